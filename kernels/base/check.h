@@ -1,0 +1,59 @@
+// Errors: one exception type that carries the process exit code, and `check`, which throws it with values.
+//
+// An Error ends the run (or the test): it is thrown where a fault is found and caught once, in the command's main,
+// which prints the text and returns the code. `check` is for faults a user or the outside world can cause as well as
+// for broken contracts between our own functions; the default code says "a bug of ours".
+#pragma once
+
+#include <fmt/core.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace shoestring {
+
+/// Exit codes of the program: sysexits where one fits, an own block from 80. 1, 2, 110 and 124-165 stay free for
+/// mpirun, timeout and signals.
+enum class ExitCode : int {
+  done = 0,
+  usage = 64,               ///< the command line is wrong
+  bad_data = 65,            ///< a file's content is wrong
+  missing_input = 66,       ///< a file is not there
+  bug = 70,                 ///< a contract inside the program is broken
+  io = 74,                  ///< reading or writing failed (disk full, permission)
+  preempted = 75,           ///< saved on a signal; run the same command again
+  bad_recipe = 78,          ///< the recipe is wrong
+  hang = 80,
+  non_finite = 81,
+  corrupt_checkpoint = 82,
+  no_progress = 83,
+  budget_spent = 84,
+  replica_mismatch = 85,
+};
+
+/// What ends a run. The text says what, where and what to do; the code becomes the process's exit code.
+class Error : public std::runtime_error {
+ public:
+  Error(ExitCode code, const std::string& text) : std::runtime_error(text), code_(code) {}
+  ExitCode code() const { return code_; }
+
+ private:
+  ExitCode code_;
+};
+
+/// Throws Error(code) with the formatted text.
+template <class... Values>
+[[noreturn]] void fail(ExitCode code, fmt::format_string<Values...> text, Values&&... values) {
+  throw Error(code, fmt::format(text, std::forward<Values>(values)...));
+}
+
+/// Throws Error(bug) with the formatted text unless `holds`. The values belong in the text.
+template <class... Values>
+void check(bool holds, fmt::format_string<Values...> text, Values&&... values) {
+  if (!holds) [[unlikely]] {
+    throw Error(ExitCode::bug, fmt::format(text, std::forward<Values>(values)...));
+  }
+}
+
+}  // namespace shoestring

@@ -1,0 +1,73 @@
+#include "kernels/base/device.h"
+
+#include <utility>
+
+#include "kernels/base/check.h"
+
+#if SHOESTRING_CUDA
+#include "kernels/base/cuda_check.h"
+#endif
+
+namespace shoestring {
+
+std::string to_string(Device device) {
+  return device.kind == DeviceKind::cpu ? "cpu" : fmt::format("cuda:{}", device.index);
+}
+
+int cuda_device_count() {
+#if SHOESTRING_CUDA
+  int count = 0;  // stays unwritten when there is no driver
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+#else
+  return 0;
+#endif
+}
+
+Stream::Stream(Workers& workers) : workers_(&workers) {}
+
+Stream::Stream(Device device) : device_(device) {
+  check(device.kind == DeviceKind::cuda, "a CPU stream needs its workers");
+  if (device.index < 0 || device.index >= cuda_device_count()) {
+    fail(ExitCode::missing_input, "{} was asked for, but this process sees {} CUDA devices; check the driver, "
+         "CUDA_VISIBLE_DEVICES, and that this build has CUDA", to_string(device), cuda_device_count());
+  }
+#if SHOESTRING_CUDA
+  cuda_check(cudaSetDevice(device.index), "cudaSetDevice");
+  cudaStream_t stream = nullptr;
+  cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  native_ = stream;
+#endif
+}
+
+Stream::~Stream() {
+#if SHOESTRING_CUDA
+  if (native_ != nullptr) cudaStreamDestroy(static_cast<cudaStream_t>(native_));
+#endif
+}
+
+Stream::Stream(Stream&& other) noexcept
+    : device_(other.device_),
+      workers_(std::exchange(other.workers_, nullptr)),
+      native_(std::exchange(other.native_, nullptr)) {}
+
+Stream& Stream::operator=(Stream&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(workers_, other.workers_);
+  std::swap(native_, other.native_);
+  return *this;
+}
+
+Workers& Stream::workers() const {
+  check(workers_ != nullptr, "a stream on {} has no CPU workers", to_string(device_));
+  return *workers_;
+}
+
+void Stream::synchronize() const {
+#if SHOESTRING_CUDA
+  if (native_ != nullptr) {
+    cuda_check(cudaStreamSynchronize(static_cast<cudaStream_t>(native_)), "cudaStreamSynchronize");
+  }
+#endif
+}
+
+}  // namespace shoestring

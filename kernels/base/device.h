@@ -1,0 +1,53 @@
+// Where work runs: a device, and a stream that orders work on it.
+//
+// Every op takes a Stream and enqueues on it. A CPU stream runs an op before the call returns, on the workers it
+// carries; a CUDA stream returns at once. Only `synchronize` waits. No op synchronises a device by itself.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace shoestring {
+
+class Workers;
+
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+struct Device {
+  DeviceKind kind = DeviceKind::cpu;
+  int index = 0;
+  bool operator==(const Device&) const = default;
+};
+
+std::string to_string(Device device);  // "cpu", "cuda:0"
+
+/// CUDA devices this process can use; 0 without a driver or in a build without CUDA. Never throws.
+int cuda_device_count();
+
+/// Orders work on one device. Move-only.
+class Stream {
+ public:
+  /// A CPU stream on `workers`, which must outlive it.
+  explicit Stream(Workers& workers);
+  /// A CUDA stream; throws Error(missing_input) where the device does not exist.
+  explicit Stream(Device device);
+  ~Stream();
+  Stream(Stream&&) noexcept;
+  Stream& operator=(Stream&&) noexcept;
+
+  Device device() const { return device_; }
+  /// The threads a CPU op runs on; throws Error(bug) on a CUDA stream.
+  Workers& workers() const;
+  /// cudaStream_t of a CUDA stream, nullptr on a CPU.
+  void* native() const { return native_; }
+  /// Waits until everything enqueued so far is done.
+  void synchronize() const;
+
+ private:
+  Device device_;
+  Workers* workers_ = nullptr;
+  void* native_ = nullptr;
+};
+
+}  // namespace shoestring

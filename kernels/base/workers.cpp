@@ -1,0 +1,139 @@
+#include "kernels/base/workers.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernels/base/check.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace shoestring {
+namespace {
+
+constexpr int kSpins = 4000;  // some tens of microseconds: longer than the gap between two ops, shorter than a data wait
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+struct Workers::Team {
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::condition_variable wake;
+  const std::function<void(int)>* body = nullptr;
+  std::atomic<std::uint64_t> round{0};
+  std::atomic<int> pending{0};
+  std::atomic<bool> stop{false};
+  std::exception_ptr fault;
+  std::mutex fault_mutex;
+
+  void call(int worker) {
+    try {
+      (*body)(worker);
+    } catch (...) {
+      const std::scoped_lock lock(fault_mutex);
+      if (!fault) fault = std::current_exception();
+    }
+  }
+
+  void serve(int worker) {
+    std::uint64_t seen = 0;
+    while (true) {
+      for (int spin = 0; spin < kSpins && round.load(std::memory_order_acquire) == seen; ++spin) relax();
+      if (round.load(std::memory_order_acquire) == seen) {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return round.load(std::memory_order_acquire) != seen; });
+      }
+      seen = round.load(std::memory_order_acquire);
+      if (stop.load(std::memory_order_acquire)) return;
+      call(worker);
+      pending.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+};
+
+Workers::Workers(int count) : team_(std::make_unique<Team>()), count_(count > 0 ? count : usable_cores()) {
+  for (int worker = 1; worker < count_; ++worker) {
+    team_->threads.emplace_back([team = team_.get(), worker] { team->serve(worker); });
+  }
+}
+
+Workers::~Workers() {
+  {
+    const std::scoped_lock lock(team_->mutex);
+    team_->stop = true;
+    team_->round.fetch_add(1, std::memory_order_acq_rel);
+  }
+  team_->wake.notify_all();
+  for (std::thread& thread : team_->threads) thread.join();
+}
+
+void Workers::run(const std::function<void(int)>& body) {
+  if (count_ == 1) return body(0);
+  Team& team = *team_;
+  team.body = &body;
+  team.pending.store(count_ - 1, std::memory_order_release);
+  {
+    const std::scoped_lock lock(team.mutex);
+    team.round.fetch_add(1, std::memory_order_acq_rel);
+  }
+  team.wake.notify_all();
+  team.call(0);
+  for (int spin = 0; team.pending.load(std::memory_order_acquire) != 0; ++spin) {
+    if (spin < kSpins) {
+      relax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+  if (team.fault) std::rethrow_exception(std::exchange(team.fault, nullptr));
+}
+
+void Workers::split(std::int64_t items, std::int64_t grain,
+                    const std::function<void(std::int64_t, std::int64_t)>& body) {
+  check(grain > 0, "Workers::split needs a positive grain, not {}", grain);
+  if (items <= 0) return;
+  const std::int64_t blocks = (items + grain - 1) / grain;
+  if (blocks == 1 || count_ == 1) return body(0, items);
+  run([&](int worker) {
+    const std::int64_t begin = blocks * worker / count_ * grain;
+    const std::int64_t end = std::min(items, blocks * (worker + 1) / count_ * grain);
+    if (begin < end) body(begin, end);
+  });
+}
+
+void Workers::each(std::int64_t items, const std::function<void(std::int64_t)>& body) {
+  if (items <= 0) return;
+  if (items == 1 || count_ == 1) {
+    for (std::int64_t item = 0; item < items; ++item) body(item);
+    return;
+  }
+  std::atomic<std::int64_t> next{0};
+  run([&](int) {
+    for (std::int64_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) body(item);
+  });
+}
+
+}  // namespace shoestring

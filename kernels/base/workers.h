@@ -1,0 +1,42 @@
+// The threads of one CPU device: a fixed team that runs one loop at a time.
+//
+// One team per process (or per rank, when ranks are threads of one process): two teams, or a team beside OpenMP's,
+// spin against each other. The caller is worker 0. Idle workers spin briefly, then sleep.
+//
+// Rule for every op: its result does not depend on the number of workers. A loop splits outputs, never a sum; where a
+// sum must be split, it is split into parts of a size that the op fixes, and the parts are added in order.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace shoestring {
+
+class Workers {
+ public:
+  /// `count` threads, the caller included; 0 takes one per core the process may run on.
+  explicit Workers(int count = 0);
+  ~Workers();
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+
+  int count() const { return count_; }
+
+  /// Runs body(worker) once on every worker and returns when all are done. The first exception is rethrown here.
+  void run(const std::function<void(int worker)>& body);
+
+  /// Splits [0, items) into one contiguous range per worker, at multiples of `grain`, and runs body(begin, end) on
+  /// each non-empty one. Small loops (items <= grain) run on the caller.
+  void split(std::int64_t items, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
+
+  /// Runs body(item) for every item, handing items out one by one: for items of uneven cost.
+  void each(std::int64_t items, const std::function<void(std::int64_t)>& body);
+
+ private:
+  struct Team;
+  std::unique_ptr<Team> team_;
+  int count_ = 1;
+};
+
+}  // namespace shoestring
