@@ -1,0 +1,111 @@
+// What a model is made of: parameters, layers, and the activations a layer keeps for its backward pass.
+//
+// A Layer holds weights, never activations. What forward must remember lives in a Saved: the activations of one
+// (stage, micro-batch), born in forward, read by backward_input and backward_weight, ended by the latter. There are no
+// hidden closures, so the memory of a schedule that delays weight gradients is visible, bounded and planned.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/base/tensor.h"
+
+namespace shoestring {
+
+/// Rows [begin, begin + rows) of a parameter under the name they have on disk. Fused projections and stacked experts
+/// are one matrix in memory and several tensors in a checkpoint.
+struct ParameterSlice {
+  std::string name;            ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
+  std::int64_t begin = 0;
+  std::int64_t rows = 0;
+  Shape shape;                 ///< on disk: [rows, columns], or [rows] for a vector
+};
+
+/// How the optimizer treats a parameter.
+enum class ParameterRole : std::uint8_t {
+  matrix,      ///< weight of a Linear: decayed; Muon's when that is the optimizer
+  embedding,   ///< token table or output head: decayed no more than a norm, always AdamW
+  vector,      ///< norm gains, biases: not decayed, always AdamW
+  statistic,   ///< moved by its own rule, has no gradient (router balancing bias)
+};
+
+/// Master weight and gradient sum, f32 (f64 in an fp64 run), [rows, columns]; a vector is [rows, 1].
+struct Parameter {
+  ParameterRole role = ParameterRole::matrix;
+  Tensor value;
+  Tensor grad;                 ///< accumulated over micro-batches; empty for a statistic
+  std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
+  double init_std = 0;         ///< normal initialisation; 0: filled with init_value
+  double init_value = 0;
+  bool expert = false;         ///< belongs to one expert group under expert parallelism
+
+  std::int64_t rows() const { return value.shape()[0]; }
+  std::int64_t columns() const { return value.shape()[1]; }
+};
+
+/// Activations of one (stage, micro-batch): one arena, and one record per layer that says what lies where.
+class Saved {
+ public:
+  explicit Saved(Arena& arena) : arena_(&arena) {}
+
+  TensorView take(DType dtype, const Shape& shape) { return arena_->take(dtype, shape); }
+
+  /// The record of `owner`, created on first use. Record is a plain struct of views and small values.
+  template <class Record>
+  Record& record(const void* owner) {
+    std::shared_ptr<void>& slot = records_[owner];
+    if (!slot) slot = std::make_shared<Record>();
+    return *static_cast<Record*>(slot.get());
+  }
+
+  Arena& arena() { return *arena_; }
+  void clear() {
+    records_.clear();
+    arena_->reset();
+  }
+
+ private:
+  Arena* arena_;
+  std::map<const void*, std::shared_ptr<void>> records_;
+};
+
+/// Where the tokens of a micro-batch stand. All views are i32 [tokens].
+struct TokenLayout {
+  ConstTensorView positions;      ///< place within the document, for RoPE
+  ConstTensorView segment_start;  ///< flat index of the first token of the same document
+  ConstTensorView sequence_start; ///< flat index of the first token of the same sequence (balance loss)
+};
+
+/// What a layer call needs besides its tensors. `scratch` is free again when the call returns.
+struct LayerContext {
+  const TokenLayout& tokens;
+  Arena& scratch;
+  Stream& stream;
+};
+
+/// One differentiable part of a model: x [tokens, in] -> y [tokens, out].
+class Layer {
+ public:
+  virtual ~Layer() = default;
+
+  /// y is overwritten.
+  virtual void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) = 0;
+  /// dx is overwritten. On the critical path: does nothing that can wait.
+  virtual void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) = 0;
+  /// Any later time, once per forward; adds into Parameter::grad. Everything it needs is in `saved`.
+  virtual void backward_weight(Saved& saved, LayerContext& context) = 0;
+
+  virtual std::vector<Parameter*> parameters() = 0;
+  /// Refreshes whatever is derived from the weights (casts, packed panels); called after each optimizer step.
+  virtual void prepare(Stream& stream) = 0;
+  /// Bytes that one forward of `tokens` tokens takes from Saved (with arena rounding).
+  virtual std::int64_t saved_bytes(std::int64_t tokens) const = 0;
+  /// The most bytes that one call takes from `scratch`.
+  virtual std::int64_t scratch_bytes(std::int64_t tokens) const = 0;
+};
+
+}  // namespace shoestring
