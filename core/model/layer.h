@@ -33,18 +33,31 @@ enum class ParameterRole : std::uint8_t {
   statistic,   ///< moved by its own rule, has no gradient (router balancing bias)
 };
 
-/// Master weight and gradient sum, f32 (f64 in an fp64 run), [rows, columns]; a vector is [rows, 1].
+/// One weight matrix with its gradient sum: [rows, columns] in f32 (f64 in an fp64 run); a vector is [rows, 1].
+/// A layer declares it (shape, slices, role) when it is built; ParameterStore gives it memory.
 struct Parameter {
   ParameterRole role = ParameterRole::matrix;
-  Tensor value;
-  Tensor grad;                 ///< accumulated over micro-batches; empty for a statistic
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
   std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
   double init_std = 0;         ///< normal initialisation; 0: filled with init_value
   double init_value = 0;
   bool expert = false;         ///< belongs to one expert group under expert parallelism
 
-  std::int64_t rows() const { return value.shape()[0]; }
-  std::int64_t columns() const { return value.shape()[1]; }
+  TensorView value;            ///< master weight
+  TensorView grad;             ///< accumulated over micro-batches; empty for a statistic
+
+  std::int64_t elements() const { return rows * columns; }
+};
+
+/// All weights of a rank in one buffer, and all gradients in another: reduction, clipping and zeroing see one flat
+/// array. Each parameter starts at a multiple of 64 bytes; the gaps stay zero. Order: as given, statistics last.
+struct ParameterStore {
+  Tensor values;     ///< [elements] flat
+  Tensor gradients;  ///< [elements without statistics] flat, same offsets as in `values`
+  std::vector<Parameter*> parameters;
+
+  ParameterStore(std::vector<Parameter*> all, DType dtype);
 };
 
 /// Activations of one (stage, micro-batch): one arena, and one record per layer that says what lies where.
