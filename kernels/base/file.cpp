@@ -1,0 +1,175 @@
+#include "kernels/base/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::size_t kChunk = std::size_t{1} << 20;
+
+int retry_open(const char* path, int flags, mode_t mode) {
+  int descriptor = -1;
+  do {
+    descriptor = ::open(path, flags, mode);
+  } while (descriptor < 0 && errno == EINTR);
+  return descriptor;
+}
+
+}  // namespace
+
+void fail_io(const std::filesystem::path& path, std::string_view what) {
+  const int error = errno;
+  const ExitCode code = error == ENOENT ? ExitCode::missing_input : ExitCode::io;
+  fail(code, "{}: cannot {}: {}", path.string(), what, std::strerror(error));
+}
+
+FileHandle::~FileHandle() { close(); }
+FileHandle::FileHandle(FileHandle&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+FileHandle& FileHandle::operator=(FileHandle&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+void FileHandle::close() {
+  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+}
+
+ContentHash::ContentHash() : state_(XXH3_createState()) {
+  check(state_ != nullptr && XXH3_128bits_reset(static_cast<XXH3_state_t*>(state_)) == XXH_OK, "no hash state");
+}
+ContentHash::~ContentHash() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
+void ContentHash::add(const void* data, std::size_t bytes) {
+  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+}
+std::string ContentHash::hex() const {
+  const XXH128_hash_t hash = XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_));
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+std::string content_hash(std::string_view bytes) {
+  ContentHash hash;
+  hash.add(bytes.data(), bytes.size());
+  return hash.hex();
+}
+
+FileHandle open_for_reading(const std::filesystem::path& path) {
+  FileHandle file(retry_open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0));
+  if (!file.open()) {
+    if (errno == ELOOP) fail(ExitCode::bad_data, "{}: is a symbolic link; give the file itself", path.string());
+    fail_io(path, "open it for reading");
+  }
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0) fail_io(path, "read its status");
+  if (!S_ISREG(status.st_mode)) fail(ExitCode::bad_data, "{}: is not a regular file", path.string());
+  return file;
+}
+
+std::int64_t file_bytes(const FileHandle& file, const std::filesystem::path& path) {
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0) fail_io(path, "read its size");
+  return status.st_size;
+}
+
+void read_at(const FileHandle& file, const std::filesystem::path& path, std::int64_t offset, void* to,
+             std::int64_t bytes) {
+  auto* next = static_cast<char*>(to);
+  while (bytes > 0) {
+    const ssize_t got = pread(file.get(), next, static_cast<std::size_t>(bytes), offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_io(path, "read it");
+    if (got == 0) fail(ExitCode::bad_data, "{}: ends before byte {}; it was cut short", path.string(), offset + bytes);
+    next += got;
+    offset += got;
+    bytes -= got;
+  }
+}
+
+std::string read_file(const std::filesystem::path& path, std::int64_t limit_bytes) {
+  const FileHandle file = open_for_reading(path);
+  const std::int64_t bytes = file_bytes(file, path);
+  if (bytes > limit_bytes) {
+    fail(ExitCode::bad_data, "{}: {} bytes exceed the limit of {}", path.string(), bytes, limit_bytes);
+  }
+  std::string content(static_cast<std::size_t>(bytes), '\0');
+  read_at(file, path, 0, content.data(), bytes);
+  return content;
+}
+
+std::string hash_file(const std::filesystem::path& path) {
+  const FileHandle file = open_for_reading(path);
+  const std::int64_t bytes = file_bytes(file, path);
+  std::vector<char> buffer(kChunk);
+  ContentHash hash;
+  for (std::int64_t offset = 0; offset < bytes;) {
+    const auto part = std::min<std::int64_t>(static_cast<std::int64_t>(buffer.size()), bytes - offset);
+    read_at(file, path, offset, buffer.data(), part);
+    hash.add(buffer.data(), static_cast<std::size_t>(part));
+    offset += part;
+  }
+  return hash.hex();
+}
+
+FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
+  file_ = FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!file_.open()) fail_io(path_, "create it");
+}
+
+void FileWriter::write(const void* data, std::size_t bytes) {
+  hash_.add(data, bytes);
+  bytes_ += static_cast<std::int64_t>(bytes);
+  const auto* next = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t put = ::write(file_.get(), next, bytes);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail_io(path_, "write to it");
+    next += put;
+    bytes -= static_cast<std::size_t>(put);
+  }
+}
+
+void FileWriter::finish() {
+  if (fsync(file_.get()) != 0) fail_io(path_, "bring it to disk (fsync)");
+  file_.close();
+}
+
+void sync_directory(const std::filesystem::path& directory) {
+  const std::filesystem::path name = directory.empty() ? "." : directory;
+  const FileHandle handle(retry_open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (!handle.open()) fail_io(name, "open the folder");
+  if (fsync(handle.get()) != 0) fail_io(name, "bring the folder to disk (fsync)");
+}
+
+void replace_file(const std::filesystem::path& path, std::string_view content) {
+  std::filesystem::path temporary = path;
+  temporary += fmt::format(".tmp{}", getpid());
+  try {
+    FileWriter writer(temporary);
+    writer.write(content);
+    writer.finish();
+    rename_durably(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+void make_directories(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) fail(ExitCode::io, "{}: cannot create the folder: {}", directory.string(), error.message());
+}
+
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_io(to, fmt::format("rename {} to it", from.filename().string()));
+  sync_directory(to.parent_path());
+}
+
+}  // namespace shoestring
