@@ -1,0 +1,78 @@
+// The arithmetic of one tile, written once for host and device: scale from amax, code from element.
+// Included by the variants of quantize and by ops that quantise their output (SwiGLU); not for the reader of models.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/dtype.h"
+#include "kernels/quantize.h"
+
+namespace shoestring::quantize_tile {
+
+inline constexpr std::uint32_t kMagnitude = 0x7FFFFFFFu;
+inline constexpr std::uint32_t kLargestFinite = 0x7F7FFFFFu;  // magnitude bits of the largest finite single
+
+/// What the arithmetic must know of a payload format. Both formats' largest value is 1.75 * 2^max_exponent.
+struct Format {
+  float max_finite;
+  int max_exponent;
+  std::uint32_t saturates_from;  ///< least magnitude bits that round past max_finite
+};
+inline constexpr Format kE4M3{448.0f, 8, 0x43E80001u};     // above 464; 464 itself is a tie that goes to 448
+inline constexpr Format kE5M2{57344.0f, 15, 0x47700000u};  // from 61440, a tie that would go to 65536
+
+struct Scale {
+  float scale;
+  float inverse;  ///< 1 / scale, rounded
+};
+
+SHOESTRING_HOST_DEVICE inline float divide(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
+SHOESTRING_HOST_DEVICE inline float multiply(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+/// The scale of a tile whose largest finite magnitude has the bits `amax_bits`.
+SHOESTRING_HOST_DEVICE inline Scale scale_of(std::uint32_t amax_bits, ScaleKind kind, Format format) {
+  if (amax_bits == 0) return {1.0f, 1.0f};
+  if (kind == ScaleKind::f32) {
+    constexpr float kLeast = 0x1p-126f;  // keeps the inverse finite, whether or not subnormals are flushed
+    const float quotient = divide(dtype_bits::to_float(amax_bits), format.max_finite);
+    const float scale = quotient > kLeast ? quotient : kLeast;
+    return {scale, divide(1.0f, scale)};
+  }
+  // amax = m * 2^e against 1.75 * 2^E: the exponent is e - E, plus one when m > 1.75. The sum carries exactly then.
+  int exponent = static_cast<int>((amax_bits + 0x1FFFFFu) >> 23) - format.max_exponent;
+  if (exponent < 1) exponent = 1;
+  return {dtype_bits::to_float(static_cast<std::uint32_t>(exponent) << 23),
+          dtype_bits::to_float(static_cast<std::uint32_t>(254 - exponent) << 23)};
+}
+
+/// The scale and inverse when the scale is given.
+SHOESTRING_HOST_DEVICE inline Scale given(float scale) { return {scale, divide(1.0f, scale)}; }
+
+/// The code of x / scale in `Payload` (E4M3 or E5M2).
+template <class Payload>
+SHOESTRING_HOST_DEVICE inline std::uint8_t encode(float x, float inverse) {
+  return Payload(multiply(x, inverse)).bits;
+}
+
+SHOESTRING_HOST_DEVICE inline bool finite(float x) { return (dtype_bits::of_float(x) & kMagnitude) <= kLargestFinite; }
+
+/// Whether x / scale rounds past the largest finite value; false for NaN.
+SHOESTRING_HOST_DEVICE inline bool saturates(float x, float inverse, Format format) {
+  const std::uint32_t magnitude = dtype_bits::of_float(multiply(x, inverse)) & kMagnitude;
+  return magnitude >= format.saturates_from && magnitude <= 0x7F800000u;
+}
+
+}  // namespace shoestring::quantize_tile
