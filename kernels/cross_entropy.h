@@ -1,0 +1,72 @@
+// Cross-entropy of logits against target ids, with the gradient; sums over tokens, no mean.
+//
+//   lse = ln sum_i exp(logits[i]),   loss = lse - logits[target],   dlogits[i] = scale * (exp(logits[i] - lse) - [i = target])
+//
+// Two forms. Rows: a chunk of rows with the whole vocabulary. Chunks: all rows, a chunk of the vocabulary at a time,
+// so that [tokens, vocabulary] never exists (running maximum and sum, Milakov & Gimelshein, arXiv 1805.02867).
+// A target of -1 is ignored: loss 0, gradient 0. Any other target outside the vocabulary is an Error(bad_data) that
+// names the row. Statistics are f32, or f64 with f64 logits. Rows may be strided, columns are contiguous.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/tensor.h"
+
+namespace shoestring {
+
+struct CrossEntropyArgs {
+  TensorView loss;         ///< [rows] f32 | f64, overwritten; 0 where ignored
+  TensorView lse;          ///< [rows] f32 | f64, overwritten for every row; may be empty
+  TensorView loss_sum;     ///< [1] f64, accumulated in row order over the trained rows; may be empty
+  TensorView count;        ///< [1] i64, accumulated: the trained rows; may be empty
+  TensorView dlogits;      ///< [rows, vocabulary] of the logits' dtype, or bf16 for f32 logits; may be the logits' own
+                           ///< memory when the dtype is the same; empty = no gradient (evaluation)
+  ConstTensorView logits;  ///< [rows, vocabulary] f64 | f32 | bf16
+  ConstTensorView targets;  ///< [rows] i32
+  double scale = 1.0;       ///< factor on dlogits
+  Stream& stream;
+};
+void cross_entropy(const CrossEntropyArgs& args);
+
+/// Step 1, once per chunk: folds logits of ids [first_id, first_id + columns) into the running values.
+/// Before the first chunk: running_max = -infinity, the others 0 (cross_entropy_begin does it).
+struct CrossEntropyChunkArgs {
+  TensorView running_max;   ///< [rows] f32 | f64
+  TensorView running_sum;   ///< [rows] f32 | f64: sum of exp(logits - running_max)
+  TensorView target_logit;  ///< [rows] f32 | f64: written by the chunk that holds the target
+  ConstTensorView logits;   ///< [rows, columns] f64 | f32 | bf16
+  ConstTensorView targets;  ///< [rows] i32
+  std::int64_t first_id = 0;
+  Stream& stream;
+};
+void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit);
+void cross_entropy_chunk(const CrossEntropyChunkArgs& args);
+
+/// Step 2, once: lse and loss from the running values.
+struct CrossEntropyFinishArgs {
+  TensorView lse;       ///< [rows], overwritten; may be running_max's memory
+  TensorView loss;      ///< [rows], overwritten; 0 where ignored
+  TensorView loss_sum;  ///< [1] f64, accumulated; may be empty
+  TensorView count;     ///< [1] i64, accumulated; may be empty
+  ConstTensorView running_max;
+  ConstTensorView running_sum;
+  ConstTensorView target_logit;
+  ConstTensorView targets;
+  std::int64_t vocabulary = 0;  ///< targets are checked against it
+  Stream& stream;
+};
+void cross_entropy_finish(const CrossEntropyFinishArgs& args);
+
+/// Step 3, once per chunk, for gradients: the same logits again (recomputed or kept).
+struct CrossEntropyChunkGradientArgs {
+  TensorView dlogits;      ///< [rows, columns] of the logits' dtype, or bf16 for f32 logits; may be the logits' memory
+  ConstTensorView logits;  ///< [rows, columns]
+  ConstTensorView lse;     ///< [rows]
+  ConstTensorView targets;
+  std::int64_t first_id = 0;
+  double scale = 1.0;
+  Stream& stream;
+};
+void cross_entropy_chunk_gradient(const CrossEntropyChunkGradientArgs& args);
+
+}  // namespace shoestring
