@@ -1,0 +1,92 @@
+// Tokens to experts and back: a plan, a gather into expert order, a combine in slot order.
+//
+// A slot is one (token, choice): slot = token * k + choice. A row is a slot's place among the expert rows. Rows are
+// sorted by expert, then by token: no arrival order, no atomics, the same on every device and layout.
+//
+//   gather:   xp[row] = (w[slot_of_row[row]] *) x[slot_of_row[row] / k]
+//   combine:  y[t] (= | +=) sum over choices c in order of (w[t, c] *) yp[row_of_slot[t * k + c]], in f32 (f64 for f64)
+//
+// Each is the other's gradient (gather's dx is combine(dxp), combine's dyp is gather(dy)); the gradient of the weights
+// is `permute_weight_gradient`. Where SwiGLU applies the routing weight, move it with `weights_to_rows` and back.
+// Matrices may have strided rows. No result depends on the number of workers.
+#pragma once
+
+#include <span>
+
+#include "kernels/base/device.h"
+#include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+
+/// The plan of one routing decision; borrowed memory. rows = offsets[experts] <= tokens * k.
+struct Permutation {
+  TensorView counts;       ///< [experts] i64: rows of each expert
+  TensorView offsets;      ///< [experts + 1] i64: expert e owns the rows [offsets[e], offsets[e + 1])
+  TensorView row_of_slot;  ///< [tokens * k] i32, -1 for a slot without expert
+  TensorView slot_of_row;  ///< [tokens * k] i32, -1 past the last row
+};
+
+/// Owns a plan's memory.
+class PermutationStorage {
+ public:
+  PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts);
+  Permutation view() { return {counts_, offsets_, row_of_slot_, slot_of_row_}; }
+
+ private:
+  Tensor counts_, offsets_, row_of_slot_, slot_of_row_;
+};
+
+/// Fills `plan` from indices [tokens, k] i32. Indices outside [0, experts) mean "no row here" (an expert of another
+/// rank, a padded token).
+void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream);
+
+struct GatherRowsArgs {
+  TensorView xp;      ///< [rows, hidden], overwritten
+  ConstTensorView x;  ///< [tokens, hidden]; any format when there are no weights (bytes are copied: FP8, scales)
+  Permutation plan;
+  ConstTensorView weights;  ///< [tokens, k] f32 (f64), or empty
+  Stream& stream;
+};
+void gather_rows(const GatherRowsArgs& args);
+
+struct CombineRowsArgs {
+  TensorView y;        ///< [tokens, hidden], overwritten or added to; f32, bf16 or f64. A token without rows gets 0
+  ConstTensorView yp;  ///< [rows, hidden]; the format of y
+  Permutation plan;
+  ConstTensorView weights;  ///< [tokens, k] f32 (f64), or empty
+  bool accumulate;          ///< y += instead of y =: y is the first term of the sum, rounded once
+  Stream& stream;
+};
+void combine_rows(const CombineRowsArgs& args);
+
+/// dweights[t, c] = dot(dy[t], yp[row_of_slot[t * k + c]]); 0 for a slot without row. The gradient of combine's
+/// weights; that of gather's is the same with (x, dxp) for (dy, yp).
+struct PermuteWeightGradientArgs {
+  TensorView dweights;  ///< [tokens, k] f32 (f64), overwritten
+  ConstTensorView dy;   ///< [tokens, hidden]
+  ConstTensorView yp;   ///< [rows, hidden]
+  Permutation plan;
+  Stream& stream;
+};
+void permute_weight_gradient(const PermuteWeightGradientArgs& args);
+
+/// row_weights[row] = weights[slot]; both f32 or both f64; row_weights [rows], weights [tokens, k] dense.
+void weights_to_rows(TensorView row_weights, ConstTensorView weights, const Permutation& plan, Stream& stream);
+/// weights[slot] = row_weights[row], 0 for a slot without row: the gradient of the above.
+void weights_to_slots(TensorView weights, ConstTensorView row_weights, const Permutation& plan, Stream& stream);
+
+// The tables, for tests and benchmarks.
+std::span<const Variant<GatherRowsArgs>> gather_rows_variants();
+std::span<const Variant<CombineRowsArgs>> combine_rows_variants();
+std::span<const Variant<PermuteWeightGradientArgs>> permute_weight_gradient_variants();
+
+// The rows that live in other files.
+namespace permute::avx512 {
+std::string refuses(const GatherRowsArgs& args);
+std::string refuses(const CombineRowsArgs& args);
+void gather(const GatherRowsArgs& args);
+void combine(const CombineRowsArgs& args);
+}  // namespace permute::avx512
+
+}  // namespace shoestring

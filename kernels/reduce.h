@@ -1,0 +1,70 @@
+// Sums, maxima and scaled adds over flat spans, with one fixed order of summation.
+//
+// The order is part of the contract and depends on the length alone: the span is cut into at most 1024 equal blocks
+// (multiples of 4096 elements); in a block, 32 running sums in double take every 32nd element; they, and then the
+// blocks, are added pairwise (2i with 2i + 1, until one is left). Every variant and any number of workers gives the
+// same bits. Formats: f32, bf16 or f64; spans are dense, of any shape. Elementwise results are rounded once.
+#pragma once
+
+#include <span>
+
+#include "kernels/base/device.h"
+#include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+
+/// sum x_i^2, for a norm.
+double sum_of_squares(ConstTensorView x, Stream& stream);
+/// sum x_i.
+double sum(ConstTensorView x, Stream& stream);
+/// max |x_i|; 0 for an empty span, NaN if any element is NaN.
+double max_abs(ConstTensorView x, Stream& stream);
+/// Whether no element is NaN or infinite.
+bool all_finite(ConstTensorView x, Stream& stream);
+
+/// x_i = a x_i.
+void scale(TensorView x, double a, Stream& stream);
+/// y_i = a x_i + y_i with one rounding of the fused sum to float (double for f64), then to y's format.
+/// y and x are each f32 or bf16, or both f64. With a = 1: a residual add, an accumulation.
+void axpy(TensorView y, double a, ConstTensorView x, Stream& stream);
+
+// What the tables run: one reduction to a number, or one elementwise update.
+enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
+struct ReduceArgs {
+  double* result;     ///< overwritten, host
+  ConstTensorView x;  ///< [n]
+  ReduceKind kind;
+  Stream& stream;
+};
+struct AxpyArgs {
+  TensorView y;  ///< [n], updated: y = a x + y, or y = a y where x is empty
+  double a;
+  ConstTensorView x;  ///< [n], or empty
+  Stream& stream;
+};
+std::span<const Variant<ReduceArgs>> reduce_variants();
+std::span<const Variant<AxpyArgs>> axpy_variants();
+
+namespace reduce {
+inline constexpr std::int64_t kBlockGrain = 4096;
+inline constexpr std::int64_t kMaxBlocks = 1024;
+inline constexpr int kLanes = 32;
+
+/// Elements per block for a span of `count`.
+inline std::int64_t block_elements(std::int64_t count) {
+  const std::int64_t grains = (count + kBlockGrain - 1) / kBlockGrain;
+  return (grains + kMaxBlocks - 1) / kMaxBlocks * kBlockGrain;
+}
+/// Adds 2i and 2i + 1 until one is left, in place.
+double pairwise_sum(std::span<double> terms);
+
+namespace avx512 {
+std::string refuses(const ReduceArgs& args);
+std::string refuses(const AxpyArgs& args);
+void run(const ReduceArgs& args);
+void run(const AxpyArgs& args);
+}  // namespace avx512
+}  // namespace reduce
+
+}  // namespace shoestring

@@ -1,0 +1,94 @@
+// The router of a mixture of experts: from logits to k experts a token and their weights.
+//
+// Score:      softmax over all experts | sigmoid | sqrt(softplus)                        s_e
+// Selection:  by s_e + bias_e. With groups > 1 (equal parts of the experts, in order), a group's score is the sum of
+// its
+//             two best biased scores; only the best topk_groups groups take part. Then the k best experts. Every tie
+//             goes to the lower index. Slots are in falling order of the biased score.
+// Weight:     from the unbiased score: w = scale * s_e, or with `normalize` scale * s_e / (sum of the k scores + 1e-20)
+//
+// Sources: DeepSeek-V3 (arXiv 2412.19437) section 2.1.2 and its published inference code (two best per group, biased);
+// Qwen3-MoE, Mixtral: softmax, then top-k, then `normalize`.
+// Formats: logits, scores, weights f32, or all f64; bias f32 in both (f64 also accepted in f64 runs). Math is double in
+// the reference's scores and f32 in the vector row. Tensors are dense, but logits and dlogits may have strided rows.
+// A token's result depends on no other token, and not on the number of workers.
+#pragma once
+
+#include <span>
+
+#include "kernels/base/device.h"
+#include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+
+enum class RouterKind : std::uint8_t { softmax, sigmoid, sqrt_softplus };
+
+struct RouterArgs {
+  TensorView indices;      ///< [tokens, k] i32, overwritten
+  TensorView weights;      ///< [tokens, k], overwritten
+  TensorView scores;       ///< [tokens, experts], overwritten; saved for the gradient
+  ConstTensorView logits;  ///< [tokens, experts]
+  ConstTensorView bias;    ///< [experts], or empty for 0
+  RouterKind kind;
+  std::int64_t groups;       ///< 1 = no groups
+  std::int64_t topk_groups;  ///< how many groups take part; experts / groups * topk_groups >= k
+  bool normalize;
+  float scale;
+  Stream& stream;
+};
+void router_forward(const RouterArgs& args);
+
+/// dlogits from dweights, and from the sequence-wise balance loss where `load` is given. The selection itself has no
+/// gradient, nor has the bias.
+struct RouterGradientArgs {
+  TensorView dlogits;        ///< [tokens, experts], overwritten
+  ConstTensorView dweights;  ///< [tokens, k]
+  ConstTensorView indices;   ///< [tokens, k] i32
+  ConstTensorView scores;    ///< [tokens, experts]
+  RouterKind kind;
+  bool normalize;
+  float scale;
+  ConstTensorView load;             ///< [sequences, experts], from router_balance_loss; or empty
+  ConstTensorView sequence_starts;  ///< [sequences + 1] i32; or empty
+  float alpha;                      ///< of the balance loss
+  Stream& stream;
+};
+void router_gradient(const RouterGradientArgs& args);
+
+/// The sequence-wise balance loss (DeepSeek-V3 equations 17 to 20), as a sum over tokens like every loss here:
+///   sum over sequences of T * alpha * sum_e f_e P_e,   f_e = experts / (k T) * (tokens that chose e),
+///   P_e = mean over the sequence's tokens of s_e / sum_j s_j.
+/// Sequence q holds the tokens [sequence_starts[q], sequence_starts[q + 1]); the first start is 0, the last is tokens.
+struct RouterBalanceArgs {
+  TensorView load;                  ///< [sequences, experts] as scores, overwritten with f_e
+  ConstTensorView indices;          ///< [tokens, k] i32
+  ConstTensorView scores;           ///< [tokens, experts]
+  ConstTensorView sequence_starts;  ///< [sequences + 1] i32
+  float alpha;
+  Stream& stream;
+};
+double router_balance_loss(const RouterBalanceArgs& args);
+
+/// counts[e] += number of slots that chose expert e. counts [experts] i64; indices [tokens, k] i32, negative = no
+/// expert.
+void router_count_load(TensorView counts, ConstTensorView indices, Stream& stream);
+
+/// bias[e] += speed * sign(mean load - counts[e]): once per step, from the counts of the whole batch over all ranks.
+/// Compared exactly, in integers. bias [experts] f32 or f64; counts [experts] i64. Host memory.
+void router_update_bias(TensorView bias, ConstTensorView counts, float speed);
+
+/// max load / mean load - 1 (arXiv 2408.15664); 0 without load. counts [experts] i64, host memory.
+double router_max_violation(ConstTensorView counts);
+
+// The tables, for tests and benchmarks.
+std::span<const Variant<RouterArgs>> router_forward_variants();
+std::span<const Variant<RouterGradientArgs>> router_gradient_variants();
+
+// The rows that live in other files.
+namespace router::avx512 {
+std::string refuses(const RouterArgs& args);
+void forward(const RouterArgs& args);
+}  // namespace router::avx512
+
+}  // namespace shoestring
