@@ -119,7 +119,7 @@ std::string hash_file(const std::filesystem::path& path) {
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
   file_ = FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!file_.open()) fail_io(path_, "create it");
+  if (!file_.open()) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), std::strerror(errno));
 }
 
 void FileWriter::write(const void* data, std::size_t bytes) {
