@@ -1,0 +1,62 @@
+// Matrix products by expert, over rows sorted by expert: group e owns rows offsets[e] .. offsets[e + 1].
+//
+//   rows grouped   c[rows of e, n] (=|+=) a[rows of e, k] * b_e[n, k]^T         forward and input gradient
+//   k grouped      c_e[m, n]       (=|+=) a[rows of e, m]^T * b[rows of e, n]   weight gradient
+//
+// Formats, scales and promotion are those of gemm.h. Groups may be empty, have one row, or differ widely; all groups are
+// run as one list of work. A row's result depends on its own group's weights only; in the k-grouped product the rows of
+// a group are added in their order.
+//
+// Scales of the k-grouped operands: 128x1 tiles along the rows restart at every group, so group e's tiles begin at
+// segment_tiles(offsets, e), and their number is segment_tiles(offsets, experts).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gemm.h"
+
+namespace shoestring {
+
+/// Number of `tile`-row tiles before group `expert`, each group rounded up: sum over g < expert of
+/// ceil(rows of g / tile). `offsets` is [experts + 1].
+std::int64_t segment_tiles(const std::int64_t* offsets, std::int64_t expert, std::int64_t tile = 128);
+
+/// Packs the experts' matrices, stacked as [experts * rows, k] (`transposed` false: b_e = its rows) or used transposed
+/// (`transposed` true: b_e = its rows, transposed: [k, rows]). Scales in 128x128 blocks need rows in multiples of 128
+/// or scales with ceil(rows / 128) block rows for each expert: `scales` is [experts * ceil(rows / 128), ...].
+void pack_experts(const ConstScaledView& stacked, std::int64_t experts, bool transposed, bool power_of_two_scales,
+                  PackedMatrix& into, Stream& stream);
+
+struct GroupedGemmArgs {
+  TensorView c;                 ///< [rows, n] f32 or bf16 (f64 with f64 operands)
+  ConstScaledView a;            ///< [rows, k], scales per tensor, 1x128 or 1x32
+  ConstScaledView b;            ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
+  bool b_transposed = false;    ///< b_e is used as its transpose: the input gradient
+  ConstTensorView offsets;      ///< i64 [experts + 1], offsets[0] = 0, offsets[experts] = rows
+  bool accumulate = false;
+  bool power_of_two_scales = false;
+  const PackedMatrix* packed_b = nullptr;  ///< from pack_experts with the same `transposed`
+  Arena& scratch;                          ///< at least grouped_gemm_scratch_bytes
+  Stream& stream;
+};
+void grouped_gemm(const GroupedGemmArgs& args);
+
+struct GroupedWeightGemmArgs {
+  TensorView c;             ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
+  ConstScaledView a;        ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
+  ConstScaledView b;        ///< [rows, n], likewise: X
+  ConstTensorView offsets;  ///< i64 [experts + 1]
+  bool accumulate = false;
+  bool power_of_two_scales = false;
+  Arena& scratch;  ///< at least grouped_weight_gemm_scratch_bytes
+  Stream& stream;
+};
+/// An empty group makes its c_e zero, or leaves it when accumulating.
+void grouped_weight_gemm(const GroupedWeightGemmArgs& args);
+
+std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t experts,
+                                        int workers, bool prepacked_b);
+std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t experts,
+                                               int workers);
+
+}  // namespace shoestring
