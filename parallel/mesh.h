@@ -1,0 +1,57 @@
+// The mesh: which rank sits where on the axes data, pipeline and expert.
+//
+// world = pipeline x data. The expert axis divides the data axis (as in DeepSeek-V3: 128-way data = 64-way expert x 2
+// replicas). Neighbours on the expert axis have neighbouring ranks, since their all-to-all wants the fast links of one
+// node; pipeline neighbours are `data` ranks apart.
+//   rank = pipeline_index * data + data_index
+//   data_index = replica_index * expert + expert_index
+#pragma once
+
+#include <memory>
+
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+struct MeshShape {
+  int data = 1;
+  int pipeline = 1;
+  int expert = 1;  ///< divides data
+
+  int ranks() const { return data * pipeline; }
+  int replicas() const { return data / expert; }
+};
+
+struct MeshCoordinates {
+  int data = 0;
+  int pipeline = 0;
+  int expert = 0;
+  int replica = 0;
+  bool operator==(const MeshCoordinates&) const = default;
+};
+
+/// Throws Error(bad_recipe) where the shape does not hold or does not give `ranks` ranks.
+void check_mesh(const MeshShape& shape, int ranks);
+MeshCoordinates coordinates_of(const MeshShape& shape, int rank);
+int rank_at(const MeshShape& shape, int pipeline, int data);
+
+/// This rank's place and its communicators. The world must outlive nothing here: axes are independent communicators.
+class Mesh {
+ public:
+  /// Collective over `world`.
+  Mesh(Communicator& world, const MeshShape& shape);
+
+  const MeshShape& shape() const { return shape_; }
+  const MeshCoordinates& at() const { return at_; }
+  Communicator& data() { return *data_; }          ///< same stage, all data: gradients of dense parameters
+  Communicator& pipeline() { return *pipeline_; }  ///< same data, all stages: activations
+  Communicator& expert() { return *expert_; }      ///< same stage and replica: token exchange
+  Communicator& replica() { return *replica_; }    ///< same stage and experts: gradients of expert parameters
+
+ private:
+  MeshShape shape_;
+  MeshCoordinates at_;
+  std::unique_ptr<Communicator> data_, pipeline_, expert_, replica_;
+};
+
+}  // namespace shoestring
