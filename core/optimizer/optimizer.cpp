@@ -1,0 +1,45 @@
+#include "core/optimizer/optimizer.h"
+
+#include <utility>
+
+namespace shoestring {
+namespace {
+
+// Two optimizers, each with its own parameters, as one.
+class Pair : public Optimizer {
+ public:
+  Pair(std::unique_ptr<Optimizer> first, std::unique_ptr<Optimizer> second)
+      : first_(std::move(first)), second_(std::move(second)) {}
+
+  void step(const OptimizerStep& step, Stream& stream) override {
+    first_->step(step, stream);
+    second_->step(step, stream);
+  }
+  std::vector<OptimizerState> state() override {
+    std::vector<OptimizerState> all = first_->state();
+    for (OptimizerState& part : second_->state()) all.push_back(std::move(part));
+    return all;
+  }
+  std::int64_t state_bytes() const override { return first_->state_bytes() + second_->state_bytes(); }
+
+ private:
+  std::unique_ptr<Optimizer> first_;
+  std::unique_ptr<Optimizer> second_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
+                                          const std::vector<Parameter*>& parameters) {
+  std::vector<Parameter*> matrices;
+  std::vector<Parameter*> others;
+  for (Parameter* parameter : parameters) {
+    if (parameter->role == ParameterRole::statistic) continue;
+    const bool muon = spec.name == OptimizerName::muon && parameter->role == ParameterRole::matrix;
+    (muon ? matrices : others).push_back(parameter);
+  }
+  if (spec.name == OptimizerName::adamw) return make_adamw(spec, moments, others);
+  return std::make_unique<Pair>(make_muon(spec, moments, matrices), make_adamw(spec, moments, others));
+}
+
+}  // namespace shoestring

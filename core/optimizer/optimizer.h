@@ -1,0 +1,52 @@
+// What moves the weights: one step over all parameters from their summed gradients.
+//
+// AdamW serves every parameter, or Muon the matrices of the hidden layers and AdamW the rest. State is kept per
+// parameter and known by the parameters' disk names, so that any parallel layout loads any checkpoint.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/model/layer.h"
+#include "core/recipe/recipe.h"
+#include "kernels/base/device.h"
+
+namespace shoestring {
+
+/// A part of the optimizer's state under its name in a checkpoint: "exp_avg.model.norm.weight".
+struct OptimizerState {
+  std::string name;
+  TensorView data;
+};
+
+struct OptimizerStep {
+  double learning_rate;
+  double gradient_scale;  ///< 1 / trained tokens of the global batch, times the clip factor
+  std::int64_t number;    ///< of this update, from 1
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  /// Reads Parameter::grad, moves Parameter::value; the gradients are left as they are.
+  virtual void step(const OptimizerStep& step, Stream& stream) = 0;
+  /// Every tensor of state, in parameter and slice order; what restores a run bit for bit.
+  virtual std::vector<OptimizerState> state() = 0;
+  virtual std::int64_t state_bytes() const = 0;
+};
+
+/// Statistics (router biases) are skipped: they move by their own rule.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
+                                          const std::vector<Parameter*>& parameters);
+
+/// AdamW over `parameters`; weight decay applies to matrices only.
+std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat moments,
+                                      const std::vector<Parameter*>& parameters);
+/// Muon over matrices: Nesterov momentum, orthogonalised by Newton-Schulz per disk tensor (each projection and expert
+/// by itself), scaled by 0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and decay fit (Liu et al., "Muon
+/// is scalable for LLM training", arXiv 2502.16982, section 2.2).
+std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
+                                     const std::vector<Parameter*>& parameters);
+
+}  // namespace shoestring
