@@ -1,0 +1,113 @@
+// From shards to batches: sample number in, tokens out.
+//
+// A loader is a pure function of (options, sample number). It keeps no position: a run's place in its data is one
+// number, the count of samples consumed so far, and any rank, thread or restart that asks for sample i gets the same
+// tokens. Ranks are the caller's affair; it asks for the samples it wants.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/mixture.h"
+#include "data/packing.h"
+#include "data/shard.h"
+
+namespace shoestring {
+
+/// Prefix-suffix-middle: begin, prefix, hole, suffix, end, middle, end of document.
+struct FillInMiddle {
+  double rate = 0.1;  ///< DeepSeek's: share of documents
+  std::int32_t begin_id = 0;
+  std::int32_t hole_id = 0;
+  std::int32_t end_id = 0;
+};
+
+struct DataSource {
+  std::string name;
+  std::vector<std::string> paths;  ///< shard files, or directories whose *.h5 files are taken in name order
+  double weight = 1.0;             ///< share of the samples, relative to the other sources
+};
+
+struct LoaderOptions {
+  std::vector<DataSource> sources;
+  std::int64_t sequence = 0;
+  std::uint64_t seed = 0;
+  /// Documents of a sample do not see each other: segment_start and positions restart at each, and no document's last
+  /// token predicts the next one's first. Off: a sample is one text.
+  bool document_mask = true;
+  std::optional<FillInMiddle> fill_in_middle;
+  ShardIo io = ShardIo::mmap;
+  bool verify = true;  ///< see ShardOptions
+};
+
+/// Samples [first, first + count) of the plan.
+struct SampleRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+/// `samples` rows of `sequence` tokens, flattened. Padding stands at the end of a row: target -1, input the
+/// end-of-document id, with document_mask a segment of its own.
+struct Batch {
+  std::int64_t first_sample = 0;
+  std::int64_t samples = 0;
+  std::int64_t sequence = 0;
+  std::vector<std::int32_t> inputs;         ///< [samples * sequence] token ids
+  std::vector<std::int32_t> targets;        ///< [samples * sequence] next token, or -1: not trained
+  std::vector<std::int32_t> segment_start;  ///< [samples * sequence] flat index of the first token t may look at
+  std::vector<std::int32_t> positions;      ///< [samples * sequence] place in its document (for RoPE)
+  std::int64_t trained_tokens = 0;          ///< targets that are not -1
+  std::int64_t padding_tokens = 0;          ///< of samples * (sequence + 1)
+  std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample
+  std::int64_t fill_in_middle_documents = 0;
+  std::int64_t text_tokens = 0;             ///< text_tokens + sentinels + padding = samples * (sequence + 1)
+};
+
+/// Where one sample's tokens come from.
+struct SampleOrigin {
+  int source = 0;
+  std::int64_t epoch = 0;
+  std::int64_t position = 0;  ///< in the epoch
+  std::vector<Piece> pieces;
+};
+
+class Loader {
+ public:
+  /// Opens every shard and plans every source. Throws as Shard::open does, Error(bad_data) when shards differ in
+  /// tokenizer, vocabulary or end-of-document id, Error(usage) when the options contradict themselves.
+  explicit Loader(LoaderOptions options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  /// Thread-safe. Reuses `batch`'s memory. A corrupt block fails the fetch: Error(bad_data).
+  void fetch(SampleRange range, Batch& batch) const;
+  Batch fetch(SampleRange range) const;
+  SampleOrigin origin(std::int64_t sample) const;
+
+  const LoaderOptions& options() const;
+  std::uint32_t vocabulary_size() const;
+  std::uint32_t end_of_document() const;
+  const std::string& tokenizer_hash() const;
+
+  int sources() const;
+  const PackingCounts& counts(int source) const;  ///< one epoch of that source
+  std::uint64_t text_bytes(int source) const;     ///< of one epoch; 0 when unknown
+  /// Samples after which source 0 alone has been seen once; what a validation set of one source is evaluated over.
+  std::int64_t samples_per_epoch(int source = 0) const;
+
+  /// What decides the stream, one "key = value" a line; independent of io, verify and of where the shards lie. Under
+  /// 4 KiB. Kept beside the sample counter in a checkpoint.
+  const std::string& plan() const;
+  /// Throws Error(bad_data) naming each line that differs, when `saved` (an earlier plan()) is not this plan.
+  void check_plan(const std::string& saved) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shoestring
