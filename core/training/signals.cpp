@@ -1,6 +1,7 @@
 #include "core/training/signals.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace shoestring {
 namespace {
