@@ -1,0 +1,75 @@
+// Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
+//
+// What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
+// duration measured so far times a margin; before the first measurement, a conservative guess given by the caller.
+// On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
+// and a GPU-hour is a rank times an hour.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "core/budget/price.h"
+
+namespace shoestring {
+
+/// What ends a run besides steps.
+enum class Ending : std::uint8_t { evaluation, checkpoint, export_model };
+inline constexpr int kEndings = 3;
+
+/// Robust duration of the coming step from the last ones.
+class StepSeconds {
+ public:
+  void add(double seconds);
+  bool measured() const { return count_ > 0; }
+  double typical() const;   ///< median of the last 32; 0 before the first
+  double slow() const;      ///< their 90th percentile
+
+ private:
+  static constexpr int kWindow = 32;
+  std::array<double, kWindow> last_{};
+  std::int64_t count_ = 0;
+};
+
+struct CapDecision {
+  bool step = false;     ///< true: take the step
+  std::string reason;    ///< why not: "budget.gpu_hours" or "budget.job_hours"
+};
+
+class CapKeeper {
+ public:
+  /// `spent_gpu_seconds`: charged to earlier attempts of the run (LedgerHistory::charged_gpu_seconds).
+  CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds);
+
+  /// A guess that holds until the ending is first measured.
+  void guess(Ending ending, double seconds);
+  void measured(Ending ending, double seconds);
+  void step_took(double seconds) { steps_.add(seconds); }
+  const StepSeconds& steps() const { return steps_; }
+
+  /// Wall-clock seconds needed after the last step.
+  double reserve_seconds() const;
+  /// Wall-clock seconds left for steps, given the seconds since this process started; below zero when overdrawn.
+  double remaining_seconds(double elapsed_seconds) const;
+  /// Whether one more step fits.
+  CapDecision may_step(double elapsed_seconds) const;
+
+  double spent_gpu_hours(double elapsed_seconds) const;
+  const Cap& cap() const { return cap_; }
+
+  /// Throws Error(budget_spent) if the reserve and one step no longer fit at the start of an attempt.
+  void check_startable(double elapsed_seconds) const;
+
+ private:
+  double left_before_reserve(double elapsed_seconds) const;
+
+  Cap cap_;
+  int ranks_;
+  double spent_gpu_seconds_;
+  StepSeconds steps_;
+  std::array<double, kEndings> guess_{};
+  std::array<double, kEndings> longest_{};
+};
+
+}  // namespace shoestring

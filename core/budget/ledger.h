@@ -1,0 +1,108 @@
+// ledger.jsonl: what a run cost, over all its attempts. Append-only, one write per line, fsynced; it survives kill -9, a
+// resume on another number of ranks, and a torn last line, and it never lives only inside a checkpoint.
+//
+// One rank writes it. All seconds are cumulative since the start of the attempt and summed over ranks (GPU-seconds), so
+// that a lost line loses nothing. Reading it is in ledger_history.h.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/budget/hardware.h"
+#include "core/budget/horizon.h"
+#include "core/budget/meter.h"
+#include "core/budget/price.h"
+
+namespace shoestring {
+
+inline constexpr std::string_view kLedgerSchema = "shoestring.ledger/1";
+inline constexpr std::string_view kLedgerFile = "ledger.jsonl";
+
+/// First line of an attempt: all that a report needs to know about the run.
+struct AttemptStart {
+  std::string run;                               ///< run.name
+  int ranks = 1;
+  std::string host;
+  std::int64_t pid = 0;
+  std::string recipe_hash;
+  std::string build;                             ///< version and build type
+  std::map<std::string, std::string> variants;   ///< op -> chosen variant
+  std::int64_t from_step = 0;                    ///< steps already done by the checkpoint it starts from
+  std::int64_t from_tokens = 0;
+  Cap cap;
+  std::optional<Price> price;
+  Hardware hardware;
+  std::int64_t parameters = 0;
+  std::int64_t active_parameters = 0;
+  double flops_per_token = 0;
+};
+
+/// How far the attempt is. Cumulative.
+struct Progress {
+  std::int64_t step = 0;        ///< steps done, of the run
+  std::int64_t tokens = 0;      ///< trained tokens, of the run
+  std::string phase;
+  CategorySeconds seconds;      ///< since the start of the attempt, summed over ranks
+  PerFormat flops;              ///< done in this attempt, summed over ranks
+  double loss = 0;              ///< of the last step; 0: none yet
+};
+
+struct CheckpointCommit {
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;
+  std::string name;
+  std::int64_t bytes = 0;
+  double took_seconds = 0;
+};
+
+struct EvaluationResult {
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;      ///< held-out tokens looked at
+  double loss = 0;              ///< nats per token
+  double bits_per_byte = 0;
+  double took_seconds = 0;
+};
+
+/// The writing end. Holds an exclusive lock on the file; the lock ends with the process, however it ends.
+class Ledger {
+ public:
+  /// Opens or creates `run_directory`/ledger.jsonl, cuts a torn last line, takes the next attempt number.
+  /// Throws Error(io) if another process writes it, or if it cannot be written.
+  Ledger(const std::filesystem::path& run_directory, const Clock& clock);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  int attempt() const { return attempt_; }   ///< from 1
+
+  /// Each call writes and fsyncs one line; throws Error(io) if that fails.
+  void begin(const AttemptStart& start);
+  void variants(const std::map<std::string, std::string>& chosen);  ///< when chosen after begin
+  void heartbeat(const Progress& progress);
+  void checkpoint(const CheckpointCommit& commit, const Progress& progress);
+  void evaluation(const EvaluationResult& result, const Progress& progress);
+  void horizon(const HorizonDecision& decision);
+  void phase(const std::string& name, const Progress& progress);    ///< a phase begins
+  void note(const std::string& kind, const std::string& text);      ///< a skipped step, a fallback, an override
+  /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.
+  void end(const std::string& reason, int exit_code, const std::string& text, const Progress& progress);
+
+  /// True once `interval_seconds` have passed since the last line with a Progress.
+  bool heartbeat_due(double interval_seconds = 0.5) const;
+
+ private:
+  class Line;
+  void write(const std::string& line);
+
+  std::filesystem::path file_;
+  const Clock& clock_;
+  int descriptor_ = -1;
+  int attempt_ = 0;
+  double last_progress_ = 0;
+};
+
+}  // namespace shoestring

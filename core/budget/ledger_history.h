@@ -1,0 +1,58 @@
+// Reading a ledger: what every attempt did, what it is charged, and what of it was lost.
+//
+// An attempt that wrote no end died (or still runs). It is charged until its last line plus half of the usual gap
+// between its lines: the expected moment of death. Work after the checkpoint that the run went on from is lost: it is
+// charged, moved to Category::lost, and done again.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/budget/ledger.h"
+
+namespace shoestring {
+
+/// Share of an attempt that belongs to one phase.
+struct PhaseSpan {
+  std::string phase;
+  CategorySeconds seconds;
+  std::int64_t tokens = 0;
+  std::int64_t steps = 0;
+};
+
+enum class AttemptState : std::uint8_t { ended, running, died };
+
+struct AttemptHistory {
+  int attempt = 0;
+  AttemptStart start;
+  AttemptState state = AttemptState::died;
+  std::string reason;               ///< of the end line; "died" or "running" without one
+  std::string text;                 ///< the error's text
+  int exit_code = 0;
+  double begin_unix_seconds = 0;
+  Progress last;                    ///< as written
+  CategorySeconds charged;          ///< last.seconds, the estimated tail, and lost work moved to Category::lost
+  std::int64_t kept_step = 0;       ///< last step of it that the run still has
+  std::vector<CheckpointCommit> checkpoints;
+  std::vector<EvaluationResult> evaluations;
+  std::vector<PhaseSpan> phases;
+  std::vector<std::string> notes;
+};
+
+struct LedgerHistory {
+  std::vector<AttemptHistory> attempts;        ///< in order
+  std::vector<HorizonDecision> decisions;      ///< that hold for the steps the run still has, by step
+  int damaged_lines = 0;                       ///< complete lines that could not be read
+  bool torn = false;                           ///< the last line was cut off
+
+  CategorySeconds charged() const;             ///< over all attempts, GPU-seconds
+  double charged_gpu_seconds() const { return charged().total(); }
+};
+
+/// Reads `run_directory`/ledger.jsonl; an absent file is an empty history. Never throws on damage, only on I/O.
+LedgerHistory read_ledger(const std::filesystem::path& run_directory);
+
+/// The decisions to replay when going on after `step` steps: those made at or before it.
+std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step);
+
+}  // namespace shoestring

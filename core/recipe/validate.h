@@ -1,0 +1,15 @@
+// What must hold between keys, beyond each key's own type and bounds (those are in keys.cpp).
+#pragma once
+
+#include <vector>
+
+#include "core/recipe/parse.h"
+#include "core/recipe/recipe.h"
+
+namespace shoestring {
+
+/// Every contradiction in `recipe`. A rule is skipped when one of its keys is already in `wrong` (dotted names): its
+/// value is not what the writer meant.
+std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong = {});
+
+}  // namespace shoestring
