@@ -17,9 +17,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/base/memory.h"
 #include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
 
 namespace shoestring {
 
@@ -59,19 +61,20 @@ class PackedMatrix {
 void pack(const ConstScaledView& b, bool power_of_two_scales, PackedMatrix& into, Stream& stream);
 
 struct GemmArgs {
-  TensorView c;       ///< [m, n] f32, bf16 or f64; elements of a row are neighbours; overwritten, or added to
-  ConstScaledView a;  ///< [m, k]
-  ConstScaledView b;  ///< [n, k]; with `packed_b` only its shape, format and granularity are read
+  TensorView c{};       ///< [m, n] f32, bf16 or f64; elements of a row are neighbours; overwritten, or added to
+  ConstScaledView a{};  ///< [m, k]
+  ConstScaledView b{};  ///< [n, k]; with `packed_b` only its shape, format and granularity are read
   bool accumulate = false;                 ///< c += instead of c =
   bool power_of_two_scales = false;        ///< f32 scales of a and b are powers of two
   const PackedMatrix* packed_b = nullptr;  ///< what `pack` made of b, or nullptr
-  ConstTensorView bias;                    ///< [n] in c's format or f32, or empty
+  ConstTensorView bias{};                  ///< [n] in c's format or f32, or empty
   Arena& scratch;                          ///< at least gemm_scratch_bytes; given back on return
   Stream& stream;
 };
 
 /// c (=|+=) a * b^T (+ bias). Any extent may be 0 (k = 0 makes a sum of nothing: 0).
 void gemm(const GemmArgs& args);
+std::span<const Variant<GemmArgs>> gemm_variants();
 
 /// Scratch that `gemm` needs for [m, k] x [n, k] with `workers` threads; enough for every format.
 std::int64_t gemm_scratch_bytes(std::int64_t m, std::int64_t n, std::int64_t k, int workers, bool prepacked_b);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/gemm.h"
 
@@ -19,7 +20,7 @@ namespace shoestring {
 
 /// Number of `tile`-row tiles before group `expert`, each group rounded up: sum over g < expert of
 /// ceil(rows of g / tile). `offsets` is [experts + 1].
-std::int64_t segment_tiles(const std::int64_t* offsets, std::int64_t expert, std::int64_t tile = 128);
+std::int64_t segment_tiles(std::span<const std::int64_t> offsets, std::int64_t expert, std::int64_t tile = 128);
 
 /// Packs the experts' matrices, stacked as [experts * rows, k] (`transposed` false: b_e = its rows) or used transposed
 /// (`transposed` true: b_e = its rows, transposed: [k, rows]). Scales in 128x128 blocks need rows in multiples of 128
@@ -28,11 +29,11 @@ void pack_experts(const ConstScaledView& stacked, std::int64_t experts, bool tra
                   PackedMatrix& into, Stream& stream);
 
 struct GroupedGemmArgs {
-  TensorView c;                 ///< [rows, n] f32 or bf16 (f64 with f64 operands)
-  ConstScaledView a;            ///< [rows, k], scales per tensor, 1x128 or 1x32
-  ConstScaledView b;            ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
+  TensorView c{};                ///< [rows, n] f32 or bf16 (f64 with f64 operands)
+  ConstScaledView a{};           ///< [rows, k], scales per tensor, 1x128 or 1x32
+  ConstScaledView b{};           ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
   bool b_transposed = false;    ///< b_e is used as its transpose: the input gradient
-  ConstTensorView offsets;      ///< i64 [experts + 1], offsets[0] = 0, offsets[experts] = rows
+  std::span<const std::int64_t> offsets{};  ///< [experts + 1], offsets[0] = 0, offsets[experts] = rows; host memory
   bool accumulate = false;
   bool power_of_two_scales = false;
   const PackedMatrix* packed_b = nullptr;  ///< from pack_experts with the same `transposed`
@@ -40,12 +41,13 @@ struct GroupedGemmArgs {
   Stream& stream;
 };
 void grouped_gemm(const GroupedGemmArgs& args);
+std::span<const Variant<GroupedGemmArgs>> grouped_gemm_variants();
 
 struct GroupedWeightGemmArgs {
-  TensorView c;             ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
-  ConstScaledView a;        ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
-  ConstScaledView b;        ///< [rows, n], likewise: X
-  ConstTensorView offsets;  ///< i64 [experts + 1]
+  TensorView c{};            ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
+  ConstScaledView a{};       ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
+  ConstScaledView b{};       ///< [rows, n], likewise: X
+  std::span<const std::int64_t> offsets{};  ///< [experts + 1]
   bool accumulate = false;
   bool power_of_two_scales = false;
   Arena& scratch;  ///< at least grouped_weight_gemm_scratch_bytes
@@ -53,6 +55,7 @@ struct GroupedWeightGemmArgs {
 };
 /// An empty group makes its c_e zero, or leaves it when accumulating.
 void grouped_weight_gemm(const GroupedWeightGemmArgs& args);
+std::span<const Variant<GroupedWeightGemmArgs>> grouped_weight_gemm_variants();
 
 std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t experts,
                                         int workers, bool prepacked_b);
