@@ -42,7 +42,7 @@ struct AttemptStart {
 };
 
 /// How far the attempt is. Cumulative.
-struct Progress {
+struct AttemptProgress {
   std::int64_t step = 0;        ///< steps done, of the run
   std::int64_t tokens = 0;      ///< trained tokens, of the run
   std::string phase;
@@ -82,16 +82,16 @@ class Ledger {
   /// Each call writes and fsyncs one line; throws Error(io) if that fails.
   void begin(const AttemptStart& start);
   void variants(const std::map<std::string, std::string>& chosen);  ///< when chosen after begin
-  void heartbeat(const Progress& progress);
-  void checkpoint(const CheckpointCommit& commit, const Progress& progress);
-  void evaluation(const EvaluationResult& result, const Progress& progress);
+  void heartbeat(const AttemptProgress& progress);
+  void checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress);
+  void evaluation(const EvaluationResult& result, const AttemptProgress& progress);
   void horizon(const HorizonDecision& decision);
-  void phase(const std::string& name, const Progress& progress);    ///< a phase begins
+  void phase(const std::string& name, const AttemptProgress& progress);    ///< a phase begins
   void note(const std::string& kind, const std::string& text);      ///< a skipped step, a fallback, an override
   /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.
-  void end(const std::string& reason, int exit_code, const std::string& text, const Progress& progress);
+  void end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress);
 
-  /// True once `interval_seconds` have passed since the last line with a Progress.
+  /// True once `interval_seconds` have passed since the last line with an AttemptProgress.
   bool heartbeat_due(double interval_seconds = 0.5) const;
 
  private:

@@ -30,7 +30,7 @@ struct AttemptHistory {
   std::string text;                 ///< the error's text
   int exit_code = 0;
   double begin_unix_seconds = 0;
-  Progress last;                    ///< as written
+  AttemptProgress last;                    ///< as written
   CategorySeconds charged;          ///< last.seconds, the estimated tail, and lost work moved to Category::lost
   std::int64_t kept_step = 0;       ///< last step of it that the run still has
   std::vector<CheckpointCommit> checkpoints;
