@@ -58,8 +58,27 @@ SHOESTRING_HOST_DEVICE inline Scale scale_of(std::uint32_t amax_bits, ScaleKind 
           dtype_bits::to_float(static_cast<std::uint32_t>(254 - exponent) << 23)};
 }
 
-/// The scale and inverse when the scale is given.
+/// A scale that was chosen before, and its inverse.
 SHOESTRING_HOST_DEVICE inline Scale given(float scale) { return {scale, divide(1.0f, scale)}; }
+
+/// Rows that share scales: tile `index` of the tall tiles of a matrix cut at `offsets` [segments + 1].
+struct RowTile {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+};
+SHOESTRING_HOST_DEVICE inline RowTile row_tile(std::int64_t index, std::int64_t tile_rows, const std::int64_t* offsets,
+                                               int segments) {
+  for (int segment = 0; segment < segments; ++segment) {
+    const std::int64_t length = offsets[segment + 1] - offsets[segment];
+    const std::int64_t tiles = (length + tile_rows - 1) / tile_rows;
+    if (index < tiles) {
+      const std::int64_t left = length - index * tile_rows;
+      return {offsets[segment] + index * tile_rows, left < tile_rows ? left : tile_rows};
+    }
+    index -= tiles;
+  }
+  return {};
+}
 
 /// The code of x / scale in `Payload` (E4M3 or E5M2).
 template <class Payload>
