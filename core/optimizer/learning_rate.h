@@ -1,7 +1,7 @@
 // Learning rate as a function of the way gone: a warm-up in steps, then a shape over the horizon.
 //
 // `progress` in [0, 1] is the share of the horizon that is behind: tokens over tokens, steps over steps, or, with a
-// budget, advanced each step towards a planned last step (see Progress). The shapes:
+// budget, the way towards a planned last step (core/budget/horizon.h). The shapes:
 //   warmup_stable_decay  peak, then over the last `decay_fraction` peak * (1 - (1 - final) * sqrt(way through it))
 //                        (Haegele et al., arXiv 2405.18392: constant rate with a 1-sqrt cooldown)
 //   cosine               from peak to final along half a cosine
@@ -18,17 +18,5 @@ namespace shoestring {
 
 /// `step` counts updates from 1; during warm-up the rate rises linearly to the peak at step = warmup_steps.
 double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progress);
-
-/// The way through a budget horizon. The last step is a plan that measured speed keeps correcting; each step covers an
-/// equal share of what is left, so progress never jumps or turns back, whatever the plan becomes.
-struct Progress {
-  double value = 0;
-
-  /// Moves past one step when `last_step` is the planned number of the final update and `step` the one just done.
-  void advance(std::int64_t step, std::int64_t last_step) {
-    const std::int64_t left = last_step - step + 1;  // steps still to go, the one just done included
-    value = left <= 1 ? 1.0 : value + (1.0 - value) / static_cast<double>(left);
-  }
-};
 
 }  // namespace shoestring

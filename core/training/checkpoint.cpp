@@ -152,6 +152,7 @@ fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& conte
   const std::string name = fmt::format("{}{:08}", kPrefix, step);
   const fs::path partial = root_ / fmt::format("{}{}", kPartial, name);
   const fs::path committed = root_ / name;
+  if (fs::exists(committed) && checkpoint_damage(committed).empty()) return committed;  // this step is safe already
   try {
     FolderWriter folder(partial);
     for (const auto& [file, text] : content.files) folder.add(file, text);
@@ -162,7 +163,7 @@ fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& conte
     if (const std::string damage = checkpoint_damage(partial); !damage.empty()) {
       fail(ExitCode::io, "{}: read back after writing, it is damaged: {}", partial.string(), damage);
     }
-    if (fs::exists(committed)) remove_quietly(committed);  // a damaged one of the same step: a good one is newer here
+    if (fs::exists(committed)) remove_quietly(committed);  // damaged: it was passed over at the start
     rename_durably(partial, committed);
   } catch (...) {
     remove_quietly(partial);

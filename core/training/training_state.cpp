@@ -1,0 +1,96 @@
+#include "core/training/training_state.h"
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr const char* kSchema = "shoestring.state/1";
+constexpr std::size_t kMaxEntries = 1'000'000;
+
+std::int64_t count_of(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& value = object.at(key);
+  const auto number = value.get<std::int64_t>();
+  if (!value.is_number_integer() || number < 0) throw std::runtime_error(fmt::format("{} is out of range", key));
+  return number;
+}
+
+int small_count_of(const nlohmann::json& object, const char* key) {
+  const std::int64_t number = count_of(object, key);
+  if (number > std::numeric_limits<int>::max()) throw std::runtime_error(fmt::format("{} is out of range", key));
+  return static_cast<int>(number);
+}
+
+std::deque<double> window_of(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& list = object.at(key);
+  if (!list.is_array() || list.size() > kMaxEntries) throw std::runtime_error(fmt::format("{} is not a list", key));
+  return list.get<std::deque<double>>();
+}
+
+}  // namespace
+
+std::string to_json(const TrainingState& state) {
+  nlohmann::ordered_json json;
+  json["schema"] = kSchema;
+  json["step"] = state.step;
+  json["updates"] = state.updates;
+  json["tokens"] = state.tokens;
+  json["phase"] = state.phase;
+  json["phase_steps"] = state.phase_steps;
+  json["phase_samples"] = state.phase_samples;
+  json["reduction_groups"] = state.reduction_groups;
+  json["data_plan"] = state.data_plan;
+  json["recipe"] = state.recipe;
+  json["loss"] = state.loss;
+  json["decisions"] = nlohmann::ordered_json::array();
+  for (const HorizonDecision& decision : state.decisions) {
+    json["decisions"].push_back({{"step", decision.step},
+                                 {"progress", decision.progress},
+                                 {"end_step", decision.end_step},
+                                 {"end_progress", decision.end_progress},
+                                 {"phase", decision.phase}});
+  }
+  json["guard"] = {{"losses", state.guard.losses},
+                   {"norms", state.guard.norms},
+                   {"skipped_in_row", state.guard.skipped_in_row},
+                   {"skipped", state.guard.skipped}};
+  return json.dump(1);
+}
+
+TrainingState training_state_from_json(const std::string& text, const std::string& where) {
+  TrainingState state;
+  try {
+    const nlohmann::json json = nlohmann::json::parse(text);
+    if (json.at("schema") != kSchema) throw std::runtime_error("the schema is not shoestring.state/1");
+    state.step = count_of(json, "step");
+    state.updates = count_of(json, "updates");
+    state.tokens = count_of(json, "tokens");
+    state.phase = small_count_of(json, "phase");
+    state.phase_steps = count_of(json, "phase_steps");
+    state.phase_samples = count_of(json, "phase_samples");
+    state.reduction_groups = small_count_of(json, "reduction_groups");
+    state.data_plan = json.at("data_plan").get<std::string>();
+    state.recipe = json.at("recipe").get<std::string>();
+    state.loss = json.at("loss").get<double>();
+    for (const nlohmann::json& entry : json.at("decisions")) {
+      state.decisions.push_back({.step = count_of(entry, "step"),
+                                 .progress = entry.at("progress").get<double>(),
+                                 .end_step = count_of(entry, "end_step"),
+                                 .end_progress = entry.at("end_progress").get<double>(),
+                                 .phase = small_count_of(entry, "phase")});
+    }
+    const nlohmann::json& guard = json.at("guard");
+    state.guard.losses = window_of(guard, "losses");
+    state.guard.norms = window_of(guard, "norms");
+    state.guard.skipped_in_row = small_count_of(guard, "skipped_in_row");
+    state.guard.skipped = count_of(guard, "skipped");
+  } catch (const std::exception& error) {
+    fail(ExitCode::corrupt_checkpoint, "{}: training/state.json: {}", where, error.what());
+  }
+  return state;
+}
+
+}  // namespace shoestring

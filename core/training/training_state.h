@@ -1,0 +1,33 @@
+// Where a run stands between two steps: everything a resume needs besides tensors. Written as training/state.json.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/budget/horizon.h"
+#include "core/training/guard.h"
+
+namespace shoestring {
+
+struct TrainingState {
+  std::int64_t step = 0;           ///< global batches used, skipped ones included
+  std::int64_t updates = 0;        ///< optimizer updates applied
+  std::int64_t tokens = 0;         ///< tokens trained on
+  int phase = 0;                   ///< index into Recipe::phases
+  std::int64_t phase_steps = 0;
+  std::int64_t phase_samples = 0;  ///< samples used of the phase's loader
+  int reduction_groups = 0;        ///< fixed by the first attempt
+  std::string data_plan;           ///< Loader::plan() of the phase: the stream must not change under a run
+  std::string recipe;              ///< canonical text of the recipe so far
+  std::vector<HorizonDecision> decisions;
+  GuardState guard;
+  double loss = 0;                 ///< of the last step
+};
+
+/// Doubles keep every bit.
+std::string to_json(const TrainingState& state);
+/// Throws Error(corrupt_checkpoint) naming the key that is missing or out of range.
+TrainingState training_state_from_json(const std::string& text, const std::string& where);
+
+}  // namespace shoestring
