@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/base/tensor.h"
+#include "kernels/quantize.h"
 
 namespace shoestring {
 
@@ -86,11 +87,25 @@ class Saved {
   std::map<const void*, std::shared_ptr<void>> records_;
 };
 
-/// Where the tokens of a micro-batch stand. All views are i32 [tokens].
+/// Where the tokens of a micro-batch stand. All views are i32.
 struct TokenLayout {
-  ConstTensorView positions;      ///< place within the document, for RoPE
-  ConstTensorView segment_start;  ///< flat index of the first token of the same document
-  ConstTensorView sequence_start; ///< flat index of the first token of the same sequence (balance loss)
+  ConstTensorView positions;       ///< [tokens] place within the document, for RoPE
+  ConstTensorView segment_start;   ///< [tokens] flat index of the first token of the same document
+  ConstTensorView sequence_starts; ///< [sequences + 1] flat index of each sequence's first token, then the end
+};
+
+/// What memory depends on besides the layer itself.
+struct RunShape {
+  std::int64_t tokens = 0;     ///< of one micro-batch, at most
+  std::int64_t sequences = 1;  ///< of one micro-batch, at most
+  int workers = 1;             ///< of the stream
+};
+
+/// What quantisation lost, by tensor class. The caller clears it.
+struct PrecisionCounts {
+  QuantizeCounts activations;
+  QuantizeCounts weights;
+  QuantizeCounts gradients;
 };
 
 /// What a layer call needs besides its tensors. `scratch` is free again when the call returns.
@@ -98,27 +113,57 @@ struct LayerContext {
   const TokenLayout& tokens;
   Arena& scratch;
   Stream& stream;
+  bool training = true;               ///< false: no backward pass will follow, and no statistic is kept
+  PrecisionCounts* counts = nullptr;  ///< optional
+};
+
+struct PrepareContext {
+  Arena& scratch;
+  Stream& stream;
+  QuantizeCounts* counts = nullptr;  ///< of weights; optional
 };
 
 /// One differentiable part of a model: x [tokens, in] -> y [tokens, out].
+///
+/// Tensors of the caller: x and dy are read during the call. Where keeps_input() (keeps_gradient()) says so, x (dy)
+/// is read again by later calls and must stay as it is until backward_weight of the same micro-batch has returned.
 class Layer {
  public:
   virtual ~Layer() = default;
 
   /// y is overwritten.
   virtual void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) = 0;
-  /// dx is overwritten. On the critical path: does nothing that can wait.
+  /// dx is overwritten. On the critical path: does nothing that can wait, except where waiting would keep a large
+  /// tensor alive for a small sum (norm gains: their sum over tokens is taken here and added later).
   virtual void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) = 0;
   /// Any later time, once per forward; adds into Parameter::grad. Everything it needs is in `saved`.
   virtual void backward_weight(Saved& saved, LayerContext& context) = 0;
 
+  virtual bool keeps_input() const = 0;
+  virtual bool keeps_gradient() const = 0;
+
   virtual std::vector<Parameter*> parameters() = 0;
   /// Refreshes whatever is derived from the weights (casts, packed panels); called after each optimizer step.
-  virtual void prepare(Stream& stream) = 0;
-  /// Bytes that one forward of `tokens` tokens takes from Saved (with arena rounding).
-  virtual std::int64_t saved_bytes(std::int64_t tokens) const = 0;
-  /// The most bytes that one call takes from `scratch`.
-  virtual std::int64_t scratch_bytes(std::int64_t tokens) const = 0;
+  virtual void prepare(const PrepareContext& context) = 0;
+
+  /// Bytes that forward and backward of one micro-batch take from Saved (with arena rounding).
+  virtual std::int64_t saved_bytes(const RunShape& run) const = 0;
+  /// The most bytes that one call takes from `scratch`, `prepare` included.
+  virtual std::int64_t scratch_bytes(const RunShape& run) const = 0;
+  /// Bytes of what `prepare` makes.
+  virtual std::int64_t prepared_bytes() const = 0;
 };
+
+/// What a tensor costs in an arena.
+std::int64_t arena_bytes(DType dtype, std::int64_t elements);
+
+/// to = from; same shape and format, both contiguous.
+void copy_tensor(TensorView to, ConstTensorView from, Stream& stream);
+/// to = from, rounded once; f32 and bf16, either way, both contiguous.
+void convert_tensor(TensorView to, ConstTensorView from, Stream& stream);
+
+/// `heads` heads of `dim` columns each, from column `begin` of a matrix: [tokens, heads, dim].
+TensorView heads_of(TensorView matrix, std::int64_t begin, std::int64_t heads, std::int64_t dim);
+ConstTensorView heads_of(ConstTensorView matrix, std::int64_t begin, std::int64_t heads, std::int64_t dim);
 
 }  // namespace shoestring
