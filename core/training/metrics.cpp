@@ -1,0 +1,165 @@
+#include "core/training/metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kMetricsLimit = std::int64_t{4} << 30;
+
+using Json = nlohmann::ordered_json;
+
+// JSON has no NaN; a number that is not finite becomes a word.
+Json number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
+
+std::string hexadecimal(double value) { return fmt::format("{:a}", value); }
+
+Json pairs(const std::vector<std::pair<std::string, double>>& values) {
+  Json object = Json::object();
+  for (const auto& [name, value] : values) object[name] = number(value);
+  return object;
+}
+
+// The lines of `text` that an attempt going on after `last_step` keeps.
+std::string kept_lines(const std::string& text, std::int64_t last_step) {
+  std::string kept;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // torn
+    const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    const bool sound = line.is_object() && line.contains("step") && line["step"].is_number_integer();
+    if (sound && line["step"].get<std::int64_t>() <= last_step) kept.append(text, begin, end - begin + 1);
+    begin = end + 1;
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t last_step, bool tensorboard,
+                       double unix_seconds)
+    : path_(run_directory / "metrics.jsonl") {
+  if (std::filesystem::exists(path_)) {
+    const std::string text = read_file(path_, kMetricsLimit);
+    const std::string kept = kept_lines(text, last_step);
+    if (kept.size() != text.size()) replace_file(path_, kept);
+  }
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) fail(ExitCode::io, "{}: cannot be opened for appending: {}", path_.string(), std::strerror(errno));
+  if (tensorboard) events_ = std::make_unique<EventFile>(run_directory / "tensorboard", unix_seconds);
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void MetricsLog::line(const std::string& text) {
+  const std::string bytes = text + "\n";
+  if (::write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
+    fail_io(path_, "write to it");
+  }
+}
+
+void MetricsLog::step(const StepMetrics& metrics) {
+  Json json;
+  json["step"] = metrics.step;
+  json["phase"] = metrics.phase;
+  json["tokens"] = metrics.tokens;
+  json["sequences"] = metrics.sequences;
+  json["loss"] = number(metrics.loss);
+  json["loss_hex"] = hexadecimal(metrics.loss);
+  if (metrics.mtp_loss != 0) json["mtp_loss"] = number(metrics.mtp_loss);
+  json["gradient_norm"] = number(metrics.gradient_norm);
+  json["gradient_norm_hex"] = hexadecimal(metrics.gradient_norm);
+  json["learning_rate"] = metrics.learning_rate;
+  if (metrics.expert_overload != 0) json["expert_overload"] = number(metrics.expert_overload);
+  if (!metrics.skipped.empty()) json["skipped"] = metrics.skipped;
+  if (!metrics.shares.empty()) json["quantisation"] = pairs(metrics.shares);
+  Json timing = {{"attempt", metrics.attempt},
+                 {"unix_seconds", metrics.unix_seconds},
+                 {"step_seconds", metrics.step_seconds},
+                 {"tokens_per_second", metrics.tokens_per_second},
+                 {"gpu_hours", metrics.gpu_hours}};
+  if (metrics.usd > 0) timing["usd"] = metrics.usd;
+  timing["memory_bytes"] = metrics.memory_bytes;
+  timing["utilisation"] = pairs(metrics.utilisation);
+  json["timing"] = std::move(timing);
+  line(json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  if (events_) {
+    std::vector<std::pair<std::string, double>> values = {{"train/loss", metrics.loss},
+                                                          {"train/gradient_norm", metrics.gradient_norm},
+                                                          {"train/learning_rate", metrics.learning_rate},
+                                                          {"train/tokens", static_cast<double>(metrics.tokens)},
+                                                          {"speed/tokens_per_second", metrics.tokens_per_second},
+                                                          {"budget/gpu_hours", metrics.gpu_hours}};
+    if (metrics.mtp_loss != 0) values.emplace_back("train/mtp_loss", metrics.mtp_loss);
+    if (metrics.expert_overload != 0) values.emplace_back("experts/overload", metrics.expert_overload);
+    for (const auto& [name, value] : metrics.shares) values.emplace_back("quantisation/" + name, value);
+    events_->scalars(metrics.unix_seconds, metrics.step, values);
+  }
+}
+
+void MetricsLog::evaluation(const EvaluationMetrics& metrics, double unix_seconds) {
+  Json json;
+  json["step"] = metrics.step;
+  json["evaluation"] = {{"tokens", metrics.tokens},
+                        {"loss", number(metrics.loss)},
+                        {"loss_hex", hexadecimal(metrics.loss)},
+                        {"bits_per_byte", number(metrics.bits_per_byte)}};
+  line(json.dump());
+  if (events_) {
+    events_->scalars(unix_seconds, metrics.step,
+                     {{"validation/loss", metrics.loss}, {"validation/bits_per_byte", metrics.bits_per_byte}});
+  }
+}
+
+ProgressLine::ProgressLine(std::FILE* out) : out_(out), terminal_(isatty(fileno(out)) != 0) {}
+
+void ProgressLine::update(const std::string& text, double monotonic_seconds) {
+  constexpr double kTerminalSeconds = 0.2;
+  constexpr double kPlainSeconds = 10;
+  if (monotonic_seconds - last_ < (terminal_ ? kTerminalSeconds : kPlainSeconds)) return;
+  last_ = monotonic_seconds;
+  if (terminal_) {
+    fmt::print(out_, "\r\x1b[2K{}", text);
+    shown_ = true;
+  } else {
+    fmt::print(out_, "{}\n", text);
+  }
+  std::fflush(out_);
+}
+
+void ProgressLine::say(const std::string& text) {
+  if (shown_) fmt::print(out_, "\r\x1b[2K");
+  shown_ = false;
+  fmt::print(out_, "{}\n", text);
+  std::fflush(out_);
+}
+
+std::string progress_text(const ProgressFacts& facts) {
+  std::string text = fmt::format("{} step {}  loss {:.4f}  {:.0f} tokens/s  {:.4f}", facts.phase, facts.step, facts.loss,
+                                 facts.tokens_per_second, facts.spent_gpu_hours);
+  text += std::isfinite(facts.cap_gpu_hours) ? fmt::format(" of {:.4f} GPU-hours", facts.cap_gpu_hours) : " GPU-hours";
+  if (facts.usd > 0) text += fmt::format("  ${:.4f}", facts.usd);
+  if (facts.seconds_left >= 0) {
+    const auto seconds = static_cast<std::int64_t>(facts.seconds_left + 0.5);
+    text += seconds >= 3600 ? fmt::format("  {}h{:02}m left", seconds / 3600, seconds / 60 % 60)
+                            : fmt::format("  {}:{:02} left", seconds / 60, seconds % 60);
+  }
+  return text;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,98 @@
+// What a run measured, step by step: metrics.jsonl, TensorBoard event files, and the live line on the terminal.
+//
+// In metrics.jsonl everything outside "timing" is a function of the recipe, the data and the decisions in the ledger:
+// a resumed run writes the same bytes as an undisturbed one. Doubles that matter are written in hexadecimal too.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/training/event_file.h"
+
+namespace shoestring {
+
+struct StepMetrics {
+  std::int64_t step = 0;
+  std::string phase;
+  std::int64_t tokens = 0;         ///< trained so far
+  std::int64_t sequences = 0;      ///< of this global batch
+  double loss = 0;                 ///< nats per trained token, main model
+  double mtp_loss = 0;             ///< of the multi-token prediction module; 0 without one
+  double gradient_norm = 0;        ///< before clipping
+  double learning_rate = 0;
+  double expert_overload = 0;      ///< largest expert load over the mean, minus 1 (MaxVio), worst layer; 0 without experts
+  std::string skipped;             ///< why the step was not applied; empty when it was
+  std::vector<std::pair<std::string, double>> shares;  ///< "saturated.activation", "underflowed.gradient", ...
+
+  // Timing: depends on the machine.
+  int attempt = 0;
+  double unix_seconds = 0;
+  double step_seconds = 0;
+  double tokens_per_second = 0;
+  double gpu_hours = 0;            ///< spent by the run
+  double usd = 0;                  ///< 0: no price
+  std::int64_t memory_bytes = 0;   ///< peak of this rank's tensors
+  std::vector<std::pair<std::string, double>> utilisation;  ///< per number format: FLOP/s over the device's peak
+};
+
+struct EvaluationMetrics {
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;         ///< held-out tokens
+  double loss = 0;                 ///< nats per token
+  double bits_per_byte = 0;
+};
+
+class MetricsLog {
+ public:
+  /// Appends to RUN/metrics.jsonl. Lines after `last_step` (of an attempt that died) and a torn last line are dropped.
+  MetricsLog(const std::filesystem::path& run_directory, std::int64_t last_step, bool tensorboard, double unix_seconds);
+  ~MetricsLog();
+  MetricsLog(const MetricsLog&) = delete;
+  MetricsLog& operator=(const MetricsLog&) = delete;
+
+  void step(const StepMetrics& metrics);
+  void evaluation(const EvaluationMetrics& metrics, double unix_seconds);
+
+ private:
+  void line(const std::string& text);
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  std::unique_ptr<EventFile> events_;
+};
+
+/// One line that says how the run is doing: rewritten in place on a terminal, a plain line now and then elsewhere.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::FILE* out);
+  /// `text` replaces the line. Elsewhere than on a terminal it is printed when `seconds` since the last print have passed.
+  void update(const std::string& text, double monotonic_seconds);
+  /// A line of its own that stays.
+  void say(const std::string& text);
+
+ private:
+  std::FILE* out_;
+  bool terminal_;
+  bool shown_ = false;
+  double last_ = -1e9;
+};
+
+/// The text of the live line.
+struct ProgressFacts {
+  std::int64_t step = 0;
+  double loss = 0;
+  double tokens_per_second = 0;
+  double spent_gpu_hours = 0;
+  double cap_gpu_hours = 0;        ///< infinite: none
+  double usd = 0;                  ///< 0: no price
+  double seconds_left = 0;         ///< to the planned end; below 0: not known yet
+  std::string phase;
+};
+std::string progress_text(const ProgressFacts& facts);
+
+}  // namespace shoestring
