@@ -1,0 +1,322 @@
+#include "core/recipe/keys.h"
+
+#include <limits>
+
+#include "core/recipe/values.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kAny = std::numeric_limits<double>::infinity();
+constexpr double kMostWhole = 9007199254740992.0;  // 2^53
+constexpr double kMostExtent = 1 << 24;
+constexpr double kMostPositions = 1 << 30;
+constexpr double kMostInt = 1 << 20;
+constexpr double kTiny = 1e-300;                   // "above 0"
+constexpr auto kFree = OnResume::free;
+
+/// Bounds and unit of a number; ignored by other types.
+struct Limits {
+  double low = 0;
+  double high = kAny;
+  Unit unit = Unit::none;
+};
+
+constexpr Limits kText{};
+constexpr Limits kCount{0, kMostWhole, Unit::count};
+constexpr Limits kExtent{0, kMostExtent, Unit::count};
+constexpr Limits kPositions{0, kMostPositions, Unit::positions};
+constexpr Limits kNotNegative{0, kAny, Unit::none};
+constexpr Limits kPositive{kTiny, kAny, Unit::none};
+constexpr Limits kShare{0, 1, Unit::fraction};
+
+/// Adds the keys of one section; `at` gives the section's struct within a Recipe.
+template <class Section, class At>
+class SectionKeys {
+ public:
+  SectionKeys(std::vector<Key>& keys, std::string section, At at) : keys_(keys), section_(std::move(section)), at_(at) {}
+
+  template <class Value>
+  SectionKeys& key(std::string name, Value Section::*member, Limits limits, std::string meaning,
+                   OnResume on_resume = OnResume::fixed) {
+    Key key;
+    key.section = section_;
+    key.name = std::move(name);
+    key.type = values::type_of<Value>();
+    key.unit = limits.unit;
+    key.low = limits.low;
+    key.high = limits.high;
+    if constexpr (std::is_enum_v<Value>) key.words = enum_words<Value>();
+    key.on_resume = on_resume;
+    key.meaning = std::move(meaning);
+    const Key shape = key;  // without the functions
+    key.assign = [shape, member, at = at_](Recipe& recipe, std::size_t phase, std::string_view text) {
+      return values::parse<Value>(text, shape, at(recipe, phase).*member);
+    };
+    key.print = [shape, member, at = at_](const Recipe& recipe, std::size_t phase) {
+      return values::print<Value>(shape, at(recipe, phase).*member);
+    };
+    keys_.push_back(std::move(key));
+    return *this;
+  }
+
+ private:
+  std::vector<Key>& keys_;
+  std::string section_;
+  At at_;
+};
+
+template <class Section>
+auto section_keys(std::vector<Key>& keys, std::string name, Section Recipe::*member) {
+  const auto at = [member](auto& recipe, std::size_t) -> auto& { return recipe.*member; };
+  return SectionKeys<Section, decltype(at)>(keys, std::move(name), at);
+}
+
+void add_run(std::vector<Key>& keys) {
+  section_keys(keys, "run", &Recipe::run)
+      .key("name", &RunSpec::name, kText, "names the run and its directory: letters, digits, '_', '-', '.'")
+      .key("directory", &RunSpec::directory, kText, "where the run is kept; empty: runs/NAME", kFree)
+      .key("seed", &RunSpec::seed, {0, kMostWhole}, "of weights, data order and everything else random")
+      .key("threads", &RunSpec::threads, {0, 4096}, "CPU threads of one rank; 0: the cores it may use", kFree)
+      .key("tensorboard", &RunSpec::tensorboard, kText, "write TensorBoard event files beside metrics.jsonl", kFree);
+}
+
+void add_budget(std::vector<Key>& keys) {
+  section_keys(keys, "budget", &Recipe::budget)
+      .key("gpu_hours", &BudgetSpec::gpu_hours, {0, kAny, Unit::hours},
+           "cap in device-hours (ranks x wall-clock) over all attempts; 0: none", kFree)
+      .key("usd", &BudgetSpec::usd, {0, kAny, Unit::usd}, "cap in money over all attempts; 0: none", kFree)
+      .key("kwh", &BudgetSpec::kwh, kNotNegative, "cap in energy at the hardware's stated power; 0: none", kFree)
+      .key("job_hours", &BudgetSpec::job_hours, {0, kAny, Unit::hours},
+           "limit on the wall-clock time of one launch; 0: none", kFree)
+      .key("hardware", &BudgetSpec::hardware, kText, "recipes/hardware/NAME.hardware: peaks, bandwidths, power", kFree)
+      .key("usd_per_gpu_hour", &BudgetSpec::usd_per_gpu_hour, {0, kAny, Unit::usd},
+           "what a device-hour costs; 0: no money is shown", kFree)
+      .key("price_source", &BudgetSpec::price_source, kText, "who says so; required beside a price", kFree)
+      .key("price_date", &BudgetSpec::price_date, kText, "when, YYYY-MM-DD; required beside a price", kFree);
+}
+
+void add_kernels(std::vector<Key>& keys) {
+  section_keys(keys, "kernels", &Recipe::kernels)
+      .key("allow_reference", &KernelsSpec::allow_reference, kText,
+           "whether plain reference kernels may run; automatic: only where the processor lacks AVX-512", kFree)
+      .key("pin", &KernelsSpec::pin, kText, "op=variant, op=variant ...: use this variant or fail", kFree);
+}
+
+void add_model(std::vector<Key>& keys) {
+  section_keys(keys, "model", &Recipe::model)
+      .key("architecture", &ModelSpec::architecture, kText, "family of the model")
+      .key("vocabulary", &ModelSpec::vocabulary, kExtent, "[vocab_size] 0: the tokenizer's, up to a multiple of 64")
+      .key("layers", &ModelSpec::layers, {0, 4096}, "[num_hidden_layers]")
+      .key("hidden", &ModelSpec::hidden, kExtent, "[hidden_size]")
+      .key("heads", &ModelSpec::heads, kExtent, "[num_attention_heads]")
+      .key("kv_heads", &ModelSpec::kv_heads, kExtent, "[num_key_value_heads] 0: as heads")
+      .key("head_dim", &ModelSpec::head_dim, kExtent, "0: hidden / heads")
+      .key("feed_forward", &ModelSpec::feed_forward, kExtent, "[intermediate_size] of dense layers")
+      .key("max_positions", &ModelSpec::max_positions, kPositions,
+           "[max_position_embeddings] 0: the longest phase's sequence")
+      .key("tie_embeddings", &ModelSpec::tie_embeddings, kText, "[tie_word_embeddings] head = embedding")
+      .key("norm_eps", &ModelSpec::norm_eps, kPositive, "[rms_norm_eps]")
+      .key("init_std", &ModelSpec::init_std, kPositive, "[initializer_range]")
+      .key("rope_theta", &ModelSpec::rope_theta, kPositive, "base of the rotary frequencies")
+      .key("rope_scaling", &ModelSpec::rope_scaling, kText, "how positions beyond the original ones are scaled")
+      .key("rope_factor", &ModelSpec::rope_factor, {1, kAny}, "positions now over original ones")
+      .key("rope_original_positions", &ModelSpec::rope_original_positions, kPositions,
+           "[original_max_position_embeddings]")
+      .key("rope_low_frequency_factor", &ModelSpec::rope_low_frequency_factor, kPositive, "llama3 scaling")
+      .key("rope_high_frequency_factor", &ModelSpec::rope_high_frequency_factor, kPositive, "llama3 scaling")
+      .key("rope_beta_fast", &ModelSpec::rope_beta_fast, kPositive, "yarn scaling")
+      .key("rope_beta_slow", &ModelSpec::rope_beta_slow, kPositive, "yarn scaling")
+      .key("rope_mscale", &ModelSpec::rope_mscale, kNotNegative, "yarn scaling")
+      .key("rope_mscale_all_dim", &ModelSpec::rope_mscale_all_dim, kNotNegative, "yarn scaling");
+}
+
+void add_experts(std::vector<Key>& keys) {
+  section_keys(keys, "model", &Recipe::model)
+      .key("q_lora_rank", &ModelSpec::q_lora_rank, kExtent, "latent queries; 0: straight from the hidden state")
+      .key("kv_lora_rank", &ModelSpec::kv_lora_rank, kExtent, "latent keys and values")
+      .key("qk_nope_head_dim", &ModelSpec::qk_nope_head_dim, kExtent, "part of a query or key head without RoPE")
+      .key("qk_rope_head_dim", &ModelSpec::qk_rope_head_dim, kExtent, "part with RoPE")
+      .key("v_head_dim", &ModelSpec::v_head_dim, kExtent, "of a value head")
+      .key("experts", &ModelSpec::experts, {0, 65536}, "[n_routed_experts, num_experts]")
+      .key("experts_per_token", &ModelSpec::experts_per_token, {0, 65536}, "[num_experts_per_tok]")
+      .key("shared_experts", &ModelSpec::shared_experts, {0, 1024}, "[n_shared_experts] every token goes through")
+      .key("expert_feed_forward", &ModelSpec::expert_feed_forward, kExtent, "[moe_intermediate_size]")
+      .key("dense_layers", &ModelSpec::dense_layers, {0, 4096}, "[first_k_dense_replace] layers without experts")
+      .key("expert_groups", &ModelSpec::expert_groups, {1, 65536}, "[n_group]")
+      .key("expert_topk_groups", &ModelSpec::expert_topk_groups, {1, 65536}, "[topk_group] groups a token may use")
+      .key("router", &ModelSpec::router, kText, "score of an expert")
+      .key("normalize_weights", &ModelSpec::normalize_weights, kText, "[norm_topk_prob] chosen weights sum to 1")
+      .key("routed_scale", &ModelSpec::routed_scale, kPositive, "[routed_scaling_factor]")
+      .key("bias_speed", &ModelSpec::bias_speed, kNotNegative, "step of the loss-free balancing; 0: biases stay")
+      .key("balance_loss", &ModelSpec::balance_loss, kNotNegative, "weight of the sequence-wise balance loss")
+      .key("mtp_layers", &ModelSpec::mtp_layers, {0, 1}, "[num_nextn_predict_layers] predict one token further")
+      .key("mtp_weight", &ModelSpec::mtp_weight, kNotNegative, "weight of that loss");
+}
+
+void add_precision(std::vector<Key>& keys) {
+  section_keys(keys, "precision", &Recipe::precision)
+      .key("policy", &PrecisionSpec::policy, kText, "number formats of training; the keys below refine the fp8 ones")
+      .key("scales", &PrecisionSpec::scales, kText, "form of the scales of low-precision tiles")
+      .key("forward", &PrecisionSpec::forward, kText, "format of forward products")
+      .key("input_gradient", &PrecisionSpec::input_gradient, kText, "format of input-gradient products")
+      .key("weight_gradient", &PrecisionSpec::weight_gradient, kText, "format of weight-gradient products")
+      .key("gradients_e5m2", &PrecisionSpec::gradients_e5m2, kText, "activation gradients in E5M2 instead of E4M3")
+      .key("cache_fp8", &PrecisionSpec::cache_fp8, kText, "keep activations of FP8 products in FP8 for backward")
+      .key("count_saturation", &PrecisionSpec::count_saturation, kText,
+           "saturated and underflowed shares in the metrics", kFree)
+      .key("moments", &PrecisionSpec::moments, kText, "format of the optimizer's moments");
+}
+
+void add_parallel(std::vector<Key>& keys) {
+  section_keys(keys, "parallel", &Recipe::parallel)
+      .key("pipeline", &ParallelSpec::pipeline, {1, kMostInt}, "ranks along the depth of the model", kFree)
+      .key("expert", &ParallelSpec::expert, {1, kMostInt}, "ranks that share the experts", kFree)
+      .key("data", &ParallelSpec::data, {0, kMostInt}, "ranks along the batch; 0: all that are left", kFree)
+      .key("schedule", &ParallelSpec::schedule, kText, "order of forward and backward on a pipeline", kFree)
+      .key("reduction_groups", &ParallelSpec::reduction_groups, {0, kMostInt},
+           "groups of the canonical gradient sum; 0: the data axis of the first attempt");
+}
+
+void add_data(std::vector<Key>& keys) {
+  section_keys(keys, "data", &Recipe::data)
+      .key("train", &DataSpec::train, kText, "shards or folders of shards: PATH, or PATH:WEIGHT, PATH:WEIGHT ...")
+      .key("validation", &DataSpec::validation, kText, "held-out shards, as train")
+      .key("tokenizer", &DataSpec::tokenizer, kText, "tokenizer file; empty: the one beside the first shard")
+      .key("document_mask", &DataSpec::document_mask, kText, "documents in one sequence do not see each other")
+      .key("fim_rate", &DataSpec::fim_rate, kShare, "share of documents rearranged for fill-in-the-middle")
+      .key("io", &DataSpec::io, kText, "how shards are read", kFree)
+      .key("prefetch", &DataSpec::prefetch, {1, 4096}, "micro-batches prepared ahead", kFree);
+}
+
+void add_optimizer(std::vector<Key>& keys) {
+  section_keys(keys, "optimizer", &Recipe::optimizer)
+      .key("name", &OptimizerSpec::name, kText, "muon: matrices of the hidden layers; the rest stays with AdamW")
+      .key("beta1", &OptimizerSpec::beta1, {0, 0.999999}, "decay of AdamW's first moment")
+      .key("beta2", &OptimizerSpec::beta2, {0, 0.999999999}, "decay of AdamW's second moment")
+      .key("epsilon", &OptimizerSpec::epsilon, kPositive, "added to the root of the second moment")
+      .key("weight_decay", &OptimizerSpec::weight_decay, {0, 10}, "of matrices; norms, biases, embeddings: none")
+      .key("clip", &OptimizerSpec::clip, kNotNegative, "largest global gradient norm; 0: off")
+      .key("muon_momentum", &OptimizerSpec::muon_momentum, {0, 0.999999}, "Muon's momentum")
+      .key("muon_iterations", &OptimizerSpec::muon_iterations, {1, 100}, "Newton-Schulz iterations");
+}
+
+void add_schedule(std::vector<Key>& keys) {
+  section_keys(keys, "schedule", &Recipe::schedule)
+      .key("kind", &ScheduleSpec::kind, kText, "shape of the learning rate")
+      .key("horizon", &ScheduleSpec::horizon, kText, "what the end of the schedule is tied to")
+      .key("learning_rate", &ScheduleSpec::learning_rate, {kTiny, 100}, "peak")
+      .key("final_fraction", &ScheduleSpec::final_fraction, kShare, "last rate over peak")
+      .key("warmup_steps", &ScheduleSpec::warmup_steps, kCount, "steps from 0 to peak")
+      .key("decay_fraction", &ScheduleSpec::decay_fraction, kShare, "share of the horizon spent decaying");
+}
+
+void add_phase(std::vector<Key>& keys) {
+  const auto at = [](auto& recipe, std::size_t phase) -> auto& { return recipe.phases[phase]; };
+  SectionKeys<PhaseSpec, decltype(at)>(keys, "phase", at)
+      .key("sequence", &PhaseSpec::sequence, kPositions, "tokens per sequence")
+      .key("micro_batch", &PhaseSpec::micro_batch, {1, kMostExtent, Unit::count}, "sequences per micro-batch")
+      .key("global_batch", &PhaseSpec::global_batch, {0, kMostExtent, Unit::count}, "sequences per optimizer step")
+      .key("batch_ramp_from", &PhaseSpec::batch_ramp_from, {0, kMostExtent, Unit::count},
+           "sequences per step at the start of a ramp; 0: no ramp")
+      .key("batch_ramp_tokens", &PhaseSpec::batch_ramp_tokens, kCount, "tokens over which the batch grows")
+      .key("tokens", &PhaseSpec::tokens, kCount, "length with horizon = tokens")
+      .key("steps", &PhaseSpec::steps, kCount, "length with horizon = steps")
+      .key("share", &PhaseSpec::share, {0, kAny, Unit::fraction}, "share of the budget with horizon = budget");
+}
+
+void add_care(std::vector<Key>& keys) {
+  section_keys(keys, "evaluation", &Recipe::evaluation)
+      .key("every_steps", &EvaluationSpec::every_steps, kCount, "steps between evaluations; 0: only at the end", kFree)
+      .key("tokens", &EvaluationSpec::tokens, kCount, "held-out tokens per evaluation; 0: all", kFree);
+  section_keys(keys, "checkpoint", &Recipe::checkpoint)
+      .key("every_steps", &CheckpointSpec::every_steps, kCount, "0: not by steps", kFree)
+      .key("every_minutes", &CheckpointSpec::every_minutes, {0, kAny, Unit::minutes}, "0: not by time", kFree)
+      .key("keep", &CheckpointSpec::keep, {1, 1000000}, "verified checkpoints kept", kFree);
+  section_keys(keys, "guard", &Recipe::guard)
+      .key("spike_sigmas", &GuardSpec::spike_sigmas, kPositive,
+           "skip a step whose loss or gradient norm exceeds mean + that many sigmas")
+      .key("window", &GuardSpec::window, {2, 65536}, "steps the mean is taken over; active from half of it")
+      .key("skip_limit", &GuardSpec::skip_limit, {1, 1000000}, "skipped steps in a row before the run stops");
+}
+
+std::vector<Key> build_keys() {
+  std::vector<Key> keys;
+  add_run(keys);
+  add_budget(keys);
+  add_kernels(keys);
+  add_model(keys);
+  add_experts(keys);
+  add_precision(keys);
+  add_parallel(keys);
+  add_data(keys);
+  add_optimizer(keys);
+  add_schedule(keys);
+  add_phase(keys);
+  add_care(keys);
+  return keys;
+}
+
+}  // namespace
+
+const std::vector<Key>& recipe_keys() {
+  static const std::vector<Key> keys = build_keys();
+  return keys;
+}
+
+const std::vector<std::string>& recipe_sections() {
+  static const std::vector<std::string> sections = [] {
+    std::vector<std::string> found;
+    for (const Key& key : recipe_keys()) {
+      if (found.empty() || found.back() != key.section) found.push_back(key.section);
+    }
+    return found;
+  }();
+  return sections;
+}
+
+std::string_view section_kind(std::string_view section) { return section.starts_with("phase.") ? "phase" : section; }
+
+const Key* find_key(std::string_view section, std::string_view name) {
+  for (const Key& key : recipe_keys()) {
+    if (key.name == name && key.section == section_kind(section)) return &key;
+  }
+  return nullptr;
+}
+
+std::string default_text(const Key& key) {
+  static const Recipe defaults = [] {
+    Recipe recipe;
+    recipe.phases.emplace_back();
+    return recipe;
+  }();
+  return key.print(defaults, 0);
+}
+
+std::string describe_type(const Key& key) {
+  switch (key.type) {
+    case ValueType::text: return "text";
+    case ValueType::boolean: return "yes or no";
+    case ValueType::list: return "list, separated by commas";
+    case ValueType::sources: return "paths, separated by commas, each with an optional :WEIGHT";
+    case ValueType::choice: {
+      std::string words;
+      for (const std::string_view candidate : key.words) words += (words.empty() ? "" : " | ") + std::string(candidate);
+      return words;
+    }
+    case ValueType::whole:
+    case ValueType::real: break;
+  }
+  std::string text = key.type == ValueType::whole ? "whole number" : "number";
+  if (key.low == kTiny) text += " above 0";
+  else if (key.high == kAny || key.high == kMostWhole) text += fmt::format(", at least {}", rounded(key.low, 12));
+  if (key.high != kAny && key.high != kMostWhole) {
+    text += key.low == kTiny ? fmt::format(", at most {}", rounded(key.high, 12))
+                             : fmt::format(", {} to {}", rounded(key.low, 12), rounded(key.high, 12));
+  }
+  const std::string_view units = unit_suffixes(key.unit);
+  if (!units.empty()) text += fmt::format("; units: {}", units);
+  return text;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,91 @@
+#include "core/recipe/names.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <vector>
+
+namespace shoestring {
+namespace {
+
+using Word = std::string_view;
+
+constexpr Word kAllowReference[] = {"automatic", "yes", "no"};
+constexpr Word kArchitecture[] = {"llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3"};
+constexpr Word kRopeScalingKind[] = {"none", "llama3", "yarn"};
+constexpr Word kRouterKind[] = {"softmax", "sigmoid", "sqrt_softplus"};
+constexpr Word kPrecisionPolicy[] = {"fp64", "fp32", "bf16", "fp8_block", "fp8_tensor", "mxfp8"};
+constexpr Word kScaleFormat[] = {"f32", "power_of_two"};
+constexpr Word kLinearFormat[] = {"policy", "bf16", "fp32"};
+constexpr Word kMomentFormat[] = {"f32", "bf16"};
+constexpr Word kScheduleName[] = {"one_f_one_b", "interleaved", "zb_h1", "zb_v", "dualpipev"};
+constexpr Word kDataIo[] = {"mmap", "pread"};
+constexpr Word kOptimizerName[] = {"adamw", "muon"};
+constexpr Word kLearningRateKind[] = {"warmup_stable_decay", "cosine", "deepseek", "constant"};
+constexpr Word kHorizon[] = {"budget", "tokens", "steps"};
+
+constexpr std::size_t kLongestWord = 64;  // longer texts are no misspelt word
+
+std::string folded(std::string_view text) {
+  std::string result;
+  for (const char letter : text) {
+    result += letter == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  }
+  return result;
+}
+
+}  // namespace
+
+template <> std::span<const Word> enum_words<AllowReference>() { return kAllowReference; }
+template <> std::span<const Word> enum_words<Architecture>() { return kArchitecture; }
+template <> std::span<const Word> enum_words<RopeScalingKind>() { return kRopeScalingKind; }
+template <> std::span<const Word> enum_words<RouterKindSpec>() { return kRouterKind; }
+template <> std::span<const Word> enum_words<PrecisionPolicy>() { return kPrecisionPolicy; }
+template <> std::span<const Word> enum_words<ScaleFormat>() { return kScaleFormat; }
+template <> std::span<const Word> enum_words<LinearFormat>() { return kLinearFormat; }
+template <> std::span<const Word> enum_words<MomentFormat>() { return kMomentFormat; }
+template <> std::span<const Word> enum_words<ScheduleName>() { return kScheduleName; }
+template <> std::span<const Word> enum_words<DataIo>() { return kDataIo; }
+template <> std::span<const Word> enum_words<OptimizerName>() { return kOptimizerName; }
+template <> std::span<const Word> enum_words<LearningRateKind>() { return kLearningRateKind; }
+template <> std::span<const Word> enum_words<Horizon>() { return kHorizon; }
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  // Optimal string alignment: insertions, deletions, replacements and swaps of neighbours cost 1.
+  const std::size_t columns = b.size() + 1;
+  std::vector<std::size_t> table((a.size() + 1) * columns);
+  const auto at = [&](std::size_t i, std::size_t j) -> std::size_t& { return table[i * columns + j]; };
+  for (std::size_t i = 0; i <= a.size(); ++i) at(i, 0) = i;
+  for (std::size_t j = 0; j <= b.size(); ++j) at(0, j) = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = at(i - 1, j - 1) + (a[i - 1] == b[j - 1] ? 0 : 1);
+      at(i, j) = std::min({at(i - 1, j) + 1, at(i, j - 1) + 1, replaced});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        at(i, j) = std::min(at(i, j), at(i - 2, j - 2) + 1);
+      }
+    }
+  }
+  return table.back();
+}
+
+std::string_view nearest_word(std::string_view text, std::span<const std::string_view> words) {
+  if (text.empty() || text.size() > kLongestWord) return {};
+  const std::string meant = folded(text);
+  std::string_view best;
+  std::size_t best_distance = 0;
+  for (const std::string_view candidate : words) {
+    std::size_t distance = edit_distance(meant, folded(candidate));
+    // A word cut short or run on ("gpu_hour", "micro_batch_size") is meant as often as a misspelt one.
+    const bool part = meant.size() >= 3 && (candidate.starts_with(meant) || meant.starts_with(candidate));
+    if (part) distance = std::min<std::size_t>(distance, 2);
+    if (best.empty() || distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  const std::size_t allowed = std::max<std::size_t>(2, std::min(text.size(), best.size()) / 3);
+  return best_distance <= allowed && best_distance < text.size() ? best : std::string_view{};
+}
+
+}  // namespace shoestring

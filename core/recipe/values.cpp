@@ -1,0 +1,109 @@
+#include "core/recipe/values.h"
+
+#include <cmath>
+
+namespace shoestring::values {
+namespace {
+
+constexpr std::size_t kLongestText = 4096;
+constexpr std::size_t kMostItems = 1024;
+
+std::string_view trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+std::vector<std::string_view> split(std::string_view text) {
+  std::vector<std::string_view> items;
+  if (trimmed(text).empty()) return items;
+  while (true) {
+    const auto comma = text.find(',');
+    items.push_back(trimmed(text.substr(0, comma)));
+    if (comma == std::string_view::npos) return items;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+}  // namespace
+
+std::string out_of_bounds(double value, const Key& key) {
+  if (value >= key.low && value <= key.high) return {};
+  if (std::isinf(key.high)) return fmt::format("must be at least {}", rounded(key.low, 12));
+  return fmt::format("must lie between {} and {}", rounded(key.low, 12), rounded(key.high, 12));
+}
+
+std::string parse_boolean(std::string_view text, bool& value) {
+  for (const std::string_view yes : {"yes", "true", "on", "1"}) {
+    if (text == yes) return value = true, std::string{};
+  }
+  for (const std::string_view no : {"no", "false", "off", "0"}) {
+    if (text == no) return value = false, std::string{};
+  }
+  return "must be yes or no";
+}
+
+std::string parse_text(std::string_view text, std::string& value) {
+  if (text.size() > kLongestText) return fmt::format("is longer than {} bytes", kLongestText);
+  value = text;
+  return {};
+}
+
+std::string parse_list(std::string_view text, std::vector<std::string>& value) {
+  const std::vector<std::string_view> items = split(text);
+  if (items.size() > kMostItems) return fmt::format("has more than {} items", kMostItems);
+  for (const std::string_view item : items) {
+    if (item.empty() || item.size() > kLongestText) return "has an empty or overlong item; items are separated by commas";
+  }
+  value.assign(items.begin(), items.end());
+  return {};
+}
+
+std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value) {
+  const std::vector<std::string_view> items = split(text);
+  if (items.size() > kMostItems) return fmt::format("has more than {} sources", kMostItems);
+  std::vector<SourceSpec> sources;
+  for (const std::string_view item : items) {
+    const auto colon = item.rfind(':');
+    SourceSpec source{std::string(trimmed(item.substr(0, colon))), 1};
+    if (source.path.empty() || source.path.size() > kLongestText) {
+      return "has an empty or overlong path; write PATH or PATH:WEIGHT, PATH:WEIGHT ...";
+    }
+    if (colon != std::string_view::npos) {
+      const Quantity weight = parse_quantity(item.substr(colon + 1), Unit::none);
+      if (!weight.mistake.empty() || weight.value <= 0) {
+        return fmt::format("has a weight '{}' that is not a number above 0", trimmed(item.substr(colon + 1)));
+      }
+      source.weight = weight.value;
+    }
+    sources.push_back(std::move(source));
+  }
+  value = std::move(sources);
+  return {};
+}
+
+std::string not_a_word(std::string_view text, std::span<const std::string_view> words) {
+  std::string all;
+  for (const std::string_view candidate : words) all += (all.empty() ? "" : ", ") + std::string(candidate);
+  const std::string_view near = nearest_word(text, words);
+  if (near.empty()) return fmt::format("is none of {}", all);
+  return fmt::format("is none of {}; did you mean '{}'?", all, near);
+}
+
+std::string print_sources(const std::vector<SourceSpec>& value) {
+  std::string text;
+  for (const SourceSpec& source : value) {
+    if (!text.empty()) text += ", ";
+    text += source.path;
+    if (source.weight != 1) text += ":" + print_quantity(source.weight, Unit::none);
+  }
+  return text;
+}
+
+std::string print_list(const std::vector<std::string>& value) {
+  std::string text;
+  for (const std::string& item : value) text += (text.empty() ? "" : ", ") + item;
+  return text;
+}
+
+}  // namespace shoestring::values
