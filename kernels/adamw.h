@@ -20,12 +20,12 @@
 namespace shoestring {
 
 struct AdamwArgs {
-  TensorView parameter;      ///< [n] f32 (or f64 with everything f64), updated
-  TensorView first_moment;   ///< [n] f32 or bf16, updated
-  TensorView second_moment;  ///< [n] f32 or bf16 (as first_moment), updated
-  TensorView copy;           ///< [n] bf16, overwritten with the new parameter; or empty
-  ConstTensorView gradient;  ///< [n] f32
-  double gradient_scale;     ///< 1 / trained tokens, times the clip factor
+  TensorView parameter{};      ///< [n] f32 (or f64 with everything f64), updated
+  TensorView first_moment{};   ///< [n] f32 or bf16, updated
+  TensorView second_moment{};  ///< [n] f32 or bf16 (as first_moment), updated
+  TensorView copy{};           ///< [n] bf16, overwritten with the new parameter; or empty
+  ConstTensorView gradient{};  ///< [n] f32
+  double gradient_scale;       ///< 1 / trained tokens, times the clip factor
   double learning_rate;
   double beta1;
   double beta2;

@@ -16,11 +16,11 @@
 namespace shoestring {
 
 struct NewtonSchulzArgs {
-  TensorView update;       ///< [rows, columns] or [batch, rows, columns] f32 (f64), overwritten; may be `matrix`
-  ConstTensorView matrix;  ///< the same shape and format, dense
-  int steps;               ///< 5 is usual
-  DType product;           ///< operand format of the products: bf16 or f32 (f64 for f64)
-  Arena& scratch;          ///< newton_schulz_scratch_bytes() of it, given back on return
+  TensorView update{};       ///< [rows, columns] or [batch, rows, columns] f32 (f64), overwritten; may be `matrix`
+  ConstTensorView matrix{};  ///< the same shape and format, dense
+  int steps;                 ///< 5 is usual
+  DType product;             ///< operand format of the products: bf16 or f32 (f64 for f64)
+  Arena& scratch;            ///< newton_schulz_scratch_bytes() of it, given back on return
   Stream& stream;
 };
 void newton_schulz(const NewtonSchulzArgs& args);

@@ -21,10 +21,10 @@ namespace shoestring {
 
 /// The plan of one routing decision; borrowed memory. rows = offsets[experts] <= tokens * k.
 struct Permutation {
-  TensorView counts;       ///< [experts] i64: rows of each expert
-  TensorView offsets;      ///< [experts + 1] i64: expert e owns the rows [offsets[e], offsets[e + 1])
-  TensorView row_of_slot;  ///< [tokens * k] i32, -1 for a slot without expert
-  TensorView slot_of_row;  ///< [tokens * k] i32, -1 past the last row
+  TensorView counts{};       ///< [experts] i64: rows of each expert
+  TensorView offsets{};      ///< [experts + 1] i64: expert e owns the rows [offsets[e], offsets[e + 1])
+  TensorView row_of_slot{};  ///< [tokens * k] i32, -1 for a slot without expert
+  TensorView slot_of_row{};  ///< [tokens * k] i32, -1 past the last row
 };
 
 /// Owns a plan's memory.
@@ -42,20 +42,20 @@ class PermutationStorage {
 void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream);
 
 struct GatherRowsArgs {
-  TensorView xp;      ///< [rows, hidden], overwritten
-  ConstTensorView x;  ///< [tokens, hidden]; any format when there are no weights (bytes are copied: FP8, scales)
-  Permutation plan;
-  ConstTensorView weights;  ///< [tokens, k] f32 (f64), or empty
+  TensorView xp{};      ///< [rows, hidden], overwritten
+  ConstTensorView x{};  ///< [tokens, hidden]; any format when there are no weights (bytes are copied: FP8, scales)
+  Permutation plan{};
+  ConstTensorView weights{};  ///< [tokens, k] f32 (f64), or empty
   Stream& stream;
 };
 void gather_rows(const GatherRowsArgs& args);
 
 struct CombineRowsArgs {
-  TensorView y;        ///< [tokens, hidden], overwritten or added to; f32, bf16 or f64. A token without rows gets 0
-  ConstTensorView yp;  ///< [rows, hidden]; the format of y
-  Permutation plan;
-  ConstTensorView weights;  ///< [tokens, k] f32 (f64), or empty
-  bool accumulate;          ///< y += instead of y =: y is the first term of the sum, rounded once
+  TensorView y{};        ///< [tokens, hidden], overwritten or added to; f32, bf16 or f64. A token without rows gets 0
+  ConstTensorView yp{};  ///< [rows, hidden]; the format of y
+  Permutation plan{};
+  ConstTensorView weights{};  ///< [tokens, k] f32 (f64), or empty
+  bool accumulate = false;    ///< y += instead of y =: y is the first term of the sum, rounded once
   Stream& stream;
 };
 void combine_rows(const CombineRowsArgs& args);
@@ -63,10 +63,10 @@ void combine_rows(const CombineRowsArgs& args);
 /// dweights[t, c] = dot(dy[t], yp[row_of_slot[t * k + c]]); 0 for a slot without row. The gradient of combine's
 /// weights; that of gather's is the same with (x, dxp) for (dy, yp).
 struct PermuteWeightGradientArgs {
-  TensorView dweights;  ///< [tokens, k] f32 (f64), overwritten
-  ConstTensorView dy;   ///< [tokens, hidden]
-  ConstTensorView yp;   ///< [rows, hidden]
-  Permutation plan;
+  TensorView dweights{};  ///< [tokens, k] f32 (f64), overwritten
+  ConstTensorView dy{};   ///< [tokens, hidden]
+  ConstTensorView yp{};   ///< [rows, hidden]
+  Permutation plan{};
   Stream& stream;
 };
 void permute_weight_gradient(const PermuteWeightGradientArgs& args);

@@ -32,15 +32,15 @@ void axpy(TensorView y, double a, ConstTensorView x, Stream& stream);
 // What the tables run: one reduction to a number, or one elementwise update.
 enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
 struct ReduceArgs {
-  double* result;     ///< overwritten, host
-  ConstTensorView x;  ///< [n]
+  double* result;       ///< overwritten, host
+  ConstTensorView x{};  ///< [n]
   ReduceKind kind;
   Stream& stream;
 };
 struct AxpyArgs {
-  TensorView y;  ///< [n], updated: y = a x + y, or y = a y where x is empty
+  TensorView y{};  ///< [n], updated: y = a x + y, or y = a y where x is empty
   double a;
-  ConstTensorView x;  ///< [n], or empty
+  ConstTensorView x{};  ///< [n], or empty
   Stream& stream;
 };
 std::span<const Variant<ReduceArgs>> reduce_variants();

@@ -25,16 +25,16 @@ namespace shoestring {
 enum class RouterKind : std::uint8_t { softmax, sigmoid, sqrt_softplus };
 
 struct RouterArgs {
-  TensorView indices;      ///< [tokens, k] i32, overwritten
-  TensorView weights;      ///< [tokens, k], overwritten
-  TensorView scores;       ///< [tokens, experts], overwritten; saved for the gradient
-  ConstTensorView logits;  ///< [tokens, experts]
-  ConstTensorView bias;    ///< [experts], or empty for 0
-  RouterKind kind;
-  std::int64_t groups;       ///< 1 = no groups
-  std::int64_t topk_groups;  ///< how many groups take part; experts / groups * topk_groups >= k
-  bool normalize;
-  float scale;
+  TensorView indices{};      ///< [tokens, k] i32, overwritten
+  TensorView weights{};      ///< [tokens, k], overwritten
+  TensorView scores{};       ///< [tokens, experts], overwritten; saved for the gradient
+  ConstTensorView logits{};  ///< [tokens, experts]
+  ConstTensorView bias{};    ///< [experts], or empty for 0
+  RouterKind kind = RouterKind::softmax;
+  std::int64_t groups = 1;       ///< 1 = no groups
+  std::int64_t topk_groups = 1;  ///< how many groups take part; experts / groups * topk_groups >= k
+  bool normalize = false;
+  float scale = 1;
   Stream& stream;
 };
 void router_forward(const RouterArgs& args);
@@ -42,16 +42,16 @@ void router_forward(const RouterArgs& args);
 /// dlogits from dweights, and from the sequence-wise balance loss where `load` is given. The selection itself has no
 /// gradient, nor has the bias.
 struct RouterGradientArgs {
-  TensorView dlogits;        ///< [tokens, experts], overwritten
-  ConstTensorView dweights;  ///< [tokens, k]
-  ConstTensorView indices;   ///< [tokens, k] i32
-  ConstTensorView scores;    ///< [tokens, experts]
-  RouterKind kind;
-  bool normalize;
-  float scale;
-  ConstTensorView load;             ///< [sequences, experts], from router_balance_loss; or empty
-  ConstTensorView sequence_starts;  ///< [sequences + 1] i32; or empty
-  float alpha;                      ///< of the balance loss
+  TensorView dlogits{};        ///< [tokens, experts], overwritten
+  ConstTensorView dweights{};  ///< [tokens, k]
+  ConstTensorView indices{};   ///< [tokens, k] i32
+  ConstTensorView scores{};    ///< [tokens, experts]
+  RouterKind kind = RouterKind::softmax;
+  bool normalize = false;
+  float scale = 1;
+  ConstTensorView load{};             ///< [sequences, experts], from router_balance_loss; or empty
+  ConstTensorView sequence_starts{};  ///< [sequences + 1] i32; or empty
+  float alpha = 0;                    ///< of the balance loss
   Stream& stream;
 };
 void router_gradient(const RouterGradientArgs& args);
@@ -61,11 +61,11 @@ void router_gradient(const RouterGradientArgs& args);
 ///   P_e = mean over the sequence's tokens of s_e / sum_j s_j.
 /// Sequence q holds the tokens [sequence_starts[q], sequence_starts[q + 1]); the first start is 0, the last is tokens.
 struct RouterBalanceArgs {
-  TensorView load;                  ///< [sequences, experts] as scores, overwritten with f_e
-  ConstTensorView indices;          ///< [tokens, k] i32
-  ConstTensorView scores;           ///< [tokens, experts]
-  ConstTensorView sequence_starts;  ///< [sequences + 1] i32
-  float alpha;
+  TensorView load{};                  ///< [sequences, experts] as scores, overwritten with f_e
+  ConstTensorView indices{};          ///< [tokens, k] i32
+  ConstTensorView scores{};           ///< [tokens, experts]
+  ConstTensorView sequence_starts{};  ///< [sequences + 1] i32
+  float alpha = 0;
   Stream& stream;
 };
 double router_balance_loss(const RouterBalanceArgs& args);

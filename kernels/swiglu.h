@@ -8,8 +8,8 @@
 //
 // Formats: activations f32 or bf16 with f32 row weights, or all f64. gate_up may also be e4m3 with 1x128 scales (f32 or
 // e8m0), as cached for the backward pass: it is dequantised as it is read. Its width 2f then counts tiles from column
-// 0, so f must be a multiple of 128. Math is float (double for f64), rounded once. Rows may be strided, columns are
-// dense. A row's result does not depend on other rows; no result depends on the number of workers.
+// 0, so f must be a multiple of 128. Math is float (double in the reference), rounded once. Rows may be strided,
+// columns are dense. A row's result does not depend on other rows; no result depends on the number of workers.
 #pragma once
 
 #include <span>
@@ -21,10 +21,10 @@
 namespace shoestring {
 
 struct SwigluArgs {
-  TensorView y;                ///< [rows, f], overwritten
-  ConstScaledView gate_up;     ///< [rows, 2f]: gate, then up; `unscaled(view)` for plain activations
-  ConstTensorView row_weight;  ///< [rows] f32 (f64), or empty for 1
-  float clamp;                 ///< 0 = off
+  TensorView y{};                ///< [rows, f], overwritten
+  ConstScaledView gate_up{};     ///< [rows, 2f]: gate, then up; `unscaled(view)` for plain activations
+  ConstTensorView row_weight{};  ///< [rows] f32 (f64), or empty for 1
+  float clamp = 0;               ///< 0 = off
   Stream& stream;
 };
 void swiglu_forward(const SwigluArgs& args);
@@ -32,13 +32,13 @@ void swiglu_forward(const SwigluArgs& args);
 /// With a = silu(g), s = sigmoid(g):
 ///   dg_j = w dy_j u_j s (1 + g_j (1 - s));   du_j = w dy_j a_j;   dw = sum_j dy_j a_j u_j
 struct SwigluGradientArgs {
-  TensorView dgate_up;         ///< [rows, 2f], overwritten; may be gate_up itself when that is plain
-  TensorView drow_weight;      ///< [rows] f32 (f64), overwritten; or empty
-  TensorView y;                ///< [rows, f], overwritten with forward's output recomputed; or empty
-  ConstTensorView dy;          ///< [rows, f]; y may be dy itself
-  ConstScaledView gate_up;     ///< [rows, 2f]
-  ConstTensorView row_weight;  ///< [rows], or empty for 1
-  float clamp;                 ///< as in forward
+  TensorView dgate_up{};         ///< [rows, 2f], overwritten; may be gate_up itself when that is plain
+  TensorView drow_weight{};      ///< [rows] f32 (f64), overwritten; or empty
+  TensorView y{};                ///< [rows, f], overwritten with forward's output recomputed; or empty
+  ConstTensorView dy{};          ///< [rows, f]; y may be dy itself
+  ConstScaledView gate_up{};     ///< [rows, 2f]
+  ConstTensorView row_weight{};  ///< [rows], or empty for 1
+  float clamp = 0;               ///< as in forward
   Stream& stream;
 };
 void swiglu_gradient(const SwigluGradientArgs& args);
