@@ -43,6 +43,7 @@ struct ShardInfo {
   std::uint64_t file_bytes = 0;
   std::uint64_t tokens_offset = 0;  ///< byte offsets in the file
   std::uint64_t doc_ends_offset = 0;
+  std::uint64_t checksums_offset = 0;
 };
 
 struct ShardOptions {

@@ -30,7 +30,7 @@ struct ShardWriteResult {
 /// Belongs to one thread. Two writers must not share a path.
 class ShardWriter {
  public:
-  /// Creates the spool `path`.partial.spool; an earlier writer's leftovers under that name are replaced. Throws
+  /// Creates spools beside `path` (`path`.partial.*); an earlier writer's leftovers are replaced. Throws
   /// Error(io) with path and reason, Error(usage) when the options contradict themselves.
   ShardWriter(std::string path, const ShardWriterOptions& options);
   /// Without `finish`, removes everything that was written.

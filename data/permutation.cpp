@@ -1,0 +1,19 @@
+#include "data/permutation.h"
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+
+Permutation::Permutation(std::uint64_t size, const Random& random, std::uint64_t index) : size_(size) {
+  check(size >= 1 && size < std::uint64_t{1} << 62, "a permutation of {} items", size);
+  const int bits = std::bit_width(size - 1);
+  low_bits_ = (bits + 1) / 2;
+  low_mask_ = (std::uint64_t{1} << low_bits_) - 1;
+  high_mask_ = (std::uint64_t{1} << (bits - low_bits_)) - 1;
+  const RandomBits first = random.bits(index);
+  const RandomBits second = random.bits(index | std::uint64_t{1} << 63);
+  for (int round = 0; round < 4; ++round) key_[round] = first.word[round];
+  for (int round = 4; round < kRounds; ++round) key_[round] = second.word[round - 4];
+}
+
+}  // namespace shoestring

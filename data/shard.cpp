@@ -1,0 +1,248 @@
+#include "data/shard.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "data/block_check.h"
+#include "data/shard_format.h"
+#include "data/shard_shape.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+
+namespace format = shard_format;
+
+std::uint64_t format::content_hash(const ShardInfo& info, std::span<const std::uint64_t> checksums) {
+  std::string text = fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}:{}\n{}:{}\n", info.format_version,
+                                 info.vocabulary_size, info.end_of_document, info.token_bytes, info.block_bytes,
+                                 info.tokens, info.documents, info.tokenizer_hash.size(), info.tokenizer_hash,
+                                 info.source.size(), info.source);
+  text += fmt::format("{}\n", info.text_bytes);
+  text.append(reinterpret_cast<const char*>(checksums.data()), checksums.size_bytes());
+  return checksum(text);
+}
+
+namespace {
+
+constexpr const char* kRemedy = "restore the file from a copy or rebuild it with `shoestring data build`";
+
+/// An open file and, with mmap, its bytes.
+class ShardFile {
+ public:
+  ShardFile(const std::string& path, ShardIo io) : path_(path) {
+    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd_ < 0) {
+      const int reason = errno;
+      fail(reason == ENOENT ? ExitCode::missing_input : ExitCode::io, "cannot open shard {}: {}", path,
+           std::strerror(reason));
+    }
+    struct stat status {};
+    if (::fstat(fd_, &status) != 0) stop("cannot look at");
+    if (!S_ISREG(status.st_mode)) {
+      ::close(fd_);
+      fail(ExitCode::bad_data, "{}: a shard must be a regular file", path);
+    }
+    bytes_ = static_cast<std::uint64_t>(status.st_size);
+    if (io == ShardIo::mmap && bytes_ > 0) {
+      void* map = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, fd_, 0);
+      if (map == MAP_FAILED) stop("cannot map");
+      map_ = static_cast<const unsigned char*>(map);
+    }
+  }
+  ~ShardFile() {
+    if (map_ != nullptr) ::munmap(const_cast<unsigned char*>(map_), bytes_);
+    if (fd_ >= 0) ::close(fd_);
+  }
+  ShardFile(const ShardFile&) = delete;
+  ShardFile& operator=(const ShardFile&) = delete;
+
+  std::uint64_t bytes() const { return bytes_; }
+  const unsigned char* map() const { return map_; }
+
+  void read(std::uint64_t offset, std::uint64_t bytes, void* out) const {
+    if (map_ != nullptr) {
+      std::memcpy(out, map_ + offset, bytes);
+      return;
+    }
+    auto* to = static_cast<unsigned char*>(out);
+    while (bytes > 0) {
+      const ssize_t got = ::pread(fd_, to, bytes, static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail(ExitCode::io, "cannot read shard {} at byte {}: {}", path_, offset, std::strerror(errno));
+      if (got == 0) fail(ExitCode::bad_data, "{}: ends at byte {}, it was cut while open; {}", path_, offset, kRemedy);
+      to += got;
+      offset += static_cast<std::uint64_t>(got);
+      bytes -= static_cast<std::uint64_t>(got);
+    }
+  }
+
+ private:
+  [[noreturn]] void stop(const char* what) {
+    const int reason = errno;
+    ::close(fd_);
+    fail(ExitCode::io, "{} shard {}: {}", what, path_, std::strerror(reason));
+  }
+
+  std::string path_;
+  int fd_ = -1;
+  std::uint64_t bytes_ = 0;
+  const unsigned char* map_ = nullptr;
+};
+
+}  // namespace
+
+struct Shard::State {
+  State(const std::string& path, const ShardOptions& shard_options)
+      : file(path, shard_options.io), options(shard_options) {}
+
+  ShardFile file;
+  ShardOptions options;
+  ShardInfo info;
+  std::vector<std::uint64_t> checksums;  ///< [token_blocks + doc_ends blocks]
+  std::vector<std::uint64_t> ends_copy;  ///< with pread
+  std::span<const std::uint64_t> ends;
+  std::unique_ptr<std::atomic<bool>[]> checked;  ///< [token_blocks]
+
+  void load_index();
+  void check_doc_ends() const;
+  void check_block(std::uint64_t block) const;
+  void touch(std::uint64_t begin, std::uint64_t count) const;
+};
+
+void Shard::State::load_index() {
+  const std::uint64_t end_blocks = format::blocks(info.documents * 8, info.block_bytes);
+  checksums.resize(info.token_blocks + end_blocks);
+  file.read(info.checksums_offset, checksums.size() * 8, checksums.data());
+  const std::uint64_t hash = format::content_hash(info, checksums);
+  if (hash != info.content_hash) {
+    fail(ExitCode::bad_data, "{}: attributes and {} do not match content_hash ({:016x}, stored {:016x}); {}", info.path,
+         format::kBlockChecksums, hash, info.content_hash, kRemedy);
+  }
+  if (file.map() != nullptr) {
+    ends = {reinterpret_cast<const std::uint64_t*>(file.map() + info.doc_ends_offset), info.documents};
+  } else {
+    ends_copy.resize(info.documents);
+    file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data());
+    ends = ends_copy;
+  }
+  checked = std::make_unique<std::atomic<bool>[]>(info.token_blocks);
+}
+
+void Shard::State::check_doc_ends() const {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(ends.data());
+  for (std::uint64_t block = info.token_blocks; block < checksums.size(); ++block) {
+    const std::uint64_t at = (block - info.token_blocks) * info.block_bytes;
+    const std::uint64_t length = std::min<std::uint64_t>(info.block_bytes, ends.size_bytes() - at);
+    if (checksum(bytes + at, length) != checksums[block]) {
+      fail(ExitCode::bad_data, "{}: {} bytes {} to {} (file byte {}) do not match checksum {}; {}", info.path,
+           format::kDocEnds, at, at + length, info.doc_ends_offset + at, block, kRemedy);
+    }
+  }
+  std::uint64_t previous = 0;
+  for (std::uint64_t document = 0; document < ends.size(); ++document) {
+    if (ends[document] <= previous) {
+      fail(ExitCode::bad_data, "{}: {}[{}] = {} does not rise above {}; {}", info.path, format::kDocEnds, document,
+           ends[document], previous, kRemedy);
+    }
+    previous = ends[document];
+  }
+  if (previous != info.tokens) {
+    fail(ExitCode::bad_data, "{}: the last document ends at token {} of {}; {}", info.path, previous, info.tokens,
+         kRemedy);
+  }
+}
+
+void Shard::State::check_block(std::uint64_t block) const {
+  const std::uint64_t at = block * info.block_bytes;
+  const std::uint64_t length = std::min<std::uint64_t>(info.block_bytes, info.tokens * info.token_bytes - at);
+  const std::uint64_t offset = info.tokens_offset + at;
+  std::vector<unsigned char> copy;
+  const unsigned char* bytes = nullptr;
+  if (file.map() != nullptr) {
+    bytes = file.map() + offset;
+  } else {
+    copy.resize(length);
+    file.read(offset, length, copy.data());
+    bytes = copy.data();
+  }
+  if (checksum(bytes, length) != checksums[block]) {
+    fail(ExitCode::bad_data, "{}: block {} of {} ({} bytes from file byte {}) does not match its checksum; {}",
+         info.path, block, format::kTokens, length, offset, kRemedy);
+  }
+  const std::uint32_t largest = largest_token(bytes, length / info.token_bytes, info.token_bytes);
+  if (largest >= info.vocabulary_size) {
+    fail(ExitCode::bad_data,
+         "{}: block {} of {} ({} bytes from file byte {}) holds id {}, beyond the vocabulary of {}; rebuild the shard "
+         "with the tokenizer it names",
+         info.path, block, format::kTokens, length, offset, largest, info.vocabulary_size);
+  }
+  checked[block].store(true, std::memory_order_relaxed);
+}
+
+void Shard::State::touch(std::uint64_t begin, std::uint64_t count) const {
+  const std::uint64_t last = (begin + count - 1) * info.token_bytes / info.block_bytes;
+  for (std::uint64_t block = begin * info.token_bytes / info.block_bytes; block <= last; ++block) {
+    if (!checked[block].load(std::memory_order_relaxed)) check_block(block);
+  }
+}
+
+Shard Shard::open(const std::string& path, const ShardOptions& options) {
+  auto state = std::make_unique<State>(path, options);
+  state->info = shard_shape::examine(path, state->file.bytes());
+  state->load_index();
+  state->check_doc_ends();
+  return Shard(std::move(state));
+}
+
+Shard::Shard(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Shard::Shard(Shard&&) noexcept = default;
+Shard& Shard::operator=(Shard&&) noexcept = default;
+Shard::~Shard() = default;
+
+const ShardInfo& Shard::info() const { return state_->info; }
+std::span<const std::uint64_t> Shard::doc_ends() const { return state_->ends; }
+void Shard::check_block(std::uint64_t block) const {
+  check(block < state_->info.token_blocks, "block {} of {} in {}", block, state_->info.token_blocks, state_->info.path);
+  state_->check_block(block);
+}
+
+void Shard::read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
+  const State& state = *state_;
+  const ShardInfo& info = state.info;
+  check(begin <= info.tokens && count <= info.tokens - begin, "tokens [{}, +{}) of {} in {}", begin, count, info.tokens,
+        info.path);
+  if (count == 0) return;
+  if (state.options.verify) state.touch(begin, count);
+  const std::uint64_t offset = info.tokens_offset + begin * info.token_bytes;
+  if (state.file.map() != nullptr) {
+    widen_tokens(state.file.map() + offset, count, info.token_bytes, out);
+  } else if (info.token_bytes == 4) {
+    state.file.read(offset, count * 4, out);
+  } else {
+    // The narrow ids come into the upper half of the room for the wide ones and are widened front to back.
+    auto* narrow = reinterpret_cast<std::uint16_t*>(out) + count;
+    state.file.read(offset, count * 2, narrow);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      std::uint16_t id = 0;
+      std::memcpy(&id, narrow + i, 2);
+      out[i] = id;
+    }
+  }
+  if (!state.options.verify) {
+    const std::uint32_t largest = largest_token(out, count, 4);
+    if (largest >= info.vocabulary_size) {
+      fail(ExitCode::bad_data, "{}: tokens [{}, +{}) hold id {}, beyond the vocabulary of {}; {}", info.path, begin,
+           count, largest, info.vocabulary_size, kRemedy);
+    }
+  }
+}
+
+}  // namespace shoestring

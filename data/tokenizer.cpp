@@ -1,0 +1,68 @@
+#include "data/tokenizer.h"
+
+#include <array>
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+
+std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where);  // tokenizer_sentencepiece.cpp
+
+namespace {
+
+constexpr std::string_view kByteFile = "byte_tokenizer.json";
+constexpr std::string_view kByteContent = "{\"schema\": \"shoestring.byte_tokenizer/1\"}\n";
+constexpr std::array<std::string_view, 2> kFileNames = {"tokenizer.model", kByteFile};
+constexpr std::int64_t kFileLimit = std::int64_t{256} << 20;
+
+// Ids 0..255 are the bytes; then the special ids.
+class ByteTokenizer : public Tokenizer {
+ public:
+  void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
+    for (const char byte : text) ids.push_back(static_cast<std::uint8_t>(byte));
+  }
+  std::string decode(std::span<const std::int32_t> ids) const override {
+    std::string text;
+    for (const std::int32_t id : ids) {
+      if (id < 0 || id >= kSize) fail(ExitCode::bad_data, "token id {} is outside the vocabulary of {}", id, kSize);
+      if (id < 256) text.push_back(static_cast<char>(id));
+    }
+    return text;
+  }
+  std::uint32_t vocabulary_size() const override { return kSize; }
+  SpecialIds special() const override { return {256, 257, 258, 259}; }
+  const std::string& file_name() const override { return name_; }
+  const std::string& file_content() const override { return content_; }
+  std::vector<std::pair<std::string, std::string>> companion_files() const override { return {}; }
+
+ private:
+  static constexpr std::int32_t kSize = 260;
+  std::string name_{kByteFile};
+  std::string content_{kByteContent};
+};
+
+}  // namespace
+
+std::string Tokenizer::hash() const { return content_hash(file_content()); }
+
+std::unique_ptr<Tokenizer> byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
+
+std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string& where) {
+  if (content == kByteContent) return byte_tokenizer();
+  return sentencepiece_tokenizer(std::move(content), where);
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& file) {
+  return tokenizer_from(read_file(file, kFileLimit), file.string());
+}
+
+std::filesystem::path find_tokenizer(const std::filesystem::path& folder) {
+  for (const std::string_view name : kFileNames) {
+    const std::filesystem::path file = folder / name;
+    if (std::filesystem::is_regular_file(file)) return file;
+  }
+  return {};
+}
+
+}  // namespace shoestring

@@ -1,0 +1,63 @@
+// Text to token ids and back, without loss: decode(encode(text)) is `text`, byte for byte, whatever bytes it holds.
+//
+// Two kinds. `bytes`: an id is a byte; nothing to train. `sentencepiece`: a BPE model with byte fallback, trained here
+// or brought along; bytes that are not UTF-8, and the one character SentencePiece uses for a space (U+2581), go through
+// the byte pieces, since SentencePiece itself would replace them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace shoestring {
+
+/// Ids that stand for no text.
+struct SpecialIds {
+  std::int32_t end_of_document = 0;
+  std::int32_t fim_begin = -1;  ///< fill-in-the-middle; -1: the tokenizer has none
+  std::int32_t fim_hole = -1;
+  std::int32_t fim_end = -1;
+};
+
+/// Immutable and thread-safe.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  /// Appends the ids of `text`; never a special id.
+  virtual void encode(std::string_view text, std::vector<std::uint32_t>& ids) const = 0;
+  /// Special ids give no text. Throws Error(bad_data) for an id out of range.
+  virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+
+  virtual std::uint32_t vocabulary_size() const = 0;
+  virtual SpecialIds special() const = 0;
+  /// The file that defines it: name ("tokenizer.model", "byte_tokenizer.json") and content.
+  virtual const std::string& file_name() const = 0;
+  virtual const std::string& file_content() const = 0;
+  /// Names the tokenizer in shards and checkpoints: hash of file_content.
+  std::string hash() const;
+  /// tokenizer_config.json and its like, as a Hugging Face reader expects them beside the file: name, content.
+  virtual std::vector<std::pair<std::string, std::string>> companion_files() const = 0;
+};
+
+std::unique_ptr<Tokenizer> byte_tokenizer();
+/// By the file's content; throws Error(bad_data) for a file that is neither kind, or a SentencePiece model without
+/// byte fallback or end-of-sentence piece.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& file);
+std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string& where);
+
+/// The tokenizer file lying in `folder`, empty when there is none.
+std::filesystem::path find_tokenizer(const std::filesystem::path& folder);
+
+/// Trains a SentencePiece BPE model with byte fallback of `vocabulary` pieces. `next_text` yields pieces of text of any
+/// length until it returns false; about `limit_bytes` of them are used. Single-threaded, so the result is reproducible.
+std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,
+                                               const std::function<bool(std::string& text)>& next_text);
+
+}  // namespace shoestring

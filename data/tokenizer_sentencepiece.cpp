@@ -1,0 +1,228 @@
+#include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+
+std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where);
+
+namespace {
+
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiece writes a space
+constexpr std::size_t kEncodeBytes = 32 << 10;       // text is encoded in lines up to this much: time and memory stay linear
+constexpr std::size_t kTrainBytes = 4000;            // one training sentence
+
+// Length of the well-formed UTF-8 character at the front of `text`, or 0.
+std::size_t character_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
+  const auto follows = [&](std::size_t i) { return i < text.size() && (byte(i) & 0xC0) == 0x80; };
+  const std::uint8_t lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xC2 && lead <= 0xDF) return follows(1) ? 2 : 0;
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    if (!follows(1) || !follows(2)) return 0;
+    if (lead == 0xE0 && byte(1) < 0xA0) return 0;   // overlong
+    if (lead == 0xED && byte(1) >= 0xA0) return 0;  // surrogate
+    return 3;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    if (!follows(1) || !follows(2) || !follows(3)) return 0;
+    if (lead == 0xF0 && byte(1) < 0x90) return 0;
+    if (lead == 0xF4 && byte(1) >= 0x90) return 0;
+    return 4;
+  }
+  return 0;
+}
+
+// Length of the front part of `text` that SentencePiece keeps as it is, at most kEncodeBytes, ending behind a line's
+// end where there is one; 0 when the first byte must be spelt out.
+std::size_t plain_bytes(std::string_view text) {
+  std::size_t end = 0;
+  std::size_t line_end = 0;
+  while (end < text.size() && end < kEncodeBytes) {
+    const std::size_t bytes = character_bytes(text.substr(end));
+    if (bytes == 0 || text[end] == '\0' || text.substr(end, kSpace.size()) == kSpace) return end;
+    end += bytes;
+    if (text[end - 1] == '\n') line_end = end;
+  }
+  return end < text.size() && line_end > 0 ? line_end : end;
+}
+
+class SentencePieceTokenizer : public Tokenizer {
+ public:
+  SentencePieceTokenizer(std::string model, const std::string& where) : model_(std::move(model)) {
+    const auto refuse = [&](const std::string& why) {
+      fail(ExitCode::bad_data, "{}: not a tokenizer this program can use: {}", where, why);
+    };
+    const auto status = processor_.LoadFromSerializedProto(model_);
+    if (!status.ok()) refuse(status.ToString());
+    if (processor_.eos_id() < 0) refuse("the SentencePiece model has no end-of-sentence piece");
+    byte_ids_.fill(-1);
+    for (int id = 0; id < processor_.GetPieceSize(); ++id) {
+      const std::string& piece = processor_.IdToPiece(id);
+      if (processor_.IsByte(id)) {
+        const auto value = static_cast<std::size_t>(std::stoi(piece.substr(3, 2), nullptr, 16));
+        byte_ids_[value] = id;
+        texts_.emplace_back(1, static_cast<char>(value));
+      } else if (processor_.IsControl(id) || processor_.IsUnknown(id)) {
+        texts_.emplace_back();
+      } else {
+        texts_.push_back(spaced(piece));
+      }
+    }
+    if (std::count(byte_ids_.begin(), byte_ids_.end(), -1) > 0) {
+      refuse("the SentencePiece model lacks byte fallback, so some text would be lost");
+    }
+  }
+
+  void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
+    std::vector<int> part;
+    while (!text.empty()) {
+      const std::size_t plain = plain_bytes(text);
+      if (plain == 0) {
+        ids.push_back(static_cast<std::uint32_t>(byte_ids_[static_cast<std::uint8_t>(text[0])]));
+        text.remove_prefix(1);
+        continue;
+      }
+      const auto status = processor_.Encode(text.substr(0, plain), &part);
+      check(status.ok(), "SentencePiece cannot encode: {}", status.ToString());
+      for (const int id : part) ids.push_back(static_cast<std::uint32_t>(id));
+      text.remove_prefix(plain);
+    }
+  }
+
+  std::string decode(std::span<const std::int32_t> ids) const override {
+    std::string text;
+    for (const std::int32_t id : ids) {
+      if (id < 0 || static_cast<std::size_t>(id) >= texts_.size()) {
+        fail(ExitCode::bad_data, "token id {} is outside the vocabulary of {}", id, texts_.size());
+      }
+      text += texts_[static_cast<std::size_t>(id)];
+    }
+    return text;
+  }
+
+  std::uint32_t vocabulary_size() const override { return static_cast<std::uint32_t>(texts_.size()); }
+
+  SpecialIds special() const override {
+    const auto control = [this](const char* piece) {
+      const int id = processor_.PieceToId(piece);
+      return processor_.IsControl(id) ? id : -1;
+    };
+    return {processor_.eos_id(), control("<|fim_begin|>"), control("<|fim_hole|>"), control("<|fim_end|>")};
+  }
+
+  const std::string& file_name() const override { return name_; }
+  const std::string& file_content() const override { return model_; }
+
+  std::vector<std::pair<std::string, std::string>> companion_files() const override {
+    return {{"tokenizer_config.json",
+             "{\n \"tokenizer_class\": \"LlamaTokenizer\",\n \"add_bos_token\": false,\n \"add_eos_token\": false,\n"
+             " \"add_prefix_space\": false,\n \"legacy\": false,\n \"bos_token\": \"<s>\",\n \"eos_token\": \"</s>\",\n"
+             " \"unk_token\": \"<unk>\",\n \"clean_up_tokenization_spaces\": false\n}\n"}};
+  }
+
+ private:
+  static std::string spaced(std::string piece) {
+    for (std::size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + 1)) {
+      piece.replace(at, kSpace.size(), " ");
+    }
+    return piece;
+  }
+
+  sentencepiece::SentencePieceProcessor processor_;
+  std::string model_;
+  std::string name_ = "tokenizer.model";
+  std::array<int, 256> byte_ids_{};
+  std::vector<std::string> texts_;  // by id
+};
+
+// Feeds the trainer: texts cut into well-formed sentences at line ends.
+class Sentences : public sentencepiece::SentenceIterator {
+ public:
+  Sentences(std::int64_t limit_bytes, const std::function<bool(std::string&)>& next_text)
+      : left_(limit_bytes), next_text_(next_text) {
+    Next();
+  }
+  bool done() const override { return done_; }
+  const std::string& value() const override { return sentence_; }
+  sentencepiece::util::Status status() const override { return {}; }
+
+  void Next() override {
+    while (true) {
+      if (at_ >= text_.size()) {
+        at_ = 0;
+        text_.clear();
+        if (left_ <= 0 || !next_text_(text_)) {
+          done_ = true;
+          return;
+        }
+        continue;
+      }
+      const std::string_view rest = std::string_view(text_).substr(at_, kTrainBytes);
+      std::size_t plain = plain_bytes(rest);
+      if (plain == 0) {
+        ++at_;
+        continue;
+      }
+      if (plain == rest.size() && at_ + plain < text_.size()) {  // cut behind the last line end, if any
+        const std::size_t line = rest.rfind('\n');
+        if (line != std::string_view::npos) plain = line + 1;
+      }
+      sentence_ = rest.substr(0, plain);
+      at_ += plain;
+      left_ -= static_cast<std::int64_t>(plain);
+      return;
+    }
+  }
+
+ private:
+  std::int64_t left_;
+  const std::function<bool(std::string&)>& next_text_;
+  std::string text_;
+  std::string sentence_;
+  std::size_t at_ = 0;
+  bool done_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where) {
+  return std::make_unique<SentencePieceTokenizer>(std::move(model), where);
+}
+
+std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,
+                                               const std::function<bool(std::string& text)>& next_text) {
+  Sentences sentences(limit_bytes, next_text);
+  std::string model;
+  const std::unordered_map<std::string, std::string> settings = {
+      {"model_type", "bpe"},
+      {"vocab_size", std::to_string(vocabulary)},
+      {"byte_fallback", "true"},
+      {"character_coverage", "0.9999"},
+      {"normalization_rule_name", "identity"},
+      {"add_dummy_prefix", "false"},
+      {"remove_extra_whitespaces", "false"},
+      {"allow_whitespace_only_pieces", "true"},
+      {"split_digits", "true"},
+      {"control_symbols", "<|fim_begin|>,<|fim_hole|>,<|fim_end|>"},
+      {"max_sentence_length", std::to_string(2 * kTrainBytes)},
+      {"num_threads", "1"},
+      {"hard_vocab_limit", "false"},
+      {"minloglevel", "2"},
+  };
+  const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &sentences, &model);
+  if (!status.ok()) {
+    fail(ExitCode::bad_data, "training a tokenizer of {} pieces failed: {}; a smaller vocabulary needs less text",
+         vocabulary, status.ToString());
+  }
+  return sentencepiece_tokenizer(std::move(model), "the trained model");
+}
+
+}  // namespace shoestring
