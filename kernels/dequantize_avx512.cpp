@@ -16,6 +16,8 @@
 namespace shoestring::quantization::avx512 {
 namespace {
 
+constexpr int kQuietNan = 0x7FC00000;
+
 /// E5M2 is the upper half of an IEEE half.
 __m512 decode(E5M2, __m256i codes) { return _mm512_cvtph_ps(_mm256_slli_epi16(codes, 8)); }
 
@@ -26,21 +28,24 @@ __m512 decode(E4M3, __m256i codes) {
   const __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7F));
   const __m256i half = _mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7));
   const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
-  const __m512i quiet = _mm512_or_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7FC00000));
-  const __m512i sign_and_exponent = _mm512_set1_epi32(static_cast<int>(0xFFC00000u));
-  return _mm512_mask_and_ps(value, nan, _mm512_castsi512_ps(quiet), _mm512_castsi512_ps(sign_and_exponent));
+  return _mm512_mask_mov_ps(value, nan, _mm512_castsi512_ps(_mm512_set1_epi32(kQuietNan)));
 }
 
 void store(float* y, __mmask16 keep, __m512 value) { _mm512_mask_storeu_ps(y, keep, value); }
 
+/// Rounds to nearest even; the one NaN there is keeps its upper half.
 void store(BFloat16* y, __mmask16 keep, __m512 value) {
   const __m512i bits = _mm512_castps_si512(value);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd), 16);
-  const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
-  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-  _mm512_mask_cvtepi32_storeu_epi16(y, keep, _mm512_mask_mov_epi32(rounded, nan, quiet));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+  _mm512_mask_cvtepi32_storeu_epi16(y, keep, _mm512_srli_epi32(rounded, 16));
+}
+
+/// quantize_tile::decode in lanes.
+__m512 scaled(__m512 value, __m512 scale) {
+  const __m512 x = _mm512_mul_ps(value, scale);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  return _mm512_mask_mov_ps(x, nan, _mm512_castsi512_ps(_mm512_set1_epi32(kQuietNan)));
 }
 
 template <class Out, class Payload>
@@ -65,7 +70,7 @@ void dequantize_row(const DequantizeArgs& args, std::int64_t row, std::int64_t t
       scale = _mm512_set1_ps(read_scale(x.scales, tile_row, c / width));
     }
     const __m256i wide = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(keep, codes + c));
-    store(y + c, keep, _mm512_mul_ps(decode(Payload{}, wide), scale));
+    store(y + c, keep, scaled(decode(Payload{}, wide), scale));
   }
 }
 

@@ -174,7 +174,7 @@ void quantize_tile_of(const QuantizeArgs& args, const ScaledView& out, const Til
   counts.amax = std::max(counts.amax, dtype_bits::to_float(amax));
 }
 
-void quantize_output(const QuantizeArgs& args, const ScaledView& out) {
+void quantize_output(const QuantizeArgs& args, const ScaledView& out, QuantizeCounts* total) {
   const Segments segments(args.segments, args.x.shape[0], out.granularity);
   const std::int64_t columns = args.x.shape[1];
   const std::int64_t width = out.granularity.columns == 0 ? columns : out.granularity.columns;
@@ -185,7 +185,7 @@ void quantize_output(const QuantizeArgs& args, const ScaledView& out) {
         const Tile tile{segments.tile(index), column, std::min(width, columns - column), index, column / width};
         quantize_tile_of<decltype(input), decltype(payload)>(args, out, tile, counts);
       }
-      add(args.counts, counts);
+      add(total, counts);
     });
   });
 }
@@ -193,8 +193,9 @@ void quantize_output(const QuantizeArgs& args, const ScaledView& out) {
 }  // namespace
 
 void quantize(const QuantizeArgs& args) {
-  if (!args.row_tiles.values.empty()) quantize_output(args, args.row_tiles);
-  if (!args.column_tiles.values.empty()) quantize_output(args, args.column_tiles);
+  if (!args.row_tiles.values.empty()) quantize_output(args, args.row_tiles, args.counts);
+  const bool again = args.column_tiles.granularity == kBlock128;
+  if (!args.column_tiles.values.empty()) quantize_output(args, args.column_tiles, again ? nullptr : args.counts);
 }
 
 void dequantize(const DequantizeArgs& args) {
@@ -210,7 +211,7 @@ void dequantize(const DequantizeArgs& args) {
           const float value = values.as<decltype(payload)>()[r * values.strides[0] + c * values.strides[1]];
           const float scale = read_scale(args.x.scales, index, c / width);
           args.y.as<decltype(output)>()[r * args.y.strides[0] + c * args.y.strides[1]] =
-              decltype(output)(quantize_tile::multiply(value, scale));
+              decltype(output)(quantize_tile::decode(value, scale));
         }
       }
     });

@@ -10,7 +10,8 @@
 // ScaleKind::power_of_two and ::e8m0 take the least power of two that is not below amax / max_finite, and the payload
 // is rounded with that scale.
 //
-// NaN stays NaN; an infinity becomes the largest finite value of its sign and counts as saturated. Neither enters amax.
+// NaN stays NaN of its sign (dequantised: the positive quiet NaN); an infinity becomes the largest finite value of its
+// sign and counts as saturated. Neither enters amax.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ enum class ScaleKind : std::uint8_t {
 /// What quantisation lost. Every call adds to it, for each code it writes; the caller clears it.
 /// A CUDA stream needs memory the device can write (device or pinned); it is complete after the stream is.
 struct QuantizeCounts {
-  std::int64_t elements = 0;     ///< codes written (both outputs counted)
+  std::int64_t elements = 0;     ///< codes written; a second layout of the same codes is not counted
   std::int64_t saturated = 0;    ///< x / scale rounded past the largest finite value (given scales, infinities)
   std::int64_t underflowed = 0;  ///< x was not zero, its code is
   std::int64_t non_finite = 0;   ///< x was NaN or infinite
@@ -50,7 +51,7 @@ struct QuantizeArgs {
   /// Row offsets [segments + 1], 0 first and `rows` last, not decreasing: tiles taller than one row restart at each
   /// (ragged expert segments, stacked weights). Empty: one segment. Host memory.
   std::span<const std::int64_t> segments{};
-  /// Use the scales that stand in the outputs (delayed scaling) instead of computing them.
+  /// Use the scales that stand in the outputs (positive; delayed scaling) instead of computing them.
   bool scales_given = false;
   QuantizeCounts* counts = nullptr;  ///< optional
   Stream& stream;

@@ -262,7 +262,7 @@ void quantize_band(const QuantizeArgs& args, const RowPass* rows, std::span<cons
     values[count++] = output.values;
   }
   write_band<In, Payload>(args, values, count, band, tally);
-  tally.counts.elements = band.rows.count * band.columns * (count + (rows != nullptr ? 1 : 0));
+  tally.counts.elements = band.rows.count * band.columns * (rows != nullptr ? 2 : 1);
   tally.flush(args.counts);
 }
 

@@ -87,7 +87,7 @@ __m512i encode_saturating(__m512 x, __m512 inverse, __mmask16 keep, std::int64_t
   saturated += __builtin_popcount(static_cast<unsigned>(over & keep & ~nan));
   const __m512 bounded = _mm512_min_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(C::format.max_finite));
   const __m512i code = _mm512_mask_mov_epi32(code_of_magnitude<Payload>(bounded), nan, _mm512_set1_epi32(C::nan));
-  return with_sign(code, y);
+  return with_sign(code, x);
 }
 
 /// Sixty-four codes in 32-bit lanes to bytes, in order.

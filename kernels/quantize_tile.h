@@ -80,10 +80,19 @@ SHOESTRING_HOST_DEVICE inline RowTile row_tile(std::int64_t index, std::int64_t 
   return {};
 }
 
-/// The code of x / scale in `Payload` (E4M3 or E5M2).
+/// The code of x / scale in `Payload` (E4M3 or E5M2). The sign is x's own: a product keeps the sign of a NaN on one
+/// device and drops it on another.
 template <class Payload>
 SHOESTRING_HOST_DEVICE inline std::uint8_t encode(float x, float inverse) {
-  return Payload(multiply(x, inverse)).bits;
+  const float y = multiply(x, inverse);
+  const std::uint8_t magnitude = Payload(dtype_bits::to_float(dtype_bits::of_float(y) & kMagnitude)).bits;
+  return static_cast<std::uint8_t>(magnitude | (dtype_bits::of_float(x) >> 24 & 0x80u));
+}
+
+/// value * scale; every NaN comes out as the one positive quiet NaN.
+SHOESTRING_HOST_DEVICE inline float decode(float value, float scale) {
+  const float x = multiply(value, scale);
+  return x == x ? x : dtype_bits::to_float(0x7FC00000u);
 }
 
 SHOESTRING_HOST_DEVICE inline bool finite(float x) { return (dtype_bits::of_float(x) & kMagnitude) <= kLargestFinite; }
