@@ -3,7 +3,8 @@
 // What passes here on threads or MPI cannot hang on NCCL, because every back end keeps NCCL's rules:
 //   - every rank of a communicator makes the same collective calls in the same order;
 //   - messages between two ranks arrive in the order they were sent; there are no tags and no any-source;
-//   - counts are exact: a receive of another size, format or operation than the matching send is an Error on both sides;
+//   - counts are exact: a receive of another size, format or operation than the matching send is an Error naming both
+//     (on threads on both sides, on MPI on the receiving one);
 //   - a send may wait for its receive. Two ranks that both send first wait for each other: post both in one group;
 //   - a message of zero elements is a message: both sides post it, or both skip it.
 //

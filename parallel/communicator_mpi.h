@@ -1,0 +1,20 @@
+// Ranks as MPI processes, in host memory. No MPI type leaves communicator_mpi.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+/// The environment variable that says this process was started by mpirun, srun with PMI(x), or an MPI operator; empty
+/// for a plain start. Touches no MPI.
+std::string mpi_launch_sign();
+
+/// The world of all processes of this launch; initialises MPI. Once per process: MPI is finalised when this and all its
+/// splits are gone (not while an exception unwinds: then the launcher ends the others). Messages above
+/// `largest_message_bytes` travel in pieces, since MPI counts in int.
+std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes = std::int64_t{1} << 30);
+
+}  // namespace shoestring

@@ -1,0 +1,181 @@
+#include "parallel/reduction.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kPiece = std::int64_t{1} << 18;  // elements a peer sends at a time: bounds the staging buffer
+constexpr std::int64_t kGrain = 16384;
+
+/// Adds one round's partial gradients to `total` in rank order; `first` overwrites it.
+template <class Element>
+void add_ranks(Element* total, const std::vector<const Element*>& parts, std::int64_t count, bool first,
+               Workers& workers) {
+  workers.split(count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      // `total` may be one of the parts: all are read before it is written.
+      Element sum = first ? parts[0][i] : total[i] + parts[0][i];
+      for (std::size_t r = 1; r < parts.size(); ++r) sum += parts[r][i];
+      total[i] = sum;
+    }
+  });
+}
+
+template <class Element>
+double block_square_sum(const Element* values, std::int64_t count) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double value = static_cast<double>(values[i]);
+    sum += value * value;
+  }
+  return sum;
+}
+
+}  // namespace
+
+GroupRange reduction_group(std::int64_t microbatches, int groups, int group) {
+  check(groups > 0 && group >= 0 && group < groups && microbatches >= groups, "group {} of {} over {} micro-batches",
+        group, groups, microbatches);
+  const std::int64_t length = microbatches / groups;
+  const std::int64_t longer = microbatches % groups;
+  const std::int64_t begin = group * length + std::min<std::int64_t>(group, longer);
+  return {begin, begin + length + (group < longer ? 1 : 0)};
+}
+
+CanonicalReducer::CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype,
+                                   Stream& stream)
+    : communicator_(communicator),
+      stream_(stream),
+      layout_(elements, communicator.size()),
+      rounds_(rounds),
+      dtype_(dtype) {
+  check(rounds > 0, "a reduction in {} rounds", rounds);
+  check(dtype == DType::f32 || dtype == DType::f64, "gradients are added in f32 or f64, not {}", name(dtype));
+  check(stream.device().kind == DeviceKind::cpu, "gradients on {} need a device fold", to_string(stream.device()));
+  if (rounds > 1) accumulator_ = Tensor(dtype, {layout_.range(communicator.rank()).elements()});
+  piece_ = std::min(kPiece, layout_.widest());
+  if (communicator.size() > 1) staging_ = Tensor(dtype, {communicator.size(), piece_});
+}
+
+void CanonicalReducer::fold(TensorView group_gradient) {
+  check(folded_ < rounds_, "round {} of a reduction in {} rounds; reset between global batches", folded_ + 1, rounds_);
+  check(group_gradient.dtype == dtype_ && group_gradient.elements() == layout_.elements() &&
+            group_gradient.contiguous(),
+        "a group gradient of {} for {} elements of {}", group_gradient.to_string(), layout_.elements(), name(dtype_));
+  const TensorView flat = group_gradient.reshaped({layout_.elements()});
+  if (dtype_ == DType::f32) {
+    fold_elements<float>(flat);
+  } else {
+    fold_elements<double>(flat);
+  }
+  ++folded_;
+}
+
+// The ranges are exchanged piece by piece: at most one piece per peer is staged.
+template <class Element>
+void CanonicalReducer::fold_elements(TensorView group_gradient) {
+  const int ranks = communicator_.size();
+  const int me = communicator_.rank();
+  const ShardRange mine = layout_.range(me);
+  shard_ = rounds_ == 1 ? group_gradient.slice(0, mine.begin, mine.elements()) : accumulator_.view();
+  for (std::int64_t offset = 0; offset < layout_.widest(); offset += piece_) {
+    const auto count_of = [&](const ShardRange& range) {
+      return std::clamp<std::int64_t>(range.elements() - offset, 0, piece_);
+    };
+    const std::int64_t count = count_of(mine);
+    if (ranks > 1) {
+      communicator_.group_begin();
+      for (int peer = 0; peer < ranks; ++peer) {
+        if (peer == me) continue;
+        const ShardRange theirs = layout_.range(peer);
+        const std::int64_t their_count = count_of(theirs);
+        if (their_count > 0) communicator_.send(group_gradient.slice(0, theirs.begin + offset, their_count), peer);
+        if (count > 0) communicator_.recv(view_of(staging_.as<Element>() + peer * piece_, dtype_, {count}), peer);
+      }
+      communicator_.group_end();
+    }
+    if (count == 0 || (ranks == 1 && rounds_ == 1)) continue;  // one group: its gradient is the total
+    std::vector<const Element*> parts;
+    for (int r = 0; r < ranks; ++r) {
+      parts.push_back(r == me ? group_gradient.as<Element>() + mine.begin + offset
+                              : staging_.as<Element>() + r * piece_);
+    }
+    add_ranks(shard_.as<Element>() + offset, parts, count, folded_ == 0, stream_.workers());
+  }
+}
+
+TensorView CanonicalReducer::owned_shard() {
+  check(folded_ == rounds_, "the total after round {} of {}", folded_, rounds_);
+  return shard_;
+}
+
+void CanonicalReducer::gather(TensorView full) {
+  const TensorView shard = owned_shard();
+  check(full.dtype == dtype_ && full.elements() == layout_.elements() && full.contiguous(), "the total into {}",
+        full.to_string());
+  const ShardRange mine = layout_.range(communicator_.rank());
+  const TensorView target = full.reshaped({layout_.elements()}).slice(0, mine.begin, mine.elements());
+  if (target.data != shard.data && mine.elements() > 0) {
+    std::memcpy(target.data, shard.data, static_cast<std::size_t>(shard.bytes()));
+  }
+  all_gather_shards(communicator_, layout_, full);
+}
+
+void CanonicalReducer::reset() {
+  folded_ = 0;
+  shard_ = {};
+}
+
+ScalarReducer::ScalarReducer(Communicator& communicator, int count)
+    : communicator_(communicator), totals_(static_cast<std::size_t>(count), 0.0) {}
+
+void ScalarReducer::fold(std::span<const double> group_values) {
+  check(group_values.size() == totals_.size(), "{} values into {} totals", group_values.size(), totals_.size());
+  const auto count = static_cast<std::int64_t>(totals_.size());
+  const auto ranks = static_cast<std::size_t>(communicator_.size());
+  std::vector<double> all(totals_.size() * ranks);
+  communicator_.all_gather(view_of(all.data(), DType::f64, {static_cast<std::int64_t>(all.size())}),
+                           view_of(group_values.data(), DType::f64, {count}));
+  for (std::size_t r = 0; r < ranks; ++r) {
+    for (std::size_t i = 0; i < totals_.size(); ++i) {
+      const double value = all[r * totals_.size() + i];
+      totals_[i] = empty_ ? value : totals_[i] + value;
+    }
+    empty_ = false;
+  }
+}
+
+void ScalarReducer::reset() {
+  empty_ = true;
+  std::fill(totals_.begin(), totals_.end(), 0.0);
+}
+
+double ordered_square_sum(Communicator& communicator, const ShardLayout& layout, ConstTensorView owned_shard,
+                          Stream& stream) {
+  const ShardRange mine = layout.range(communicator.rank());
+  check(owned_shard.elements() == mine.elements() && owned_shard.contiguous(), "square sum of {} for a shard of {}",
+        owned_shard.to_string(), mine.elements());
+  const std::int64_t blocks_per_rank = layout.widest() / kShardBlock;
+  std::vector<double> sums(static_cast<std::size_t>(blocks_per_rank), 0.0);
+  stream.workers().split(blocks_per_rank, 8, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t block = first; block < last; ++block) {
+      const std::int64_t begin = std::min(block * kShardBlock, mine.elements());
+      const std::int64_t count = std::min(kShardBlock, mine.elements() - begin);
+      sums[static_cast<std::size_t>(block)] = owned_shard.dtype == DType::f64
+                                                  ? block_square_sum(owned_shard.as<double>() + begin, count)
+                                                  : block_square_sum(owned_shard.as<float>() + begin, count);
+    }
+  });
+  std::vector<double> all(sums.size() * static_cast<std::size_t>(communicator.size()));
+  communicator.all_gather(view_of(all.data(), DType::f64, {static_cast<std::int64_t>(all.size())}),
+                          view_of(sums.data(), DType::f64, {blocks_per_rank}));
+  double total = 0;
+  for (const double sum : all) total += sum;  // blocks past the end are exact zeros
+  return total;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,16 @@
+// What every back end must do, as cases that run on all ranks of one communicator: used with threads and with MPI.
+#pragma once
+
+#include <span>
+
+#include "parallel/communicator.h"
+
+namespace shoestring::testing {
+
+struct ConformanceCase {
+  const char* name;
+  void (*run)(Communicator&);  ///< on every rank; reports through GoogleTest
+};
+std::span<const ConformanceCase> conformance_cases();
+
+}  // namespace shoestring::testing

@@ -1,0 +1,86 @@
+// Started by mpirun; one process is one rank. `--abort CODE` lets the last rank end the run with that code instead.
+#include "parallel/communicator_mpi.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/base/workers.h"
+#include "parallel/reduction.h"
+#include "tests/parallel/communicator_conformance.h"
+
+namespace shoestring {
+namespace {
+
+Communicator* g_world = nullptr;
+
+class MpiConformance : public ::testing::TestWithParam<testing::ConformanceCase> {};
+
+TEST_P(MpiConformance, Holds) { GetParam().run(*g_world); }
+
+INSTANTIATE_TEST_SUITE_P(World, MpiConformance, ::testing::ValuesIn(testing::conformance_cases().begin(),
+                                                                    testing::conformance_cases().end()),
+                         [](const auto& parameter) { return parameter.param.name; });
+
+TEST(MpiWorld, CanonicalReductionEqualsOneRank) {
+  constexpr std::int64_t kElements = 3 * kShardBlock + 5;
+  const int groups = 2 * g_world->size();
+  const auto gradient = [&](int group) {
+    Tensor values(DType::f32, {kElements});
+    for (std::int64_t i = 0; i < kElements; ++i) {
+      values.as<float>()[i] = 1.0F / static_cast<float>(1 + (i * 7 + group * 131) % 1009);
+    }
+    return values;
+  };
+  Workers workers(1);
+  Stream stream(workers);
+  CanonicalReducer reducer(*g_world, kElements, 2, DType::f32, stream);
+  for (int round = 0; round < 2; ++round) {
+    Tensor mine = gradient(group_of(round, g_world->rank(), g_world->size()));
+    reducer.fold(mine);
+  }
+  Tensor total(DType::f32, {kElements});
+  reducer.gather(total);
+  Tensor want = gradient(0);
+  for (int group = 1; group < groups; ++group) {
+    const Tensor part = gradient(group);
+    for (std::int64_t i = 0; i < kElements; ++i) want.as<float>()[i] += part.as<float>()[i];
+  }
+  EXPECT_EQ(std::memcmp(total.as<float>(), want.as<float>(), static_cast<std::size_t>(want.bytes())), 0);
+}
+
+}  // namespace
+}  // namespace shoestring
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (shoestring::mpi_launch_sign().empty()) {
+    fmt::print(stderr, "start this with mpirun\n");
+    return 64;
+  }
+  // Pieces of 64 KiB, so that the large message of the suite travels in several.
+  const auto world = shoestring::mpi_world(64 * 1024);
+  world->set_timeout(60);
+  shoestring::g_world = world.get();
+  if (argc == 3 && std::strcmp(argv[1], "--abort") == 0) {
+    if (world->rank() == world->size() - 1) {
+      world->abort(static_cast<shoestring::ExitCode>(std::atoi(argv[2])), "as asked");
+    }
+    world->barrier();
+    return 0;
+  }
+  if (world->rank() > 0) {  // one report is enough; failures of the others print themselves
+    auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+    if (std::getenv("SHOESTRING_TEST_ALL_RANKS") == nullptr) {
+      class Failures : public ::testing::EmptyTestEventListener {
+        void OnTestPartResult(const ::testing::TestPartResult& result) override {
+          if (result.failed()) fmt::print(stderr, "rank {}: {}\n", shoestring::g_world->rank(), result.message());
+        }
+      };
+      delete listeners.Release(listeners.default_result_printer());
+      listeners.Append(new Failures);
+    }
+  }
+  return RUN_ALL_TESTS();
+}
