@@ -18,15 +18,17 @@ namespace shoestring {
 enum class Ending : std::uint8_t { evaluation, checkpoint, export_model };
 inline constexpr int kEndings = 3;
 
-/// Robust duration of the coming step from the last ones.
+/// Duration to expect of the coming step, from the last ones.
 class StepSeconds {
  public:
   void add(double seconds);
   bool measured() const { return count_ > 0; }
-  double typical() const;   ///< median of the last 32; 0 before the first
-  double slow() const;      ///< their 90th percentile
+  double typical() const { return quantile(0.5); }   ///< of the last 32; 0 before the first
+  double slow() const { return quantile(0.9); }
 
  private:
+  double quantile(double share) const;
+
   static constexpr int kWindow = 32;
   std::array<double, kWindow> last_{};
   std::int64_t count_ = 0;

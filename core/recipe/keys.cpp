@@ -12,7 +12,6 @@ constexpr double kMostWhole = 9007199254740992.0;  // 2^53
 constexpr double kMostExtent = 1 << 24;
 constexpr double kMostPositions = 1 << 30;
 constexpr double kMostInt = 1 << 20;
-constexpr double kTiny = 1e-300;                   // "above 0"
 constexpr auto kFree = OnResume::free;
 
 /// Bounds and unit of a number; ignored by other types.
@@ -27,7 +26,7 @@ constexpr Limits kCount{0, kMostWhole, Unit::count};
 constexpr Limits kExtent{0, kMostExtent, Unit::count};
 constexpr Limits kPositions{0, kMostPositions, Unit::positions};
 constexpr Limits kNotNegative{0, kAny, Unit::none};
-constexpr Limits kPositive{kTiny, kAny, Unit::none};
+constexpr Limits kPositive{kAboveZero, kAny, Unit::none};
 constexpr Limits kShare{0, 1, Unit::fraction};
 
 /// Adds the keys of one section; `at` gives the section's struct within a Recipe.
@@ -205,7 +204,7 @@ void add_schedule(std::vector<Key>& keys) {
   section_keys(keys, "schedule", &Recipe::schedule)
       .key("kind", &ScheduleSpec::kind, kText, "shape of the learning rate")
       .key("horizon", &ScheduleSpec::horizon, kText, "what the end of the schedule is tied to")
-      .key("learning_rate", &ScheduleSpec::learning_rate, {kTiny, 100}, "peak")
+      .key("learning_rate", &ScheduleSpec::learning_rate, {kAboveZero, 100}, "peak")
       .key("final_fraction", &ScheduleSpec::final_fraction, kShare, "last rate over peak")
       .key("warmup_steps", &ScheduleSpec::warmup_steps, kCount, "steps from 0 to peak")
       .key("decay_fraction", &ScheduleSpec::decay_fraction, kShare, "share of the horizon spent decaying");
@@ -308,10 +307,10 @@ std::string describe_type(const Key& key) {
     case ValueType::real: break;
   }
   std::string text = key.type == ValueType::whole ? "whole number" : "number";
-  if (key.low == kTiny) text += " above 0";
+  if (key.low == kAboveZero) text += " above 0";
   else if (key.high == kAny || key.high == kMostWhole) text += fmt::format(", at least {}", rounded(key.low, 12));
   if (key.high != kAny && key.high != kMostWhole) {
-    text += key.low == kTiny ? fmt::format(", at most {}", rounded(key.high, 12))
+    text += key.low == kAboveZero ? fmt::format(", at most {}", rounded(key.high, 12))
                              : fmt::format(", {} to {}", rounded(key.low, 12), rounded(key.high, 12));
   }
   const std::string_view units = unit_suffixes(key.unit);

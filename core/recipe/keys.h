@@ -17,6 +17,8 @@
 
 namespace shoestring {
 
+inline constexpr double kAboveZero = 1e-300;  ///< lower bound that means "above 0"
+
 enum class ValueType : std::uint8_t { text, whole, real, boolean, choice, list, sources };
 
 /// What a resumed run may do with a key.

@@ -14,6 +14,15 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
+/// What would not survive being written into a recipe.
+std::string unwritable(std::string_view text) {
+  for (const char letter : text) {
+    const auto code = static_cast<unsigned char>(letter);
+    if (letter == '#' || code < 0x20 || code == 0x7f) return "holds '#' or a control character";
+  }
+  return {};
+}
+
 std::vector<std::string_view> split(std::string_view text) {
   std::vector<std::string_view> items;
   if (trimmed(text).empty()) return items;
@@ -29,6 +38,8 @@ std::vector<std::string_view> split(std::string_view text) {
 
 std::string out_of_bounds(double value, const Key& key) {
   if (value >= key.low && value <= key.high) return {};
+  if (std::isinf(key.high) && key.low == kAboveZero) return "must be above 0";
+  if (key.low == kAboveZero) return fmt::format("must be above 0 and at most {}", rounded(key.high, 12));
   if (std::isinf(key.high)) return fmt::format("must be at least {}", rounded(key.low, 12));
   return fmt::format("must lie between {} and {}", rounded(key.low, 12), rounded(key.high, 12));
 }
@@ -45,11 +56,13 @@ std::string parse_boolean(std::string_view text, bool& value) {
 
 std::string parse_text(std::string_view text, std::string& value) {
   if (text.size() > kLongestText) return fmt::format("is longer than {} bytes", kLongestText);
-  value = text;
-  return {};
+  std::string mistake = unwritable(text);
+  if (mistake.empty()) value = trimmed(text);
+  return mistake;
 }
 
 std::string parse_list(std::string_view text, std::vector<std::string>& value) {
+  if (std::string mistake = unwritable(text); !mistake.empty()) return mistake;
   const std::vector<std::string_view> items = split(text);
   if (items.size() > kMostItems) return fmt::format("has more than {} items", kMostItems);
   for (const std::string_view item : items) {
@@ -60,6 +73,7 @@ std::string parse_list(std::string_view text, std::vector<std::string>& value) {
 }
 
 std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value) {
+  if (std::string mistake = unwritable(text); !mistake.empty()) return mistake;
   const std::vector<std::string_view> items = split(text);
   if (items.size() > kMostItems) return fmt::format("has more than {} sources", kMostItems);
   std::vector<SourceSpec> sources;

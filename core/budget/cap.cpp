@@ -1,0 +1,78 @@
+#include "core/budget/cap.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kMargin = 1.15;       // over the longest ending measured so far
+constexpr double kSecondsPerHour = 3600;
+
+}  // namespace
+
+void StepSeconds::add(double seconds) {
+  last_[static_cast<std::size_t>(count_ % kWindow)] = seconds;
+  ++count_;
+}
+
+double StepSeconds::quantile(double share) const {
+  if (count_ == 0) return 0;
+  const auto filled = static_cast<std::size_t>(std::min<std::int64_t>(count_, kWindow));
+  std::vector<double> sorted(last_.begin(), last_.begin() + static_cast<std::ptrdiff_t>(filled));
+  std::sort(sorted.begin(), sorted.end());
+  return sorted[static_cast<std::size_t>(share * static_cast<double>(filled - 1) + 0.5)];
+}
+
+CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds)
+    : cap_(cap), ranks_(ranks), spent_gpu_seconds_(spent_gpu_seconds) {
+  check(ranks > 0, "a run has at least one rank, not {}", ranks);
+}
+
+void CapKeeper::guess(Ending ending, double seconds) { guess_[static_cast<std::size_t>(ending)] = seconds; }
+
+void CapKeeper::measured(Ending ending, double seconds) {
+  double& longest = longest_[static_cast<std::size_t>(ending)];
+  longest = std::max(longest, seconds);
+}
+
+double CapKeeper::reserve_seconds() const {
+  double sum = 0;
+  for (std::size_t i = 0; i < longest_.size(); ++i) sum += longest_[i] > 0 ? kMargin * longest_[i] : guess_[i];
+  return sum;
+}
+
+double CapKeeper::left_before_reserve(double elapsed_seconds) const {
+  const double ranks = ranks_;
+  const double of_cap = cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_;
+  const double of_job = cap_.job_hours * kSecondsPerHour;
+  return std::min(of_cap / ranks, of_job) - elapsed_seconds;
+}
+
+double CapKeeper::remaining_seconds(double elapsed_seconds) const {
+  return left_before_reserve(elapsed_seconds) - reserve_seconds();
+}
+
+CapDecision CapKeeper::may_step(double elapsed_seconds) const {
+  if (remaining_seconds(elapsed_seconds) >= steps_.slow()) return {true, {}};
+  const double ranks = ranks_;
+  const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
+  return {false, job ? "budget.job_hours" : cap_.from};
+}
+
+double CapKeeper::spent_gpu_hours(double elapsed_seconds) const {
+  return (spent_gpu_seconds_ + ranks_ * elapsed_seconds) / kSecondsPerHour;
+}
+
+void CapKeeper::check_startable(double elapsed_seconds) const {
+  const double cap_seconds = cap_.gpu_hours * kSecondsPerHour;
+  if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + reserve_seconds()) < cap_seconds) return;
+  fail(ExitCode::budget_spent,
+       "the budget is spent: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
+       "the final evaluation and checkpoint ({:.3g} s on {} ranks); raise the cap to go on",
+       spent_gpu_seconds_ / kSecondsPerHour, cap_.gpu_hours, cap_.from, reserve_seconds(), ranks_);
+}
+
+}  // namespace shoestring

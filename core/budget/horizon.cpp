@@ -1,0 +1,75 @@
+#include "core/budget/horizon.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kTolerance = 0.005;  // of the remaining steps: a plan that is off by less is kept
+constexpr double kMostSteps = 1e12;   // with an unlimited budget
+
+double length_of(const PhaseSpec& phase, Horizon horizon) {
+  switch (horizon) {
+    case Horizon::tokens: return static_cast<double>(phase.tokens);
+    case Horizon::steps: return static_cast<double>(phase.steps);
+    case Horizon::budget: break;
+  }
+  return phase.share;
+}
+
+}  // namespace
+
+double progress_at(std::span<const HorizonDecision> decisions, std::int64_t step) {
+  const HorizonDecision* holds = nullptr;
+  for (const HorizonDecision& decision : decisions) {
+    if (decision.step <= step) holds = &decision;
+  }
+  if (holds == nullptr) return 0;
+  if (step >= holds->end_step) return holds->end_progress;
+  const double way = static_cast<double>(step - holds->step) / static_cast<double>(holds->end_step - holds->step);
+  return holds->progress + (holds->end_progress - holds->progress) * way;
+}
+
+std::vector<double> phase_ends(const Recipe& recipe) {
+  double total = 0;
+  for (const PhaseSpec& phase : recipe.phases) total += length_of(phase, recipe.schedule.horizon);
+  check(total > 0, "the phases have no length under this horizon");
+  std::vector<double> ends;
+  double sum = 0;
+  for (const PhaseSpec& phase : recipe.phases) {
+    sum += length_of(phase, recipe.schedule.horizon);
+    ends.push_back(sum / total);
+  }
+  ends.back() = 1;
+  return ends;
+}
+
+std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span<const double> phase_ends,
+                                            const HorizonDecision* current) {
+  check(state.phase >= 0 && state.phase < static_cast<int>(phase_ends.size()), "phase {} of {}", state.phase,
+        phase_ends.size());
+  if (state.step_seconds <= 0) return std::nullopt;
+  const double end = phase_ends[static_cast<std::size_t>(state.phase)];
+  const double to_go = 1 - state.progress;
+  const double share = to_go > 0 ? std::clamp((end - state.progress) / to_go, 0.0, 1.0) : 1.0;
+  const double steps = std::min(kMostSteps, std::floor(std::max(0.0, state.remaining_seconds) * share / state.step_seconds));
+  HorizonDecision decision;
+  decision.step = state.step;
+  decision.progress = state.progress;
+  decision.end_step = state.step + std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+  decision.end_progress = end;
+  decision.phase = state.phase;
+  if (current != nullptr && current->phase == decision.phase) {
+    const auto off = static_cast<double>(std::abs(decision.end_step - current->end_step));
+    const bool over = current->end_step <= state.step;  // the plan is used up, and there is still time
+    const double allowed = std::max(1.0, kTolerance * static_cast<double>(decision.end_step - state.step));
+    if (!over && off <= allowed) return std::nullopt;
+    if (over && steps < 1) return std::nullopt;
+  }
+  return decision;
+}
+
+}  // namespace shoestring

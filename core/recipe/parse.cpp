@@ -1,0 +1,350 @@
+// The idea: scan.h finds entries and their lines, this file judges their words against the table of keys, and
+// Boost.Program_options parses the command line and each accepted line and keeps the first value stored for a key
+// (command line, then the recipe, then what it includes). Boost alone would lose line numbers and stop at the first
+// mistake.
+#include "core/recipe/parse.h"
+
+#include <fmt/core.h>
+
+#include <boost/program_options.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "core/recipe/keys.h"
+#include "core/recipe/names.h"
+#include "core/recipe/scan.h"
+#include "core/recipe/validate.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+namespace options = boost::program_options;
+
+constexpr std::size_t kMostFiles = 64;
+constexpr std::size_t kMostPhases = 64;
+constexpr std::size_t kMostListed = 100;  // mistakes in an error's text
+
+bool is_name(std::string_view text, std::size_t longest) {
+  if (text.empty() || text.size() > longest || text.front() == '.') return false;
+  return std::all_of(text.begin(), text.end(), [](unsigned char letter) {
+    return std::isalnum(letter) != 0 || letter == '_' || letter == '-' || letter == '.';
+  });
+}
+
+std::string did_you_mean(std::string_view near) {
+  return near.empty() ? std::string{} : fmt::format("; did you mean '{}'?", near);
+}
+
+/// The key nearest to a wrong "section.name": in its own section first, else a namesake of another section.
+std::string nearest_key(std::string_view section, std::string_view name) {
+  std::vector<std::string_view> own;
+  std::vector<std::string_view> other;
+  for (const Key& key : recipe_keys()) (key.section == section_kind(section) ? own : other).push_back(key.name);
+  const std::string_view near = nearest_word(name, own);
+  const auto dotted = [](std::string_view place, std::string_view word) { return fmt::format("{}.{}", place, word); };
+  const auto elsewhere = std::find(other.begin(), other.end(), name);
+  if (elsewhere != other.end()) {
+    for (const Key& key : recipe_keys()) {
+      if (key.name == name) return dotted(key.of_phase() ? "phase.NAME" : key.section, name);
+    }
+  }
+  return near.empty() ? std::string{} : dotted(section, near);
+}
+
+class Reader {
+ public:
+  explicit Reader(RecipeReading& reading) : reading_(reading) {}
+
+  void take_file(const std::filesystem::path& file, int depth);
+  void take_text(const std::string& text, const std::string& name);
+  void take_overrides(std::span<const std::string> overrides);
+  void finish();
+
+ private:
+  void mistake(Origin origin, std::string key, std::string text) {
+    reading_.mistakes.push_back({std::move(origin), std::move(key), std::move(text)});
+  }
+  void take_scan(Scan scan);
+  void include(const Entry& entry, const std::filesystem::path& folder, int depth);
+  void judge(const std::vector<Header>& headers);
+  bool accept(const Entry& entry);
+  std::size_t phase_index(std::string_view section) const;
+  void declare();
+  void store_overrides();
+  void store(const Entry& entry);
+  void bind();
+
+  RecipeReading& reading_;
+  std::vector<std::filesystem::path> open_;          // chain of includes being read
+  std::vector<std::vector<Entry>> layers_;           // accepted entries, least important file first
+  std::vector<std::string> phases_;                  // section names "phase.NAME" in order
+  std::vector<std::string> overrides_;
+  options::options_description description_;
+  options::variables_map values_;
+  std::set<std::string> mistaken_;                   // dotted keys whose winning value is wrong
+};
+
+void Reader::take_file(const std::filesystem::path& file, int depth) {
+  const std::string text = read_small_file(file);
+  open_.push_back(std::filesystem::weakly_canonical(file));
+  reading_.files.push_back(file);
+  Scan scan = scan_text(text, file.string());
+  for (const Entry& entry : scan.includes) include(entry, file.parent_path(), depth);
+  take_scan(std::move(scan));
+  open_.pop_back();
+}
+
+void Reader::take_text(const std::string& text, const std::string& name) {
+  Scan scan = scan_text(text, name);
+  for (const Entry& entry : scan.includes) mistake(entry.origin, "include", "include is not possible here");
+  take_scan(std::move(scan));
+}
+
+void Reader::include(const Entry& entry, const std::filesystem::path& folder, int depth) {
+  const std::filesystem::path file = folder / entry.value;
+  const auto blame = [&](std::string text) { mistake(entry.origin, "include", std::move(text)); };
+  if (entry.value.empty()) return blame("include names no file");
+  if (depth >= kIncludeDepthLimit) return blame(fmt::format("includes are nested deeper than {}", kIncludeDepthLimit));
+  if (reading_.files.size() >= kMostFiles) return blame(fmt::format("more than {} files are included", kMostFiles));
+  try {
+    const auto canonical = std::filesystem::weakly_canonical(file);
+    if (std::find(open_.begin(), open_.end(), canonical) != open_.end()) {
+      return blame(fmt::format("including {} leads back to itself", quote_text(entry.value)));
+    }
+    take_file(file, depth + 1);
+  } catch (const std::exception& error) {
+    blame(error.what());
+  }
+}
+
+void Reader::take_scan(Scan scan) {
+  for (Mistake& found : scan.mistakes) reading_.mistakes.push_back(std::move(found));
+  judge(scan.headers);
+  std::map<std::string, int> first_line;
+  std::vector<Entry> accepted;
+  for (Entry& entry : scan.entries) {
+    if (!accept(entry)) continue;
+    const auto [place, fresh] = first_line.emplace(entry.dotted(), entry.origin.line);
+    if (fresh) {
+      accepted.push_back(std::move(entry));
+    } else {
+      mistake(entry.origin, entry.dotted(), fmt::format("{} is given again; first on line {}", entry.dotted(), place->second));
+    }
+  }
+  layers_.push_back(std::move(accepted));
+}
+
+void Reader::judge(const std::vector<Header>& headers) {
+  std::vector<std::string_view> known;
+  for (const std::string& section : recipe_sections()) known.push_back(section);
+  for (const Header& header : headers) {
+    const std::string& section = header.section;
+    if (section.starts_with("phase.")) {
+      if (!is_name(section.substr(6), 64)) {
+        mistake(header.origin, section, fmt::format("{} is no name for a phase: letters, digits, '_', '-', '.'",
+                                                    quote_text(section.substr(6))));
+      } else if (phases_.size() == kMostPhases) {
+        mistake(header.origin, section, fmt::format("there are more than {} phases", kMostPhases));
+      } else if (std::find(phases_.begin(), phases_.end(), section) == phases_.end()) {
+        phases_.push_back(section);
+      }
+    } else if (section == "phase") {
+      mistake(header.origin, section, "a phase needs a name: [phase.NAME]");
+    } else if (std::find(known.begin(), known.end(), section) == known.end()) {
+      mistake(header.origin, section,
+              fmt::format("unknown section {}{}", quote_text(section), did_you_mean(nearest_word(section, known))));
+      continue;
+    }
+    reading_.origins.emplace(section, header.origin);
+  }
+}
+
+/// Whether the table knows the key; reports it if not. Keys of unknown sections are left to their section's mistake.
+bool Reader::accept(const Entry& entry) {
+  if (entry.section.empty()) {
+    const auto dot = entry.key.rfind('.');
+    const std::string near = dot == std::string::npos ? nearest_key({}, entry.key) : entry.key;
+    mistake(entry.origin, entry.key, fmt::format("{} stands outside a section{}", quote_text(entry.key), did_you_mean(near)));
+    return false;
+  }
+  const auto& sections = recipe_sections();
+  const std::string kind(section_kind(entry.section));
+  const bool phase = kind == "phase";
+  if (std::find(sections.begin(), sections.end(), kind) == sections.end()) return false;
+  if (phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) return false;
+  if (find_key(entry.section, entry.key) != nullptr) return true;
+  mistake(entry.origin, entry.section + "." + entry.key,
+          fmt::format("unknown key {}{}", quote_text(entry.dotted()), did_you_mean(nearest_key(entry.section, entry.key))));
+  return false;
+}
+
+std::size_t Reader::phase_index(std::string_view section) const {
+  const auto found = std::find(phases_.begin(), phases_.end(), section);
+  return found == phases_.end() ? 0 : static_cast<std::size_t>(found - phases_.begin());
+}
+
+void Reader::take_overrides(std::span<const std::string> overrides) {
+  overrides_.assign(overrides.begin(), overrides.end());
+}
+
+/// Tells Boost every key that may be given: those of the table, phase keys once per phase.
+void Reader::declare() {
+  for (const Key& key : recipe_keys()) {
+    if (!key.of_phase()) {
+      description_.add_options()((key.section + "." + key.name).c_str(), options::value<std::string>());
+      continue;
+    }
+    for (const std::string& phase : phases_) {
+      description_.add_options()((phase + "." + key.name).c_str(), options::value<std::string>());
+    }
+  }
+}
+
+void Reader::store_overrides() {
+  namespace style = options::command_line_style;
+  for (const std::string& argument : overrides_) {
+    const Origin origin{"command line", 0, argument};
+    const auto blame = [&](const std::string& text) { mistake(origin, {}, text); };
+    if (!looks_like_override(argument)) {
+      blame(fmt::format("{} is no override: write --section.key=value", quote_text(argument)));
+      continue;
+    }
+    const std::string dotted = argument.substr(2, argument.find('=') - 2);
+    const auto dot = dotted.rfind('.');
+    try {
+      // Prefix guessing would set model.layers for --model.layer: only whole names count.
+      options::store(options::command_line_parser(std::vector<std::string>{argument})
+                         .options(description_)
+                         .style(style::allow_long | style::long_allow_adjacent)
+                         .run(),
+                     values_);
+      Entry entry{dotted.substr(0, dot), dotted.substr(dot + 1), argument.substr(argument.find('=') + 1), origin};
+      layers_.push_back({entry});
+      if (!reading_.origins.emplace(dotted, origin).second) blame(fmt::format("{} is given twice", dotted));
+    } catch (const options::unknown_option&) {
+      const std::string section = dotted.substr(0, dot);
+      const bool no_phase = section.starts_with("phase.") && find_key(section, dotted.substr(dot + 1)) != nullptr;
+      std::vector<std::string_view> phases(phases_.begin(), phases_.end());
+      blame(no_phase ? fmt::format("there is no section [{}]{}", section, did_you_mean(nearest_word(section, phases)))
+                     : fmt::format("unknown key {}{}", quote_text(dotted),
+                                   did_you_mean(nearest_key(section, dotted.substr(dot + 1)))));
+    } catch (const options::error& error) {
+      blame(error.what());
+    }
+  }
+}
+
+/// Hands one accepted line to Boost; a key that an earlier layer has stored keeps its value.
+void Reader::store(const Entry& entry) {
+  std::istringstream text(fmt::format("{} = {}\n", entry.dotted(), entry.value));
+  options::store(options::parse_config_file(text, description_), values_);
+  reading_.origins.emplace(entry.dotted(), entry.origin);
+}
+
+/// Checks every value ever written, then assigns the winning ones.
+void Reader::bind() {
+  Recipe scratch;
+  scratch.phases.resize(std::max<std::size_t>(1, phases_.size()));
+  for (const std::vector<Entry>& layer : layers_) {
+    for (const Entry& entry : layer) {
+      const std::string wrong =
+          find_key(entry.section, entry.key)->assign(scratch, phase_index(entry.section), entry.value);
+      if (wrong.empty()) continue;
+      mistake(entry.origin, entry.dotted(), fmt::format("{} = {} {}", entry.dotted(), quote_text(entry.value), wrong));
+      mistaken_.insert(entry.dotted());
+    }
+  }
+  reading_.recipe.phases.resize(phases_.size());
+  for (std::size_t phase = 0; phase < phases_.size(); ++phase) {
+    reading_.recipe.phases[phase].name = phases_[phase].substr(6);
+  }
+  for (const auto& [dotted, value] : values_) {
+    const auto dot = dotted.rfind('.');
+    const std::string section = dotted.substr(0, dot);
+    find_key(section, dotted.substr(dot + 1))
+        ->assign(reading_.recipe, phase_index(section), value.as<std::string>());
+  }
+}
+
+void Reader::finish() {
+  const std::size_t files = layers_.size();
+  declare();
+  store_overrides();
+  for (std::size_t layer = files; layer-- > 0;) {  // the most important file first
+    for (const Entry& entry : layers_[layer]) store(entry);
+  }
+  bind();
+  for (Mistake& found : validate(reading_.recipe, reading_.origins, reading_.mistakes)) {
+    reading_.mistakes.push_back(std::move(found));
+  }
+  const auto rank = [&](const Mistake& found) {
+    const auto& files_read = reading_.files;
+    const auto place = std::find_if(files_read.begin(), files_read.end(),
+                                    [&](const auto& file) { return file.string() == found.origin.file; });
+    return std::pair(place - files_read.begin(), found.origin.line);
+  };
+  std::stable_sort(reading_.mistakes.begin(), reading_.mistakes.end(),
+                   [&](const Mistake& a, const Mistake& b) { return rank(a) < rank(b); });
+}
+
+RecipeReading checked(RecipeReading reading, const std::string& name) {
+  if (reading.mistakes.empty()) return reading;
+  const std::size_t count = reading.mistakes.size();
+  std::string text = fmt::format("{} has {}:", name, count == 1 ? "a mistake" : fmt::format("{} mistakes", count));
+  for (std::size_t i = 0; i < std::min(count, kMostListed); ++i) text += "\n  " + reading.mistakes[i].line();
+  if (count > kMostListed) text += fmt::format("\n  and {} more", count - kMostListed);
+  throw Error(ExitCode::bad_recipe, text);
+}
+
+}  // namespace
+
+std::string Origin::place() const {
+  if (file.empty()) return "default";
+  return line > 0 ? fmt::format("{}:{}", file, line) : file;
+}
+
+std::string Mistake::line() const {
+  return origin.file.empty() ? text : fmt::format("{}: {}", origin.place(), text);
+}
+
+bool looks_like_override(std::string_view argument) {
+  if (!argument.starts_with("--")) return false;
+  const std::string_view name = argument.substr(2, argument.find('=') - 2);
+  return argument.find('=') != std::string_view::npos && name.find('.') != std::string_view::npos &&
+         name.front() != '.' && name.back() != '.';
+}
+
+RecipeReading read_recipe(const std::filesystem::path& file, std::span<const std::string> overrides) {
+  RecipeReading reading;
+  Reader reader(reading);
+  reader.take_overrides(overrides);
+  reader.take_file(file, 0);
+  reader.finish();
+  return reading;
+}
+
+RecipeReading parse_recipe(const std::filesystem::path& file, std::span<const std::string> overrides) {
+  return checked(read_recipe(file, overrides), file.string());
+}
+
+RecipeReading read_recipe_text(const std::string& text, const std::string& name,
+                               std::span<const std::string> overrides) {
+  RecipeReading reading;
+  Reader reader(reading);
+  reader.take_overrides(overrides);
+  reader.take_text(text, name);
+  reader.finish();
+  return reading;
+}
+
+RecipeReading parse_recipe_text(const std::string& text, const std::string& name,
+                                std::span<const std::string> overrides) {
+  return checked(read_recipe_text(text, name, overrides), name);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,168 @@
+#include "core/recipe/scan.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+std::string_view trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\r");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
+}
+
+bool is_control(char letter) {
+  const auto code = static_cast<unsigned char>(letter);
+  return (code < 0x20 && letter != '\t') || code == 0x7f;
+}
+
+bool has_control(std::string_view text) {
+  for (const char letter : text) {
+    if (is_control(letter)) return true;
+  }
+  return false;
+}
+
+/// Length of the UTF-8 sequence that starts `text`, 0 if it is broken.
+std::size_t utf8_length(std::string_view text) {
+  const auto first = static_cast<unsigned char>(text[0]);
+  const std::size_t length = first < 0x80 ? 1 : first >> 5 == 6 ? 2 : first >> 4 == 14 ? 3 : first >> 3 == 30 ? 4 : 0;
+  if (length == 0 || length > text.size()) return 0;
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) return 0;
+  }
+  return length;
+}
+
+/// The state of one pass over the lines.
+class Scanner {
+ public:
+  Scanner(std::string name, Scan& scan) : name_(std::move(name)), scan_(scan) {}
+
+  void line(std::string_view raw, int number) {
+    number_ = number;
+    if (raw.size() > static_cast<std::size_t>(kRecipeLineLimit)) {
+      return mistake(raw, fmt::format("the line is {} bytes long, more than {}", raw.size(), kRecipeLineLimit));
+    }
+    std::string_view text = trimmed(raw.substr(0, raw.find('#')));
+    if (text.empty()) return;
+    if (has_control(text)) return mistake(text, fmt::format("{} holds a control character", quote_text(text)));
+    if (text.front() == '[') return header(text);
+    const auto equals = text.find('=');
+    if (equals == std::string_view::npos) {
+      return mistake(text, fmt::format("{} is neither [section] nor key = value", quote_text(text)));
+    }
+    entry(trimmed(text.substr(0, equals)), trimmed(text.substr(equals + 1)), text);
+  }
+
+ private:
+  Origin origin(std::string_view text) const { return {name_, number_, std::string(text.substr(0, 4096))}; }
+
+  void mistake(std::string_view text, std::string what) {
+    scan_.mistakes.push_back({origin(text), section_, std::move(what)});
+  }
+
+  void header(std::string_view text) {
+    const std::string_view inside = text.back() == ']' ? text.substr(1, text.size() - 2) : text.substr(1);
+    section_ = trimmed(inside);
+    in_section_ = true;
+    scan_.headers.push_back({section_, origin(text)});
+    if (text.back() != ']') mistake(text, fmt::format("{} lacks its closing ']'", quote_text(text)));
+  }
+
+  void entry(std::string_view key, std::string_view value, std::string_view text) {
+    if (key.empty()) return mistake(text, fmt::format("{} has no key before '='", quote_text(text)));
+    Entry found{section_, std::string(key), std::string(value), origin(text)};
+    if (key == "include" && !in_section_) {
+      scan_.includes.push_back(std::move(found));
+    } else if (key == "include") {
+      mistake(text, "include must stand before the first section");
+    } else {
+      scan_.entries.push_back(std::move(found));
+    }
+  }
+
+  std::string name_;
+  Scan& scan_;
+  std::string section_;
+  bool in_section_ = false;
+  int number_ = 0;
+};
+
+}  // namespace
+
+std::string quote_text(std::string_view text) {
+  std::string result = "'";
+  while (!text.empty()) {
+    if (result.size() > 80) {
+      result += "...";
+      break;
+    }
+    const std::size_t length = utf8_length(text);
+    if (length == 0 || is_control(text[0])) {
+      result += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[0]));
+      text.remove_prefix(1);
+    } else {
+      result += text.substr(0, length);
+      text.remove_prefix(length);
+    }
+  }
+  return result + "'";
+}
+
+Scan scan_text(std::string_view text, const std::string& name) {
+  Scan scan;
+  Scanner scanner(name, scan);
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
+  for (int number = 1; !text.empty(); ++number) {
+    const auto end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
+    scanner.line(line, number);
+  }
+  return scan;
+}
+
+std::string read_small_file(const std::filesystem::path& file) {
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (descriptor < 0) {
+    const ExitCode code = errno == ENOENT || errno == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
+    fail(code, "cannot open {}: {}", file.string(), std::strerror(errno));
+  }
+  struct Closer {
+    int descriptor;
+    ~Closer() { ::close(descriptor); }
+  } closer{descriptor};
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    fail(ExitCode::bad_recipe, "{} is not a regular file", file.string());
+  }
+  if (status.st_size > kRecipeBytesLimit) {
+    fail(ExitCode::bad_recipe, "{} is {} bytes long; {} is the most for such a file", file.string(),
+         static_cast<std::int64_t>(status.st_size), kRecipeBytesLimit);
+  }
+  std::string content(static_cast<std::size_t>(kRecipeBytesLimit) + 1, '\0');
+  std::size_t filled = 0;
+  while (filled < content.size()) {
+    const ssize_t got = ::read(descriptor, content.data() + filled, content.size() - filled);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(ExitCode::io, "cannot read {}: {}", file.string(), std::strerror(errno));
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+  }
+  if (filled > static_cast<std::size_t>(kRecipeBytesLimit)) {
+    fail(ExitCode::bad_recipe, "{} grew beyond {} bytes while it was read", file.string(), kRecipeBytesLimit);
+  }
+  content.resize(filled);
+  return content;
+}
+
+}  // namespace shoestring

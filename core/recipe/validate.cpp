@@ -1,0 +1,238 @@
+#include "core/recipe/validate.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <initializer_list>
+#include <set>
+#include <string>
+
+#include "core/model/config.h"
+#include "core/recipe/scan.h"
+
+namespace shoestring {
+namespace {
+
+using Keys = std::initializer_list<std::string>;
+
+/// Collects broken rules. A rule names the keys it rests on: the first one given in a file is blamed, and the rule is
+/// silent when one of them is mistaken already.
+class Rules {
+ public:
+  Rules(const Origins& origins, const std::vector<Mistake>& wrong) : origins_(origins) {
+    for (const Mistake& mistake : wrong) wrong_.insert(mistake.key);
+  }
+
+  bool given(const std::string& key) const { return origins_.contains(key); }
+
+  void unless(bool holds, Keys keys, std::string text) {
+    if (holds) return;
+    if (std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return wrong_.contains(key); })) return;
+    found_.push_back({blame(keys), *keys.begin(), std::move(text)});
+  }
+
+  std::vector<Mistake> take() { return std::move(found_); }
+
+ private:
+  Origin blame(Keys keys) const {
+    for (const std::string& key : keys) {
+      if (const auto place = origins_.find(key); place != origins_.end()) return place->second;
+    }
+    const std::string section = keys.begin()->substr(0, keys.begin()->rfind('.'));
+    const auto place = origins_.find(section);  // something is missing: its section's header, if there is one
+    return place != origins_.end() ? place->second : Origin{};
+  }
+
+  const Origins& origins_;
+  std::set<std::string> wrong_;
+  std::vector<Mistake> found_;
+};
+
+bool is_date(const std::string& text) {
+  if (text.size() != 10 || text[4] != '-' || text[7] != '-') return false;
+  for (const std::size_t place : {0u, 1u, 2u, 3u, 5u, 6u, 8u, 9u}) {
+    if (std::isdigit(static_cast<unsigned char>(text[place])) == 0) return false;
+  }
+  const int month = std::stoi(text.substr(5, 2));
+  const int day = std::stoi(text.substr(8, 2));
+  return month >= 1 && month <= 12 && day >= 1 && day <= 31;
+}
+
+bool is_run_name(const std::string& text) {
+  if (text.empty() || text.size() > 128 || text.front() == '.') return false;
+  return std::all_of(text.begin(), text.end(), [](unsigned char letter) {
+    return std::isalnum(letter) != 0 || letter == '_' || letter == '-' || letter == '.';
+  });
+}
+
+void check_run(const Recipe& recipe, Rules& rules) {
+  rules.unless(!recipe.run.name.empty(), {"run.name"}, "run.name is missing");
+  rules.unless(recipe.run.name.empty() || is_run_name(recipe.run.name), {"run.name"},
+               fmt::format("run.name = {} must be letters, digits, '_', '-' and '.', and not begin with '.'",
+                           quote_text(recipe.run.name)));
+}
+
+void check_budget(const BudgetSpec& budget, Rules& rules) {
+  const bool price = budget.usd_per_gpu_hour > 0;
+  rules.unless(budget.gpu_hours > 0 || budget.usd > 0 || budget.kwh > 0, {"budget.gpu_hours", "budget.usd", "budget.kwh"},
+               "no cap: give budget.gpu_hours, budget.usd or budget.kwh");
+  rules.unless(!price || !budget.price_source.empty(), {"budget.usd_per_gpu_hour", "budget.price_source"},
+               "a price needs budget.price_source: who says so");
+  rules.unless(!price || !budget.price_date.empty(), {"budget.usd_per_gpu_hour", "budget.price_date"},
+               "a price needs budget.price_date: when, YYYY-MM-DD");
+  rules.unless(budget.price_date.empty() || is_date(budget.price_date), {"budget.price_date"},
+               fmt::format("budget.price_date = {} is no date of the form YYYY-MM-DD", quote_text(budget.price_date)));
+  rules.unless(price || !rules.given("budget.price_source"), {"budget.price_source", "budget.usd_per_gpu_hour"},
+               "budget.price_source stands without a price: give budget.usd_per_gpu_hour");
+  rules.unless(price || budget.usd <= 0, {"budget.usd", "budget.usd_per_gpu_hour"},
+               "a cap in money needs a price: give budget.usd_per_gpu_hour");
+  rules.unless(budget.kwh <= 0 || !budget.hardware.empty(), {"budget.kwh", "budget.hardware"},
+               "a cap in energy needs the device's power: give budget.hardware");
+  const bool plain = budget.hardware.find('/') == std::string::npos && !budget.hardware.starts_with('.');
+  rules.unless(plain, {"budget.hardware"}, fmt::format("budget.hardware = {} is a name, not a path: recipes/hardware/NAME.hardware",
+                                                       quote_text(budget.hardware)));
+}
+
+void check_kernels(const KernelsSpec& kernels, Rules& rules) {
+  for (const std::string& pin : kernels.pin) {
+    const auto equals = pin.find('=');
+    rules.unless(equals != std::string::npos && equals > 0 && equals + 1 < pin.size(), {"kernels.pin"},
+                 fmt::format("kernels.pin holds {}: write op=variant", quote_text(pin)));
+  }
+}
+
+/// Model keys that mean nothing for an architecture are contradictions when a file gives them.
+void check_foreign_keys(const ModelSpec& model, Rules& rules) {
+  const bool latent = model.architecture == Architecture::deepseek_v3;
+  const bool mixture = latent || model.architecture == Architecture::qwen3_moe;
+  const auto refuse = [&](bool allowed, std::initializer_list<const char*> names, const char* what) {
+    for (const char* name : names) {
+      const std::string key = fmt::format("model.{}", name);
+      rules.unless(allowed || !rules.given(key), {key, "model.architecture"},
+                   fmt::format("{} means nothing for {}: {}", key, shoestring::name(model.architecture), what));
+    }
+  };
+  refuse(mixture, {"experts", "experts_per_token", "shared_experts", "expert_feed_forward", "dense_layers",
+                   "expert_groups", "expert_topk_groups", "router", "normalize_weights", "routed_scale", "bias_speed",
+                   "balance_loss"},
+         "it has no experts");
+  refuse(latent, {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"},
+         "it has no latent attention");
+  refuse(latent, {"mtp_layers", "mtp_weight"}, "it predicts one token at a time");
+}
+
+void check_model_section(const Recipe& recipe, Rules& rules) {
+  check_foreign_keys(recipe.model, rules);
+  for (const ConfigProblem& problem : check_model(recipe.model, 0)) {
+    if (rules.given(problem.key) && problem.key == "model.experts") continue;  // said by check_foreign_keys
+    rules.unless(false, {problem.key, "model.architecture"},
+                 rules.given(problem.key) ? fmt::format("{} {}", problem.key, problem.text)
+                                          : fmt::format("{} is not given: {}", problem.key, problem.text));
+  }
+}
+
+void check_precision(const Recipe& recipe, Rules& rules) {
+  rules.unless(recipe.precision.policy != PrecisionPolicy::fp64 ||
+                   recipe.kernels.allow_reference == AllowReference::yes,
+               {"precision.policy", "kernels.allow_reference"},
+               "precision.policy = fp64 is for tests: only reference kernels compute in it, so it needs "
+               "kernels.allow_reference = yes");
+}
+
+void check_parallel(const ParallelSpec& parallel, Rules& rules) {
+  rules.unless(parallel.pipeline == 1, {"parallel.pipeline"},
+               fmt::format("parallel.pipeline = {} is not available yet: only 1", parallel.pipeline));
+  rules.unless(parallel.expert == 1, {"parallel.expert"},
+               fmt::format("parallel.expert = {} is not available yet: only 1", parallel.expert));
+}
+
+void check_data(const Recipe& recipe, Rules& rules) {
+  rules.unless(!recipe.data.train.empty(), {"data.train"}, "data.train is missing: where are the token shards?");
+}
+
+void check_schedule(const Recipe& recipe, Rules& rules) {
+  const ScheduleSpec& schedule = recipe.schedule;
+  if (schedule.horizon != Horizon::steps) return;
+  std::int64_t steps = 0;
+  for (const PhaseSpec& phase : recipe.phases) {
+    if (phase.steps > (std::int64_t{1} << 53) - steps) return;
+    steps += phase.steps;
+  }
+  rules.unless(steps == 0 || schedule.warmup_steps < steps, {"schedule.warmup_steps"},
+               fmt::format("schedule.warmup_steps = {} leaves nothing of the {} steps", schedule.warmup_steps, steps));
+}
+
+void check_phase_length(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  switch (recipe.schedule.horizon) {
+    case Horizon::tokens:
+      rules.unless(phase.tokens > 0, {section + ".tokens", "schedule.horizon"},
+                   fmt::format("{}.tokens is missing: schedule.horizon = tokens", section));
+      break;
+    case Horizon::steps:
+      rules.unless(phase.steps > 0, {section + ".steps", "schedule.horizon"},
+                   fmt::format("{}.steps is missing: schedule.horizon = steps", section));
+      break;
+    case Horizon::budget:
+      rules.unless(phase.share > 0, {section + ".share"}, fmt::format("{}.share must be above 0", section));
+      break;
+  }
+}
+
+void check_batch(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  const std::string global = section + ".global_batch";
+  const std::string micro = section + ".micro_batch";
+  const std::string ramp = section + ".batch_ramp_from";
+  const std::int64_t groups = recipe.parallel.reduction_groups;
+  const std::int64_t ranks = recipe.parallel.data;
+  rules.unless(phase.global_batch > 0, {global}, fmt::format("{} is missing: sequences per optimizer step", global));
+  const auto divides = [&](std::int64_t batch, const std::string& key) {
+    if (batch <= 0) return;
+    rules.unless(batch % phase.micro_batch == 0, {key, micro},
+                 fmt::format("{} = {} is not divisible by {} = {}", key, batch, micro, phase.micro_batch));
+    if (batch % phase.micro_batch != 0) return;
+    const std::int64_t micros = batch / phase.micro_batch;
+    rules.unless(groups == 0 || micros % groups == 0, {"parallel.reduction_groups", key, micro},
+                 fmt::format("parallel.reduction_groups = {} does not divide the {} micro-batches of {}", groups, micros, key));
+    rules.unless(ranks == 0 || micros % ranks == 0, {"parallel.data", key, micro},
+                 fmt::format("parallel.data = {} does not divide the {} micro-batches of {}", ranks, micros, key));
+  };
+  divides(phase.global_batch, global);
+  divides(phase.batch_ramp_from, ramp);
+  rules.unless((phase.batch_ramp_from > 0) == (phase.batch_ramp_tokens > 0), {ramp, section + ".batch_ramp_tokens"},
+               fmt::format("a ramp needs both {} and {}.batch_ramp_tokens", ramp, section));
+  rules.unless(phase.batch_ramp_from <= phase.global_batch || phase.global_batch == 0, {ramp, global},
+               fmt::format("{} = {} is above {} = {}", ramp, phase.batch_ramp_from, global, phase.global_batch));
+}
+
+void check_phases(const Recipe& recipe, Rules& rules) {
+  rules.unless(!recipe.phases.empty(), {"phase"}, "there is no phase: add a section [phase.NAME]");
+  for (const PhaseSpec& phase : recipe.phases) {
+    const std::string section = "phase." + phase.name;
+    const std::int64_t positions = recipe.model.max_positions;
+    rules.unless(phase.sequence > 0, {section + ".sequence"},
+                 fmt::format("{}.sequence is missing: tokens per sequence", section));
+    rules.unless(positions == 0 || phase.sequence <= positions, {section + ".sequence", "model.max_positions"},
+                 fmt::format("{}.sequence = {} is longer than model.max_positions = {}", section, phase.sequence, positions));
+    check_batch(recipe, phase, section, rules);
+    check_phase_length(recipe, phase, section, rules);
+  }
+}
+
+}  // namespace
+
+std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong) {
+  Rules rules(origins, wrong);
+  check_run(recipe, rules);
+  check_budget(recipe.budget, rules);
+  check_kernels(recipe.kernels, rules);
+  check_model_section(recipe, rules);
+  check_precision(recipe, rules);
+  check_parallel(recipe.parallel, rules);
+  check_data(recipe, rules);
+  check_schedule(recipe, rules);
+  check_phases(recipe, rules);
+  return rules.take();
+}
+
+}  // namespace shoestring
