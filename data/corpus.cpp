@@ -1,0 +1,170 @@
+#include "data/corpus.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kBinaryProbeBytes = 8192;
+constexpr std::size_t kLineLimit = std::size_t{64} << 20;
+
+// The entries of one folder still to visit, last one first.
+using Level = std::vector<fs::path>;
+
+Level sorted_entries(const fs::path& folder) {
+  std::error_code error;
+  Level entries;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) entries.push_back(entry.path());
+  if (error) fail(ExitCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
+  std::sort(entries.begin(), entries.end(), std::greater<>());
+  return entries;
+}
+
+}  // namespace
+
+struct CorpusReader::State {
+  CorpusOptions options;
+  CorpusCounts counts;
+  std::vector<Level> levels;   // the walk: deepest last
+  fs::path path;               // the file being read
+  std::ifstream file;
+  bool jsonl = false;
+  std::int64_t part = 0;       // part or line of it
+  std::string carry;           // text read past the last cut
+
+  bool wanted(const fs::path& candidate) const {
+    if (candidate.extension() == ".jsonl" || options.extensions.empty()) return true;
+    return std::find(options.extensions.begin(), options.extensions.end(), candidate.extension().string()) !=
+           options.extensions.end();
+  }
+
+  // Moves on to the next file of the walk; false at its end.
+  bool open_next() {
+    while (!levels.empty()) {
+      if (levels.back().empty()) {
+        levels.pop_back();
+        continue;
+      }
+      const fs::path entry = std::move(levels.back().back());
+      levels.back().pop_back();
+      std::error_code error;
+      const fs::file_status status = fs::symlink_status(entry, error);
+      if (fs::is_directory(status)) {
+        levels.push_back(sorted_entries(entry));
+      } else if (fs::is_regular_file(status) && wanted(entry)) {
+        open(entry);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void open(const fs::path& entry) {
+    path = entry;
+    file = std::ifstream(entry, std::ios::binary);
+    if (!file) fail(ExitCode::io, "{}: cannot be opened: {}", entry.string(), std::strerror(errno));
+    jsonl = entry.extension() == ".jsonl";
+    part = 0;
+    carry.clear();
+    ++counts.files;
+  }
+
+  // Reads up to document_bytes, cut behind the last line end unless the file ends there. False at its end.
+  bool next_part(std::string& text) {
+    text = std::move(carry);
+    carry.clear();
+    const auto limit = static_cast<std::size_t>(options.document_bytes);
+    if (text.size() < limit && file) {
+      const std::size_t have = text.size();
+      text.resize(limit);
+      file.read(text.data() + have, static_cast<std::streamsize>(limit - have));
+      text.resize(have + static_cast<std::size_t>(file.gcount()));
+    }
+    if (text.empty()) return false;
+    const bool more = file && file.peek() != std::ifstream::traits_type::eof();
+    if (more) {
+      const std::size_t line = text.rfind('\n');
+      if (line != std::string::npos && line + 1 < text.size()) {
+        carry = text.substr(line + 1);
+        text.resize(line + 1);
+      }
+    }
+    ++part;
+    return true;
+  }
+
+  bool next_line(std::string& text) {
+    std::string line;
+    while (std::getline(file, line)) {
+      ++part;
+      if (line.size() > kLineLimit) {
+        fail(ExitCode::bad_data, "{}:{}: a line of {} bytes exceeds {}", path.string(), part, line.size(), kLineLimit);
+      }
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      const nlohmann::json value = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (!value.is_object() || !value.contains(options.jsonl_field) || !value[options.jsonl_field].is_string()) {
+        fail(ExitCode::bad_data, "{}:{}: is not a JSON object with a text field \"{}\"", path.string(), part,
+             options.jsonl_field);
+      }
+      text = value[options.jsonl_field].get<std::string>();
+      return true;
+    }
+    return false;
+  }
+
+  bool next(Document& document) {
+    while (true) {
+      if (options.limit_bytes > 0 && counts.bytes >= options.limit_bytes) return false;
+      if (!file.is_open()) {
+        if (!open_next()) return false;
+      }
+      if (!(jsonl ? next_line(document.text) : next_part(document.text))) {
+        file.close();
+        continue;
+      }
+      if (!jsonl && part == 1 && document.text.substr(0, kBinaryProbeBytes).find('\0') != std::string::npos) {
+        ++counts.binary_files;
+        file.close();
+        continue;
+      }
+      if (document.text.empty()) {
+        ++counts.empty;
+        continue;
+      }
+      document.name = path.string();
+      if (jsonl) document.name += fmt::format(":{}", part);
+      if (!jsonl && part > 1) document.name += fmt::format("#{}", part);
+      ++counts.documents;
+      counts.bytes += static_cast<std::int64_t>(document.text.size());
+      return true;
+    }
+  }
+};
+
+CorpusReader::CorpusReader(CorpusOptions options) : state_(std::make_unique<State>()) {
+  state_->options = std::move(options);
+  if (state_->options.document_bytes <= 0) fail(ExitCode::usage, "a document must be allowed at least one byte");
+  Level inputs;
+  for (const fs::path& input : state_->options.inputs) {
+    if (!fs::exists(input)) fail(ExitCode::missing_input, "{}: there is no such file or folder", input.string());
+    inputs.push_back(fs::canonical(input));
+  }
+  std::reverse(inputs.begin(), inputs.end());
+  state_->levels.push_back(std::move(inputs));
+}
+
+CorpusReader::~CorpusReader() = default;
+bool CorpusReader::next(Document& document) { return state_->next(document); }
+const CorpusCounts& CorpusReader::counts() const { return state_->counts; }
+
+}  // namespace shoestring

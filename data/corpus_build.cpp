@@ -1,0 +1,238 @@
+#include "data/corpus_build.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "data/near_duplicates.h"
+#include "data/shard_writer.h"
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "kernels/base/random.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using Verdict = DuplicateFinder::Verdict;
+
+constexpr std::size_t kBatchBytes = std::size_t{4} << 20;
+
+// Reads documents by the batch, so that the work on them can be shared out.
+class BatchReader {
+ public:
+  explicit BatchReader(const CorpusOptions& options) : reader_(options) {}
+  bool next(std::vector<Document>& batch) {
+    batch.clear();
+    std::size_t bytes = 0;
+    Document document;
+    while (bytes < kBatchBytes && reader_.next(document)) {
+      bytes += document.text.size();
+      batch.push_back(std::move(document));
+    }
+    return !batch.empty();
+  }
+  const CorpusCounts& counts() const { return reader_.counts(); }
+
+ private:
+  CorpusReader reader_;
+};
+
+// A number in [0, 1) that belongs to a text, whatever its name and place.
+double draw(std::string_view text, std::uint64_t seed, std::uint32_t use) {
+  return Random(seed, Purpose::hold_out, use).uniform(XXH3_64bits(text.data(), text.size()));
+}
+constexpr std::uint32_t kHoldOut = 0;
+constexpr std::uint32_t kTokenizerSample = 1;
+
+bool held_out(const CorpusBuildOptions& options, std::string_view text) {
+  return draw(text, options.seed, kHoldOut) < options.hold_out;
+}
+
+std::vector<Verdict> find_duplicates(const CorpusBuildOptions& options, const fs::path& folder, Workers& workers,
+                                     CorpusBuildResult& result) {
+  DuplicateFinder finder(folder);
+  BatchReader reader(options.corpus);
+  std::vector<Document> batch;
+  std::vector<Fingerprint> prints;
+  while (reader.next(batch)) {
+    prints.resize(batch.size());
+    workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
+      prints[static_cast<std::size_t>(i)] = fingerprint(batch[static_cast<std::size_t>(i)].text);
+    });
+    for (const Fingerprint& print : prints) finder.add(print);
+  }
+  result.read = reader.counts();
+  std::vector<Verdict> verdicts = finder.finish(options.near_threshold);
+  for (const Verdict verdict : verdicts) {
+    result.exact_duplicates += verdict == Verdict::exact_duplicate ? 1 : 0;
+    result.near_duplicates += verdict == Verdict::near_duplicate ? 1 : 0;
+  }
+  return verdicts;
+}
+
+std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, const std::vector<Verdict>& verdicts,
+                                            std::int64_t corpus_bytes) {
+  if (options.tokenizer == TokenizerChoice::bytes) return byte_tokenizer();
+  if (options.tokenizer == TokenizerChoice::file) return load_tokenizer(options.tokenizer_file);
+  // A little more than needed is drawn from all over the corpus; training stops at its limit.
+  const double share =
+      1.2 * static_cast<double>(options.tokenizer_sample_bytes) / static_cast<double>(std::max<std::int64_t>(1, corpus_bytes));
+  CorpusReader reader(options.corpus);
+  std::size_t index = 0;
+  const auto next_text = [&](std::string& text) {
+    Document document;
+    while (reader.next(document)) {
+      const bool kept = index < verdicts.size() && verdicts[index] == Verdict::keep;
+      ++index;
+      if (kept && !held_out(options, document.text) && draw(document.text, options.seed, kTokenizerSample) < share) {
+        text = std::move(document.text);
+        return true;
+      }
+    }
+    return false;
+  };
+  return train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes, next_text);
+}
+
+// The shards of one split, begun when their first document comes.
+class SplitWriter {
+ public:
+  SplitWriter(fs::path folder, std::string name, const CorpusBuildOptions& options, const Tokenizer& tokenizer)
+      : folder_(std::move(folder)), name_(std::move(name)), options_(options), tokenizer_(tokenizer) {
+    make_directories(folder_);
+  }
+
+  void append(const std::vector<std::uint32_t>& ids, std::size_t text_bytes) {
+    if (!writer_) {
+      writer_ = std::make_unique<ShardWriter>((folder_ / fmt::format("{}-{:05}.h5", name_, shards_++)).string(),
+                                              ShardWriterOptions{
+                                                  .vocabulary_size = tokenizer_.vocabulary_size(),
+                                                  .end_of_document = static_cast<std::uint32_t>(
+                                                      tokenizer_.special().end_of_document),
+                                                  .tokenizer_hash = tokenizer_.hash(),
+                                                  .source = options_.source,
+                                              });
+    }
+    writer_->append(ids, text_bytes);
+    ++documents;
+    bytes += static_cast<std::int64_t>(text_bytes);
+    if (static_cast<std::int64_t>(writer_->tokens()) >= options_.shard_tokens) finish();
+  }
+  void finish() {
+    if (!writer_) return;
+    tokens += static_cast<std::int64_t>(writer_->finish().tokens);
+    writer_.reset();
+  }
+
+  std::int64_t documents = 0, bytes = 0, tokens = 0;
+
+ private:
+  fs::path folder_;
+  std::string name_;
+  const CorpusBuildOptions& options_;
+  const Tokenizer& tokenizer_;
+  std::unique_ptr<ShardWriter> writer_;
+  int shards_ = 0;
+};
+
+void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const std::vector<Verdict>& verdicts,
+                  const Tokenizer& tokenizer, Workers& workers, CorpusBuildResult& result) {
+  SplitWriter train(folder / "train", "train", options, tokenizer);
+  SplitWriter validation(folder / "validation", "validation", options, tokenizer);
+  FileWriter names(folder / "held_out.txt");
+  BatchReader reader(options.corpus);
+  std::vector<Document> batch;
+  std::vector<std::vector<std::uint32_t>> ids;
+  std::size_t first = 0;
+  while (reader.next(batch)) {
+    ids.resize(batch.size());
+    if (first + batch.size() > verdicts.size()) {
+      fail(ExitCode::bad_data, "the input grew while it was read; build again");
+    }
+    workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
+      const auto at = static_cast<std::size_t>(i);
+      ids[at].clear();
+      if (verdicts[first + at] == Verdict::keep) tokenizer.encode(batch[at].text, ids[at]);
+    });
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      if (verdicts[first + i] != Verdict::keep) continue;
+      const bool out = held_out(options, batch[i].text);
+      (out ? validation : train).append(ids[i], batch[i].text.size());
+      if (out) names.write(batch[i].name + "\n");
+    }
+    first += batch.size();
+  }
+  train.finish();
+  validation.finish();
+  names.finish();
+  result.train_documents = train.documents;
+  result.train_bytes = train.bytes;
+  result.train_tokens = train.tokens;
+  result.validation_documents = validation.documents;
+  result.validation_bytes = validation.bytes;
+  result.validation_tokens = validation.tokens;
+}
+
+std::string summary(const CorpusBuildResult& result) {
+  const nlohmann::ordered_json json = {
+      {"schema", "shoestring.corpus/1"},
+      {"files", result.read.files},
+      {"documents", result.read.documents},
+      {"bytes", result.read.bytes},
+      {"binary_files", result.read.binary_files},
+      {"exact_duplicates", result.exact_duplicates},
+      {"near_duplicates", result.near_duplicates},
+      {"train", {{"documents", result.train_documents}, {"bytes", result.train_bytes}, {"tokens", result.train_tokens}}},
+      {"validation",
+       {{"documents", result.validation_documents},
+        {"bytes", result.validation_bytes},
+        {"tokens", result.validation_tokens}}},
+      {"vocabulary", result.vocabulary},
+      {"tokenizer_hash", result.tokenizer_hash},
+  };
+  return json.dump(1) + "\n";
+}
+
+}  // namespace
+
+CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers,
+                               const std::function<void(const std::string&)>& say) {
+  if (fs::exists(options.out)) {
+    fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", options.out.string());
+  }
+  fs::path folder = options.out;
+  folder += ".partial";
+  std::error_code ignored;
+  fs::remove_all(folder, ignored);
+  make_directories(folder);
+  try {
+    CorpusBuildResult result;
+    say("reading the text and looking for duplicates");
+    const std::vector<Verdict> verdicts = find_duplicates(options, folder, workers, result);
+    if (result.read.documents == 0) fail(ExitCode::bad_data, "the input holds no text");
+    say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
+                    result.read.bytes, result.exact_duplicates, result.near_duplicates));
+    if (options.tokenizer == TokenizerChoice::train) say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
+    const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, verdicts, result.read.bytes);
+    result.vocabulary = tokenizer->vocabulary_size();
+    result.tokenizer_hash = tokenizer->hash();
+    say("writing shards");
+    write_shards(options, folder, verdicts, *tokenizer, workers, result);
+    if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
+    replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
+    replace_file(folder / "corpus.json", summary(result));
+    rename_durably(folder, options.out);
+    return result;
+  } catch (...) {
+    fs::remove_all(folder, ignored);
+    throw;
+  }
+}
+
+}  // namespace shoestring

@@ -1,0 +1,52 @@
+// From text to token shards: duplicates dropped, whole documents held out, a tokenizer trained or brought along.
+//
+//   OUT/train/train-00000.h5 ...            what is trained on
+//   OUT/validation/validation-00000.h5 ...  what is held out
+//   OUT/tokenizer.model                     or byte_tokenizer.json
+//   OUT/held_out.txt                        names of the held-out documents, one a line
+//   OUT/corpus.json                         counts, written last
+//
+// Everything is a function of the input and the options. The folder appears under its name when it is complete.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "data/corpus.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+
+enum class TokenizerChoice : std::uint8_t { bytes, train, file };
+
+struct CorpusBuildOptions {
+  CorpusOptions corpus;
+  std::filesystem::path out;
+  TokenizerChoice tokenizer = TokenizerChoice::train;
+  std::filesystem::path tokenizer_file;                ///< with TokenizerChoice::file
+  std::uint32_t vocabulary = 4096;                     ///< of a trained tokenizer
+  std::int64_t tokenizer_sample_bytes = std::int64_t{8} << 20;
+  double hold_out = 0.01;                              ///< share of documents, by hash of their content
+  double near_threshold = 0.8;                         ///< estimated similarity from which a document is a duplicate
+  std::int64_t shard_tokens = std::int64_t{256} << 20; ///< a new shard begins after that many
+  std::uint64_t seed = 17;
+  std::string source = "text";                         ///< named in the shards
+};
+
+struct CorpusBuildResult {
+  CorpusCounts read;
+  std::int64_t exact_duplicates = 0;
+  std::int64_t near_duplicates = 0;
+  std::int64_t train_documents = 0, train_bytes = 0, train_tokens = 0;
+  std::int64_t validation_documents = 0, validation_bytes = 0, validation_tokens = 0;
+  std::uint32_t vocabulary = 0;
+  std::string tokenizer_hash;
+};
+
+/// `say` is told, in a sentence, what is being done.
+CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers,
+                               const std::function<void(const std::string&)>& say);
+
+}  // namespace shoestring
