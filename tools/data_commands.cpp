@@ -1,0 +1,123 @@
+// shoestring data build | inspect | verify
+#include <cstdio>
+#include <limits>
+
+#include "data/corpus_build.h"
+#include "data/shard_report.h"
+#include "kernels/base/check.h"
+#include "tools/arguments.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+}  // namespace
+
+int data_build_command(const Words& words) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const Arguments arguments(
+      {.command = "data build",
+       .positional = "INPUT...",
+       .summary = "Turns folders of text, files and JSONL into token shards under --out: duplicates are dropped, whole "
+                  "documents\nheld out for validation, a tokenizer trained unless one is given.",
+       .options = {{"out", "DIR", "where the shards go; must not exist yet"},
+                   {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
+                   {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
+                   {"extensions", "LIST", "only files ending so: .h,.hpp (all text)"},
+                   {"field", "NAME", "JSONL field that holds the text (text)"},
+                   {"hold-out", "SHARE", "documents held out, by hash of their content (0.01)"},
+                   {"limit-bytes", "N", "stop after that much text (all)"},
+                   {"shard-tokens", "N", "tokens of a shard (268435456)"},
+                   {"source", "NAME", "what the text is, for reports"},
+                   {"seed", "N", "of the hold-out and the tokenizer's sample (17)"},
+                   {"threads", "N", "worker threads (all cores)"}},
+       .least = 1,
+       .most = 1000},
+      words);
+  if (arguments.helped()) return 0;
+  CorpusBuildOptions options;
+  for (const std::string& input : arguments.positional()) options.corpus.inputs.emplace_back(input);
+  options.corpus.extensions = split(arguments.text("extensions"), ',');
+  options.corpus.jsonl_field = arguments.text("field", "text");
+  options.corpus.limit_bytes = arguments.integer("limit-bytes", 0, 0, kMost);
+  options.out = arguments.text("out");
+  if (options.out.empty()) fail(ExitCode::usage, "data build needs --out DIR");
+  const std::string tokenizer = arguments.text("tokenizer", "train");
+  if (tokenizer == "bytes") {
+    options.tokenizer = TokenizerChoice::bytes;
+  } else if (tokenizer != "train") {
+    options.tokenizer = TokenizerChoice::file;
+    options.tokenizer_file = tokenizer;
+  }
+  options.vocabulary = static_cast<std::uint32_t>(arguments.integer("vocabulary", 4096, 300, 1 << 20));
+  options.hold_out = arguments.real("hold-out", 0.01, 0, 0.9);
+  options.shard_tokens = arguments.integer("shard-tokens", options.shard_tokens, 1, kMost);
+  options.source = arguments.text("source", options.corpus.inputs.front().string());
+  options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 17, 0, kMost));
+  Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
+  const CorpusBuildResult result =
+      build_corpus(options, workers, [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  fmt::print("{}: {} training tokens in {} documents, {} held out in {}; vocabulary {}\n", options.out.string(),
+             result.train_tokens, result.train_documents, result.validation_tokens, result.validation_documents,
+             result.vocabulary);
+  return 0;
+}
+
+int data_inspect_command(const Words& words) {
+  const Arguments arguments({.command = "data inspect",
+                             .positional = "SHARD...",
+                             .summary = "What a shard, or each shard of a folder, holds.",
+                             .options = {},
+                             .least = 1,
+                             .most = 1000},
+                            words);
+  if (arguments.helped()) return 0;
+  for (const std::string& path : arguments.positional()) {
+    for (const std::string& shard : list_shards(path)) {
+      const ShardReport report = inspect_shard(shard);
+      fmt::print("{}\n  source          {}\n  tokens          {} ({} bytes each)\n  documents       {} (of {} to {} "
+                 "tokens, mean {:.1f})\n  text bytes      {}\n  vocabulary      {}, end of document {}\n  tokenizer       "
+                 "{}\n  content         {:016x}\n",
+                 shard, report.info.source, report.info.tokens, report.info.token_bytes, report.info.documents,
+                 report.shortest_document, report.longest_document, report.mean_document, report.info.text_bytes,
+                 report.info.vocabulary_size, report.info.end_of_document, report.info.tokenizer_hash,
+                 report.info.content_hash);
+    }
+  }
+  return 0;
+}
+
+int data_verify_command(const Words& words) {
+  const Arguments arguments({.command = "data verify",
+                             .positional = "SHARD...",
+                             .summary = "Reads every block of a shard, or of each shard of a folder, against its checksum "
+                                        "and vocabulary.",
+                             .options = {},
+                             .least = 1,
+                             .most = 1000},
+                            words);
+  if (arguments.helped()) return 0;
+  bool sound = true;
+  for (const std::string& path : arguments.positional()) {
+    for (const std::string& shard : list_shards(path)) {
+      const ShardVerdict verdict = verify_shard(shard);
+      fmt::print("{}: {} ({} blocks, {} documents)\n", shard, verdict.sound() ? "sound" : "DAMAGED",
+                 verdict.blocks_checked, verdict.documents_checked);
+      for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", fault.text);
+      sound = sound && verdict.sound();
+    }
+  }
+  return static_cast<int>(sound ? ExitCode::done : ExitCode::bad_data);
+}
+
+}  // namespace shoestring

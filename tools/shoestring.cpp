@@ -1,0 +1,85 @@
+// The program: finds the command, runs it, turns what it throws into a message and an exit code.
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/recipe/names.h"
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+namespace {
+
+struct Command {
+  std::string name;
+  std::string summary;
+  int (*run)(const Words&);
+};
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> all = {
+      {"train", "train a recipe, or go on with its run; under mpirun with one rank per device", train_command},
+      {"plan", "what a recipe is: parameters, FLOPs and bytes, and what its budget buys", plan_command},
+      {"explain", "every key of a recipe: value, where it came from, what it means", explain_command},
+      {"report", "what a run cost and what it bought", report_command},
+      {"sample", "text from a checkpoint", sample_command},
+      {"data build", "folders of text or JSONL into token shards", data_build_command},
+      {"data inspect", "what a shard holds", data_inspect_command},
+      {"data verify", "check every block of a shard", data_verify_command},
+      {"bench", "time the kernels and the loader as ratios to a calibration or a rival", bench_command},
+  };
+  return all;
+}
+
+void print_help() {
+  fmt::print("Shoestring trains large language models in low precision inside a budget of GPU-hours.\n\n"
+             "usage: shoestring COMMAND ... (--help behind a command tells more)\n\n");
+  for (const Command& command : commands()) fmt::print("  {:<14} {}\n", command.name, command.summary);
+}
+
+int run(const Words& words) {
+  if (words.empty() || words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
+    print_help();
+    return words.empty() ? static_cast<int>(ExitCode::usage) : 0;
+  }
+  if (words[0] == "--version" || words[0] == "version") {
+    fmt::print("shoestring {} ({})\n", SHOESTRING_VERSION, cpu_features().to_string());
+    return 0;
+  }
+  const std::string pair = words.size() > 1 ? words[0] + " " + words[1] : words[0];
+  std::vector<std::string_view> names;
+  for (const Command& command : commands()) {
+    if (command.name == words[0]) return command.run({words.begin() + 1, words.end()});
+    if (command.name == pair) return command.run({words.begin() + 2, words.end()});
+    names.push_back(command.name);
+  }
+  const std::string asked = words[0] == "data" ? pair : words[0];
+  const std::string_view near = nearest_word(asked, names);
+  fail(ExitCode::usage, "unknown command '{}'{}", asked,
+       near.empty() ? "; 'shoestring help' lists them" : fmt::format("; did you mean '{}'?", near));
+}
+
+}  // namespace
+}  // namespace shoestring
+
+int main(int count, char** arguments) {
+  using shoestring::ExitCode;
+  try {
+    return shoestring::run({arguments + 1, arguments + count});
+  } catch (const shoestring::Error& error) {
+    fmt::print(stderr, "shoestring: {}\n", error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "shoestring: out of memory\n");
+    return static_cast<int>(ExitCode::io);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "shoestring: unexpected: {}\n", error.what());
+    return static_cast<int>(ExitCode::bug);
+  }
+}
