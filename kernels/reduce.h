@@ -49,7 +49,7 @@ std::span<const Variant<AxpyArgs>> axpy_variants();
 namespace reduce {
 inline constexpr std::int64_t kBlockGrain = 4096;
 inline constexpr std::int64_t kMaxBlocks = 1024;
-inline constexpr int kLanes = 32;
+inline constexpr int kSums = 32;
 
 /// Elements per block for a span of `count`.
 inline std::int64_t block_elements(std::int64_t count) {
@@ -58,6 +58,8 @@ inline std::int64_t block_elements(std::int64_t count) {
 }
 /// Adds 2i and 2i + 1 until one is left, in place.
 double pairwise_sum(std::span<double> terms);
+/// The frame of every CPU row: block_value(args, begin, count) of each block on the stream's workers, then combined.
+void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&, std::int64_t, std::int64_t));
 
 namespace avx512 {
 std::string refuses(const ReduceArgs& args);

@@ -1,12 +1,13 @@
 #include "kernels/rms_norm.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <type_traits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 #include "kernels/cpu_refusals.h"
+#include "kernels/element.h"
 #include "kernels/rms_norm_rows.h"
 
 namespace shoestring {
@@ -14,26 +15,8 @@ namespace rms_norm::reference {
 namespace {
 
 template <class Act>
-using Statistic = std::conditional_t<std::is_same_v<Act, double>, double, float>;
-
-template <class T>
-double load(T value) {
-  return static_cast<double>(value);
-}
-double load(BFloat16 value) { return static_cast<double>(static_cast<float>(value)); }
-
-template <class T>
-T round_to(double value) {
-  if constexpr (std::is_same_v<T, double>) {
-    return value;
-  } else {
-    return T(static_cast<float>(value));
-  }
-}
-
-template <class Act>
 void forward_of(const RmsNormArgs& args) {
-  using Stat = Statistic<Act>;
+  using Stat = MathType<Act>;
   const std::int64_t width = row_width(args.x);
   const Rows<Act, ConstTensorView> x(args.x), residual(args.residual);
   const Rows<Act, TensorView> y(args.y), sum(args.sum);
@@ -43,21 +26,22 @@ void forward_of(const RmsNormArgs& args) {
     for (std::int64_t row = begin; row < end; ++row) {
       const Act* s = x[row];
       if (residual[row] != nullptr) {
-        for (std::int64_t j = 0; j < width; ++j) sum[row][j] = round_to<Act>(load(s[j]) + load(residual[row][j]));
+        for (std::int64_t j = 0; j < width; ++j)
+          sum[row][j] = rounded_to<Act>(widened(s[j]) + widened(residual[row][j]));
         s = sum[row];
       }
       double squares = 0;
-      for (std::int64_t j = 0; j < width; ++j) squares += load(s[j]) * load(s[j]);
+      for (std::int64_t j = 0; j < width; ++j) squares += widened(s[j]) * widened(s[j]);
       const double r = 1 / std::sqrt(squares / static_cast<double>(width) + static_cast<double>(args.eps));
       if (rstd) rstd[row] = static_cast<Stat>(r);
-      for (std::int64_t j = 0; j < width; ++j) y[row][j] = round_to<Act>(load(s[j]) * r * load(gamma[j]));
+      for (std::int64_t j = 0; j < width; ++j) y[row][j] = rounded_to<Act>(widened(s[j]) * r * widened(gamma[j]));
     }
   });
 }
 
 template <class Act>
 void input_gradient_of(const RmsNormInputGradientArgs& args) {
-  using Stat = Statistic<Act>;
+  using Stat = MathType<Act>;
   const std::int64_t width = row_width(args.x);
   const Rows<Act, ConstTensorView> x(args.x), dy(args.dy);
   const Rows<Act, TensorView> dx(args.dx);
@@ -65,13 +49,13 @@ void input_gradient_of(const RmsNormInputGradientArgs& args) {
   const Stat* gamma = args.gamma.as<Stat>();
   args.stream.workers().split(row_count(args.x), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const double r = load(rstd[row]);
+      const double r = widened(rstd[row]);
       double mean = 0;
-      for (std::int64_t j = 0; j < width; ++j) mean += load(dy[row][j]) * load(gamma[j]) * load(x[row][j]) * r;
+      for (std::int64_t j = 0; j < width; ++j) mean += widened(dy[row][j]) * widened(gamma[j]) * widened(x[row][j]) * r;
       mean /= static_cast<double>(width);
       for (std::int64_t j = 0; j < width; ++j) {
-        const double gradient = r * (load(dy[row][j]) * load(gamma[j]) - load(x[row][j]) * r * mean);
-        dx[row][j] = round_to<Act>(args.accumulate ? load(dx[row][j]) + gradient : gradient);
+        const double gradient = r * (widened(dy[row][j]) * widened(gamma[j]) - widened(x[row][j]) * r * mean);
+        dx[row][j] = rounded_to<Act>(args.accumulate ? widened(dx[row][j]) + gradient : gradient);
       }
     }
   });
@@ -79,7 +63,7 @@ void input_gradient_of(const RmsNormInputGradientArgs& args) {
 
 template <class Act>
 void weight_gradient_of(const RmsNormWeightGradientArgs& args) {
-  using Stat = Statistic<Act>;
+  using Stat = MathType<Act>;
   const Rows<Act, ConstTensorView> x(args.x), dy(args.dy);
   const RowStatistics<Stat, ConstTensorView> rstd(args.rstd);
   Stat* dgamma = args.dgamma.as<Stat>();
@@ -89,9 +73,9 @@ void weight_gradient_of(const RmsNormWeightGradientArgs& args) {
       for (std::int64_t block = 0; block < rows; block += kRmsNormRowBlock) {
         double sum = 0;
         for (std::int64_t row = block; row < std::min(rows, block + kRmsNormRowBlock); ++row) {
-          sum += load(dy[row][j]) * load(x[row][j]) * load(rstd[row]);
+          sum += widened(dy[row][j]) * widened(x[row][j]) * widened(rstd[row]);
         }
-        dgamma[j] = static_cast<Stat>(load(dgamma[j]) + sum);
+        dgamma[j] = static_cast<Stat>(widened(dgamma[j]) + sum);
       }
     }
   });

@@ -10,6 +10,7 @@
 
 // GCC 12 takes undefined operands inside its own intrinsics for uninitialised values (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 
 namespace shoestring::rms_norm::avx512 {
 
