@@ -11,19 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "data/fill_in_middle.h"
 #include "data/mixture.h"
 #include "data/packing.h"
 #include "data/shard.h"
 
 namespace shoestring {
-
-/// Prefix-suffix-middle: begin, prefix, hole, suffix, end, middle, end of document.
-struct FillInMiddle {
-  double rate = 0.1;  ///< DeepSeek's: share of documents
-  std::int32_t begin_id = 0;
-  std::int32_t hole_id = 0;
-  std::int32_t end_id = 0;
-};
 
 struct DataSource {
   std::string name;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace shoestring {
@@ -24,6 +25,8 @@ class Mixture {
 
   /// What sample `sample` (>= 0) is. A pure function.
   MixtureDraw draw(std::int64_t sample) const;
+  /// The same for `out.size()` samples from `first` on; cheaper than one by one.
+  void draw(std::int64_t first, std::span<MixtureDraw> out) const;
   /// How many of the samples [0, samples) come from `source`.
   std::int64_t count(int source, std::int64_t samples) const;
   /// Share of `source`, as a multiple of 2^-32.
@@ -31,6 +34,8 @@ class Mixture {
   int sources() const { return static_cast<int>(begin_.size()) - 1; }
 
  private:
+  int source_of(std::int64_t sample) const;
+
   std::vector<std::uint64_t> begin_;  ///< [sources + 1] interval bounds in 0 .. 2^32
   std::uint64_t shift_ = 0;
 };

@@ -71,14 +71,23 @@ void for_each_piece(std::span<const DocumentEnds> documents, std::uint64_t capac
     std::uint64_t begin = 0;
     for (const std::uint64_t end : shard.ends) {
       const bool whole = end - begin <= capacity;
-      while (end - begin > capacity) {
+      for (; end - begin > capacity; begin += capacity) {
         visit(shard.base + begin, static_cast<std::uint32_t>(capacity), false);
-        begin += capacity;
       }
       visit(shard.base + begin, static_cast<std::uint32_t>(end - begin), whole);
       begin = end;
     }
   }
+}
+
+/// Indices of `sizes`, largest first, equals in order.
+std::vector<std::uint32_t> by_falling_size(const std::vector<std::uint32_t>& sizes, std::uint32_t largest) {
+  std::vector<std::uint32_t> place(static_cast<std::size_t>(largest) + 2, 0);
+  for (const std::uint32_t size : sizes) place[largest - size + 1] += 1;
+  for (std::size_t at = 1; at < place.size(); ++at) place[at] += place[at - 1];
+  std::vector<std::uint32_t> order(sizes.size());
+  for (std::uint32_t at = 0; at < sizes.size(); ++at) order[place[largest - sizes[at]]++] = at;
+  return order;
 }
 
 }  // namespace
@@ -91,28 +100,150 @@ PackingPlan::PackingPlan(std::span<const DocumentEnds> documents, const PackingO
   check(options.window_pieces >= 1 && options.window_pieces <= std::int64_t{1} << 30, "windows of {} pieces",
         options.window_pieces);
   collect(documents);
-  form_groups();
-  pack_slots();
+  const auto per_window = static_cast<std::uint64_t>(options.window_pieces);
+  windows_ = (pieces_.size() + per_window - 1) / per_window;
+  const std::uint64_t parts = pieces_.size() - whole_pieces_;
+  form_groups(0, parts, false);
+  form_groups(parts, pieces_.size(), true);
+  pack_slots(mark_slots());
+  const auto bins = static_cast<std::int64_t>(bin_begin_.size()) - 1;
+  counts_.samples = bins * static_cast<std::int64_t>(windows_);
+  counts_.padding = counts_.samples * (options.sequence + 1) - counts_.tokens - counts_.sentinels;
 }
 
-// Counting sort by length, longest first; equal lengths stay in source order.
+// Counting sort: parts of split documents, then whole documents; each longest first, equals in source order.
 void PackingPlan::collect(std::span<const DocumentEnds> documents) {
   const auto capacity = static_cast<std::uint64_t>(options_.sequence) + 1;
-  std::vector<std::uint64_t> place(capacity + 2, 0);  // place[k]: where pieces of length capacity - k go
+  const auto key = [&](std::uint32_t length, bool whole) { return (whole ? capacity : 0) + capacity - length; };
+  std::vector<std::uint64_t> place(2 * capacity + 1, 0);
   for_each_piece(documents, capacity, [&](std::uint64_t begin, std::uint32_t length, bool whole) {
     check(length > 0 && begin + length < kMaxTokens, "token {} of a source: 2^44 are the most", begin + length);
-    place[capacity - length + 1] += 1;
+    place[key(length, whole) + 1] += 1;
     counts_.pieces += 1;
     counts_.tokens += length;
-    counts_.split_documents += !whole && length < capacity ? 1 : 0;
+    whole_pieces_ += whole ? 1 : 0;
   });
-  for (const DocumentEnds& shard : documents) counts_.documents += static_cast<std::int64_t>(shard.ends.size());
   if (counts_.pieces == 0) fail(ExitCode::bad_data, "there is no document to train on");
+  for (const DocumentEnds& shard : documents) counts_.documents += static_cast<std::int64_t>(shard.ends.size());
+  counts_.split_documents = counts_.documents - static_cast<std::int64_t>(whole_pieces_);
   for (std::size_t at = 1; at < place.size(); ++at) place[at] += place[at - 1];
   pieces_.resize(static_cast<std::size_t>(counts_.pieces));
-  for_each_piece(documents, capacity, [&](std::uint64_t begin, std::uint32_t length, bool) {
-    pieces_[place[capacity - length]++] = begin << kLengthBits | length;
+  for_each_piece(documents, capacity, [&](std::uint64_t begin, std::uint32_t length, bool whole) {
+    pieces_[place[key(length, whole)]++] = begin << kLengthBits | length;
   });
+}
+
+// A stratum is one piece for each window. A group takes strata while its slots waste little on its shorter pieces.
+void PackingPlan::form_groups(std::uint64_t first_piece, std::uint64_t last_piece, bool whole) {
+  std::uint64_t tokens = 0;
+  std::uint64_t slack = 0;
+  for (std::uint64_t begin = first_piece; begin < last_piece; begin += windows_) {
+    const std::uint64_t end = std::min(begin + windows_, last_piece);
+    std::uint64_t stratum_tokens = 0;
+    for (std::uint64_t at = begin; at < end; ++at) stratum_tokens += length_of(pieces_[at]);
+    if (begin > first_piece) {
+      const std::uint64_t wasted = (end - begin) * groups_.back().slot_tokens - stratum_tokens;
+      if ((slack + wasted) * kSlackShare <= tokens + stratum_tokens) {
+        slack += wasted;
+        tokens += stratum_tokens;
+        groups_.back().pieces += end - begin;
+        groups_.back().strata += 1;
+        group_of_.push_back(static_cast<std::uint32_t>(groups_.size()) - 1);
+        continue;
+      }
+    }
+    const std::uint32_t slot = length_of(pieces_[begin]);
+    groups_.push_back({begin, end - begin, static_cast<std::uint32_t>(group_of_.size()), 1, slot, whole});
+    group_of_.push_back(static_cast<std::uint32_t>(groups_.size()) - 1);
+    tokens = stratum_tokens;
+    slack = (end - begin) * slot - stratum_tokens;
+  }
+}
+
+// Decides which slots fill-in-the-middle applies to; returns the size of every slot, one per stratum.
+std::vector<std::uint32_t> PackingPlan::mark_slots() {
+  const auto capacity = static_cast<std::uint32_t>(options_.sequence) + 1;
+  const Random random(options_.seed, Purpose::fill_in_middle, options_.source);
+  std::vector<std::uint32_t> sizes(group_of_.size());
+  slots_.resize(group_of_.size());
+  for (std::uint32_t stratum = 0; stratum < sizes.size(); ++stratum) {
+    const Group& group = groups_[group_of_[stratum]];
+    const bool full = group.pieces == group.strata * windows_;  // else which slot stays empty changes with the epoch
+    const bool marked = group.whole && full && group.slot_tokens + kSentinels <= capacity &&
+                        random.uniform(stratum) < options_.fill_in_middle_rate;
+    sizes[stratum] = group.slot_tokens + (marked ? kSentinels : 0);
+    slots_[stratum] = stratum | (marked ? kMarked : 0);
+    counts_.fill_in_middle_documents += marked ? static_cast<std::int64_t>(windows_) : 0;
+  }
+  counts_.sentinels = counts_.fill_in_middle_documents * kSentinels;
+  return sizes;
+}
+
+// Best-fit decreasing: each slot into the fullest bin that still has room for it.
+void PackingPlan::pack_slots(const std::vector<std::uint32_t>& slot_tokens) {
+  constexpr std::uint32_t kNone = OrderedSet::kNone;
+  const auto capacity = static_cast<std::uint32_t>(options_.sequence) + 1;
+  std::vector<std::uint32_t> bin_of(slot_tokens.size());
+  std::vector<std::uint32_t> with_room(capacity + 1, kNone);  // bins by room left, as lists through `next_bin`
+  std::vector<std::uint32_t> next_bin;
+  OrderedSet rooms(capacity + 1);
+  const std::vector<std::uint32_t> order = by_falling_size(slot_tokens, capacity);
+  for (const std::uint32_t slot : order) {
+    const std::uint32_t size = slot_tokens[slot];
+    std::uint32_t room = rooms.at_least(size);
+    std::uint32_t bin = kNone;
+    if (room == kNone) {
+      bin = static_cast<std::uint32_t>(next_bin.size());
+      next_bin.push_back(kNone);
+      room = capacity;
+    } else {
+      bin = with_room[room];
+      with_room[room] = next_bin[bin];
+      if (with_room[room] == kNone) rooms.erase(room);
+    }
+    bin_of[slot] = bin;
+    const std::uint32_t left = room - size;
+    if (left == 0) continue;
+    if (with_room[left] == kNone) rooms.insert(left);
+    next_bin[bin] = with_room[left];
+    with_room[left] = bin;
+  }
+  bin_begin_.assign(next_bin.size() + 1, 0);
+  for (const std::uint32_t bin : bin_of) bin_begin_[bin + 1] += 1;
+  for (std::size_t bin = 1; bin < bin_begin_.size(); ++bin) bin_begin_[bin] += bin_begin_[bin - 1];
+  std::vector<std::uint32_t> place(bin_begin_.begin(), bin_begin_.end() - 1);
+  std::vector<std::uint32_t> sorted(slots_.size());
+  for (const std::uint32_t slot : order) sorted[place[bin_of[slot]]++] = slots_[slot];
+  slots_ = std::move(sorted);
+}
+
+void PackingPlan::sample(std::int64_t epoch, std::int64_t position, std::vector<Piece>& pieces) const {
+  check(epoch >= 0 && epoch < std::int64_t{1} << 20 && position >= 0 && position < counts_.samples,
+        "sample {} of {} in epoch {}", position, counts_.samples, epoch);
+  // Keys: 0 shuffles the epoch's samples, 1 + group the pieces of a group; a second stream the order within a sample.
+  const Random random(options_.seed, Purpose::document_order, 2 * options_.source);
+  const Random inside(options_.seed, Purpose::document_order, 2 * options_.source + 1);
+  const std::uint64_t key = static_cast<std::uint64_t>(epoch) << 40;
+  const std::uint64_t shuffled = Permutation(static_cast<std::uint64_t>(counts_.samples), random,
+                                             key)(static_cast<std::uint64_t>(position));
+  const std::uint64_t bins = bin_begin_.size() - 1;
+  const std::uint64_t bin = shuffled % bins;
+  const std::uint64_t window = shuffled / bins;
+  const std::uint32_t first = bin_begin_[bin];
+  const std::uint32_t count = bin_begin_[bin + 1] - first;
+  const Permutation order(count, inside, key | shuffled);
+  pieces.clear();
+  for (std::uint32_t at = 0; at < count; ++at) {
+    const std::uint32_t slot = slots_[first + order(at)];
+    const std::uint32_t stratum = slot & ~kMarked;
+    const std::uint32_t number = group_of_[stratum];
+    const Group& group = groups_[number];
+    const Permutation shuffle(group.strata * windows_, random, key | (number + 1u));
+    const std::uint64_t local = shuffle((stratum - group.first_stratum) * windows_ + window);
+    if (local >= group.pieces) continue;
+    const std::uint64_t piece = pieces_[group.first_piece + local];
+    pieces.push_back({begin_of(piece), length_of(piece), (slot & kMarked) != 0});
+  }
 }
 
 }  // namespace shoestring

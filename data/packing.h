@@ -68,17 +68,23 @@ class PackingPlan {
 
  private:
   struct Group {
-    std::uint32_t first_stratum;  ///< strata [first_stratum, next group's) of `windows_` pieces each
+    std::uint64_t first_piece;
+    std::uint64_t pieces;         ///< at most strata * windows_; the last stratum of a kind may be short
+    std::uint32_t first_stratum;
+    std::uint32_t strata;
     std::uint32_t slot_tokens;    ///< the longest piece
+    bool whole;                   ///< whole documents; else parts of split ones
   };
   void collect(std::span<const DocumentEnds> documents);
-  void form_groups();
-  void pack_slots();
+  void form_groups(std::uint64_t first_piece, std::uint64_t last_piece, bool whole);
+  std::vector<std::uint32_t> mark_slots();
+  void pack_slots(const std::vector<std::uint32_t>& slot_tokens);
 
   PackingOptions options_;
   PackingCounts counts_;
-  std::uint32_t windows_ = 1;
-  std::vector<std::uint64_t> pieces_;     ///< sorted, longest first; begin in the upper 44 bits, length in the lower 20
+  std::uint64_t whole_pieces_ = 0;        ///< they stand behind the parts of split documents
+  std::uint64_t windows_ = 1;
+  std::vector<std::uint64_t> pieces_;     ///< both kinds longest first; begin in the upper 44 bits, length in the lower 20
   std::vector<Group> groups_;
   std::vector<std::uint32_t> group_of_;   ///< [strata]
   std::vector<std::uint32_t> bin_begin_;  ///< [bins + 1] into slots_

@@ -6,7 +6,7 @@ namespace shoestring {
 
 Permutation::Permutation(std::uint64_t size, const Random& random, std::uint64_t index) : size_(size) {
   check(size >= 1 && size < std::uint64_t{1} << 62, "a permutation of {} items", size);
-  const int bits = std::bit_width(size - 1);
+  const int bits = static_cast<int>(std::bit_width(size - 1));
   low_bits_ = (bits + 1) / 2;
   low_mask_ = (std::uint64_t{1} << low_bits_) - 1;
   high_mask_ = (std::uint64_t{1} << (bits - low_bits_)) - 1;

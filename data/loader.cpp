@@ -1,0 +1,259 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#include "data/block_check.h"
+#include "data/token_source.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int kPlanVersion = 1;             ///< rises whenever the same options come to mean another stream
+constexpr std::size_t kNamedSources = 32;  ///< beyond that, one hash stands for all: the plan stays under 4 KiB
+
+void require_options(const LoaderOptions& options) {
+  const auto require = [](bool holds, const std::string& rule) {
+    if (!holds) fail(ExitCode::usage, "data: {}", rule);
+  };
+  require(!options.sources.empty(), "no source is given");
+  require(options.sequence >= 1 && options.sequence < (1 << 20) - 1,
+          fmt::format("a sequence of {} tokens; 1 to {} are possible", options.sequence, (1 << 20) - 2));
+  for (const DataSource& source : options.sources) {
+    require(!source.paths.empty(), fmt::format("source `{}` names no shard", source.name));
+  }
+  if (options.fill_in_middle) {
+    const double rate = options.fill_in_middle->rate;
+    require(rate >= 0 && rate <= 1, fmt::format("a fill-in-the-middle rate of {}", rate));
+  }
+}
+
+std::vector<double> weights_of(const LoaderOptions& options) {
+  std::vector<double> weights;
+  for (const DataSource& source : options.sources) weights.push_back(source.weight);
+  return weights;
+}
+
+/// One source: its bytes and where they go.
+struct PlannedSource {
+  TokenSource tokens;
+  PackingPlan plan;
+};
+
+}  // namespace
+
+struct Loader::State {
+  explicit State(LoaderOptions loader_options);
+
+  LoaderOptions options;
+  Mixture mixture;
+  std::vector<PlannedSource> sources;
+  ShardInfo first;  ///< of the first shard: what all have in common
+  std::string plan;
+
+  void open_sources();
+  std::string describe() const;
+  /// Finds the sample; reuses `origin`'s memory.
+  void locate(MixtureDraw draw, SampleOrigin& origin) const;
+  void lay_out(const SampleOrigin& origin, std::int64_t row, std::vector<std::int32_t>& scratch, Batch& batch) const;
+};
+
+Loader::State::State(LoaderOptions loader_options)
+    : options((require_options(loader_options), std::move(loader_options))),
+      mixture(weights_of(options), options.seed) {
+  open_sources();
+  plan = describe();
+}
+
+void Loader::State::open_sources() {
+  for (const DataSource& source : options.sources) {
+    TokenSource tokens(source.paths, {options.io, options.verify});
+    if (!sources.empty()) require_same_tokens(first, tokens.shards().front().info());
+    first = tokens.shards().front().info();
+    PackingOptions packing;
+    packing.sequence = options.sequence;
+    packing.seed = options.seed;
+    packing.source = static_cast<std::uint32_t>(sources.size());
+    packing.fill_in_middle_rate = options.fill_in_middle ? options.fill_in_middle->rate : 0;
+    const std::vector<DocumentEnds> documents = tokens.documents();
+    PackingPlan planned(documents, packing);
+    sources.push_back({std::move(tokens), std::move(planned)});
+  }
+  if (options.fill_in_middle) {
+    for (const std::int32_t id :
+         {options.fill_in_middle->begin_id, options.fill_in_middle->hole_id, options.fill_in_middle->end_id}) {
+      if (id < 0 || static_cast<std::uint32_t>(id) >= first.vocabulary_size) {
+        fail(ExitCode::usage, "data: the fill-in-the-middle id {} is not in the vocabulary of {}", id,
+             first.vocabulary_size);
+      }
+    }
+  }
+}
+
+std::string Loader::State::describe() const {
+  std::string text = fmt::format(
+      "plan = {}\nseed = {}\nsequence = {}\ndocument_mask = {}\nvocabulary_size = {}\nend_of_document = {}\n"
+      "tokenizer = {:016x}\n",
+      kPlanVersion, options.seed, options.sequence, options.document_mask, first.vocabulary_size, first.end_of_document,
+      checksum(first.tokenizer_hash));
+  if (options.fill_in_middle) {
+    const FillInMiddle& fim = *options.fill_in_middle;
+    text += fmt::format("fill_in_middle = {} {} {} {}\n", fim.rate, fim.begin_id, fim.hole_id, fim.end_id);
+  }
+  std::string lines;
+  for (std::size_t at = 0; at < sources.size(); ++at) {
+    lines += fmt::format("source.{} = {:016x} share {:08x}\n", at, sources[at].tokens.content_hash(),
+                         mixture.share(static_cast<int>(at)));
+  }
+  if (sources.size() > kNamedSources) lines = fmt::format("sources = {} {:016x}\n", sources.size(), checksum(lines));
+  return text + lines;
+}
+
+void Loader::State::locate(MixtureDraw draw, SampleOrigin& origin) const {
+  const PackingPlan& packing = sources[static_cast<std::size_t>(draw.source)].plan;
+  origin.source = draw.source;
+  origin.epoch = draw.index / packing.samples_per_epoch();
+  origin.position = draw.index % packing.samples_per_epoch();
+  packing.sample(origin.epoch, origin.position, origin.pieces);
+}
+
+// One row of the batch: the pieces end to end in `scratch`, then inputs and targets as the same tokens one apart.
+void Loader::State::lay_out(const SampleOrigin& origin, std::int64_t row, std::vector<std::int32_t>& scratch,
+                            Batch& batch) const {
+  const TokenSource& source = sources[static_cast<std::size_t>(origin.source)].tokens;
+  const auto length = options.sequence;
+  const std::int64_t at = row * length;
+  std::int32_t* const inputs = batch.inputs.data() + at;
+  std::int32_t* const targets = batch.targets.data() + at;
+  std::int32_t* const segment_start = batch.segment_start.data() + at;
+  std::int32_t* const positions = batch.positions.data() + at;
+  const auto open_segment = [&](std::int64_t begin, std::int64_t end) {
+    std::fill(segment_start + begin, segment_start + end, static_cast<std::int32_t>(at + begin));
+    std::iota(positions + begin, positions + end, 0);
+  };
+
+  std::int32_t* const tokens = scratch.data();
+  std::int64_t used = 0;
+  for (const Piece& piece : origin.pieces) {
+    std::int64_t piece_tokens = piece.length;
+    if (piece.fill_in_middle) {
+      std::int32_t* const document = tokens + length + 1;  // behind the row
+      source.read(piece.begin, piece.length, document);
+      const Random random(options.seed, Purpose::fill_in_middle, 0x80000000u | static_cast<std::uint32_t>(origin.source));
+      const MiddleSpan middle =
+          choose_middle(piece.length, random, static_cast<std::uint64_t>(origin.epoch) << 44 | piece.begin);
+      fill_in_middle(document, piece.length, middle, *options.fill_in_middle, tokens + used);
+      piece_tokens += kFillInMiddleSentinels;
+      batch.fill_in_middle_documents += 1;
+    } else {
+      source.read(piece.begin, piece.length, tokens + used);
+    }
+    if (options.document_mask) open_segment(used, std::min(used + piece_tokens, length));
+    used += piece_tokens;
+    batch.text_tokens += piece.length;
+  }
+  batch.pieces += static_cast<std::int64_t>(origin.pieces.size());
+  batch.padding_tokens += length + 1 - used;
+  std::fill(tokens + used, tokens + length + 1, static_cast<std::int32_t>(first.end_of_document));
+  std::copy(tokens, tokens + length, inputs);
+  std::copy(tokens + 1, tokens + length + 1, targets);
+  std::fill(targets + std::max<std::int64_t>(used - 1, 0), targets + length, -1);
+  if (!options.document_mask) {
+    open_segment(0, length);
+    batch.trained_tokens += std::max<std::int64_t>(used - 1, 0);
+    return;
+  }
+  if (used < length) open_segment(used, length);
+  std::int64_t end = 0;
+  for (const Piece& piece : origin.pieces) {
+    end += piece.length + (piece.fill_in_middle ? kFillInMiddleSentinels : 0);
+    if (end <= length) targets[end - 1] = -1;
+  }
+  batch.trained_tokens += used - static_cast<std::int64_t>(origin.pieces.size());
+}
+
+Loader::Loader(LoaderOptions options) : state_(std::make_unique<State>(std::move(options))) {}
+Loader::~Loader() = default;
+
+void Loader::fetch(SampleRange range, Batch& batch) const {
+  const State& state = *state_;
+  check(range.first >= 0 && range.count >= 1, "samples [{}, +{})", range.first, range.count);
+  const std::int64_t tokens = range.count * state.options.sequence;
+  check(tokens < std::int64_t{1} << 31, "{} samples of {} tokens do not fit one batch", range.count,
+        state.options.sequence);
+  for (std::vector<std::int32_t>* row : {&batch.inputs, &batch.targets, &batch.segment_start, &batch.positions}) {
+    row->resize(static_cast<std::size_t>(tokens));
+  }
+  batch.first_sample = range.first;
+  batch.samples = range.count;
+  batch.sequence = state.options.sequence;
+  batch.trained_tokens = batch.padding_tokens = batch.pieces = batch.fill_in_middle_documents = batch.text_tokens = 0;
+
+  thread_local std::vector<std::int32_t> scratch;
+  scratch.resize(2 * static_cast<std::size_t>(state.options.sequence) + 2);
+  std::vector<MixtureDraw> draws(static_cast<std::size_t>(range.count));
+  state.mixture.draw(range.first, draws);
+  SampleOrigin origin;
+  for (std::int64_t row = 0; row < range.count; ++row) {
+    state.locate(draws[static_cast<std::size_t>(row)], origin);
+    state.lay_out(origin, row, scratch, batch);
+  }
+}
+
+Batch Loader::fetch(SampleRange range) const {
+  Batch batch;
+  fetch(range, batch);
+  return batch;
+}
+
+SampleOrigin Loader::origin(std::int64_t sample) const {
+  SampleOrigin origin;
+  state_->locate(state_->mixture.draw(sample), origin);
+  return origin;
+}
+
+const LoaderOptions& Loader::options() const { return state_->options; }
+std::uint32_t Loader::vocabulary_size() const { return state_->first.vocabulary_size; }
+std::uint32_t Loader::end_of_document() const { return state_->first.end_of_document; }
+const std::string& Loader::tokenizer_hash() const { return state_->first.tokenizer_hash; }
+int Loader::sources() const { return static_cast<int>(state_->sources.size()); }
+const std::string& Loader::plan() const { return state_->plan; }
+
+const PackingCounts& Loader::counts(int source) const {
+  check(source >= 0 && source < sources(), "source {} of {}", source, sources());
+  return state_->sources[static_cast<std::size_t>(source)].plan.counts();
+}
+
+std::uint64_t Loader::text_bytes(int source) const {
+  check(source >= 0 && source < sources(), "source {} of {}", source, sources());
+  return state_->sources[static_cast<std::size_t>(source)].tokens.text_bytes();
+}
+
+std::int64_t Loader::samples_per_epoch(int source) const { return counts(source).samples; }
+
+void Loader::check_plan(const std::string& saved) const {
+  if (saved == state_->plan) return;
+  const auto lines_of = [](const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+  };
+  const std::vector<std::string> before = lines_of(saved);
+  const std::vector<std::string> now = lines_of(state_->plan);
+  const std::set<std::string> known_before(before.begin(), before.end());
+  const std::set<std::string> known_now(now.begin(), now.end());
+  std::string changes;
+  for (const std::string& line : before) changes += known_now.contains(line) ? "" : "\n  was: " + line;
+  for (const std::string& line : now) changes += known_before.contains(line) ? "" : "\n  is:  " + line;
+  fail(ExitCode::bad_data,
+       "the data plan is not the one this run began with, so samples would be repeated or skipped:{}\n"
+       "resume with the same data settings and shards, or begin a new run",
+       changes);
+}
+
+}  // namespace shoestring

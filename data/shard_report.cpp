@@ -1,0 +1,116 @@
+#include "data/shard_report.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::size_t kMostFaults = 100;
+
+void note(ShardVerdict& verdict, std::string text, std::int64_t block = -1) {
+  verdict.fault_count += 1;
+  if (verdict.faults.size() < kMostFaults) verdict.faults.push_back({std::move(text), block});
+}
+
+/// Runs `body`; a bad_data error becomes a fault, anything else passes on. True when there was none.
+template <class Body>
+bool judge(ShardVerdict& verdict, std::int64_t block, const Body& body) {
+  try {
+    body();
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::bad_data) throw;
+    note(verdict, error.what(), block);
+    return false;
+  }
+}
+
+/// Each document ends with the end-of-document id and holds it nowhere else; blocks known as bad are left out.
+void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerdict& verdict) {
+  const ShardInfo& info = shard.info();
+  const std::uint64_t per_block = info.block_bytes / info.token_bytes;
+  std::vector<std::int32_t> tokens(per_block);
+  const auto ends = shard.doc_ends();
+  std::size_t document = 0;
+  for (std::uint64_t block = 0; block < info.token_blocks; ++block) {
+    const std::uint64_t begin = block * per_block;
+    const std::uint64_t count = std::min(per_block, info.tokens - begin);
+    if (bad[block]) {
+      while (document < ends.size() && ends[document] <= begin + count) ++document;
+      continue;
+    }
+    shard.read(begin, count, tokens.data());
+    for (std::uint64_t at = 0; at < count; ++at) {
+      const bool is_end = static_cast<std::uint32_t>(tokens[at]) == info.end_of_document;
+      const bool belongs = begin + at + 1 == ends[document];
+      if (is_end != belongs) {
+        note(verdict,
+             fmt::format("{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
+                         info.path, begin + at, is_end ? "is" : "is not", info.end_of_document, document,
+                         ends[document]),
+             static_cast<std::int64_t>(block));
+      }
+      if (belongs) ++document;
+    }
+  }
+  verdict.documents_checked = document;
+}
+
+}  // namespace
+
+ShardReport inspect_shard(const std::string& path) {
+  const Shard shard = Shard::open(path);
+  ShardReport report;
+  report.info = shard.info();
+  std::uint64_t begin = 0;
+  report.shortest_document = shard.info().tokens;
+  for (const std::uint64_t end : shard.doc_ends()) {
+    report.shortest_document = std::min(report.shortest_document, end - begin);
+    report.longest_document = std::max(report.longest_document, end - begin);
+    begin = end;
+  }
+  report.mean_document = static_cast<double>(shard.info().tokens) / static_cast<double>(shard.info().documents);
+  return report;
+}
+
+ShardVerdict verify_shard(const std::string& path) {
+  ShardVerdict verdict;
+  verdict.info.path = path;
+  judge(verdict, -1, [&] {
+    const Shard shard = Shard::open(path, {ShardIo::pread, true});
+    verdict.info = shard.info();
+    std::vector<bool> bad(shard.info().token_blocks, false);
+    for (std::uint64_t block = 0; block < shard.info().token_blocks; ++block) {
+      bad[block] = !judge(verdict, static_cast<std::int64_t>(block), [&] { shard.check_block(block); });
+      verdict.blocks_checked += 1;
+    }
+    check_documents(shard, bad, verdict);
+  });
+  return verdict;
+}
+
+std::vector<std::string> list_shards(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code fault;
+  if (!fs::is_directory(path, fault)) {
+    if (!fs::exists(path, fault)) {
+      fail(ExitCode::missing_input, "{}: no such shard or folder; build shards with `shoestring data build`", path);
+    }
+    return {path};
+  }
+  std::vector<std::string> files;
+  fs::directory_iterator entries(path, fault);
+  if (fault) fail(ExitCode::io, "cannot list {}: {}", path, fault.message());
+  for (const fs::directory_entry& entry : entries) {
+    if (entry.path().extension() == kShardExtension) files.push_back(entry.path().string());
+  }
+  if (files.empty()) fail(ExitCode::missing_input, "{}: the folder holds no *{} shard", path, kShardExtension);
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,41 @@
+// Internal to the loader: the shards of one source as one run of tokens.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/packing.h"
+#include "data/shard.h"
+
+namespace shoestring {
+
+class TokenSource {
+ public:
+  /// Opens the shards that `paths` name, in order. Throws as Shard::open and list_shards do, and Error(bad_data) when
+  /// two of them differ in tokenizer, vocabulary or end-of-document id.
+  TokenSource(const std::vector<std::string>& paths, const ShardOptions& options);
+
+  const std::vector<Shard>& shards() const { return shards_; }
+  std::vector<DocumentEnds> documents() const;
+  std::uint64_t tokens() const { return first_token_.back(); }
+  std::uint64_t text_bytes() const;   ///< 0 when a shard does not know its own
+  std::uint64_t content_hash() const; ///< of all shards in order
+
+  /// Tokens [begin, begin + count), which lie in one shard, as a document does. Thread-safe.
+  void read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
+    std::size_t shard = 0;
+    while (begin >= first_token_[shard + 1]) ++shard;
+    shards_[shard].read(begin - first_token_[shard], count, out);
+  }
+
+ private:
+  std::vector<Shard> shards_;
+  std::vector<std::uint64_t> first_token_;  ///< [shards + 1]
+};
+
+/// Throws Error(bad_data) naming both files unless ids mean the same in both.
+void require_same_tokens(const ShardInfo& a, const ShardInfo& b);
+
+}  // namespace shoestring
