@@ -8,8 +8,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/budget/hardware.h"
@@ -18,6 +21,8 @@
 #include "core/budget/price.h"
 
 namespace shoestring {
+
+struct LedgerHistory;
 
 inline constexpr std::string_view kLedgerSchema = "shoestring.ledger/1";
 inline constexpr std::string_view kLedgerFile = "ledger.jsonl";
@@ -78,6 +83,8 @@ class Ledger {
   Ledger& operator=(const Ledger&) = delete;
 
   int attempt() const { return attempt_; }   ///< from 1
+  /// What earlier attempts left: what they are charged, what to replay.
+  const LedgerHistory& history() const { return *history_; }
 
   /// Each call writes and fsyncs one line; throws Error(io) if that fails.
   void begin(const AttemptStart& start);
@@ -89,19 +96,22 @@ class Ledger {
   void phase(const std::string& name, const AttemptProgress& progress);    ///< a phase begins
   void note(const std::string& kind, const std::string& text);      ///< a skipped step, a fallback, an override
   /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.
+  /// At most once; later calls do nothing, so that an error's handler may call it too.
   void end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress);
 
-  /// True once `interval_seconds` have passed since the last line with an AttemptProgress.
-  bool heartbeat_due(double interval_seconds = 0.5) const;
+  /// True when the next heartbeat should be written: after half a second at first, after 0.2% of the attempt's age
+  /// later, at most half a minute. So death costs little certainty, and long runs do not write gigabytes.
+  bool heartbeat_due() const;
 
  private:
-  class Line;
-  void write(const std::string& line);
+  void write(std::string_view kind, const nlohmann::json& content);
 
   std::filesystem::path file_;
   const Clock& clock_;
+  std::unique_ptr<LedgerHistory> history_;
   int descriptor_ = -1;
   int attempt_ = 0;
+  bool ended_ = false;
   double last_progress_ = 0;
 };
 

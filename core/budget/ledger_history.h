@@ -6,16 +6,17 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/budget/ledger.h"
 
 namespace shoestring {
 
-/// Share of an attempt that belongs to one phase.
+/// Share of an attempt that belongs to one phase: all its GPU-seconds, but only the steps and tokens that were kept.
 struct PhaseSpan {
   std::string phase;
-  CategorySeconds seconds;
+  double gpu_seconds = 0;
   std::int64_t tokens = 0;
   std::int64_t steps = 0;
 };
@@ -30,13 +31,18 @@ struct AttemptHistory {
   std::string text;                 ///< the error's text
   int exit_code = 0;
   double begin_unix_seconds = 0;
-  AttemptProgress last;                    ///< as written
-  CategorySeconds charged;          ///< last.seconds, the estimated tail, and lost work moved to Category::lost
+  std::vector<AttemptProgress> points;     ///< every progress written, in order; the last is `last()`
+  double tail_gpu_seconds = 0;      ///< estimated, from the last line to death
+  CategorySeconds charged;          ///< all of it, the tail included, lost work moved to Category::lost
   std::int64_t kept_step = 0;       ///< last step of it that the run still has
+  std::int64_t kept_tokens = 0;     ///< trained tokens up to there, of the run
   std::vector<CheckpointCommit> checkpoints;
   std::vector<EvaluationResult> evaluations;
   std::vector<PhaseSpan> phases;
   std::vector<std::string> notes;
+
+  /// The furthest point written; all zero before the first.
+  AttemptProgress last() const { return points.empty() ? AttemptProgress{} : points.back(); }
 };
 
 struct LedgerHistory {
@@ -51,6 +57,9 @@ struct LedgerHistory {
 
 /// Reads `run_directory`/ledger.jsonl; an absent file is an empty history. Never throws on damage, only on I/O.
 LedgerHistory read_ledger(const std::filesystem::path& run_directory);
+
+/// The same from text. `written`: some process has the ledger open for writing now.
+LedgerHistory read_ledger_text(std::string_view text, bool written);
 
 /// The decisions to replay when going on after `step` steps: those made at or before it.
 std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step);

@@ -1,0 +1,159 @@
+#include "core/budget/ledger.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/budget/ledger_history.h"
+#include "core/budget/ledger_lines.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+using nlohmann::json;
+
+[[noreturn]] void fail_io(const char* what, const std::filesystem::path& file) {
+  fail(ExitCode::io, "cannot {} {}: {}", what, file.string(), std::strerror(errno));
+}
+
+std::string read_all(int descriptor, const std::filesystem::path& file) {
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    fail(ExitCode::io, "{} is not a regular file", file.string());
+  }
+  std::string content(static_cast<std::size_t>(status.st_size), '\0');
+  std::size_t filled = 0;
+  while (filled < content.size()) {
+    const ssize_t got =
+        ::pread(descriptor, content.data() + filled, content.size() - filled, static_cast<off_t>(filled));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_io("read", file);
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+  }
+  content.resize(filled);
+  return content;
+}
+
+void sync_directory(const std::filesystem::path& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail_io("open", directory);
+  const int result = ::fsync(descriptor);
+  ::close(descriptor);
+  if (result != 0 && errno != EINVAL) fail_io("sync", directory);  // EINVAL: a file system without directory sync
+}
+
+}  // namespace
+
+Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
+    : file_(run_directory / kLedgerFile), clock_(clock) {
+  descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (descriptor_ < 0) fail_io("open", file_);
+  try {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    if (::fcntl(descriptor_, F_OFD_SETLK, &lock) != 0) {
+      if (errno == EAGAIN || errno == EACCES) {
+        fail(ExitCode::io, "another process is running in {}", run_directory.string());
+      }
+      fail_io("lock", file_);
+    }
+    const std::string content = read_all(descriptor_, file_);
+    history_ = std::make_unique<LedgerHistory>(read_ledger_text(content, false));
+    attempt_ = 1;
+    for (const AttemptHistory& earlier : history_->attempts) attempt_ = std::max(attempt_, earlier.attempt + 1);
+    const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
+    if (whole != content.size() && ::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0) fail_io("repair", file_);
+    if (::fsync(descriptor_) != 0) fail_io("sync", file_);
+    sync_directory(run_directory);
+  } catch (...) {
+    ::close(descriptor_);
+    throw;
+  }
+}
+
+Ledger::~Ledger() { ::close(descriptor_); }
+
+void Ledger::write(std::string_view kind, const json& content) {
+  json object = content;
+  object["kind"] = kind;
+  object["attempt"] = attempt_;
+  object["mono"] = clock_.monotonic_seconds();
+  object["wall"] = clock_.unix_seconds();
+  const std::string line = object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  ssize_t wrote = 0;
+  do {
+    wrote = ::write(descriptor_, line.data(), line.size());
+  } while (wrote < 0 && errno == EINTR);
+  if (wrote != static_cast<ssize_t>(line.size())) {
+    if (wrote >= 0) {  // a full disk took part of the line: take it back, so that the next line begins clean
+      errno = ENOSPC;
+      const off_t end = ::lseek(descriptor_, 0, SEEK_END);
+      if (end >= wrote && ::ftruncate(descriptor_, end - wrote) != 0) fail_io("repair", file_);
+      errno = ENOSPC;
+    }
+    fail_io("write", file_);
+  }
+  if (::fsync(descriptor_) != 0) fail_io("sync", file_);
+  if (object.contains("seconds")) last_progress_ = clock_.monotonic_seconds();
+}
+
+void Ledger::begin(const AttemptStart& start) {
+  json object = ledger_lines::write(start);
+  object["schema"] = kLedgerSchema;
+  object["age_seconds"] = clock_.monotonic_seconds() - clock_.process_start();
+  write("attempt", object);
+}
+
+void Ledger::variants(const std::map<std::string, std::string>& chosen) { write("variants", {{"variants", chosen}}); }
+
+void Ledger::heartbeat(const AttemptProgress& progress) { write("heartbeat", ledger_lines::write(progress)); }
+
+void Ledger::checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress) {
+  json object = ledger_lines::write(progress);
+  object["checkpoint"] = ledger_lines::write(commit);
+  write("checkpoint", object);
+}
+
+void Ledger::evaluation(const EvaluationResult& result, const AttemptProgress& progress) {
+  json object = ledger_lines::write(progress);
+  object["evaluation"] = ledger_lines::write(result);
+  write("evaluation", object);
+}
+
+void Ledger::horizon(const HorizonDecision& decision) { write("horizon", ledger_lines::write(decision)); }
+
+void Ledger::phase(const std::string& name, const AttemptProgress& progress) {
+  json object = ledger_lines::write(progress);
+  object["phase"] = name;
+  write("phase", object);
+}
+
+void Ledger::note(const std::string& kind, const std::string& text) {
+  write("note", {{"about", kind}, {"text", text}});
+}
+
+void Ledger::end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress) {
+  if (ended_) return;
+  json object = ledger_lines::write(progress);
+  object["reason"] = reason;
+  object["exit_code"] = exit_code;
+  object["text"] = text;
+  write("end", object);
+  ended_ = true;
+}
+
+bool Ledger::heartbeat_due() const {
+  const double now = clock_.monotonic_seconds();
+  const double interval = std::clamp(0.002 * (now - clock_.process_start()), 0.5, 30.0);
+  return now - last_progress_ >= interval;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,282 @@
+#include "core/budget/ledger_history.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/budget/ledger_lines.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kLineLimit = 1 << 20;
+constexpr double kMostTail = 30;  // seconds; the longest interval between heartbeats
+
+/// What is gathered of an attempt while its lines go by.
+struct Trail {
+  double first_mono = 0;
+  double last_mono = 0;
+  double progress_mono = 0;    // of the last progress
+  double last_wall = 0;
+  double age_seconds = 0;      // of the process at its first line
+  int lines = 0;
+  std::vector<std::size_t> at_commit;  // index into points, per checkpoint
+  std::vector<std::string> kinds;      // of each point
+};
+
+class Gatherer {
+ public:
+  explicit Gatherer(LedgerHistory& history) : history_(history) {}
+
+  void line(std::string_view text) {
+    try {
+      if (text.size() > kLineLimit) throw std::length_error("line");
+      take(json::parse(text));
+    } catch (const std::exception&) {
+      ++history_.damaged_lines;
+    }
+  }
+
+  void finish(bool written) {
+    for (std::size_t i = 0; i < trails_.size(); ++i) {
+      settle_state(i, written && i + 1 == trails_.size());
+      settle_tail(i);
+    }
+    std::int64_t survives = std::numeric_limits<std::int64_t>::max();
+    for (std::size_t i = trails_.size(); i-- > 0;) {
+      settle_loss(i, survives);
+      settle_phases(i);
+      survives = std::min(survives, history_.attempts[i].start.from_step);
+    }
+  }
+
+ private:
+  void take(const json& object);
+  void take_progress(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind, double mono);
+  void take_kind(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind);
+  std::size_t index_of(int attempt);
+  void settle_state(std::size_t index, bool written);
+  void settle_tail(std::size_t index);
+  void settle_loss(std::size_t index, std::int64_t survives);
+  void settle_phases(std::size_t index);
+
+  LedgerHistory& history_;
+  std::vector<Trail> trails_;
+};
+
+/// The attempt's place; an attempt whose first line is damaged begins with whatever line is left of it.
+std::size_t Gatherer::index_of(int number) {
+  if (number < 1) throw std::out_of_range("attempt");
+  for (std::size_t i = 0; i < trails_.size(); ++i) {
+    if (history_.attempts[i].attempt == number) return i;
+  }
+  history_.attempts.emplace_back().attempt = number;
+  trails_.emplace_back();
+  if (trails_.size() > 1) {
+    history_.attempts.back().start = history_.attempts[trails_.size() - 2].start;
+    history_.attempts.back().start.pid = 0;
+  }
+  return trails_.size() - 1;
+}
+
+void Gatherer::take(const json& object) {
+  const std::string kind = object.at("kind").get<std::string>();
+  const double mono = object.at("mono").get<double>();
+  const double wall = object.at("wall").get<double>();
+  AttemptStart start;
+  if (kind == "attempt") start = ledger_lines::read_start(object);
+  const std::size_t index = index_of(object.at("attempt").get<int>());
+  AttemptHistory& attempt = history_.attempts[index];
+  Trail& trail = trails_[index];
+  if (kind == "attempt") {
+    attempt.start = std::move(start);
+    trail.age_seconds = std::max(0.0, object.value("age_seconds", 0.0));
+    trail.progress_mono = mono;
+    std::erase_if(history_.decisions, [&](const HorizonDecision& made) { return made.step > attempt.start.from_step; });
+  }
+  if (object.contains("seconds")) take_progress(attempt, trail, object, kind, mono);
+  take_kind(attempt, trail, object, kind);
+  if (trail.lines++ == 0) {
+    trail.first_mono = mono;
+    attempt.begin_unix_seconds = wall - trail.age_seconds;
+  }
+  trail.last_mono = std::max(trail.last_mono, mono);
+  trail.last_wall = wall;
+}
+
+void Gatherer::take_progress(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind,
+                             double mono) {
+  AttemptProgress progress = ledger_lines::read_progress(object);
+  if (!attempt.points.empty() && progress.loss == 0) progress.loss = attempt.points.back().loss;
+  attempt.points.push_back(std::move(progress));
+  trail.kinds.push_back(kind);
+  trail.progress_mono = mono;
+}
+
+void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind) {
+  if (kind == "checkpoint") {
+    attempt.checkpoints.push_back(ledger_lines::read_commit(object.at("checkpoint")));
+    trail.at_commit.push_back(attempt.points.size() - 1);
+  } else if (kind == "evaluation") {
+    attempt.evaluations.push_back(ledger_lines::read_evaluation(object.at("evaluation")));
+  } else if (kind == "variants") {
+    attempt.start.variants = object.at("variants").get<std::map<std::string, std::string>>();
+  } else if (kind == "horizon") {
+    history_.decisions.push_back(ledger_lines::read_decision(object));
+  } else if (kind == "note") {
+    attempt.notes.push_back(fmt::format("{}: {}", object.value("about", ""), object.value("text", "")));
+  } else if (kind == "end") {
+    attempt.state = AttemptState::ended;
+    attempt.reason = object.value("reason", "");
+    attempt.exit_code = object.value("exit_code", 0);
+    attempt.text = object.value("text", "");
+  }
+}
+
+void Gatherer::settle_state(std::size_t index, bool written) {
+  AttemptHistory& attempt = history_.attempts[index];
+  if (attempt.state == AttemptState::ended) return;
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const bool here = attempt.start.host == host && attempt.start.pid > 0;
+  const bool alive = !here || ::kill(static_cast<pid_t>(attempt.start.pid), 0) == 0 || errno == EPERM;
+  attempt.state = written && alive ? AttemptState::running : AttemptState::died;
+  attempt.reason = attempt.state == AttemptState::running ? "running" : "died";
+}
+
+void Gatherer::settle_tail(std::size_t index) {
+  AttemptHistory& attempt = history_.attempts[index];
+  const Trail& trail = trails_[index];
+  attempt.charged = attempt.last().seconds;
+  if (attempt.points.empty()) attempt.charged[Category::startup] = attempt.start.ranks * trail.age_seconds;
+  if (attempt.state != AttemptState::died) return;
+  const double gap = trail.lines > 1 ? (trail.last_mono - trail.first_mono) / (trail.lines - 1) : 0;
+  double tail = trail.last_mono - trail.progress_mono + 0.5 * std::min(gap, kMostTail);
+  if (index + 1 < trails_.size()) {  // the next attempt cannot have begun before this one was gone
+    const double until_next = history_.attempts[index + 1].begin_unix_seconds - trail.last_wall;
+    if (until_next >= 0) tail = std::min(tail, trail.last_mono - trail.progress_mono + until_next);
+  }
+  attempt.tail_gpu_seconds = attempt.start.ranks * std::max(0.0, tail);
+  attempt.charged[attempt.points.empty() ? Category::startup : Category::idle] += attempt.tail_gpu_seconds;
+}
+
+/// Moves to Category::lost what was done after the step that the run went on from.
+void Gatherer::settle_loss(std::size_t index, std::int64_t survives) {
+  AttemptHistory& attempt = history_.attempts[index];
+  attempt.kept_step = attempt.start.from_step;
+  attempt.kept_tokens = attempt.start.from_tokens;
+  const AttemptProgress last = attempt.last();
+  const bool unbroken = attempt.state == AttemptState::running && survives >= last.step;
+  CategorySeconds kept;
+  kept[Category::startup] = attempt.charged[Category::startup];
+  for (std::size_t i = 0; i < attempt.checkpoints.size(); ++i) {
+    const CheckpointCommit& commit = attempt.checkpoints[i];
+    if (commit.step > survives || commit.step < attempt.kept_step) continue;
+    attempt.kept_step = commit.step;
+    attempt.kept_tokens = commit.tokens;
+    kept = attempt.points[trails_[index].at_commit[i]].seconds;
+  }
+  const bool clean = attempt.state == AttemptState::ended && attempt.reason != "failed" && last.step <= attempt.kept_step;
+  if (unbroken || clean) {
+    attempt.kept_step = std::max(attempt.kept_step, last.step);
+    attempt.kept_tokens = std::max(attempt.kept_tokens, last.tokens);
+    return;
+  }
+  const double total = attempt.charged.total();
+  kept[Category::startup] = attempt.charged[Category::startup];
+  attempt.charged = kept;
+  attempt.charged[Category::lost] = std::max(0.0, total - kept.total());
+}
+
+void Gatherer::settle_phases(std::size_t index) {
+  AttemptHistory& attempt = history_.attempts[index];
+  const auto span = [&](const std::string& phase) -> PhaseSpan& {
+    for (PhaseSpan& known : attempt.phases) {
+      if (known.phase == phase) return known;
+    }
+    attempt.phases.push_back({phase, 0, 0, 0});
+    return attempt.phases.back();
+  };
+  AttemptProgress before;
+  before.step = attempt.start.from_step;
+  before.tokens = attempt.start.from_tokens;
+  std::string phase;
+  double spent = 0;
+  for (std::size_t i = 0; i < attempt.points.size(); ++i) {
+    const AttemptProgress& point = attempt.points[i];
+    const bool changes = trails_[index].kinds[i] == "phase" && !phase.empty();
+    PhaseSpan& part = span(changes ? phase : point.phase);
+    part.gpu_seconds += point.seconds.total() - spent;
+    if (point.step <= attempt.kept_step) {
+      part.steps += std::max<std::int64_t>(0, point.step - before.step);
+      part.tokens += std::max<std::int64_t>(0, point.tokens - before.tokens);
+      before = point;
+    }
+    spent = point.seconds.total();
+    phase = point.phase;
+  }
+  const double rest = attempt.charged.total() - spent;  // the tail; all of an attempt that never came to a step
+  if (rest > 0) span(phase).gpu_seconds += rest;
+}
+
+}  // namespace
+
+CategorySeconds LedgerHistory::charged() const {
+  CategorySeconds sum;
+  for (const AttemptHistory& attempt : attempts) sum += attempt.charged;
+  return sum;
+}
+
+LedgerHistory read_ledger_text(std::string_view text, bool written) {
+  LedgerHistory history;
+  Gatherer gatherer(history);
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    if (end == std::string_view::npos) {
+      history.torn = true;
+      break;
+    }
+    gatherer.line(text.substr(0, end));
+    text.remove_prefix(end + 1);
+  }
+  gatherer.finish(written);
+  return history;
+}
+
+LedgerHistory read_ledger(const std::filesystem::path& run_directory) {
+  const std::filesystem::path file = run_directory / kLedgerFile;
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0 && errno == ENOENT) return {};
+  if (descriptor < 0) fail(ExitCode::io, "cannot open {}: {}", file.string(), std::strerror(errno));
+  struct flock lock {};  // asked about, not taken: a trainer that starts now must not find it held
+  lock.l_type = F_RDLCK;
+  lock.l_whence = SEEK_SET;
+  const bool written = ::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  std::ostringstream content;
+  std::ifstream stream(file, std::ios::binary);
+  content << stream.rdbuf();
+  ::close(descriptor);
+  return read_ledger_text(content.str(), written);
+}
+
+std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step) {
+  std::vector<HorizonDecision> held;
+  for (const HorizonDecision& decision : history.decisions) {
+    if (decision.step <= step) held.push_back(decision);
+  }
+  return held;
+}
+
+}  // namespace shoestring
