@@ -53,7 +53,8 @@ class PackedMatrix {
   std::int64_t matrices_ = 0;
   std::int64_t n_ = 0;
   std::int64_t k_ = 0;
-  bool folded_ = false;  ///< the scales are part of the values
+  bool folded_ = false;           ///< the scales are part of the values
+  std::int64_t k_per_scale_ = 0;  ///< scales stand behind the values, one for so many of k; 0: one for each matrix
 };
 
 /// Packs `b` [n, k] into `into`, reusing its memory where it is large enough. `power_of_two_scales` says that the f32
@@ -61,10 +62,10 @@ class PackedMatrix {
 void pack(const ConstScaledView& b, bool power_of_two_scales, PackedMatrix& into, Stream& stream);
 
 struct GemmArgs {
-  TensorView c{};       ///< [m, n] f32, bf16 or f64; elements of a row are neighbours; overwritten, or added to
-  ConstScaledView a{};  ///< [m, k]
-  ConstScaledView b{};  ///< [n, k]; with `packed_b` only its shape, format and granularity are read
-  bool accumulate = false;                 ///< c += instead of c =
+  TensorView c{};           ///< [m, n] f32, bf16 or f64; elements of a row are neighbours; overwritten, or added to
+  ConstScaledView a{};      ///< [m, k]
+  ConstScaledView b{};      ///< [n, k]; with `packed_b` only its shape, format and granularity are read
+  bool accumulate = false;  ///< c += instead of c =
   bool power_of_two_scales = false;        ///< f32 scales of a and b are powers of two
   const PackedMatrix* packed_b = nullptr;  ///< what `pack` made of b, or nullptr
   ConstTensorView bias{};                  ///< [n] in c's format or f32, or empty

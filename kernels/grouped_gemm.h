@@ -3,9 +3,9 @@
 //   rows grouped   c[rows of e, n] (=|+=) a[rows of e, k] * b_e[n, k]^T         forward and input gradient
 //   k grouped      c_e[m, n]       (=|+=) a[rows of e, m]^T * b[rows of e, n]   weight gradient
 //
-// Formats, scales and promotion are those of gemm.h. Groups may be empty, have one row, or differ widely; all groups are
-// run as one list of work. A row's result depends on its own group's weights only; in the k-grouped product the rows of
-// a group are added in their order.
+// Formats, scales and promotion are those of gemm.h. Groups may be empty, have one row, or differ widely; all groups
+// are run as one list of work. A row's result depends on its own group's weights only; in the k-grouped product the
+// rows of a group are added in their order.
 //
 // Scales of the k-grouped operands: 128x1 tiles along the rows restart at every group, so group e's tiles begin at
 // segment_tiles(offsets, e), and their number is segment_tiles(offsets, experts).
@@ -29,10 +29,10 @@ void pack_experts(const ConstScaledView& stacked, std::int64_t experts, bool tra
                   PackedMatrix& into, Stream& stream);
 
 struct GroupedGemmArgs {
-  TensorView c{};                ///< [rows, n] f32 or bf16 (f64 with f64 operands)
-  ConstScaledView a{};           ///< [rows, k], scales per tensor, 1x128 or 1x32
-  ConstScaledView b{};           ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
-  bool b_transposed = false;    ///< b_e is used as its transpose: the input gradient
+  TensorView c{};             ///< [rows, n] f32 or bf16 (f64 with f64 operands)
+  ConstScaledView a{};        ///< [rows, k], scales per tensor, 1x128 or 1x32
+  ConstScaledView b{};        ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
+  bool b_transposed = false;  ///< b_e is used as its transpose: the input gradient
   std::span<const std::int64_t> offsets{};  ///< [experts + 1], offsets[0] = 0, offsets[experts] = rows; host memory
   bool accumulate = false;
   bool power_of_two_scales = false;
@@ -44,9 +44,9 @@ void grouped_gemm(const GroupedGemmArgs& args);
 std::span<const Variant<GroupedGemmArgs>> grouped_gemm_variants();
 
 struct GroupedWeightGemmArgs {
-  TensorView c{};            ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
-  ConstScaledView a{};       ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
-  ConstScaledView b{};       ///< [rows, n], likewise: X
+  TensorView c{};       ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
+  ConstScaledView a{};  ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
+  ConstScaledView b{};  ///< [rows, n], likewise: X
   std::span<const std::int64_t> offsets{};  ///< [experts + 1]
   bool accumulate = false;
   bool power_of_two_scales = false;

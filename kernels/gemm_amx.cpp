@@ -1,0 +1,354 @@
+// The AMX machine: 2 x 2 sum tiles of 16 x 16, BF16 operands (8-bit ones are decoded exactly when they are packed).
+//
+// Idea: a panel's part of k stays in L1 while all row blocks of the worker pass by, streamed from L2. What follows a
+// tile's sum (writing c, or promoting a block of k with its scales) is vector work on another port: it is spread over
+// the tile products of the next row block, a few rows behind each step of k. Order of sums: one TDPBF16PS adds 32 of k
+// as two FMA chains, even and odd; steps follow in order of k.
+#include <algorithm>
+
+#include "kernels/gemm_amx_pack.h"
+#include "kernels/gemm_problem.h"
+
+// GCC 12 takes the undefined source operand inside these intrinsics for a mistake of ours (its bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
+
+namespace shoestring::gemm_detail::amx {
+namespace {
+
+constexpr std::int64_t kRows = 32;
+constexpr std::int64_t kStep = 32;         // of k in one tile
+constexpr std::int64_t kStepBytes = 2048;  // two tiles
+constexpr std::int64_t kTileFloats = 256;
+constexpr std::int64_t kStripFloats = 4 * kTileFloats;  // of one row block: tiles (0,0) (0,1) (1,0) (1,1)
+constexpr std::int64_t kDepth = 512;                    // of k while sums stay in tiles: a panel's part is 32 KiB
+constexpr std::int64_t kPromoted = 2;                   // blocks of scales whose sums wait together
+
+struct TileConfig {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
+
+template <int kTile>
+[[gnu::always_inline]] inline void tile_load(const void* from) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
+}
+template <int kTile>
+[[gnu::always_inline]] inline void tile_stream(const void* from) {  // does not displace what L1 holds
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
+}
+template <int kTile>
+[[gnu::always_inline]] inline void tile_store(void* to) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::int64_t{64}), "i"(kTile) : "memory");
+}
+template <int kTile>
+[[gnu::always_inline]] inline void tile_zero() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+template <int kSum, int kLeft, int kRight>
+[[gnu::always_inline]] inline void tile_multiply() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight));
+}
+
+// Tiles 0..3 are sums (0,0) (0,1) (1,0) (1,1), 4 and 5 left, 6 and 7 right.
+[[gnu::always_inline]] inline void zero_sums() {
+  tile_zero<0>();
+  tile_zero<1>();
+  tile_zero<2>();
+  tile_zero<3>();
+}
+
+[[gnu::always_inline]] inline void multiply_step(const std::byte* a, const std::byte* b, bool two) {
+  tile_load<6>(b);
+  tile_load<7>(b + 1024);
+  tile_stream<4>(a);
+  tile_multiply<0, 4, 6>();
+  tile_multiply<1, 4, 7>();
+  if (two) {
+    tile_stream<5>(a + 1024);
+    tile_multiply<2, 5, 6>();
+    tile_multiply<3, 5, 7>();
+  }
+}
+
+/// Writes finished rows of one panel to c.
+class RowWriter {
+ public:
+  RowWriter(const Output& out)
+      : low_mask_(static_cast<__mmask16>((1u << std::min<std::int64_t>(out.columns, 16)) - 1u)),
+        high_mask_(static_cast<__mmask16>((1u << std::max<std::int64_t>(out.columns - 16, 0)) - 1u)),
+        factor_(_mm512_set1_ps(out.factor)),
+        is_bf16_(out.dtype == DType::bf16),
+        accumulate_(out.accumulate),
+        c_(static_cast<std::byte*>(out.c)),
+        row_bytes_(out.row_stride * (is_bf16_ ? 2 : 4)) {
+    const bool whole = out.columns == kPanel && row_bytes_ % 64 == 0;
+    bypass_ = out.bypass_cache && whole && reinterpret_cast<std::uintptr_t>(c_) % 64 == 0;
+    if (out.bias == nullptr) return;
+    if (out.bias_dtype == DType::bf16) {
+      const auto* bias = static_cast<const std::uint16_t*>(out.bias);
+      bias_low_ = widen(_mm256_maskz_loadu_epi16(low_mask_, bias));
+      bias_high_ = widen(_mm256_maskz_loadu_epi16(high_mask_, bias + 16));
+    } else {
+      const auto* bias = static_cast<const float*>(out.bias);
+      bias_low_ = _mm512_maskz_loadu_ps(low_mask_, bias);
+      bias_high_ = _mm512_maskz_loadu_ps(high_mask_, bias + 16);
+    }
+  }
+
+  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+    low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
+    high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
+    std::byte* at = c_ + row * row_bytes_;
+    if (is_bf16_) {
+      write_bf16(reinterpret_cast<std::uint16_t*>(at), low, high);
+    } else {
+      write_f32(reinterpret_cast<float*>(at), low, high);
+    }
+  }
+
+ private:
+  static __m512 widen(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
+
+  [[gnu::always_inline]] void write_f32(float* to, __m512 low, __m512 high) const {
+    if (accumulate_) {
+      low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_mask_, to));
+      high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_mask_, to + 16));
+    }
+    if (bypass_) {
+      _mm512_stream_ps(to, low);
+      _mm512_stream_ps(to + 16, high);
+    } else {
+      _mm512_mask_storeu_ps(to, low_mask_, low);
+      _mm512_mask_storeu_ps(to + 16, high_mask_, high);
+    }
+  }
+
+  [[gnu::always_inline]] void write_bf16(std::uint16_t* to, __m512 low, __m512 high) const {
+    if (accumulate_) {
+      low = _mm512_add_ps(low, widen(_mm256_maskz_loadu_epi16(low_mask_, to)));
+      high = _mm512_add_ps(high, widen(_mm256_maskz_loadu_epi16(high_mask_, to + 16)));
+    }
+    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+    if (bypass_) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), both);
+    } else {
+      const auto mask = static_cast<__mmask32>(low_mask_ | static_cast<std::uint32_t>(high_mask_) << 16);
+      _mm512_mask_storeu_epi16(to, mask, both);
+    }
+  }
+
+  __mmask16 low_mask_;
+  __mmask16 high_mask_;
+  __m512 factor_;
+  __m512 bias_low_ = _mm512_setzero_ps();
+  __m512 bias_high_ = _mm512_setzero_ps();
+  bool is_bf16_;
+  bool accumulate_;
+  bool bypass_ = false;
+  std::byte* c_;
+  std::int64_t row_bytes_;
+};
+
+/// What is left to do for the row block before: rows of its strip go to c, a few at a time.
+struct FinishedBlock {
+  const RowWriter* writer = nullptr;
+  const float* sums = nullptr;
+  std::int64_t row = 0;  ///< next one to write, in the row block
+  std::int64_t rows = 0;
+  std::int64_t first_row = 0;  ///< of the row block in c
+
+  [[gnu::always_inline]] void advance(std::int64_t count) {
+    for (const std::int64_t end = std::min(rows, row + count); row < end; ++row) {
+      const float* at = sums + (row >> 4) * 2 * kTileFloats + (row & 15) * 16;
+      writer->write(first_row + row, _mm512_load_ps(at), _mm512_load_ps(at + kTileFloats));
+    }
+  }
+};
+
+/// The same for scaled sums: kPromoted blocks of k are multiplied by their scales and added up.
+struct WaitingSums {
+  const RowWriter* writer = nullptr;  ///< where the sum is complete; otherwise it stays in the strip
+  const float* sums = nullptr;        ///< [block][strip of one row block]
+  float* strip = nullptr;
+  const float* row_scales = nullptr;  ///< [block][32]
+  __m512 low_scales[kPromoted];
+  __m512 high_scales[kPromoted];
+  std::int64_t blocks = 0;
+  bool first = false;
+  std::int64_t row = 0;
+  std::int64_t rows = 0;
+  std::int64_t first_row = 0;
+
+  [[gnu::always_inline]] void advance(std::int64_t count) {
+    for (const std::int64_t end = std::min(rows, row + count); row < end; ++row) {
+      const std::int64_t at = (row >> 4) * 2 * kTileFloats + (row & 15) * 16;
+      __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(strip + at);
+      __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(strip + at + kTileFloats);
+      add(0, at, low, high);
+      if (blocks == 2) add(1, at, low, high);
+      if (writer != nullptr) {
+        writer->write(first_row + row, low, high);
+      } else {
+        _mm512_store_ps(strip + at, low);
+        _mm512_store_ps(strip + at + kTileFloats, high);
+      }
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] void add(std::int64_t block, std::int64_t at, __m512& low, __m512& high) const {
+    const float* from = sums + block * kStripFloats + at;
+    const __m512 scale = _mm512_set1_ps(row_scales[block * kRows + row]);
+    low = _mm512_fmadd_ps(_mm512_mul_ps(scale, low_scales[block]), _mm512_load_ps(from), low);
+    high = _mm512_fmadd_ps(_mm512_mul_ps(scale, high_scales[block]), _mm512_load_ps(from + kTileFloats), high);
+  }
+};
+
+/// Brings the next part of the panels into L2 while this one is multiplied, evenly spread.
+struct Prefetch {
+  const std::byte* next = nullptr;
+  std::int64_t lines_per_step = 0;
+
+  [[gnu::always_inline]] void advance() {
+    for (std::int64_t i = 0; i < lines_per_step; ++i, next += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    }
+  }
+};
+
+void multiply_plain(const PanelProduct& w) {
+  const RowWriter writer(w.out);
+  const auto* a_begin = static_cast<const std::byte*>(w.a);
+  const auto* b_begin = static_cast<const std::byte*>(w.b);
+  const std::int64_t row_blocks = divide_up(w.rows, kRows);
+  FinishedBlock finished;
+  for (std::int64_t k = w.k_begin; k < w.k_end; k += kDepth) {
+    const std::int64_t steps = (std::min(k + kDepth, w.k_end) - k) / kStep;
+    const bool last = w.last && k + kDepth >= w.k_end;
+    const std::byte* b_part = b_begin + k / kStep * kStepBytes;
+    Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    for (std::int64_t at = 0; at < row_blocks; ++at) {
+      const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
+      const std::byte* b = b_part;
+      const bool two = w.rows - at * kRows > 16;
+      float* strip = w.strip + at * kStripFloats;
+      if (k == 0) {
+        zero_sums();
+      } else {
+        tile_load<0>(strip);
+        tile_load<1>(strip + kTileFloats);
+        tile_load<2>(strip + 2 * kTileFloats);
+        tile_load<3>(strip + 3 * kTileFloats);
+      }
+      const std::int64_t behind = divide_up(kRows, steps);
+      for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
+        multiply_step(a, b, two);
+        finished.advance(behind);
+        prefetch.advance();
+      }
+      tile_store<0>(strip);
+      tile_store<1>(strip + kTileFloats);
+      tile_store<2>(strip + 2 * kTileFloats);
+      tile_store<3>(strip + 3 * kTileFloats);
+      if (last) finished = {&writer, strip, 0, std::min(kRows, w.rows - at * kRows), at * kRows};
+    }
+  }
+  finished.advance(kRows);
+}
+
+void multiply_promoted(const PanelProduct& w) {
+  alignas(64) float sums[2][kPromoted * kStripFloats];
+  const RowWriter writer(w.out);
+  const auto* a_begin = static_cast<const std::byte*>(w.a);
+  const auto* b_begin = static_cast<const std::byte*>(w.b);
+  const std::int64_t row_blocks = divide_up(w.rows, kRows);
+  const std::int64_t depth = kPromoted * w.k_per_scale;
+  WaitingSums waiting;
+  int turn = 0;
+  for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
+    const std::int64_t steps = (std::min(k + depth, w.k_end) - k) / kStep;
+    const std::int64_t steps_per_scale = w.k_per_scale / kStep;
+    const bool last = w.last && k + depth >= w.k_end;
+    const std::int64_t block = k / w.k_per_scale;
+    const std::byte* b_part = b_begin + k / kStep * kStepBytes;
+    Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
+      const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
+      const std::byte* b = b_part;
+      const bool two = w.rows - at * kRows > 16;
+      const std::int64_t behind = divide_up(kRows, steps);
+      float* to = sums[turn];
+      for (std::int64_t step = 0; step < steps;) {
+        zero_sums();
+        for (const std::int64_t end = std::min(steps, step + steps_per_scale); step < end;
+             ++step, a += kStepBytes, b += kStepBytes) {
+          multiply_step(a, b, two);
+          waiting.advance(behind);
+          prefetch.advance();
+        }
+        tile_store<0>(to);
+        tile_store<1>(to + kTileFloats);
+        tile_store<2>(to + 2 * kTileFloats);
+        tile_store<3>(to + 3 * kTileFloats);
+        to += kStripFloats;
+      }
+      waiting.advance(kRows);
+      waiting.writer = last ? &writer : nullptr;
+      waiting.sums = sums[turn];
+      waiting.strip = w.strip + at * kStripFloats;
+      waiting.row_scales = w.a_scales + (at * w.scale_blocks + block) * kRows;
+      waiting.blocks = divide_up(steps, steps_per_scale);
+      waiting.first = k == 0;
+      waiting.row = 0;
+      waiting.rows = std::min(kRows, w.rows - at * kRows);
+      waiting.first_row = at * kRows;
+      for (std::int64_t i = 0; i < waiting.blocks; ++i) {
+        waiting.low_scales[i] = _mm512_load_ps(w.b_scales + (block + i) * kPanel);
+        waiting.high_scales[i] = _mm512_load_ps(w.b_scales + (block + i) * kPanel + 16);
+      }
+    }
+  }
+  waiting.advance(kRows);
+}
+
+void multiply(const PanelProduct& w) {
+  if (w.k_per_scale == 0) {
+    multiply_plain(w);
+  } else {
+    multiply_promoted(w);
+  }
+}
+
+void enter() { asm volatile("ldtilecfg %0" ::"m"(tile_config)); }
+void leave() {
+  asm volatile("tilerelease");
+  _mm_sfence();  // streamed rows of c are visible before the workers meet
+}
+
+}  // namespace
+
+const Machine machine{
+    .layout = PackedMatrix::Layout::bf16_pairs,
+    .row_block = kRows,
+    .element_bytes = 2,
+    .k_multiple = kStep,
+    .left_bytes = 1 << 20,
+    .enter = enter,
+    .leave = leave,
+    .pack_rows = pack_rows,
+    .pack_panel = pack_panel,
+    .multiply = multiply,
+};
+
+}  // namespace shoestring::gemm_detail::amx
+#pragma GCC pop_options

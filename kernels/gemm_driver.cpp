@@ -1,0 +1,377 @@
+// Idea: the right operand is packed into panels of 32 columns (once, or ahead of time), a block of left rows is packed
+// into the L2 of the worker that multiplies it, and each panel passes by that block once. See gemm_problem.h for the
+// layouts; a simpler source with the same order of loops is the portable machine's multiply.
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/workers.h"
+#include "kernels/gemm_f32.h"
+#include "kernels/gemm_problem.h"
+
+namespace shoestring {
+namespace gemm_detail {
+namespace {
+
+using Access = PackedMatrixAccess;
+
+constexpr std::int64_t kMaxBlockRows = 512;
+constexpr std::int64_t kBypassBytes = 1 << 20;  // c from here on is written around the cache
+
+/// The shape of packed panels of an [n, k] operand.
+struct PanelShape {
+  std::int64_t panels = 0;
+  std::int64_t panel_bytes = 0;
+  std::int64_t scale_blocks = 0;  ///< 0 where there is one factor or none
+  std::int64_t scale_bytes = 0;   ///< for the whole matrix
+
+  PanelShape() = default;
+  PanelShape(const Machine& machine, std::int64_t n, std::int64_t k, std::int64_t k_per_scale)
+      : panels(divide_up(n, kPanel)),
+        panel_bytes(round_up(k, machine.k_multiple) * kPanel * machine.element_bytes),
+        scale_blocks(k_per_scale == 0 ? 0 : divide_up(k, k_per_scale)),
+        scale_bytes(scale_blocks == 0 ? 64 : panels * scale_blocks * kPanel * 4) {}
+  std::int64_t value_bytes() const { return panels * panel_bytes; }
+};
+
+void pack_panel_scales(const Operand& b, std::int64_t first, std::int64_t per_scale, std::int64_t blocks, float* to) {
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    for (std::int64_t j = 0; j < kPanel; ++j) {
+      const std::int64_t row = std::min(first + j, b.rows - 1);
+      to[block * kPanel + j] = b.scaling == Scaling::none ? 1.0f : b.scale(row, block * per_scale);
+    }
+  }
+}
+
+void pack_row_scales(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t row_block,
+                     std::int64_t per_scale, std::int64_t blocks, float* to) {
+  for (std::int64_t r = 0; r < round_up(rows, row_block); ++r) {
+    float* out = to + (r / row_block * blocks) * row_block + r % row_block;
+    const std::int64_t row = std::min(begin + r, a.rows - 1);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      out[block * row_block] = a.scaling == Scaling::none ? 1.0f : a.scale(row, block * per_scale);
+    }
+  }
+}
+
+/// A problem with everything decided; plain data, so that it can live in scratch.
+struct Plan {
+  const Problem* problem = nullptr;
+  Operand a;
+  Operand b;
+  PanelShape panels;
+  std::byte* fresh_panels = nullptr;  ///< to be packed here, or nullptr when packed already
+  const std::byte* panel_values = nullptr;
+  float* fresh_scales = nullptr;
+  const float* panel_scales = nullptr;
+  std::int64_t k_padded = 0;
+  std::int64_t k_per_scale = 0;
+  std::int64_t scale_blocks = 0;
+  float factor = 1;
+  std::int64_t block_rows = 0;
+  std::int64_t row_blocks = 0;
+  std::int64_t column_parts = 1;
+  std::int64_t first_item = 0;   ///< blocks of work before this problem's
+  std::int64_t first_panel = 0;  ///< panels to pack before this problem's
+
+  std::int64_t items() const { return row_blocks * column_parts; }
+  std::int64_t fresh_count() const { return fresh_panels == nullptr ? 0 : panels.panels; }
+};
+
+std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, int workers) {
+  const std::int64_t cached = machine.left_bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
+  const std::int64_t floor = 4 * kPanel;
+  std::int64_t rows = std::clamp(cached, floor, kMaxBlockRows);
+  rows = std::min(rows, std::max(floor, divide_up(m, std::int64_t{4} * workers)));
+  rows = std::min(rows, divide_up(m, workers));
+  return std::max(round_up(rows, machine.row_block), machine.row_block);
+}
+
+void decide_scales(const Machine& machine, Plan& plan) {
+  const Problem& p = *plan.problem;
+  plan.a = operand_of(p.a, p.power_of_two_scales);
+  std::int64_t b_per_scale = 0;
+  if (p.packed_b == nullptr) {
+    plan.b = operand_of(p.b, p.power_of_two_scales);
+    b_per_scale = plan.b.scaling == Scaling::blocks ? plan.b.k_per_scale : 0;
+  } else {
+    b_per_scale = Access::k_per_scale(*p.packed_b);
+  }
+  const std::int64_t n = p.b.values.shape[0];
+  const std::int64_t k = p.b.values.shape[1];
+  const std::int64_t a_per_scale = plan.a.scaling == Scaling::blocks ? plan.a.k_per_scale : 0;
+  plan.k_per_scale = a_per_scale == 0   ? b_per_scale
+                     : b_per_scale == 0 ? a_per_scale
+                                        : std::min(a_per_scale, b_per_scale);
+  plan.scale_blocks = plan.k_per_scale == 0 ? 0 : divide_up(k, plan.k_per_scale);
+  plan.panels = PanelShape(machine, n, k, p.packed_b == nullptr ? plan.k_per_scale : b_per_scale);
+  if (plan.k_per_scale == 0 && plan.a.scaling == Scaling::uniform) plan.factor = plan.a.scale(0, 0);
+}
+
+void find_panels(Plan& plan, Arena& scratch) {
+  const Problem& p = *plan.problem;
+  const PanelShape& shape = plan.panels;
+  const auto floats = [&](std::int64_t count) { return scratch.take(DType::f32, {count}).as<float>(); };
+  if (p.packed_b == nullptr) {
+    plan.fresh_panels = scratch.take(DType::u8, {shape.value_bytes()}).as<std::byte>();
+    plan.panel_values = plan.fresh_panels;
+    if (plan.scale_blocks != 0) plan.panel_scales = plan.fresh_scales = floats(shape.scale_bytes / 4);
+    if (plan.scale_blocks == 0 && plan.b.scaling == Scaling::uniform) plan.factor *= plan.b.scale(0, 0);
+    return;
+  }
+  const std::byte* data = Access::data(*p.packed_b);
+  plan.panel_values = data + p.packed_index * shape.value_bytes();
+  const auto* scales = reinterpret_cast<const float*>(data + Access::matrices(*p.packed_b) * shape.value_bytes() +
+                                                      p.packed_index * shape.scale_bytes);
+  if (plan.scale_blocks == 0) {
+    plan.factor *= scales[0];
+  } else if (shape.scale_blocks == plan.scale_blocks) {
+    plan.panel_scales = scales;
+  } else {  // one factor for b, or wider blocks than a's: spread over a's blocks
+    float* spread = floats(shape.panels * plan.scale_blocks * kPanel);
+    for (std::int64_t at = 0; at < shape.panels * plan.scale_blocks * kPanel; ++at) {
+      const std::int64_t panel = at / (plan.scale_blocks * kPanel);
+      const std::int64_t block = at / kPanel % plan.scale_blocks;
+      const std::int64_t wide =
+          shape.scale_blocks == 0 ? 0 : block * plan.k_per_scale / Access::k_per_scale(*p.packed_b);
+      spread[at] =
+          shape.scale_blocks == 0 ? scales[0] : scales[(panel * shape.scale_blocks + wide) * kPanel + at % kPanel];
+    }
+    plan.panel_scales = spread;
+  }
+}
+
+/// A worker's own memory.
+struct Workspace {
+  std::byte* rows = nullptr;
+  float* row_scales = nullptr;
+  float* strips = nullptr;
+};
+
+/// One block of rows times columns [first_panel, last_panel).
+void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std::int64_t first_panel,
+               std::int64_t last_panel, const Workspace& space) {
+  const Problem& p = *plan.problem;
+  const std::int64_t rows = std::min(plan.block_rows, p.c.shape[0] - begin);
+  machine.pack_rows(plan.a, begin, rows, space.rows);
+  if (plan.scale_blocks != 0) {
+    pack_row_scales(plan.a, begin, rows, machine.row_block, plan.k_per_scale, plan.scale_blocks, space.row_scales);
+  }
+  PanelProduct work;
+  work.a = space.rows;
+  work.a_block_bytes = plan.k_padded * machine.row_block * machine.element_bytes;
+  work.rows = rows;
+  work.k_per_scale = plan.k_per_scale;
+  work.scale_blocks = plan.scale_blocks;
+  work.a_scales = space.row_scales;
+  const bool is_long = plan.k_padded > kLongSum;
+  const std::int64_t chunk = is_long ? kLongChunk : plan.k_padded;
+  const std::int64_t group = is_long ? kLongPanels : 1;
+  const std::int64_t strip_floats = round_up(plan.block_rows, machine.row_block) * kPanel;
+  const std::int64_t c_bytes = size_bytes(p.c.dtype);
+  work.out.row_stride = p.c.strides[0];
+  work.out.dtype = p.c.dtype;
+  work.out.accumulate = p.accumulate;
+  work.out.bypass_cache = !p.accumulate && p.c.elements() * c_bytes >= kBypassBytes;
+  work.out.factor = plan.factor;
+  work.out.bias_dtype = p.bias.dtype;
+  for (std::int64_t panel0 = first_panel; panel0 < last_panel; panel0 += group) {
+    for (std::int64_t k0 = 0; k0 < plan.k_padded; k0 += chunk) {
+      for (std::int64_t panel = panel0; panel < std::min(panel0 + group, last_panel); ++panel) {
+        work.b = plan.panel_values + panel * plan.panels.panel_bytes;
+        work.next_b = panel + 1 < last_panel ? plan.panel_values + (panel + 1) * plan.panels.panel_bytes : nullptr;
+        work.b_scales = plan.panel_scales == nullptr ? nullptr : plan.panel_scales + panel * plan.scale_blocks * kPanel;
+        work.k_begin = k0;
+        work.k_end = std::min(k0 + chunk, plan.k_padded);
+        work.last = work.k_end == plan.k_padded;
+        work.strip = space.strips + (panel - panel0) * strip_floats;
+        const std::int64_t column = panel * kPanel;
+        work.out.c = static_cast<std::byte*>(p.c.data) + (begin * p.c.strides[0] + column) * c_bytes;
+        work.out.columns = std::min(kPanel, p.c.shape[1] - column);
+        work.out.bias =
+            p.bias.empty() ? nullptr : static_cast<const std::byte*>(p.bias.data) + column * size_bytes(p.bias.dtype);
+        machine.multiply(work);
+      }
+    }
+  }
+}
+
+/// Index of the plan that owns `item`, counting `first` fields up from `from`.
+template <std::int64_t Plan::*first>
+std::int64_t owner(std::span<const Plan> plans, std::int64_t item, std::int64_t from) {
+  const auto count = static_cast<std::int64_t>(plans.size());
+  while (from + 1 < count && plans[static_cast<std::size_t>(from + 1)].*first <= item) ++from;
+  return from;
+}
+
+struct Need {
+  std::int64_t rows_bytes = 0;
+  std::int64_t scale_floats = 0;
+  std::int64_t strip_floats = 0;
+};
+
+void plan_blocks(const Machine& machine, Plan& plan, int workers, std::size_t problems, Need& need) {
+  const Problem& p = *plan.problem;
+  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, workers);
+  plan.row_blocks = divide_up(p.c.shape[0], plan.block_rows);
+  if (problems == 1 && plan.row_blocks < workers) {
+    plan.column_parts = std::min<std::int64_t>(divide_up(workers, plan.row_blocks), plan.panels.panels);
+  }
+  const std::int64_t strips = plan.k_padded > kLongSum ? kLongPanels : 1;
+  need.rows_bytes = std::max(need.rows_bytes, plan.block_rows * plan.k_padded * machine.element_bytes);
+  need.scale_floats = std::max(need.scale_floats, plan.block_rows * plan.scale_blocks);
+  need.strip_floats = std::max(need.strip_floats, strips * plan.block_rows * kPanel);
+}
+
+void pack_fresh(const Machine& machine, std::span<const Plan> plans, std::int64_t total, Workers& workers) {
+  if (total == 0) return;
+  std::atomic<std::int64_t> next{0};
+  workers.run([&](int) {
+    std::int64_t at = 0;
+    for (std::int64_t item = next.fetch_add(1); item < total; item = next.fetch_add(1)) {
+      at = owner<&Plan::first_panel>(plans, item, at);
+      const Plan& plan = plans[static_cast<std::size_t>(at)];
+      const std::int64_t panel = item - plan.first_panel;
+      machine.pack_panel(plan.b, panel * kPanel, plan.fresh_panels + panel * plan.panels.panel_bytes);
+      if (plan.fresh_scales != nullptr) {
+        pack_panel_scales(plan.b, panel * kPanel, plan.k_per_scale, plan.scale_blocks,
+                          plan.fresh_scales + panel * plan.scale_blocks * kPanel);
+      }
+    }
+  });
+}
+
+/// A sum of nothing.
+void run_empty_sum(const Problem& p) {
+  alignas(64) float zeros[kPanel] = {};
+  for (std::int64_t row = 0; row < p.c.shape[0]; ++row) {
+    for (std::int64_t column = 0; column < p.c.shape[1]; column += kPanel) {
+      PanelProduct work;
+      work.rows = 1;
+      work.strip = zeros;
+      work.out.c = static_cast<std::byte*>(p.c.data) + (row * p.c.strides[0] + column) * size_bytes(p.c.dtype);
+      work.out.dtype = p.c.dtype;
+      work.out.columns = std::min(kPanel, p.c.shape[1] - column);
+      work.out.accumulate = p.accumulate;
+      work.out.bias_dtype = p.bias.dtype;
+      work.out.bias =
+          p.bias.empty() ? nullptr : static_cast<const std::byte*>(p.bias.data) + column * size_bytes(p.bias.dtype);
+      write_strip(work);
+    }
+  }
+}
+
+}  // namespace
+
+void run(const Machine& machine, std::span<const Problem> problems, Arena& scratch, Stream& stream) {
+  const Arena::Scope scope(scratch);
+  Workers& workers = stream.workers();
+  const auto count = static_cast<std::int64_t>(problems.size());
+  auto* plans_begin = scratch.take(DType::u8, {count * static_cast<std::int64_t>(sizeof(Plan))}).as<Plan>();
+  const std::span<Plan> plans(plans_begin, problems.size());
+  Need need;
+  std::int64_t items = 0;
+  std::int64_t fresh = 0;
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    Plan& plan = *new (&plans[i]) Plan;
+    plan.problem = &problems[i];
+    plan.first_item = items;
+    plan.first_panel = fresh;
+    if (problems[i].c.elements() == 0) continue;
+    if (problems[i].a.values.shape[1] == 0) {
+      run_empty_sum(problems[i]);
+      continue;
+    }
+    decide_scales(machine, plan);
+    find_panels(plan, scratch);
+    plan.k_padded = round_up(problems[i].a.values.shape[1], machine.k_multiple);
+    plan_blocks(machine, plan, workers.count(), problems.size(), need);
+    items += plan.items();
+    fresh += plan.fresh_count();
+  }
+  if (items == 0) return;
+  pack_fresh(machine, plans, fresh, workers);
+
+  const auto each = [&](DType dtype, std::int64_t elements) {
+    const std::int64_t stride = Arena::footprint(elements * size_bytes(dtype));
+    return std::pair(scratch.take(DType::u8, {stride * workers.count()}).as<std::byte>(), stride);
+  };
+  const auto [rows, rows_stride] = each(DType::u8, need.rows_bytes);
+  const auto [scales, scales_stride] = each(DType::f32, need.scale_floats);
+  const auto [strips, strips_stride] = each(DType::f32, need.strip_floats);
+  std::atomic<std::int64_t> next{0};
+  workers.run([&](int worker) {
+    const Workspace space{rows + worker * rows_stride, reinterpret_cast<float*>(scales + worker * scales_stride),
+                          reinterpret_cast<float*>(strips + worker * strips_stride)};
+    machine.enter();
+    std::int64_t at = 0;
+    for (std::int64_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) {
+      at = owner<&Plan::first_item>(plans, item, at);
+      const Plan& plan = plans[static_cast<std::size_t>(at)];
+      const std::int64_t part = (item - plan.first_item) % plan.column_parts;
+      const std::int64_t block = (item - plan.first_item) / plan.column_parts;
+      run_block(machine, plan, block * plan.block_rows, plan.panels.panels * part / plan.column_parts,
+                plan.panels.panels * (part + 1) / plan.column_parts, space);
+    }
+    machine.leave();
+  });
+}
+
+void pack(const Machine& machine, std::span<const ConstScaledView> matrices, bool power_of_two, PackedMatrix& into,
+          Stream& stream) {
+  check(!matrices.empty(), "pack needs a matrix");
+  const ConstScaledView& first = matrices[0];
+  const std::int64_t n = first.values.shape[0];
+  const std::int64_t k = first.values.shape[1];
+  const auto count = static_cast<std::int64_t>(matrices.size());
+  std::vector<Operand> operands;
+  for (const ConstScaledView& matrix : matrices) operands.push_back(operand_of(matrix, power_of_two));
+  const bool fold = std::ranges::all_of(operands, &Operand::folded);
+  if (!fold && first.scaled()) std::ranges::for_each(operands, &Operand::keep_scales);
+  const std::int64_t per_scale = operands[0].scaling == Scaling::blocks ? operands[0].k_per_scale : 0;
+  const PanelShape shape(machine, n, k, per_scale);
+  std::byte* data = Access::reserve(into, count * (shape.value_bytes() + shape.scale_bytes));
+  Access::describe(into, machine.layout, count, n, k);
+  Access::scaled(into, fold, per_scale);
+  stream.workers().each(count * shape.panels, [&](std::int64_t item) {
+    const std::int64_t at = item / shape.panels;
+    const std::int64_t panel = item % shape.panels;
+    const Operand& operand = operands[static_cast<std::size_t>(at)];
+    machine.pack_panel(operand, panel * kPanel, data + at * shape.value_bytes() + panel * shape.panel_bytes);
+    auto* scales = reinterpret_cast<float*>(data + count * shape.value_bytes() + at * shape.scale_bytes);
+    if (per_scale != 0) {
+      pack_panel_scales(operand, panel * kPanel, per_scale, shape.scale_blocks,
+                        scales + panel * shape.scale_blocks * kPanel);
+    } else if (panel == 0) {
+      scales[0] = operand.scaling == Scaling::uniform ? operand.scale(0, 0) : 1.0f;
+    }
+  });
+}
+
+std::int64_t problem_bytes(std::int64_t problems) {
+  return Arena::footprint(problems * static_cast<std::int64_t>(sizeof(Plan))) +
+         Arena::footprint(problems * static_cast<std::int64_t>(sizeof(Problem)));
+}
+
+std::int64_t panel_bytes(std::int64_t n, std::int64_t k) {
+  const std::int64_t columns = round_up(n, kPanel);
+  return Arena::footprint(columns * round_up(k, 32) * 4) + Arena::footprint(columns * divide_up(k, 32) * 4);
+}
+
+std::int64_t workspace_bytes(std::int64_t m, std::int64_t k) {
+  constexpr std::int64_t kMostLeft = 1 << 20;
+  constexpr std::int64_t kElement = 4;
+  constexpr std::int64_t kRowBlock = 32;
+  const std::int64_t row_bytes = round_up(std::max<std::int64_t>(k, 1), 32) * kElement;
+  const std::int64_t block = std::max(2 * kMostLeft, 4 * kPanel * row_bytes) + kRowBlock * row_bytes;
+  const std::int64_t rows_bytes = std::min(block, (round_up(m, kRowBlock) + kRowBlock) * row_bytes);
+  const std::int64_t scale_bytes = rows_bytes / 32 + (kMaxBlockRows + kRowBlock) * 4 * 2;
+  const std::int64_t strip_bytes = (kLongPanels * 256 + kMaxBlockRows) * kPanel * 4;
+  return Arena::footprint(rows_bytes) + Arena::footprint(scale_bytes) + Arena::footprint(strip_bytes);
+}
+
+}  // namespace gemm_detail
+}  // namespace shoestring

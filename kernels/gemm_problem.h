@@ -1,0 +1,195 @@
+// Inside of gemm and grouped_gemm, not for other code: a product as a plain list of work.
+//
+// Dense and grouped products become a list of Problems. One driver (gemm_driver.cpp) runs such a list for every CPU
+// variant: it packs what is not packed yet, hands blocks of rows to workers, and calls the variant's Machine for the
+// arithmetic. Blocking never changes a sum's order, so neither workers nor neighbours can be seen in a result.
+//
+//   packed left   [row block][k]...    rows of one worker's block, in its L2
+//   packed right  [panel of 32 columns][k]...   streamed; 512 of k at a time stay in L1
+//   strip         [row block][32] f32  sums of one panel between two parts of k
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "kernels/gemm.h"
+
+namespace shoestring::gemm_detail {
+
+inline constexpr std::int64_t kPanel = 32;      ///< columns of c that are worked on together
+inline constexpr std::int64_t kLongSum = 2048;  ///< k up to here stays in L2 whole, more is worked on in chunks of ...
+inline constexpr std::int64_t kLongChunk = 1024;  ///< ... this, with the sums of ...
+inline constexpr std::int64_t kLongPanels = 16;   ///< ... that many panels kept in strips
+
+inline std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return divide_up(value, to) * to; }
+
+/// One product; the fields are those of GemmArgs. `packed_index` chooses one of several matrices in `packed_b`.
+struct Problem {
+  TensorView c;
+  ConstScaledView a;
+  ConstScaledView b;
+  bool accumulate = false;
+  bool power_of_two_scales = false;
+  const PackedMatrix* packed_b = nullptr;
+  std::int64_t packed_index = 0;
+  ConstTensorView bias;
+};
+
+/// What becomes of an operand's scales.
+enum class Scaling : std::uint8_t {
+  none,     ///< plain numbers, or powers of two that packing adds to the exponents
+  uniform,  ///< one factor for the whole operand, applied to the finished sum
+  blocks,   ///< promoted every k_per_scale
+};
+
+/// An operand [rows, k] taken apart for packing.
+struct Operand {
+  const void* values = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t rows = 0;
+  std::int64_t k = 0;
+  std::int64_t row_stride = 0;  ///< in elements, like k_stride
+  std::int64_t k_stride = 0;
+  const void* scales = nullptr;
+  DType scale_dtype = DType::f32;
+  std::int64_t rows_per_scale = 0;  ///< 0: all
+  std::int64_t k_per_scale = 0;
+  std::int64_t scale_row_stride = 0;
+  std::int64_t scale_k_stride = 0;
+  Scaling scaling = Scaling::none;
+  bool folded = false;  ///< packing multiplies the values by their (power of two) scales
+
+  /// Decides that the scales are applied to sums, not to values.
+  void keep_scales() {
+    folded = false;
+    scaling = rows_per_scale == 0 && k_per_scale == 0 ? Scaling::uniform : Scaling::blocks;
+  }
+  float scale(std::int64_t row, std::int64_t k_index) const {
+    const std::int64_t r = rows_per_scale == 0 ? 0 : row / rows_per_scale;
+    const std::int64_t c = k_per_scale == 0 ? 0 : k_index / k_per_scale;
+    const std::int64_t at = r * scale_row_stride + c * scale_k_stride;
+    if (scale_dtype == DType::e8m0) return static_cast<const E8M0*>(scales)[at];
+    return static_cast<const float*>(scales)[at];
+  }
+};
+
+/// Takes `view` apart and decides what becomes of its scales; `power_of_two` as in GemmArgs.
+Operand operand_of(const ConstScaledView& view, bool power_of_two);
+
+/// Where a panel's sums go.
+struct Output {
+  void* c = nullptr;  ///< at (first row of the block, first column of the panel)
+  std::int64_t row_stride = 0;
+  DType dtype = DType::f32;
+  std::int64_t columns = 0;  ///< 1 .. 32
+  bool accumulate = false;
+  bool bypass_cache = false;  ///< c is large and will not be read soon
+  float factor = 1;
+  const void* bias = nullptr;  ///< at the panel's first column
+  DType bias_dtype = DType::f32;
+};
+
+/// A packed block of rows times one panel, over part of k.
+struct PanelProduct {
+  const void* a = nullptr;
+  std::int64_t a_block_bytes = 0;  ///< from one row block to the next
+  std::int64_t rows = 0;
+  const void* b = nullptr;  ///< the panel, from k = 0
+  std::int64_t k_begin = 0;
+  std::int64_t k_end = 0;           ///< a multiple of 512, or the end of k
+  std::int64_t k_per_scale = 0;     ///< 0: no promotion
+  std::int64_t scale_blocks = 0;    ///< ceil(k / k_per_scale)
+  const float* a_scales = nullptr;  ///< [row block][scale_blocks][rows of a block]
+  const float* b_scales = nullptr;  ///< [scale_blocks][32]
+  float* strip = nullptr;           ///< [row block][rows of a block][32] in an order of the machine's own
+  bool last = false;                ///< k_end ends the sum: write c
+  const void* next_b = nullptr;     ///< what will be read next, or nullptr
+  Output out;
+};
+
+/// The arithmetic of one variant.
+struct Machine {
+  PackedMatrix::Layout layout;
+  std::int64_t row_block;      ///< rows that are multiplied together
+  std::int64_t element_bytes;  ///< of a packed value
+  std::int64_t k_multiple;     ///< packed k is padded to it with zeros
+  std::int64_t left_bytes;     ///< of L2 for the packed rows
+  void (*enter)();             ///< on each worker before ...
+  void (*leave)();             ///< ... and after its part
+  /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
+  void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
+  void (*pack_panel)(const Operand& b, std::int64_t first_column, void* to);
+  void (*multiply)(const PanelProduct& product);
+};
+
+/// An upper bound of the scratch that one worker's block of [m, k] takes on any machine.
+std::int64_t workspace_bytes(std::int64_t m, std::int64_t k);
+/// The same for the fresh panels of an [n, k] operand, and for what is kept for each problem.
+std::int64_t panel_bytes(std::int64_t n, std::int64_t k);
+std::int64_t problem_bytes(std::int64_t problems);
+
+/// Runs all problems on one machine.
+void run(const Machine& machine, std::span<const Problem> problems, Arena& scratch, Stream& stream);
+
+/// Packs matrices, one operand each, behind each other into `into`.
+void pack(const Machine& machine, std::span<const ConstScaledView> matrices, bool power_of_two, PackedMatrix& into,
+          Stream& stream);
+
+namespace portable {
+extern const Machine machine;
+}
+namespace avx512 {
+extern const Machine machine;
+}
+namespace amx {
+extern const Machine machine;
+}
+
+/// Why a machine cannot run this problem; empty when it can.
+std::string refuses(const Machine& machine, const Problem& problem);
+
+/// Throws unless shapes, formats and scales fit each other.
+void check_problem(const Problem& problem, std::string_view op);
+
+/// c (=|+=) a * b^T in double, one element after the other.
+void reference(const Problem& problem);
+
+}  // namespace shoestring::gemm_detail
+
+namespace shoestring {
+
+/// The inside of a PackedMatrix, for packing and for the driver. For each matrix the panels, then for each matrix its
+/// scales: [panel][scale_blocks][32] f32, or one f32 (64 bytes) where k_per_scale is 0.
+struct PackedMatrixAccess {
+  using Layout = PackedMatrix::Layout;
+  static std::byte* reserve(PackedMatrix& matrix, std::int64_t bytes) {
+    if (matrix.storage_.bytes() < bytes) {
+      matrix.storage_ = Storage();  // the old memory goes first
+      matrix.storage_ = Storage(bytes, Device{});
+    }
+    return static_cast<std::byte*>(matrix.storage_.data());
+  }
+  static void describe(PackedMatrix& matrix, Layout layout, std::int64_t matrices, std::int64_t n, std::int64_t k) {
+    matrix.layout_ = layout;
+    matrix.matrices_ = matrices;
+    matrix.n_ = n;
+    matrix.k_ = k;
+  }
+  static void scaled(PackedMatrix& matrix, bool folded, std::int64_t k_per_scale) {
+    matrix.folded_ = folded;
+    matrix.k_per_scale_ = k_per_scale;
+  }
+  static Layout layout(const PackedMatrix& matrix) { return matrix.layout_; }
+  static bool folded(const PackedMatrix& matrix) { return matrix.folded_; }
+  static std::int64_t k_per_scale(const PackedMatrix& matrix) { return matrix.k_per_scale_; }
+  static std::int64_t matrices(const PackedMatrix& matrix) { return matrix.matrices_; }
+  static std::int64_t n(const PackedMatrix& matrix) { return matrix.n_; }
+  static std::int64_t k(const PackedMatrix& matrix) { return matrix.k_; }
+  static const std::byte* data(const PackedMatrix& matrix) {
+    return static_cast<const std::byte*>(matrix.storage_.data());
+  }
+};
+
+}  // namespace shoestring

@@ -1,0 +1,416 @@
+// Every variant against the reference in double, on the dequantised operands.
+#include "kernels/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "kernels/quantize.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+
+namespace shoestring {
+namespace {
+
+using testing::Bound;
+using testing::Fenced;
+using testing::within;
+
+constexpr int kWorkers = 2;
+
+/// An operand in some format with the memory behind it; `view` is [rows, k].
+struct Operand {
+  Tensor values;
+  Tensor scales;
+  ConstScaledView view;
+};
+
+enum class Order { k_contiguous, rows_contiguous };
+
+/// How an operand is made: format, scales, memory order.
+struct Make {
+  DType dtype = DType::f32;
+  Granularity granularity = kRowTile128;
+  ScaleKind kind = ScaleKind::f32;
+  Order order = Order::k_contiguous;
+};
+
+Operand make(const Make& how, std::int64_t rows, std::int64_t k, std::uint64_t seed, Stream& stream) {
+  Operand o;
+  const bool flip = how.order == Order::rows_contiguous;
+  o.values = Tensor(how.dtype, flip ? Shape{k, rows} : Shape{rows, k});
+  TensorView values = flip ? o.values.view().transposed() : o.values.view();
+  const Tensor plain = testing::heavy_tailed(DType::f32, {rows, k}, seed);
+  if (size_bytes(how.dtype) != 1) {
+    testing::assign(values, plain);
+    o.view = unscaled(values);
+    return o;
+  }
+  o.scales = Tensor(how.kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32, scales_shape(rows, k, how.granularity));
+  const ScaledView scaled{values, o.scales, how.granularity};
+  if (o.values.view().elements() > 0) {
+    quantize({.x = plain, .row_tiles = scaled, .scale_kind = how.kind, .stream = stream});
+  }
+  o.view = scaled;
+  return o;
+}
+
+double scale_at(const ConstScaledView& view, std::int64_t row, std::int64_t k) {
+  if (!view.scaled()) return 1;
+  const std::int64_t r = view.granularity.rows == 0 ? 0 : row / view.granularity.rows;
+  const std::int64_t c = view.granularity.columns == 0 ? 0 : k / view.granularity.columns;
+  return testing::value_at(view.scales, r * view.scales.shape[1] + c);
+}
+
+/// [rows, k] in double.
+Tensor dequantised(const ConstScaledView& view) {
+  Tensor out(DType::f64, view.values.shape);
+  const std::int64_t k = view.values.shape[1];
+  for (std::int64_t i = 0; i < view.values.elements(); ++i) {
+    out.as<double>()[i] = testing::value_at(view.values, i) * scale_at(view, i / k, i % k);
+  }
+  return out;
+}
+
+/// c = a * b^T in double, and the same of absolute values.
+struct Expected {
+  Tensor c;
+  Tensor magnitude;
+};
+
+Expected expected(const ConstScaledView& a, const ConstScaledView& b, ConstTensorView start, ConstTensorView bias) {
+  const Tensor da = dequantised(a);
+  const Tensor db = dequantised(b);
+  const std::int64_t m = da.shape()[0];
+  const std::int64_t n = db.shape()[0];
+  const std::int64_t k = da.shape()[1];
+  Expected e{Tensor(DType::f64, {m, n}), Tensor(DType::f64, {m, n})};
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = start.empty() ? 0 : testing::value_at(start, i * n + j);
+      if (!bias.empty()) sum += testing::value_at(bias, j);
+      double magnitude = std::abs(sum);
+      for (std::int64_t x = 0; x < k; ++x) {
+        const double term = da.as<double>()[i * k + x] * db.as<double>()[j * k + x];
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      e.c.as<double>()[i * n + j] = sum;
+      e.magnitude.as<double>()[i * n + j] = magnitude;
+    }
+  }
+  return e;
+}
+
+/// Sums of k products in FP32; promotion, factor, bias and accumulation round a few times more.
+Bound bound_of(DType c, std::int64_t k) {
+  Bound bound = testing::rounding_bound(c, DType::f32, 4, std::max<std::int64_t>(1, k + k / 32 + 4));
+  bound.allow_zeros = k == 0;
+  return bound;
+}
+
+struct Case {
+  std::int64_t m, n, k;
+  DType c = DType::f32;
+  Make a{}, b{};
+  bool accumulate = false;
+  bool packed = false;
+  bool biased = false;
+};
+
+std::string describe(const Case& t) {
+  return fmt::format("m={} n={} k={} {}x{} -> {}{}{}{} order {}{}", t.m, t.n, t.k, name(t.a.dtype), name(t.b.dtype),
+                     name(t.c), t.accumulate ? " +=" : "", t.packed ? " packed" : "", t.biased ? " bias" : "",
+                     static_cast<int>(t.a.order), static_cast<int>(t.b.order));
+}
+
+bool powers_of_two(const Make& how) { return how.kind != ScaleKind::f32; }
+
+/// Runs `t` on every variant that takes it; `variants` counts them.
+void cross_check(const Case& t, int least_variants = 2) {
+  SCOPED_TRACE(describe(t));
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  const Operand a = make(t.a, t.m, t.k, 1, stream);
+  const Operand b = make(t.b, t.n, t.k, 2, stream);
+  const Tensor start = testing::normal(t.c, {t.m, t.n}, 3);
+  const Tensor bias = testing::normal(DType::f32, {t.n}, 4);
+  const ConstTensorView bias_view = t.biased ? ConstTensorView(bias) : ConstTensorView{};
+  const Expected want = expected(a.view, b.view, t.accumulate ? ConstTensorView(start) : ConstTensorView{}, bias_view);
+  Arena scratch(gemm_scratch_bytes(t.m, t.n, t.k, kWorkers, t.packed), Device{});
+  int ran = 0;
+  for (const Variant<GemmArgs>& row : gemm_variants()) {
+    SCOPED_TRACE(std::string(row.name));
+    Fenced c(t.c, {t.m, t.n}, 32);
+    if (t.accumulate) testing::assign(c, start);
+    PackedMatrix packed;
+    const bool two = powers_of_two(t.a) && powers_of_two(t.b);
+    pin_variant("gemm", row.name);
+    if (t.packed) pack(b.view, two, packed, stream);
+    GemmArgs args{.c = c,
+                  .a = a.view,
+                  .b = b.view,
+                  .accumulate = t.accumulate,
+                  .power_of_two_scales = two,
+                  .packed_b = t.packed ? &packed : nullptr,
+                  .bias = bias_view,
+                  .scratch = scratch,
+                  .stream = stream};
+    if (row.refuses(args).empty()) {
+      gemm(args);
+      EXPECT_TRUE(within(c, want.c, bound_of(t.c, t.k), want.magnitude));
+      EXPECT_TRUE(c.intact());
+      EXPECT_EQ(scratch.used_bytes(), 0);
+      ++ran;
+    }
+    pin_variant("gemm", "");
+  }
+  EXPECT_GE(ran, least_variants);
+}
+
+const std::vector<DType> kFormats{DType::f32, DType::bf16, DType::e4m3};
+
+TEST(Gemm, Sizes) {
+  for (const DType dtype : kFormats) {
+    for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{{1, 1, 1},
+                                                                          {1, 33, 127},
+                                                                          {31, 32, 128},
+                                                                          {32, 31, 33},
+                                                                          {33, 65, 129},
+                                                                          {129, 17, 257},
+                                                                          {13, 127, 31},
+                                                                          {200, 40, 600},
+                                                                          {16, 48, 64},
+                                                                          {17, 96, 1}}) {
+      cross_check({m, n, k, DType::f32, {.dtype = dtype}, {.dtype = dtype}});
+      cross_check({.m = m,
+                   .n = n,
+                   .k = k,
+                   .c = DType::bf16,
+                   .a = {.dtype = dtype},
+                   .b = {.dtype = dtype},
+                   .accumulate = true,
+                   .packed = true,
+                   .biased = true});
+    }
+  }
+}
+
+TEST(Gemm, EmptyExtents) {
+  cross_check({.m = 0, .n = 5, .k = 7});
+  cross_check({.m = 5, .n = 0, .k = 7});
+  cross_check({.m = 5, .n = 40, .k = 0, .a = {.dtype = DType::bf16}, .b = {.dtype = DType::bf16}, .biased = true});
+  cross_check({.m = 5, .n = 40, .k = 0, .accumulate = true});
+}
+
+TEST(Gemm, TransposedOperands) {
+  for (const DType dtype : kFormats) {
+    for (const Order a : {Order::k_contiguous, Order::rows_contiguous}) {
+      for (const Order b : {Order::k_contiguous, Order::rows_contiguous}) {
+        for (const bool packed : {false, true}) {
+          for (const ScaleKind kind : {ScaleKind::f32, ScaleKind::power_of_two}) {
+            cross_check({.m = 70,
+                         .n = 100,
+                         .k = 300,
+                         .a = {.dtype = dtype, .kind = kind, .order = a},
+                         .b = {.dtype = dtype, .kind = kind, .order = b},
+                         .accumulate = true,
+                         .packed = packed});
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Gemm, Granularities) {
+  for (const ScaleKind kind : {ScaleKind::f32, ScaleKind::power_of_two, ScaleKind::e8m0}) {
+    for (const Granularity a : {kRowTile128, kPerTensor, kRowTile32}) {
+      for (const Granularity b : {kBlock128, kRowTile128, kPerTensor, kRowTile32}) {
+        if ((a == kRowTile32) != (b == kRowTile32)) continue;
+        for (const bool packed : {false, true}) {
+          cross_check({.m = 40,
+                       .n = 150,
+                       .k = 290,
+                       .a = {DType::e4m3, a, kind},
+                       .b = {DType::e4m3, b, kind},
+                       .packed = packed});
+        }
+      }
+    }
+  }
+  cross_check({.m = 40, .n = 150, .k = 290, .a = {DType::e5m2, kRowTile128}, .b = {DType::e4m3, kBlock128}});
+  cross_check({.m = 40,
+               .n = 50,
+               .k = 290,
+               .a = {DType::e5m2, kRowTile128, ScaleKind::power_of_two},
+               .b = {DType::e4m3, kBlock128, ScaleKind::power_of_two, Order::rows_contiguous},
+               .packed = true});
+}
+
+TEST(Gemm, OneSideFolded) {  // powers of two beside plain scales: promoted
+  cross_check({.m = 40,
+               .n = 150,
+               .k = 290,
+               .a = {DType::e4m3, kRowTile128, ScaleKind::e8m0},
+               .b = {DType::e4m3, kBlock128, ScaleKind::f32},
+               .packed = true});
+}
+
+TEST(Gemm, LongSums) {  // more of k than one chunk, more panels than one group
+  for (const DType dtype : {DType::bf16, DType::e4m3}) {
+    cross_check({.m = 40,
+                 .n = 560,
+                 .k = 2500,
+                 .c = DType::bf16,
+                 .a = {.dtype = dtype},
+                 .b = {.dtype = dtype, .granularity = kBlock128},
+                 .packed = true});
+  }
+  cross_check({.m = 30, .n = 40, .k = 3000, .accumulate = true});
+}
+
+TEST(Gemm, RealShape) {
+  cross_check({.m = 512,
+               .n = 256,
+               .k = 384,
+               .c = DType::bf16,
+               .a = {DType::e4m3, kRowTile128},
+               .b = {DType::e4m3, kBlock128},
+               .packed = true});
+}
+
+TEST(Gemm, ScalesOutsideTheFoldingRange) {
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  Operand a = make({DType::e4m3, kRowTile128, ScaleKind::power_of_two}, 20, 200, 1, stream);
+  const Operand b = make({DType::e4m3, kBlock128, ScaleKind::power_of_two}, 40, 200, 2, stream);
+  a.scales.as<float>()[3] = 0x1p-70f;
+  a.scales.as<float>()[4] = 0x1p60f;
+  const Expected want = expected(a.view, b.view, {}, {});
+  Arena scratch(gemm_scratch_bytes(20, 40, 200, kWorkers, false), Device{});
+  for (const Variant<GemmArgs>& row : gemm_variants()) {
+    Tensor c(DType::f32, {20, 40});
+    const GemmArgs args{
+        .c = c, .a = a.view, .b = b.view, .power_of_two_scales = true, .scratch = scratch, .stream = stream};
+    if (!row.refuses(args).empty()) continue;
+    row.run(args);
+    EXPECT_TRUE(within(c, want.c, bound_of(DType::f32, 200), want.magnitude)) << row.name;
+  }
+}
+
+TEST(Gemm, EveryCodeDecodesExactly) {  // one code a row against one: c is the code's value
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  Arena scratch(gemm_scratch_bytes(256, 1, 1, kWorkers, false), Device{});
+  for (const DType dtype : {DType::e4m3, DType::e5m2}) {
+    for (const float factor : {1.0f, 0.5f, 4.0f, 0x1p-20f, 0x1p33f}) {
+      Tensor codes(dtype, {256, 1});
+      for (int i = 0; i < 256; ++i) codes.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i);
+      Tensor one(dtype, {1, 1});
+      testing::fill_constant(one, 1.0);
+      Tensor scale_a(DType::f32, {256, 1});
+      testing::fill_constant(scale_a, factor);
+      Tensor scale_b(DType::f32, {1, 1});
+      testing::fill_constant(scale_b, 1.0);
+      Tensor c(DType::f32, {256, 1});
+      gemm({.c = c,
+            .a = {codes, scale_a, kRowTile128},
+            .b = {one, scale_b, kBlock128},
+            .power_of_two_scales = true,
+            .scratch = scratch,
+            .stream = stream});
+      for (std::int64_t i = 0; i < 256; ++i) {
+        const double want = testing::value_at(codes.view(), i) * double{factor};
+        const double got = double{c.as<float>()[i]};
+        EXPECT_TRUE(want == got || (std::isnan(want) && std::isnan(got))) << i << ": " << got << " for " << want;
+      }
+    }
+  }
+}
+
+TEST(Gemm, DoubleRunsOnTheReference) {
+  Workers workers(1);
+  Stream stream(workers);
+  const Operand a = make({DType::f64}, 5, 9, 1, stream);
+  const Operand b = make({DType::f64, {}, {}, Order::rows_contiguous}, 7, 9, 2, stream);
+  Tensor c(DType::f64, {5, 7});
+  Arena scratch(0, Device{});
+  gemm({.c = c, .a = a.view, .b = b.view, .scratch = scratch, .stream = stream});
+  const Expected want = expected(a.view, b.view, {}, {});
+  EXPECT_TRUE(within(c, want.c, testing::rounding_bound(DType::f64, DType::f64, 1, 9), want.magnitude));
+}
+
+TEST(Gemm, NeitherWorkersNorOtherRowsShow) {
+  for (const DType dtype : kFormats) {
+    for (const ScaleKind kind : {ScaleKind::f32, ScaleKind::power_of_two}) {
+      Workers one(1);
+      Workers three(3);
+      Stream alone(one);
+      Stream shared(three);
+      const Operand a = make({.dtype = dtype, .kind = kind}, 150, 700, 1, alone);
+      const Operand b = make({.dtype = dtype, .granularity = kBlock128, .kind = kind}, 70, 700, 2, alone);
+      Arena scratch(gemm_scratch_bytes(150, 70, 700, 3, false), Device{});
+      Tensor c1(DType::f32, {150, 70});
+      Tensor c3(DType::f32, {150, 70});
+      Tensor row(DType::f32, {1, 70});
+      const bool two = kind != ScaleKind::f32;
+      gemm({.c = c1, .a = a.view, .b = b.view, .power_of_two_scales = two, .scratch = scratch, .stream = alone});
+      gemm({.c = c3, .a = a.view, .b = b.view, .power_of_two_scales = two, .scratch = scratch, .stream = shared});
+      EXPECT_TRUE(testing::same_bits(c1, c3));
+      ConstScaledView last = a.view;
+      last.values = last.values.slice(0, 149, 1);
+      if (last.scaled()) last.scales = last.scales.slice(0, 149, 1);
+      gemm({.c = row, .a = last, .b = b.view, .power_of_two_scales = two, .scratch = scratch, .stream = shared});
+      EXPECT_TRUE(testing::same_bits(row, ConstTensorView(c1).slice(0, 149, 1)));
+    }
+  }
+}
+
+TEST(Gemm, ABadResultIsSeen) {
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  constexpr std::int64_t kM = 64, kN = 96, kK = 300;
+  const Operand a = make({DType::e4m3, kRowTile128}, kM, kK, 1, stream);
+  const Operand b = make({DType::e4m3, kBlock128}, kN, kK, 2, stream);
+  const Expected want = expected(a.view, b.view, {}, {});
+  Arena scratch(gemm_scratch_bytes(kM, kN, kK, kWorkers, false), Device{});
+  const auto check = [&](const ConstScaledView& x, const std::function<void(Tensor&)>& damage) {
+    Tensor c(DType::f32, {kM, kN});
+    gemm({.c = c, .a = x, .b = b.view, .scratch = scratch, .stream = stream});
+    damage(c);
+    return within(c, want.c, bound_of(DType::f32, kK), want.magnitude);
+  };
+  const auto nothing = [](Tensor&) {};
+  EXPECT_TRUE(check(a.view, nothing));
+  Tensor scales = testing::copy(a.view.scales);
+  scales.as<float>()[7] *= 1.02f;  // one tile of one row
+  EXPECT_FALSE(check({a.view.values, scales, kRowTile128}, nothing));
+  Tensor cut = testing::copy(a.view.values);
+  for (std::int64_t i = 0; i < kM; ++i) {
+    for (std::int64_t k = 288; k < kK; ++k) cut.as<std::uint8_t>()[i * kK + k] = 0;
+  }
+  EXPECT_FALSE(check({cut, a.view.scales, kRowTile128}, nothing));  // the tail of k is dropped
+  EXPECT_FALSE(
+      check(a.view, [](Tensor& c) { std::swap_ranges(c.as<float>(), c.as<float>() + kN, c.as<float>() + kN); }));
+  EXPECT_FALSE(check(a.view, [](Tensor& c) { c.as<float>()[100] *= 1.0002f; }));
+}
+
+TEST(Gemm, MisfitsAreNamed) {
+  Workers workers(1);
+  Stream stream(workers);
+  Arena scratch(1 << 16, Device{});
+  Tensor a(DType::f32, {2, 3});
+  Tensor b(DType::f32, {4, 5});
+  Tensor c(DType::f32, {2, 4});
+  EXPECT_THROW(gemm({.c = c, .a = unscaled(a), .b = unscaled(b), .scratch = scratch, .stream = stream}), Error);
+  Tensor bytes(DType::e4m3, {2, 3});
+  EXPECT_THROW(gemm({.c = c, .a = unscaled(bytes), .b = unscaled(a), .scratch = scratch, .stream = stream}), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
