@@ -14,9 +14,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 
+#include "kernels/base/device.h"
 #include "kernels/base/memory.h"
 #include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
 
 namespace shoestring {
 
@@ -27,7 +31,7 @@ struct AttentionArgs {
   ConstTensorView k;              ///< [tokens, kv_heads, qk_dim]
   ConstTensorView v;              ///< [tokens, kv_heads, v_dim]
   ConstTensorView segment_start;  ///< [tokens] i32
-  double scale;                   ///< usually qk_dim^-0.5
+  double scale;                   ///< positive; usually qk_dim^-0.5
   Arena& scratch;                 ///< attention_scratch_bytes; given back before the call returns
   Stream& stream;
 };
@@ -35,11 +39,11 @@ void attention_forward(const AttentionArgs& args);
 
 /// Gradients of a loss whose gradient in o is d_o. Sums over the query heads of a group run in head order.
 struct AttentionBackwardArgs {
-  TensorView dq;                  ///< [tokens, heads, qk_dim], overwritten
-  TensorView dk;                  ///< [tokens, kv_heads, qk_dim], overwritten
-  TensorView dv;                  ///< [tokens, kv_heads, v_dim], overwritten
-  ConstTensorView d_o;            ///< [tokens, heads, v_dim]
-  ConstTensorView q;              ///< as in the forward pass, and so the rest
+  TensorView dq;        ///< [tokens, heads, qk_dim], overwritten
+  TensorView dk;        ///< [tokens, kv_heads, qk_dim], overwritten
+  TensorView dv;        ///< [tokens, kv_heads, v_dim], overwritten
+  ConstTensorView d_o;  ///< [tokens, heads, v_dim]
+  ConstTensorView q;    ///< as in the forward pass, and so the rest
   ConstTensorView k;
   ConstTensorView v;
   ConstTensorView o;
@@ -62,5 +66,9 @@ struct AttentionShape {
 };
 /// Scratch that forward and backward need at most, whichever variant runs.
 std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers);
+
+// The tables, for tests and benchmarks.
+std::span<const Variant<AttentionArgs>> attention_forward_variants();
+std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants();
 
 }  // namespace shoestring

@@ -1,6 +1,7 @@
 // Cross-entropy of logits against target ids, with the gradient; sums over tokens, no mean.
 //
-//   lse = ln sum_i exp(logits[i]),   loss = lse - logits[target],   dlogits[i] = scale * (exp(logits[i] - lse) - [i = target])
+//   lse = ln sum_i exp(logits[i]),   loss = lse - logits[target],   dlogits[i] = scale * (exp(logits[i] - lse) - [i =
+//   target])
 //
 // Two forms. Rows: a chunk of rows with the whole vocabulary. Chunks: all rows, a chunk of the vocabulary at a time,
 // so that [tokens, vocabulary] never exists (running maximum and sum, Milakov & Gimelshein, arXiv 1805.02867).
@@ -9,19 +10,23 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 
+#include "kernels/base/device.h"
 #include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
 
 namespace shoestring {
 
 struct CrossEntropyArgs {
-  TensorView loss;         ///< [rows] f32 | f64, overwritten; 0 where ignored
-  TensorView lse;          ///< [rows] f32 | f64, overwritten for every row; may be empty
-  TensorView loss_sum;     ///< [1] f64, accumulated in row order over the trained rows; may be empty
-  TensorView count;        ///< [1] i64, accumulated: the trained rows; may be empty
-  TensorView dlogits;      ///< [rows, vocabulary] of the logits' dtype, or bf16 for f32 logits; may be the logits' own
-                           ///< memory when the dtype is the same; empty = no gradient (evaluation)
-  ConstTensorView logits;  ///< [rows, vocabulary] f64 | f32 | bf16
+  TensorView loss;          ///< [rows] f32 | f64, overwritten; 0 where ignored
+  TensorView lse;           ///< [rows] f32 | f64, overwritten for every row; may be empty
+  TensorView loss_sum;      ///< [1] f64, accumulated in row order over the trained rows; may be empty
+  TensorView count;         ///< [1] i64, accumulated: the trained rows; may be empty
+  TensorView dlogits;       ///< [rows, vocabulary] of the logits' dtype, or bf16 for f32 logits; may be the logits' own
+                            ///< memory when the dtype is the same; empty = no gradient (evaluation)
+  ConstTensorView logits;   ///< [rows, vocabulary] f64 | f32 | bf16
   ConstTensorView targets;  ///< [rows] i32
   double scale = 1.0;       ///< factor on dlogits
   Stream& stream;
@@ -68,5 +73,18 @@ struct CrossEntropyChunkGradientArgs {
   Stream& stream;
 };
 void cross_entropy_chunk_gradient(const CrossEntropyChunkGradientArgs& args);
+
+// The tables, for tests and benchmarks, and the rows that live in other files.
+std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants();
+std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants();
+std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_gradient_variants();
+namespace token_loss::avx512 {
+std::string refuses(const CrossEntropyArgs& args);
+std::string refuses(const CrossEntropyChunkArgs& args);
+std::string refuses(const CrossEntropyChunkGradientArgs& args);
+void rows(const CrossEntropyArgs& args);
+void chunk(const CrossEntropyChunkArgs& args);
+void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
+}  // namespace token_loss::avx512
 
 }  // namespace shoestring

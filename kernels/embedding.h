@@ -5,7 +5,12 @@
 // An id outside the table is an Error(bad_data) that names the token and the id, thrown before anything is written.
 #pragma once
 
+#include <span>
+#include <string>
+
+#include "kernels/base/device.h"
 #include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
 
 namespace shoestring {
 
@@ -24,5 +29,15 @@ struct EmbeddingBackwardArgs {
   Stream& stream;
 };
 void embedding_backward(const EmbeddingBackwardArgs& args);
+
+// The tables, for tests and benchmarks, and the rows that live in other files.
+std::span<const Variant<EmbeddingArgs>> embedding_forward_variants();
+std::span<const Variant<EmbeddingBackwardArgs>> embedding_backward_variants();
+namespace embedding::avx512 {
+std::string refuses(const EmbeddingArgs& args);
+std::string refuses(const EmbeddingBackwardArgs& args);
+void forward(const EmbeddingArgs& args);
+void backward(const EmbeddingBackwardArgs& args);
+}  // namespace embedding::avx512
 
 }  // namespace shoestring

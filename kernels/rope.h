@@ -8,9 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
+#include "kernels/base/device.h"
 #include "kernels/base/tensor.h"
+#include "kernels/base/variant.h"
 
 namespace shoestring {
 
@@ -66,5 +70,12 @@ struct RopeArgs {
   Stream& stream;
 };
 void rope(const RopeArgs& args);
+
+// The table, for tests and benchmarks, and the rows that live in other files.
+std::span<const Variant<RopeArgs>> rope_variants();
+namespace rotary::avx512 {
+std::string refuses(const RopeArgs& args);
+void rotate(const RopeArgs& args);
+}  // namespace rotary::avx512
 
 }  // namespace shoestring
