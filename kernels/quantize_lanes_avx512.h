@@ -31,9 +31,10 @@ struct Constants<E5M2> {
   static constexpr quantize_tile::Format format = quantize_tile::kE5M2;
 };
 
-inline __m512 load(const float* x, __mmask16 keep) { return _mm512_maskz_loadu_ps(keep, x); }
-inline __m512 load(const BFloat16* x, __mmask16 keep) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(keep, x)), 16));
+inline __m512 load(const float* x) { return _mm512_loadu_ps(x); }
+inline __m512 load(const BFloat16* x) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
 inline __m512i magnitude(__m512 x) {
@@ -69,22 +70,21 @@ inline __m512i with_sign(__m512i code, __m512 x) {
                                    kFirstOrBoth);
 }
 
-/// Codes of x * inverse for finite x of a tile whose scale comes from its own amax: nothing can saturate.
+/// Codes of x * inverse for finite x and a scale that covers it: nothing can saturate.
 template <class Payload>
-__m512i encode(__m512 x, __m512i x_magnitude, __m512 inverse) {
-  const __m512 y = _mm512_mul_ps(_mm512_castsi512_ps(x_magnitude), inverse);
+__m512i encode(__m512 x, __m512 inverse) {
+  const __m512 y = _mm512_mul_ps(_mm512_castsi512_ps(magnitude(x)), inverse);
   return with_sign(code_of_magnitude<Payload>(y), x);
 }
 
-/// Codes of x * inverse for any x and scale; adds to `saturated` the lanes of `keep` that round past the largest value.
+/// Codes of x * inverse for any x and scale; adds to `saturated` the lanes that round past the largest value.
 template <class Payload>
-__m512i encode_saturating(__m512 x, __m512 inverse, __mmask16 keep, std::int64_t& saturated) {
+__m512i encode_saturating(__m512 x, __m512 inverse, std::int64_t& saturated) {
   using C = Constants<Payload>;
-  const __m512 y = _mm512_mul_ps(x, inverse);
-  const __m512i bits = magnitude(y);
+  const __m512i bits = magnitude(_mm512_mul_ps(x, inverse));
   const __mmask16 nan = _mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(0x7F800000));
   const __mmask16 over = _mm512_cmpge_epi32_mask(bits, _mm512_set1_epi32(static_cast<int>(C::format.saturates_from)));
-  saturated += __builtin_popcount(static_cast<unsigned>(over & keep & ~nan));
+  saturated += __builtin_popcount(static_cast<unsigned>(over & ~nan));
   const __m512 bounded = _mm512_min_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(C::format.max_finite));
   const __m512i code = _mm512_mask_mov_epi32(code_of_magnitude<Payload>(bounded), nan, _mm512_set1_epi32(C::nan));
   return with_sign(code, x);

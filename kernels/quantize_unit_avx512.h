@@ -1,5 +1,7 @@
-// One line of sixty-four columns at a time: load, amax, encode, count, transpose. Part of quantize_avx512.cpp, included
-// after its target pragma like quantize_lanes_avx512.h.
+// One line of columns at a time: maxima of its tiles, its codes, what was lost, and codes turned into columns. Part of
+// quantize_avx512.cpp, included after its target pragma like quantize_lanes_avx512.h.
+//
+// Lines are padded with zeros to a multiple of 128 columns; only stores of codes know where a line really ends.
 #pragma once
 
 #include <algorithm>
@@ -29,104 +31,122 @@ struct Tally {
   }
 };
 
-/// One line of up to 64 columns.
-struct Unit {
-  __m512 x[4];
-  __mmask64 keep;
-  __mmask16 part(int v) const { return static_cast<__mmask16>(keep >> (16 * v)); }
-};
-
-__mmask64 keep_mask(std::int64_t count) {
-  return count >= 64 ? ~std::uint64_t{0} : count <= 0 ? 0 : (std::uint64_t{1} << count) - 1;
-}
-
-template <class In>
-Unit load_unit(const In* x, std::int64_t count) {
-  Unit unit;
-  unit.keep = keep_mask(count);
-  if (count >= 64) {
-    for (int v = 0; v < 4; ++v) unit.x[v] = lanes::load(x + 16 * v, 0xFFFF);
-  } else {
-    for (int v = 0; v < 4; ++v) unit.x[v] = lanes::load(x + 16 * v, unit.part(v));
+/// Largest magnitude bits, lane by lane, of kVectors * 16 columns.
+template <int kVectors, bool kFiniteOnly>
+__m512i most_of(const float* x) {
+  __m512i most = _mm512_setzero_si512();
+  for (int v = 0; v < kVectors; ++v) {
+    const __m512i bits = lanes::magnitude(_mm512_loadu_ps(x + 16 * v));
+    most = _mm512_max_epi32(most, kFiniteOnly ? lanes::finite_magnitude(bits) : bits);
   }
-  return unit;
+  return most;
 }
 
-void count_zeros(const Unit& unit, __m512i codes, Tally& tally) {
-  const __mmask64 zero_codes = _mm512_testn_epi8_mask(codes, _mm512_set1_epi8(0x7F)) & unit.keep;
+template <int kVectors, bool kFiniteOnly>
+__m512i most_of(const BFloat16* x) {  // thirty-two at a time: magnitudes of BF16 order as 16-bit integers
+  __m512i most = _mm512_setzero_si512();
+  for (int v = 0; v < kVectors; v += 2) {
+    __m512i bits = _mm512_and_si512(_mm512_loadu_si512(x + 16 * v), _mm512_set1_epi16(0x7FFF));
+    if (kFiniteOnly) bits = _mm512_maskz_mov_epi16(_mm512_cmplt_epu16_mask(bits, _mm512_set1_epi16(0x7F80)), bits);
+    most = _mm512_max_epu16(most, bits);
+  }
+  const __m512i upper = _mm512_and_si512(most, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
+  return _mm512_max_epi32(_mm512_slli_epi32(most, 16), upper);
+}
+
+/// The largest lane of each of four vectors of non-negative integers.
+inline __m128i largest_of_four(const __m512i m[4]) {
+  const __m512i ab = _mm512_max_epi32(_mm512_unpacklo_epi32(m[0], m[1]), _mm512_unpackhi_epi32(m[0], m[1]));
+  const __m512i cd = _mm512_max_epi32(_mm512_unpacklo_epi32(m[2], m[3]), _mm512_unpackhi_epi32(m[2], m[3]));
+  const __m512i abcd = _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i half = _mm256_max_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+  return _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+/// Magnitude bits of the maxima of `tiles` tiles of kWidth columns; amax has room for a multiple of four.
+template <class In, int kWidth, bool kFiniteOnly>
+void amax_of_tiles(const In* x, std::int64_t tiles, std::uint32_t* amax) {
+  for (std::int64_t tile = 0; tile < tiles; tile += 4) {
+    __m512i most[4];
+    for (int i = 0; i < 4; ++i) {
+      most[i] = tile + i < tiles ? most_of<kWidth / 16, kFiniteOnly>(x + (tile + i) * kWidth) : _mm512_setzero_si512();
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(amax + tile), largest_of_four(most));
+  }
+}
+
+/// Adds to the counts of a unit's codes the elements that were not zero and became it.
+inline void count_underflow(const __m512 x[4], __m512i codes, Tally& tally) {
+  const __mmask64 zero_codes = _mm512_testn_epi8_mask(codes, _mm512_set1_epi8(0x7F));
   if (zero_codes == 0) return;
   __mmask64 zeros = 0;
   for (int v = 0; v < 4; ++v) {
-    const __m512i bits = lanes::magnitude(unit.x[v]);
+    const __m512i bits = lanes::magnitude(x[v]);
     zeros |= static_cast<__mmask64>(_mm512_testn_epi32_mask(bits, bits)) << (16 * v);
   }
   tally.counts.underflowed += __builtin_popcountll(zero_codes & ~zeros);
 }
 
-/// The codes of one unit; `plain` when every x is finite and the scales come from this x.
-template <class Payload>
-__m512i encode_unit(const Unit& unit, const __m512 inverse[4], bool plain, Tally& tally) {
-  __m512i code[4];
-  if (plain) [[likely]] {
-    for (int v = 0; v < 4; ++v) code[v] = lanes::encode<Payload>(unit.x[v], lanes::magnitude(unit.x[v]), inverse[v]);
-  } else {
-    for (int v = 0; v < 4; ++v) {
-      const __mmask16 keep = unit.part(v);
-      code[v] = lanes::encode_saturating<Payload>(unit.x[v], inverse[v], keep, tally.counts.saturated);
-      const __m512i bits = lanes::magnitude(unit.x[v]);
-      const __m512i largest = _mm512_set1_epi32(static_cast<int>(kLargestFinite));
-      tally.counts.non_finite +=
-          __builtin_popcount(static_cast<unsigned>(_mm512_mask_cmpgt_epi32_mask(keep, bits, largest)));
-    }
-  }
-  const __m512i codes = lanes::pack(code[0], code[1], code[2], code[3]);
-  if (tally.wanted) count_zeros(unit, codes, tally);
-  return codes;
+inline std::int64_t count_non_finite(__m512 x) {
+  const __m512i largest = _mm512_set1_epi32(static_cast<int>(kLargestFinite));
+  return __builtin_popcount(static_cast<unsigned>(_mm512_cmpgt_epi32_mask(lanes::magnitude(x), largest)));
 }
 
-/// Largest finite magnitude among vectors [first, last) of the two units of a tile; `plain` turns false if a value is
-/// not finite.
-std::uint32_t amax_of(const Unit units[2], int first, int last, bool& plain) {
-  __m512i most = _mm512_setzero_si512();
-  for (int v = first; v < last; ++v) most = _mm512_max_epi32(most, lanes::magnitude(units[v / 4].x[v % 4]));
-  auto amax = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(most));
-  if (amax > kLargestFinite) [[unlikely]] {
-    plain = false;
-    most = _mm512_setzero_si512();
-    for (int v = first; v < last; ++v) {
-      most = _mm512_max_epi32(most, lanes::finite_magnitude(lanes::magnitude(units[v / 4].x[v % 4])));
+/// Codes of a line. `inverse` has one element per kWidth columns, 1 included. kPlain: every x is finite and covered by
+/// its scale.
+template <class In, class Payload, int kWidth, bool kPlain>
+void encode_line(const In* x, std::int64_t count, const float* inverse, std::uint8_t* out, Tally& tally) {
+  for (std::int64_t c = 0; c < count; c += 64) {
+    __m512 element[4];
+    __m512i code[4];
+    for (int v = 0; v < 4; ++v) {
+      element[v] = lanes::load(x + c + 16 * v);
+      const __m512 by =
+          kWidth == 1 ? _mm512_loadu_ps(inverse + c + 16 * v) : _mm512_set1_ps(inverse[(c + 16 * v) / kWidth]);
+      if constexpr (kPlain) {
+        code[v] = lanes::encode<Payload>(element[v], by);
+      } else {
+        code[v] = lanes::encode_saturating<Payload>(element[v], by, tally.counts.saturated);
+        tally.counts.non_finite += count_non_finite(element[v]);
+      }
     }
-    amax = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(most));
+    const __m512i codes = lanes::pack(code[0], code[1], code[2], code[3]);
+    if (tally.wanted) count_underflow(element, codes, tally);
+    if (count - c >= 64) {
+      _mm512_storeu_si512(out + c, codes);
+    } else {
+      _mm512_mask_storeu_epi8(out + c, (std::uint64_t{1} << (count - c)) - 1, codes);
+    }
   }
-  return amax;
 }
 
 /// Sixteen lines of sixteen bytes, transposed.
-void transpose16(const std::uint8_t* from, std::int64_t from_stride, std::uint8_t* to, std::int64_t to_stride) {
+inline void transpose16(const std::uint8_t* from, std::int64_t from_stride, std::uint8_t* to, std::int64_t to_stride) {
   __m128i a[16];
   __m128i b[16];
   for (int i = 0; i < 16; ++i) a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * from_stride));
-  for (int round = 0; round < 4; ++round) {  // four perfect shuffles of the lines transpose them
+  for (int round = 0; round < 4;
+       ++round) {  // each perfect shuffle of the lines moves one bit of the address; four do it
     for (int i = 0; i < 8; ++i) {
       b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
       b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
     }
-    std::copy(b, b + 16, a);
+    for (int i = 0; i < 16; ++i) a[i] = b[i];
   }
   for (int i = 0; i < 16; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i * to_stride), a[i]);
 }
 
-/// Writes lines of 64 codes as columns.
-void store_transposed(const std::uint8_t (*codes)[64], std::int64_t rows, std::int64_t columns, std::uint8_t* out,
-                      std::int64_t stride) {
+/// Writes `rows` lines of `columns` codes, `from_stride` apart, as columns of an output whose rows are contiguous.
+inline void store_transposed(const std::uint8_t* codes, std::int64_t from_stride, std::int64_t rows,
+                             std::int64_t columns, std::uint8_t* out, std::int64_t stride) {
   for (std::int64_t c = 0; c < columns; c += 16) {
     for (std::int64_t r = 0; r < rows; r += 16) {
       if (r + 16 <= rows && c + 16 <= columns) {
-        transpose16(&codes[r][c], 64, out + c * stride + r, stride);
+        transpose16(codes + r * from_stride + c, from_stride, out + c * stride + r, stride);
         continue;
       }
       for (std::int64_t i = c; i < std::min(c + 16, columns); ++i) {
-        for (std::int64_t j = r; j < std::min(r + 16, rows); ++j) out[i * stride + j] = codes[j][i];
+        for (std::int64_t j = r; j < std::min(r + 16, rows); ++j) out[i * stride + j] = codes[j * from_stride + i];
       }
     }
   }
