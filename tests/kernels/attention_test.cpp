@@ -1,0 +1,402 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+#include "tests/support/gradient.h"
+
+namespace shoestring {
+namespace {
+
+using namespace testing;
+
+struct Case {
+  std::vector<std::int64_t> documents;
+  std::int64_t heads;
+  std::int64_t kv_heads;
+  std::int64_t qk_dim;
+  std::int64_t v_dim;
+
+  std::int64_t tokens() const {
+    std::int64_t sum = 0;
+    for (const std::int64_t length : documents) sum += length;
+    return sum;
+  }
+  std::string to_string() const {
+    return fmt::format("{} documents, {} tokens, heads {}/{}, dims {}/{}", documents.size(), tokens(), heads, kv_heads,
+                       qk_dim, v_dim);
+  }
+};
+
+std::vector<Case> cases() {
+  return {
+      {{1}, 1, 1, 32, 32},
+      {{1, 1, 2, 1}, 2, 1, 32, 32},
+      {{31, 32, 33}, 2, 2, 64, 64},
+      {{5, 3, 1, 7, 40, 9}, 2, 1, 24, 16},  // several documents in a tile, dims that fill no tile
+      {{130, 64, 3}, 6, 2, 48, 32},
+      {{257, 40}, 2, 1, 96, 64},
+      {{70}, 2, 2, 192, 128},  // DeepSeek-V3's dims
+  };
+}
+
+/// q, k, v as slices of one fused projection, so that no view is contiguous.
+struct Problem {
+  Case shape;
+  Tensor fused, d_o, segment_start;
+  double scale;
+
+  Problem(const Case& c, DType dtype, std::uint64_t seed = 1)
+      : shape(c),
+        fused(normal(dtype, {c.tokens(), width(c)}, seed)),
+        d_o(normal(dtype, {c.tokens(), c.heads, c.v_dim}, seed + 1)),
+        segment_start(DType::i32, {c.tokens()}),
+        scale(1.0 / std::sqrt(static_cast<double>(c.qk_dim))) {
+    std::int64_t token = 0;
+    for (const std::int64_t length : c.documents) {
+      const auto start = static_cast<std::int32_t>(token);
+      for (std::int64_t i = 0; i < length; ++i) segment_start.as<std::int32_t>()[token++] = start;
+    }
+  }
+
+  static std::int64_t width(const Case& c) { return c.heads * c.qk_dim + c.kv_heads * (c.qk_dim + c.v_dim) + 8; }
+  TensorView heads(std::int64_t column, std::int64_t count, std::int64_t dim) {
+    TensorView view = fused.view();
+    view.data = static_cast<char*>(view.data) + column * size_bytes(view.dtype);
+    view.shape = {shape.tokens(), count, dim};
+    view.strides = {width(shape), dim, 1};
+    return view;
+  }
+  TensorView q() { return heads(0, shape.heads, shape.qk_dim); }
+  TensorView k() { return heads(shape.heads * shape.qk_dim, shape.kv_heads, shape.qk_dim); }
+  TensorView v() { return heads((shape.heads + shape.kv_heads) * shape.qk_dim, shape.kv_heads, shape.v_dim); }
+};
+
+struct Results {
+  Tensor o, lse, dq, dk, dv;
+};
+
+Results empty_results(const Case& c, DType dtype) {
+  const DType stat = dtype == DType::f64 ? DType::f64 : DType::f32;
+  return {Tensor(dtype, {c.tokens(), c.heads, c.v_dim}), Tensor(stat, {c.heads, c.tokens()}),
+          Tensor(dtype, {c.tokens(), c.heads, c.qk_dim}), Tensor(dtype, {c.tokens(), c.kv_heads, c.qk_dim}),
+          Tensor(dtype, {c.tokens(), c.kv_heads, c.v_dim})};
+}
+
+// The formulas once more, without blocks and variants. `magnitude` holds what the terms behind each element add up to
+// in absolute value; `shift` moves the causal mask, for damage.
+struct Oracle {
+  Results value, magnitude;
+  double largest_score = 0;  // of sum |q k| * scale
+};
+
+struct Sums {
+  double dot = 0;
+  double magnitude = 0;
+};
+
+Sums dot(const Tensor& a, std::int64_t a_row, const Tensor& b, std::int64_t b_row, std::int64_t dim) {
+  Sums sums;
+  for (std::int64_t i = 0; i < dim; ++i) {
+    const double term = a.as<double>()[a_row * dim + i] * b.as<double>()[b_row * dim + i];
+    sums.dot += term;
+    sums.magnitude += std::abs(term);
+  }
+  return sums;
+}
+
+void add(Tensor& to, Tensor& magnitude, std::int64_t row, const Tensor& from, std::int64_t from_row, std::int64_t dim,
+         double factor, double size) {
+  for (std::int64_t i = 0; i < dim; ++i) {
+    const double value = from.as<double>()[from_row * dim + i];
+    to.as<double>()[row * dim + i] += factor * value;
+    magnitude.as<double>()[row * dim + i] += size * std::abs(value);
+  }
+}
+
+/// `o` and `lse` are what the backward pass is given; empty = this oracle's own.
+Oracle solve(Problem& problem, ConstTensorView o = {}, ConstTensorView lse = {}, std::int64_t shift = 0) {
+  const Case& c = problem.shape;
+  const Tensor q = cast(problem.q(), DType::f64);
+  const Tensor k = cast(problem.k(), DType::f64);
+  const Tensor v = cast(problem.v(), DType::f64);
+  const Tensor d_o = cast(problem.d_o, DType::f64);
+  Oracle oracle{empty_results(c, DType::f64), empty_results(c, DType::f64)};
+  const Tensor given_o = o.empty() ? Tensor() : cast(o, DType::f64);
+  for (std::int64_t item = 0; item < c.heads * c.tokens(); ++item) {
+    const std::int64_t t = item / c.heads;
+    const std::int64_t head = item % c.heads;
+    const std::int64_t group = head / (c.heads / c.kv_heads);
+    const auto start = static_cast<std::int64_t>(problem.segment_start.as<std::int32_t>()[t]);
+    const std::int64_t end = std::clamp<std::int64_t>(t + shift, start, c.tokens() - 1);
+    std::vector<double> score;
+    double total = 0;
+    for (std::int64_t s = start; s <= end; ++s) {
+      const Sums sums = dot(q, item, k, s * c.kv_heads + group, c.qk_dim);
+      oracle.largest_score = std::max(oracle.largest_score, problem.scale * sums.magnitude);
+      score.push_back(problem.scale * sums.dot);
+      total += std::exp(score.back());
+    }
+    const double log_total = std::log(total);
+    oracle.value.lse.as<double>()[head * c.tokens() + t] = log_total;
+    for (std::int64_t s = start; s <= end; ++s) {
+      const double p = std::exp(score[static_cast<std::size_t>(s - start)] - log_total);
+      add(oracle.value.o, oracle.magnitude.o, item, v, s * c.kv_heads + group, c.v_dim, p, p);
+    }
+    const double given_lse = lse.empty() ? log_total : value_at(lse, head * c.tokens() + t);
+    const Sums delta = dot(d_o, item, o.empty() ? oracle.value.o : given_o, item, c.v_dim);
+    for (std::int64_t s = start; s <= end; ++s) {
+      const std::int64_t kv = s * c.kv_heads + group;
+      const double p = std::exp(score[static_cast<std::size_t>(s - start)] - given_lse);
+      const Sums dp = dot(d_o, item, v, kv, c.v_dim);
+      const double ds = problem.scale * p * (dp.dot - delta.dot);
+      const double size = problem.scale * p * (dp.magnitude + delta.magnitude);
+      add(oracle.value.dv, oracle.magnitude.dv, kv, d_o, item, c.v_dim, p, p);
+      add(oracle.value.dk, oracle.magnitude.dk, kv, q, item, c.qk_dim, ds, size);
+      add(oracle.value.dq, oracle.magnitude.dq, item, k, kv, c.qk_dim, ds, size);
+    }
+  }
+  return oracle;
+}
+
+/// A probability inherits the error of its score and of the exponential's argument, in units of the largest score;
+/// AMX rounds probabilities and dS to bf16. On top come the sums over keys or queries.
+Bound bound(const Case& c, DType dtype, double largest_score) {
+  const DType accumulator = dtype == DType::f64 ? DType::f64 : DType::f32;
+  const double u = unit_roundoff(accumulator);
+  const double probability = (sum_error(c.qk_dim, accumulator) + 4 * u) * (1 + largest_score) + 8 * u;
+  const std::int64_t terms = c.tokens() * c.heads / c.kv_heads;
+  Bound result = rounding_bound(dtype, accumulator, 4, terms + c.v_dim);
+  result.absolute = probability + sum_error(terms, accumulator) + sum_error(c.v_dim, accumulator);
+  if (dtype == DType::bf16) result.absolute += 1.01 * unit_roundoff(dtype);
+  return result;
+}
+
+class Runner {
+ public:
+  explicit Runner(int workers = 2) : workers_(workers), stream_(workers_) {}
+
+  AttentionArgs forward_args(Problem& p, TensorView o, TensorView lse) {
+    return {o, lse, p.q(), p.k(), p.v(), p.segment_start, p.scale, scratch(p.shape), stream_};
+  }
+  AttentionBackwardArgs backward_args(Problem& p, Results& r, ConstTensorView o, ConstTensorView lse) {
+    return {r.dq, r.dk, r.dv, p.d_o, p.q(), p.k(), p.v(), o, lse, p.segment_start, p.scale, scratch(p.shape), stream_};
+  }
+  Stream& stream() { return stream_; }
+
+ private:
+  Arena& scratch(const Case& c) {
+    const std::int64_t longest = *std::max_element(c.documents.begin(), c.documents.end());
+    arena_ =
+        Arena(attention_scratch_bytes({c.tokens(), longest, c.heads, c.kv_heads, c.qk_dim, c.v_dim}, workers_.count()),
+              Device{});
+    return arena_;
+  }
+  Workers workers_;
+  Stream stream_;
+  Arena arena_;
+};
+
+::testing::AssertionResult forward_agrees(const Results& actual, const Oracle& oracle, const Case& c) {
+  const Bound limit = bound(c, actual.o.dtype(), oracle.largest_score);
+  if (const auto result = within(actual.o, oracle.value.o, limit, oracle.magnitude.o); !result) return result;
+  Bound statistic = rounding_bound(actual.lse.dtype(), actual.lse.dtype(), 8);
+  statistic.absolute = bound(c, actual.lse.dtype(), oracle.largest_score).absolute;
+  statistic.allow_zeros = true;
+  return within(actual.lse, oracle.value.lse, statistic);
+}
+
+::testing::AssertionResult backward_agrees(const Results& actual, const Oracle& oracle, const Case& c) {
+  Bound limit = bound(c, actual.dq.dtype(), oracle.largest_score);
+  if (const auto result = within(actual.dv, oracle.value.dv, limit, oracle.magnitude.dv); !result) return result;
+  limit.allow_zeros = c.tokens() < 8;  // a document of one token has dS = 0
+  if (const auto result = within(actual.dk, oracle.value.dk, limit, oracle.magnitude.dk); !result) return result;
+  return within(actual.dq, oracle.value.dq, limit, oracle.magnitude.dq);
+}
+
+// What the backward pass is given: the oracle's output, rounded as a forward pass would.
+Results given_by(const Oracle& oracle, const Case& c, DType dtype) {
+  Results results = empty_results(c, dtype);
+  assign(results.o, oracle.value.o);
+  assign(results.lse, oracle.value.lse);
+  return results;
+}
+
+template <class Check>
+void for_each_variant(Check&& check_variant) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    for (std::size_t row = 0; row < attention_forward_variants().size(); ++row) {
+      SCOPED_TRACE(std::string(attention_forward_variants()[row].name) + " " + std::string(name(dtype)));
+      check_variant(row, dtype);
+    }
+  }
+}
+
+TEST(Attention, ForwardAgreesWithTheFormula) {
+  Runner runner;
+  for_each_variant([&](std::size_t row, DType dtype) {
+    for (const Case& c : cases()) {
+      SCOPED_TRACE(c.to_string());
+      Problem problem(c, dtype);
+      Fenced o(dtype, {c.tokens(), c.heads, c.v_dim}, 8);
+      Fenced lse(dtype == DType::f64 ? DType::f64 : DType::f32, {c.heads, c.tokens()});
+      const AttentionArgs args = runner.forward_args(problem, o, lse);
+      const auto& variant = attention_forward_variants()[row];
+      if (!variant.refuses(args).empty()) continue;
+      variant.run(args);
+      Results results = empty_results(c, dtype);
+      results.o = copy(o.view());
+      results.lse = copy(lse.view());
+      EXPECT_TRUE(forward_agrees(results, solve(problem), c));
+      EXPECT_TRUE(o.intact() && lse.intact());
+      EXPECT_EQ(args.scratch.used_bytes(), 0);
+    }
+  });
+}
+
+TEST(Attention, BackwardAgreesWithTheFormula) {
+  Runner runner;
+  for_each_variant([&](std::size_t row, DType dtype) {
+    for (const Case& c : cases()) {
+      SCOPED_TRACE(c.to_string());
+      Problem problem(c, dtype);
+      Results results = given_by(solve(problem), c, dtype);
+      AttentionBackwardArgs args = runner.backward_args(problem, results, results.o, results.lse);
+      Fenced dq(dtype, results.dq.shape(), 8);
+      Fenced dk(dtype, results.dk.shape(), 8);
+      Fenced dv(dtype, results.dv.shape(), 8);
+      args.dq = dq;
+      args.dk = dk;
+      args.dv = dv;
+      const auto& variant = attention_backward_variants()[row];
+      if (!variant.refuses(args).empty()) continue;
+      variant.run(args);
+      results.dq = copy(dq.view());
+      results.dk = copy(dk.view());
+      results.dv = copy(dv.view());
+      EXPECT_TRUE(backward_agrees(results, solve(problem, results.o, results.lse), c));
+      EXPECT_TRUE(dq.intact() && dk.intact() && dv.intact());
+    }
+  });
+}
+
+// The bounds above are worth something only if they see the usual faults.
+TEST(Attention, BoundsSeeAShiftedMaskAndADroppedBoundary) {
+  Runner runner;
+  const Case c{{40, 33, 31}, 2, 1, 32, 32};
+  Case merged = c;
+  merged.documents = {73, 31};
+  for_each_variant([&](std::size_t row, DType dtype) {
+    Problem problem(c, dtype);
+    Problem dropped(merged, dtype);
+    Results results = given_by(solve(problem), c, dtype);
+    const AttentionArgs forward = runner.forward_args(problem, results.o, results.lse);
+    if (!attention_forward_variants()[row].refuses(forward).empty()) return;
+    attention_forward_variants()[row].run(forward);
+    attention_backward_variants()[row].run(runner.backward_args(problem, results, results.o, results.lse));
+    EXPECT_TRUE(forward_agrees(results, solve(problem), c));
+    EXPECT_TRUE(backward_agrees(results, solve(problem, results.o, results.lse), c));
+    for (const Oracle& damaged : {solve(problem, results.o, results.lse, 1), solve(problem, results.o, results.lse, -1),
+                                  solve(dropped, results.o, results.lse)}) {
+      EXPECT_FALSE(forward_agrees(results, damaged, c));
+      EXPECT_FALSE(backward_agrees(results, damaged, c));
+    }
+  });
+}
+
+TEST(Attention, GradientsMatchCentralDifferences) {
+  Runner runner(1);
+  const Case c{{5, 1, 7}, 4, 2, 6, 4};
+  Problem problem(c, DType::f64);
+  Results results = empty_results(c, DType::f64);
+  const auto loss = [&] {
+    attention_forward(runner.forward_args(problem, results.o, results.lse));
+    return projection(results.o, problem.d_o);
+  };
+  loss();
+  attention_backward(runner.backward_args(problem, results, results.o, results.lse));
+  const Results gradients{copy(results.o), copy(results.lse), copy(results.dq), copy(results.dk), copy(results.dv)};
+  EXPECT_TRUE(gradient_matches(loss, problem.q(), gradients.dq));
+  EXPECT_TRUE(gradient_matches(loss, problem.k(), gradients.dk));
+  EXPECT_TRUE(gradient_matches(loss, problem.v(), gradients.dv));
+}
+
+Results run_all(std::size_t row, Problem& problem, DType dtype, int workers) {
+  Runner runner(workers);
+  Results results = empty_results(problem.shape, dtype);
+  attention_forward_variants()[row].run(runner.forward_args(problem, results.o, results.lse));
+  attention_backward_variants()[row].run(runner.backward_args(problem, results, results.o, results.lse));
+  return results;
+}
+
+TEST(Attention, WorkersAndNeighboursDoNotMatter) {
+  const Case c{{37, 70, 90}, 4, 2, 48, 32};
+  Case alone = c;
+  alone.documents = {70};
+  Runner runner;
+  for_each_variant([&](std::size_t row, DType dtype) {
+    Problem problem(c, dtype);
+    Results results = empty_results(c, dtype);
+    if (!attention_forward_variants()[row].refuses(runner.forward_args(problem, results.o, results.lse)).empty())
+      return;
+    results = run_all(row, problem, dtype, 1);
+    Problem single(alone, dtype);
+    assign(single.fused, problem.fused.view().slice(0, 37, 70));
+    assign(single.d_o, problem.d_o.view().slice(0, 37, 70));
+    const Results one = run_all(row, single, dtype, 2);
+    for (const int workers : {2, 3}) {
+      const Results again = run_all(row, problem, dtype, workers);
+      EXPECT_TRUE(same_bits(again.o, results.o) && same_bits(again.lse, results.lse));
+      EXPECT_TRUE(same_bits(again.dq, results.dq) && same_bits(again.dk, results.dk) &&
+                  same_bits(again.dv, results.dv));
+    }
+    for (const auto& [part, whole] : {std::pair<const Tensor*, Tensor*>{&one.o, &results.o},
+                                      {&one.dq, &results.dq},
+                                      {&one.dk, &results.dk},
+                                      {&one.dv, &results.dv}}) {
+      EXPECT_TRUE(same_bits(*part, whole->view().slice(0, 37, 70)));
+    }
+  });
+}
+
+TEST(Attention, LargeScoresStayFinite) {
+  Runner runner;
+  const Case c{{100}, 2, 2, 64, 64};
+  for_each_variant([&](std::size_t row, DType dtype) {
+    Problem problem(c, dtype);
+    problem.scale = 40.0;  // scores of some thousands: one key takes all
+    Results results = empty_results(c, dtype);
+    const AttentionArgs forward = runner.forward_args(problem, results.o, results.lse);
+    if (!attention_forward_variants()[row].refuses(forward).empty()) return;
+    attention_forward_variants()[row].run(forward);
+    attention_backward_variants()[row].run(runner.backward_args(problem, results, results.o, results.lse));
+    for (const Tensor* tensor : {&results.o, &results.lse, &results.dq, &results.dk, &results.dv}) {
+      for (std::int64_t i = 0; i < tensor->view().elements(); ++i) {
+        ASSERT_TRUE(std::isfinite(value_at(*tensor, i))) << i;
+      }
+    }
+  });
+}
+
+TEST(Attention, RejectsWhatTheContractForbids) {
+  Runner runner;
+  Problem problem({{4, 4}, 2, 1, 32, 32}, DType::f32);
+  Results results = empty_results(problem.shape, DType::f32);
+  problem.segment_start.as<std::int32_t>()[6] = 3;
+  EXPECT_THROW(attention_forward(runner.forward_args(problem, results.o, results.lse)), Error);
+  problem.segment_start.as<std::int32_t>()[6] = 4;
+  attention_forward(runner.forward_args(problem, results.o, results.lse));
+  problem.scale = 0;
+  EXPECT_THROW(attention_forward(runner.forward_args(problem, results.o, results.lse)), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
