@@ -1,0 +1,118 @@
+#include "data/corpus_build.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "data/shard.h"
+#include "data/shard_report.h"
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using testing::read_text;
+using testing::write_text;
+
+std::string file_text(int number) {
+  std::string text;
+  for (int line = 0; line < 60; ++line) {
+    text += "int value_" + std::to_string(number * 1009 + line * line) + " = compute(" + std::to_string(line * number) + ");\n";
+  }
+  return text;
+}
+
+CorpusBuildOptions options_for(const testing::TemporaryFolder& folder) {
+  CorpusBuildOptions options;
+  options.corpus.inputs = {folder / "text"};
+  options.out = folder / "shards";
+  options.tokenizer = TokenizerChoice::bytes;
+  options.hold_out = 0.2;
+  options.shard_tokens = 20000;
+  return options;
+}
+
+void quiet(const std::string&) {}
+
+// Every document of a split, decoded.
+std::vector<std::string> documents_of(const std::filesystem::path& split, const Tokenizer& tokenizer) {
+  std::vector<std::string> texts;
+  for (const std::string& path : list_shards(split.string())) {
+    const Shard shard = Shard::open(path);
+    std::uint64_t begin = 0;
+    for (const std::uint64_t end : shard.doc_ends()) {
+      std::vector<std::int32_t> ids(end - begin);
+      shard.read(begin, end - begin, ids.data());
+      texts.push_back(tokenizer.decode(ids));
+      begin = end;
+    }
+  }
+  return texts;
+}
+
+TEST(CorpusBuild, EveryDocumentLandsInExactlyOneSplit) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 100; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
+  write_text(folder / "text" / "copy.c", file_text(3));
+  Workers workers(2);
+  const CorpusBuildResult result = build_corpus(options_for(folder), workers, quiet);
+  EXPECT_EQ(result.exact_duplicates, 1);
+  EXPECT_EQ(result.near_duplicates, 0);
+  const auto tokenizer = byte_tokenizer();
+  std::vector<std::string> train = documents_of(folder / "shards" / "train", *tokenizer);
+  const std::vector<std::string> held = documents_of(folder / "shards" / "validation", *tokenizer);
+  EXPECT_GT(list_shards((folder / "shards" / "train").string()).size(), 1u);
+  EXPECT_NEAR(static_cast<double>(held.size()), 20, 12);
+  train.insert(train.end(), held.begin(), held.end());
+  std::vector<std::string> expected;
+  for (int i = 0; i < 100; ++i) expected.push_back(file_text(i));
+  std::sort(train.begin(), train.end());
+  std::sort(expected.begin(), expected.end());
+  EXPECT_EQ(train, expected);
+
+  std::istringstream names(read_text(folder / "shards" / "held_out.txt"));
+  std::size_t named = 0;
+  for (std::string name; std::getline(names, name); ++named) EXPECT_NE(std::find(held.begin(), held.end(), read_text(name)), held.end());
+  EXPECT_EQ(named, held.size());
+}
+
+TEST(CorpusBuild, IsAFunctionOfItsInput) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 60; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
+  CorpusBuildOptions options = options_for(folder);
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 400;
+  Workers one(1);
+  build_corpus(options, one, quiet);
+  options.out = folder / "again";
+  Workers three(3);
+  build_corpus(options, three, quiet);
+  for (const char* split : {"train", "validation"}) {
+    const auto first = list_shards((folder / "shards" / split).string());
+    const auto second = list_shards((folder / "again" / split).string());
+    ASSERT_EQ(first.size(), second.size());
+    for (std::size_t i = 0; i < first.size(); ++i) EXPECT_EQ(read_text(first[i]), read_text(second[i]));
+  }
+}
+
+TEST(CorpusBuild, LeavesNothingBehindWhenItFails) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "text" / "bad.jsonl", "{\n");
+  Workers workers(1);
+  EXPECT_THROW(build_corpus(options_for(folder), workers, quiet), Error);
+  EXPECT_FALSE(std::filesystem::exists(folder / "shards"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "shards.partial"));
+  std::filesystem::create_directory(folder / "shards");
+  try {
+    build_corpus(options_for(folder), workers, quiet);
+    FAIL() << "an existing folder was built into";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::usage);
+  }
+}
+
+}  // namespace
+}  // namespace shoestring

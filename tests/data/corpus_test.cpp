@@ -1,0 +1,84 @@
+#include "data/corpus.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using testing::write_text;
+
+std::vector<Document> read_all(CorpusOptions options, CorpusCounts* counts = nullptr) {
+  CorpusReader reader(std::move(options));
+  std::vector<Document> all;
+  Document document;
+  while (reader.next(document)) all.push_back(document);
+  if (counts != nullptr) *counts = reader.counts();
+  return all;
+}
+
+TEST(Corpus, WalksInNameOrderAndPassesOverWhatIsNotText) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "b.h", "second");
+  write_text(folder / "a/z.h", "first");
+  write_text(folder / "c.bin", std::string("bin\0ary", 7));
+  write_text(folder / "empty.h", "");
+  std::filesystem::create_symlink(folder / "b.h", folder / "d.h");
+  CorpusCounts counts;
+  const std::vector<Document> all = read_all({.inputs = {folder.path()}, .extensions = {}}, &counts);
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].text, "first");
+  EXPECT_EQ(all[1].text, "second");
+  EXPECT_EQ(counts.binary_files, 1);
+  EXPECT_EQ(counts.bytes, 11);
+}
+
+TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
+  const testing::TemporaryFolder folder;
+  for (const char* name : {"1.h", "2.txt", "3.h", "4.h"}) write_text(folder / name, "0123456789");
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}}).size(), 3u);
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
+}
+
+TEST(Corpus, CutsLongFilesAtLineEndsWithoutLoss) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (int line = 0; line < 1000; ++line) text += "line " + std::to_string(line) + "\n";
+  write_text(folder / "long.txt", text);
+  std::string joined;
+  const std::vector<Document> parts = read_all({.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .document_bytes = 256});
+  for (const Document& part : parts) {
+    EXPECT_LE(part.text.size(), 256u);
+    EXPECT_EQ(part.text.back(), '\n');
+    joined += part.text;
+  }
+  EXPECT_EQ(joined, text);
+  EXPECT_GT(parts.size(), 30u);
+}
+
+TEST(Corpus, ReadsJsonLines) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "x.jsonl", "{\"text\": \"one\\nline\"}\n\n{\"text\": \"two\", \"id\": 3}\n");
+  const std::vector<Document> all = read_all({.inputs = {folder / "x.jsonl"}, .extensions = {}});
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].text, "one\nline");
+  EXPECT_TRUE(all[1].name.ends_with("x.jsonl:3"));
+}
+
+TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "x.jsonl", "{\"text\": \"one\"}\n{\"txt\": 1}\n");
+  try {
+    read_all({.inputs = {folder.path()}, .extensions = {}});
+    FAIL() << "a line without the field was taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("x.jsonl:2"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(CorpusReader({.inputs = {folder / "absent"}, .extensions = {}}), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
