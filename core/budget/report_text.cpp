@@ -1,0 +1,139 @@
+// The report as one screen of plain text.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/budget/report.h"
+#include "core/recipe/units.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::size_t kAttemptsShown = 6;
+constexpr int kBar = 24;
+
+/// Names and messages come from files: nothing in them may steer a terminal.
+std::string plain(const std::string& text, std::size_t longest = 200) {
+  std::string result;
+  for (const char letter : text.substr(0, longest)) {
+    const auto code = static_cast<unsigned char>(letter);
+    result += code < 0x20 || code == 0x7f ? '?' : letter;
+  }
+  return result;
+}
+
+std::string hours(double value) { return rounded(value, 4); }
+
+std::string bar(double share) {
+  return std::string(static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * kBar)), '#');
+}
+
+std::string head(const Report& report) {
+  const Report& r = report;
+  std::string text = fmt::format("run {}: {}, {} attempt{}{}\n", plain(r.run), plain(r.state), r.attempts.size(),
+                                 r.attempts.size() == 1 ? "" : "s",
+                                 r.hardware.empty() ? "" : fmt::format(" on {}", plain(r.hardware)));
+  if (!r.text.empty()) text += fmt::format("  {}\n", plain(r.text));
+  const std::string cap = r.cap_gpu_hours <= 0 ? " (no cap)"
+                          : fmt::format(" of {} ({:.1f}%, {})", hours(r.cap_gpu_hours),
+                                        100 * r.spent_gpu_hours / r.cap_gpu_hours, plain(r.cap_from));
+  text += fmt::format("  GPU-hours  {}{}\n", hours(r.spent_gpu_hours), cap);
+  if (r.price) {
+    text += fmt::format("  money      ${} at ${} per GPU-hour ({}, {})\n", hours(r.price->usd(r.spent_gpu_hours)),
+                        rounded(r.price->usd_per_gpu_hour), plain(r.price->source), plain(r.price->date));
+  }
+  if (r.kwh > 0) text += fmt::format("  energy     {} kWh at the stated power of the device\n", hours(r.kwh));
+  text += fmt::format("  bought     {} tokens in {} steps", rounded(static_cast<double>(r.tokens)), r.steps);
+  if (r.parameters > 0) {
+    text += fmt::format("; {} parameters, {} active", rounded(static_cast<double>(r.parameters)),
+                        rounded(static_cast<double>(r.active_parameters)));
+  }
+  text += '\n';
+  if (r.train_loss != 0) text += fmt::format("  loss       {:.4f} nats per token, last step\n", r.train_loss);
+  if (r.validation) {
+    text += fmt::format("  held out   {:.4f} nats per token = {:.4f} bits per byte (step {})\n", r.validation->loss,
+                        r.validation->bits_per_byte, r.validation->step);
+  }
+  return text;
+}
+
+std::string where_it_went(const Report& report) {
+  const double total = report.charged.total();
+  std::string text = "\n  where the time went      GPU-hours   share\n";
+  for (int i = 0; i < kCategories; ++i) {
+    const auto category = static_cast<Category>(i);
+    const double seconds = report.charged[category];
+    if (seconds <= 0) continue;
+    const double share = total > 0 ? seconds / total : 0;
+    text += fmt::format("    {:<22} {:>9} {:>6.1f}%  {}\n", name(category), hours(seconds / 3600), 100 * share, bar(share));
+  }
+  return text;
+}
+
+std::string by_phase(const Report& report) {
+  if (report.phases.empty()) return {};
+  std::string text = fmt::format("\n  {:<24} {:>9} {:>9} {:>8}{}\n", "phase", "GPU-hours", "tokens", "steps",
+                                 report.price ? "      usd" : "");
+  for (const PhaseCost& phase : report.phases) {
+    text += fmt::format("    {:<22} {:>9} {:>9} {:>8}", plain(phase.name, 22), hours(phase.gpu_hours),
+                        rounded(static_cast<double>(phase.tokens)), phase.steps);
+    if (report.price) text += fmt::format(" {:>8}", hours(report.price->usd(phase.gpu_hours)));
+    text += '\n';
+  }
+  return text;
+}
+
+std::string by_attempt(const Report& report) {
+  const std::size_t count = report.attempts.size();
+  if (count < 2) return {};
+  std::string text = fmt::format("\n  {:<9} {:>5} {:>9} {:>9} {:>15}  {}\n", "attempt", "ranks", "GPU-hours", "lost",
+                                 "steps", "end");
+  if (count > kAttemptsShown) text += fmt::format("    ... {} earlier\n", count - kAttemptsShown);
+  for (std::size_t i = count > kAttemptsShown ? count - kAttemptsShown : 0; i < count; ++i) {
+    const AttemptHistory& attempt = report.attempts[i];
+    text += fmt::format("    {:<7} {:>5} {:>9} {:>9} {:>15}  {}\n", attempt.attempt, attempt.start.ranks,
+                        hours(attempt.charged.total() / 3600), hours(attempt.charged[Category::lost] / 3600),
+                        fmt::format("{}..{}", attempt.start.from_step, attempt.last().step), plain(attempt.reason));
+  }
+  return text;
+}
+
+std::string utilisation(const Report& report) {
+  if (report.formats.empty()) return {};
+  std::string text = "\n  utilisation: FLOPs done in the format / (GPU-seconds charged x FLOP/s of the device)\n";
+  for (const FormatUse& use : report.formats) {
+    const auto share = [](double value) { return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("rate unknown"); };
+    text += fmt::format("    {:<5} {:>9} FLOP  of peak {}, of achievable {}\n", name(use.format), rounded(use.flops),
+                        share(use.of_peak), share(use.of_achievable));
+  }
+  return text;
+}
+
+std::string foretold(const Report& report) {
+  if (!report.predicted) return {};
+  std::string text = fmt::format("\n  {:<22} {:>10} {:>10} {:>8}\n", "predicted, actual", "predicted", "actual", "error");
+  const auto row = [&](const char* what, double predicted, double actual) {
+    if (predicted <= 0 || actual <= 0) return;
+    text += fmt::format("    {:<20} {:>10} {:>10} {:>+7.1f}%\n", what, rounded(predicted), rounded(actual),
+                        100 * (predicted - actual) / actual);
+  };
+  row("GPU-hours", report.predicted->gpu_hours, report.spent_gpu_hours);
+  row("tokens", report.predicted->tokens, static_cast<double>(report.tokens));
+  if (report.validation) row("held-out loss", report.predicted->loss, report.validation->loss);
+  return text;
+}
+
+}  // namespace
+
+std::string report_text(const Report& report) {
+  std::string text = head(report) + where_it_went(report) + by_phase(report) + by_attempt(report) +
+                     utilisation(report) + foretold(report);
+  if (report.damaged_lines > 0) {
+    text += fmt::format("\n  {} damaged line{} of the ledger could not be read\n", report.damaged_lines,
+                        report.damaged_lines == 1 ? "" : "s");
+  }
+  return text;
+}
+
+}  // namespace shoestring
