@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "data/permutation.h"
 #include "kernels/base/check.h"
@@ -16,6 +18,7 @@ constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << (64 - kLengthBits);
 constexpr std::uint32_t kMarked = 0x80000000u;  // a slot whose document goes through fill-in-the-middle
 constexpr std::uint32_t kSentinels = 3;
 constexpr std::int64_t kSlackShare = 2048;  // a group's slots hold at most 1/2048 more than its pieces
+constexpr std::uint64_t kSpareBins = 4096;  // one bin in so many may be more than the least possible
 
 std::uint32_t length_of(std::uint64_t piece) { return static_cast<std::uint32_t>(piece & kLengthMask); }
 std::uint64_t begin_of(std::uint64_t piece) { return piece >> kLengthBits; }
@@ -88,6 +91,41 @@ std::vector<std::uint32_t> by_falling_size(const std::vector<std::uint32_t>& siz
   std::vector<std::uint32_t> order(sizes.size());
   for (std::uint32_t at = 0; at < sizes.size(); ++at) order[place[largest - sizes[at]]++] = at;
   return order;
+}
+
+struct Bins {
+  std::vector<std::uint32_t> of_slot;
+  std::size_t count = 0;
+};
+
+/// Each slot, in `order`, into the fullest bin that still has room for it.
+Bins best_fit(const std::vector<std::uint32_t>& order, const std::vector<std::uint32_t>& sizes, std::uint32_t capacity) {
+  constexpr std::uint32_t kNone = OrderedSet::kNone;
+  Bins bins;
+  bins.of_slot.resize(sizes.size());
+  std::vector<std::uint32_t> with_room(capacity + 1, kNone);  // bins by room left, as lists through `next_bin`
+  std::vector<std::uint32_t> next_bin;
+  OrderedSet rooms(capacity + 1);
+  for (const std::uint32_t slot : order) {
+    std::uint32_t room = rooms.at_least(sizes[slot]);
+    std::uint32_t bin = static_cast<std::uint32_t>(next_bin.size());
+    if (room == kNone) {
+      next_bin.push_back(kNone);
+      room = capacity;
+    } else {
+      bin = with_room[room];
+      with_room[room] = next_bin[bin];
+      if (with_room[room] == kNone) rooms.erase(room);
+    }
+    bins.of_slot[slot] = bin;
+    const std::uint32_t left = room - sizes[slot];
+    if (left == 0) continue;
+    if (with_room[left] == kNone) rooms.insert(left);
+    next_bin[bin] = with_room[left];
+    with_room[left] = bin;
+  }
+  bins.count = next_bin.size();
+  return bins;
 }
 
 }  // namespace
@@ -179,41 +217,30 @@ std::vector<std::uint32_t> PackingPlan::mark_slots() {
   return sizes;
 }
 
-// Best-fit decreasing: each slot into the fullest bin that still has room for it.
+// Slots come in random order, so that a sample mixes lengths, and the last and shortest of them in falling order, so
+// that they fill the gaps. More of them fall in order until nearly no bin is wasted; all of them is best-fit decreasing.
 void PackingPlan::pack_slots(const std::vector<std::uint32_t>& slot_tokens) {
-  constexpr std::uint32_t kNone = OrderedSet::kNone;
   const auto capacity = static_cast<std::uint32_t>(options_.sequence) + 1;
-  std::vector<std::uint32_t> bin_of(slot_tokens.size());
-  std::vector<std::uint32_t> with_room(capacity + 1, kNone);  // bins by room left, as lists through `next_bin`
-  std::vector<std::uint32_t> next_bin;
-  OrderedSet rooms(capacity + 1);
-  const std::vector<std::uint32_t> order = by_falling_size(slot_tokens, capacity);
-  for (const std::uint32_t slot : order) {
-    const std::uint32_t size = slot_tokens[slot];
-    std::uint32_t room = rooms.at_least(size);
-    std::uint32_t bin = kNone;
-    if (room == kNone) {
-      bin = static_cast<std::uint32_t>(next_bin.size());
-      next_bin.push_back(kNone);
-      room = capacity;
-    } else {
-      bin = with_room[room];
-      with_room[room] = next_bin[bin];
-      if (with_room[room] == kNone) rooms.erase(room);
-    }
-    bin_of[slot] = bin;
-    const std::uint32_t left = room - size;
-    if (left == 0) continue;
-    if (with_room[left] == kNone) rooms.insert(left);
-    next_bin[bin] = with_room[left];
-    with_room[left] = bin;
+  const std::uint64_t total = std::accumulate(slot_tokens.begin(), slot_tokens.end(), std::uint64_t{0});
+  const std::uint64_t least_bins = (total + capacity - 1) / capacity;
+  const std::vector<std::uint32_t> falling = by_falling_size(slot_tokens, capacity);
+  const Random random(options_.seed, Purpose::document_order, 2 * options_.source + 1);
+  std::vector<std::uint32_t> order;
+  Bins packed;
+  for (const std::uint64_t tail_share : {8, 4, 2, 1}) {
+    order = falling;
+    std::size_t shuffled = order.size();
+    for (std::uint64_t tail = 0; shuffled > 0 && tail < total / tail_share;) tail += slot_tokens[order[--shuffled]];
+    for (std::size_t at = shuffled; at > 1; --at) std::swap(order[at - 1], order[random.below(at, at)]);
+    packed = best_fit(order, slot_tokens, capacity);
+    if (packed.count <= least_bins + least_bins / kSpareBins) break;
   }
-  bin_begin_.assign(next_bin.size() + 1, 0);
-  for (const std::uint32_t bin : bin_of) bin_begin_[bin + 1] += 1;
+  bin_begin_.assign(packed.count + 1, 0);
+  for (const std::uint32_t bin : packed.of_slot) bin_begin_[bin + 1] += 1;
   for (std::size_t bin = 1; bin < bin_begin_.size(); ++bin) bin_begin_[bin] += bin_begin_[bin - 1];
   std::vector<std::uint32_t> place(bin_begin_.begin(), bin_begin_.end() - 1);
   std::vector<std::uint32_t> sorted(slots_.size());
-  for (const std::uint32_t slot : order) sorted[place[bin_of[slot]]++] = slots_[slot];
+  for (const std::uint32_t slot : order) sorted[place[packed.of_slot[slot]]++] = slots_[slot];
   slots_ = std::move(sorted);
 }
 
