@@ -1,0 +1,160 @@
+#include "core/training/checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::read_text;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+struct Content {
+  Tensor weight{DType::f32, {64, 32}};
+  Tensor norm{DType::f32, {32}};
+  Tensor moment{DType::f32, {64, 32}};
+  explicit Content(float value) {
+    for (int i = 0; i < 64 * 32; ++i) weight.as<float>()[i] = moment.as<float>()[i] = value + static_cast<float>(i);
+  }
+  CheckpointContent content() const {
+    return {.weights = {{"w", weight}, {"n", norm}},
+            .optimizer = {{"exp_avg.w", moment}},
+            .files = {{"config.json", "{}"}},
+            .state_json = "{\"step\": 1}"};
+  }
+};
+
+std::vector<std::string> notices;
+void notice(const std::string& text) { notices.push_back(text); }
+
+float first_weight(const fs::path& checkpoint) {
+  Tensor weight(DType::f32, {64, 32});
+  CheckpointReader(checkpoint).read_weight("w", weight);
+  return weight.as<float>()[0];
+}
+
+TEST(Checkpoint, SavesReadsAndRetains) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  EXPECT_FALSE(store.newest(notice).has_value());
+  for (int step = 1; step <= 4; ++step) store.save(step, Content(static_cast<float>(step)).content(), 2);
+  ASSERT_EQ(store.all().size(), 2u);
+  const fs::path newest = *store.newest(notice);
+  EXPECT_EQ(newest.filename(), "step_00000004");
+  EXPECT_EQ(first_weight(newest), 4.0f);
+  const CheckpointReader reader(newest);
+  Tensor moment(DType::f32, {64, 32});
+  reader.read_optimizer("exp_avg.w", moment);
+  EXPECT_EQ(moment.as<float>()[1], 5.0f);
+  EXPECT_EQ(reader.state_json(), "{\"step\": 1}");
+  EXPECT_EQ(read_text(store.root() / "latest"), "step_00000004\n");
+}
+
+TEST(Checkpoint, SplitsLargeModelsWithAnIndex) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints", /*model_file_limit_bytes=*/8192);
+  const fs::path checkpoint = store.save(1, Content(7).content(), 2);
+  EXPECT_TRUE(fs::exists(checkpoint / "model-00001-of-00002.safetensors"));
+  EXPECT_EQ(checkpoint_damage(checkpoint), "");
+  EXPECT_EQ(first_weight(checkpoint), 7.0f);
+}
+
+// Any one flipped byte of any file is found, and the run falls back to the checkpoint before.
+TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(1, Content(1).content(), 3);
+  const fs::path damaged = store.save(2, Content(2).content(), 3);
+  for (const char* name : {"model.safetensors", "training/optimizer.safetensors", "training/state.json", "config.json"}) {
+    const std::string sound = read_text(damaged / name);
+    for (const std::size_t at : {std::size_t{0}, sound.size() / 2, sound.size() - 1}) {
+      std::string bytes = sound;
+      bytes[at] = static_cast<char>(bytes[at] ^ 0x10);
+      write_text(damaged / name, bytes);
+      notices.clear();
+      EXPECT_EQ(store.newest(notice)->filename(), "step_00000001");
+      ASSERT_EQ(notices.size(), 1u);
+      EXPECT_NE(notices[0].find(name), std::string::npos) << notices[0];
+    }
+    write_text(damaged / name, sound);
+  }
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000002");
+}
+
+TEST(Checkpoint, AllDamagedIsItsOwnError) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3);
+  fs::resize_file(checkpoint / "model.safetensors", 100);
+  try {
+    store.newest(notice);
+    FAIL() << "a cut checkpoint was taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::corrupt_checkpoint);
+  }
+}
+
+TEST(Checkpoint, RefusesManifestsThatReachOutside) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3);
+  const std::string manifest = read_text(checkpoint / "manifest.json");
+  for (const char* name : {"../../etc/passwd", "/etc/passwd", "training/../x", "a/b", ""}) {
+    std::string changed = manifest;
+    changed.replace(changed.find("config.json"), std::strlen("config.json"), name);
+    write_text(checkpoint / "manifest.json", changed);
+    EXPECT_NE(checkpoint_damage(checkpoint), "") << name;
+  }
+  write_text(checkpoint / "manifest.json", manifest);
+  fs::remove(checkpoint / "config.json");
+  fs::create_symlink("/etc/hostname", checkpoint / "config.json");
+  EXPECT_NE(checkpoint_damage(checkpoint), "");
+}
+
+// A full disk, at every size up to what a save needs: the older checkpoint stays, nothing half-written is left.
+TEST(Checkpoint, FullDiskLosesNothing) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(1, Content(1).content(), 1);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  int failures = 0;
+  for (rlim_t limit = 0; limit < 9000; limit += 450) {
+    const rlimit small{limit, before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
+    try {
+      store.save(2, Content(2).content(), 1);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      ++failures;
+    }
+    setrlimit(RLIMIT_FSIZE, &before);
+    if (failures > 0) {
+      EXPECT_EQ(store.newest(notice)->filename(), "step_00000001");
+      EXPECT_EQ(std::distance(fs::directory_iterator(store.root()), fs::directory_iterator()), 2);
+    }
+  }
+  std::signal(SIGXFSZ, handler);
+  EXPECT_GT(failures, 10);
+  EXPECT_EQ(store.save(2, Content(2).content(), 1).filename(), "step_00000002");
+}
+
+TEST(Checkpoint, InterruptedSaveIsSweptAway) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  write_text(folder / "checkpoints" / ".partial_step_00000009" / "model.safetensors", "half");
+  store.save(1, Content(1).content(), 1);
+  EXPECT_FALSE(fs::exists(folder / "checkpoints" / ".partial_step_00000009"));
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,60 @@
+#include "core/training/training_state.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+TrainingState sample() {
+  TrainingState state;
+  state.step = 120;
+  state.updates = 118;
+  state.tokens = 123456789012;
+  state.phase = 1;
+  state.phase_samples = 77;
+  state.reduction_groups = 4;
+  state.data_plan = "seed = 1\nsource = \"a\"\n";
+  state.recipe = "[run]\n";
+  state.loss = 0.1 + 0.2;
+  state.decisions = {{.step = 3, .progress = 1.0 / 3, .end_step = 400, .end_progress = 1, .phase = 0}};
+  state.guard.losses = {1.0 / 7, 2.0 / 7};
+  state.guard.norms = {1e-300};
+  state.guard.skipped = 2;
+  return state;
+}
+
+TEST(TrainingState, KeepsEveryBit) {
+  const TrainingState state = sample();
+  const TrainingState back = training_state_from_json(to_json(state), "x");
+  EXPECT_EQ(to_json(back), to_json(state));
+  EXPECT_EQ(back.tokens, state.tokens);
+  EXPECT_EQ(back.loss, state.loss);
+  EXPECT_EQ(back.guard.losses, state.guard.losses);
+  EXPECT_EQ(back.guard.norms[0], 1e-300);
+  EXPECT_EQ(back.decisions[0].progress, 1.0 / 3);
+}
+
+TEST(TrainingState, RefusesWhatIsNotOne) {
+  const std::string sound = to_json(sample());
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = sound;
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  for (const std::string& text :
+       {std::string("{}"), std::string("["), changed("\"step\": 120", "\"step\": -1"),
+        changed("\"step\": 120", "\"step\": \"120\""), changed("\"phase\": 1", "\"phase\": 99999999999"),
+        changed("state/1", "state/2"), changed("\"losses\"", "\"loses\"")}) {
+    try {
+      training_state_from_json(text, "here");
+      ADD_FAILURE() << "accepted " << text.substr(0, 60);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::corrupt_checkpoint);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
