@@ -161,6 +161,13 @@ void reference(const Problem& p) {
   }
 }
 
+const Machine& machine_for(DType dtype) {
+  const std::string pin = variant_detail::pinned("gemm");
+  const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
+  if (tiles) return amx::machine;
+  return cpu_features().avx512 && pin != "portable" ? avx512::machine : portable::machine;
+}
+
 }  // namespace gemm_detail
 
 namespace {
@@ -204,22 +211,15 @@ constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
     {"reference", reference_refuses, reference_run},
 });
 
-const Machine& machine_for(DType dtype) {
-  const std::string pin = variant_detail::pinned("gemm");
-  const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
-  if (tiles) return gemm_detail::amx::machine;
-  return cpu_features().avx512 && pin != "portable" ? gemm_detail::avx512::machine : gemm_detail::portable::machine;
-}
-
 }  // namespace
 
 void pack(const ConstScaledView& b, bool power_of_two_scales, PackedMatrix& into, Stream& stream) {
-  gemm_detail::pack(machine_for(b.values.dtype), {&b, 1}, power_of_two_scales, into, stream);
+  gemm_detail::pack(gemm_detail::machine_for(b.values.dtype), {&b, 1}, power_of_two_scales, into, stream);
 }
 
 std::int64_t PackedMatrix::packed_bytes(std::int64_t n, std::int64_t k, DType dtype, Granularity granularity,
                                         std::int64_t matrices) {
-  const Machine& machine = machine_for(dtype);
+  const Machine& machine = gemm_detail::machine_for(dtype);
   const std::int64_t panels = gemm_detail::divide_up(n, gemm_detail::kPanel);
   const std::int64_t k_padded = gemm_detail::round_up(k, machine.k_multiple);
   const bool blocks = size_bytes(dtype) == 1 && granularity.columns != 0;

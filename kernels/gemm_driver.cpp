@@ -215,7 +215,8 @@ struct Need {
 
 void plan_blocks(const Machine& machine, Plan& plan, int workers, std::size_t problems, Need& need) {
   const Problem& p = *plan.problem;
-  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, workers);
+  const int sharing = problems < 4 ? workers : 1;  // many problems keep all workers busy without being cut small
+  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, sharing);
   plan.row_blocks = divide_up(p.c.shape[0], plan.block_rows);
   if (problems == 1 && plan.row_blocks < workers) {
     plan.column_parts = std::min<std::int64_t>(divide_up(workers, plan.row_blocks), plan.panels.panels);

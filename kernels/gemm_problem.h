@@ -147,6 +147,9 @@ namespace amx {
 extern const Machine machine;
 }
 
+/// The machine that `pack` and `gemm` agree on for a format, here and under the present pins.
+const Machine& machine_for(DType dtype);
+
 /// Why a machine cannot run this problem; empty when it can.
 std::string refuses(const Machine& machine, const Problem& problem);
 

@@ -1,0 +1,207 @@
+#include "kernels/grouped_gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <new>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/gemm_problem.h"
+
+namespace shoestring {
+namespace {
+
+using gemm_detail::divide_up;
+using gemm_detail::Machine;
+using gemm_detail::Problem;
+
+std::int64_t experts_of(std::span<const std::int64_t> offsets) { return static_cast<std::int64_t>(offsets.size()) - 1; }
+
+std::int64_t at(std::span<const std::int64_t> offsets, std::int64_t expert) {
+  return offsets[static_cast<std::size_t>(expert)];
+}
+
+/// Expert `e` of a stack of `experts` matrices; scale tiles restart at every matrix.
+ConstScaledView stacked_matrix(const ConstScaledView& stacked, std::int64_t experts, std::int64_t e) {
+  const std::int64_t rows = stacked.values.shape[0] / experts;
+  ConstScaledView one = stacked;
+  one.values = stacked.values.slice(0, e * rows, rows);
+  if (stacked.scaled() && stacked.granularity.rows != 0) {
+    const std::int64_t tiles = divide_up(rows, stacked.granularity.rows);
+    one.scales = stacked.scales.slice(0, e * tiles, tiles);
+  }
+  return one;
+}
+
+/// Rows [begin, end) of `all`, whose scales start at row `scale_begin` and restart there.
+ConstScaledView segment(const ConstScaledView& all, std::int64_t begin, std::int64_t end, std::int64_t scale_begin) {
+  ConstScaledView one = all;
+  one.values = all.values.slice(0, begin, end - begin);
+  if (all.scaled() && all.granularity.rows != 0) {
+    one.scales = all.scales.slice(0, scale_begin, divide_up(end - begin, all.granularity.rows));
+  }
+  return one;
+}
+
+void check_offsets(std::span<const std::int64_t> offsets, std::int64_t rows, std::string_view op) {
+  check(offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == rows && std::ranges::is_sorted(offsets),
+        "{}: offsets must rise from 0 to the {} rows of a", op, rows);
+}
+
+void check_stack(const ConstScaledView& b, std::int64_t experts, std::string_view op) {
+  const Shape& shape = b.values.shape;
+  check(shape.rank() == 2 && shape[0] % experts == 0, "{}: b {} is not a stack of {} matrices", op, shape.to_string(),
+        experts);
+  if (!b.scaled() || b.granularity.rows == 0) return;
+  const std::int64_t tiles = experts * divide_up(shape[0] / experts, b.granularity.rows);
+  check(b.scales.shape[0] == tiles, "{}: scales of b are {}, want {} rows: tiles restart at every expert", op,
+        b.scales.shape.to_string(), tiles);
+}
+
+Problem problem_of(const GroupedGemmArgs& args, std::int64_t e) {
+  const std::int64_t begin = at(args.offsets, e);
+  const std::int64_t end = at(args.offsets, e + 1);
+  const ConstScaledView b = stacked_matrix(args.b, experts_of(args.offsets), e);
+  return {args.c.slice(0, begin, end - begin),
+          segment(args.a, begin, end, begin),
+          args.b_transposed ? b.transposed() : b,
+          args.accumulate,
+          args.power_of_two_scales,
+          args.packed_b,
+          e,
+          {}};
+}
+
+Problem problem_of(const GroupedWeightGemmArgs& args, std::int64_t e) {
+  const std::int64_t begin = at(args.offsets, e);
+  const std::int64_t end = at(args.offsets, e + 1);
+  const std::int64_t m = args.a.values.shape[1];
+  const auto part = [&](const ConstScaledView& all) {
+    const std::int64_t tile = std::max<std::int64_t>(1, all.granularity.rows);
+    return segment(all, begin, end, segment_tiles(args.offsets, e, tile)).transposed();
+  };
+  return {
+      args.c.slice(0, e * m, m), part(args.a), part(args.b), args.accumulate, args.power_of_two_scales, nullptr, 0, {}};
+}
+
+template <class Args, const Machine& machine>
+void run_on(const Args& args) {
+  const Arena::Scope scope(args.scratch);
+  const std::int64_t experts = experts_of(args.offsets);
+  auto* begin =
+      args.scratch.take(DType::u8, {experts * static_cast<std::int64_t>(sizeof(Problem))}).template as<Problem>();
+  for (std::int64_t e = 0; e < experts; ++e) new (begin + e) Problem(problem_of(args, e));
+  gemm_detail::run(machine, {begin, static_cast<std::size_t>(experts)}, args.scratch, args.stream);
+}
+
+template <class Args>
+void reference_run(const Args& args) {
+  for (std::int64_t e = 0; e < experts_of(args.offsets); ++e) gemm_detail::reference(problem_of(args, e));
+}
+
+/// All groups have one format and layout, so the first one speaks for them.
+template <class Args>
+std::string amx_refuses(const Args& args) {
+  if (!cpu_features().amx_bf16) return "the processor has no AMX";
+  return refuses(gemm_detail::amx::machine, problem_of(args, 0));
+}
+
+template <class Args>
+std::string avx512_refuses(const Args& args) {
+  if (!cpu_features().avx512) return "the processor has no AVX-512";
+  return refuses(gemm_detail::avx512::machine, problem_of(args, 0));
+}
+
+template <class Args>
+std::string portable_refuses(const Args& args) {
+  return refuses(gemm_detail::portable::machine, problem_of(args, 0));
+}
+
+template <class Args>
+std::string reference_refuses(const Args& args) {
+  if (args.c.device.kind != DeviceKind::cpu) return "runs on a CPU";
+  return args.b.values.empty() && args.b.values.elements() != 0 ? "b is only given packed" : "";
+}
+
+template <class Args>
+constexpr std::array kVariants = std::to_array<Variant<Args>>({
+    {"amx", amx_refuses<Args>, run_on<Args, gemm_detail::amx::machine>},
+    {"avx512", avx512_refuses<Args>, run_on<Args, gemm_detail::avx512::machine>},
+    {"portable", portable_refuses<Args>, run_on<Args, gemm_detail::portable::machine>},
+    {"reference", reference_refuses<Args>, reference_run<Args>},
+});
+
+}  // namespace
+
+std::int64_t segment_tiles(std::span<const std::int64_t> offsets, std::int64_t expert, std::int64_t tile) {
+  std::int64_t tiles = 0;
+  for (std::int64_t e = 0; e < expert; ++e) tiles += divide_up(at(offsets, e + 1) - at(offsets, e), tile);
+  return tiles;
+}
+
+void pack_experts(const ConstScaledView& stacked, std::int64_t experts, bool transposed, bool power_of_two_scales,
+                  PackedMatrix& into, Stream& stream) {
+  check_stack(stacked, experts, "pack_experts");
+  std::vector<ConstScaledView> matrices;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const ConstScaledView one = stacked_matrix(stacked, experts, e);
+    matrices.push_back(transposed ? one.transposed() : one);
+  }
+  gemm_detail::pack(gemm_detail::machine_for(stacked.values.dtype), matrices, power_of_two_scales, into, stream);
+}
+
+void grouped_gemm(const GroupedGemmArgs& args) {
+  constexpr std::string_view kOp = "grouped_gemm";
+  check(args.a.values.shape.rank() == 2 && args.c.shape.rank() == 2, "{}: a {} and c {} must be matrices", kOp,
+        args.a.values.shape.to_string(), args.c.shape.to_string());
+  check_offsets(args.offsets, args.a.values.shape[0], kOp);
+  check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape.to_string(),
+        args.a.values.shape.to_string());
+  check_stack(args.b, experts_of(args.offsets), kOp);
+  for (std::int64_t e = 0; e < experts_of(args.offsets); ++e) gemm_detail::check_problem(problem_of(args, e), kOp);
+  if (args.c.elements() == 0) return;
+  choose(kOp, kVariants<GroupedGemmArgs>, args).run(args);
+}
+
+void grouped_weight_gemm(const GroupedWeightGemmArgs& args) {
+  constexpr std::string_view kOp = "grouped_weight_gemm";
+  check(args.a.values.shape.rank() == 2 && args.b.values.shape.rank() == 2 && args.c.shape.rank() == 2,
+        "{}: a {}, b {} and c {} must be matrices", kOp, args.a.values.shape.to_string(),
+        args.b.values.shape.to_string(), args.c.shape.to_string());
+  check_offsets(args.offsets, args.a.values.shape[0], kOp);
+  const std::int64_t experts = experts_of(args.offsets);
+  const std::int64_t m = args.a.values.shape[1];
+  check(args.c.shape[0] == experts * m && args.b.values.shape[0] == args.a.values.shape[0],
+        "{}: c {} does not fit {} experts of a {} and b {}", kOp, args.c.shape.to_string(), experts,
+        args.a.values.shape.to_string(), args.b.values.shape.to_string());
+  for (const ConstScaledView* side : {&args.a, &args.b}) {
+    if (!side->scaled() || side->granularity.rows == 0) continue;
+    const std::int64_t tiles = segment_tiles(args.offsets, experts, side->granularity.rows);
+    check(side->scales.shape[0] == tiles, "{}: scales are {}, want {} rows: tiles restart at every group", kOp,
+          side->scales.shape.to_string(), tiles);
+  }
+  for (std::int64_t e = 0; e < experts; ++e) gemm_detail::check_problem(problem_of(args, e), kOp);
+  if (args.c.elements() == 0) return;
+  choose(kOp, kVariants<GroupedWeightGemmArgs>, args).run(args);
+}
+
+std::span<const Variant<GroupedGemmArgs>> grouped_gemm_variants() { return kVariants<GroupedGemmArgs>; }
+std::span<const Variant<GroupedWeightGemmArgs>> grouped_weight_gemm_variants() {
+  return kVariants<GroupedWeightGemmArgs>;
+}
+
+std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t experts,
+                                        int workers, bool prepacked_b) {
+  const std::int64_t spread = Arena::footprint(gemm_detail::round_up(n, 32) * divide_up(k, 32) * 4);
+  return gemm_detail::problem_bytes(experts) + experts * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
+         workers * gemm_detail::workspace_bytes(rows, k);
+}
+
+std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t experts,
+                                               int workers) {
+  return gemm_detail::problem_bytes(experts) + gemm_detail::panel_bytes(n, rows + 32 * experts) +
+         experts * gemm_detail::panel_bytes(1, 1) + workers * gemm_detail::workspace_bytes(m, rows);
+}
+
+}  // namespace shoestring
