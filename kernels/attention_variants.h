@@ -71,6 +71,7 @@ std::string refuses(const AttentionBackwardArgs& args);
 void forward(const AttentionArgs& args);
 void backward(const AttentionBackwardArgs& args);
 std::int64_t worker_bytes(const Extents& extents);
+std::int64_t backward_bytes(const Extents& extents);
 }  // namespace amx
 
 }  // namespace shoestring::attention
