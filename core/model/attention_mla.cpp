@@ -1,0 +1,201 @@
+#include "core/model/attention_mla.h"
+
+#include <algorithm>
+
+#include "kernels/attention.h"
+#include "kernels/latent_key.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kInnerEps = 1e-6;
+
+TensorView as_one_head(TensorView matrix) { return heads_of(matrix, 0, 1, matrix.shape[1]); }
+
+}  // namespace
+
+AttentionMla::AttentionMla(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix,
+                           const RopeTable& rope)
+    : heads_(config.heads),
+      nope_(config.qk_nope_head_dim),
+      rope_dim_(config.qk_rope_head_dim),
+      v_dim_(config.v_head_dim),
+      query_(config.q_lora_rank > 0 ? config.q_lora_rank : config.heads * config.qk_dim),
+      latent_(config.kv_lora_rank),
+      scale_(config.softmax_scale),
+      activation_(activation_dtype(precision)),
+      master_(master_dtype(precision)),
+      rope_(rope) {
+  const LinearPrecision covered = covered_precision(precision);
+  const auto linear = [&](std::int64_t in, std::int64_t out, std::vector<ParameterSlice> slices) {
+    return std::make_unique<Linear>(LinearOptions{
+        .in = in, .out = out, .slices = std::move(slices), .init_std = config.init_std, .precision = covered});
+  };
+  const auto one = [&](const char* which, std::int64_t in, std::int64_t out) {
+    std::vector<ParameterSlice> slices;
+    append_slice(slices, prefix + which + ".weight", out, in);
+    return linear(in, out, std::move(slices));
+  };
+  std::vector<ParameterSlice> down;
+  append_slice(down, prefix + (config.q_lora_rank > 0 ? "q_a_proj.weight" : "q_proj.weight"), query_, config.hidden);
+  append_slice(down, prefix + "kv_a_proj_with_mqa.weight", latent_ + rope_dim_, config.hidden);
+  down_ = linear(config.hidden, down_width(), std::move(down));
+  if (config.q_lora_rank > 0) {
+    q_norm_ = std::make_unique<Norm>(NormOptions{prefix + "q_a_layernorm.weight", query_, 1, kInnerEps, master_});
+    q_up_ = one("q_b_proj", query_, heads_ * qk_dim());
+  }
+  kv_norm_ = std::make_unique<Norm>(NormOptions{prefix + "kv_a_layernorm.weight", latent_, 1, kInnerEps, master_});
+  kv_up_ = one("kv_b_proj", latent_, kv_width());
+  out_ = one("o_proj", heads_ * v_dim_, config.hidden);
+}
+
+TensorView AttentionMla::take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved,
+                              LayerContext& context) const {
+  return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, columns});
+}
+
+void AttentionMla::rotate(TensorView q, TensorView down, bool inverse, LayerContext& context) const {
+  for (const TensorView& x : {query_rope(q), as_one_head(shared_key(down))}) {
+    rope({.x = x, .positions = context.tokens.positions, .table = rope_, .inverse = inverse,
+          .stream = context.stream});
+  }
+}
+
+TensorView AttentionMla::keys(const Record& record, LayerContext& context) const {
+  TensorView k = context.scratch.take(activation_, {record.kv.shape[0], heads_, qk_dim()});
+  latent_key({.k = k, .own = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, 0, nope_),
+              .shared = shared_key(record.down), .stream = context.stream});
+  return k;
+}
+
+void AttentionMla::project_heads(const Record& record, Saved& saved, LayerContext& context) {
+  const std::int64_t tokens = record.down.shape[0];
+  if (q_up_) {
+    TensorView latent = take(q_up_->keeps_input(), tokens, query_, saved, context);
+    q_norm_->forward(record.down.slice(1, 0, query_), latent, saved, context);
+    q_up_->forward(latent, record.q, saved, context);
+  }
+  TensorView latent = take(kv_up_->keeps_input(), tokens, latent_, saved, context);
+  kv_norm_->forward(record.down.slice(1, query_, latent_), latent, saved, context);
+  kv_up_->forward(latent, record.kv, saved, context);
+}
+
+void AttentionMla::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = x.shape[0];
+  Record& record = saved.record<Record>(this);
+  record.down = saved.take(activation_, {tokens, down_width()});
+  record.q = q_up_ ? saved.take(activation_, {tokens, heads_ * qk_dim()}) : record.down.slice(1, 0, query_);
+  record.kv = saved.take(activation_, {tokens, kv_width()});
+  record.o = saved.take(activation_, {tokens, heads_ * v_dim_});
+  record.lse = saved.take(master_, {heads_, tokens});
+  down_->forward(x, record.down, saved, context);
+  project_heads(record, saved, context);
+  rotate(record.q, record.down, false, context);
+  attention_forward({.o = heads_of(record.o, 0, heads_, v_dim_), .lse = record.lse,
+                     .q = heads_of(record.q, 0, heads_, qk_dim()), .k = keys(record, context),
+                     .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
+                     .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                     .stream = context.stream});
+  out_->forward(record.o, y, saved, context);
+}
+
+void AttentionMla::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  Record& record = saved.record<Record>(this);
+  const std::int64_t tokens = dy.shape[0];
+  const TensorView ddown = take(down_->keeps_gradient(), tokens, down_width(), saved, context);
+  const TensorView dq = q_up_ ? take(q_up_->keeps_gradient(), tokens, heads_ * qk_dim(), saved, context)
+                              : ddown.slice(1, 0, query_);
+  const TensorView dkv = take(kv_up_->keeps_gradient(), tokens, kv_width(), saved, context);
+  const TensorView dkv_heads = heads_of(dkv, 0, heads_, nope_ + v_dim_);
+  const TensorView d_o = context.scratch.take(activation_, {tokens, heads_ * v_dim_});
+  const TensorView dk = context.scratch.take(activation_, {tokens, heads_, qk_dim()});
+  out_->backward_input(dy, d_o, saved, context);
+  attention_backward({.dq = heads_of(dq, 0, heads_, qk_dim()), .dk = dk, .dv = dkv_heads.slice(2, nope_, v_dim_),
+                      .d_o = heads_of(d_o, 0, heads_, v_dim_), .q = heads_of(record.q, 0, heads_, qk_dim()),
+                      .k = keys(record, context),
+                      .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
+                      .o = heads_of(record.o, 0, heads_, v_dim_), .lse = record.lse,
+                      .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                      .stream = context.stream});
+  latent_key_gradient({.down = dkv_heads.slice(2, 0, nope_), .dshared = shared_key(ddown), .dk = dk,
+                       .stream = context.stream});
+  rotate(dq, ddown, true, context);
+  if (q_up_) {
+    const TensorView dlatent = context.scratch.take(activation_, {tokens, query_});
+    q_up_->backward_input(dq, dlatent, saved, context);
+    q_norm_->backward_input(dlatent, ddown.slice(1, 0, query_), false, saved, context);
+  }
+  const TensorView dlatent = context.scratch.take(activation_, {tokens, latent_});
+  kv_up_->backward_input(dkv, dlatent, saved, context);
+  kv_norm_->backward_input(dlatent, ddown.slice(1, query_, latent_), false, saved, context);
+  down_->backward_input(ddown, dx, saved, context);
+}
+
+void AttentionMla::backward_weight(Saved& saved, LayerContext& context) {
+  out_->backward_weight(saved, context);
+  if (q_up_) {
+    q_up_->backward_weight(saved, context);
+    q_norm_->backward_weight(saved, context);
+  }
+  kv_up_->backward_weight(saved, context);
+  kv_norm_->backward_weight(saved, context);
+  down_->backward_weight(saved, context);
+}
+
+std::vector<Parameter*> AttentionMla::parameters() {
+  std::vector<Parameter*> all{&down_->weight};
+  if (q_up_) all.insert(all.end(), {&q_norm_->gain, &q_up_->weight});
+  all.insert(all.end(), {&kv_norm_->gain, &kv_up_->weight, &out_->weight});
+  return all;
+}
+
+void AttentionMla::prepare(const PrepareContext& context) {
+  for (Linear* linear : {down_.get(), q_up_.get(), kv_up_.get(), out_.get()}) {
+    if (linear != nullptr) linear->prepare(context);
+  }
+}
+
+std::int64_t AttentionMla::saved_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, t * columns); };
+  std::int64_t bytes = activations(down_width()) + activations(kv_width()) + activations(heads_ * v_dim_) +
+                       arena_bytes(master_, t * heads_) + down_->saved_bytes(t) + kv_up_->saved_bytes(t) +
+                       out_->saved_bytes(t) + kv_norm_->saved_bytes(t);
+  if (down_->keeps_gradient()) bytes += activations(down_width());
+  if (kv_up_->keeps_input()) bytes += activations(latent_);
+  if (kv_up_->keeps_gradient()) bytes += activations(kv_width());
+  if (q_up_) {
+    bytes += activations(heads_ * qk_dim()) + q_up_->saved_bytes(t) + q_norm_->saved_bytes(t);
+    if (q_up_->keeps_input()) bytes += activations(query_);
+    if (q_up_->keeps_gradient()) bytes += activations(heads_ * qk_dim());
+  }
+  return bytes;
+}
+
+std::int64_t AttentionMla::scratch_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, t * columns); };
+  // The backward pass holds more than the forward pass: d_o, dk, k, the latents' gradients, and what is not saved.
+  std::int64_t own = activations(heads_ * v_dim_) + 2 * activations(heads_ * qk_dim()) + activations(latent_);
+  if (!down_->keeps_gradient()) own += activations(down_width());
+  if (!kv_up_->keeps_gradient()) own += activations(kv_width());
+  if (q_up_) {
+    own += activations(query_);
+    if (!q_up_->keeps_gradient()) own += activations(heads_ * qk_dim());
+  }
+  std::int64_t inner = attention_scratch_bytes(
+      {.tokens = t, .heads = heads_, .kv_heads = heads_, .qk_dim = qk_dim(), .v_dim = v_dim_}, run.workers);
+  for (const Linear* linear : {down_.get(), q_up_.get(), kv_up_.get(), out_.get()}) {
+    if (linear != nullptr) inner = std::max(inner, linear->scratch_bytes(t, run.workers));
+  }
+  return own + inner;
+}
+
+std::int64_t AttentionMla::prepared_bytes() const {
+  return down_->prepared_bytes() + (q_up_ ? q_up_->prepared_bytes() : 0) + kv_up_->prepared_bytes() +
+         out_->prepared_bytes();
+}
+
+}  // namespace shoestring

@@ -1,0 +1,117 @@
+#include "core/model/block.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string>
+
+#include "core/model/attention_gqa.h"
+#include "core/model/attention_mla.h"
+#include "core/model/feed_forward.h"
+#include "kernels/reduce.h"
+
+namespace shoestring {
+namespace {
+
+NormOptions norm_options(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index,
+                         const char* which) {
+  return {fmt::format("model.layers.{}.{}_layernorm.weight", index, which), config.hidden, 1, config.norm_eps,
+          master_dtype(precision)};
+}
+
+}  // namespace
+
+Block::Block(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index, const RopeTable& rope)
+    : hidden_(config.hidden),
+      activation_(activation_dtype(precision)),
+      input_norm_(norm_options(config, precision, index, "input")),
+      post_norm_(norm_options(config, precision, index, "post_attention")) {
+  const std::string attention = fmt::format("model.layers.{}.self_attn.", index);
+  const std::string mlp = fmt::format("model.layers.{}.mlp.", index);
+  if (config.latent_attention) {
+    attention_ = std::make_unique<AttentionMla>(config, precision, attention, rope);
+  } else {
+    attention_ = std::make_unique<AttentionGqa>(config, precision, attention, rope);
+  }
+  if (config.mixture(index)) {
+    auto mixture = std::make_unique<MixtureOfExperts>(config, precision, mlp);
+    mixture_ = mixture.get();
+    feed_forward_ = std::move(mixture);
+  } else {
+    feed_forward_ = std::make_unique<FeedForward>(
+        FeedForwardOptions{config.hidden, config.feed_forward, config.init_std, mlp, precision});
+  }
+}
+
+TensorView Block::take(bool saved_too, std::int64_t tokens, Saved& saved, LayerContext& context) const {
+  return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, hidden_});
+}
+
+void Block::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = x.shape[0];
+  const TensorView attention_in = take(attention_->keeps_input(), tokens, saved, context);
+  const TensorView attention_out = context.scratch.take(activation_, {tokens, hidden_});
+  input_norm_.forward(x, attention_in, saved, context);
+  attention_->forward(attention_in, attention_out, saved, context);
+  const TensorView middle = saved.take(activation_, {tokens, hidden_});
+  const TensorView feed_forward_in = take(feed_forward_->keeps_input(), tokens, saved, context);
+  post_norm_.forward(x, attention_out, middle, feed_forward_in, saved, context);
+  feed_forward_->forward(feed_forward_in, y, saved, context);
+  axpy(y, 1.0, middle, context.stream);
+}
+
+void Block::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = dy.shape[0];
+  const TensorView dmiddle = take(attention_->keeps_gradient(), tokens, saved, context);
+  const TensorView dnormed = context.scratch.take(activation_, {tokens, hidden_});
+  feed_forward_->backward_input(dy, dnormed, saved, context);
+  copy_tensor(dmiddle, dy, context.stream);
+  post_norm_.backward_input(dnormed, dmiddle, true, saved, context);
+  attention_->backward_input(dmiddle, dnormed, saved, context);
+  copy_tensor(dx, dmiddle, context.stream);
+  input_norm_.backward_input(dnormed, dx, true, saved, context);
+}
+
+void Block::backward_weight(Saved& saved, LayerContext& context) {
+  feed_forward_->backward_weight(saved, context);
+  post_norm_.backward_weight(saved, context);
+  attention_->backward_weight(saved, context);
+  input_norm_.backward_weight(saved, context);
+}
+
+std::vector<Parameter*> Block::parameters() {
+  std::vector<Parameter*> all{&input_norm_.gain};
+  for (Parameter* parameter : attention_->parameters()) all.push_back(parameter);
+  all.push_back(&post_norm_.gain);
+  for (Parameter* parameter : feed_forward_->parameters()) all.push_back(parameter);
+  return all;
+}
+
+void Block::prepare(const PrepareContext& context) {
+  attention_->prepare(context);
+  feed_forward_->prepare(context);
+}
+
+std::int64_t Block::saved_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
+  std::int64_t bytes = stream + input_norm_.saved_bytes(run.tokens) + post_norm_.saved_bytes(run.tokens) +
+                       attention_->saved_bytes(run) + feed_forward_->saved_bytes(run);
+  for (const bool kept :
+       {attention_->keeps_input(), feed_forward_->keeps_input(), attention_->keeps_gradient()}) {
+    if (kept) bytes += stream;
+  }
+  return bytes;
+}
+
+std::int64_t Block::scratch_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
+  const std::int64_t forward = stream * (1 + (attention_->keeps_input() ? 0 : 1) + (feed_forward_->keeps_input() ? 0 : 1));
+  const std::int64_t backward = stream * (1 + (attention_->keeps_gradient() ? 0 : 1));
+  return std::max(forward, backward) + std::max(attention_->scratch_bytes(run), feed_forward_->scratch_bytes(run));
+}
+
+std::int64_t Block::prepared_bytes() const { return attention_->prepared_bytes() + feed_forward_->prepared_bytes(); }
+
+}  // namespace shoestring

@@ -1,0 +1,120 @@
+#include "core/model/feed_forward.h"
+
+#include <algorithm>
+
+#include "kernels/swiglu.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kTile = 128;
+
+LinearOptions gate_up_options(const FeedForwardOptions& options) {
+  LinearOptions linear{.in = options.hidden, .out = 2 * options.width, .init_std = options.init_std,
+                       .precision = covered_precision(options.precision)};
+  append_slice(linear.slices, options.prefix + "gate_proj.weight", options.width, options.hidden);
+  append_slice(linear.slices, options.prefix + "up_proj.weight", options.width, options.hidden);
+  return linear;
+}
+
+LinearOptions down_options(const FeedForwardOptions& options) {
+  LinearOptions linear{.in = options.width, .out = options.hidden, .init_std = options.init_std,
+                       .precision = covered_precision(options.precision)};
+  append_slice(linear.slices, options.prefix + "down_proj.weight", options.hidden, options.width);
+  return linear;
+}
+
+}  // namespace
+
+bool caches_gate_up(const LinearPrecision& precision, std::int64_t width) {
+  return precision.cache_fp8 && precision.weight_gradient == ProductFormat::fp8 &&
+         precision.activation == DType::bf16 && width % kTile == 0;
+}
+
+ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView gate_up, Arena& arena,
+                              LayerContext& context) {
+  const Shape& shape = gate_up.shape;
+  // Fine tiles whatever the policy: one scale for the whole tensor, or one of 32, is no use to an elementwise reader.
+  const ScaleKind kind = precision.scales == ScaleKind::e8m0 ? ScaleKind::power_of_two : precision.scales;
+  ScaledView cached{arena.take(DType::e4m3, shape),
+                    arena.take(DType::f32, scales_shape(shape[0], shape[1], kRowTile128)), kRowTile128};
+  quantize({.x = gate_up, .row_tiles = cached, .scale_kind = kind,
+            .counts = context.counts != nullptr ? &context.counts->activations : nullptr, .stream = context.stream});
+  return cached;
+}
+
+std::int64_t cached_gate_up_bytes(const LinearPrecision& precision, std::int64_t rows, std::int64_t width) {
+  if (!caches_gate_up(precision, width)) return arena_bytes(precision.activation, rows * 2 * width);
+  return arena_bytes(DType::e4m3, rows * 2 * width) +
+         arena_bytes(DType::f32, scales_shape(rows, 2 * width, kRowTile128).elements());
+}
+
+FeedForward::FeedForward(const FeedForwardOptions& options)
+    : width_(options.width),
+      activation_(activation_dtype(options.precision)),
+      cached_fp8_(caches_gate_up(covered_precision(options.precision), options.width)),
+      gate_up_(gate_up_options(options)),
+      down_(down_options(options)) {}
+
+void FeedForward::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = x.shape[0];
+  Record& record = saved.record<Record>(this);
+  record.plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {tokens, 2 * width_});
+  gate_up_.forward(x, record.plain, saved, context);
+  record.gate_up = unscaled(ConstTensorView(record.plain));
+  TensorView h = context.scratch.take(activation_, {tokens, width_});
+  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = {}, .clamp = 0, .stream = context.stream});
+  if (cached_fp8_ && context.training) {
+    record.gate_up = cache_gate_up(gate_up_.precision(), record.plain, saved.arena(), context);
+  }
+  down_.forward(h, y, saved, context, {}, false);
+}
+
+void FeedForward::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = dy.shape[0];
+  Record& record = saved.record<Record>(this);
+  TensorView dh = context.scratch.take(activation_, {tokens, width_});
+  down_.backward_input(dy, dh, saved, context);
+  TensorView h = dh;  // made again in place of its gradient, unless the weight gradient reads it there
+  if (down_.keeps_input()) h = saved.take(activation_, {tokens, width_});
+  Arena& gradients = gate_up_.keeps_gradient() ? saved.arena() : context.scratch;
+  TensorView dgate_up = cached_fp8_ ? gradients.take(activation_, {tokens, 2 * width_}) : record.plain;
+  swiglu_gradient({.dgate_up = dgate_up, .drow_weight = {}, .y = h, .dy = dh, .gate_up = record.gate_up,
+                   .row_weight = {}, .clamp = 0, .stream = context.stream});
+  down_.keep_input(h, saved, context);
+  gate_up_.backward_input(dgate_up, dx, saved, context);
+}
+
+void FeedForward::backward_weight(Saved& saved, LayerContext& context) {
+  down_.backward_weight(saved, context);
+  gate_up_.backward_weight(saved, context);
+}
+
+std::vector<Parameter*> FeedForward::parameters() { return {&gate_up_.weight, &down_.weight}; }
+
+void FeedForward::prepare(const PrepareContext& context) {
+  gate_up_.prepare(context);
+  down_.prepare(context);
+}
+
+std::int64_t FeedForward::saved_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  std::int64_t bytes = cached_gate_up_bytes(gate_up_.precision(), t, width_) + gate_up_.saved_bytes(t) +
+                       down_.saved_bytes(t);
+  if (down_.keeps_input()) bytes += arena_bytes(activation_, t * width_);
+  if (cached_fp8_ && gate_up_.keeps_gradient()) bytes += arena_bytes(activation_, t * 2 * width_);
+  return bytes;
+}
+
+std::int64_t FeedForward::scratch_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  std::int64_t own = arena_bytes(activation_, t * width_);
+  if (cached_fp8_) own += arena_bytes(activation_, t * 2 * width_);
+  return own + std::max(gate_up_.scratch_bytes(t, run.workers), down_.scratch_bytes(t, run.workers));
+}
+
+std::int64_t FeedForward::prepared_bytes() const { return gate_up_.prepared_bytes() + down_.prepared_bytes(); }
+
+}  // namespace shoestring

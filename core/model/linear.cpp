@@ -1,0 +1,375 @@
+#include "core/model/linear.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "kernels/grouped_gemm.h"
+#include "kernels/reduce.h"
+#include "kernels/rms_norm.h"
+
+namespace shoestring {
+namespace {
+
+DType dtype_of(ProductFormat format) {
+  switch (format) {
+    case ProductFormat::f64: return DType::f64;
+    case ProductFormat::f32: return DType::f32;
+    case ProductFormat::bf16: return DType::bf16;
+    case ProductFormat::fp8: return DType::e4m3;
+  }
+  return DType::f32;
+}
+
+/// Segments of equal length, one per expert.
+std::vector<std::int64_t> equal_segments(std::int64_t experts, std::int64_t rows) {
+  std::vector<std::int64_t> segments;
+  for (std::int64_t e = 0; e <= experts; ++e) segments.push_back(e * rows);
+  return segments;
+}
+
+/// Only the shape, the format and the granularity of what was packed.
+ConstScaledView without_data(ConstScaledView view) {
+  view.values.data = nullptr;
+  return view;
+}
+
+bool tall(Granularity granularity) { return granularity.rows > 1; }
+
+}  // namespace
+
+void append_slice(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows, std::int64_t columns) {
+  const std::int64_t begin = slices.empty() ? 0 : slices.back().begin + slices.back().rows;
+  slices.push_back({std::move(name), begin, rows, {rows, columns}});
+}
+
+void append_vector(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows) {
+  const std::int64_t begin = slices.empty() ? 0 : slices.back().begin + slices.back().rows;
+  slices.push_back({std::move(name), begin, rows, {rows}});
+}
+
+Linear::Linear(LinearOptions options) : options_(std::move(options)) {
+  weight.role = ParameterRole::matrix;
+  weight.rows = stack() * options_.out;
+  weight.columns = options_.in;
+  weight.slices = options_.slices;
+  weight.init_std = options_.init_std;
+  weight.expert = options_.experts > 0;
+  std::int64_t covered = 0;
+  for (const ParameterSlice& slice : weight.slices) covered += slice.rows;
+  check(covered == weight.rows, "a Linear of {} rows is named in {}", weight.rows, covered);
+  if (options_.bias_slices.empty()) return;
+  bias.role = ParameterRole::vector;
+  bias.rows = options_.out;
+  bias.columns = 1;
+  bias.slices = options_.bias_slices;
+}
+
+std::vector<Parameter*> Linear::parameters() {
+  if (bias.rows == 0) return {&weight};
+  return {&weight, &bias};
+}
+
+bool Linear::uses(ProductFormat format) const {
+  const LinearPrecision& p = options_.precision;
+  return p.forward == format || p.input_gradient == format;
+}
+
+bool Linear::keeps_input() const {
+  return options_.precision.weight_gradient != ProductFormat::fp8 || !options_.precision.cache_fp8;
+}
+
+bool Linear::keeps_gradient() const { return options_.precision.weight_gradient != ProductFormat::fp8; }
+
+// ---- operands
+
+Linear::Copies Linear::quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
+                                     Stream& stream) const {
+  const LinearPrecision& p = options_.precision;
+  const RowOffsets segments = request.offsets;
+  const auto fresh = [&](Arena& arena, Granularity granularity) {
+    const Shape& shape = request.x.shape;
+    ScaledView copy;
+    copy.values = arena.take(request.values, shape);
+    const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, segments);
+    copy.scales = arena.take(p.scale_dtype(), scales);
+    copy.granularity = granularity;
+    return copy;
+  };
+  QuantizeArgs args{.x = request.x, .scale_kind = p.scales, .segments = segments, .counts = request.counts,
+                    .stream = stream};
+  if (p.one_copy()) {
+    args.row_tiles = fresh(request.along_rows ? rows_arena : columns_arena, kPerTensor);
+    args.segments = {};
+    quantize(args);
+    return {args.row_tiles, args.row_tiles};
+  }
+  if (request.along_columns) args.row_tiles = fresh(columns_arena, p.row_tile);
+  if (request.along_rows) args.column_tiles = fresh(rows_arena, p.column_tile);
+  quantize(args);
+  return {args.row_tiles, args.column_tiles};
+}
+
+ConstScaledView Linear::plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const {
+  const DType dtype = dtype_of(format);
+  if (x.dtype == dtype) return unscaled(x);
+  TensorView converted = context.scratch.take(dtype, x.shape);
+  convert_tensor(converted, x, context.stream);
+  return unscaled(converted);
+}
+
+// ---- products
+
+void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed,
+                      bool accumulate, RowOffsets offsets, LayerContext& context) const {
+  const PackedMatrix* packed = direction.packed.empty() ? nullptr : &direction.packed;
+  if (options_.experts > 0) {
+    grouped_gemm({.c = c, .a = a, .b = direction.b, .b_transposed = transposed, .offsets = offsets,
+                  .accumulate = accumulate, .power_of_two_scales = options_.precision.power_of_two_scales(),
+                  .packed_b = packed, .scratch = context.scratch, .stream = context.stream});
+    return;
+  }
+  ConstTensorView bias_view;
+  if (!transposed && bias.rows > 0) bias_view = bias.value.reshaped({bias.rows});
+  gemm({.c = c, .a = a, .b = transposed ? direction.b.transposed() : direction.b, .accumulate = accumulate,
+        .power_of_two_scales = options_.precision.power_of_two_scales(), .packed_b = packed, .bias = bias_view,
+        .scratch = context.scratch, .stream = context.stream});
+}
+
+void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
+                     bool keep) {
+  const LinearPrecision& p = options_.precision;
+  Arena::Scope scope(context.scratch);
+  const bool kept_in_fp8 = context.training && keep && !keeps_input();
+  Copies copies;
+  if (p.forward == ProductFormat::fp8 || kept_in_fp8) {
+    copies = quantize_into({x, DType::e4m3, p.forward == ProductFormat::fp8, kept_in_fp8, offsets,
+                            context.counts != nullptr ? &context.counts->activations : nullptr},
+                           context.scratch, saved.arena(), context.stream);
+  }
+  if (context.training && keep) {
+    saved.record<Record>(this).x = kept_in_fp8 ? copies.along_rows : unscaled(x);
+  }
+  const ConstScaledView a =
+      p.forward == ProductFormat::fp8 ? copies.along_columns : plain_operand(x, p.forward, context);
+  multiply(y, a, forward_, false, false, offsets, context);
+}
+
+void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
+  Record& record = saved.record<Record>(this);
+  if (keeps_input()) {
+    record.x = unscaled(x);
+    return;
+  }
+  // Counted when it was quantised in forward.
+  record.x = quantize_into({x, DType::e4m3, false, true, offsets, nullptr}, context.scratch, saved.arena(),
+                           context.stream)
+                 .along_rows;
+}
+
+void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
+                            RowOffsets offsets, bool accumulate) {
+  const LinearPrecision& p = options_.precision;
+  Arena::Scope scope(context.scratch);
+  Record& record = saved.record<Record>(this);
+  const bool along_columns = p.input_gradient == ProductFormat::fp8;
+  const bool along_rows = p.weight_gradient == ProductFormat::fp8;
+  Copies copies;
+  if (along_columns || along_rows) {
+    copies = quantize_into({dy, p.gradient_values, along_columns, along_rows, offsets,
+                            context.counts != nullptr ? &context.counts->gradients : nullptr},
+                           context.scratch, saved.arena(), context.stream);
+  }
+  record.dy = along_rows ? copies.along_rows : unscaled(dy);
+  if (bias.rows > 0) sum_bias(dy, record, saved, context);
+  multiply(dx, along_columns ? copies.along_columns : plain_operand(dy, p.input_gradient, context), gradient_, true,
+           accumulate, offsets, context);
+}
+
+void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context) {
+  // The gain gradient of an RMSNorm whose x and rstd are 1 is the sum over rows, in that op's fixed order.
+  Arena::Scope scope(context.scratch);
+  const auto ones = [&](DType dtype, std::int64_t count) {
+    TensorView view = context.scratch.take(dtype, {count});
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (dtype == DType::f64) view.as<double>()[i] = 1;
+      if (dtype == DType::f32) view.as<float>()[i] = 1;
+      if (dtype == DType::bf16) view.as<BFloat16>()[i] = BFloat16(1.0F);
+    }
+    return view;
+  };
+  const std::int64_t rows = dy.shape[0];
+  TensorView row = ones(dy.dtype, options_.out);
+  row.shape = {rows, options_.out};
+  row.strides = {0, 1};
+  record.dbias = saved.take(options_.precision.master, {options_.out});
+  std::fill_n(record.dbias.as<char>(), record.dbias.bytes(), char{0});
+  rms_norm_weight_gradient({.dgamma = record.dbias, .dy = dy, .x = row, .rstd = ones(options_.precision.master, rows),
+                            .stream = context.stream});
+}
+
+void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets) {
+  Record& record = saved.record<Record>(this);
+  if (bias.rows > 0) axpy(bias.grad.reshaped({bias.rows}), 1.0, record.dbias, context.stream);
+  Arena::Scope scope(context.scratch);
+  const ProductFormat format = options_.precision.weight_gradient;
+  if (format != ProductFormat::fp8) {
+    weight_product(plain_operand(record.x.values, format, context), plain_operand(record.dy.values, format, context),
+                   context, offsets);
+    return;
+  }
+  ConstScaledView x = record.x;
+  if (!x.scaled()) {
+    x = quantize_into({x.values, DType::e4m3, false, true, offsets, nullptr}, context.scratch, context.scratch,
+                      context.stream)
+            .along_rows;
+  }
+  weight_product(x, record.dy, context, offsets);
+}
+
+void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets) {
+  const ProductFormat format = options_.precision.weight_gradient;
+  check(format != ProductFormat::fp8, "an FP8 weight gradient reads what was kept");
+  Arena::Scope scope(context.scratch);
+  weight_product(plain_operand(x, format, context), plain_operand(dy, format, context), context, offsets);
+}
+
+void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
+                            RowOffsets offsets) {
+  const bool power_of_two = options_.precision.power_of_two_scales();
+  if (options_.experts > 0) {
+    grouped_weight_gemm({.c = weight.grad, .a = dy, .b = x, .offsets = offsets, .accumulate = true,
+                         .power_of_two_scales = power_of_two, .scratch = context.scratch, .stream = context.stream});
+    return;
+  }
+  gemm({.c = weight.grad, .a = dy.transposed(), .b = x.transposed(), .accumulate = true,
+        .power_of_two_scales = power_of_two, .scratch = context.scratch, .stream = context.stream});
+}
+
+// ---- weights
+
+void Linear::prepare(const PrepareContext& context) {
+  const LinearPrecision& p = options_.precision;
+  Arena::Scope scope(context.scratch);
+  if (uses(ProductFormat::fp8)) {
+    const std::vector<std::int64_t> experts = equal_segments(stack(), options_.out);
+    const std::span<const std::int64_t> segments =
+        options_.experts > 0 && !p.one_copy() ? std::span<const std::int64_t>(experts) : std::span<const std::int64_t>();
+    const auto fresh = [&](Tensor& values, Tensor& scales, Granularity granularity) {
+      const Device device = context.stream.device();
+      if (values.empty()) {
+        values = Tensor(DType::e4m3, {weight.rows, weight.columns}, device);
+        scales = Tensor(p.scale_dtype(), tile_scales_shape(weight.rows, weight.columns, granularity, segments), device);
+      }
+      return ScaledView{values.view(), scales.view(), granularity};
+    };
+    QuantizeArgs args{.x = weight.value, .scale_kind = p.scales, .segments = segments, .counts = context.counts,
+                      .stream = context.stream};
+    args.row_tiles = fresh(values_, scales_, p.weight_tile);
+    // Tiles that are as wide as they are tall serve the transposed product too.
+    if (p.weight_tile == kRowTile32) args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32);
+    quantize(args);
+  }
+  TensorView plain_bf16;
+  if (uses(ProductFormat::bf16)) {
+    plain_bf16 = context.scratch.take(DType::bf16, {weight.rows, weight.columns});
+    convert_tensor(plain_bf16, weight.value, context.stream);
+  }
+  prepare_direction(p.forward, false, plain_bf16, forward_, context.stream);
+  prepare_direction(p.input_gradient, true, plain_bf16, gradient_, context.stream);
+}
+
+void Linear::prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
+                               Stream& stream) {
+  const LinearPrecision& p = options_.precision;
+  ConstScaledView b = unscaled(ConstTensorView(weight.value));
+  if (format == ProductFormat::bf16) b = unscaled(plain_bf16);
+  if (format == ProductFormat::fp8) {
+    b = transposed && !column_values_.empty()
+            ? ConstScaledView{column_values_.view(), column_scales_.view(), kColumnTile32}
+            : ConstScaledView{values_.view(), scales_.view(), p.weight_tile};
+  }
+  direction.b = b;
+  if (format == ProductFormat::f64) return;  // the reference reads the master weights
+  if (options_.experts > 0) {
+    pack_experts(b, options_.experts, transposed, p.power_of_two_scales(), direction.packed, stream);
+  } else {
+    pack(transposed ? b.transposed() : b, p.power_of_two_scales(), direction.packed, stream);
+  }
+  if (format == ProductFormat::bf16) direction.b = without_data(b);
+}
+
+// ---- memory
+
+std::int64_t Linear::copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const {
+  const DType scale = options_.precision.scale_dtype();
+  Shape scales = scales_shape(rows, columns, granularity);
+  if (tall(granularity) && options_.experts > 0) scales[0] += options_.experts;  // each expert may end a tile early
+  return arena_bytes(DType::e4m3, rows * columns) + arena_bytes(scale, scales.elements());
+}
+
+std::int64_t Linear::operand_bytes(std::int64_t rows, std::int64_t columns, ProductFormat format) const {
+  if (format == ProductFormat::fp8) return copy_bytes(rows, columns, options_.precision.row_tile);
+  const DType dtype = dtype_of(format);
+  return dtype == options_.precision.activation ? 0 : arena_bytes(dtype, rows * columns);
+}
+
+std::int64_t Linear::saved_bytes(std::int64_t rows) const {
+  std::int64_t bytes = bias.rows > 0 ? arena_bytes(options_.precision.master, options_.out) : 0;
+  if (!keeps_input()) bytes += copy_bytes(rows, options_.in, options_.precision.column_tile);
+  if (!keeps_gradient()) bytes += copy_bytes(rows, options_.out, options_.precision.column_tile);
+  return bytes;
+}
+
+std::int64_t Linear::product_scratch(std::int64_t rows, int workers) const {
+  const std::int64_t in = options_.in;
+  const std::int64_t out = options_.out;
+  if (options_.experts > 0) {
+    const std::int64_t experts = options_.experts;
+    return std::max({grouped_gemm_scratch_bytes(rows, out, in, experts, workers, true),
+                     grouped_gemm_scratch_bytes(rows, in, out, experts, workers, true),
+                     grouped_weight_gemm_scratch_bytes(rows, out, in, experts, workers)});
+  }
+  return std::max({gemm_scratch_bytes(rows, out, in, workers, true), gemm_scratch_bytes(rows, in, out, workers, true),
+                   gemm_scratch_bytes(out, in, rows, workers, false)});
+}
+
+std::int64_t Linear::scratch_bytes(std::int64_t rows, int workers) const {
+  const LinearPrecision& p = options_.precision;
+  const std::int64_t in = options_.in;
+  const std::int64_t out = options_.out;
+  std::int64_t late = 0;  // operands of the weight gradient that are made when it runs
+  if (p.weight_gradient == ProductFormat::fp8) {
+    if (!p.cache_fp8) late = copy_bytes(rows, in, p.column_tile);
+  } else {
+    late = operand_bytes(rows, in, p.weight_gradient) + operand_bytes(rows, out, p.weight_gradient);
+  }
+  std::int64_t ones = bias.rows > 0 ? arena_bytes(p.activation, out) + arena_bytes(p.master, rows) : 0;
+  const std::int64_t products =
+      std::max({operand_bytes(rows, in, p.forward), operand_bytes(rows, out, p.input_gradient) + ones, late}) +
+      product_scratch(rows, workers);
+  const std::int64_t casts = uses(ProductFormat::bf16) ? arena_bytes(DType::bf16, weight.elements()) : 0;
+  return std::max(products, casts);
+}
+
+std::int64_t Linear::prepared_bytes() const {
+  const LinearPrecision& p = options_.precision;
+  std::int64_t bytes = 0;
+  if (uses(ProductFormat::fp8)) {
+    Shape scales = scales_shape(weight.rows, weight.columns, p.weight_tile);
+    if (options_.experts > 0 && tall(p.weight_tile)) {
+      scales[0] = options_.experts * scales_shape(options_.out, weight.columns, p.weight_tile)[0];
+    }
+    const std::int64_t copies = p.weight_tile == kRowTile32 ? 2 : 1;
+    bytes += copies * (weight.elements() + scales.elements() * size_bytes(p.scale_dtype()));
+  }
+  const auto packed = [&](ProductFormat format, std::int64_t n, std::int64_t k) -> std::int64_t {
+    if (format == ProductFormat::f64) return 0;
+    const Granularity granularity = format == ProductFormat::fp8 ? p.weight_tile : Granularity{};
+    return PackedMatrix::packed_bytes(n, k, dtype_of(format), granularity, stack());
+  };
+  return bytes + packed(p.forward, options_.out, options_.in) + packed(p.input_gradient, options_.in, options_.out);
+}
+
+}  // namespace shoestring

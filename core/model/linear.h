@@ -1,0 +1,126 @@
+// A Linear under a precision policy: y = x W^T (+ bias), its input gradient and, any time later, its weight gradient.
+//
+//   forward           y  [rows, out] = x q(W)^T        x quantised along `in` (1x128), W in 128x128 blocks
+//   backward_input    dx [rows, in]  = dy q(W)         dy quantised along `out` (1x128)
+//   backward_weight   dW [out, in]  += dy^T x          both quantised along rows (128x1), sums in FP32
+//
+// Each product has its own format (LinearPrecision). An FP8 operand that is needed in both directions is read once:
+// the copy along columns serves the product at hand from scratch, the copy along rows waits in Saved for the weight
+// gradient. Weights are quantised and packed once per `prepare`. Source: DeepSeek-V3 (arXiv 2412.19437), section 3.3.
+//
+// With experts > 0 it is a stack of such Linears over rows sorted by expert; tiles along rows restart at each expert.
+// Several projections of one input are one fused Linear with named row slices.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/model/layer.h"
+#include "core/model/precision.h"
+#include "kernels/gemm.h"
+
+namespace shoestring {
+
+/// i64 [experts + 1]: rows of expert e are [offsets[e], offsets[e + 1]); empty for a dense Linear. Host memory.
+using RowOffsets = std::span<const std::int64_t>;
+
+struct LinearOptions {
+  std::int64_t in = 0;
+  std::int64_t out = 0;      ///< of one expert
+  std::int64_t experts = 0;  ///< 0: dense
+  std::vector<ParameterSlice> slices{};       ///< cover [max(experts, 1) * out] rows in order
+  std::vector<ParameterSlice> bias_slices{};  ///< cover [out]; empty: no bias. Dense only
+  double init_std = 0;
+  LinearPrecision precision{};
+};
+
+/// Adds the disk tensor `name` of [rows, columns] behind those already in `slices`.
+void append_slice(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows, std::int64_t columns);
+/// The same for a vector of `rows`.
+void append_vector(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows);
+
+class Linear {
+ public:
+  explicit Linear(LinearOptions options);
+  Linear(const Linear&) = delete;
+  Linear& operator=(const Linear&) = delete;
+
+  /// `offsets` with experts. Without `keep_input` the caller hands the
+  /// input in again, recomputed, by keep_input() before backward_weight.
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets = {},
+               bool keep_input = true);
+  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  /// dx is overwritten, or added to with `accumulate`.
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
+                      RowOffsets offsets = {}, bool accumulate = false);
+  void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  /// For operands that were not kept but can be made again: plain formats only.
+  void backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets = {});
+
+  /// Whether x (dy) itself is read again by backward_weight and must stay.
+  bool keeps_input() const;
+  bool keeps_gradient() const;
+
+  void prepare(const PrepareContext& context);
+  std::vector<Parameter*> parameters();
+  const LinearPrecision& precision() const { return options_.precision; }
+  std::int64_t in() const { return options_.in; }
+  std::int64_t out() const { return options_.out; }
+
+  std::int64_t saved_bytes(std::int64_t rows) const;
+  std::int64_t scratch_bytes(std::int64_t rows, int workers) const;
+  std::int64_t prepared_bytes() const;
+
+  Parameter weight;
+  Parameter bias;
+
+ private:
+  struct Record {
+    ConstScaledView x;   ///< as the weight gradient reads it
+    ConstScaledView dy;
+    TensorView dbias;    ///< [out], this micro-batch's sum
+  };
+  struct Copies {
+    ConstScaledView along_columns;
+    ConstScaledView along_rows;
+  };
+  /// A weight as one of the two products reads it.
+  struct Direction {
+    ConstScaledView b;  ///< without data where packed
+    PackedMatrix packed;
+  };
+  struct QuantizeRequest {
+    ConstTensorView x;
+    DType values;
+    bool along_columns;
+    bool along_rows;
+    RowOffsets offsets;
+    QuantizeCounts* counts;
+  };
+
+  Copies quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena, Stream& stream) const;
+  ConstScaledView plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const;
+  void multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed, bool accumulate,
+                RowOffsets offsets, LayerContext& context) const;
+  void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
+                      RowOffsets offsets);
+  void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
+                         Stream& stream);
+  void sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context);
+  bool uses(ProductFormat format) const;
+  std::int64_t stack() const { return options_.experts > 0 ? options_.experts : 1; }
+  std::int64_t copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const;
+  std::int64_t operand_bytes(std::int64_t rows, std::int64_t columns, ProductFormat format) const;
+  std::int64_t product_scratch(std::int64_t rows, int workers) const;
+
+  LinearOptions options_;
+  Tensor values_;          ///< FP8 weights [stack * out, in]
+  Tensor scales_;
+  Tensor column_values_;   ///< a second copy with tiles down the rows, where the format needs one (MX)
+  Tensor column_scales_;
+  Direction forward_;
+  Direction gradient_;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,77 @@
+#include "core/model/loss_head.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+
+LossHead::LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
+                   TokenEmbedding* embedding)
+    : hidden_(config.hidden),
+      activation_(activation_dtype(precision)),
+      head_(head),
+      norm_({"model.norm.weight", config.hidden, 1, config.norm_eps, master_dtype(precision)}) {
+  if (config.mtp_layers == 0) return;
+  check(embedding != nullptr, "multi-token prediction needs the embedding on the last stage's rank");
+  further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head);
+}
+
+LossSums LossHead::forward(ConstTensorView x, const LossInputs& inputs, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const Shape shape{x.shape[0], hidden_};
+  const bool further = further_ && context.training;
+  const TensorView normed = (further ? saved.arena() : context.scratch).take(activation_, shape);
+  norm_.forward(x, normed, saved, context);
+  TensorView dnormed;
+  if (context.training) dnormed = saved.record<Record>(this).dnormed = saved.take(activation_, shape);
+  LossSums sums;
+  sums.main = head_.loss({.x = normed, .targets = inputs.targets, .dx = dnormed}, saved, context);
+  if (further) sums.further = further_->forward(normed, inputs.next_ids, inputs.next_targets, saved, context);
+  return sums;
+}
+
+void LossHead::backward_input(TensorView dx, Saved& saved, LayerContext& context) {
+  const TensorView dnormed = saved.record<Record>(this).dnormed;
+  if (further_) further_->backward_input(dnormed, saved, context);
+  norm_.backward_input(dnormed, dx, false, saved, context);
+}
+
+void LossHead::backward_weight(const LossInputs& inputs, Saved& saved, LayerContext& context) {
+  if (further_) further_->backward_weight(inputs.next_ids, saved, context);
+  norm_.backward_weight(saved, context);
+}
+
+void LossHead::logits(ConstTensorView x_row, TensorView logits, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const TensorView normed = context.scratch.take(activation_, x_row.shape);
+  norm_.forward(x_row, normed, saved, context);
+  head_.logits(normed, logits, saved, context);
+}
+
+std::vector<Parameter*> LossHead::parameters() {
+  std::vector<Parameter*> all{&norm_.gain};
+  if (further_) {
+    for (Parameter* parameter : further_->parameters()) all.push_back(parameter);
+  }
+  return all;
+}
+
+void LossHead::prepare(const PrepareContext& context) {
+  if (further_) further_->prepare(context);
+}
+
+std::int64_t LossHead::saved_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
+  return stream + norm_.saved_bytes(run.tokens) + (further_ ? stream + further_->saved_bytes(run) : 0);
+}
+
+std::int64_t LossHead::scratch_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
+  const std::int64_t main = stream + head_.scratch_bytes(run);
+  return further_ ? std::max(main, further_->scratch_bytes(run)) : main;
+}
+
+std::int64_t LossHead::prepared_bytes() const { return further_ ? further_->prepared_bytes() : 0; }
+
+}  // namespace shoestring

@@ -1,0 +1,57 @@
+// The end of the model: final norm, output head, loss, and multi-token prediction where the model has it.
+#pragma once
+
+#include <memory>
+
+#include "core/model/multi_token_prediction.h"
+#include "core/model/norm.h"
+#include "core/model/output_head.h"
+
+namespace shoestring {
+
+/// What the loss reads besides the hidden state; i32 [tokens] each.
+struct LossInputs {
+  ConstTensorView targets;       ///< -1 ignored
+  ConstTensorView next_ids;      ///< of the token after each one, for multi-token prediction
+  ConstTensorView next_targets;  ///< its target, -1 where it belongs to another document
+};
+
+struct LossSums {
+  LossSum main;
+  LossSum further;  ///< of multi-token prediction, not yet weighted
+};
+
+class LossHead {
+ public:
+  /// `embedding` may be nullptr where the model has no multi-token prediction.
+  LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
+           TokenEmbedding* embedding);
+
+  /// x [tokens, hidden] must stay until backward_input. In training, multi-token prediction adds its loss; the output
+  /// head's weight gradient is added here, since it needs what a chunk of logits needs.
+  LossSums forward(ConstTensorView x, const LossInputs& inputs, Saved& saved, LayerContext& context);
+  void backward_input(TensorView dx, Saved& saved, LayerContext& context);
+  void backward_weight(const LossInputs& inputs, Saved& saved, LayerContext& context);
+  /// Logits of one row of x, f32 (f64) [1, vocabulary].
+  void logits(ConstTensorView x_row, TensorView logits, Saved& saved, LayerContext& context);
+
+  std::vector<Parameter*> parameters();
+  MultiTokenPrediction* further() { return further_.get(); }
+  void prepare(const PrepareContext& context);
+  std::int64_t saved_bytes(const RunShape& run) const;
+  std::int64_t scratch_bytes(const RunShape& run) const;
+  std::int64_t prepared_bytes() const;
+
+ private:
+  struct Record {
+    TensorView dnormed;  ///< [tokens, hidden]
+  };
+
+  std::int64_t hidden_;
+  DType activation_;
+  OutputHead& head_;
+  Norm norm_;
+  std::unique_ptr<MultiTokenPrediction> further_;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,290 @@
+#include "core/model/mixture_of_experts.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "kernels/swiglu.h"
+
+namespace shoestring {
+namespace {
+
+RouterKind kind_of(RouterKindSpec spec) {
+  switch (spec) {
+    case RouterKindSpec::softmax: return RouterKind::softmax;
+    case RouterKindSpec::sigmoid: return RouterKind::sigmoid;
+    case RouterKindSpec::sqrt_softplus: return RouterKind::sqrt_softplus;
+  }
+  return RouterKind::softmax;
+}
+
+LinearOptions router_options(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix) {
+  LinearPrecision formats = exempt_precision(precision);
+  const ProductFormat wide = formats.master == DType::f64 ? ProductFormat::f64 : ProductFormat::f32;
+  formats.forward = formats.input_gradient = formats.weight_gradient = wide;  // the router is FP32 under every policy
+  LinearOptions options{.in = config.hidden, .out = config.experts, .init_std = config.init_std, .precision = formats};
+  append_slice(options.slices, prefix + "gate.weight", config.experts, config.hidden);
+  return options;
+}
+
+LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix,
+                             bool down) {
+  const std::int64_t width = config.expert_feed_forward;
+  LinearOptions options{.in = down ? width : config.hidden, .out = down ? config.hidden : 2 * width,
+                        .experts = config.experts, .init_std = config.init_std,
+                        .precision = covered_precision(precision)};
+  for (std::int64_t e = 0; e < config.experts; ++e) {
+    const std::string expert = fmt::format("{}experts.{}.", prefix, e);
+    if (down) {
+      append_slice(options.slices, expert + "down_proj.weight", config.hidden, width);
+    } else {
+      append_slice(options.slices, expert + "gate_proj.weight", width, config.hidden);
+      append_slice(options.slices, expert + "up_proj.weight", width, config.hidden);
+    }
+  }
+  return options;
+}
+
+RowOffsets row_offsets(const Permutation& plan) {
+  return {static_cast<const std::int64_t*>(plan.offsets.data), static_cast<std::size_t>(plan.offsets.elements())};
+}
+
+}  // namespace
+
+MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision,
+                                   const std::string& prefix)
+    : name_(prefix),
+      hidden_(config.hidden),
+      width_(config.expert_feed_forward),
+      experts_(config.experts),
+      chosen_(config.experts_per_token),
+      kind_(kind_of(config.router)),
+      groups_(config.expert_groups),
+      topk_groups_(config.expert_topk_groups),
+      normalize_(config.normalize_weights),
+      scale_(static_cast<float>(config.routed_scale)),
+      alpha_(static_cast<float>(config.balance_loss)),
+      activation_(activation_dtype(precision)),
+      master_(master_dtype(precision)),
+      cached_fp8_(caches_gate_up(covered_precision(precision), config.expert_feed_forward)),
+      gathers_again_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
+      router_(router_options(config, precision, prefix)),
+      gate_up_(expert_options(config, precision, prefix, false)),
+      down_(expert_options(config, precision, prefix, true)) {
+  if (config.shared_experts > 0) {
+    shared_ = std::make_unique<FeedForward>(FeedForwardOptions{config.hidden, config.shared_feed_forward(),
+                                                               config.init_std, prefix + "shared_experts.", precision});
+  }
+  if (config.router_bias) {
+    bias_.role = ParameterRole::statistic;
+    bias_.rows = experts_;
+    bias_.columns = 1;
+    bias_.slices = {{prefix + "gate.e_score_correction_bias", 0, experts_, {experts_}}};
+  }
+}
+
+// ---- forward
+
+void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = x.shape[0];
+  record.indices = saved.take(DType::i32, {tokens, chosen_});
+  record.weights = saved.take(master_, {tokens, chosen_});
+  record.scores = saved.take(master_, {tokens, experts_});
+  record.row_weights = saved.take(master_, {slots(tokens)});
+  record.plan = {saved.take(DType::i64, {experts_}), saved.take(DType::i64, {experts_ + 1}),
+                 saved.take(DType::i32, {slots(tokens)}), saved.take(DType::i32, {slots(tokens)})};
+  const TensorView logits = context.scratch.take(master_, {tokens, experts_});
+  router_.forward(x, logits, saved, context);
+  ConstTensorView bias;
+  if (bias_.rows > 0) bias = bias_.value.reshaped({experts_});
+  router_forward({.indices = record.indices, .weights = record.weights, .scores = record.scores, .logits = logits,
+                  .bias = bias, .kind = kind_, .groups = groups_, .topk_groups = topk_groups_,
+                  .normalize = normalize_, .scale = scale_, .stream = context.stream});
+  plan_permutation(record.plan, record.indices, context.stream);
+  weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
+  if (!context.training) return;
+  router_count_load(counts_, record.indices, context.stream);
+  if (alpha_ == 0) return;
+  const std::int64_t sequences = context.tokens.sequence_starts.shape[0] - 1;
+  record.load = saved.take(master_, {sequences, experts_});
+  balance_sum_ += router_balance_loss({.load = record.load, .indices = record.indices, .scores = record.scores,
+                                       .sequence_starts = context.tokens.sequence_starts, .alpha = alpha_,
+                                       .stream = context.stream});
+}
+
+TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, LayerContext& context) const {
+  TensorView xp = context.scratch.take(x.dtype, {slots(x.shape[0]), x.shape[1]});
+  gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
+  return xp;
+}
+
+void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved,
+                                   LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t rows = slots(x.shape[0]);
+  const RowOffsets offsets = row_offsets(record.plan);
+  record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
+  {
+    Arena::Scope gather(context.scratch);
+    TensorView xp;
+    if (gate_up_.keeps_input() && !gathers_again_) {
+      xp = saved.take(activation_, {rows, hidden_});
+      gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
+    } else {
+      xp = gathered(x, record, context);
+    }
+    gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again_);
+  }
+  record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
+  const TensorView h = context.scratch.take(activation_, {rows, width_});
+  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0,
+                  .stream = context.stream});
+  if (cached_fp8_ && context.training) {
+    record.gate_up = cache_gate_up(gate_up_.precision(), record.gate_up_plain, saved.arena(), context);
+  }
+  const TensorView yp = context.scratch.take(activation_, {rows, hidden_});
+  down_.forward(h, yp, saved, context, offsets, false);
+  combine_rows({.y = y, .yp = yp, .plan = record.plan, .weights = {}, .accumulate = shared_ != nullptr,
+                .stream = context.stream});
+}
+
+void MixtureOfExperts::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  Record& record = saved.record<Record>(this);
+  record.x = x;
+  route(x, record, saved, context);
+  if (shared_) shared_->forward(x, y, saved, context);
+  run_experts(x, y, record, saved, context);
+}
+
+// ---- backward
+
+void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, TensorView drow_weights, Record& record,
+                                        Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t rows = dxp.shape[0];
+  const RowOffsets offsets = row_offsets(record.plan);
+  const TensorView dh = context.scratch.take(activation_, {rows, width_});
+  {
+    Arena::Scope gather(context.scratch);
+    down_.backward_input(gathered(dy, record, context), dh, saved, context, offsets);
+  }
+  record.h = down_.keeps_input() ? saved.take(activation_, {rows, width_}) : dh;
+  record.dgate_up = cached_fp8_ ? context.scratch.take(activation_, {rows, 2 * width_}) : record.gate_up_plain;
+  swiglu_gradient({.dgate_up = record.dgate_up, .drow_weight = drow_weights, .y = record.h, .dy = dh,
+                   .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0,
+                   .stream = context.stream});
+  if (!gathers_again_) down_.keep_input(record.h, saved, context, offsets);
+  gate_up_.backward_input(record.dgate_up, dxp, saved, context, offsets);
+}
+
+void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  Record& record = saved.record<Record>(this);
+  record.dy = dy;
+  const std::int64_t tokens = dy.shape[0];
+  if (shared_) shared_->backward_input(dy, dx, saved, context);
+  const TensorView dxp = context.scratch.take(activation_, {slots(tokens), hidden_});
+  const TensorView drow_weights = context.scratch.take(master_, {slots(tokens)});
+  backward_experts(dy, dxp, drow_weights, record, saved, context);
+  combine_rows({.y = dx, .yp = dxp, .plan = record.plan, .weights = {}, .accumulate = shared_ != nullptr,
+                .stream = context.stream});
+  const TensorView dweights = context.scratch.take(master_, {tokens, chosen_});
+  weights_to_slots(dweights, drow_weights, record.plan, context.stream);
+  const TensorView dlogits = saved.take(master_, {tokens, experts_});
+  ConstTensorView starts;
+  if (!record.load.empty()) starts = context.tokens.sequence_starts;
+  router_gradient({.dlogits = dlogits, .dweights = dweights, .indices = record.indices, .scores = record.scores,
+                   .kind = kind_, .normalize = normalize_, .scale = scale_, .load = record.load,
+                   .sequence_starts = starts, .alpha = alpha_, .stream = context.stream});
+  router_.backward_input(dlogits, dx, saved, context, {}, true);
+}
+
+void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
+  const Record& record = saved.record<Record>(this);
+  const RowOffsets offsets = row_offsets(record.plan);
+  if (gathers_again_) {
+    {
+      Arena::Scope scope(context.scratch);
+      down_.backward_weight_of(record.h, gathered(record.dy, record, context), context, offsets);
+    }
+    Arena::Scope scope(context.scratch);
+    gate_up_.backward_weight_of(gathered(record.x, record, context), record.dgate_up, context, offsets);
+  } else {
+    down_.backward_weight(saved, context, offsets);
+    gate_up_.backward_weight(saved, context, offsets);
+  }
+  router_.backward_weight(saved, context);
+  if (shared_) shared_->backward_weight(saved, context);
+}
+
+// ---- weights and statistics
+
+std::vector<Parameter*> MixtureOfExperts::parameters() {
+  std::vector<Parameter*> all{&router_.weight};
+  if (bias_.rows > 0) all.push_back(&bias_);
+  all.insert(all.end(), {&gate_up_.weight, &down_.weight});
+  if (shared_) {
+    for (Parameter* parameter : shared_->parameters()) all.push_back(parameter);
+  }
+  return all;
+}
+
+void MixtureOfExperts::prepare(const PrepareContext& context) {
+  // What the router's FP32 weights are packed from is not quantised: it counts nothing.
+  router_.prepare(context);
+  gate_up_.prepare(context);
+  down_.prepare(context);
+  if (shared_) shared_->prepare(context);
+}
+
+void MixtureOfExperts::update_bias(ConstTensorView global_counts, double speed) {
+  if (bias_.rows == 0 || speed == 0) return;
+  router_update_bias(bias_.value.reshaped({experts_}), global_counts, static_cast<float>(speed));
+}
+
+// ---- memory
+
+std::int64_t MixtureOfExperts::saved_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  const std::int64_t rows = slots(t);
+  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
+  std::int64_t bytes = 3 * arena_bytes(DType::i32, rows) + arena_bytes(master_, rows) +     // indices, plan, weights
+                       2 * arena_bytes(master_, t * experts_) + arena_bytes(master_, rows) +  // scores, dlogits, rows
+                       arena_bytes(DType::i64, experts_) + arena_bytes(DType::i64, experts_ + 1);
+  if (alpha_ != 0) bytes += arena_bytes(master_, run.sequences * experts_);
+  bytes += cached_gate_up_bytes(gate_up_.precision(), rows, width_);
+  if (!gathers_again_) {
+    bytes += gate_up_.saved_bytes(rows) + down_.saved_bytes(rows);
+    if (gate_up_.keeps_input()) bytes += activations(hidden_);
+  }
+  if (down_.keeps_input()) bytes += activations(width_);
+  if (shared_) bytes += shared_->saved_bytes(run);
+  return bytes;
+}
+
+std::int64_t MixtureOfExperts::scratch_bytes(const RunShape& run) const {
+  const std::int64_t t = run.tokens;
+  const std::int64_t rows = slots(t);
+  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
+  const std::int64_t up = gate_up_.scratch_bytes(rows, run.workers);
+  const std::int64_t down = down_.scratch_bytes(rows, run.workers);
+  const std::int64_t uncached = cached_fp8_ ? activations(2 * width_) : 0;
+  const std::int64_t wide = activations(hidden_);
+  const std::int64_t narrow = activations(width_);
+  const std::int64_t forward = uncached + std::max(wide + up, narrow + wide + down);
+  const std::int64_t backward = wide + 2 * arena_bytes(master_, rows) + narrow + std::max(wide + down, uncached + up);
+  const std::int64_t weight = gathers_again_ ? wide + std::max(up, down) : std::max(up, down);
+  const std::int64_t routing = arena_bytes(master_, t * experts_) + wide + 2 * arena_bytes(master_, rows) +
+                               router_.scratch_bytes(t, run.workers);
+  std::int64_t most = std::max({forward, backward, weight, routing});
+  if (shared_) most = std::max(most, shared_->scratch_bytes(run));
+  return most;
+}
+
+std::int64_t MixtureOfExperts::prepared_bytes() const {
+  return router_.prepared_bytes() + gate_up_.prepared_bytes() + down_.prepared_bytes() +
+         (shared_ ? shared_->prepared_bytes() : 0);
+}
+
+}  // namespace shoestring

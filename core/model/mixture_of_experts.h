@@ -1,0 +1,96 @@
+// A mixture of experts: each token goes through the k experts its router chooses, and through the shared ones.
+//
+//   w, e = router(x)  in FP32;   y = shared(x) + sum over choices c of w_c * expert_{e_c}(x)
+//
+// Tokens are gathered into expert order (sorted by expert, then by token), run through stacked Linears, and summed back
+// in slot order. The routing weight is applied inside SwiGLU. No token is dropped.
+//
+// Balance (DeepSeek-V3, section 2.1.2): a bias steers selection only and moves once per step by the sign of the
+// whole-batch load error; the sequence-wise loss adds its gradient to the router.
+//
+// Kept plain: the weight gradients gather their operands again from x and dy. Kept in FP8: the quantised copies wait.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "core/model/config.h"
+#include "core/model/feed_forward.h"
+#include "core/model/linear.h"
+#include "kernels/permute.h"
+#include "kernels/router.h"
+
+namespace shoestring {
+
+class MixtureOfExperts final : public Layer {
+ public:
+  /// `prefix` is "model.layers.N.mlp.".
+  MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix);
+
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
+  void backward_weight(Saved& saved, LayerContext& context) override;
+  bool keeps_input() const override { return true; }  // the router's weight gradient reads x
+  bool keeps_gradient() const override { return gathers_again_; }
+  std::vector<Parameter*> parameters() override;
+  void prepare(const PrepareContext& context) override;
+  std::int64_t saved_bytes(const RunShape& run) const override;
+  std::int64_t scratch_bytes(const RunShape& run) const override;
+  std::int64_t prepared_bytes() const override;
+
+  /// Where to count, i64 [experts], before the first forward: slots that chose each expert, in training forwards only.
+  void set_counts(TensorView counts) { counts_ = counts; }
+  /// Sum over tokens of the balance loss since the last call.
+  double take_balance_sum() { return std::exchange(balance_sum_, 0.0); }
+  /// Moves the selection bias; `global_counts` i64 [experts] of the whole batch. Nothing where there is no bias.
+  void update_bias(ConstTensorView global_counts, double speed);
+  const std::string& name() const { return name_; }
+
+ private:
+  struct Record {
+    ConstTensorView x;
+    ConstTensorView dy;
+    TensorView indices;      ///< [tokens, k] i32
+    TensorView weights;      ///< [tokens, k]
+    TensorView scores;       ///< [tokens, experts]
+    TensorView load;         ///< [sequences, experts]
+    TensorView row_weights;  ///< [rows]
+    Permutation plan;
+    ConstScaledView gate_up;  ///< [rows, 2 * width]
+    TensorView gate_up_plain;
+    TensorView h;             ///< [rows, width], made again; where the weight gradient reads it plain
+    TensorView dgate_up;
+  };
+  void route(ConstTensorView x, Record& record, Saved& saved, LayerContext& context);
+  void run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved, LayerContext& context);
+  void backward_experts(ConstTensorView dy, TensorView dxp, TensorView drow_weights, Record& record, Saved& saved,
+                        LayerContext& context);
+  TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
+  std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
+
+  std::string name_;
+  std::int64_t hidden_;
+  std::int64_t width_;
+  std::int64_t experts_;
+  std::int64_t chosen_;
+  RouterKind kind_;
+  std::int64_t groups_;
+  std::int64_t topk_groups_;
+  bool normalize_;
+  float scale_;
+  float alpha_;
+  DType activation_;
+  DType master_;
+  bool cached_fp8_;
+  bool gathers_again_;  ///< the weight gradients' operands are plain
+  Linear router_;
+  Linear gate_up_;
+  Linear down_;
+  std::unique_ptr<FeedForward> shared_;
+  Parameter bias_;  ///< no rows where the architecture has none
+  TensorView counts_;
+  double balance_sum_ = 0;
+};
+
+}  // namespace shoestring

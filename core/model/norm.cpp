@@ -1,0 +1,62 @@
+#include "core/model/norm.h"
+
+#include <algorithm>
+
+#include "kernels/reduce.h"
+#include "kernels/rms_norm.h"
+
+namespace shoestring {
+
+Norm::Norm(const NormOptions& options) : options_(options) {
+  gain.role = ParameterRole::vector;
+  gain.rows = options.width;
+  gain.columns = 1;
+  gain.slices = {{options.name, 0, options.width, {options.width}}};
+  gain.init_value = 1;
+}
+
+TensorView Norm::take_rstd(ConstTensorView x, Saved& saved, LayerContext& context) const {
+  if (!context.training) return {};
+  const std::int64_t tokens = x.shape[0];
+  return saved.take(options_.master, x.shape.rank() == 3 ? Shape{tokens, x.shape[1]} : Shape{tokens});
+}
+
+void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  TensorView rstd = take_rstd(x, saved, context);
+  if (context.training) saved.record<Record>(this) = {x, rstd, {}};
+  rms_norm_forward({.y = y, .rstd = rstd, .x = x, .gamma = gamma(), .residual = {}, .sum = {},
+                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+}
+
+void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
+                   LayerContext& context) {
+  TensorView rstd = take_rstd(x, saved, context);
+  if (context.training) saved.record<Record>(this) = {sum, rstd, {}};
+  rms_norm_forward({.y = y, .rstd = rstd, .x = x, .gamma = gamma(), .residual = residual, .sum = sum,
+                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+}
+
+void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) const {
+  rms_norm_forward({.y = y, .rstd = {}, .x = x, .gamma = gamma(), .residual = {}, .sum = {},
+                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+}
+
+void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context) {
+  Record& record = saved.record<Record>(this);
+  record.dgain = saved.take(options_.master, {options_.width});
+  std::fill_n(record.dgain.as<char>(), record.dgain.bytes(), char{0});
+  rms_norm_weight_gradient(
+      {.dgamma = record.dgain, .dy = dy, .x = record.x, .rstd = record.rstd, .stream = context.stream});
+  rms_norm_input_gradient({.dx = dx, .dy = dy, .x = record.x, .gamma = gamma(), .rstd = record.rstd,
+                           .accumulate = accumulate, .stream = context.stream});
+}
+
+void Norm::backward_weight(Saved& saved, LayerContext& context) {
+  axpy(gain.grad.reshaped({options_.width}), 1.0, saved.record<Record>(this).dgain, context.stream);
+}
+
+std::int64_t Norm::saved_bytes(std::int64_t tokens) const {
+  return arena_bytes(options_.master, tokens * options_.heads) + arena_bytes(options_.master, options_.width);
+}
+
+}  // namespace shoestring

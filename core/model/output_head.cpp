@@ -1,0 +1,74 @@
+#include "core/model/output_head.h"
+
+#include <algorithm>
+
+#include "kernels/cross_entropy.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kChunkBytes = std::int64_t{64} << 20;  // of logits: few chunks, so the weight gradient streams rarely
+constexpr std::int64_t kLeastRows = 128;
+
+LinearOptions head_options(const ModelConfig& config, const PrecisionSpec& precision) {
+  LinearOptions options{.in = config.hidden, .out = config.vocabulary, .init_std = config.init_std,
+                        .precision = exempt_precision(precision)};
+  append_slice(options.slices, config.tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
+               config.vocabulary, config.hidden);
+  return options;
+}
+
+}  // namespace
+
+OutputHead::OutputHead(const ModelConfig& config, const PrecisionSpec& precision)
+    : vocabulary_(config.vocabulary),
+      activation_(activation_dtype(precision)),
+      logits_dtype_(activation_ == DType::f64 ? DType::f64 : DType::f32),
+      linear_(head_options(config, precision)) {
+  linear_.weight.role = ParameterRole::embedding;
+}
+
+std::int64_t OutputHead::chunk_rows(std::int64_t tokens) const {
+  const std::int64_t fitting = kChunkBytes / (vocabulary_ * size_bytes(logits_dtype_)) / 32 * 32;
+  return std::min(tokens, std::max(kLeastRows, fitting));
+}
+
+LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context) {
+  Arena::Scope scope(context.scratch);
+  const std::int64_t tokens = args.x.shape[0];
+  const std::int64_t rows_most = chunk_rows(tokens);
+  const bool training = !args.dx.empty();
+  const TensorView logits = context.scratch.take(logits_dtype_, {rows_most, vocabulary_});
+  const TensorView losses = context.scratch.take(logits_dtype_, {rows_most});
+  TensorView dlogits = logits;
+  if (training && activation_ != logits_dtype_) dlogits = context.scratch.take(activation_, {rows_most, vocabulary_});
+  LossSum sum;
+  for (std::int64_t begin = 0; begin < tokens; begin += rows_most) {
+    const std::int64_t rows = std::min(rows_most, tokens - begin);
+    const ConstTensorView x = args.x.slice(0, begin, rows);
+    const TensorView chunk = logits.slice(0, 0, rows);
+    const TensorView dchunk = dlogits.slice(0, 0, rows);
+    linear_.forward(x, chunk, saved, context, {}, false);
+    cross_entropy({.loss = losses.slice(0, 0, rows), .lse = {}, .loss_sum = view_of(&sum.loss, DType::f64, {1}),
+                   .count = view_of(&sum.tokens, DType::i64, {1}), .dlogits = training ? dchunk : TensorView{},
+                   .logits = chunk, .targets = args.targets.slice(0, begin, rows), .scale = args.scale,
+                   .stream = context.stream});
+    if (!training) continue;
+    linear_.backward_input(dchunk, args.dx.slice(0, begin, rows), saved, context);
+    linear_.backward_weight_of(x, dchunk, context);
+  }
+  return sum;
+}
+
+void OutputHead::logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context) {
+  linear_.forward(x, logits, saved, context, {}, false);
+}
+
+std::int64_t OutputHead::scratch_bytes(const RunShape& run) const {
+  const std::int64_t rows = chunk_rows(run.tokens);
+  std::int64_t bytes = arena_bytes(logits_dtype_, rows * vocabulary_) + arena_bytes(logits_dtype_, rows);
+  if (activation_ != logits_dtype_) bytes += arena_bytes(activation_, rows * vocabulary_);
+  return bytes + linear_.scratch_bytes(rows, run.workers);
+}
+
+}  // namespace shoestring

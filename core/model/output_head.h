@@ -1,0 +1,53 @@
+// The output projection and its cross-entropy. [tokens, vocabulary] never exists: rows are worked on in chunks, and each
+// chunk's loss, input gradient and weight gradient are done before the next begins.
+//
+// Low-precision policies leave the head in BF16. Losses and gradients are sums over tokens.
+#pragma once
+
+#include <cstdint>
+
+#include "core/model/config.h"
+#include "core/model/linear.h"
+
+namespace shoestring {
+
+struct LossSum {
+  double loss = 0;          ///< sum over the trained tokens, in nats
+  std::int64_t tokens = 0;  ///< how many they were
+  void add(const LossSum& other) {
+    loss += other.loss;
+    tokens += other.tokens;
+  }
+};
+
+class OutputHead {
+ public:
+  /// Owns the [vocabulary, hidden] table: "lm_head.weight", or with tied embeddings "model.embed_tokens.weight".
+  OutputHead(const ModelConfig& config, const PrecisionSpec& precision);
+
+  struct LossArgs {
+    ConstTensorView x;        ///< [tokens, hidden], normed
+    ConstTensorView targets;  ///< [tokens] i32, -1 ignored
+    TensorView dx;            ///< [tokens, hidden], overwritten; empty: evaluation
+    double scale = 1;         ///< factor on the gradients, not on the sum
+  };
+  /// Returns the loss; with `dx`, gives the input gradient and adds the weight gradient.
+  LossSum loss(const LossArgs& args, Saved& saved, LayerContext& context);
+  /// logits [tokens, vocabulary] f32 (f64 in f64 runs), overwritten.
+  void logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context);
+
+  Parameter& weight() { return linear_.weight; }
+  void prepare(const PrepareContext& context) { linear_.prepare(context); }
+  std::int64_t scratch_bytes(const RunShape& run) const;
+  std::int64_t prepared_bytes() const { return linear_.prepared_bytes(); }
+
+ private:
+  std::int64_t chunk_rows(std::int64_t tokens) const;
+
+  std::int64_t vocabulary_;
+  DType activation_;
+  DType logits_dtype_;
+  Linear linear_;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,264 @@
+#include "core/model/transformer.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "core/model/initialise.h"
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+namespace {
+
+RopeSettings rope_settings(const ModelConfig& config) {
+  RopeSettings settings;
+  settings.dim = config.rope_dim;
+  settings.theta = config.rope_theta;
+  settings.style = config.latent_attention ? RopeStyle::interleaved : RopeStyle::half_split;
+  if (config.rope_scaling == RopeScalingKind::none) return settings;
+  settings.scaling = config.rope_scaling == RopeScalingKind::yarn ? RopeScaling::yarn : RopeScaling::llama3;
+  settings.factor = config.rope_factor;
+  settings.original_max_positions = config.rope_original_positions;
+  settings.beta_fast = config.rope_beta_fast;
+  settings.beta_slow = config.rope_beta_slow;
+  if (config.latent_attention) {  // the others scale by the factor alone
+    settings.mscale = config.rope_mscale;
+    settings.mscale_all_dim = config.rope_mscale_all_dim;
+  }
+  settings.low_freq_factor = config.rope_low_frequency_factor;
+  settings.high_freq_factor = config.rope_high_frequency_factor;
+  return settings;
+}
+
+}  // namespace
+
+StageBlocks stage_blocks(std::int64_t layers, int stages, int stage) {
+  const std::int64_t least = layers / stages;
+  const std::int64_t longer = layers % stages;
+  const std::int64_t begin = stage * least + std::min<std::int64_t>(stage, longer);
+  return {begin, begin + least + (stage < longer ? 1 : 0)};
+}
+
+Transformer::Transformer(TransformerOptions options)
+    : options_(std::move(options)),
+      batches_(options_.run, options_.own_stages.empty() ? options_.stages
+                                                         : static_cast<int>(options_.own_stages.size())) {
+  check(options_.stages >= 1 && options_.in_flight >= 1 && options_.run.tokens >= 1 && options_.run.workers >= 1,
+        "a model of {} stages, {} micro-batches in flight, {} tokens", options_.stages, options_.in_flight,
+        options_.run.tokens);
+  if (options_.own_stages.empty()) {
+    options_.own_stages.resize(static_cast<std::size_t>(options_.stages));
+    std::iota(options_.own_stages.begin(), options_.own_stages.end(), 0);
+  }
+  build_stages();
+  collect_parameters();
+}
+
+Transformer::~Transformer() = default;
+
+bool Transformer::owns(int stage) const {
+  return std::find(options_.own_stages.begin(), options_.own_stages.end(), stage) != options_.own_stages.end();
+}
+
+void Transformer::build_stages() {
+  const ModelConfig& config = options_.model;
+  const bool first = owns(0);
+  const bool last = owns(options_.stages - 1);
+  const bool shares = config.tie_embeddings || config.mtp_layers > 0;
+  if (shares && first != last) {
+    fail(ExitCode::bad_recipe,
+         "tied embeddings and multi-token prediction need the first and the last stage on one rank: choose a V-shaped "
+         "schedule or pipeline = 1");
+  }
+  if (last) head_ = std::make_unique<OutputHead>(config, options_.precision);
+  if (first) embedding_ = std::make_unique<TokenEmbedding>(config, config.tie_embeddings ? &head_->weight() : nullptr);
+  if (last) loss_ = std::make_unique<LossHead>(config, options_.precision, rope_, *head_, embedding_.get());
+  for (const int stage : options_.own_stages) {
+    check(stage >= 0 && stage < options_.stages, "stage {} of {}", stage, options_.stages);
+    StageParts parts;
+    parts.hidden = config.hidden;
+    parts.activation = activation_dtype(options_.precision);
+    if (stage == 0) parts.embedding = embedding_.get();
+    if (stage == options_.stages - 1) parts.loss = loss_.get();
+    const StageBlocks range = stage_blocks(config.layers, options_.stages, stage);
+    for (std::int64_t layer = range.begin; layer < range.end; ++layer) {
+      parts.blocks.push_back(std::make_unique<Block>(config, options_.precision, layer, rope_));
+    }
+    stages_.push_back(std::make_unique<TransformerStage>(std::move(parts)));
+    stage_views_.push_back(stages_.back().get());
+  }
+}
+
+void Transformer::collect_parameters() {
+  const auto add = [&](const std::vector<Parameter*>& more) {
+    parameters_.insert(parameters_.end(), more.begin(), more.end());
+  };
+  const auto add_mixture = [&](Block& block) {
+    if (block.mixture() == nullptr) return;
+    mixtures_.push_back(block.mixture());
+    router_names_.push_back(block.mixture()->name());
+  };
+  if (embedding_) add(embedding_->parameters());
+  for (const auto& stage : stages_) {
+    for (const auto& block : stage->blocks()) {
+      add(block->parameters());
+      add_mixture(*block);
+    }
+  }
+  if (!loss_) return;
+  add(loss_->parameters());
+  add({&head_->weight()});
+  if (loss_->further() != nullptr) add_mixture(loss_->further()->block());
+}
+
+std::vector<TensorAlias> Transformer::aliases() const {
+  if (!loss_ || loss_->further() == nullptr) return {};
+  const std::string prefix = fmt::format("model.layers.{}.", options_.model.layers);
+  return {{prefix + "embed_tokens.weight", "model.embed_tokens.weight"},
+          {prefix + "shared_head.head.weight", head_->weight().slices.front().name}};
+}
+
+// ---- memory
+
+std::int64_t Transformer::scratch_bytes() const {
+  std::int64_t most = 0;
+  for (const auto& stage : stages_) most = std::max(most, stage->scratch_bytes(options_.run));
+  // The head's own casts happen outside of any stage.
+  return head_ ? std::max(most, head_->scratch_bytes(options_.run)) : most;
+}
+
+ModelMemory Transformer::memory() const {
+  ModelMemory memory;
+  const DType master = master_dtype(options_.precision);
+  for (const Parameter* parameter : parameters_) {
+    const std::int64_t bytes = arena_bytes(master, parameter->elements());
+    memory.parameters += bytes;
+    if (parameter->role != ParameterRole::statistic) memory.gradients += bytes;
+  }
+  memory.prepared = head_ ? head_->prepared_bytes() : 0;
+  for (const auto& stage : stages_) {
+    memory.prepared += stage->prepared_bytes();
+    memory.saved += options_.in_flight * stage->saved_bytes(options_.run);
+  }
+  memory.scratch = scratch_bytes();
+  memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
+                  options_.in_flight * MicroBatch::bytes(options_.run) +
+                  static_cast<std::int64_t>(mixtures_.size()) * options_.model.experts * size_bytes(DType::i64);
+  return memory;
+}
+
+void Transformer::allocate(Stream& stream) {
+  check(store_ == nullptr, "a model is allocated twice");
+  check(stream.workers().count() == options_.run.workers, "memory is planned for {} workers, the stream has {}",
+        options_.run.workers, stream.workers().count());
+  stream_ = &stream;
+  rope_ = make_rope_table(rope_settings(options_.model), std::max<std::int64_t>(1, options_.model.max_positions),
+                          master_dtype(options_.precision));
+  store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision));
+  scratch_ = Arena(scratch_bytes(), stream.device());
+  if (!mixtures_.empty()) {
+    router_counts_ = Tensor(DType::i64, {static_cast<std::int64_t>(mixtures_.size()), options_.model.experts});
+    for (std::size_t i = 0; i < mixtures_.size(); ++i) {
+      const TensorView row = router_counts_.view().slice(0, static_cast<std::int64_t>(i), 1);
+      mixtures_[i]->set_counts(row.reshaped({options_.model.experts}));
+    }
+  }
+  runtime_ = std::make_unique<StageRuntime>(StageRuntime{
+      batches_, scratch_, stream, losses_, options_.count_precision ? &counts_ : nullptr});
+  for (const auto& stage : stages_) stage->allocate(options_.run, options_.in_flight, *runtime_);
+}
+
+ParameterStore& Transformer::store() {
+  check(store_ != nullptr, "the model has no memory yet");
+  return *store_;
+}
+
+// ---- weights
+
+void Transformer::initialise(std::uint64_t seed) {
+  for (Parameter* parameter : store().parameters) initialise_parameter(*parameter, seed, *stream_);
+}
+
+void Transformer::zero_gradients() {
+  char* data = store().gradients.as<char>();
+  stream_->workers().split(store().gradients.bytes(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end) {
+    std::fill(data + begin, data + end, char{0});
+  });
+}
+
+void Transformer::prepare() {
+  const PrepareContext context{scratch_, *stream_, options_.count_precision ? &counts_.weights : nullptr};
+  if (head_) head_->prepare(context);
+  for (const auto& stage : stages_) stage->prepare(context);
+}
+
+// ---- running
+
+void Transformer::set_source(MicroBatches::Source source) { batches_.set_source(std::move(source)); }
+
+Boundary Transformer::boundary() const {
+  return {activation_dtype(options_.precision), {options_.run.tokens, options_.model.hidden},
+          stream_ != nullptr ? stream_->device() : Device{}};
+}
+
+void Transformer::set_training(bool training) { runtime_->training = training; }
+
+LossSums Transformer::take_losses() { return std::exchange(losses_, {}); }
+
+double Transformer::take_balance_loss() {
+  double sum = 0;
+  for (MixtureOfExperts* mixture : mixtures_) sum += mixture->take_balance_sum();
+  return sum;
+}
+
+LossSum Transformer::evaluate(const BatchView& batch) {
+  check(static_cast<int>(stages_.size()) == options_.stages, "evaluate needs every stage on this rank");
+  MicroBatch& spare = batches_.spare();
+  spare.fill(batch);
+  LossSums sums;
+  ConstTensorView x;
+  for (const auto& stage : stages_) x = stage->evaluate(spare, x, &sums);
+  return sums.main;
+}
+
+std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> tokens) {
+  check(static_cast<int>(stages_.size()) == options_.stages, "sampling needs every stage on this rank");
+  const std::size_t count = tokens.size();
+  std::vector<std::int32_t> positions(count);
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<std::int32_t> starts(count, 0);
+  const std::vector<std::int32_t> targets(count, -1);
+  MicroBatch& spare = batches_.spare();
+  spare.fill({tokens, targets, positions, starts, static_cast<std::int64_t>(count)});
+  ConstTensorView x;
+  for (const auto& stage : stages_) x = stage->evaluate(spare, x, nullptr);
+  const std::int64_t vocabulary = options_.model.vocabulary;
+  Arena::Scope scope(scratch_);
+  const bool wide = options_.precision.policy == PrecisionPolicy::fp64;
+  const TensorView logits = scratch_.take(wide ? DType::f64 : DType::f32, {1, vocabulary});
+  stages_.back()->logits(spare, x, spare.tokens() - 1, logits);
+  if (!wide) return {logits.as<float>(), logits.as<float>() + vocabulary};
+  std::vector<float> narrow;
+  for (std::int64_t i = 0; i < vocabulary; ++i) narrow.push_back(static_cast<float>(logits.as<double>()[i]));
+  return narrow;
+}
+
+// ---- statistics
+
+void Transformer::clear_router_counts() {
+  std::fill_n(router_counts_.as<std::int64_t>(), router_counts_.view().elements(), std::int64_t{0});
+}
+
+void Transformer::update_router_biases(ConstTensorView global_counts, double speed) {
+  check(global_counts.shape == router_counts_.shape() && global_counts.dtype == DType::i64,
+        "router counts {}, the model's are {}", global_counts.to_string(), router_counts_.view().to_string());
+  for (std::size_t i = 0; i < mixtures_.size(); ++i) {
+    const ConstTensorView row = global_counts.slice(0, static_cast<std::int64_t>(i), 1);
+    mixtures_[i]->update_bias(row.reshaped({options_.model.experts}), speed);
+  }
+}
+
+PrecisionCounts Transformer::take_precision_counts() { return std::exchange(counts_, {}); }
+
+}  // namespace shoestring

@@ -1,0 +1,138 @@
+// A whole model, or this rank's stages of it: weights, stages for the pipeline, losses and router statistics.
+//
+//   Transformer model(options);          // declares parameters; takes no memory, so accounting builds any model
+//   model.allocate(stream);              // memory, as model.memory() says
+//   model.initialise(seed);              // or a checkpoint's loader fills parameters()
+//   model.prepare();                     // after every change of the weights
+//   model.set_source(source);            // micro-batch number -> tokens
+//   pipeline over model.stages() runs;   // gradients add up in store().gradients, losses in take_losses()
+//
+// Everything is a sum over tokens: the optimizer divides by the global number of trained tokens.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/model/config.h"
+#include "core/model/transformer_stage.h"
+#include "kernels/rope.h"
+
+namespace shoestring {
+
+struct TransformerOptions {
+  ModelConfig model;
+  PrecisionSpec precision;
+  RunShape run;                 ///< the largest micro-batch; `workers` as the stream has
+  int stages = 1;               ///< of the whole pipeline
+  std::vector<int> own_stages;  ///< this rank's, in order; empty: all
+  int in_flight = 1;            ///< micro-batches that one stage holds at most
+  bool count_precision = true;  ///< saturation and underflow counts
+};
+
+/// Bytes by purpose. `total` is what training holds, without the optimizer's moments.
+struct ModelMemory {
+  std::int64_t parameters = 0;
+  std::int64_t gradients = 0;
+  std::int64_t prepared = 0;  ///< compute copies: quantised and packed weights
+  std::int64_t saved = 0;     ///< activations of all micro-batches in flight
+  std::int64_t scratch = 0;
+  std::int64_t tables = 0;    ///< RoPE tables, tokens, router counts
+  std::int64_t total() const { return parameters + gradients + prepared + saved + scratch + tables; }
+};
+
+/// A tensor that a checkpoint holds a second time under another name.
+struct TensorAlias {
+  std::string name;
+  std::string of;
+};
+
+class Transformer {
+ public:
+  explicit Transformer(TransformerOptions options);
+  ~Transformer();
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
+
+  const ModelConfig& config() const { return options_.model; }
+  const PrecisionSpec& precision() const { return options_.precision; }
+  ModelMemory memory() const;
+  /// In the order of the model; valid before `allocate`, without memory then.
+  const std::vector<Parameter*>& parameters() const { return parameters_; }
+  /// Names that Hugging Face readers expect beside those of the parameters (multi-token prediction's copies).
+  std::vector<TensorAlias> aliases() const;
+
+  /// Once. `stream` must outlive the model and have `run.workers` workers.
+  void allocate(Stream& stream);
+  ParameterStore& store();
+  /// Normal with each parameter's deviation: a function of the seed and the tensor's disk name alone, so that no layout
+  /// changes it.
+  void initialise(std::uint64_t seed);
+  void zero_gradients();
+  /// Refreshes the compute copies.
+  void prepare();
+
+  void set_source(MicroBatches::Source source);
+  std::span<Stage* const> stages() const { return stage_views_; }
+  /// What passes between stages.
+  Boundary boundary() const;
+  /// false: the stages' forward is an evaluation (no backward pass follows, no statistic is kept).
+  void set_training(bool training);
+  /// The losses since the last call, of training or evaluation; zero unless the last stage is this rank's.
+  LossSums take_losses();
+  /// Sum over tokens of the balance losses since the last call (already weighted).
+  double take_balance_loss();
+
+  /// Forward of the whole model, every stage on this rank. Returns the main loss.
+  LossSum evaluate(const BatchView& batch);
+  /// Logits after the last token of `tokens` (one document), [vocabulary].
+  std::vector<float> next_token_logits(std::span<const std::int32_t> tokens);
+
+  /// Router loads of training since the last clear, i64 [mixtures, experts]; empty without experts on this rank.
+  TensorView router_counts() { return router_counts_.view(); }
+  const std::vector<std::string>& router_names() const { return router_names_; }
+  void clear_router_counts();
+  /// Moves the selection biases by `speed` along the sign of the load error of `global_counts` [mixtures, experts].
+  void update_router_biases(ConstTensorView global_counts, double speed);
+
+  /// What quantisation lost since the last call.
+  PrecisionCounts take_precision_counts();
+  std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes(); }
+
+ private:
+  void build_stages();
+  void collect_parameters();
+  bool owns(int stage) const;
+  std::int64_t scratch_bytes() const;
+
+  TransformerOptions options_;
+  RopeTable rope_;
+  std::unique_ptr<OutputHead> head_;
+  std::unique_ptr<TokenEmbedding> embedding_;
+  std::unique_ptr<LossHead> loss_;
+  std::vector<std::unique_ptr<TransformerStage>> stages_;
+  std::vector<Stage*> stage_views_;
+  std::vector<Parameter*> parameters_;
+  std::vector<MixtureOfExperts*> mixtures_;
+  std::vector<std::string> router_names_;
+
+  Stream* stream_ = nullptr;
+  std::unique_ptr<ParameterStore> store_;
+  MicroBatches batches_;
+  Arena scratch_;
+  Tensor router_counts_;
+  LossSums losses_;
+  PrecisionCounts counts_;
+  std::unique_ptr<StageRuntime> runtime_;
+};
+
+/// The blocks [begin, end) of each stage: contiguous, the earlier stages longer by one where it does not divide.
+struct StageBlocks {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+StageBlocks stage_blocks(std::int64_t layers, int stages, int stage);
+
+}  // namespace shoestring

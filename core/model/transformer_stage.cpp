@@ -1,0 +1,186 @@
+#include "core/model/transformer_stage.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+template <class View>
+View first_rows(const View& view, std::int64_t rows) {
+  return view.empty() ? view : view.slice(0, 0, rows);
+}
+
+}  // namespace
+
+TransformerStage::TransformerStage(StageParts parts) : parts_(std::move(parts)) {}
+
+void TransformerStage::allocate(const RunShape& run, int in_flight, const StageRuntime& runtime) {
+  runtime_ = &runtime;
+  for (int i = 0; i < in_flight; ++i) {
+    slots_.push_back(std::make_unique<Slot>(saved_bytes(run), runtime.stream.device()));
+  }
+}
+
+TransformerStage::Slot& TransformerStage::free_slot(int microbatch) {
+  const auto it = std::find_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->microbatch < 0; });
+  check(it != slots_.end(), "micro-batch {} begins while {} others are in flight: no memory is planned for it",
+        microbatch, slots_.size());
+  (*it)->microbatch = microbatch;
+  return **it;
+}
+
+TransformerStage::Slot& TransformerStage::slot_of(int microbatch) {
+  const auto it =
+      std::find_if(slots_.begin(), slots_.end(), [&](const auto& slot) { return slot->microbatch == microbatch; });
+  check(it != slots_.end(), "micro-batch {} is not in flight", microbatch);
+  return **it;
+}
+
+LayerContext TransformerStage::context(const MicroBatch& batch, bool training) const {
+  return {batch.layout(), runtime_->scratch, runtime_->stream, training, training ? runtime_->counts : nullptr};
+}
+
+ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output,
+                                             Saved& saved, LayerContext& context) {
+  const Shape shape{batch.tokens(), parts_.hidden};
+  ConstTensorView x = input;
+  if (parts_.embedding != nullptr) {
+    const bool straight = parts_.blocks.empty() && parts_.loss == nullptr;
+    const TensorView embedded = straight ? output : saved.take(parts_.activation, shape);
+    parts_.embedding->forward(batch.inputs(), embedded, context);
+    x = embedded;
+  }
+  for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
+    const bool last = i + 1 == parts_.blocks.size();
+    const TensorView y = last && !output.empty() ? output : saved.take(parts_.activation, shape);
+    parts_.blocks[i]->forward(x, y, saved, context);
+    x = y;
+  }
+  return x;
+}
+
+void TransformerStage::forward(int microbatch, ConstTensorView input, TensorView output) {
+  const MicroBatch& batch = runtime_->batches.get(microbatch);
+  Slot& slot = free_slot(microbatch);
+  LayerContext context = this->context(batch, runtime_->training);
+  const ConstTensorView x =
+      run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), slot.saved, context);
+  if (parts_.loss != nullptr) {
+    const LossSums sums = parts_.loss->forward(x, batch.loss_inputs(), slot.saved, context);
+    runtime_->losses.main.add(sums.main);
+    runtime_->losses.further.add(sums.further);
+  }
+  if (!runtime_->training) end(slot);
+}
+
+void TransformerStage::end(Slot& slot) {
+  runtime_->batches.release(slot.microbatch);
+  slot.saved.clear();
+  slot.microbatch = -1;
+}
+
+bool TransformerStage::any_turns() const {
+  return std::any_of(parts_.blocks.begin(), parts_.blocks.end(),
+                     [](const auto& block) { return !block->keeps_gradient(); });
+}
+
+TensorView TransformerStage::gradient_for(std::size_t block, TensorView input_gradient, Slot& slot,
+                                          Turns& turns) const {
+  // The gradient of what goes into `block`, which is that of what comes out of the one before.
+  if (block == 0 && parts_.embedding == nullptr) return input_gradient;
+  if (block > 0 && !parts_.blocks[block - 1]->keeps_gradient()) return turns.buffers[turns.next++ % 2];
+  const TensorView gradient = slot.arena.take(parts_.activation, slot.shape);
+  if (block == 0) slot.embedding_gradient = gradient;
+  return gradient;
+}
+
+void TransformerStage::backward_input(int microbatch, ConstTensorView output_gradient, TensorView input_gradient) {
+  const MicroBatch& batch = runtime_->batches.get(microbatch);
+  Slot& slot = slot_of(microbatch);
+  LayerContext context = this->context(batch, true);
+  Arena::Scope scope(context.scratch);
+  slot.shape = {batch.tokens(), parts_.hidden};
+  Turns turns;
+  if (any_turns()) {
+    for (TensorView& buffer : turns.buffers) buffer = context.scratch.take(parts_.activation, slot.shape);
+  }
+  ConstTensorView dy = first_rows(output_gradient, batch.tokens());
+  input_gradient = first_rows(input_gradient, batch.tokens());
+  if (parts_.loss != nullptr) {
+    const TensorView dx = gradient_for(parts_.blocks.size(), input_gradient, slot, turns);
+    parts_.loss->backward_input(dx, slot.saved, context);
+    dy = dx;
+  }
+  for (std::size_t i = parts_.blocks.size(); i-- > 0;) {
+    const TensorView dx = gradient_for(i, input_gradient, slot, turns);
+    parts_.blocks[i]->backward_input(dy, dx, slot.saved, context);
+    dy = dx;
+  }
+}
+
+void TransformerStage::backward_weight(int microbatch) {
+  const MicroBatch& batch = runtime_->batches.get(microbatch);
+  Slot& slot = slot_of(microbatch);
+  LayerContext context = this->context(batch, true);
+  if (parts_.loss != nullptr) parts_.loss->backward_weight(batch.loss_inputs(), slot.saved, context);
+  for (std::size_t i = parts_.blocks.size(); i-- > 0;) parts_.blocks[i]->backward_weight(slot.saved, context);
+  if (parts_.embedding != nullptr) {
+    parts_.embedding->backward_weight(batch.inputs(), slot.embedding_gradient, context);
+  }
+  end(slot);
+}
+
+ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSums* losses) {
+  check(std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->microbatch < 0; }),
+        "evaluation begins while a micro-batch is in flight");
+  Saved& saved = slots_.front()->saved;
+  saved.clear();
+  LayerContext context = this->context(batch, false);
+  const ConstTensorView x = run_blocks(batch, input, {}, saved, context);
+  if (parts_.loss != nullptr && losses != nullptr) {
+    losses->main.add(parts_.loss->forward(x, batch.loss_inputs(), saved, context).main);
+  }
+  return x;
+}
+
+void TransformerStage::logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits) {
+  check(parts_.loss != nullptr, "only the last stage has logits");
+  LayerContext context = this->context(batch, false);
+  parts_.loss->logits(hidden.slice(0, row, 1), logits, slots_.front()->saved, context);
+}
+
+void TransformerStage::prepare(const PrepareContext& context) {
+  for (const auto& block : parts_.blocks) block->prepare(context);
+  if (parts_.loss != nullptr) parts_.loss->prepare(context);
+}
+
+std::int64_t TransformerStage::saved_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(parts_.activation, run.tokens * parts_.hidden);
+  std::int64_t bytes = 0;
+  if (parts_.embedding != nullptr) bytes += 2 * stream;  // and its gradient
+  for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
+    const bool last = i + 1 == parts_.blocks.size();
+    bytes += parts_.blocks[i]->saved_bytes(run);
+    if (!last || parts_.loss != nullptr) bytes += stream;                                    // its output
+    if (parts_.blocks[i]->keeps_gradient() && (!last || parts_.loss != nullptr)) bytes += stream;  // and its gradient
+  }
+  if (parts_.loss != nullptr) bytes += parts_.loss->saved_bytes(run);
+  return bytes;
+}
+
+std::int64_t TransformerStage::scratch_bytes(const RunShape& run) const {
+  const std::int64_t stream = arena_bytes(parts_.activation, run.tokens * parts_.hidden);
+  std::int64_t most = parts_.loss != nullptr ? parts_.loss->scratch_bytes(run) : 0;
+  for (const auto& block : parts_.blocks) most = std::max(most, block->scratch_bytes(run));
+  return most + (any_turns() ? 2 * stream : 0);
+}
+
+std::int64_t TransformerStage::prepared_bytes() const {
+  std::int64_t bytes = parts_.loss != nullptr ? parts_.loss->prepared_bytes() : 0;
+  for (const auto& block : parts_.blocks) bytes += block->prepared_bytes();
+  return bytes;
+}
+
+}  // namespace shoestring
