@@ -17,6 +17,7 @@
 #include "kernels/base/device.h"
 #include "kernels/base/tensor.h"
 #include "kernels/base/variant.h"
+#include "kernels/quantize.h"
 
 namespace shoestring {
 
@@ -42,6 +43,24 @@ struct SwigluGradientArgs {
   Stream& stream;
 };
 void swiglu_gradient(const SwigluGradientArgs& args);
+
+/// Forward whose output only lives in e4m3 (or e5m2): the same bits as swiglu_forward into a tensor of `format` and
+/// then quantize() of that, but the tensor is a block of rows that stays in cache.
+struct SwigluQuantizeArgs {
+  ScaledView row_tiles{};        ///< [rows, f], as in QuantizeArgs; or empty
+  ScaledView column_tiles{};     ///< [rows, f] kColumnTile128, as in QuantizeArgs; or empty
+  ConstScaledView gate_up{};     ///< [rows, 2f]
+  ConstTensorView row_weight{};  ///< [rows], or empty for 1
+  float clamp = 0;
+  DType format = DType::bf16;  ///< what y is rounded to before it is quantised: bf16 or f32
+  ScaleKind scale_kind = ScaleKind::f32;
+  std::span<const std::int64_t> segments{};  ///< row offsets where tall tiles restart, as in QuantizeArgs
+  QuantizeCounts* counts = nullptr;
+  Arena& scratch;  ///< swiglu_quantize_scratch_bytes(f) of it, given back on return
+  Stream& stream;
+};
+void swiglu_quantize(const SwigluQuantizeArgs& args);
+std::int64_t swiglu_quantize_scratch_bytes(std::int64_t f);
 
 // The tables, for tests and benchmarks.
 std::span<const Variant<SwigluArgs>> swiglu_forward_variants();

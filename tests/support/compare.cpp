@@ -80,7 +80,7 @@ Bound rounding_bound(DType output, DType accumulator, int operations, std::int64
     const double want = value_at(expected, i);
     const double got = value_at(actual, i);
     const double scale = magnitude.empty() ? 1.0 : value_at(magnitude, i);
-    const double allowed = bound.relative * std::abs(want) + bound.absolute * scale;
+    const double allowed = bound.relative * std::abs(want) + bound.absolute * scale + bound.floor;
     zeros += want == 0;
     blind += std::abs(want) <= allowed;
     if (got == want) continue;

@@ -1,9 +1,10 @@
 // Comparing tensors: bit for bit, or within a bound that is derived from the number format.
 //
 // An error bound belongs to (format, length of the sum) and is written as
-//     |actual - expected| <= relative * |expected| + absolute * magnitude
+//     |actual - expected| <= relative * |expected| + absolute * magnitude + floor
 // `expected` comes from a reference in double over the same rounded inputs. `magnitude` is the sum of the absolute
 // values of the terms behind each element (a long sum may cancel; its error does not), or 1 where none is given.
+// `floor` is for values that underflow.
 //
 // Easy passes are distrusted: a comparison fails when more than half of the expected values are zero, unless the test
 // says that zeros are what it wants, and when the bound would also let a zeroed output pass for half of the elements.
@@ -20,6 +21,7 @@ namespace shoestring::testing {
 struct Bound {
   double relative = 0;
   double absolute = 0;
+  double floor = 0;
   bool allow_zeros = false;  ///< the expected values are mostly zero, or below the bound, on purpose
 };
 
