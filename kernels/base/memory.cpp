@@ -71,10 +71,29 @@ Storage::Storage(std::int64_t bytes, Device device) : bytes_(bytes), device_(dev
   count(device.kind, bytes);
 }
 
+Storage Storage::pinned([[maybe_unused]] std::int64_t bytes) {
+#if SHOESTRING_CUDA
+  if (bytes > 0 && cuda_device_count() > 0) {
+    Storage storage;
+    cuda_check(cudaMallocHost(&storage.data_, static_cast<std::size_t>(bytes)), "cudaMallocHost");
+    std::memset(storage.data_, 0, static_cast<std::size_t>(bytes));
+    storage.bytes_ = bytes;
+    storage.pinned_ = true;
+    count(DeviceKind::cpu, bytes);
+    return storage;
+  }
+#endif
+  return Storage(bytes, {});
+}
+
 Storage::~Storage() {
   if (data_ == nullptr) return;
   count(device_.kind, -bytes_);
-  if (device_.kind == DeviceKind::cpu) {
+  if (pinned_) {
+#if SHOESTRING_CUDA
+    cudaFreeHost(data_);
+#endif
+  } else if (device_.kind == DeviceKind::cpu) {
     if (bytes_ >= kMapFrom) {
       munmap(data_, static_cast<std::size_t>(bytes_));
     } else {
@@ -88,12 +107,16 @@ Storage::~Storage() {
 }
 
 Storage::Storage(Storage&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)), device_(other.device_) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      device_(other.device_),
+      pinned_(other.pinned_) {}
 
 Storage& Storage::operator=(Storage&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(device_, other.device_);
+  std::swap(pinned_, other.pinned_);
   return *this;
 }
 

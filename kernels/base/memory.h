@@ -26,6 +26,9 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
+  /// Host memory that CUDA devices copy from and to without waiting; ordinary host memory where there is no device.
+  static Storage pinned(std::int64_t bytes);
+
   void* data() const { return data_; }
   std::int64_t bytes() const { return bytes_; }
   Device device() const { return device_; }
@@ -34,6 +37,7 @@ class Storage {
   void* data_ = nullptr;
   std::int64_t bytes_ = 0;
   Device device_;
+  bool pinned_ = false;
 };
 
 /// Bytes that all live Storage objects of this process hold on `kind`, and the most they ever held.

@@ -25,6 +25,7 @@ Choices& choices() {
 }
 
 std::atomic<bool> g_any_pin{false};
+std::atomic<int> g_observers{0};  // how many there have been: a new one hears every choice again
 std::atomic<bool> g_reference_allowed{true};
 
 }  // namespace
@@ -33,6 +34,7 @@ void observe_variants(VariantObserver observer) {
   const std::scoped_lock lock(choices().mutex);
   choices().observer = std::move(observer);
   choices().announced.clear();
+  ++g_observers;
 }
 
 void allow_reference(bool allowed) { g_reference_allowed = allowed; }
@@ -58,6 +60,11 @@ std::string pinned(std::string_view op) {
 
 void chosen(std::string_view op, std::string_view variant) {
   thread_local std::set<std::pair<std::string_view, std::string_view>> seen;  // names are literals: they outlive us
+  thread_local int seen_by = 0;
+  if (const int observers = g_observers.load(std::memory_order_acquire); observers != seen_by) {
+    seen.clear();
+    seen_by = observers;
+  }
   if (!seen.emplace(op, variant).second) return;
   VariantObserver observer;
   {

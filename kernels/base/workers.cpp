@@ -19,7 +19,8 @@
 namespace shoestring {
 namespace {
 
-constexpr int kSpins = 4000;  // some tens of microseconds: longer than the gap between two ops, shorter than a data wait
+constexpr int kSpins =
+    4000;  // some tens of microseconds: longer than the gap between two ops, shorter than a data wait
 
 void relax() {
 #if defined(__x86_64__)
@@ -29,14 +30,14 @@ void relax() {
 #endif
 }
 
-int usable_cores() {
+}  // namespace
+
+int Workers::usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
-
-}  // namespace
 
 struct Workers::Team {
   std::vector<std::thread> threads;
@@ -46,6 +47,7 @@ struct Workers::Team {
   std::atomic<std::uint64_t> round{0};
   std::atomic<int> pending{0};
   std::atomic<bool> stop{false};
+  std::atomic<bool> busy{false};
   std::exception_ptr fault;
   std::mutex fault_mutex;
 
@@ -91,8 +93,14 @@ Workers::~Workers() {
 }
 
 void Workers::run(const std::function<void(int)>& body) {
-  if (count_ == 1) return body(0);
   Team& team = *team_;
+  check(!team.busy.exchange(true, std::memory_order_acquire),
+        "this team of workers is in a loop already: loops do not nest, and one thread at a time may start them");
+  struct Release {
+    std::atomic<bool>& busy;
+    ~Release() { busy.store(false, std::memory_order_release); }
+  } release{team.busy};
+  if (count_ == 1) return body(0);
   team.body = &body;
   team.pending.store(count_ - 1, std::memory_order_release);
   {

@@ -22,8 +22,11 @@ class Workers {
   Workers& operator=(const Workers&) = delete;
 
   int count() const { return count_; }
+  /// Cores this process may run on.
+  static int usable_cores();
 
   /// Runs body(worker) once on every worker and returns when all are done. The first exception is rethrown here.
+  /// Loops of one team do not nest, and one thread at a time starts them: anything else throws Error(bug).
   void run(const std::function<void(int worker)>& body);
 
   /// Splits [0, items) into one contiguous range per worker, at multiples of `grain`, and runs body(begin, end) on

@@ -1,0 +1,41 @@
+#include "kernels/base/event.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+namespace {
+
+TEST(Event, TimesACpuStream) {
+  Workers workers(1);
+  const Stream stream(workers);
+  Event before(Device{});
+  Event after(Device{});
+  before.record(stream);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  after.record(stream);
+  after.synchronize();
+  EXPECT_GE(before.seconds_until(after), 0.019);
+  EXPECT_LT(before.seconds_until(after), 10.0);
+  before.block(stream);
+  const Event moved = std::move(after);
+  EXPECT_GE(before.seconds_until(moved), 0.019);
+}
+
+TEST(Event, BelongsToOneDevice) {
+  if (cuda_device_count() == 0) {
+    EXPECT_THROW(Event(Device{DeviceKind::cuda, 0}), Error);
+    return;
+  }
+  Workers workers(1);
+  Event event(Device{DeviceKind::cuda, 0});
+  EXPECT_THROW(event.record(Stream(workers)), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
