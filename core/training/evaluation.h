@@ -1,0 +1,54 @@
+// Loss on held-out text.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/model/transformer.h"
+#include "core/recipe/recipe.h"
+#include "core/training/metrics.h"
+#include "data/loader.h"
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+/// Bits per byte counts every byte of the held-out text: a token that no context predicts (the first of each document,
+/// or of each part of one that is longer than a sequence) is charged log2(vocabulary) bits, as if it were stored plainly.
+class Evaluator {
+ public:
+  /// One loader per validation source. All must outlive it.
+  Evaluator(Transformer& model, Communicator& world, std::vector<std::unique_ptr<Loader>> loaders,
+            const EvaluationSpec& spec, std::int64_t micro_batch);
+
+  /// Every rank evaluates its share; all get the same result, whose bits do not depend on their number. With
+  /// `may_stop`, asked between micro-batches, the evaluation can be cut short: then ok is false.
+  struct Outcome {
+    EvaluationMetrics metrics;
+    bool complete = true;
+  };
+  Outcome run(std::int64_t step, bool (*may_stop)());
+
+  /// Seconds one whole run will take, from timing a few micro-batches now.
+  double estimate_seconds();
+
+ private:
+  struct Part {  // one source
+    std::unique_ptr<Loader> loader;
+    std::int64_t samples = 0;
+    std::int64_t all_samples = 0;
+  };
+  struct Sums {
+    double loss = 0;      // nats over predicted tokens
+    double tokens = 0;    // predicted
+    double text = 0;      // text tokens looked at, predicted or not
+  };
+  Sums evaluate(const Part& part, std::int64_t microbatch);
+  std::int64_t microbatches(const Part& part) const { return (part.samples + micro_batch_ - 1) / micro_batch_; }
+
+  Transformer& model_;
+  Communicator& world_;
+  std::vector<Part> parts_;
+  std::int64_t micro_batch_;
+};
+
+}  // namespace shoestring

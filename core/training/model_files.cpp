@@ -1,0 +1,53 @@
+#include "core/training/model_files.h"
+
+#include <map>
+
+#include "core/model/hugging_face_config.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+TensorView on_disk(const Parameter& parameter, const ParameterSlice& slice) {
+  return parameter.value.slice(0, slice.begin, slice.rows).reshaped(slice.shape);
+}
+
+}  // namespace
+
+CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
+                                     std::string state_json) {
+  CheckpointContent content;
+  std::map<std::string, ConstTensorView> by_name;
+  for (const Parameter* parameter : model.parameters()) {
+    for (const ParameterSlice& slice : parameter->slices) {
+      const ConstTensorView data = on_disk(*parameter, slice);
+      content.weights.push_back({slice.name, data});
+      by_name.emplace(slice.name, data);
+    }
+  }
+  for (const TensorAlias& alias : model.aliases()) content.weights.push_back({alias.name, by_name.at(alias.of)});
+  for (const OptimizerState& state : optimizer.state()) content.optimizer.push_back({state.name, state.data});
+
+  const std::int64_t eos = tokenizer.special().end_of_document;
+  content.files.emplace_back("config.json",
+                             write_hugging_face_config(model.config(), {.bos_token = -1, .eos_token = eos,
+                                                                        .torch_dtype = "float32"}));
+  content.files.emplace_back("generation_config.json",
+                             fmt::format("{{\n \"eos_token_id\": {},\n \"do_sample\": true\n}}\n", eos));
+  content.files.emplace_back(tokenizer.file_name(), tokenizer.file_content());
+  for (auto& file : tokenizer.companion_files()) content.files.push_back(std::move(file));
+  content.state_json = std::move(state_json);
+  return content;
+}
+
+void load_weights(const CheckpointReader& reader, Transformer& model) {
+  for (const Parameter* parameter : model.parameters()) {
+    for (const ParameterSlice& slice : parameter->slices) reader.read_weight(slice.name, on_disk(*parameter, slice));
+  }
+}
+
+void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer) {
+  for (const OptimizerState& state : optimizer.state()) reader.read_optimizer(state.name, state.data);
+}
+
+}  // namespace shoestring

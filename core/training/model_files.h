@@ -1,0 +1,23 @@
+// A model and its optimizer as the files of a checkpoint, and back.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/model/transformer.h"
+#include "core/optimizer/optimizer.h"
+#include "core/training/checkpoint.h"
+#include "data/tokenizer.h"
+
+namespace shoestring {
+
+/// Master weights under their disk names (aliases included), optimizer state, config.json, generation_config.json and
+/// the tokenizer's files. Borrows the model's memory.
+CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
+                                     std::string state_json);
+
+/// Fills the weights; aliases are not read.
+void load_weights(const CheckpointReader& reader, Transformer& model);
+void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer);
+
+}  // namespace shoestring

@@ -1,0 +1,129 @@
+#include "core/training/run_resources.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+RunShape run_shape(const Recipe& recipe, int workers) {
+  RunShape shape;
+  shape.workers = workers;
+  for (const PhaseSpec& phase : recipe.phases) {
+    shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
+    shape.sequences = std::max(shape.sequences, phase.micro_batch);
+  }
+  return shape;
+}
+
+ModelConfig model_config(const Recipe& recipe, const Tokenizer& tokenizer) {
+  std::int64_t longest = 0;
+  for (const PhaseSpec& phase : recipe.phases) longest = std::max(longest, phase.sequence);
+  return resolve_model(recipe.model, tokenizer.vocabulary_size(), longest);
+}
+
+void apply_kernel_settings(const KernelsSpec& spec) {
+  const bool automatic = spec.allow_reference == AllowReference::automatic;
+  allow_reference(automatic ? !cpu_features().avx512 : spec.allow_reference == AllowReference::yes);
+  for (const std::string& pin : spec.pin) {
+    const std::size_t equals = pin.find('=');
+    pin_variant(pin.substr(0, equals), pin.substr(equals + 1));
+  }
+}
+
+int worker_count(const Recipe& recipe, int ranks_on_node) {
+  if (recipe.run.threads > 0) return recipe.run.threads;
+  return std::max(1, Workers::usable_cores() / ranks_on_node);
+}
+
+}  // namespace
+
+fs::path run_directory(const Recipe& recipe) {
+  return recipe.run.directory.empty() ? fs::path("runs") / recipe.run.name : fs::path(recipe.run.directory);
+}
+
+fs::path tokenizer_file(const Recipe& recipe) {
+  if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
+  const fs::path first = recipe.data.train.at(0).path;
+  const fs::path folder = fs::is_directory(first) ? first : first.parent_path();
+  for (const fs::path& place : {folder, folder.lexically_normal().parent_path()}) {
+    const fs::path file = find_tokenizer(place.empty() ? "." : place);
+    if (!file.empty()) return file;
+  }
+  fail(ExitCode::missing_input, "{}: no tokenizer file beside or above the shards; name one in data.tokenizer",
+       first.string());
+}
+
+LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, std::int64_t sequence,
+                             std::uint64_t seed, const Tokenizer& tokenizer) {
+  LoaderOptions options;
+  for (const SourceSpec& source : sources) {
+    options.sources.push_back({.name = source.path, .paths = {source.path}, .weight = source.weight});
+  }
+  options.sequence = sequence;
+  options.seed = seed;
+  options.document_mask = recipe.data.document_mask;
+  options.io = recipe.data.io == DataIo::pread ? ShardIo::pread : ShardIo::mmap;
+  if (recipe.data.fim_rate > 0) {
+    const SpecialIds special = tokenizer.special();
+    if (special.fim_begin < 0) {
+      fail(ExitCode::bad_recipe, "data.fim_rate is {}, but the tokenizer has no fill-in-the-middle ids",
+           recipe.data.fim_rate);
+    }
+    options.fill_in_middle = FillInMiddle{recipe.data.fim_rate, special.fim_begin, special.fim_hole, special.fim_end};
+  }
+  return options;
+}
+
+RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, int ranks_on_node)
+    : recipe_(recipe), workers_(worker_count(recipe, ranks_on_node)), stream_(workers_) {
+  apply_kernel_settings(recipe.kernels);
+  if (!recipe.budget.hardware.empty()) {
+    hardware_ = read_hardware(find_hardware(recipe.budget.hardware, recipe_folder));
+  }
+  tokenizer_ = load_tokenizer(tokenizer_file(recipe));
+  model_ = std::make_unique<Transformer>(TransformerOptions{.model = model_config(recipe, *tokenizer_),
+                                                            .precision = recipe.precision,
+                                                            .run = run_shape(recipe, workers_.count()),
+                                                            .stages = 1,
+                                                            .own_stages = {},
+                                                            .in_flight = 1,
+                                                            .count_precision = recipe.precision.count_saturation});
+  model_->allocate(stream_);
+  optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters());
+}
+
+std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {
+  auto loader = std::make_unique<Loader>(std::move(options));
+  if (loader->tokenizer_hash() != tokenizer_->hash()) {
+    fail(ExitCode::bad_data, "{}: the shards were made with another tokenizer ({}) than {} ({}); build them again, or "
+         "name theirs in data.tokenizer", loader->options().sources[0].name, loader->tokenizer_hash(),
+         tokenizer_file(recipe_).string(), tokenizer_->hash());
+  }
+  return loader;
+}
+
+std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
+  const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
+  // Phases draw different orders from one seed.
+  return checked(loader_options(recipe_, recipe_.data.train, spec.sequence,
+                                recipe_.run.seed + static_cast<std::uint64_t>(phase), *tokenizer_));
+}
+
+std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase) const {
+  std::vector<std::unique_ptr<Loader>> loaders;
+  for (const SourceSpec& source : recipe_.data.validation) {
+    LoaderOptions options = loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)].sequence,
+                                           0, *tokenizer_);
+    options.fill_in_middle.reset();
+    loaders.push_back(checked(std::move(options)));
+  }
+  return loaders;
+}
+
+}  // namespace shoestring

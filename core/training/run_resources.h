@@ -1,0 +1,58 @@
+// What a run needs before its first step, built from the recipe in one place: device, data, model, optimizer.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/budget/hardware.h"
+#include "core/model/transformer.h"
+#include "core/optimizer/optimizer.h"
+#include "core/recipe/recipe.h"
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+
+/// RUN, from run.directory or runs/NAME.
+std::filesystem::path run_directory(const Recipe& recipe);
+
+/// The tokenizer file of the recipe: data.tokenizer, or the one beside (or above) the first training shard.
+std::filesystem::path tokenizer_file(const Recipe& recipe);
+
+LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, std::int64_t sequence,
+                             std::uint64_t seed, const Tokenizer& tokenizer);
+
+class RunResources {
+ public:
+  /// `ranks_on_node`: ranks that share this machine's cores.
+  RunResources(const Recipe& recipe, const std::filesystem::path& recipe_folder, int ranks_on_node);
+
+  Workers& workers() { return workers_; }
+  Stream& stream() { return stream_; }
+  const Hardware& hardware() const { return hardware_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  Transformer& model() { return *model_; }
+  Optimizer& optimizer() { return *optimizer_; }
+
+  /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer do not belong together.
+  std::unique_ptr<Loader> train_loader(int phase) const;
+  /// One loader per validation source, at the phase's sequence length.
+  std::vector<std::unique_ptr<Loader>> validation_loaders(int phase) const;
+
+ private:
+  std::unique_ptr<Loader> checked(LoaderOptions options) const;
+
+  const Recipe& recipe_;
+  Workers workers_;
+  Stream stream_;
+  Hardware hardware_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+}  // namespace shoestring

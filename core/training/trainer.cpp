@@ -1,0 +1,186 @@
+#include "core/training/trainer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/optimizer/clip.h"
+#include "core/optimizer/learning_rate.h"
+#include "core/training/signals.h"
+
+namespace shoestring {
+
+// Until the horizon, the budget or a signal ends it: decide, step, and now and then evaluate and save.
+Trainer::Verdict Trainer::train() {
+  while (true) {
+    const Decision decision = decide();
+    if (decision.horizon) state_.decisions.push_back(*decision.horizon);
+    if (decision.evaluate && !evaluate()) continue;  // a signal cut it short: decide anew
+    if (decision.checkpoint) save();
+    if (decision.verdict != Verdict::step) return decision.verdict;
+    if (decision.next_phase) {
+      enter_phase(state_.phase + 1);
+      continue;
+    }
+    record(step());
+  }
+}
+
+// One optimizer update from one global batch.
+Trainer::StepOutcome Trainer::step() {
+  const double begin = meter_.elapsed_seconds();
+  Transformer& model = resources_->model();
+  Stream& stream = resources_->stream();
+  StepOutcome outcome;
+  outcome.sequences = plan_->global_batch(state_.phase_samples);
+  outcome.learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress());
+  outcome.batch = gradient_->compute(*plan_, state_.phase_samples, *batches_);
+
+  const Meter::Scope computing(meter_, Category::compute);
+  const double scale = outcome.batch.tokens > 0 ? 1.0 / outcome.batch.tokens : 0.0;
+  outcome.gradient_norm = gradient_norm(model.store(), scale, stream);
+  outcome.skipped = guard_.judge(state_.step + 1, outcome.batch.loss * scale, outcome.gradient_norm);
+  if (outcome.skipped.empty()) {
+    ++state_.updates;
+    const double clip = clip_factor(outcome.gradient_norm, recipe_.optimizer.clip);
+    resources_->optimizer().step(
+        {.learning_rate = outcome.learning_rate, .gradient_scale = scale * clip, .number = state_.updates}, stream);
+    if (!outcome.batch.router_counts.empty()) {
+      model.update_router_biases(outcome.batch.router_counts, recipe_.model.bias_speed);
+    }
+    model.prepare();
+  }
+  ++state_.step;
+  ++state_.phase_steps;
+  state_.phase_samples += outcome.sequences;
+  state_.tokens += static_cast<std::int64_t>(outcome.batch.tokens);
+  state_.loss = outcome.batch.loss * scale;
+  state_.guard = guard_.state();
+  outcome.seconds = meter_.elapsed_seconds() - begin;
+  return outcome;
+}
+
+// Rank 0 decides, since time and signals differ between ranks; all ranks learn the same.
+Trainer::Decision Trainer::decide() {
+  double stop = stop_requested() ? 1.0 : 0.0;
+  if (world_.size() > 1) {
+    const Meter::Scope exchanging(meter_, Category::exposed_communication);
+    world_.all_reduce(view_of(&stop, DType::f64, {1}), Reduction::max);
+  }
+  request_stop(stop != 0);
+  Decision decision;
+  if (leads()) decision = decide_alone();
+  if (world_.size() == 1) return decision;
+
+  const Meter::Scope exchanging(meter_, Category::exposed_communication);
+  const HorizonDecision horizon = decision.horizon.value_or(HorizonDecision{});
+  std::array<double, 10> words = {static_cast<double>(decision.verdict),
+                                  decision.next_phase ? 1.0 : 0.0,
+                                  decision.evaluate ? 1.0 : 0.0,
+                                  decision.checkpoint ? 1.0 : 0.0,
+                                  decision.horizon ? 1.0 : 0.0,
+                                  static_cast<double>(horizon.step),
+                                  horizon.progress,
+                                  static_cast<double>(horizon.end_step),
+                                  horizon.end_progress,
+                                  static_cast<double>(horizon.phase)};
+  world_.broadcast(view_of(words.data(), DType::f64, {static_cast<std::int64_t>(words.size())}), 0);
+  decision.verdict = static_cast<Verdict>(words[0]);
+  decision.next_phase = words[1] != 0;
+  decision.evaluate = words[2] != 0;
+  decision.checkpoint = words[3] != 0;
+  decision.horizon.reset();
+  if (words[4] != 0) {
+    decision.horizon = HorizonDecision{.step = static_cast<std::int64_t>(words[5]),
+                                       .progress = words[6],
+                                       .end_step = static_cast<std::int64_t>(words[7]),
+                                       .end_progress = words[8],
+                                       .phase = static_cast<int>(words[9])};
+  }
+  return decision;
+}
+
+Trainer::Decision Trainer::decide_alone() {
+  Decision decision;
+  const auto due = [this](std::int64_t every, std::int64_t last) {
+    return every > 0 && state_.step > 0 && state_.step % every == 0 && state_.step != last;
+  };
+  if (stop_requested()) {
+    decision.verdict = Verdict::preempted;
+    return decision;
+  }
+  if (horizon_reached()) {
+    decision.verdict = Verdict::done;
+    return decision;
+  }
+  const CapDecision cap = cap_->may_step(meter_.elapsed_seconds());
+  if (!cap.step) {
+    announce(fmt::format("{}: the next step and what must follow no longer fit", cap.reason));
+    // A limit of this job leaves the run unfinished: the next job goes on.
+    decision.verdict = cap.reason == "budget.job_hours" ? Verdict::preempted : Verdict::budget;
+    return decision;
+  }
+  decision.evaluate = due(recipe_.evaluation.every_steps, evaluated_step_) && evaluator_ != nullptr;
+  decision.checkpoint =
+      due(recipe_.checkpoint.every_steps, saved_step_) ||
+      (recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
+       meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60);
+  decision.horizon = replan();
+  if (decision.horizon) ledger_->horizon(*decision.horizon);
+  decision.next_phase = phase_finished() && state_.phase + 1 < static_cast<int>(recipe_.phases.size());
+  return decision;
+}
+
+// With a budget horizon the plan of the last step follows the measured speed.
+std::optional<HorizonDecision> Trainer::replan() {
+  if (recipe_.schedule.horizon != Horizon::budget) return std::nullopt;
+  const HorizonState now = {.step = state_.step,
+                            .progress = progress(),
+                            .phase = state_.phase,
+                            .remaining_seconds = cap_->remaining_seconds(meter_.elapsed_seconds()),
+                            .step_seconds = cap_->steps().typical()};
+  return plan_horizon(now, phase_ends_, state_.decisions.empty() ? nullptr : &state_.decisions.back());
+}
+
+// The share of the whole horizon that is behind.
+double Trainer::progress() const {
+  const std::size_t index = static_cast<std::size_t>(state_.phase);
+  const double from = index == 0 ? 0.0 : phase_ends_[index - 1];
+  const auto within = [&](std::int64_t done, std::int64_t all) {
+    return from + (phase_ends_[index] - from) * std::min(1.0, static_cast<double>(done) / static_cast<double>(all));
+  };
+  switch (recipe_.schedule.horizon) {
+    case Horizon::tokens: return within(state_.phase_samples * phase().sequence, phase().tokens);
+    case Horizon::steps: return within(state_.phase_steps, phase().steps);
+    case Horizon::budget: break;
+  }
+  return progress_at(state_.decisions, state_.step);
+}
+
+bool Trainer::phase_finished() const {
+  switch (recipe_.schedule.horizon) {
+    case Horizon::tokens: return state_.phase_samples * phase().sequence >= phase().tokens;
+    case Horizon::steps: return state_.phase_steps >= phase().steps;
+    case Horizon::budget: break;
+  }
+  return progress() >= phase_ends_[static_cast<std::size_t>(state_.phase)] - 1e-9;
+}
+
+// A budget horizon is reached by the budget alone: speed may yet leave room for another step.
+bool Trainer::horizon_reached() const {
+  return recipe_.schedule.horizon != Horizon::budget && state_.phase + 1 == static_cast<int>(recipe_.phases.size()) &&
+         phase_finished();
+}
+
+ExitCode Trainer::run() {
+  try {
+    const Verdict verdict = train();
+    finish(verdict);
+    return verdict == Verdict::preempted ? ExitCode::preempted : ExitCode::done;
+  } catch (const Error& error) {
+    give_up(error);
+    throw;
+  }
+}
+
+}  // namespace shoestring

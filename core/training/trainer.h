@@ -1,0 +1,121 @@
+// The training loop: the first file to read. trainer.cpp holds the loop; what surrounds it (starting, resuming, saving,
+// what a step reports) is in trainer_run.cpp.
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/budget/cap.h"
+#include "core/budget/ledger.h"
+#include "core/budget/ledger_history.h"
+#include "core/budget/meter.h"
+#include "core/recipe/recipe.h"
+#include "core/training/batch_gradient.h"
+#include "core/training/checkpoint.h"
+#include "core/training/evaluation.h"
+#include "core/training/guard.h"
+#include "core/training/metrics.h"
+#include "core/training/run_resources.h"
+#include "core/training/training_state.h"
+
+namespace shoestring {
+
+struct TrainerOptions {
+  std::filesystem::path recipe_folder;  ///< where relative names of the recipe (hardware) are looked for
+  bool allow_recipe_change = false;     ///< go on although the recipe is not the one the run began with
+  std::FILE* out = stdout;              ///< progress of rank 0
+};
+
+/// One attempt of a run: begins it, or goes on from its newest sound checkpoint.
+class Trainer {
+ public:
+  /// Collective over `world`. Throws what is wrong with recipe, data, checkpoint or budget before the first step.
+  Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options);
+  ~Trainer();
+
+  /// Trains until the horizon or the budget ends, or a signal asks to leave. Returns done or preempted; throws Error
+  /// when the run must stop otherwise. Either way the ledger has its last line.
+  ExitCode run();
+
+ private:
+  enum class Verdict { step, done, budget, preempted };
+  /// What rank 0 decides before each step and tells the others.
+  struct Decision {
+    Verdict verdict = Verdict::step;
+    std::optional<HorizonDecision> horizon;
+    bool next_phase = false;
+    bool evaluate = false;
+    bool checkpoint = false;
+  };
+  struct StepOutcome {
+    BatchResult batch;
+    double gradient_norm = 0;
+    double learning_rate = 0;
+    std::string skipped;
+    double seconds = 0;
+    std::int64_t sequences = 0;
+  };
+
+  // The loop.
+  Verdict train();
+  StepOutcome step();
+  Decision decide();
+  Decision decide_alone();
+  std::optional<HorizonDecision> replan();
+  double progress() const;
+
+  // Around it.
+  void begin();
+  void resume(const std::filesystem::path& checkpoint);
+  void enter_phase(int phase);
+  void finish(Verdict verdict);
+  void give_up(const Error& error) noexcept;
+  void record(const StepOutcome& outcome);
+  void save();
+  bool evaluate();
+  AttemptProgress attempt_progress();
+  StepMetrics metrics_of(const StepOutcome& outcome) const;
+  void announce(const std::string& text);
+  bool leads() const { return world_.rank() == 0; }
+  bool horizon_reached() const;
+  bool phase_finished() const;
+  double seconds_left() const;
+  const PhaseSpec& phase() const { return recipe_.phases[static_cast<std::size_t>(state_.phase)]; }
+
+  Recipe recipe_;
+  Communicator& world_;
+  const Clock& clock_;
+  TrainerOptions options_;
+  Meter meter_;
+  std::filesystem::path directory_;
+  CheckpointStore checkpoints_;
+  TrainingState state_;
+  Guard guard_;
+  std::vector<double> phase_ends_;
+
+  std::unique_ptr<Ledger> ledger_;     // rank 0
+  std::unique_ptr<CapKeeper> cap_;
+  std::optional<Price> price_;
+  std::map<std::string, std::string> variants_;
+  std::unique_ptr<RunResources> resources_;
+  std::unique_ptr<BatchGradient> gradient_;
+  std::unique_ptr<Evaluator> evaluator_;
+  std::unique_ptr<MetricsLog> metrics_;   // rank 0
+  ProgressLine progress_line_;
+
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<PrefetchingLoader> batches_;
+  std::optional<BatchPlan> plan_;
+
+  std::int64_t saved_step_ = -1;
+  std::int64_t evaluated_step_ = -1;
+  double saved_at_ = 0;                // meter seconds of the last checkpoint
+  PerFormat flops_per_token_;
+  PerFormat flops_;                    // done in this attempt
+};
+
+}  // namespace shoestring

@@ -1,0 +1,386 @@
+// What surrounds the training loop: beginning, resuming, saving, evaluating, reporting, ending.
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "core/budget/report.h"
+#include "core/model/accounting.h"
+#include "core/recipe/explain.h"
+#include "core/training/model_files.h"
+#include "core/training/signals.h"
+#include "core/training/trainer.h"
+#include "kernels/base/file.h"
+#include "kernels/base/memory.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+// The same text on every rank.
+std::string broadcast_text(Communicator& world, std::string text) {
+  std::int64_t bytes = static_cast<std::int64_t>(text.size());
+  world.broadcast(view_of(&bytes, DType::i64, {1}), 0);
+  text.resize(static_cast<std::size_t>(bytes));
+  if (bytes > 0) world.broadcast(view_of(text.data(), DType::u8, {bytes}), 0);
+  return text;
+}
+
+int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks) {
+  const int groups = state.reduction_groups > 0      ? state.reduction_groups
+                     : recipe.parallel.reduction_groups > 0 ? recipe.parallel.reduction_groups
+                                                            : ranks;
+  if (groups % ranks != 0) {
+    fail(ExitCode::bad_recipe, "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
+         "{}, or begin a new run with another parallel.reduction_groups", ranks, groups, groups);
+  }
+  for (const PhaseSpec& phase : recipe.phases) {
+    if (phase.global_batch / phase.micro_batch < groups) {
+      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups", phase.name,
+           phase.global_batch / phase.micro_batch, groups);
+    }
+  }
+  return groups;
+}
+
+}  // namespace
+
+Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options)
+    : recipe_(std::move(recipe)),
+      world_(world),
+      clock_(clock),
+      options_(std::move(options)),
+      meter_(clock),
+      directory_(run_directory(recipe_)),
+      checkpoints_(directory_ / "checkpoints"),
+      guard_(recipe_.guard),
+      phase_ends_(phase_ends(recipe_)),
+      progress_line_(options_.out) {
+  begin();
+}
+
+Trainer::~Trainer() { observe_variants({}); }
+
+void Trainer::begin() {
+  double spent_gpu_seconds = 0;
+  if (leads()) {
+    make_directories(directory_);
+    ledger_ = std::make_unique<Ledger>(directory_, clock_);
+    spent_gpu_seconds = read_ledger(directory_).charged_gpu_seconds();
+    replace_file(directory_ / "recipe.recipe", canonical_text(recipe_));
+    observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
+  }
+  resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder, world_.size());
+  price_ = price_of(recipe_.budget);
+  if (leads()) {
+    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(), spent_gpu_seconds);
+    cap_->check_startable(meter_.elapsed_seconds());
+  }
+
+  std::string newest;
+  if (leads()) newest = checkpoints_.newest([this](const std::string& text) { announce(text); }).value_or("").string();
+  newest = broadcast_text(world_, newest);
+  if (!newest.empty()) resume(newest);
+  const int groups = reduction_groups(recipe_, state_, world_.size());
+  const bool fresh = state_.reduction_groups == 0;
+  state_.reduction_groups = groups;
+  state_.recipe = canonical_text(recipe_);
+  if (fresh) resources_->model().initialise(recipe_.run.seed);
+  resources_->model().prepare();
+  gradient_ = std::make_unique<BatchGradient>(resources_->model(), world_, groups, resources_->stream(), meter_);
+  enter_phase(state_.phase);
+
+  const ModelConfig& config = resources_->model().config();
+  for (int format = 0; format < kRateFormats; ++format) {
+    const auto which = static_cast<RateFormat>(format);
+    flops_per_token_[which] = training_flops_per_token(config, recipe_.precision, phase().sequence)[which];
+  }
+  double evaluation_seconds = 0;
+  if (evaluator_) {
+    const Meter::Scope timing(meter_, Category::evaluation);
+    evaluation_seconds = evaluator_->estimate_seconds();
+  }
+  if (!leads()) return;
+  cap_->guess(Ending::evaluation, evaluation_seconds);
+  constexpr double kDiskBytesPerSecond = 200e6;  // until the first checkpoint has been measured
+  cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
+                                                            resources_->optimizer().state_bytes()) / kDiskBytesPerSecond);
+  cap_->check_startable(meter_.elapsed_seconds());
+  ledger_->begin({.run = recipe_.run.name,
+                  .ranks = world_.size(),
+                  .host = host_name(),
+                  .pid = getpid(),
+                  .recipe_hash = recipe_hash(recipe_),
+                  .build = SHOESTRING_BUILD,
+                  .variants = variants_,
+                  .from_step = state_.step,
+                  .from_tokens = state_.tokens,
+                  .cap = cap_->cap(),
+                  .price = price_,
+                  .hardware = resources_->hardware(),
+                  .parameters = count_parameters(config).total,
+                  .active_parameters = count_parameters(config).active,
+                  .flops_per_token = flops_per_token_[RateFormat::fp64] + flops_per_token_[RateFormat::fp32] +
+                                     flops_per_token_[RateFormat::bf16] + flops_per_token_[RateFormat::fp8]});
+  metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
+  announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(), world_.size(),
+                       world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
+  saved_at_ = meter_.elapsed_seconds();
+  meter_.enter(Category::idle);
+}
+
+void Trainer::resume(const fs::path& checkpoint) {
+  const CheckpointReader reader(checkpoint);
+  state_ = training_state_from_json(reader.state_json(), checkpoint.string());
+  if (state_.phase >= static_cast<int>(recipe_.phases.size())) {
+    fail(ExitCode::bad_recipe, "{}: the run is in phase {}, the recipe has only {}", checkpoint.string(),
+         state_.phase + 1, recipe_.phases.size());
+  }
+  if (!options_.allow_recipe_change) check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
+  load_weights(reader, resources_->model());
+  load_optimizer(reader, resources_->optimizer());
+  guard_.restore(state_.guard);
+  saved_step_ = state_.step;
+}
+
+void Trainer::enter_phase(int phase) {
+  const bool going_on = phase == state_.phase && !state_.data_plan.empty();
+  if (phase != state_.phase) {
+    state_.phase = phase;
+    state_.phase_steps = 0;
+    state_.phase_samples = 0;
+  }
+  batches_.reset();
+  loader_ = resources_->train_loader(phase);
+  if (going_on) loader_->check_plan(state_.data_plan);
+  state_.data_plan = loader_->plan();
+  const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
+  plan_.emplace(spec, state_.reduction_groups, world_.size());
+  batches_ = std::make_unique<PrefetchingLoader>(
+      *loader_,
+      [order = RankOrder(*plan_, state_.phase_samples, world_.rank())]() mutable {
+        return std::optional<SampleRange>(order.next());
+      },
+      recipe_.data.prefetch);
+  evaluator_.reset();
+  std::vector<std::unique_ptr<Loader>> held_out = resources_->validation_loaders(phase);
+  if (!held_out.empty()) {
+    evaluator_ = std::make_unique<Evaluator>(resources_->model(), world_, std::move(held_out), recipe_.evaluation,
+                                             spec.micro_batch);
+  }
+  if (metrics_) ledger_->phase(spec.name, attempt_progress());
+}
+
+void Trainer::record(const StepOutcome& outcome) {
+  for (int format = 0; format < kRateFormats; ++format) {
+    const auto which = static_cast<RateFormat>(format);
+    flops_[which] += flops_per_token_[which] * outcome.batch.tokens;
+  }
+  const AttemptProgress progress = attempt_progress();
+  if (!leads()) return;
+  cap_->step_took(outcome.seconds);
+  if (!outcome.skipped.empty()) {
+    ledger_->note("skipped", fmt::format("step {}: {}", state_.step, outcome.skipped));
+    announce(fmt::format("step {} skipped: {}", state_.step, outcome.skipped));
+  }
+  if (!variants_.empty()) {
+    ledger_->variants(variants_);
+    std::string text = "kernels:";
+    for (const auto& [op, variant] : variants_) text += fmt::format(" {}={}", op, variant);
+    announce(text);
+    variants_.clear();
+  }
+  if (ledger_->heartbeat_due()) ledger_->heartbeat(progress);
+  const StepMetrics metrics = metrics_of(outcome);
+  metrics_->step(metrics);
+  progress_line_.update(progress_text({.step = state_.step,
+                                       .loss = state_.loss,
+                                       .tokens_per_second = metrics.tokens_per_second,
+                                       .spent_gpu_hours = metrics.gpu_hours,
+                                       .cap_gpu_hours = cap_->cap().gpu_hours,
+                                       .usd = metrics.usd,
+                                       .seconds_left = seconds_left(),
+                                       .phase = phase().name}),
+                        clock_.monotonic_seconds());
+}
+
+StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
+  const BatchResult& batch = outcome.batch;
+  StepMetrics metrics;
+  metrics.step = state_.step;
+  metrics.phase = phase().name;
+  metrics.tokens = state_.tokens;
+  metrics.sequences = outcome.sequences;
+  metrics.loss = state_.loss;
+  metrics.mtp_loss = batch.further_tokens > 0 ? batch.further_loss / batch.further_tokens : 0;
+  metrics.gradient_norm = outcome.gradient_norm;
+  metrics.learning_rate = outcome.learning_rate;
+  metrics.skipped = outcome.skipped;
+  if (!batch.router_counts.empty()) {
+    const std::int64_t experts = batch.router_counts.shape()[1];
+    for (std::int64_t layer = 0; layer < batch.router_counts.shape()[0]; ++layer) {
+      const std::int64_t* counts = batch.router_counts.as<std::int64_t>() + layer * experts;
+      double sum = 0;
+      for (std::int64_t e = 0; e < experts; ++e) sum += static_cast<double>(counts[e]);
+      const double most = static_cast<double>(*std::max_element(counts, counts + experts));
+      if (sum > 0) {
+        metrics.expert_overload = std::max(metrics.expert_overload, most * static_cast<double>(experts) / sum - 1.0);
+      }
+    }
+  }
+  const std::array<std::pair<const char*, const QuantizeCounts*>, 3> classes = {{
+      {"activation", &batch.precision.activations},
+      {"weight", &batch.precision.weights},
+      {"gradient", &batch.precision.gradients},
+  }};
+  for (const auto& [name, counts] : classes) {
+    if (counts->elements == 0) continue;
+    const auto share = [&](std::int64_t part) { return static_cast<double>(part) / static_cast<double>(counts->elements); };
+    metrics.shares.emplace_back(fmt::format("saturated.{}", name), share(counts->saturated));
+    metrics.shares.emplace_back(fmt::format("underflowed.{}", name), share(counts->underflowed));
+  }
+  metrics.attempt = ledger_->attempt();
+  metrics.unix_seconds = clock_.unix_seconds();
+  metrics.step_seconds = outcome.seconds;
+  metrics.tokens_per_second = outcome.seconds > 0 ? batch.tokens / outcome.seconds : 0;
+  metrics.gpu_hours = cap_->spent_gpu_hours(meter_.elapsed_seconds());
+  metrics.usd = price_ ? price_->usd(metrics.gpu_hours) : 0;
+  metrics.memory_bytes = memory_use(DeviceKind::cpu).peak_bytes;
+  const double rank_seconds = outcome.seconds * world_.size();
+  for (int format = 0; format < kRateFormats; ++format) {
+    const auto which = static_cast<RateFormat>(format);
+    const double peak = resources_->hardware().peak_flops[which];
+    if (peak <= 0 || flops_per_token_[which] <= 0 || rank_seconds <= 0) continue;
+    metrics.utilisation.emplace_back(name(which), flops_per_token_[which] * batch.tokens / rank_seconds / peak);
+  }
+  return metrics;
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  const double begin = meter_.elapsed_seconds();
+  {
+    const Meter::Scope timing(meter_, Category::checkpoint);
+    if (leads()) {
+      const fs::path folder = checkpoints_.save(
+          state_.step,
+          checkpoint_content(resources_->model(), resources_->optimizer(), resources_->tokenizer(), to_json(state_)),
+          recipe_.checkpoint.keep);
+      const double took = meter_.elapsed_seconds() - begin;
+      cap_->measured(Ending::checkpoint, took);
+      announce(fmt::format("saved {} in {:.2f} s", folder.string(), took));
+    }
+    world_.barrier();
+  }
+  saved_step_ = state_.step;
+  saved_at_ = meter_.elapsed_seconds();
+  const AttemptProgress progress = attempt_progress();
+  if (leads()) {
+    ledger_->checkpoint({.step = state_.step,
+                         .tokens = state_.tokens,
+                         .name = fmt::format("step_{:08}", state_.step),
+                         .bytes = resources_->model().memory().parameters + resources_->optimizer().state_bytes(),
+                         .took_seconds = saved_at_ - begin},
+                        progress);
+  }
+}
+
+bool Trainer::evaluate() {
+  const double begin = meter_.elapsed_seconds();
+  Evaluator::Outcome outcome;
+  {
+    const Meter::Scope timing(meter_, Category::evaluation);
+    outcome = evaluator_->run(state_.step, stop_requested);
+  }
+  if (!outcome.complete) return false;
+  evaluated_step_ = state_.step;
+  const AttemptProgress progress = attempt_progress();
+  if (!leads()) return true;
+  const double took = meter_.elapsed_seconds() - begin;
+  cap_->measured(Ending::evaluation, took);
+  const EvaluationMetrics& metrics = outcome.metrics;
+  ledger_->evaluation({.step = metrics.step,
+                       .tokens = metrics.tokens,
+                       .loss = metrics.loss,
+                       .bits_per_byte = metrics.bits_per_byte,
+                       .took_seconds = took},
+                      progress);
+  metrics_->evaluation(metrics, clock_.unix_seconds());
+  announce(fmt::format("step {}: held-out loss {:.4f}, {:.4f} bits per byte ({} tokens, {:.2f} s)", metrics.step,
+                       metrics.loss, metrics.bits_per_byte, metrics.tokens, took));
+  return true;
+}
+
+void Trainer::finish(Verdict verdict) {
+  save();
+  if (verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step) evaluate();
+  const AttemptProgress progress = attempt_progress();
+  if (!leads()) return;
+  const bool preempted = verdict == Verdict::preempted;
+  ledger_->end(preempted ? "preempted" : verdict == Verdict::budget ? "budget" : "done",
+               static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
+  write_report(directory_, make_report(directory_));
+}
+
+// The last line of an attempt that an error ends. Other ranks cannot be asked any more: they are taken to be as we are.
+void Trainer::give_up(const Error& error) noexcept {
+  if (!leads()) return;
+  try {
+    AttemptProgress progress;
+    progress.step = state_.step;
+    progress.tokens = state_.tokens;
+    progress.phase = phase().name;
+    progress.seconds = meter_.read();
+    for (double& seconds : progress.seconds.seconds) seconds *= world_.size();
+    progress.flops = flops_;
+    progress.loss = state_.loss;
+    ledger_->end("failed", static_cast<int>(error.code()), error.what(), progress);
+    write_report(directory_, make_report(directory_));
+  } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
+    announce(fmt::format("the ledger could not be closed: {}", second.what()));
+  }
+}
+
+// Cumulative over this attempt; collective, so that every rank's seconds are in it.
+AttemptProgress Trainer::attempt_progress() {
+  AttemptProgress progress;
+  progress.step = state_.step;
+  progress.tokens = state_.tokens;
+  progress.phase = phase().name;
+  progress.seconds = meter_.read();
+  progress.flops = flops_;
+  progress.loss = state_.loss;
+  if (world_.size() > 1) {
+    world_.all_reduce(view_of(progress.seconds.seconds.data(), DType::f64, {kCategories}));
+  }
+  return progress;
+}
+
+double Trainer::seconds_left() const {
+  const double step_seconds = cap_->steps().typical();
+  const double by_budget = cap_->remaining_seconds(meter_.elapsed_seconds());
+  double by_horizon = std::numeric_limits<double>::infinity();
+  if (recipe_.schedule.horizon != Horizon::budget) {
+    const double done = progress();
+    if (done <= 0) return -1;
+    by_horizon = step_seconds * static_cast<double>(state_.step) * (1 - done) / done;
+  }
+  const double left = std::min(by_budget, by_horizon);
+  return std::isfinite(left) ? std::max(0.0, left) : -1;
+}
+
+void Trainer::announce(const std::string& text) {
+  if (leads()) progress_line_.say(text);
+}
+
+}  // namespace shoestring
