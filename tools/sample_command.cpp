@@ -1,0 +1,127 @@
+// shoestring sample CHECKPOINT
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "core/model/hugging_face_config.h"
+#include "core/training/checkpoint.h"
+#include "core/training/model_files.h"
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/random.h"
+#include "kernels/base/variant.h"
+#include "tools/arguments.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A run directory's newest sound checkpoint, or the folder itself when it is one.
+fs::path checkpoint_of(const fs::path& place) {
+  if (fs::exists(place / "config.json")) return place;
+  if (!fs::exists(place)) fail(ExitCode::missing_input, "{}: there is no such run or checkpoint", place.string());
+  const CheckpointStore store(place / "checkpoints");
+  const auto newest = store.newest([](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  if (!newest) fail(ExitCode::missing_input, "{}: is neither a checkpoint nor a run with one", place.string());
+  return *newest;
+}
+
+// Draws from softmax(logits / temperature) cut to the k likeliest; ties and order by token id, so that a seed repeats.
+std::int32_t draw(const std::vector<float>& logits, std::size_t vocabulary, double temperature, std::size_t top_k,
+                  double uniform) {
+  std::vector<std::int32_t> order(vocabulary);
+  std::iota(order.begin(), order.end(), 0);
+  const auto better = [&](std::int32_t a, std::int32_t b) {
+    const float x = logits[static_cast<std::size_t>(a)];
+    const float y = logits[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  const std::size_t kept = std::clamp<std::size_t>(temperature == 0 ? 1 : top_k, 1, vocabulary);
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(), better);
+  if (kept == 1) return order[0];
+  const double most = logits[static_cast<std::size_t>(order[0])];
+  std::vector<double> weights(kept);
+  for (std::size_t i = 0; i < kept; ++i) {
+    weights[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - most) / temperature);
+  }
+  double left = uniform * std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (std::size_t i = 0; i < kept; ++i) {
+    left -= weights[i];
+    if (left < 0) return order[i];
+  }
+  return order[kept - 1];
+}
+
+}  // namespace
+
+int sample_command(const Words& words) {
+  const Arguments arguments({.command = "sample",
+                             .positional = "RUN-OR-CHECKPOINT",
+                             .summary = "Writes text from a checkpoint, or from the newest one of a run.",
+                             .options = {{"prompt", "TEXT", "what the text begins with"},
+                                         {"tokens", "N", "tokens to add at most (200)"},
+                                         {"temperature", "T", "0 takes the likeliest token (0.8)"},
+                                         {"top-k", "N", "of the N likeliest tokens only (50)"},
+                                         {"seed", "N", "another seed, another text (1)"},
+                                         {"threads", "N", "worker threads (all cores)"}},
+                             .least = 1,
+                             .most = 1},
+                            words);
+  if (arguments.helped()) return 0;
+  const std::int64_t count = arguments.integer("tokens", 200, 0, 1 << 20);
+  const double temperature = arguments.real("temperature", 0.8, 0, 100);
+  const auto top_k = static_cast<std::size_t>(arguments.integer("top-k", 50, 1, 1 << 20));
+  const Random random(static_cast<std::uint64_t>(arguments.integer("seed", 1, 0, std::int64_t{1} << 62)),
+                      Purpose::sampling);
+
+  const fs::path checkpoint = checkpoint_of(arguments.positional()[0]);
+  const CheckpointReader reader(checkpoint);
+  const ModelConfig config = read_hugging_face_config(reader.file("config.json"));
+  const fs::path file = find_tokenizer(checkpoint);
+  if (file.empty()) fail(ExitCode::missing_input, "{}: holds no tokenizer file", checkpoint.string());
+  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(file);
+
+  std::vector<std::uint32_t> prompt;
+  tokenizer->encode(arguments.text("prompt"), prompt);
+  const std::int32_t end = tokenizer->special().end_of_document;
+  std::vector<std::int32_t> ids(prompt.begin(), prompt.end());
+  const std::size_t shown = ids.empty() ? 1 : 0;
+  if (ids.empty()) ids.push_back(end);  // a document begins where another ended
+
+  allow_reference(!cpu_features().avx512);
+  Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
+  Stream stream(workers);
+  const std::int64_t window = config.max_positions;
+  PrecisionSpec precision;
+  precision.policy = PrecisionPolicy::bf16;
+  Transformer model({.model = config,
+                     .precision = precision,
+                     .run = {.tokens = window, .sequences = 1, .workers = workers.count()},
+                     .stages = 1,
+                     .own_stages = {},
+                     .in_flight = 1,
+                     .count_precision = false});
+  model.allocate(stream);
+  load_weights(reader, model);
+  model.prepare();
+
+  fmt::print("{}", arguments.text("prompt"));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::size_t begin = ids.size() > static_cast<std::size_t>(window) ? ids.size() - static_cast<std::size_t>(window) : 0;
+    const std::vector<float> logits = model.next_token_logits(std::span(ids).subspan(begin));
+    const std::int32_t id =
+        draw(logits, tokenizer->vocabulary_size(), temperature, top_k, random.uniform(static_cast<std::uint64_t>(i)));
+    if (id == end && ids.size() > shown) break;
+    ids.push_back(id);
+    fmt::print("{}", tokenizer->decode(std::span(&id, 1)));
+    std::fflush(stdout);
+  }
+  fmt::print("\n");
+  return 0;
+}
+
+}  // namespace shoestring

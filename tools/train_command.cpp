@@ -1,0 +1,45 @@
+// shoestring train RECIPE
+#include <cstdio>
+
+#include "core/recipe/parse.h"
+#include "core/training/signals.h"
+#include "core/training/trainer.h"
+#include "kernels/base/check.h"
+#include "tools/arguments.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+
+int train_command(const Words& words) {
+  const Arguments arguments(
+      {.command = "train",
+       .positional = "RECIPE",
+       .summary = "Begins the run of RECIPE, or goes on with it from its newest sound checkpoint. The run directory is "
+                  "runs/NAME.\nUnder mpirun one rank per device trains data-parallel. SIGUSR2 or SIGTERM: save and leave "
+                  "with exit code 75;\nthe same command goes on. Exit code 84: the budget is spent.",
+       .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"}},
+       .least = 1,
+       .most = 1,
+       .recipe_overrides = true},
+      words);
+  if (arguments.helped()) return 0;
+  const std::filesystem::path file = arguments.positional()[0];
+  RecipeReading reading = parse_recipe(file, arguments.overrides());
+  install_signal_handlers();
+  const std::unique_ptr<Communicator> world = join_world();
+  try {
+    Trainer trainer(std::move(reading.recipe), *world, system_clock(),
+                    {.recipe_folder = file.parent_path(),
+                     .allow_recipe_change = arguments.has("allow-recipe-change"),
+                     .out = stdout});
+    return static_cast<int>(trainer.run());
+  } catch (const Error& error) {
+    if (world->size() > 1) {  // the other ranks would wait for this one for ever
+      std::fprintf(stderr, "shoestring: rank %d: %s\n", world->rank(), error.what());
+      world->abort(error.code(), error.what());
+    }
+    throw;
+  }
+}
+
+}  // namespace shoestring
