@@ -222,7 +222,7 @@ class Runner {
   return within(actual.dq, oracle.value.dq, limit, oracle.magnitude.dq);
 }
 
-// What the backward pass is given: the oracle's output, rounded as a forward pass would.
+/// What the backward pass is given: the oracle's output, rounded as a forward pass would.
 Results given_by(const Oracle& oracle, const Case& c, DType dtype) {
   Results results = empty_results(c, dtype);
   assign(results.o, oracle.value.o);
@@ -292,8 +292,7 @@ TEST(Attention, BackwardAgreesWithTheFormula) {
 TEST(Attention, BoundsSeeAShiftedMaskAndADroppedBoundary) {
   Runner runner;
   const Case c{{40, 33, 31}, 2, 1, 32, 32};
-  Case merged = c;
-  merged.documents = {73, 31};
+  const Case merged{{73, 31}, 2, 1, 32, 32};
   for_each_variant([&](std::size_t row, DType dtype) {
     Problem problem(c, dtype);
     Problem dropped(merged, dtype);
@@ -339,8 +338,7 @@ Results run_all(std::size_t row, Problem& problem, DType dtype, int workers) {
 
 TEST(Attention, WorkersAndNeighboursDoNotMatter) {
   const Case c{{37, 70, 90}, 4, 2, 48, 32};
-  Case alone = c;
-  alone.documents = {70};
+  const Case alone{{70}, 4, 2, 48, 32};
   Runner runner;
   for_each_variant([&](std::size_t row, DType dtype) {
     Problem problem(c, dtype);

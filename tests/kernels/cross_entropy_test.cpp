@@ -1,0 +1,288 @@
+#include "kernels/cross_entropy.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+#include "tests/support/gradient.h"
+
+namespace shoestring {
+namespace {
+
+using namespace testing;
+
+DType statistic(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+struct Problem {
+  Tensor padded, targets;
+  std::int64_t rows, vocabulary;
+
+  Problem(DType dtype, std::int64_t row_count, std::int64_t columns)
+      : padded(normal(dtype, {row_count, columns + 3}, 1, 3.0)),
+        targets(DType::i32, {row_count}),
+        rows(row_count),
+        vocabulary(columns) {
+    fill_integers(targets, 2, 0, columns);
+    for (std::int64_t row = 2; row < rows; row += 5) targets.as<std::int32_t>()[row] = -1;
+    targets.as<std::int32_t>()[0] = static_cast<std::int32_t>(columns - 1);
+  }
+  TensorView logits() { return padded.view().slice(1, 0, vocabulary); }
+};
+
+struct Results {
+  Tensor loss, lse, dlogits, loss_sum, count;
+};
+
+Results empty_results(const Problem& p, DType dtype, DType gradient) {
+  return {Tensor(statistic(dtype), {p.rows}), Tensor(statistic(dtype), {p.rows}),
+          Tensor(gradient, {p.rows, p.vocabulary}), Tensor(DType::f64, {1}), Tensor(DType::i64, {1})};
+}
+
+/// The formulas in double.
+Results solve(Problem& p, double scale) {
+  Results r = empty_results(p, DType::f64, DType::f64);
+  for (std::int64_t row = 0; row < p.rows; ++row) {
+    double total = 0;
+    for (std::int64_t j = 0; j < p.vocabulary; ++j) total += std::exp(value_at(p.logits(), row * p.vocabulary + j));
+    const double lse = std::log(total);
+    r.lse.as<double>()[row] = lse;
+    const std::int32_t target = p.targets.as<std::int32_t>()[row];
+    if (target < 0) continue;
+    r.loss.as<double>()[row] = lse - value_at(p.logits(), row * p.vocabulary + target);
+    r.loss_sum.as<double>()[0] += r.loss.as<double>()[row];
+    r.count.as<std::int64_t>()[0] += 1;
+    for (std::int64_t j = 0; j < p.vocabulary; ++j) {
+      const double probability = std::exp(value_at(p.logits(), row * p.vocabulary + j) - lse);
+      r.dlogits.as<double>()[row * p.vocabulary + j] = scale * (probability - (j == target ? 1.0 : 0.0));
+    }
+  }
+  return r;
+}
+
+/// Loss and lse are of the size of the logits (up to 12 here); a probability inherits the absolute error of its lse.
+::testing::AssertionResult agrees(const Results& actual, const Results& expected, std::int64_t vocabulary) {
+  const DType stat = actual.loss.dtype();
+  const double lse_error = sum_error(vocabulary, stat) + 64 * unit_roundoff(stat);
+  Bound bound = rounding_bound(stat, stat, 4);
+  bound.absolute = lse_error;
+  bound.allow_zeros = true;
+  if (const auto result = within(actual.lse, expected.lse, bound); !result) return result;
+  if (const auto result = within(actual.loss, expected.loss, bound); !result) return result;
+  Bound gradient = rounding_bound(actual.dlogits.dtype(), stat, 8);
+  gradient.relative += lse_error;
+  gradient.absolute = 1e-30;
+  gradient.allow_zeros = true;
+  if (const auto result = within(actual.dlogits, expected.dlogits, gradient); !result) return result;
+  const double sum = value_at(expected.loss_sum, 0);
+  if (std::abs(value_at(actual.loss_sum, 0) - sum) > sum * lse_error) {
+    return ::testing::AssertionFailure() << "loss_sum " << value_at(actual.loss_sum, 0) << ", expected " << sum;
+  }
+  if (value_at(actual.count, 0) != value_at(expected.count, 0)) {
+    return ::testing::AssertionFailure() << "count " << value_at(actual.count, 0);
+  }
+  return ::testing::AssertionSuccess();
+}
+
+struct Formats {
+  DType logits, gradient;
+};
+constexpr Formats kFormats[] = {
+    {DType::f64, DType::f64}, {DType::f32, DType::f32}, {DType::f32, DType::bf16}, {DType::bf16, DType::bf16}};
+
+template <class Check>
+void for_each(Check&& check_case) {
+  for (const Formats formats : kFormats) {
+    for (const std::int64_t vocabulary : {1, 15, 16, 17, 33, 1000}) {
+      SCOPED_TRACE(fmt::format("{} {} vocabulary {}", name(formats.logits), name(formats.gradient), vocabulary));
+      check_case(formats, vocabulary);
+    }
+  }
+}
+
+void run_op(const Variant<CrossEntropyArgs>& variant, Problem& p, Results& r, double scale, Stream& stream) {
+  pin_variant("cross_entropy", variant.name);
+  cross_entropy({r.loss, r.lse, r.loss_sum, r.count, r.dlogits, p.logits(), p.targets, scale, stream});
+  pin_variant("cross_entropy", "");
+}
+
+bool serves(std::string_view variant, DType dtype) { return variant == "reference" || dtype != DType::f64; }
+
+TEST(CrossEntropy, RowsAgreeWithTheFormula) {
+  Workers workers(2);
+  Stream stream(workers);
+  for_each([&](Formats formats, std::int64_t vocabulary) {
+    Problem problem(formats.logits, 9, vocabulary);
+    const Results expected = solve(problem, 0.25);
+    for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+      SCOPED_TRACE(std::string(variant.name));
+      Results results = empty_results(problem, formats.logits, formats.gradient);
+      const CrossEntropyArgs args{results.loss,    results.lse,      results.loss_sum, results.count,
+                                  results.dlogits, problem.logits(), problem.targets,  0.25,
+                                  stream};
+      if (!variant.refuses(args).empty()) continue;
+      run_op(variant, problem, results, 0.25, stream);
+      EXPECT_TRUE(agrees(results, expected, vocabulary));
+    }
+  });
+}
+
+TEST(CrossEntropy, InPlaceAndWithoutGradientAreTheSame) {
+  Workers workers(2);
+  Stream stream(workers);
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+      if (!serves(variant.name, dtype)) continue;
+      Problem problem(dtype, 9, 100);
+      Results apart = empty_results(problem, dtype, dtype);
+      const CrossEntropyArgs probe{apart.loss,       apart.lse,       {},  {},    apart.dlogits,
+                                   problem.logits(), problem.targets, 1.0, stream};
+      if (!variant.refuses(probe).empty()) continue;
+      variant.run(probe);
+      Results evaluated = empty_results(problem, dtype, dtype);
+      variant.run({evaluated.loss, {}, {}, {}, {}, problem.logits(), problem.targets, 1.0, stream});
+      EXPECT_TRUE(same_bits(evaluated.loss, apart.loss));
+      variant.run(
+          {evaluated.loss, evaluated.lse, {}, {}, problem.logits(), problem.logits(), problem.targets, 1.0, stream});
+      EXPECT_TRUE(same_bits(evaluated.loss, apart.loss) && same_bits(evaluated.lse, apart.lse));
+      EXPECT_TRUE(same_bits(problem.logits(), apart.dlogits));
+    }
+  }
+}
+
+TEST(CrossEntropy, BoundsSeeDamage) {
+  Workers workers(1);
+  Stream stream(workers);
+  for (const Formats formats : kFormats) {
+    Problem problem(formats.logits, 9, 200);
+    Results results = empty_results(problem, formats.logits, formats.gradient);
+    cross_entropy({results.loss, results.lse, results.loss_sum, results.count, results.dlogits, problem.logits(),
+                   problem.targets, 0.25, stream});
+    EXPECT_TRUE(agrees(results, solve(problem, 0.25), 200));
+    EXPECT_FALSE(agrees(results, solve(problem, 0.255), 200));  // a scale 2% off
+    Problem moved(formats.logits, 9, 200);
+    moved.targets.as<std::int32_t>()[4] += 1;
+    EXPECT_FALSE(agrees(results, solve(moved, 0.25), 200));
+    Problem trained(formats.logits, 9, 200);
+    trained.targets.as<std::int32_t>()[2] = 0;  // was ignored
+    EXPECT_FALSE(agrees(results, solve(trained, 0.25), 200));
+  }
+}
+
+TEST(CrossEntropy, ChunksAgreeWithTheFormula) {
+  Workers workers(2);
+  Stream stream(workers);
+  for_each([&](Formats formats, std::int64_t vocabulary) {
+    Problem problem(formats.logits, 9, vocabulary);
+    const Results expected = solve(problem, 0.25);
+    for (const std::int64_t width : {7, 64, 2000}) {
+      for (std::size_t row = 0; row < cross_entropy_chunk_variants().size(); ++row) {
+        const auto& fold = cross_entropy_chunk_variants()[row];
+        const auto& differentiate = cross_entropy_chunk_gradient_variants()[row];
+        if (!serves(fold.name, formats.logits)) continue;
+        SCOPED_TRACE(fmt::format("{} width {}", fold.name, width));
+        Results results = empty_results(problem, formats.logits, formats.gradient);
+        Tensor highest(statistic(formats.logits), {9});
+        Tensor sum(statistic(formats.logits), {9});
+        Tensor target(statistic(formats.logits), {9});
+        cross_entropy_begin(highest, sum, target);
+        const auto chunk = [&](TensorView view, std::int64_t first) {
+          return view.slice(1, first, std::min(width, vocabulary - first));
+        };
+        for (std::int64_t first = 0; first < vocabulary; first += width) {
+          const CrossEntropyChunkArgs args{highest,         sum,   target, chunk(problem.logits(), first),
+                                           problem.targets, first, stream};
+          if (!fold.refuses(args).empty()) return;
+          fold.run(args);
+        }
+        cross_entropy_finish({results.lse, results.loss, results.loss_sum, results.count, highest, sum, target,
+                              problem.targets, vocabulary, stream});
+        for (std::int64_t first = 0; first < vocabulary; first += width) {
+          differentiate.run({chunk(results.dlogits, first), chunk(problem.logits(), first), results.lse,
+                             problem.targets, first, 0.25, stream});
+        }
+        EXPECT_TRUE(agrees(results, expected, vocabulary));
+      }
+    }
+  });
+}
+
+TEST(CrossEntropy, WorkersDoNotMatter) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+      if (!serves(variant.name, dtype)) continue;
+      Problem problem(dtype, 33, 100);
+      Results first = empty_results(problem, dtype, dtype);
+      for (const int count : {1, 2, 3}) {
+        Workers workers(count);
+        Stream stream(workers);
+        Results results = empty_results(problem, dtype, dtype);
+        const CrossEntropyArgs args{results.loss,     results.lse,     {},  {},    results.dlogits,
+                                    problem.logits(), problem.targets, 1.0, stream};
+        if (!variant.refuses(args).empty()) continue;
+        run_op(variant, problem, results, 1.0, stream);
+        if (count == 1) first = std::move(results);
+        if (count == 1) continue;
+        EXPECT_TRUE(same_bits(results.loss, first.loss) && same_bits(results.dlogits, first.dlogits));
+        EXPECT_TRUE(same_bits(results.loss_sum, first.loss_sum));
+      }
+    }
+  }
+}
+
+TEST(CrossEntropy, GradientMatchesCentralDifferences) {
+  Workers workers(1);
+  Stream stream(workers);
+  Problem problem(DType::f64, 6, 9);
+  Results results = empty_results(problem, DType::f64, DType::f64);
+  const auto loss = [&] {
+    Tensor sum(DType::f64, {1});
+    cross_entropy({results.loss, {}, sum, {}, {}, problem.logits(), problem.targets, 1.0, stream});
+    return 0.5 * value_at(sum, 0);
+  };
+  cross_entropy({results.loss, {}, {}, {}, results.dlogits, problem.logits(), problem.targets, 0.5, stream});
+  EXPECT_TRUE(gradient_matches(loss, problem.logits(), results.dlogits));
+}
+
+TEST(CrossEntropy, HugeLogitsStayFinite) {
+  Workers workers(1);
+  Stream stream(workers);
+  for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+    Problem problem(DType::f32, 9, 50);
+    for (std::int64_t i = 0; i < 9 * 50; ++i) {
+      set_value(problem.logits(), i, value_at(problem.logits(), i) * 1e4);
+    }
+    Results results = empty_results(problem, DType::f32, DType::f32);
+    const CrossEntropyArgs args{results.loss,     results.lse,     {},  {},    results.dlogits,
+                                problem.logits(), problem.targets, 1.0, stream};
+    if (!variant.refuses(args).empty()) continue;
+    variant.run(args);
+    for (std::int64_t i = 0; i < 9 * 50; ++i) ASSERT_TRUE(std::isfinite(value_at(results.dlogits, i)));
+    for (std::int64_t i = 0; i < 9; ++i) ASSERT_TRUE(std::isfinite(value_at(results.loss, i)));
+  }
+}
+
+TEST(CrossEntropy, NamesTheRowWithABadTarget) {
+  Workers workers(1);
+  Stream stream(workers);
+  Problem problem(DType::f32, 9, 50);
+  Results results = empty_results(problem, DType::f32, DType::f32);
+  for (const std::int32_t wrong : {-2, 50}) {
+    problem.targets.as<std::int32_t>()[6] = wrong;
+    try {
+      cross_entropy({results.loss, {}, {}, {}, {}, problem.logits(), problem.targets, 1.0, stream});
+      FAIL() << "no error for target " << wrong;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_NE(std::string(error.what()).find(fmt::format("row 6 has target {}", wrong)), std::string::npos);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
