@@ -76,8 +76,8 @@ void Communicator::all_to_all(TensorView received, ConstTensorView sent) {
   all_to_all_v(received, counts, sent, counts);
 }
 
-void Communicator::all_to_all_v(TensorView received, std::span<const std::int64_t> receive_counts,
-                                ConstTensorView sent, std::span<const std::int64_t> send_counts) {
+void Communicator::all_to_all_v(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+                                std::span<const std::int64_t> send_counts) {
   check_collective("all_to_all");
   check_view(received, "all_to_all");
   check_view(sent, "all_to_all");

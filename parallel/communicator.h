@@ -66,6 +66,7 @@ class Pending {
 
   Pending() = default;
   explicit Pending(std::unique_ptr<State> state) : state_(std::move(state)) {}
+  bool empty() const { return state_ == nullptr; }
   bool finished() { return state_ == nullptr || state_->finished(); }
   void wait() {
     if (state_ != nullptr) state_->wait();

@@ -36,7 +36,8 @@ class Session {
     int provided = MPI_THREAD_SINGLE;
     mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
     if (provided < MPI_THREAD_SERIALIZED) {
-      fail(ExitCode::missing_input, "this MPI grants thread level {}, at least MPI_THREAD_SERIALIZED is needed", provided);
+      fail(ExitCode::missing_input, "this MPI grants thread level {}, at least MPI_THREAD_SERIALIZED is needed",
+           provided);
     }
     exceptions_ = std::uncaught_exceptions();
   }
@@ -288,8 +289,10 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
   if (const char* told = std::getenv("OMPI_COMM_WORLD_SIZE"); told != nullptr && std::atoi(told) != size) {
-    fail(ExitCode::missing_input, "the launcher started {} processes but this MPI sees {}: launcher and library come "
-         "from different MPI installations", told, size);
+    fail(ExitCode::missing_input,
+         "the launcher started {} processes but this MPI sees {}: launcher and library come "
+         "from different MPI installations",
+         told, size);
   }
   return std::make_unique<MpiCommunicator>(std::move(session), comm, rank, size, "world", largest_message_bytes);
 }
@@ -298,8 +301,10 @@ std::unique_ptr<Communicator> join_world() {
   if (!mpi_launch_sign().empty()) return mpi_world();
   const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
   if (std::getenv("SLURM_STEP_ID") != nullptr && tasks != nullptr && std::atoi(tasks) > 1) {
-    fail(ExitCode::missing_input, "srun started {} tasks without telling MPI about them, so each would train alone: use "
-         "srun --mpi=pmix, or mpirun inside sbatch", tasks);
+    fail(ExitCode::missing_input,
+         "srun started {} tasks without telling MPI about them, so each would train alone: use "
+         "srun --mpi=pmix, or mpirun inside sbatch",
+         tasks);
   }
   return self_communicator();
 }

@@ -155,9 +155,8 @@ class ThreadPending : public Pending::State {
   }
 
   void wait() override {
-    const auto deadline = std::chrono::steady_clock::now() +
-                          std::chrono::duration_cast<std::chrono::nanoseconds>(
-                              std::chrono::duration<double>(timeout_seconds_));
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                                                 std::chrono::duration<double>(timeout_seconds_));
     std::unique_lock lock(batch_->mutex);
     while (!done()) {
       if (batch_->changed.wait_until(lock, deadline) == std::cv_status::no_timeout || done()) continue;

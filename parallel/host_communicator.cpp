@@ -49,8 +49,10 @@ std::string to_string(const MessageNote& note) {
 
 void throw_hang(const std::string& communicator, int rank, int peer, bool sends, const MessageNote& note,
                 double seconds) {
-  fail(ExitCode::hang, "{}: rank {} waited {:.1f} s {} rank {} ({}); that rank has ended, is stuck, or does something "
-       "else", communicator, rank, seconds, sends ? "to send to" : "to receive from", peer, to_string(note));
+  fail(ExitCode::hang,
+       "{}: rank {} waited {:.1f} s {} rank {} ({}); that rank has ended, is stuck, or does something "
+       "else",
+       communicator, rank, seconds, sends ? "to send to" : "to receive from", peer, to_string(note));
 }
 
 std::string mismatch_text(const std::string& communicator, int sender, const std::string& sent, int receiver,

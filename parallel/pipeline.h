@@ -4,7 +4,9 @@
 // all: F, B, W in the order listed. Messages are posted as the list says and waited for only by who needs them.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -38,31 +40,54 @@ struct TraceEntry {
   Action action;
   double start_seconds = 0;  ///< since `run` began; waiting excluded
   double end_seconds = 0;
-  double wait_seconds = 0;   ///< waited for its input before it started: bubble, or a message not hidden
+  double wait_seconds = 0;  ///< waited for its input before it started: bubble, or a message not hidden
 };
 
 class Pipeline {
  public:
-  /// `stages` are those of this rank, in the order of their numbers. `schedule` and `communicator` (size = ranks of the
-  /// schedule, rank = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers.
-  Pipeline(const Schedule& schedule, Communicator& communicator, std::span<Stage* const> stages,
-           const Boundary& boundary);
+  /// `stages` are those of this rank, in the order of their numbers. `communicator` (size = ranks of the schedule, rank
+  /// = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers.
+  Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages, const Boundary& boundary);
+  ~Pipeline();
 
-  /// One pass over the list: every micro-batch forward and backward.
+  /// One pass over the list: every micro-batch forward and backward, or forward only. After an exception the pipeline
+  /// can only be destroyed.
   void run();
+
+  const Schedule& schedule() const { return schedule_; }
 
   /// Of the last run: the list's computations in order.
   const std::vector<TraceEntry>& trace() const { return trace_; }
   double compute_seconds() const { return compute_seconds_; }
   double wait_seconds() const { return wait_seconds_; }
-  std::int64_t buffer_bytes() const;
+  /// What the boundary tensors take.
+  std::int64_t buffer_bytes() const { return buffer_bytes_; }
 
  private:
   struct Slot;   // the boundary tensors of one (stage, micro-batch) in flight
   struct Local;  // one stage of this rank
-  const Schedule& schedule_;
+
+  Local& local(int stage);
+  Slot& acquire(Local& local, int microbatch);
+  void release(Local& local, int microbatch);
+  Slot& slot(Local& local, int microbatch);
+  void walk(const Action& action, bool dry);
+  TensorView result_of(const Action& action, bool dry);
+  void compute(const Action& action, bool dry);
+  void transfer(const Action& action, bool dry);
+  double seconds() const;
+  void wait_for(Pending& pending);
+
+  Schedule schedule_;
   Communicator& communicator_;
+  Boundary boundary_;
+  std::vector<int> owner_;  // rank of each stage
+  bool forward_only_;
+  std::vector<std::unique_ptr<Local>> locals_;
   std::vector<TraceEntry> trace_;
+  std::int64_t buffer_bytes_ = 0;
+  std::chrono::steady_clock::time_point began_;
+  double waited_ = 0;  // since the last computation
   double compute_seconds_ = 0;
   double wait_seconds_ = 0;
 };

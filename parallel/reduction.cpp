@@ -63,9 +63,9 @@ CanonicalReducer::CanonicalReducer(Communicator& communicator, std::int64_t elem
 
 void CanonicalReducer::fold(TensorView group_gradient) {
   check(folded_ < rounds_, "round {} of a reduction in {} rounds; reset between global batches", folded_ + 1, rounds_);
-  check(group_gradient.dtype == dtype_ && group_gradient.elements() == layout_.elements() &&
-            group_gradient.contiguous(),
-        "a group gradient of {} for {} elements of {}", group_gradient.to_string(), layout_.elements(), name(dtype_));
+  check(
+      group_gradient.dtype == dtype_ && group_gradient.elements() == layout_.elements() && group_gradient.contiguous(),
+      "a group gradient of {} for {} elements of {}", group_gradient.to_string(), layout_.elements(), name(dtype_));
   const TensorView flat = group_gradient.reshaped({layout_.elements()});
   if (dtype_ == DType::f32) {
     fold_elements<float>(flat);

@@ -6,7 +6,8 @@
 // Text form, one line per rank:
 //   schedule 1f1b stages 2 microbatches 2 ranks 2
 //   0: F0.0 sa0.0 F0.1 sa0.1 rg0.0 B0.0 W0.0 ...
-// An action is KIND STAGE.MICROBATCH; a trailing & says that it and the next one form one cell, whose parts may overlap.
+// An action is KIND STAGE.MICROBATCH; a trailing & says that it and the next one form one cell, whose parts may
+// overlap.
 #pragma once
 
 #include <cstdint>
@@ -53,6 +54,8 @@ Schedule parse_schedule(std::string_view text);
 
 /// The rank that computes each stage; -1 where no rank does.
 std::vector<int> rank_of_stage(const Schedule& schedule);
+/// Whether the lists hold no backward at all.
+bool forward_only(const Schedule& schedule);
 
 struct ScheduleRequest {
   int ranks = 1;
@@ -70,6 +73,10 @@ std::span<const ScheduleBuilder> schedule_builders();
 
 /// The named schedule with its transfers; throws Error(bad_recipe) with the builder's reason or the known names.
 Schedule make_schedule(std::string_view name, const ScheduleRequest& request);
+
+/// Forward passes alone, over the same stages on the same ranks, with transfers: for evaluation. Legal as it stands: a
+/// schedule without any backward needs none.
+Schedule forward_schedule(const Schedule& training, int microbatches);
 
 /// Writes sends and receives into a schedule of computation only. Both ends of every message are written at the moment
 /// its producer ends in a simulation with unit times, so all lists agree with one global order of messages: even ranks

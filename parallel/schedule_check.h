@@ -17,8 +17,9 @@ struct ScheduleReport {
 };
 
 /// Checks that every stage has one rank; every F, B and W of every (stage, micro-batch) stands exactly once and after
-/// what it needs; sends and receives of every pair of ranks match in order; and nothing deadlocks although each message
-/// makes both its ranks wait for each other (no buffering, no tags: NCCL on one stream, or stricter).
+/// what it needs (only F where there is no backward at all); weight gradients keep micro-batch order in each stage;
+/// sends and receives of every pair of ranks match in order; and nothing deadlocks although each message makes both its
+/// ranks wait for each other (no buffering, no tags: NCCL on one stream, or stricter).
 ScheduleReport check_schedule(const Schedule& schedule);
 /// Throws Error(bug) with the faults.
 void require_sound(const Schedule& schedule);
@@ -28,15 +29,16 @@ struct ActionTimes {
   double forward = 1;
   double backward_input = 1;
   double backward_weight = 1;
-  double transfer = 0;            ///< from the end of the producer until the consumer may start
-  double cell_hidden = 0;         ///< share of a cell's summed time that overlapping saves
-  std::vector<double> per_stage;  ///< factor per stage; empty means all 1
+  double transfer = 0;                 ///< from the end of the producer until the consumer may start
+  double cell_hidden = 0;              ///< share of a cell's summed time that overlapping saves
+  std::vector<double> per_stage = {};  ///< factor per stage; empty means all 1
 };
 
 struct Prediction {
   double makespan = 0;
   std::vector<double> busy;    ///< per rank
   std::vector<double> bubble;  ///< per rank: makespan - busy
+  std::vector<double> inner;   ///< per rank: idle between its own first and last computation
   double worst_bubble() const;
 };
 

@@ -248,9 +248,9 @@ void waiting_too_long_is_an_error(Communicator& world) {
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::hang);
       const std::string text = error.what();
-      for (const std::string& part : {std::string("world/quiet:0"), std::string("rank 0 waited 0.2 s"),
-                                      fmt::format("from rank {}", world.size() - 1), std::string("message"),
-                                      std::string("20 bytes of f32")}) {
+      for (const std::string& part :
+           {std::string("world/quiet:0"), std::string("rank 0 waited 0.2 s"),
+            fmt::format("from rank {}", world.size() - 1), std::string("message"), std::string("20 bytes of f32")}) {
         EXPECT_NE(text.find(part), std::string::npos) << part << " in: " << text;
       }
     }

@@ -19,8 +19,8 @@ class MpiConformance : public ::testing::TestWithParam<testing::ConformanceCase>
 
 TEST_P(MpiConformance, Holds) { GetParam().run(*g_world); }
 
-INSTANTIATE_TEST_SUITE_P(World, MpiConformance, ::testing::ValuesIn(testing::conformance_cases().begin(),
-                                                                    testing::conformance_cases().end()),
+INSTANTIATE_TEST_SUITE_P(World, MpiConformance,
+                         ::testing::ValuesIn(testing::conformance_cases().begin(), testing::conformance_cases().end()),
                          [](const auto& parameter) { return parameter.param.name; });
 
 TEST(MpiWorld, CanonicalReductionEqualsOneRank) {
