@@ -37,6 +37,9 @@ class Hdf5Handle {
 class Hdf5Quiet {
  public:
   Hdf5Quiet() {
+    // Every identifier here has an owner; the library's own closing at exit can loop over a file that failed to open.
+    static const herr_t no_closing_at_exit = H5dont_atexit();
+    static_cast<void>(no_closing_at_exit);
     H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     H5PLset_loading_state(0);

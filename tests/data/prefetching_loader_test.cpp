@@ -1,0 +1,90 @@
+#include "data/prefetching_loader.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "tests/data/shard_fixture.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+class PrefetchingLoaderTest : public ::testing::Test {
+ protected:
+  PrefetchingLoaderTest() {
+    write_shard(folder_ / "a.h5", make_documents(300, 100, 1000, 1), 1000);
+    LoaderOptions options;
+    options.sources = {{"a", {folder_ / "a.h5"}, 1.0}};
+    options.sequence = 128;
+    loader_ = std::make_unique<Loader>(options);
+  }
+  /// `count` batches of 3 samples from sample `first`.
+  static std::function<std::optional<SampleRange>()> ranges(std::int64_t first, int count) {
+    return [first, count, given = 0]() mutable -> std::optional<SampleRange> {
+      if (given == count) return std::nullopt;
+      return SampleRange{first + 3 * given++, 3};
+    };
+  }
+  TemporaryFolder folder_;
+  std::unique_ptr<Loader> loader_;
+};
+
+TEST_F(PrefetchingLoaderTest, DeliversTheSameAtAnyDepth) {
+  for (const int depth : {0, 1, 2, 8, 100}) {
+    PrefetchingLoader prefetching(*loader_, ranges(6, 50), depth);
+    for (int batch = 0; batch < 50; ++batch) {
+      const Batch* got = prefetching.next();
+      ASSERT_NE(got, nullptr);
+      const Batch expected = loader_->fetch({6 + 3 * batch, 3});
+      EXPECT_EQ(got->first_sample, 6 + 3 * batch);
+      EXPECT_EQ(got->inputs, expected.inputs);
+      EXPECT_EQ(got->targets, expected.targets);
+      EXPECT_EQ(got->segment_start, expected.segment_start);
+      EXPECT_EQ(got->positions, expected.positions);
+      EXPECT_EQ(got->trained_tokens, expected.trained_tokens);
+    }
+    EXPECT_EQ(prefetching.next(), nullptr);
+    EXPECT_EQ(prefetching.next(), nullptr);
+    EXPECT_GE(prefetching.wait_seconds(), 0);
+  }
+}
+
+TEST_F(PrefetchingLoaderTest, AbandonedWithoutWaiting) {
+  for (const int depth : {0, 1, 8}) {
+    PrefetchingLoader prefetching(*loader_, ranges(0, 1000000), depth);
+    prefetching.next();
+  }
+}
+
+TEST_F(PrefetchingLoaderTest, FaultsComeInTheirTurn) {
+  for (const int depth : {0, 1, 8}) {
+    const auto faulty = [calls = 0]() mutable -> std::optional<SampleRange> {
+      if (++calls == 4) fail(ExitCode::io, "the disk went away");
+      return SampleRange{calls, 1};
+    };
+    PrefetchingLoader prefetching(*loader_, faulty, depth);
+    for (int batch = 0; batch < 3; ++batch) ASSERT_NE(prefetching.next(), nullptr);
+    EXPECT_EQ(error_of([&] { prefetching.next(); }).code(), ExitCode::io);
+    EXPECT_EQ(prefetching.next(), nullptr);
+  }
+}
+
+TEST_F(PrefetchingLoaderTest, WaitIsMeasured) {
+  const auto slow = [calls = 0]() mutable -> std::optional<SampleRange> {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return SampleRange{calls++, 1};
+  };
+  PrefetchingLoader prefetching(*loader_, slow, 2);
+  for (int batch = 0; batch < 4; ++batch) prefetching.next();
+  EXPECT_GT(prefetching.wait_seconds(), 0.04);
+  const double before = prefetching.wait_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  prefetching.next();  // was made ready meanwhile
+  EXPECT_LT(prefetching.wait_seconds() - before, 0.02);
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,61 @@
+#include "data/shard_report.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/data/shard_fixture.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+TEST(ShardReport, InspectMeasuresDocuments) {
+  const TemporaryFolder folder;
+  write_shard(folder / "a.h5", {{5, 6, 7}, {8}, {9, 9, 9, 9, 9}}, 10);
+  const ShardReport report = inspect_shard(folder / "a.h5");
+  EXPECT_EQ(report.info.documents, 3u);
+  EXPECT_EQ(report.info.tokens, 12u);
+  EXPECT_EQ(report.shortest_document, 2u);
+  EXPECT_EQ(report.longest_document, 6u);
+  EXPECT_DOUBLE_EQ(report.mean_document, 4.0);
+}
+
+TEST(ShardReport, VerifyCountsEveryBadBlock) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.h5";
+  write_shard(path, Documents(40, std::vector<std::uint32_t>(5000, 7)), 1000);
+  EXPECT_TRUE(verify_shard(path).sound());
+  const ShardInfo info = verify_shard(path).info;
+  std::vector<char> bytes = testing::file_bytes(path);
+  for (const std::uint64_t block : {1, 4}) {
+    char& byte = bytes[info.tokens_offset + block * info.block_bytes + 9];
+    byte = static_cast<char>(byte ^ 1);
+  }
+  write_bytes(path, bytes);
+  const ShardVerdict verdict = verify_shard(path);
+  EXPECT_EQ(verdict.fault_count, 2u);
+  EXPECT_EQ(verdict.blocks_checked, info.token_blocks);
+  EXPECT_EQ(verdict.faults.at(0).block, 1);
+  EXPECT_EQ(verdict.faults.at(1).block, 4);
+}
+
+TEST(ShardReport, VerifyJudgesWhatDoesNotOpen) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "a.h5", std::vector<char>(100, 'x'));
+  const ShardVerdict verdict = verify_shard(folder / "a.h5");
+  EXPECT_EQ(verdict.fault_count, 1u);
+  EXPECT_EQ(verdict.faults.at(0).block, -1);
+  EXPECT_EQ(error_of([&] { verify_shard(folder / "none.h5"); }).code(), ExitCode::missing_input);
+}
+
+TEST(ShardReport, ListsShardsInNameOrder) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(error_of([&] { list_shards(folder.path()); }).code(), ExitCode::missing_input);
+  for (const char* name : {"b.h5", "a.h5", "c.h5.partial", "notes.txt"}) write_bytes(folder / name, {'x'});
+  EXPECT_EQ(list_shards(folder.path()), (std::vector<std::string>{folder / "a.h5", folder / "b.h5"}));
+  EXPECT_EQ(list_shards(folder / "notes.txt"), std::vector<std::string>{folder / "notes.txt"});
+  EXPECT_EQ(error_of([&] { list_shards(folder / "none"); }).code(), ExitCode::missing_input);
+}
+
+}  // namespace
+}  // namespace shoestring
