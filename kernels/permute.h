@@ -42,7 +42,7 @@ class PermutationStorage {
 void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream);
 
 struct GatherRowsArgs {
-  TensorView xp{};      ///< [rows, hidden], overwritten
+  TensorView xp{};      ///< [rows or more, hidden], overwritten; rows past the plan's last get 0
   ConstTensorView x{};  ///< [tokens, hidden]; any format when there are no weights (bytes are copied: FP8, scales)
   Permutation plan{};
   ConstTensorView weights{};  ///< [tokens, k] f32 (f64), or empty
@@ -80,6 +80,13 @@ void weights_to_slots(TensorView weights, ConstTensorView row_weights, const Per
 std::span<const Variant<GatherRowsArgs>> gather_rows_variants();
 std::span<const Variant<CombineRowsArgs>> combine_rows_variants();
 std::span<const Variant<PermuteWeightGradientArgs>> permute_weight_gradient_variants();
+
+namespace permute {
+/// Gather without weights, in any format: what every CPU row does then.
+void copy_rows(const GatherRowsArgs& args);
+/// Rows per piece of work: some tens of microseconds of it.
+inline std::int64_t row_grain(std::int64_t hidden) { return 16384 / (hidden < 1 ? 1 : hidden) + 1; }
+}  // namespace permute
 
 // The rows that live in other files.
 namespace permute::avx512 {

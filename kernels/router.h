@@ -11,6 +11,7 @@
 // Qwen3-MoE, Mixtral: softmax, then top-k, then `normalize`.
 // Formats: logits, scores, weights f32, or all f64; bias f32 in both (f64 also accepted in f64 runs). Math is double in
 // the reference's scores and f32 in the vector row. Tensors are dense, but logits and dlogits may have strided rows.
+// A NaN ranks below everything and comes out as weight NaN. At most kRouterMaxExperts experts.
 // A token's result depends on no other token, and not on the number of workers.
 #pragma once
 
@@ -21,6 +22,8 @@
 #include "kernels/base/variant.h"
 
 namespace shoestring {
+
+inline constexpr std::int64_t kRouterMaxExperts = 1024;
 
 enum class RouterKind : std::uint8_t { softmax, sigmoid, sqrt_softplus };
 

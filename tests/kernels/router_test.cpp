@@ -1,0 +1,325 @@
+#include "kernels/router.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+#include "tests/support/gradient.h"
+
+namespace shoestring {
+namespace {
+
+using testing::cast;
+using testing::normal;
+using testing::same_bits;
+using testing::uniform;
+using testing::within;
+
+struct Setting {
+  RouterKind kind;
+  std::int64_t experts, k, groups, topk_groups;
+  bool normalize;
+  float scale;
+};
+
+const std::vector<Setting> kSettings = {
+    {RouterKind::sigmoid, 256, 8, 8, 4, true, 2.5f},  // DeepSeek-V3
+    {RouterKind::softmax, 128, 8, 1, 1, true, 1.0f},  // Qwen3-MoE
+    {RouterKind::softmax, 60, 4, 1, 1, false, 1.0f},  // no renormalisation
+    {RouterKind::sqrt_softplus, 33, 6, 3, 2, true, 1.5f}, {RouterKind::sigmoid, 16, 4, 4, 2, false, 1.0f},
+    {RouterKind::sigmoid, 4, 2, 4, 2, true, 1.0f},  // groups of one
+    {RouterKind::softmax, 1, 1, 1, 1, true, 1.0f},        {RouterKind::sigmoid, 17, 17, 1, 1, true, 1.0f},  // everybody
+};
+
+struct Routed {
+  Tensor indices, weights, scores;
+  Routed(std::int64_t tokens, const Setting& s, DType dtype)
+      : indices(DType::i32, {tokens, s.k}), weights(dtype, {tokens, s.k}), scores(dtype, {tokens, s.experts}) {}
+  RouterArgs args(const Setting& s, ConstTensorView logits, ConstTensorView bias, Stream& stream) {
+    return {.indices = indices,
+            .weights = weights,
+            .scores = scores,
+            .logits = logits,
+            .bias = bias,
+            .kind = s.kind,
+            .groups = s.groups,
+            .topk_groups = s.topk_groups,
+            .normalize = s.normalize,
+            .scale = s.scale,
+            .stream = stream};
+  }
+};
+
+double textbook_score(RouterKind kind, const std::vector<double>& logits, std::size_t e) {
+  if (kind == RouterKind::sigmoid) return 1 / (1 + std::exp(-logits[e]));
+  if (kind == RouterKind::sqrt_softplus) return std::sqrt(std::log(1 + std::exp(logits[e])));
+  double sum = 0;
+  for (const double x : logits) sum += std::exp(x);
+  return std::exp(logits[e]) / sum;
+}
+
+// Selection by full sorts; stable, so ties keep the lower index.
+std::vector<int> textbook_selection(const std::vector<float>& biased, const Setting& s) {
+  const std::int64_t size = s.experts / s.groups;
+  std::vector<float> group_score;
+  for (std::int64_t g = 0; g < s.groups; ++g) {
+    std::vector<float> members(biased.begin() + g * size, biased.begin() + (g + 1) * size);
+    std::sort(members.rbegin(), members.rend());
+    group_score.push_back(size > 1 ? members[0] + members[1] : members[0]);
+  }
+  std::vector<int> groups(static_cast<std::size_t>(s.groups));
+  std::iota(groups.begin(), groups.end(), 0);
+  std::stable_sort(groups.begin(), groups.end(), [&](int a, int b) {
+    return group_score[static_cast<std::size_t>(a)] > group_score[static_cast<std::size_t>(b)];
+  });
+  groups.resize(static_cast<std::size_t>(s.topk_groups));
+  std::vector<int> candidates;
+  for (int e = 0; e < s.experts; ++e) {
+    if (std::count(groups.begin(), groups.end(), e / size) > 0) candidates.push_back(e);
+  }
+  std::stable_sort(candidates.begin(), candidates.end(), [&](int a, int b) {
+    return biased[static_cast<std::size_t>(a)] > biased[static_cast<std::size_t>(b)];
+  });
+  candidates.resize(static_cast<std::size_t>(s.k));
+  return candidates;
+}
+
+// Scores: a softmax sums `experts` positive terms; exp within 1 ulp of a rounded difference of size up to ~10.
+void expect_scores(const Routed& r, const Setting& s, const Tensor& logits) {
+  Tensor expected(DType::f64, r.scores.shape());
+  for (std::int64_t t = 0; t < r.scores.shape()[0]; ++t) {
+    std::vector<double> row;
+    for (std::int64_t e = 0; e < s.experts; ++e) row.push_back(testing::value_at(logits, t * s.experts + e));
+    for (std::int64_t e = 0; e < s.experts; ++e) {
+      expected.as<double>()[t * s.experts + e] = textbook_score(s.kind, row, static_cast<std::size_t>(e));
+    }
+  }
+  const double u = testing::unit_roundoff(DType::f32);
+  EXPECT_TRUE(within(r.scores, expected, {.relative = 30 * u + testing::sum_error(s.experts, DType::f32)}));
+}
+
+// Indices and weights follow from the variant's own scores, exactly.
+void expect_routing(const Routed& r, const Setting& s, const Tensor& bias) {
+  for (std::int64_t t = 0; t < r.scores.shape()[0]; ++t) {
+    const float* scores = r.scores.as<float>() + t * s.experts;
+    std::vector<float> biased(scores, scores + s.experts);
+    for (std::int64_t e = 0; e < s.experts; ++e) biased[static_cast<std::size_t>(e)] += bias.as<float>()[e];
+    const std::vector<int> expected = textbook_selection(biased, s);
+    float sum = 0;
+    for (const int e : expected) sum += scores[e];
+    for (std::int64_t c = 0; c < s.k; ++c) {
+      const int e = expected[static_cast<std::size_t>(c)];
+      ASSERT_EQ(r.indices.as<std::int32_t>()[t * s.k + c], e) << "token " << t << " choice " << c;
+      const float weight = s.normalize ? s.scale * (scores[e] / sum) : s.scale * scores[e];
+      ASSERT_FLOAT_EQ(r.weights.as<float>()[t * s.k + c], weight);
+    }
+  }
+}
+
+TEST(Router, EveryVariantSelectsByTheRule) {
+  const std::int64_t tokens = 150;
+  for (const Setting& s : kSettings) {
+    const Tensor logits = normal(DType::f32, {tokens, s.experts}, 1, 2.0),
+                 bias = normal(DType::f32, {s.experts}, 2, 0.1);
+    for (const int count : {1, 2, 3}) {
+      Workers workers(count);
+      Stream stream(workers);
+      for (const auto& variant : router_forward_variants()) {
+        SCOPED_TRACE(
+            fmt::format("{} experts {} kind {} workers {}", variant.name, s.experts, static_cast<int>(s.kind), count));
+        Routed r(tokens, s, DType::f32);
+        const RouterArgs args = r.args(s, logits, bias, stream);
+        if (!variant.refuses(args).empty()) continue;
+        variant.run(args);
+        expect_scores(r, s, logits);
+        expect_routing(r, s, bias);
+      }
+    }
+  }
+}
+
+TEST(Router, TiesGoToTheLowerIndex) {
+  Workers workers(1);
+  Stream stream(workers);
+  const Setting s{RouterKind::sigmoid, 16, 4, 4, 2, true, 1.0f};
+  const Tensor logits(DType::f32, {2, 16});  // all equal
+  for (const auto& variant : router_forward_variants()) {
+    Routed r(2, s, DType::f32);
+    const RouterArgs args = r.args(s, logits, {}, stream);
+    if (!variant.refuses(args).empty()) continue;
+    variant.run(args);
+    for (int c = 0; c < 4; ++c) EXPECT_EQ(r.indices.as<std::int32_t>()[c], c) << variant.name;
+    for (int c = 0; c < 4; ++c) EXPECT_EQ(r.weights.as<float>()[c], 0.25f) << variant.name;
+  }
+}
+
+TEST(Router, BiasMovesTheSelectionButNotTheWeights) {
+  Workers workers(1);
+  Stream stream(workers);
+  const Setting s{RouterKind::sigmoid, 8, 2, 1, 1, false, 1.0f};
+  const Tensor logits = normal(DType::f32, {20, 8}, 3);
+  Tensor bias(DType::f32, {8});
+  bias.as<float>()[5] = 10;
+  Routed r(20, s, DType::f32);
+  router_forward(r.args(s, logits, bias, stream));
+  for (std::int64_t t = 0; t < 20; ++t) {
+    EXPECT_EQ(r.indices.as<std::int32_t>()[2 * t], 5);
+    EXPECT_EQ(r.weights.as<float>()[2 * t], r.scores.as<float>()[8 * t + 5]);
+  }
+}
+
+TEST(Router, NanStaysInRange) {
+  Workers workers(1);
+  Stream stream(workers);
+  const Setting s{RouterKind::sigmoid, 16, 4, 4, 2, true, 1.0f};
+  Tensor logits(DType::f32, {3, 16});
+  testing::fill_constant(logits, std::nan(""));
+  logits.as<float>()[20] = 1;
+  for (const auto& variant : router_forward_variants()) {
+    Routed r(3, s, DType::f32);
+    const RouterArgs args = r.args(s, logits, {}, stream);
+    if (!variant.refuses(args).empty()) continue;
+    variant.run(args);
+    for (int t = 0; t < 3; ++t) {
+      std::vector<int> chosen(r.indices.as<std::int32_t>() + 4 * t, r.indices.as<std::int32_t>() + 4 * t + 4);
+      std::sort(chosen.begin(), chosen.end());
+      EXPECT_EQ(std::unique(chosen.begin(), chosen.end()), chosen.end());
+      EXPECT_TRUE(chosen.front() >= 0 && chosen.back() < 16);
+    }
+  }
+}
+
+// Moves keep the selection: the logits of the test are far apart beside the step of the difference.
+TEST(Router, GradientsMatchCentralDifferences) {
+  Workers workers(1);
+  Stream stream(workers);
+  for (const Setting& s :
+       {Setting{RouterKind::softmax, 12, 3, 1, 1, true, 1.3f}, Setting{RouterKind::softmax, 12, 3, 1, 1, false, 1.0f},
+        Setting{RouterKind::sigmoid, 12, 3, 4, 2, true, 2.5f}, Setting{RouterKind::sigmoid, 12, 3, 1, 1, false, 0.5f},
+        Setting{RouterKind::sqrt_softplus, 12, 4, 3, 2, true, 1.0f}}) {
+    const std::int64_t tokens = 7;
+    Tensor logits = normal(DType::f64, {tokens, 12}, 21, 1.5), bias = normal(DType::f64, {12}, 22, 0.1);
+    const Tensor dweights = normal(DType::f64, {tokens, s.k}, 23);
+    Tensor starts(DType::i32, {4}), load(DType::f64, {3, 12}), dlogits(DType::f64, {tokens, 12});
+    const std::int32_t begins[] = {0, 3, 3, 7};
+    std::copy(begins, begins + 4, starts.as<std::int32_t>());
+    Routed r(tokens, s, DType::f64);
+    const float alpha = 0.3f;
+    const auto loss = [&] {
+      router_forward(r.args(s, logits, bias, stream));
+      return testing::projection(r.weights, dweights) + router_balance_loss({.load = load,
+                                                                             .indices = r.indices,
+                                                                             .scores = r.scores,
+                                                                             .sequence_starts = starts,
+                                                                             .alpha = alpha,
+                                                                             .stream = stream});
+    };
+    loss();
+    router_gradient({.dlogits = dlogits,
+                     .dweights = dweights,
+                     .indices = r.indices,
+                     .scores = r.scores,
+                     .kind = s.kind,
+                     .normalize = s.normalize,
+                     .scale = s.scale,
+                     .load = load,
+                     .sequence_starts = starts,
+                     .alpha = alpha,
+                     .stream = stream});
+    EXPECT_TRUE(testing::gradient_matches(loss, logits, dlogits, {.step = 1e-4, .samples = 84}))
+        << static_cast<int>(s.kind);
+    dlogits.as<double>()[30] += 1e-5;
+    EXPECT_FALSE(testing::gradient_matches(loss, logits, dlogits, {.step = 1e-4, .samples = 84}));
+  }
+}
+
+TEST(Router, GradientInFloatAgreesWithDouble) {
+  const Setting s = kSettings[0];
+  const Tensor logits = normal(DType::f32, {40, s.experts}, 1, 2.0), dweights = normal(DType::f32, {40, s.k}, 2);
+  Tensor first;
+  for (const int count : {1, 2, 3}) {
+    Workers workers(count);
+    Stream stream(workers);
+    Routed r(40, s, DType::f32);
+    router_forward(r.args(s, logits, {}, stream));
+    Tensor dlogits(DType::f32, {40, s.experts}), wide(DType::f64, {40, s.experts});
+    const auto run = [&](TensorView out, ConstTensorView scores, ConstTensorView dw) {
+      router_gradient({.dlogits = out,
+                       .dweights = dw,
+                       .indices = r.indices,
+                       .scores = scores,
+                       .kind = s.kind,
+                       .normalize = s.normalize,
+                       .scale = s.scale,
+                       .stream = stream});
+    };
+    run(dlogits, r.scores, dweights);
+    run(wide, cast(r.scores, DType::f64), cast(dweights, DType::f64));
+    // Math in double, one rounding. Only k of the experts have a gradient.
+    EXPECT_TRUE(within(dlogits, wide, {.relative = 1.01 * testing::unit_roundoff(DType::f32), .allow_zeros = true}));
+    if (count == 1) {
+      first = std::move(dlogits);
+    } else {
+      EXPECT_TRUE(same_bits(dlogits, first));
+    }
+  }
+}
+
+TEST(Router, BalanceLossByHand) {
+  Workers workers(2);
+  Stream stream(workers);
+  // Two tokens, two experts, k = 1, one sequence: both choose expert 0.
+  Tensor indices(DType::i32, {2, 1}), scores(DType::f32, {2, 2}), starts(DType::i32, {2}), load(DType::f32, {1, 2});
+  const float values[] = {0.8f, 0.2f, 0.3f, 0.1f};
+  std::copy(values, values + 4, scores.as<float>());
+  starts.as<std::int32_t>()[1] = 2;
+  const double loss = router_balance_loss(
+      {.load = load, .indices = indices, .scores = scores, .sequence_starts = starts, .alpha = 0.5f, .stream = stream});
+  EXPECT_EQ(load.as<float>()[0], 2.0f);  // E / (K T) * 2 = 2
+  EXPECT_EQ(load.as<float>()[1], 0.0f);
+  EXPECT_NEAR(loss, 2 * 0.5 * 2 * (0.8 + 0.75) / 2, 1e-6);  // T alpha f_0 P_0
+}
+
+TEST(Router, LoadAndBias) {
+  Workers workers(1);
+  Stream stream(workers);
+  Tensor counts(DType::i64, {4}), indices(DType::i32, {3, 2}), bias(DType::f32, {4});
+  const std::int32_t chosen[] = {0, 1, 0, 2, 0, -1};
+  std::copy(chosen, chosen + 6, indices.as<std::int32_t>());
+  router_count_load(counts, indices, stream);
+  router_count_load(counts, indices, stream);
+  const std::int64_t expected[] = {6, 2, 2, 0};
+  for (int e = 0; e < 4; ++e) EXPECT_EQ(counts.as<std::int64_t>()[e], expected[e]);
+  router_update_bias(bias, counts, 0.001f);
+  const float moved[] = {-0.001f, 0.001f, 0.001f, 0.001f};  // mean 2.5
+  for (int e = 0; e < 4; ++e) EXPECT_EQ(bias.as<float>()[e], moved[e]);
+  counts.as<std::int64_t>()[3] = 2;  // mean 3, and expert 0 at 6, nobody at the mean
+  counts.as<std::int64_t>()[0] = 2;
+  router_update_bias(bias, counts, 0.001f);  // balanced: nothing moves
+  for (int e = 0; e < 4; ++e) EXPECT_EQ(bias.as<float>()[e], moved[e]);
+  EXPECT_EQ(router_max_violation(counts), 0);
+  counts.as<std::int64_t>()[1] = 10;
+  EXPECT_EQ(router_max_violation(counts), 10 / 4.0 - 1);
+}
+
+TEST(Router, BrokenContracts) {
+  Workers workers(1);
+  Stream stream(workers);
+  Setting s{RouterKind::sigmoid, 16, 8, 4, 1, true, 1.0f};  // one group of four cannot give eight
+  const Tensor logits(DType::f32, {2, 16}), wrong(DType::f32, {2, 15});
+  Routed r(2, s, DType::f32);
+  EXPECT_THROW(router_forward(r.args(s, logits, {}, stream)), Error);
+  s.topk_groups = 2;
+  EXPECT_NO_THROW(router_forward(r.args(s, logits, {}, stream)));
+  EXPECT_THROW(router_forward(r.args(s, wrong, {}, stream)), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
