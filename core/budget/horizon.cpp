@@ -9,6 +9,7 @@ namespace shoestring {
 namespace {
 
 constexpr double kTolerance = 0.005;  // of the remaining steps: a plan that is off by less is kept
+constexpr double kExactSteps = 20;    // over the last ones every correction counts
 constexpr double kMostSteps = 1e12;   // with an unlimited budget
 
 double length_of(const PhaseSpec& phase, Horizon horizon) {
@@ -55,7 +56,9 @@ std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span
   const double end = phase_ends[static_cast<std::size_t>(state.phase)];
   const double to_go = 1 - state.progress;
   const double share = to_go > 0 ? std::clamp((end - state.progress) / to_go, 0.0, 1.0) : 1.0;
-  const double steps = std::min(kMostSteps, std::floor(std::max(0.0, state.remaining_seconds) * share / state.step_seconds));
+  const double slow = std::max(state.slow_step_seconds, state.step_seconds);
+  const double last_begin = state.remaining_seconds * share - slow;  // latest moment at which a step is still taken
+  const double steps = last_begin < 0 ? 0 : std::min(kMostSteps, std::floor(last_begin / state.step_seconds) + 1);
   HorizonDecision decision;
   decision.step = state.step;
   decision.progress = state.progress;
@@ -65,7 +68,8 @@ std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span
   if (current != nullptr && current->phase == decision.phase) {
     const auto off = static_cast<double>(std::abs(decision.end_step - current->end_step));
     const bool over = current->end_step <= state.step;  // the plan is used up, and there is still time
-    const double allowed = std::max(1.0, kTolerance * static_cast<double>(decision.end_step - state.step));
+    const auto to_end = static_cast<double>(decision.end_step - state.step);
+    const double allowed = to_end > kExactSteps ? std::max(1.0, kTolerance * to_end) : 0;
     if (!over && off <= allowed) return std::nullopt;
     if (over && steps < 1) return std::nullopt;
   }

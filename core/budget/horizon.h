@@ -39,10 +39,11 @@ struct HorizonState {
   int phase = 0;
   double remaining_seconds = 0;      ///< CapKeeper::remaining_seconds
   double step_seconds = 0;           ///< StepSeconds::typical; 0: nothing measured yet
+  double slow_step_seconds = 0;      ///< StepSeconds::slow: what must be left for the last step to be taken
 };
 
-/// A new decision, or nothing if `current` still lands within half a percent of the remaining steps (and within one
-/// step near the end), or nothing is measured yet.
+/// A new decision, or nothing if `current` still lands within half a percent of the remaining steps or one step (exactly,
+/// over the last twenty), or nothing is measured yet.
 std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span<const double> phase_ends,
                                             const HorizonDecision* current);
 

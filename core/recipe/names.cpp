@@ -78,7 +78,7 @@ std::string_view nearest_word(std::string_view text, std::span<const std::string
     std::size_t distance = edit_distance(meant, folded(candidate));
     // A word cut short or run on ("gpu_hour", "micro_batch_size") is meant as often as a misspelt one.
     const bool part = meant.size() >= 3 && (candidate.starts_with(meant) || meant.starts_with(candidate));
-    if (part) distance = std::min<std::size_t>(distance, 2);
+    if (part) distance = std::min<std::size_t>(distance, 1);
     if (best.empty() || distance < best_distance) {
       best = candidate;
       best_distance = distance;

@@ -282,14 +282,14 @@ void Reader::finish() {
   for (Mistake& found : validate(reading_.recipe, reading_.origins, reading_.mistakes)) {
     reading_.mistakes.push_back(std::move(found));
   }
-  const auto rank = [&](const Mistake& found) {
-    const auto& files_read = reading_.files;
-    const auto place = std::find_if(files_read.begin(), files_read.end(),
-                                    [&](const auto& file) { return file.string() == found.origin.file; });
-    return std::pair(place - files_read.begin(), found.origin.line);
+  const auto rank = [&](const Mistake& found) {  // files as read, the command line, what has no place
+    const auto& read = reading_.files;
+    const auto place =
+        std::find_if(read.begin(), read.end(), [&](const auto& file) { return file.string() == found.origin.file; });
+    return std::pair((place - read.begin()) + (found.origin.file.empty() ? 1 : 0), found.origin.line);
   };
   std::stable_sort(reading_.mistakes.begin(), reading_.mistakes.end(),
-                   [&](const Mistake& a, const Mistake& b) { return rank(a) < rank(b); });
+                   [&](const Mistake& left, const Mistake& right) { return rank(left) < rank(right); });
 }
 
 RecipeReading checked(RecipeReading reading, const std::string& name) {

@@ -21,7 +21,7 @@ constexpr Suffix kCount[] = {{"K", 1e3},        {"M", 1e6},           {"B", 1e9}
                              {"T", 1e12},       {"P", 1e15},          {"Ki", kKi},         {"Mi", kKi * kKi},
                              {"Gi", kKi * kKi * kKi}, {"Ti", kKi * kKi * kKi * kKi}};
 constexpr Suffix kPositions[] = {{"Ki", kKi}, {"Mi", kKi * kKi}};
-constexpr Suffix kHours[] = {{"h", 1}, {"min", 1.0 / 60}, {"s", 1.0 / 3600}, {"d", 24}};
+constexpr Suffix kHours[] = {{"h", 1}, {"min", 1.0 / 60}, {"s", 1.0 / 3600}, {"d", 24}, {"K", 1e3}, {"M", 1e6}};
 constexpr Suffix kMinutes[] = {{"min", 1}, {"h", 60}, {"s", 1.0 / 60}, {"d", 1440}};
 constexpr Suffix kSeconds[] = {{"s", 1},      {"min", 60},  {"h", 3600}, {"d", 86400},
                                {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}};
@@ -75,7 +75,7 @@ std::string_view unit_suffixes(Unit unit) {
     case Unit::count:
     case Unit::rate: return "K M B T (powers of 1000), Ki Mi Gi Ti (powers of 1024)";
     case Unit::positions: return "Ki Mi (powers of 1024)";
-    case Unit::hours: return "h (assumed), min, s, d";
+    case Unit::hours: return "h (assumed), min, s, d, K M (thousands, millions of hours)";
     case Unit::minutes: return "min (assumed), s, h, d";
     case Unit::seconds: return "s (assumed), ms, us, ns, min, h, d";
     case Unit::bytes: return "B (assumed), KB MB GB TB, KiB MiB GiB TiB";

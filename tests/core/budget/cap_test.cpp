@@ -1,0 +1,124 @@
+#include "core/budget/cap.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/budget/horizon.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kUnlimited = std::numeric_limits<double>::infinity();
+
+Cap cap_of_seconds(double gpu_seconds) { return {gpu_seconds / 3600, "budget.gpu_hours", kUnlimited}; }
+
+TEST(StepSeconds, MedianIgnoresOutliers) {
+  StepSeconds steps;
+  EXPECT_FALSE(steps.measured());
+  EXPECT_EQ(steps.typical(), 0);
+  for (int i = 0; i < 100; ++i) steps.add(i == 50 ? 90.0 : 0.5);
+  EXPECT_EQ(steps.typical(), 0.5);
+  EXPECT_EQ(steps.slow(), 0.5);
+}
+
+TEST(CapKeeper, KeepsTheReserve) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 20);
+  keeper.guess(Ending::checkpoint, 5);
+  keeper.guess(Ending::evaluation, 3);
+  EXPECT_EQ(keeper.reserve_seconds(), 8);
+  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 62);
+  keeper.measured(Ending::checkpoint, 2);
+  keeper.measured(Ending::checkpoint, 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 3 + 1.15 * 2);
+  keeper.step_took(4);
+  EXPECT_TRUE(keeper.may_step(70).step);
+  EXPECT_FALSE(keeper.may_step(71).step);
+  EXPECT_EQ(keeper.may_step(71).reason, "budget.gpu_hours");
+}
+
+TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
+  CapKeeper four(cap_of_seconds(100), 4, 0);
+  EXPECT_DOUBLE_EQ(four.remaining_seconds(5), 20);
+  EXPECT_DOUBLE_EQ(four.spent_gpu_hours(9), 0.01);
+  CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
+  EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60);
+  job.step_took(1);
+  EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
+}
+
+TEST(CapKeeper, ASpentBudgetRefusesToStart) {
+  CapKeeper spent(cap_of_seconds(100), 1, 98);
+  spent.guess(Ending::evaluation, 3);
+  try {
+    spent.check_startable(0.1);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::budget_spent);
+    EXPECT_NE(std::string(error.what()).find("budget.gpu_hours"), std::string::npos);
+  }
+  EXPECT_NO_THROW(CapKeeper(cap_of_seconds(100), 1, 98).check_startable(0.1));
+}
+
+/// A run of 180 GPU-seconds whose steps and endings take `step` and `ending` seconds, each times a varying factor.
+struct RunOutcome {
+  double spent = 0;
+  double progress = 0;
+  std::int64_t steps = 0;
+  std::int64_t decisions = 0;
+};
+
+RunOutcome run(double step_seconds, double jitter, double slow_from, bool measured_once) {
+  const double kCapSeconds = 180;
+  CapKeeper keeper(cap_of_seconds(kCapSeconds), 1, 0);
+  keeper.guess(Ending::evaluation, 4);
+  keeper.guess(Ending::checkpoint, 2);
+  std::vector<HorizonDecision> decisions;
+  const std::vector<double> ends = {1};
+  double now = 1.5;  // startup
+  unsigned state = 7;
+  RunOutcome outcome;
+  while (keeper.may_step(now).step) {
+    const HorizonState standing{outcome.steps, progress_at(decisions, outcome.steps), 0, keeper.remaining_seconds(now),
+                                keeper.steps().typical(), keeper.steps().slow()};
+    const auto decision = plan_horizon(standing, ends, decisions.empty() ? nullptr : &decisions.back());
+    if (decision) decisions.push_back(*decision);
+    state = state * 1664525u + 1013904223u;
+    double took = step_seconds * (1 + jitter * ((state >> 8) % 1000) / 1000.0);
+    if (now > slow_from) took *= 2;
+    now += took;
+    keeper.step_took(took);
+    ++outcome.steps;
+    if (measured_once && outcome.steps == 20) {
+      keeper.measured(Ending::checkpoint, 0.7);
+      keeper.measured(Ending::evaluation, 1.6);
+      now += 2.3;
+    }
+  }
+  outcome.progress = progress_at(decisions, outcome.steps);
+  outcome.spent = now + 0.7 + 1.6;
+  outcome.decisions = static_cast<std::int64_t>(decisions.size());
+  return outcome;
+}
+
+TEST(CapKeeper, AThreeMinuteRunEndsInsideTheCapAndUsesIt) {
+  for (const double step : {0.05, 0.3, 1.0}) {
+    for (const double jitter : {0.0, 0.4}) {
+      for (const double slow_from : {1e9, 90.0}) {
+        const RunOutcome outcome = run(step, jitter, slow_from, true);
+        EXPECT_LE(outcome.spent, 180) << step << " " << jitter << " " << slow_from;
+        EXPECT_GT(outcome.spent, 0.97 * 180) << step << " " << jitter << " " << slow_from;
+        EXPECT_GT(outcome.progress, 0.97) << step << " " << jitter << " " << slow_from;
+        EXPECT_LE(outcome.progress, 1);
+        EXPECT_LT(outcome.decisions, outcome.steps / 2 + 40);
+      }
+    }
+  }
+}
+
+TEST(CapKeeper, GuessesKeepTheCapTooWhenTheyAreConservative) { EXPECT_LE(run(0.3, 0.4, 1e9, false).spent, 180); }
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,68 @@
+#include "core/budget/hardware.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+const std::filesystem::path kRecipes = std::filesystem::path(SHOESTRING_SOURCE_DIR) / "recipes";
+
+TEST(Hardware, TheFilesWeShipAreSound) {
+  for (const char* name : {"cpu", "h100", "h200", "h800"}) {
+    const Hardware hardware = read_hardware(find_hardware(name, kRecipes));
+    EXPECT_EQ(hardware.name, name);
+    EXPECT_GT(hardware.peak_flops[RateFormat::bf16], 0);
+    EXPECT_FALSE(hardware.source.empty());
+  }
+  const Hardware h800 = read_hardware(find_hardware("h800", kRecipes));
+  EXPECT_EQ(h800.peak_flops[RateFormat::fp8], 1979e12);
+  EXPECT_EQ(h800.peer_bytes_per_second, 200e9);
+  EXPECT_EQ(h800.usd_low, 2);
+}
+
+TEST(Hardware, EveryMistakeIsListed) {
+  testing::TemporaryFolder folder;
+  testing::write_text(folder / "x.hardware",
+                      "[flops]\nbf16_peek = 1T\nbf16_peak = much\nfp8_peak = -1\nfp8_peak = 2\n[device\ninclude = a\n");
+  try {
+    read_hardware(folder / "x.hardware");
+    FAIL();
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_EQ(error.code(), ExitCode::bad_recipe);
+    for (const char* expected : {"x.hardware:2: unknown key 'flops.bf16_peek'; did you mean 'flops.bf16_peak'?",
+                                 "x.hardware:3: flops.bf16_peak = 'much' is not a number", ":4: ", ":5: ", ":6: ", ":7: "}) {
+      EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
+    }
+  }
+}
+
+TEST(Hardware, FiguresNeedSources) {
+  testing::TemporaryFolder folder;
+  testing::write_text(folder / "x.hardware", "[flops]\nbf16_peak = 1T\nbf16_achievable = 2T\n[price]\nusd_high = 3\n");
+  try {
+    read_hardware(folder / "x.hardware");
+    FAIL();
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    for (const char* expected : {"device.source", "device.date", "achievable_source", "above its peak", "price.source", "price.date"}) {
+      EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
+    }
+  }
+}
+
+TEST(Hardware, AnUnknownNameNamesTheNearest) {
+  try {
+    find_hardware("h80", kRecipes);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("did you mean 'h800'?"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,172 @@
+#include "core/budget/report.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "tests/core/budget/hand_clock.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using nlohmann::json;
+using testing::HandClock;
+using testing::TemporaryFolder;
+
+AttemptStart start_of(const std::string& run, bool price) {
+  AttemptStart start;
+  start.run = run;
+  start.ranks = 2;
+  start.cap = {0.05, "budget.gpu_hours", 1};
+  if (price) start.price = Price{2, "example", "2026-11-21"};
+  start.hardware.name = "cpu";
+  start.hardware.peak_flops[RateFormat::fp8] = 1e12;
+  start.hardware.achievable_flops[RateFormat::fp8] = 0.5e12;
+  start.parameters = 1000;
+  return start;
+}
+
+AttemptProgress at(std::int64_t step, double compute, const char* phase) {
+  AttemptProgress progress;
+  progress.step = step;
+  progress.tokens = 512 * step;
+  progress.phase = phase;
+  progress.seconds[Category::startup] = 4;
+  progress.seconds[Category::compute] = compute;
+  progress.seconds[Category::evaluation] = 10;
+  progress.flops[RateFormat::fp8] = 1.8e12;
+  progress.loss = 2.5;
+  return progress;
+}
+
+/// Two phases; ends as told, or dies.
+void write_run(const std::filesystem::path& folder, const std::string& run, const std::string& end, bool price) {
+  HandClock clock;
+  Ledger ledger(folder, clock);
+  ledger.begin(start_of(run, price));
+  ledger.phase("pretrain", at(0, 0, "pretrain"));
+  clock.now += 40;
+  ledger.phase("long", at(100, 80, "long"));
+  ledger.evaluation({100, 5000, 2.25, 1.125, 3}, at(100, 80, "long"));
+  clock.now += 40;
+  ledger.checkpoint({200, 102400, "step-200", 9, 1}, at(200, 150, "long"));
+  clock.now += 3;
+  if (end.empty()) return;
+  ledger.end(end, end == "failed" ? 81 : 0, end == "failed" ? "the loss is not finite <b>" : "", at(200, 166, "long"));
+}
+
+TEST(Report, SaysWhatWasSpentAndBought) {
+  TemporaryFolder folder;
+  write_run(folder.path(), "small", "done", true);
+  const Report report = make_report(folder.path());
+  EXPECT_DOUBLE_EQ(report.spent_gpu_hours, 180.0 / 3600);
+  const json document = json::parse(report_json(report));
+  EXPECT_EQ(document["schema"], "shoestring.report/1");
+  EXPECT_EQ(document["run"]["name"], "small");
+  EXPECT_EQ(document["run"]["state"], "done");
+  EXPECT_DOUBLE_EQ(document["budget"]["cap_gpu_hours"], 0.05);
+  EXPECT_DOUBLE_EQ(document["budget"]["spent_gpu_hours"], 0.05);
+  EXPECT_DOUBLE_EQ(document["budget"]["spent_usd"], 0.1);
+  EXPECT_EQ(document["tokens"], 102400);
+  EXPECT_EQ(document["validation"]["loss"], 2.25);
+  EXPECT_EQ(document["validation"]["bits_per_byte"], 1.125);
+  EXPECT_EQ(document["attempts"].size(), 1u);
+  ASSERT_EQ(document["phases"].size(), 2u);
+  EXPECT_EQ(document["phases"][0]["name"], "pretrain");
+  EXPECT_EQ(document["phases"][0]["tokens"], 51200);
+  EXPECT_NEAR(document["phases"][0]["gpu_hours"].get<double>(), 94.0 / 3600, 1e-12);
+  double of_categories = 0;
+  for (const auto& [name, hours] : document["categories"].items()) of_categories += hours.get<double>();
+  EXPECT_NEAR(of_categories, 0.05, 1e-12);
+  EXPECT_EQ(document["categories"].size(), static_cast<std::size_t>(kCategories));
+  EXPECT_DOUBLE_EQ(document["utilisation"]["formats"]["fp8"]["of_peak"], 0.01);
+  EXPECT_DOUBLE_EQ(document["utilisation"]["formats"]["fp8"]["of_achievable"], 0.02);
+  const std::string text = report_text(report);
+  for (const char* expected : {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
+                               "102.4K tokens in 200 steps", "1.1250 bits per byte", "compute", "pretrain", "of peak 1.00%"}) {
+    EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
+  }
+  EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
+}
+
+TEST(Report, ARunThatFailedOrDiedHasOneToo) {
+  for (const char* end : {"failed", ""}) {
+    TemporaryFolder folder;
+    write_run(folder.path(), "small", end, false);
+    const Report report = make_report(folder.path());
+    const json document = json::parse(report_json(report));
+    EXPECT_EQ(document["run"]["state"], *end != 0 ? "failed" : "died");
+    EXPECT_TRUE(document["budget"]["spent_usd"].is_null());
+    EXPECT_GT(document["budget"]["lost_gpu_hours"].get<double>(), 0);
+    EXPECT_EQ(document["tokens"], 102400);
+    const std::string text = report_text(report);
+    EXPECT_EQ(text.find('$'), std::string::npos) << "no price, no money\n" << text;
+    EXPECT_NE(text.find("lost"), std::string::npos);
+    if (*end != 0) { EXPECT_NE(text.find("the loss is not finite"), std::string::npos); }
+  }
+}
+
+TEST(Report, ThePredictionIsComparedWithWhatHappened) {
+  TemporaryFolder folder;
+  write_run(folder.path(), "small", "done", true);
+  testing::write_text(folder / "plan.json", R"({"schema":"shoestring.plan/1","gpu_hours":0.06,"tokens":102400})");
+  const Report report = make_report(folder.path());
+  EXPECT_NEAR(json::parse(report_json(report))["predicted"]["gpu_hours_error"].get<double>(), 0.2, 1e-9);
+  EXPECT_NE(report_text(report).find("+20.0%"), std::string::npos) << report_text(report);
+  testing::write_text(folder / "plan.json", "{broken");
+  EXPECT_FALSE(make_report(folder.path()).predicted);
+}
+
+TEST(Report, NoLedgerIsMissingInput) {
+  TemporaryFolder folder;
+  try {
+    make_report(folder.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+  }
+  testing::write_text(folder / "ledger.jsonl", "");
+  EXPECT_EQ(make_report(folder.path()).state, "empty");
+  EXPECT_FALSE(report_text(make_report(folder.path())).empty());
+}
+
+TEST(Report, StringsCannotBreakOutOfThePage) {
+  const std::string payloads[] = {
+      "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)", "</title><svg/onload=x>",
+      "</script><script>x", "<!--", "]]>", "&lt;script&gt;", "javascript:alert(1)", "</table></body>", "<a href=x>",
+      "\x1b[2J<b>", "{{7*7}}", "<style>*{}</style>", "<iframe src=//x>", "<math><mi//xlink:href=x>", "\u2028<x>", "%3Cx%3E"};
+  TemporaryFolder plain_folder;
+  write_run(plain_folder.path(), "name", "failed", true);
+  const auto tags = [](const std::string& page) { return std::count(page.begin(), page.end(), '<'); };
+  Report plain = make_report(plain_folder.path());
+  plain.text = plain.cap_from = plain.hardware = "x";
+  const auto expected = tags(report_html(plain));
+  for (const std::string& payload : payloads) {
+    Report report = plain;
+    report.run = report.state = report.text = report.cap_from = report.hardware = payload;
+    report.price->source = report.price->date = payload;
+    for (PhaseCost& phase : report.phases) phase.name = payload;
+    for (AttemptHistory& attempt : report.attempts) attempt.start.host = attempt.reason = attempt.text = payload;
+    const std::string page = report_html(report);
+    EXPECT_EQ(tags(page), expected) << payload;
+    EXPECT_EQ(page.find("<script"), std::string::npos);
+    EXPECT_EQ(report_text(report).find('\x1b'), std::string::npos);
+    EXPECT_EQ(json::parse(report_json(report))["run"]["name"], payload);
+  }
+  EXPECT_NE(report_html(plain).find("Content-Security-Policy"), std::string::npos);
+}
+
+TEST(Report, FilesAreWrittenWhole) {
+  TemporaryFolder folder;
+  write_run(folder.path(), "small", "done", true);
+  write_report(folder.path(), make_report(folder.path()));
+  EXPECT_EQ(json::parse(testing::read_text(folder / "report.json"))["run"]["name"], "small");
+  EXPECT_TRUE(testing::read_text(folder / "report.html").ends_with("</html>\n"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "report.json.tmp"));
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,92 @@
+#include "core/recipe/validate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/recipe/parse.h"
+
+namespace shoestring {
+namespace {
+
+const std::vector<std::string> kBase = {"--run.name=r",           "--budget.gpu_hours=1",   "--model.layers=2",
+                                        "--model.hidden=64",      "--model.heads=4",        "--model.feed_forward=128",
+                                        "--data.train=shards",    "--phase.p.sequence=64",  "--phase.p.global_batch=8"};
+
+/// The mistakes of a sound recipe after `changes` (which replace the base's keys).
+std::string mistakes(const std::vector<std::string>& changes) {
+  std::vector<std::string> overrides = changes;
+  for (const std::string& base : kBase) {
+    const std::string key = base.substr(0, base.find('=') + 1);
+    bool changed = false;
+    for (const std::string& change : changes) changed = changed || change.starts_with(key);
+    if (!changed) overrides.push_back(base);
+  }
+  std::string text;
+  for (const Mistake& mistake : read_recipe_text("[phase.p]\n", "r", overrides).mistakes) text += mistake.line() + "\n";
+  return text;
+}
+
+struct Case {
+  std::vector<std::string> changes;
+  const char* expected;
+};
+
+TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) { EXPECT_EQ(mistakes({}), ""); }
+
+TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
+  const Case cases[] = {
+      {{"--run.name=../x"}, "run.name"},
+      {{"--budget.gpu_hours=0"}, "no cap"},
+      {{"--budget.gpu_hours=0", "--budget.job_hours=1"}, "no cap"},
+      {{"--budget.usd_per_gpu_hour=2"}, "price_source"},
+      {{"--budget.usd_per_gpu_hour=2"}, "price_date"},
+      {{"--budget.usd_per_gpu_hour=2", "--budget.price_source=x", "--budget.price_date=March"}, "no date"},
+      {{"--budget.price_source=x"}, "without a price"},
+      {{"--budget.usd=5"}, "cap in money needs a price"},
+      {{"--budget.kwh=5"}, "needs the device's power"},
+      {{"--budget.hardware=../cpu"}, "is a name, not a path"},
+      {{"--kernels.pin=gemm"}, "write op=variant"},
+      {{"--model.layers=0"}, "model.layers"},
+      {{"--model.kv_heads=3"}, "does not divide heads"},
+      {{"--model.experts=8"}, "model.experts means nothing for llama: it has no experts"},
+      {{"--model.kv_lora_rank=8"}, "it has no latent attention"},
+      {{"--model.mtp_layers=1"}, "it predicts one token at a time"},
+      {{"--precision.policy=fp64"}, "fp64 is for tests"},
+      {{"--parallel.pipeline=2"}, "not available yet"},
+      {{"--parallel.expert=2"}, "not available yet"},
+      {{"--parallel.reduction_groups=3"}, "does not divide the 8 micro-batches"},
+      {{"--parallel.data=3"}, "does not divide the 8 micro-batches"},
+      {{"--phase.p.micro_batch=3"}, "is not divisible by phase.p.micro_batch = 3"},
+      {{"--phase.p.batch_ramp_from=4"}, "a ramp needs both"},
+      {{"--phase.p.batch_ramp_from=16", "--phase.p.batch_ramp_tokens=1M"}, "is above phase.p.global_batch = 8"},
+      {{"--phase.p.batch_ramp_from=3", "--phase.p.batch_ramp_tokens=1M", "--phase.p.micro_batch=2"}, "batch_ramp_from = 3 is not"},
+      {{"--schedule.horizon=tokens"}, "phase.p.tokens is missing"},
+      {{"--schedule.horizon=steps"}, "phase.p.steps is missing"},
+      {{"--schedule.horizon=steps", "--phase.p.steps=10", "--schedule.warmup_steps=10"}, "leaves nothing"},
+      {{"--phase.p.share=0"}, "share must be above 0"},
+      {{"--phase.p.global_batch=0"}, "global_batch is missing"},
+      {{"--phase.p.sequence=0"}, "sequence is missing"},
+      {{"--model.max_positions=32"}, "is longer than model.max_positions"},
+  };
+  for (const Case& wanted : cases) {
+    const std::string found = mistakes(wanted.changes);
+    EXPECT_NE(found.find(wanted.expected), std::string::npos) << wanted.changes[0] << " gave\n" << found;
+  }
+}
+
+TEST(ValidateRecipe, ARuleIsSilentWhenItsKeyIsMistakenAlready) {
+  const std::string found = mistakes({"--phase.p.micro_batch=x"});
+  EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 1) << found;
+}
+
+TEST(ValidateRecipe, MissingThingsPointAtTheirSection) {
+  const RecipeReading reading = read_recipe_text("[run]\nseed = 1\n[phase.p]\nsequence = 8\n", "r");
+  std::string text;
+  for (const Mistake& mistake : reading.mistakes) text += mistake.line() + "\n";
+  EXPECT_NE(text.find("r:1: run.name is missing"), std::string::npos) << text;
+  EXPECT_NE(text.find("r:3: phase.p.global_batch is missing"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace shoestring
