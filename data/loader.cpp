@@ -59,7 +59,9 @@ struct Loader::State {
   std::string describe() const;
   /// Finds the sample; reuses `origin`'s memory.
   void locate(MixtureDraw draw, SampleOrigin& origin) const;
-  void lay_out(const SampleOrigin& origin, std::int64_t row, std::vector<std::int32_t>& scratch, Batch& batch) const;
+  struct Row;
+  void lay_out(const SampleOrigin& origin, const SampleOrigin* next, Row row, Batch& batch) const;
+  void finish_row(const SampleOrigin& origin, Row& row, Batch& batch) const;
 };
 
 Loader::State::State(LoaderOptions loader_options)
@@ -121,59 +123,90 @@ void Loader::State::locate(MixtureDraw draw, SampleOrigin& origin) const {
   packing.sample(origin.epoch, origin.position, origin.pieces);
 }
 
-// One row of the batch: the pieces end to end in `scratch`, then inputs and targets as the same tokens one apart.
-void Loader::State::lay_out(const SampleOrigin& origin, std::int64_t row, std::vector<std::int32_t>& scratch,
-                            Batch& batch) const {
-  const TokenSource& source = sources[static_cast<std::size_t>(origin.source)].tokens;
-  const auto length = options.sequence;
-  const std::int64_t at = row * length;
-  std::int32_t* const inputs = batch.inputs.data() + at;
-  std::int32_t* const targets = batch.targets.data() + at;
-  std::int32_t* const segment_start = batch.segment_start.data() + at;
-  std::int32_t* const positions = batch.positions.data() + at;
-  const auto open_segment = [&](std::int64_t begin, std::int64_t end) {
-    std::fill(segment_start + begin, segment_start + end, static_cast<std::int32_t>(at + begin));
-    std::iota(positions + begin, positions + end, 0);
-  };
-
-  std::int32_t* const tokens = scratch.data();
+/// One row of a batch as it grows; the last of its sequence + 1 tokens has no place in `inputs`.
+struct Loader::State::Row {
+  std::int32_t* inputs;
+  std::int32_t* targets;
+  std::int32_t* segment_start;
+  std::int32_t* positions;
+  std::int32_t first_flat;     ///< flat index of the row in the batch
+  std::int64_t length;
   std::int64_t used = 0;
-  for (const Piece& piece : origin.pieces) {
-    std::int64_t piece_tokens = piece.length;
+  std::int32_t last_token = 0;
+
+  void open_segment(std::int64_t begin, std::int64_t end) {
+    std::fill(segment_start + begin, segment_start + end, first_flat + static_cast<std::int32_t>(begin));
+    std::iota(positions + begin, positions + end, 0);
+  }
+  /// Room for `count` tokens: in the row, or beside it where they reach its last token.
+  std::int32_t* room(std::int64_t count, std::vector<std::int32_t>& beside) {
+    return used + count <= length ? inputs + used : beside.data();
+  }
+  void close(std::int64_t count, const std::int32_t* tokens) {
+    if (tokens != inputs + used) {
+      std::copy(tokens, tokens + count - 1, inputs + used);
+      last_token = tokens[count - 1];
+    }
+    used += count;
+  }
+};
+
+// The pieces end to end, then the targets as the same tokens one place earlier.
+void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next, Row row, Batch& batch) const {
+  const TokenSource& source = sources[static_cast<std::size_t>(origin.source)].tokens;
+  thread_local std::vector<std::int32_t> beside;
+  thread_local std::vector<std::int32_t> document;
+  beside.resize(static_cast<std::size_t>(row.length) + 1);
+  document.resize(beside.size());
+  for (std::size_t at = 0; at < origin.pieces.size(); ++at) {
+    if (at + 1 < origin.pieces.size()) {
+      source.prefetch(origin.pieces[at + 1].begin);
+    } else if (next != nullptr && !next->pieces.empty()) {
+      sources[static_cast<std::size_t>(next->source)].tokens.prefetch(next->pieces.front().begin);
+    }
+    const Piece& piece = origin.pieces[at];
+    const std::int64_t count = piece.length + (piece.fill_in_middle ? kFillInMiddleSentinels : 0);
+    std::int32_t* const tokens = row.room(count, beside);
     if (piece.fill_in_middle) {
-      std::int32_t* const document = tokens + length + 1;  // behind the row
-      source.read(piece.begin, piece.length, document);
+      source.read(piece.begin, piece.length, document.data());
       const Random random(options.seed, Purpose::fill_in_middle, 0x80000000u | static_cast<std::uint32_t>(origin.source));
       const MiddleSpan middle =
           choose_middle(piece.length, random, static_cast<std::uint64_t>(origin.epoch) << 44 | piece.begin);
-      fill_in_middle(document, piece.length, middle, *options.fill_in_middle, tokens + used);
-      piece_tokens += kFillInMiddleSentinels;
+      fill_in_middle(document.data(), piece.length, middle, *options.fill_in_middle, tokens);
       batch.fill_in_middle_documents += 1;
     } else {
-      source.read(piece.begin, piece.length, tokens + used);
+      source.read(piece.begin, piece.length, tokens);
     }
-    if (options.document_mask) open_segment(used, std::min(used + piece_tokens, length));
-    used += piece_tokens;
+    if (options.document_mask) row.open_segment(row.used, std::min(row.used + count, row.length));
+    row.close(count, tokens);
     batch.text_tokens += piece.length;
   }
   batch.pieces += static_cast<std::int64_t>(origin.pieces.size());
-  batch.padding_tokens += length + 1 - used;
-  std::fill(tokens + used, tokens + length + 1, static_cast<std::int32_t>(first.end_of_document));
-  std::copy(tokens, tokens + length, inputs);
-  std::copy(tokens + 1, tokens + length + 1, targets);
-  std::fill(targets + std::max<std::int64_t>(used - 1, 0), targets + length, -1);
+  batch.padding_tokens += row.length + 1 - row.used;
+  finish_row(origin, row, batch);
+}
+
+// Padding, targets, and the cuts between documents.
+void Loader::State::finish_row(const SampleOrigin& origin, Row& row, Batch& batch) const {
+  const std::int64_t trained = std::max<std::int64_t>(row.used - 1, 0);  // places whose next token is in the row
+  if (row.used < row.length) {
+    std::fill(row.inputs + row.used, row.inputs + row.length, static_cast<std::int32_t>(first.end_of_document));
+  }
+  std::copy(row.inputs + 1, row.inputs + row.length, row.targets);
+  row.targets[row.length - 1] = row.last_token;
+  std::fill(row.targets + trained, row.targets + row.length, -1);
   if (!options.document_mask) {
-    open_segment(0, length);
-    batch.trained_tokens += std::max<std::int64_t>(used - 1, 0);
+    row.open_segment(0, row.length);
+    batch.trained_tokens += trained;
     return;
   }
-  if (used < length) open_segment(used, length);
+  if (row.used < row.length) row.open_segment(row.used, row.length);
   std::int64_t end = 0;
   for (const Piece& piece : origin.pieces) {
     end += piece.length + (piece.fill_in_middle ? kFillInMiddleSentinels : 0);
-    if (end <= length) targets[end - 1] = -1;
+    if (end <= row.length) row.targets[end - 1] = -1;
   }
-  batch.trained_tokens += used - static_cast<std::int64_t>(origin.pieces.size());
+  batch.trained_tokens += row.used - static_cast<std::int64_t>(origin.pieces.size());
 }
 
 Loader::Loader(LoaderOptions options) : state_(std::make_unique<State>(std::move(options))) {}
@@ -193,14 +226,18 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
   batch.sequence = state.options.sequence;
   batch.trained_tokens = batch.padding_tokens = batch.pieces = batch.fill_in_middle_documents = batch.text_tokens = 0;
 
-  thread_local std::vector<std::int32_t> scratch;
-  scratch.resize(2 * static_cast<std::size_t>(state.options.sequence) + 2);
   std::vector<MixtureDraw> draws(static_cast<std::size_t>(range.count));
   state.mixture.draw(range.first, draws);
-  SampleOrigin origin;
-  for (std::int64_t row = 0; row < range.count; ++row) {
-    state.locate(draws[static_cast<std::size_t>(row)], origin);
-    state.lay_out(origin, row, scratch, batch);
+  thread_local std::vector<SampleOrigin> origins;
+  if (origins.size() < draws.size()) origins.resize(draws.size());
+  for (std::size_t row = 0; row < draws.size(); ++row) state.locate(draws[row], origins[row]);
+  for (std::size_t row = 0; row < draws.size(); ++row) {
+    const std::size_t at = row * static_cast<std::size_t>(state.options.sequence);
+    const SampleOrigin* next = row + 1 < draws.size() ? &origins[row + 1] : nullptr;
+    state.lay_out(origins[row], next,
+                  {&batch.inputs[at], &batch.targets[at], &batch.segment_start[at], &batch.positions[at],
+                   static_cast<std::int32_t>(at), state.options.sequence},
+                  batch);
   }
 }
 

@@ -10,10 +10,10 @@ Permutation::Permutation(std::uint64_t size, const Random& random, std::uint64_t
   low_bits_ = (bits + 1) / 2;
   low_mask_ = (std::uint64_t{1} << low_bits_) - 1;
   high_mask_ = (std::uint64_t{1} << (bits - low_bits_)) - 1;
-  const RandomBits first = random.bits(index);
-  const RandomBits second = random.bits(index | std::uint64_t{1} << 63);
-  for (int round = 0; round < 4; ++round) key_[round] = first.word[round];
-  for (int round = 4; round < kRounds; ++round) key_[round] = second.word[round - 4];
+  const RandomBits words = random.bits(index);
+  for (int round = 0; round < kRounds; ++round) {
+    key_[round] = words.word[round % 4] + static_cast<std::uint32_t>(round / 4) * 0x9E3779B9u;
+  }
 }
 
 }  // namespace shoestring

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -106,6 +107,7 @@ struct Shard::State {
   ShardFile file;
   ShardOptions options;
   ShardInfo info;
+  int block_shift = 0;                   ///< tokens per block, as a power of two
   std::vector<std::uint64_t> checksums;  ///< [token_blocks + doc_ends blocks]
   std::vector<std::uint64_t> ends_copy;  ///< with pread
   std::span<const std::uint64_t> ends;
@@ -133,6 +135,7 @@ void Shard::State::load_index() {
     file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data());
     ends = ends_copy;
   }
+  block_shift = std::countr_zero(info.block_bytes / info.token_bytes);
   checked = std::make_unique<std::atomic<bool>[]>(info.token_blocks);
 }
 
@@ -188,8 +191,8 @@ void Shard::State::check_block(std::uint64_t block) const {
 }
 
 void Shard::State::touch(std::uint64_t begin, std::uint64_t count) const {
-  const std::uint64_t last = (begin + count - 1) * info.token_bytes / info.block_bytes;
-  for (std::uint64_t block = begin * info.token_bytes / info.block_bytes; block <= last; ++block) {
+  const std::uint64_t last = (begin + count - 1) >> block_shift;
+  for (std::uint64_t block = begin >> block_shift; block <= last; ++block) {
     if (!checked[block].load(std::memory_order_relaxed)) check_block(block);
   }
 }
@@ -212,6 +215,12 @@ std::span<const std::uint64_t> Shard::doc_ends() const { return state_->ends; }
 void Shard::check_block(std::uint64_t block) const {
   check(block < state_->info.token_blocks, "block {} of {} in {}", block, state_->info.token_blocks, state_->info.path);
   state_->check_block(block);
+}
+
+void Shard::prefetch(std::uint64_t begin) const {
+  if (state_->file.map() == nullptr) return;
+  const unsigned char* at = state_->file.map() + state_->info.tokens_offset + begin * state_->info.token_bytes;
+  for (int line = 0; line < 16; ++line) __builtin_prefetch(at + 64 * line);
 }
 
 void Shard::read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {

@@ -1,6 +1,7 @@
 #include "data/shard_shape.h"
 
 #include <array>
+#include <bit>
 #include <fstream>
 #include <utility>
 
@@ -136,7 +137,7 @@ void Examiner::read_attributes(hid_t file, ShardInfo& info) const {
           info.vocabulary_size);
   require(info.end_of_document < info.vocabulary_size, "its end-of-document id {} is beyond its vocabulary of {}",
           info.end_of_document, info.vocabulary_size);
-  require(info.block_bytes >= 4096 && info.block_bytes <= format::kMaxBlockBytes && info.block_bytes % 4096 == 0,
+  require(info.block_bytes >= 4096 && info.block_bytes <= format::kMaxBlockBytes && std::has_single_bit(info.block_bytes),
           "its checksums stand for {} bytes each", info.block_bytes);
   require(info.documents > 0 && info.documents <= info.tokens, "it counts {} documents in {} tokens", info.documents,
           info.tokens);

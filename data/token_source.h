@@ -1,6 +1,7 @@
 // Internal to the loader: the shards of one source as one run of tokens.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -25,12 +26,20 @@ class TokenSource {
 
   /// Tokens [begin, begin + count), which lie in one shard, as a document does. Thread-safe.
   void read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
-    std::size_t shard = 0;
-    while (begin >= first_token_[shard + 1]) ++shard;
+    const std::size_t shard = shard_of(begin);
     shards_[shard].read(begin - first_token_[shard], count, out);
+  }
+  void prefetch(std::uint64_t begin) const {
+    const std::size_t shard = shard_of(begin);
+    shards_[shard].prefetch(begin - first_token_[shard]);
   }
 
  private:
+  std::size_t shard_of(std::uint64_t token) const {
+    return static_cast<std::size_t>(std::upper_bound(first_token_.begin(), first_token_.end(), token) -
+                                    first_token_.begin()) - 1;
+  }
+
   std::vector<Shard> shards_;
   std::vector<std::uint64_t> first_token_;  ///< [shards + 1]
 };
