@@ -5,8 +5,9 @@
 //
 // After 5 steps the singular values lie in about [0.68, 1.14] where they began above ~3e-3 of the norm; smaller ones
 // are multiplied by at most 3.4445 a step. Source: Jordan et al., "Muon: an optimizer for hidden layers" (2024).
-// Products run on kernels/gemm.h in bf16 (the usual choice; X and the polynomial are bf16 operands, sums f32) or f32;
-// f64 matrices use f64 throughout. Scale the result yourself (e.g. by sqrt(max(1, rows / columns)) or 0.2 sqrt(max)).
+// Products run on kernels/gemm.h in bf16 (the usual choice: X, A and B are rounded to bf16 as operands; sums, A^2 and
+// the last X are f32) or f32; f64 matrices use f64 throughout. Scale the result yourself (e.g. by sqrt(max(1, rows /
+// columns)) or 0.2 sqrt(max)).
 #pragma once
 
 #include "kernels/base/device.h"
@@ -20,13 +21,14 @@ struct NewtonSchulzArgs {
   ConstTensorView matrix{};  ///< the same shape and format, dense
   int steps;                 ///< 5 is usual
   DType product;             ///< operand format of the products: bf16 or f32 (f64 for f64)
-  Arena& scratch;            ///< newton_schulz_scratch_bytes() of it, given back on return
+  Arena& scratch;            ///< the sum of the two below, given back on return
   Stream& stream;
 };
 void newton_schulz(const NewtonSchulzArgs& args);
 
-/// What one call takes from `scratch` for itself; products take theirs on top.
+/// What one call takes from `scratch` for itself, and what its products take on top with `workers` threads.
 std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType matrix, DType product);
+std::int64_t newton_schulz_product_bytes(std::int64_t rows, std::int64_t columns, int workers);
 
 inline constexpr double kNewtonSchulzCoefficients[3] = {3.4445, -4.7750, 2.0315};
 
