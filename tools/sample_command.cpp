@@ -12,6 +12,7 @@
 #include "kernels/base/cpu.h"
 #include "kernels/base/random.h"
 #include "kernels/base/variant.h"
+#include "kernels/base/workers.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 
@@ -89,7 +90,6 @@ int sample_command(const Words& words) {
   tokenizer->encode(arguments.text("prompt"), prompt);
   const std::int32_t end = tokenizer->special().end_of_document;
   std::vector<std::int32_t> ids(prompt.begin(), prompt.end());
-  const std::size_t shown = ids.empty() ? 1 : 0;
   if (ids.empty()) ids.push_back(end);  // a document begins where another ended
 
   allow_reference(!cpu_features().avx512);
@@ -115,7 +115,7 @@ int sample_command(const Words& words) {
     const std::vector<float> logits = model.next_token_logits(std::span(ids).subspan(begin));
     const std::int32_t id =
         draw(logits, tokenizer->vocabulary_size(), temperature, top_k, random.uniform(static_cast<std::uint64_t>(i)));
-    if (id == end && ids.size() > shown) break;
+    if (id == end) break;
     ids.push_back(id);
     fmt::print("{}", tokenizer->decode(std::span(&id, 1)));
     std::fflush(stdout);

@@ -101,10 +101,6 @@ void Trainer::begin() {
   enter_phase(state_.phase);
 
   const ModelConfig& config = resources_->model().config();
-  for (int format = 0; format < kRateFormats; ++format) {
-    const auto which = static_cast<RateFormat>(format);
-    flops_per_token_[which] = training_flops_per_token(config, recipe_.precision, phase().sequence)[which];
-  }
   double evaluation_seconds = 0;
   if (evaluator_) {
     const Meter::Scope timing(meter_, Category::evaluation);
@@ -130,8 +126,7 @@ void Trainer::begin() {
                   .hardware = resources_->hardware(),
                   .parameters = count_parameters(config).total,
                   .active_parameters = count_parameters(config).active,
-                  .flops_per_token = flops_per_token_[RateFormat::fp64] + flops_per_token_[RateFormat::fp32] +
-                                     flops_per_token_[RateFormat::bf16] + flops_per_token_[RateFormat::fp8]});
+                  .flops_per_token = count_flops(config, recipe_.precision, phase().sequence).training()});
   metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
   announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(), world_.size(),
                        world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
@@ -172,6 +167,12 @@ void Trainer::enter_phase(int phase) {
         return std::optional<SampleRange>(order.next());
       },
       recipe_.data.prefetch);
+  const FormatFlops flops =
+      count_flops(resources_->model().config(), recipe_.precision, spec.sequence).training_by_format();
+  flops_per_token_[RateFormat::fp64] = flops.f64;
+  flops_per_token_[RateFormat::fp32] = flops.f32;
+  flops_per_token_[RateFormat::bf16] = flops.bf16;
+  flops_per_token_[RateFormat::fp8] = flops.fp8;
   evaluator_.reset();
   std::vector<std::unique_ptr<Loader>> held_out = resources_->validation_loaders(phase);
   if (!held_out.empty()) {

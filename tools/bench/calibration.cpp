@@ -1,0 +1,204 @@
+#include "tools/bench/calibration.h"
+
+#include <immintrin.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/base/cpu.h"
+
+namespace shoestring {
+namespace {
+
+struct TileConfig {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
+
+/// `rounds` of four independent tile products.
+void tile_products(std::int64_t rounds) {
+  asm volatile("ldtilecfg %0" ::"m"(tile_config));
+  asm volatile(
+      "tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n"
+      "tilezero %%tmm4\n tilezero %%tmm5\n tilezero %%tmm6\n tilezero %%tmm7\n"
+      "1:\n"
+      "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
+      "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n"
+      "dec %0\n jnz 1b\n"
+      "tilerelease\n"
+      : "+r"(rounds)
+      :
+      : "cc");
+}
+
+/// The same with the four tile loads that a product of matrices needs for four products, from 8 KiB in L1.
+void loaded_tile_products(std::int64_t rounds) {
+  alignas(64) static const std::byte operands[4][2048] = {};
+  asm volatile("ldtilecfg %0" ::"m"(tile_config));
+  asm volatile("tilezero %tmm0\n tilezero %tmm1\n tilezero %tmm2\n tilezero %tmm3\n");
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    asm volatile(
+        "tileloadd (%0,%1,1), %%tmm6\n tileloadd 1024(%0,%1,1), %%tmm7\n tileloadd (%0,%1,1), %%tmm4\n"
+        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n tileloadd 1024(%0,%1,1), %%tmm5\n"
+        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n" ::"r"(operands[round % 4]),
+        "r"(std::int64_t{64}));
+  }
+  asm volatile("tilerelease");
+}
+
+/// `rounds` of sixteen independent FMA of 16 numbers.
+void fma_products(std::int64_t rounds) {
+  asm volatile(
+      "1:\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm0\n vfmadd231ps %%zmm16, %%zmm16, %%zmm1\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm2\n vfmadd231ps %%zmm16, %%zmm16, %%zmm3\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm4\n vfmadd231ps %%zmm16, %%zmm16, %%zmm5\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm6\n vfmadd231ps %%zmm16, %%zmm16, %%zmm7\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm8\n vfmadd231ps %%zmm16, %%zmm16, %%zmm9\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm10\n vfmadd231ps %%zmm16, %%zmm16, %%zmm11\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm12\n vfmadd231ps %%zmm16, %%zmm16, %%zmm13\n"
+      "vfmadd231ps %%zmm16, %%zmm16, %%zmm14\n vfmadd231ps %%zmm16, %%zmm16, %%zmm15\n"
+      "dec %0\n jnz 1b\n"
+      "vzeroupper\n"
+      : "+r"(rounds)
+      :
+      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
+        "xmm13", "xmm14", "xmm15");
+}
+
+double peak_of(Workers& workers, void (*products)(std::int64_t), std::int64_t rounds, double flops_per_round) {
+  std::vector<double> rates(static_cast<std::size_t>(workers.count()));
+  workers.run([&](int worker) {
+    const double begin = now_seconds();
+    products(rounds);
+    rates[static_cast<std::size_t>(worker)] = static_cast<double>(rounds) * flops_per_round / (now_seconds() - begin);
+  });
+  double sum = 0;
+  for (const double rate : rates) sum += rate;
+  return sum;
+}
+
+/// Whether the threads kept their processors since `begin`: one switch in 20 ms does no harm to a long repetition.
+bool undisturbed(long switches_before, double begin) {
+  return preemptions() - switches_before <= static_cast<long>((now_seconds() - begin) / 20e-3);
+}
+
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[static_cast<std::size_t>(std::lround(share * static_cast<double>(values.size() - 1)))];
+}
+
+/// Mean seconds of a call, over as many calls as fill a millisecond; one call where that is enough.
+double seconds_of(const std::function<void()>& body, int calls) {
+  const double begin = now_seconds();
+  for (int i = 0; i < calls; ++i) body();
+  return (now_seconds() - begin) / calls;
+}
+
+int calls_for_a_millisecond(const std::function<void()>& body) {
+  body();
+  const double once = std::min(seconds_of(body, 1), seconds_of(body, 1));
+  return std::clamp(static_cast<int>(2e-3 / once), 1, 1000);
+}
+
+}  // namespace
+
+double now_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+double amx_peak(Workers& workers) {
+  if (!cpu_features().amx_bf16) return 0;
+  return peak_of(workers, tile_products, 32000, 4.0 * 16 * 16 * 32 * 2);
+}
+
+double amx_loaded(Workers& workers) {
+  if (!cpu_features().amx_bf16) return 0;
+  return peak_of(workers, loaded_tile_products, 8000, 4.0 * 16 * 16 * 32 * 2);
+}
+
+double fma_peak(Workers& workers) {
+  if (!cpu_features().avx512) return 0;
+  return peak_of(workers, fma_products, 500000, 16.0 * 16 * 2);
+}
+
+long preemptions() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return use.ru_nivcsw;
+}
+
+BenchRow Ratios::row(std::string name, std::string over, double goal, std::string unit) const {
+  return {std::move(name),         std::move(over),   percentile(ratios_, 0.5),
+          percentile(ratios_, 0.1), percentile(ratios_, 0.9), goal,
+          percentile(rates_, 0.5), std::move(unit),   kept(),
+          dropped_};
+}
+
+namespace {
+
+constexpr double kNormalLoads = 0.7;  ///< loaded products over products on registers; 0.9 to 1 on a good day
+
+/// Whether tile loads run at their normal speed: they slow down by themselves for seconds, under a full-speed calibration.
+bool tile_loads_normal(Workers& workers, double (*peak)(Workers&), double rate) {
+  return peak != amx_peak || amx_loaded(workers) > kNormalLoads * rate;
+}
+
+}  // namespace
+
+BenchRow bench_over_peak(std::string name, std::string over, double goal, double flops, Workers& workers,
+                         double (*peak)(Workers&), const std::function<void()>& body, const BenchEffort& effort) {
+  Ratios ratios;
+  const int calls = calls_for_a_millisecond(body);
+  const double end = now_seconds() + effort.most_seconds;
+  while (ratios.kept() < effort.repetitions && now_seconds() < end) {
+    const long before_switches = preemptions();
+    const double begin = now_seconds();
+    const double before = peak(workers);
+    bool normal = tile_loads_normal(workers, peak, before);
+    const double seconds = seconds_of(body, calls);
+    normal = tile_loads_normal(workers, peak, before) && normal;
+    const double after = peak(workers);
+    const bool calm = normal && undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
+    if (calm && before > 0) {
+      ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12);
+    } else {
+      ratios.drop();
+    }
+  }
+  return ratios.row(std::move(name), std::move(over), goal, "TFLOP/s");
+}
+
+BenchRow bench_over_rival(std::string name, std::string over, double goal, double work, std::string unit,
+                          const std::function<void()>& body, const std::function<void()>& rival,
+                          const BenchEffort& effort) {
+  Ratios ratios;
+  const int calls = calls_for_a_millisecond(body);
+  const int rival_calls = calls_for_a_millisecond(rival);
+  const double end = now_seconds() + effort.most_seconds;
+  while (ratios.kept() < effort.repetitions && now_seconds() < end) {
+    const long before_switches = preemptions();
+    const double begin = now_seconds();
+    const double mine = seconds_of(body, calls);
+    const double other = seconds_of(rival, rival_calls);
+    if (undisturbed(before_switches, begin)) {
+      ratios.add(other / mine, work / mine);
+    } else {
+      ratios.drop();
+    }
+  }
+  return ratios.row(std::move(name), std::move(over), goal, std::move(unit));
+}
+
+}  // namespace shoestring

@@ -1,0 +1,83 @@
+// shoestring bench
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/file.h"
+#include "tools/arguments.h"
+#include "tools/bench/bench_row.h"
+#include "tools/bench/bench_suites.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+namespace {
+
+std::string json_of(const std::vector<BenchRow>& rows, int threads) {
+  nlohmann::ordered_json json;
+  json["schema"] = "shoestring.bench/1";
+  json["cpu"] = cpu_features().to_string();
+  json["threads"] = threads;
+  json["rows"] = nlohmann::ordered_json::array();
+  for (const BenchRow& row : rows) {
+    json["rows"].push_back({{"name", row.name},
+                            {"over", row.over},
+                            {"median", row.median},
+                            {"p10", row.p10},
+                            {"p90", row.p90},
+                            {"goal", row.goal},
+                            {"absolute", row.absolute},
+                            {"unit", row.absolute_unit},
+                            {"kept", row.kept},
+                            {"dropped", row.dropped}});
+  }
+  return json.dump(1) + "\n";
+}
+
+void print_row(const BenchRow& row) {
+  const std::string verdict = row.goal <= 0 ? "" : row.median >= row.goal ? "reached" : "MISSED";
+  fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped)\n",
+             row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
+             row.kept, row.dropped);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int bench_command(const Words& words) {
+  std::string names;
+  for (const BenchSuite& suite : bench_suites()) names += (names.empty() ? "" : ", ") + std::string(suite.name);
+  const Arguments arguments({.command = "bench",
+                             .positional = "[SUITE...]",
+                             .summary = "Times the program's hot parts as ratios to a calibration or a rival in the same "
+                                        "process.\nSuites: " + names + " (all).",
+                             .options = {{"json", "FILE", "write the rows there as well"},
+                                         {"threads", "N", "worker threads (all cores)"},
+                                         {"seconds", "S", "most seconds for each row (4)"}},
+                             .least = 0,
+                             .most = 100},
+                            words);
+  if (arguments.helped()) return 0;
+  Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
+  BenchEffort effort;
+  effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600);
+  std::vector<BenchRow> rows;
+  std::size_t known = 0;
+  for (const BenchSuite& suite : bench_suites()) {
+    const Words& wanted = arguments.positional();
+    const auto asked = static_cast<std::size_t>(std::count(wanted.begin(), wanted.end(), suite.name));
+    known += asked;
+    if (!wanted.empty() && asked == 0) continue;
+    fmt::print("{}: {}\n", suite.name, suite.meaning);
+    suite.run(workers, effort, [&](const BenchRow& row) {
+      print_row(row);
+      rows.push_back(row);
+    });
+  }
+  if (known < arguments.positional().size()) fail(ExitCode::usage, "unknown suite; there are: {}", names);
+  if (arguments.has("json")) replace_file(arguments.text("json"), json_of(rows, workers.count()));
+  return 0;
+}
+
+}  // namespace shoestring

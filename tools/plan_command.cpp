@@ -1,0 +1,128 @@
+// shoestring plan RECIPE
+#include <algorithm>
+#include <cstdio>
+
+#include "core/budget/cap.h"
+#include "core/budget/hardware.h"
+#include "core/model/accounting.h"
+#include "core/recipe/names.h"
+#include "core/recipe/parse.h"
+#include "core/recipe/units.h"
+#include "core/training/run_resources.h"
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "tools/arguments.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+namespace {
+
+// A recipe that names its vocabulary can be planned without its data.
+std::int64_t tokenizer_vocabulary(const Recipe& recipe) {
+  if (recipe.model.vocabulary > 0) return recipe.model.vocabulary;
+  return load_tokenizer(tokenizer_file(recipe))->vocabulary_size();
+}
+
+void print_model(const ModelConfig& config) {
+  const ParameterCounts counts = count_parameters(config);
+  fmt::print("model        {}, {} layers of {}, vocabulary {}\n", word(config.architecture), config.layers, config.hidden,
+             config.vocabulary);
+  fmt::print("parameters   {} total, {} active per token", rounded(static_cast<double>(counts.total)),
+             rounded(static_cast<double>(counts.active)));
+  if (counts.further > 0) {
+    fmt::print("; multi-token prediction {} more", rounded(static_cast<double>(counts.further)));
+  }
+  fmt::print("\n");
+}
+
+void print_flops(const Recipe& recipe, const ModelConfig& config) {
+  for (const PhaseSpec& phase : recipe.phases) {
+    const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence);
+    const FormatFlops formats = flops.training_by_format();
+    fmt::print("FLOPs        {} per trained token in phase {} (sequence {})", rounded(flops.training()), phase.name,
+               phase.sequence);
+    if (flops.further.total() > 0) fmt::print(", {} without multi-token prediction", rounded(flops.training(false)));
+    fmt::print("\n             of these");
+    for (const auto& [name, value] : {std::pair("fp8", formats.fp8), std::pair("bf16", formats.bf16),
+                                      std::pair("fp32", formats.f32), std::pair("fp64", formats.f64)}) {
+      if (value > 0) fmt::print("  {} {:.1f}%", name, 100 * value / formats.total());
+    }
+    fmt::print("\n");
+  }
+}
+
+void print_memory(const Recipe& recipe, const ModelConfig& config) {
+  const PhaseSpec& phase = recipe.phases.front();
+  const MemoryPlan plan = plan_memory({.model = config,
+                                       .precision = recipe.precision,
+                                       .run = {.tokens = phase.sequence * phase.micro_batch,
+                                               .sequences = phase.micro_batch,
+                                               .workers = 1},
+                                       .stages = 1,
+                                       .own_stages = {},
+                                       .in_flight = 1,
+                                       .count_precision = true},
+                                      recipe.optimizer.name);
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  fmt::print("memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
+             "             compute copies {:.3f}, activations of a micro-batch {:.3f}, scratch {:.3f}, tables {:.3f}\n",
+             gib(plan.total()), gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments),
+             gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch), gib(plan.model.tables));
+}
+
+// What the cap buys at the best speed the hardware file knows of: an upper bound, and said to be one.
+void print_budget(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware) {
+  const Cap cap = cap_of(recipe.budget, hardware);
+  fmt::print("budget       {} GPU-hours ({})", rounded(cap.gpu_hours), cap.from);
+  if (const auto price = price_of(recipe.budget)) {
+    fmt::print(", ${} at ${} per GPU-hour ({}, {})", rounded(price->usd(cap.gpu_hours)), price->usd_per_gpu_hour,
+               price->source, price->date);
+  }
+  fmt::print("\n");
+  const FormatFlops formats = count_flops(config, recipe.precision, recipe.phases.front().sequence).training_by_format();
+  const auto rate = [&](RateFormat format) {
+    return hardware.achievable_flops[format] > 0 ? hardware.achievable_flops[format] : hardware.peak_flops[format];
+  };
+  double seconds = 0;
+  for (const auto& [format, flops] : {std::pair(RateFormat::fp8, formats.fp8), std::pair(RateFormat::bf16, formats.bf16),
+                                      std::pair(RateFormat::fp32, formats.f32)}) {
+    if (flops <= 0) continue;
+    if (rate(format) <= 0) {
+      fmt::print("             {} does not say how fast it multiplies in {}\n", hardware.name, name(format));
+      return;
+    }
+    seconds += flops / rate(format);
+  }
+  if (seconds <= 0) return;
+  fmt::print("             at most {} tokens on {}: its matrix products at their best, nothing lost\n",
+             rounded(cap.gpu_hours * 3600 / seconds), hardware.name);
+}
+
+}  // namespace
+
+int plan_command(const Words& words) {
+  const Arguments arguments({.command = "plan",
+                             .positional = "RECIPE",
+                             .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
+                                        "the budget buys at most.",
+                             .options = {},
+                             .least = 1,
+                             .most = 1,
+                             .recipe_overrides = true},
+                            words);
+  if (arguments.helped()) return 0;
+  const std::filesystem::path file = arguments.positional()[0];
+  const Recipe recipe = parse_recipe(file, arguments.overrides()).recipe;
+  std::int64_t longest = 0;
+  for (const PhaseSpec& phase : recipe.phases) longest = std::max(longest, phase.sequence);
+  const ModelConfig config = resolve_model(recipe.model, tokenizer_vocabulary(recipe), longest);
+  print_model(config);
+  print_flops(recipe, config);
+  print_memory(recipe, config);
+  if (!recipe.budget.hardware.empty()) {
+    print_budget(recipe, config, read_hardware(find_hardware(recipe.budget.hardware, file.parent_path())));
+  }
+  return 0;
+}
+
+}  // namespace shoestring
