@@ -10,6 +10,10 @@
 #include "kernels/base/workers.h"
 #include "kernels/gemm_problem.h"
 
+#if SHOESTRING_CUDA
+#include "kernels/gemm_cublaslt.h"
+#endif
+
 namespace shoestring {
 namespace gemm_detail {
 namespace {
@@ -205,6 +209,9 @@ std::string reference_refuses(const GemmArgs& args) {
 void reference_run(const GemmArgs& args) { gemm_detail::reference(problem_of(args)); }
 
 constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
+#if SHOESTRING_CUDA
+    {"cublaslt", gemm_detail::cublaslt::refuses, gemm_detail::cublaslt::run},
+#endif
     {"amx", amx_refuses, run_on<gemm_detail::amx::machine>},
     {"avx512", avx512_refuses, run_on<gemm_detail::avx512::machine>},
     {"portable", portable_refuses, run_on<gemm_detail::portable::machine>},

@@ -168,7 +168,7 @@ void quantize_tile_of(const QuantizeArgs& args, const ScaledView& out, const Til
     code.bits = quantize_tile::encode<Payload>(x, scale.inverse);
     counts.elements += 1;
     counts.saturated += quantize_tile::saturates(x, scale.inverse, format) ? 1 : 0;
-    counts.underflowed += x != 0.0f && (code.bits & 0x7Fu) == 0 ? 1 : 0;
+    counts.underflowed += quantize_tile::underflows(x, scale.inverse, format) ? 1 : 0;
     counts.non_finite += quantize_tile::finite(x) ? 0 : 1;
   });
   counts.amax = std::max(counts.amax, dtype_bits::to_float(amax));

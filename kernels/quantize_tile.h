@@ -17,9 +17,10 @@ struct Format {
   float max_finite;
   int max_exponent;
   std::uint32_t saturates_from;  ///< least magnitude bits that round past max_finite
+  std::uint32_t zero_up_to;      ///< largest magnitude bits that round to zero: half the least subnormal
 };
-inline constexpr Format kE4M3{448.0f, 8, 0x43E80001u};     // above 464; 464 itself is a tie that goes to 448
-inline constexpr Format kE5M2{57344.0f, 15, 0x47700000u};  // from 61440, a tie that would go to 65536
+inline constexpr Format kE4M3{448.0f, 8, 0x43E80001u, 0x3A800000u};     // above 464: 464 is a tie that goes to 448
+inline constexpr Format kE5M2{57344.0f, 15, 0x47700000u, 0x37000000u};  // from 61440: a tie that would go to 65536
 
 struct Scale {
   float scale;
@@ -101,6 +102,12 @@ SHOESTRING_HOST_DEVICE inline bool finite(float x) { return (dtype_bits::of_floa
 SHOESTRING_HOST_DEVICE inline bool saturates(float x, float inverse, Format format) {
   const std::uint32_t magnitude = dtype_bits::of_float(multiply(x, inverse)) & kMagnitude;
   return magnitude >= format.saturates_from && magnitude <= 0x7F800000u;
+}
+
+/// Whether x is not zero but x / scale rounds to zero.
+SHOESTRING_HOST_DEVICE inline bool underflows(float x, float inverse, Format format) {
+  const std::uint32_t magnitude = dtype_bits::of_float(multiply(x, inverse)) & kMagnitude;
+  return x != 0.0f && magnitude <= format.zero_up_to;
 }
 
 }  // namespace shoestring::quantize_tile
