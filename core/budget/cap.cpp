@@ -8,7 +8,7 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;       // over the longest ending measured so far
+constexpr double kMargin = 1.15;  // over the longest ending measured so far
 constexpr double kSecondsPerHour = 3600;
 
 }  // namespace

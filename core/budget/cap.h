@@ -23,7 +23,7 @@ class StepSeconds {
  public:
   void add(double seconds);
   bool measured() const { return count_ > 0; }
-  double typical() const { return quantile(0.5); }   ///< of the last 32; 0 before the first
+  double typical() const { return quantile(0.5); }  ///< of the last 32; 0 before the first
   double slow() const { return quantile(0.9); }
 
  private:
@@ -35,8 +35,8 @@ class StepSeconds {
 };
 
 struct CapDecision {
-  bool step = false;     ///< true: take the step
-  std::string reason;    ///< why not: "budget.gpu_hours" or "budget.job_hours"
+  bool step = false;   ///< true: take the step
+  std::string reason;  ///< why not: "budget.gpu_hours" or "budget.job_hours"
 };
 
 class CapKeeper {

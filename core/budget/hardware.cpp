@@ -41,8 +41,10 @@ std::vector<HardwareKey> build_keys() {
   for (int i = 0; i < kRateFormats; ++i) {
     const auto format = static_cast<RateFormat>(i);
     const auto rate = [&](const char* kind, PerFormat Hardware::*member) {
-      keys.push_back({fmt::format("flops.{}_{}", kFormatNames[i], kind), Unit::rate,
-                      [member, format](Hardware& hardware) -> double& { return (hardware.*member)[format]; }, {}});
+      keys.push_back({fmt::format("flops.{}_{}", kFormatNames[i], kind),
+                      Unit::rate,
+                      [member, format](Hardware& hardware) -> double& { return (hardware.*member)[format]; },
+                      {}});
     };
     rate("peak", &Hardware::peak_flops);
     rate("achievable", &Hardware::achievable_flops);
@@ -142,7 +144,8 @@ Hardware read_hardware(const std::filesystem::path& file) {
     if (!mistake.empty()) wrong.push_back(fmt::format("{}: {}", entry.origin.place(), mistake));
   }
   if (wrong.empty()) {
-    for (const std::string& text : missing_sources(hardware)) wrong.push_back(fmt::format("{}: {}", file.string(), text));
+    for (const std::string& text : missing_sources(hardware))
+      wrong.push_back(fmt::format("{}: {}", file.string(), text));
   }
   if (wrong.empty()) return hardware;
   std::string text = fmt::format("{} is no valid hardware file:", file.string());

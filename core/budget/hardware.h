@@ -23,24 +23,24 @@ struct PerFormat {
 };
 
 struct Hardware {
-  std::string name;                      ///< the file's stem: "h800"
+  std::string name;  ///< the file's stem: "h800"
   std::string description;
-  std::string source;                    ///< of the specification
+  std::string source;  ///< of the specification
   std::string date;
 
-  PerFormat peak_flops;                  ///< per second, dense, per device
-  PerFormat achievable_flops;            ///< per second, best measured large product
-  std::string achievable_source;         ///< "measured by ..." or a source
+  PerFormat peak_flops;           ///< per second, dense, per device
+  PerFormat achievable_flops;     ///< per second, best measured large product
+  std::string achievable_source;  ///< "measured by ..." or a source
 
   double memory_bytes = 0;
   double memory_bytes_per_second = 0;
-  double peer_bytes_per_second = 0;      ///< to a device of the same node, one direction
+  double peer_bytes_per_second = 0;  ///< to a device of the same node, one direction
   double peer_latency_seconds = 0;
-  double network_bytes_per_second = 0;   ///< to a device of another node, one direction
+  double network_bytes_per_second = 0;  ///< to a device of another node, one direction
   double network_latency_seconds = 0;
-  double watts = 0;                      ///< of one device under load; needed by budget.kwh
+  double watts = 0;  ///< of one device under load; needed by budget.kwh
 
-  double usd_low = 0;                    ///< band of prices seen per device-hour; for information, never a default price
+  double usd_low = 0;  ///< band of prices seen per device-hour; for information, never a default price
   double usd_high = 0;
   std::string price_source;
   std::string price_date;
@@ -49,8 +49,8 @@ struct Hardware {
 /// Reads NAME.hardware; throws Error(bad_recipe) that lists every mistake, Error(missing_input) if it is not there.
 Hardware read_hardware(const std::filesystem::path& file);
 
-/// The file of `name` ("cpu"): in `recipe_folder`/hardware, then beside the program (recipes/hardware, ../recipes/hardware).
-/// Throws Error(missing_input) that lists the places looked at and the nearest name there.
+/// The file of `name` ("cpu"): in `recipe_folder`/hardware, then beside the program (recipes/hardware,
+/// ../recipes/hardware). Throws Error(missing_input) that lists the places looked at and the nearest name there.
 std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder);
 
 }  // namespace shoestring

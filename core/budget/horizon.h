@@ -19,11 +19,11 @@
 namespace shoestring {
 
 struct HorizonDecision {
-  std::int64_t step = 0;       ///< first step it holds for
-  double progress = 0;         ///< before that step
-  std::int64_t end_step = 0;   ///< steps done when the phase ends, > step
-  double end_progress = 1;     ///< progress there: the phase's cumulative share
-  int phase = 0;               ///< index into Recipe::phases
+  std::int64_t step = 0;      ///< first step it holds for
+  double progress = 0;        ///< before that step
+  std::int64_t end_step = 0;  ///< steps done when the phase ends, > step
+  double end_progress = 1;    ///< progress there: the phase's cumulative share
+  int phase = 0;              ///< index into Recipe::phases
 };
 
 /// Progress before step `step` (0 without decisions), at most the last decision's end_progress.
@@ -34,16 +34,16 @@ std::vector<double> phase_ends(const Recipe& recipe);
 
 /// What the plan is made from.
 struct HorizonState {
-  std::int64_t step = 0;             ///< steps done
+  std::int64_t step = 0;  ///< steps done
   double progress = 0;
   int phase = 0;
-  double remaining_seconds = 0;      ///< CapKeeper::remaining_seconds
-  double step_seconds = 0;           ///< StepSeconds::typical; 0: nothing measured yet
-  double slow_step_seconds = 0;      ///< StepSeconds::slow: what must be left for the last step to be taken
+  double remaining_seconds = 0;  ///< CapKeeper::remaining_seconds
+  double step_seconds = 0;       ///< StepSeconds::typical; 0: nothing measured yet
+  double slow_step_seconds = 0;  ///< StepSeconds::slow: what must be left for the last step to be taken
 };
 
-/// A new decision, or nothing if `current` still lands within half a percent of the remaining steps or one step (exactly,
-/// over the last twenty), or nothing is measured yet.
+/// A new decision, or nothing if `current` still lands within half a percent of the remaining steps or one step
+/// (exactly, over the last twenty), or nothing is measured yet.
 std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span<const double> phase_ends,
                                             const HorizonDecision* current);
 

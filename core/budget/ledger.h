@@ -1,5 +1,5 @@
-// ledger.jsonl: what a run cost, over all its attempts. Append-only, one write per line, fsynced; it survives kill -9, a
-// resume on another number of ranks, and a torn last line, and it never lives only inside a checkpoint.
+// ledger.jsonl: what a run cost, over all its attempts. Append-only, one write per line, fsynced; it survives kill -9,
+// a resume on another number of ranks, and a torn last line, and it never lives only inside a checkpoint.
 //
 // One rank writes it. All seconds are cumulative since the start of the attempt and summed over ranks (GPU-seconds), so
 // that a lost line loses nothing. Reading it is in ledger_history.h.
@@ -29,14 +29,14 @@ inline constexpr std::string_view kLedgerFile = "ledger.jsonl";
 
 /// First line of an attempt: all that a report needs to know about the run.
 struct AttemptStart {
-  std::string run;                               ///< run.name
+  std::string run;  ///< run.name
   int ranks = 1;
   std::string host;
   std::int64_t pid = 0;
   std::string recipe_hash;
-  std::string build;                             ///< version and build type
-  std::map<std::string, std::string> variants;   ///< op -> chosen variant
-  std::int64_t from_step = 0;                    ///< steps already done by the checkpoint it starts from
+  std::string build;                            ///< version and build type
+  std::map<std::string, std::string> variants;  ///< op -> chosen variant
+  std::int64_t from_step = 0;                   ///< steps already done by the checkpoint it starts from
   std::int64_t from_tokens = 0;
   Cap cap;
   std::optional<Price> price;
@@ -48,12 +48,12 @@ struct AttemptStart {
 
 /// How far the attempt is. Cumulative.
 struct AttemptProgress {
-  std::int64_t step = 0;        ///< steps done, of the run
-  std::int64_t tokens = 0;      ///< trained tokens, of the run
+  std::int64_t step = 0;    ///< steps done, of the run
+  std::int64_t tokens = 0;  ///< trained tokens, of the run
   std::string phase;
-  CategorySeconds seconds;      ///< since the start of the attempt, summed over ranks
-  PerFormat flops;              ///< done in this attempt, summed over ranks
-  double loss = 0;              ///< of the last step; 0: none yet
+  CategorySeconds seconds;  ///< since the start of the attempt, summed over ranks
+  PerFormat flops;          ///< done in this attempt, summed over ranks
+  double loss = 0;          ///< of the last step; 0: none yet
 };
 
 struct CheckpointCommit {
@@ -66,8 +66,8 @@ struct CheckpointCommit {
 
 struct EvaluationResult {
   std::int64_t step = 0;
-  std::int64_t tokens = 0;      ///< held-out tokens looked at
-  double loss = 0;              ///< nats per token
+  std::int64_t tokens = 0;  ///< held-out tokens looked at
+  double loss = 0;          ///< nats per token
   double bits_per_byte = 0;
   double took_seconds = 0;
 };
@@ -82,7 +82,7 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  int attempt() const { return attempt_; }   ///< from 1
+  int attempt() const { return attempt_; }  ///< from 1
   /// What earlier attempts left: what they are charged, what to replay.
   const LedgerHistory& history() const { return *history_; }
 
@@ -93,8 +93,8 @@ class Ledger {
   void checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress);
   void evaluation(const EvaluationResult& result, const AttemptProgress& progress);
   void horizon(const HorizonDecision& decision);
-  void phase(const std::string& name, const AttemptProgress& progress);    ///< a phase begins
-  void note(const std::string& kind, const std::string& text);      ///< a skipped step, a fallback, an override
+  void phase(const std::string& name, const AttemptProgress& progress);  ///< a phase begins
+  void note(const std::string& kind, const std::string& text);           ///< a skipped step, a fallback, an override
   /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.
   /// At most once; later calls do nothing, so that an error's handler may call it too.
   void end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress);

@@ -28,9 +28,9 @@ constexpr double kMostTail = 30;  // seconds; the longest interval between heart
 struct Trail {
   double first_mono = 0;
   double last_mono = 0;
-  double progress_mono = 0;    // of the last progress
+  double progress_mono = 0;  // of the last progress
   double last_wall = 0;
-  double age_seconds = 0;      // of the process at its first line
+  double age_seconds = 0;  // of the process at its first line
   int lines = 0;
   std::vector<std::size_t> at_commit;  // index into points, per checkpoint
   std::vector<std::string> kinds;      // of each point
@@ -188,7 +188,8 @@ void Gatherer::settle_loss(std::size_t index, std::int64_t survives) {
     attempt.kept_tokens = commit.tokens;
     kept = attempt.points[trails_[index].at_commit[i]].seconds;
   }
-  const bool clean = attempt.state == AttemptState::ended && attempt.reason != "failed" && last.step <= attempt.kept_step;
+  const bool clean =
+      attempt.state == AttemptState::ended && attempt.reason != "failed" && last.step <= attempt.kept_step;
   if (unbroken || clean) {
     attempt.kept_step = std::max(attempt.kept_step, last.step);
     attempt.kept_tokens = std::max(attempt.kept_tokens, last.tokens);

@@ -27,15 +27,15 @@ struct AttemptHistory {
   int attempt = 0;
   AttemptStart start;
   AttemptState state = AttemptState::died;
-  std::string reason;               ///< of the end line; "died" or "running" without one
-  std::string text;                 ///< the error's text
+  std::string reason;  ///< of the end line; "died" or "running" without one
+  std::string text;    ///< the error's text
   int exit_code = 0;
   double begin_unix_seconds = 0;
-  std::vector<AttemptProgress> points;     ///< every progress written, in order; the last is `last()`
-  double tail_gpu_seconds = 0;      ///< estimated, from the last line to death
-  CategorySeconds charged;          ///< all of it, the tail included, lost work moved to Category::lost
-  std::int64_t kept_step = 0;       ///< last step of it that the run still has
-  std::int64_t kept_tokens = 0;     ///< trained tokens up to there, of the run
+  std::vector<AttemptProgress> points;  ///< every progress written, in order; the last is `last()`
+  double tail_gpu_seconds = 0;          ///< estimated, from the last line to death
+  CategorySeconds charged;              ///< all of it, the tail included, lost work moved to Category::lost
+  std::int64_t kept_step = 0;           ///< last step of it that the run still has
+  std::int64_t kept_tokens = 0;         ///< trained tokens up to there, of the run
   std::vector<CheckpointCommit> checkpoints;
   std::vector<EvaluationResult> evaluations;
   std::vector<PhaseSpan> phases;
@@ -46,12 +46,12 @@ struct AttemptHistory {
 };
 
 struct LedgerHistory {
-  std::vector<AttemptHistory> attempts;        ///< in order
-  std::vector<HorizonDecision> decisions;      ///< that hold for the steps the run still has, by step
-  int damaged_lines = 0;                       ///< complete lines that could not be read
-  bool torn = false;                           ///< the last line was cut off
+  std::vector<AttemptHistory> attempts;    ///< in order
+  std::vector<HorizonDecision> decisions;  ///< that hold for the steps the run still has, by step
+  int damaged_lines = 0;                   ///< complete lines that could not be read
+  bool torn = false;                       ///< the last line was cut off
 
-  CategorySeconds charged() const;             ///< over all attempts, GPU-seconds
+  CategorySeconds charged() const;  ///< over all attempts, GPU-seconds
   double charged_gpu_seconds() const { return charged().total(); }
 };
 

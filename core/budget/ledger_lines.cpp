@@ -118,7 +118,8 @@ AttemptStart read_start(const json& object) {
   start.hardware.achievable_flops = read_formats(hardware, "achievable");
   start.hardware.achievable_source = hardware.value("achievable_source", "");
   if (const auto price = object.find("price"); price != object.end()) {
-    start.price = Price{price->at("usd_per_gpu_hour").get<double>(), price->value("source", ""), price->value("date", "")};
+    start.price =
+        Price{price->at("usd_per_gpu_hour").get<double>(), price->value("source", ""), price->value("date", "")};
   }
   return start;
 }

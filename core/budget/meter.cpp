@@ -10,8 +10,9 @@
 namespace shoestring {
 namespace {
 
-constexpr std::string_view kNames[] = {"startup",   "compute",    "recompute",  "exposed_communication", "bubble",
-                                       "data_wait", "evaluation", "checkpoint", "idle",                  "lost"};
+constexpr std::string_view kNames[] = {"startup", "compute",   "recompute",  "exposed_communication",
+                                       "bubble",  "data_wait", "evaluation", "checkpoint",
+                                       "idle",    "lost"};
 static_assert(std::size(kNames) == kCategories);
 
 double seconds_of(clockid_t clock) {
@@ -33,7 +34,8 @@ double process_age() {
   for (int number = 2; number < 22 && field != nullptr; ++number) field = std::strchr(field + 1, ' ');
   unsigned long long ticks = 0;  // field 22: start after boot, in clock ticks
   if (field == nullptr || std::sscanf(field, " %llu", &ticks) != 1) return 0;
-  const double age = seconds_of(CLOCK_BOOTTIME) - static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  const double age =
+      seconds_of(CLOCK_BOOTTIME) - static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
   return age > 0 ? age : 0;
 }
 

@@ -14,7 +14,7 @@
 namespace shoestring {
 
 enum class Category : std::uint8_t {
-  startup,                ///< from the start of the process to the first step: reading, building, loading
+  startup,  ///< from the start of the process to the first step: reading, building, loading
   compute,
   recompute,              ///< forward work done again for the backward pass
   exposed_communication,  ///< waiting for messages with nothing to compute
@@ -22,8 +22,8 @@ enum class Category : std::uint8_t {
   data_wait,              ///< waiting for a batch
   evaluation,
   checkpoint,
-  idle,                   ///< none of the others: between scopes
-  lost,                   ///< work that had to be done again; never metered, found by the reader of the ledger
+  idle,  ///< none of the others: between scopes
+  lost,  ///< work that had to be done again; never metered, found by the reader of the ledger
 };
 inline constexpr int kCategories = 10;
 std::string_view name(Category category);
@@ -78,7 +78,7 @@ class Meter {
  private:
   const Clock& clock_;
   Category category_ = Category::startup;
-  double since_ = 0;              // when category_ began to count
+  double since_ = 0;  // when category_ began to count
   CategorySeconds counted_;
 };
 

@@ -13,7 +13,7 @@ namespace shoestring {
 struct Price {
   double usd_per_gpu_hour = 0;
   std::string source;
-  std::string date;   ///< ISO 8601
+  std::string date;  ///< ISO 8601
 
   double usd(double gpu_hours) const { return gpu_hours * usd_per_gpu_hour; }
 };
@@ -25,9 +25,9 @@ double kwh(const Hardware& hardware, double gpu_hours);
 
 /// The limits of a run. Infinite where not given.
 struct Cap {
-  double gpu_hours = 0;       ///< least of budget.gpu_hours, .usd and .kwh, in GPU-hours, over all attempts
-  std::string from;           ///< the key that binds: "budget.usd"
-  double job_hours = 0;       ///< wall-clock hours of this attempt
+  double gpu_hours = 0;  ///< least of budget.gpu_hours, .usd and .kwh, in GPU-hours, over all attempts
+  std::string from;      ///< the key that binds: "budget.usd"
+  double job_hours = 0;  ///< wall-clock hours of this attempt
 };
 
 /// Throws Error(bad_recipe) if budget.kwh is given for hardware of unknown power.

@@ -52,8 +52,8 @@ void add_utilisation(Report& report, const Hardware& hardware) {
     const auto format = static_cast<RateFormat>(i);
     if (flops[format] <= 0 || seconds <= 0) continue;
     const auto share = [&](double rate) { return rate > 0 ? flops[format] / (seconds * rate) : 0.0; };
-    report.formats.push_back({format, flops[format], share(hardware.peak_flops[format]),
-                              share(hardware.achievable_flops[format])});
+    report.formats.push_back(
+        {format, flops[format], share(hardware.peak_flops[format]), share(hardware.achievable_flops[format])});
     report.ideal_share += report.formats.back().of_peak;
   }
 }

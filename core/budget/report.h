@@ -40,22 +40,22 @@ struct Prediction {
 
 struct Report {
   std::string run;
-  std::string state;                      ///< "done", "budget", "preempted", "failed", "died", "running", "empty"
-  std::string text;                       ///< the last error's
+  std::string state;  ///< "done", "budget", "preempted", "failed", "died", "running", "empty"
+  std::string text;   ///< the last error's
   double spent_gpu_hours = 0;
-  double cap_gpu_hours = 0;               ///< 0: no cap
+  double cap_gpu_hours = 0;  ///< 0: no cap
   std::string cap_from;
   std::optional<Price> price;
-  double kwh = 0;                         ///< at the hardware's stated power; 0: not known
+  double kwh = 0;  ///< at the hardware's stated power; 0: not known
   CategorySeconds charged;
   std::vector<PhaseCost> phases;
   std::vector<AttemptHistory> attempts;
-  std::int64_t tokens = 0;                ///< trained tokens the run still has
+  std::int64_t tokens = 0;  ///< trained tokens the run still has
   std::int64_t steps = 0;
-  double train_loss = 0;                  ///< of the last step; 0: none
-  std::optional<EvaluationResult> validation;   ///< the last one
+  double train_loss = 0;                       ///< of the last step; 0: none
+  std::optional<EvaluationResult> validation;  ///< the last one
   std::vector<FormatUse> formats;
-  double ideal_share = 0;                 ///< sum over formats of flops / peak, over the GPU-seconds charged
+  double ideal_share = 0;  ///< sum over formats of flops / peak, over the GPU-seconds charged
   std::optional<Prediction> predicted;
   int damaged_lines = 0;
   std::int64_t parameters = 0;

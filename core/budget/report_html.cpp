@@ -40,10 +40,11 @@ std::string summary(const Report& report) {
   std::string text = "<table>\n";
   const auto line = [&](const char* what, const std::string& value) { text += row({what, value}); };
   line("state", report.state + (report.text.empty() ? "" : ": " + report.text));
-  line("GPU-hours", report.cap_gpu_hours > 0
-                        ? fmt::format("{} of {} ({:.1f}%, {})", rounded(report.spent_gpu_hours), rounded(report.cap_gpu_hours),
-                                      100 * report.spent_gpu_hours / report.cap_gpu_hours, report.cap_from)
-                        : rounded(report.spent_gpu_hours) + " (no cap)");
+  line("GPU-hours",
+       report.cap_gpu_hours > 0
+           ? fmt::format("{} of {} ({:.1f}%, {})", rounded(report.spent_gpu_hours), rounded(report.cap_gpu_hours),
+                         100 * report.spent_gpu_hours / report.cap_gpu_hours, report.cap_from)
+           : rounded(report.spent_gpu_hours) + " (no cap)");
   if (report.price) {
     line("money", fmt::format("${} at ${} per GPU-hour ({}, {})", rounded(report.price->usd(report.spent_gpu_hours)),
                               rounded(report.price->usd_per_gpu_hour), report.price->source, report.price->date));
@@ -71,8 +72,9 @@ std::string bars(const Report& report) {
     drawn += fmt::format(
         "<text x=\"0\" y=\"{}\">{}</text><rect x=\"180\" y=\"{}\" width=\"{:.1f}\" height=\"16\" class=\"{}\"/>"
         "<text x=\"{:.1f}\" y=\"{}\">{} ({:.1f}%)</text>\n",
-        y + 13, escaped(name(category)), y, std::max(1.0, share * kBarPixels), category == Category::lost ? "lost" : "kept",
-        188 + share * kBarPixels, y + 13, escaped(rounded(seconds / 3600)), 100 * share);
+        y + 13, escaped(name(category)), y, std::max(1.0, share * kBarPixels),
+        category == Category::lost ? "lost" : "kept", 188 + share * kBarPixels, y + 13,
+        escaped(rounded(seconds / 3600)), 100 * share);
   }
   return fmt::format("<svg width=\"720\" height=\"{}\" role=\"img\" aria-label=\"GPU-hours by category\">\n{}</svg>\n",
                      24 * std::max(1, rows), drawn);
@@ -81,9 +83,11 @@ std::string bars(const Report& report) {
 std::string tables(const Report& report) {
   std::string text = "<h2>Phases</h2><table>\n" + row({"phase", "GPU-hours", "tokens", "steps"}, "th");
   for (const PhaseCost& phase : report.phases) {
-    text += row({phase.name, rounded(phase.gpu_hours), rounded(static_cast<double>(phase.tokens)), std::to_string(phase.steps)});
+    text += row({phase.name, rounded(phase.gpu_hours), rounded(static_cast<double>(phase.tokens)),
+                 std::to_string(phase.steps)});
   }
-  text += "</table>\n<h2>Attempts</h2><table>\n" + row({"attempt", "host", "ranks", "GPU-hours", "lost", "steps", "end"}, "th");
+  text += "</table>\n<h2>Attempts</h2><table>\n" +
+          row({"attempt", "host", "ranks", "GPU-hours", "lost", "steps", "end"}, "th");
   for (const AttemptHistory& attempt : report.attempts) {
     text += row({std::to_string(attempt.attempt), attempt.start.host, std::to_string(attempt.start.ranks),
                  rounded(attempt.charged.total() / 3600), rounded(attempt.charged[Category::lost] / 3600),
@@ -91,10 +95,14 @@ std::string tables(const Report& report) {
   }
   text += "</table>\n";
   if (report.formats.empty()) return text;
-  text += "<h2>Utilisation</h2><p>FLOPs done in the format / (GPU-seconds charged &times; FLOP/s of the device)</p><table>\n" +
-          row({"format", "FLOPs", "of peak", "of achievable"}, "th");
+  text +=
+      "<h2>Utilisation</h2><p>FLOPs done in the format / (GPU-seconds charged &times; FLOP/s of the "
+      "device)</p><table>\n" +
+      row({"format", "FLOPs", "of peak", "of achievable"}, "th");
   for (const FormatUse& use : report.formats) {
-    const auto share = [](double value) { return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("unknown"); };
+    const auto share = [](double value) {
+      return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("unknown");
+    };
     text += row({std::string(name(use.format)), rounded(use.flops), share(use.of_peak), share(use.of_achievable)});
   }
   return text + "</table>\n";
@@ -110,8 +118,10 @@ constexpr const char* kHead =
 }  // namespace
 
 std::string report_html(const Report& report) {
-  return fmt::format("{}<title>{}: cost report</title></head><body>\n<h1>{}</h1>\n{}<h2>Where the GPU-hours went</h2>\n{}{}</body></html>\n",
-                     kHead, escaped(report.run), escaped(report.run), summary(report), bars(report), tables(report));
+  return fmt::format(
+      "{}<title>{}: cost report</title></head><body>\n<h1>{}</h1>\n{}<h2>Where the GPU-hours "
+      "went</h2>\n{}{}</body></html>\n",
+      kHead, escaped(report.run), escaped(report.run), summary(report), bars(report), tables(report));
 }
 
 }  // namespace shoestring

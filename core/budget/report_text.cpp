@@ -35,9 +35,10 @@ std::string head(const Report& report) {
                                  r.attempts.size() == 1 ? "" : "s",
                                  r.hardware.empty() ? "" : fmt::format(" on {}", plain(r.hardware)));
   if (!r.text.empty()) text += fmt::format("  {}\n", plain(r.text));
-  const std::string cap = r.cap_gpu_hours <= 0 ? " (no cap)"
-                          : fmt::format(" of {} ({:.1f}%, {})", hours(r.cap_gpu_hours),
-                                        100 * r.spent_gpu_hours / r.cap_gpu_hours, plain(r.cap_from));
+  const std::string cap = r.cap_gpu_hours <= 0
+                              ? " (no cap)"
+                              : fmt::format(" of {} ({:.1f}%, {})", hours(r.cap_gpu_hours),
+                                            100 * r.spent_gpu_hours / r.cap_gpu_hours, plain(r.cap_from));
   text += fmt::format("  GPU-hours  {}{}\n", hours(r.spent_gpu_hours), cap);
   if (r.price) {
     text += fmt::format("  money      ${} at ${} per GPU-hour ({}, {})\n", hours(r.price->usd(r.spent_gpu_hours)),
@@ -66,7 +67,8 @@ std::string where_it_went(const Report& report) {
     const double seconds = report.charged[category];
     if (seconds <= 0) continue;
     const double share = total > 0 ? seconds / total : 0;
-    text += fmt::format("    {:<22} {:>9} {:>6.1f}%  {}\n", name(category), hours(seconds / 3600), 100 * share, bar(share));
+    text +=
+        fmt::format("    {:<22} {:>9} {:>6.1f}%  {}\n", name(category), hours(seconds / 3600), 100 * share, bar(share));
   }
   return text;
 }
@@ -87,8 +89,8 @@ std::string by_phase(const Report& report) {
 std::string by_attempt(const Report& report) {
   const std::size_t count = report.attempts.size();
   if (count < 2) return {};
-  std::string text = fmt::format("\n  {:<9} {:>5} {:>9} {:>9} {:>15}  {}\n", "attempt", "ranks", "GPU-hours", "lost",
-                                 "steps", "end");
+  std::string text =
+      fmt::format("\n  {:<9} {:>5} {:>9} {:>9} {:>15}  {}\n", "attempt", "ranks", "GPU-hours", "lost", "steps", "end");
   if (count > kAttemptsShown) text += fmt::format("    ... {} earlier\n", count - kAttemptsShown);
   for (std::size_t i = count > kAttemptsShown ? count - kAttemptsShown : 0; i < count; ++i) {
     const AttemptHistory& attempt = report.attempts[i];
@@ -103,7 +105,9 @@ std::string utilisation(const Report& report) {
   if (report.formats.empty()) return {};
   std::string text = "\n  utilisation: FLOPs done in the format / (GPU-seconds charged x FLOP/s of the device)\n";
   for (const FormatUse& use : report.formats) {
-    const auto share = [](double value) { return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("rate unknown"); };
+    const auto share = [](double value) {
+      return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("rate unknown");
+    };
     text += fmt::format("    {:<5} {:>9} FLOP  of peak {}, of achievable {}\n", name(use.format), rounded(use.flops),
                         share(use.of_peak), share(use.of_achievable));
   }
@@ -112,7 +116,8 @@ std::string utilisation(const Report& report) {
 
 std::string foretold(const Report& report) {
   if (!report.predicted) return {};
-  std::string text = fmt::format("\n  {:<22} {:>10} {:>10} {:>8}\n", "predicted, actual", "predicted", "actual", "error");
+  std::string text =
+      fmt::format("\n  {:<22} {:>10} {:>10} {:>8}\n", "predicted, actual", "predicted", "actual", "error");
   const auto row = [&](const char* what, double predicted, double actual) {
     if (predicted <= 0 || actual <= 0) return;
     text += fmt::format("    {:<20} {:>10} {:>10} {:>+7.1f}%\n", what, rounded(predicted), rounded(actual),

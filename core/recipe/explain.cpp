@@ -83,7 +83,8 @@ std::string key_reference() {
                           key.of_phase() ? "phase.NAME" : section);
     }
     std::string type = describe_type(key);
-    for (std::size_t bar = type.find('|'); bar != std::string::npos; bar = type.find('|', bar + 2)) type.insert(bar, "\\");
+    for (std::size_t bar = type.find('|'); bar != std::string::npos; bar = type.find('|', bar + 2))
+      type.insert(bar, "\\");
     text += fmt::format("| `{}` | {} | {} | {} |\n", key.name, type, default_text(key), key.meaning);
   }
   return text;

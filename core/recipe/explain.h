@@ -31,8 +31,8 @@ struct RecipeDifference {
 };
 
 /// Keys that a resumed run may not change but `now` does. Free to change: run.directory, run.threads, run.tensorboard,
-/// budget.*, kernels.*, evaluation.*, checkpoint.*, parallel.data, data.io, data.prefetch. What the weights depend on is
-/// fixed, except that horizon keys follow the budget.
+/// budget.*, kernels.*, evaluation.*, checkpoint.*, parallel.data, data.io, data.prefetch. What the weights depend on
+/// is fixed, except that horizon keys follow the budget.
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now);
 
 /// Throws Error(bad_recipe) that lists resume_differences, if there are any.

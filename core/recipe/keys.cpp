@@ -33,7 +33,8 @@ constexpr Limits kShare{0, 1, Unit::fraction};
 template <class Section, class At>
 class SectionKeys {
  public:
-  SectionKeys(std::vector<Key>& keys, std::string section, At at) : keys_(keys), section_(std::move(section)), at_(at) {}
+  SectionKeys(std::vector<Key>& keys, std::string section, At at)
+      : keys_(keys), section_(std::move(section)), at_(at) {}
 
   template <class Value>
   SectionKeys& key(std::string name, Value Section::*member, Limits limits, std::string meaning,
@@ -105,7 +106,8 @@ void add_kernels(std::vector<Key>& keys) {
 void add_model(std::vector<Key>& keys) {
   section_keys(keys, "model", &Recipe::model)
       .key("architecture", &ModelSpec::architecture, kText, "family of the model")
-      .key("vocabulary", &ModelSpec::vocabulary, kExtent, "token ids [vocab_size]; 0: the tokenizer's, up to a multiple of 64")
+      .key("vocabulary", &ModelSpec::vocabulary, kExtent,
+           "token ids [vocab_size]; 0: the tokenizer's, up to a multiple of 64")
       .key("layers", &ModelSpec::layers, {0, 4096}, "transformer layers [num_hidden_layers]")
       .key("hidden", &ModelSpec::hidden, kExtent, "width of the residual stream [hidden_size]")
       .key("heads", &ModelSpec::heads, kExtent, "query heads [num_attention_heads]")
@@ -122,12 +124,15 @@ void add_model(std::vector<Key>& keys) {
       .key("rope_factor", &ModelSpec::rope_factor, {1, kAny}, "positions now over original ones")
       .key("rope_original_positions", &ModelSpec::rope_original_positions, kPositions,
            "context before scaling [original_max_position_embeddings]")
-      .key("rope_low_frequency_factor", &ModelSpec::rope_low_frequency_factor, kPositive, "llama3 scaling: below it, scaled in full")
-      .key("rope_high_frequency_factor", &ModelSpec::rope_high_frequency_factor, kPositive, "llama3 scaling: above it, not scaled")
+      .key("rope_low_frequency_factor", &ModelSpec::rope_low_frequency_factor, kPositive,
+           "llama3 scaling: below it, scaled in full")
+      .key("rope_high_frequency_factor", &ModelSpec::rope_high_frequency_factor, kPositive,
+           "llama3 scaling: above it, not scaled")
       .key("rope_beta_fast", &ModelSpec::rope_beta_fast, kPositive, "yarn scaling: turns above which nothing is scaled")
       .key("rope_beta_slow", &ModelSpec::rope_beta_slow, kPositive, "yarn scaling: turns below which all is scaled")
       .key("rope_mscale", &ModelSpec::rope_mscale, kNotNegative, "yarn scaling of the attention logits")
-      .key("rope_mscale_all_dim", &ModelSpec::rope_mscale_all_dim, kNotNegative, "yarn scaling of the attention logits, all dims");
+      .key("rope_mscale_all_dim", &ModelSpec::rope_mscale_all_dim, kNotNegative,
+           "yarn scaling of the attention logits, all dims");
 }
 
 void add_experts(std::vector<Key>& keys) {
@@ -138,14 +143,18 @@ void add_experts(std::vector<Key>& keys) {
       .key("qk_rope_head_dim", &ModelSpec::qk_rope_head_dim, kExtent, "part with RoPE")
       .key("v_head_dim", &ModelSpec::v_head_dim, kExtent, "of a value head")
       .key("experts", &ModelSpec::experts, {0, 65536}, "routed experts of a layer [n_routed_experts, num_experts]")
-      .key("experts_per_token", &ModelSpec::experts_per_token, {0, 65536}, "experts a token is routed to [num_experts_per_tok]")
-      .key("shared_experts", &ModelSpec::shared_experts, {0, 1024}, "experts every token goes through [n_shared_experts]")
-      .key("expert_feed_forward", &ModelSpec::expert_feed_forward, kExtent, "width of one expert [moe_intermediate_size]")
+      .key("experts_per_token", &ModelSpec::experts_per_token, {0, 65536},
+           "experts a token is routed to [num_experts_per_tok]")
+      .key("shared_experts", &ModelSpec::shared_experts, {0, 1024},
+           "experts every token goes through [n_shared_experts]")
+      .key("expert_feed_forward", &ModelSpec::expert_feed_forward, kExtent,
+           "width of one expert [moe_intermediate_size]")
       .key("dense_layers", &ModelSpec::dense_layers, {0, 4096}, "first layers, without experts [first_k_dense_replace]")
       .key("expert_groups", &ModelSpec::expert_groups, {1, 65536}, "groups the experts are divided into [n_group]")
       .key("expert_topk_groups", &ModelSpec::expert_topk_groups, {1, 65536}, "groups a token may use [topk_group]")
       .key("router", &ModelSpec::router, kText, "function that turns a logit into an expert's score")
-      .key("normalize_weights", &ModelSpec::normalize_weights, kText, "weights of the chosen experts sum to 1 [norm_topk_prob]")
+      .key("normalize_weights", &ModelSpec::normalize_weights, kText,
+           "weights of the chosen experts sum to 1 [norm_topk_prob]")
       .key("routed_scale", &ModelSpec::routed_scale, kPositive, "factor on routed outputs [routed_scaling_factor]")
       .key("bias_speed", &ModelSpec::bias_speed, kNotNegative, "step of the loss-free balancing; 0: biases stay")
       .key("balance_loss", &ModelSpec::balance_loss, kNotNegative, "weight of the sequence-wise balance loss")
@@ -307,11 +316,13 @@ std::string describe_type(const Key& key) {
     case ValueType::real: break;
   }
   std::string text = key.type == ValueType::whole ? "whole number" : "number";
-  if (key.low == kAboveZero) text += " above 0";
-  else if (key.high == kAny || key.high == kMostWhole) text += fmt::format(", at least {}", rounded(key.low, 12));
+  if (key.low == kAboveZero)
+    text += " above 0";
+  else if (key.high == kAny || key.high == kMostWhole)
+    text += fmt::format(", at least {}", rounded(key.low, 12));
   if (key.high != kAny && key.high != kMostWhole) {
     text += key.low == kAboveZero ? fmt::format(", at most {}", rounded(key.high, 12))
-                             : fmt::format(", {} to {}", rounded(key.low, 12), rounded(key.high, 12));
+                                  : fmt::format(", {} to {}", rounded(key.low, 12), rounded(key.high, 12));
   }
   const std::string_view units = unit_suffixes(key.unit);
   if (!units.empty()) text += fmt::format("; units: {}", units);

@@ -1,5 +1,5 @@
-// The one table of all recipe keys. Parsing, validation, `explain`, canonical text and the key reference all read it, so
-// a key is added in one line of keys.cpp beside its member in recipe.h.
+// The one table of all recipe keys. Parsing, validation, `explain`, canonical text and the key reference all read it,
+// so a key is added in one line of keys.cpp beside its member in recipe.h.
 //
 // Not for users of a Recipe: they include recipe.h and parse.h.
 #pragma once
@@ -25,15 +25,15 @@ enum class ValueType : std::uint8_t { text, whole, real, boolean, choice, list, 
 enum class OnResume : std::uint8_t { fixed, free };
 
 struct Key {
-  std::string section;     ///< "model"; "phase" stands for every [phase.NAME]
+  std::string section;  ///< "model"; "phase" stands for every [phase.NAME]
   std::string name;
   ValueType type = ValueType::text;
   Unit unit = Unit::none;
-  double low = 0;          ///< bounds of numbers, both included
+  double low = 0;  ///< bounds of numbers, both included
   double high = 0;
   std::span<const std::string_view> words;  ///< of a choice
   OnResume on_resume = OnResume::fixed;
-  std::string meaning;     ///< one line
+  std::string meaning;  ///< one line
 
   /// Parses `text` into its member; returns what is wrong with it, empty if nothing. `phase` is used by phase keys.
   std::function<std::string(Recipe&, std::size_t phase, std::string_view text)> assign;

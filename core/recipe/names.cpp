@@ -36,19 +36,58 @@ std::string folded(std::string_view text) {
 
 }  // namespace
 
-template <> std::span<const Word> enum_words<AllowReference>() { return kAllowReference; }
-template <> std::span<const Word> enum_words<Architecture>() { return kArchitecture; }
-template <> std::span<const Word> enum_words<RopeScalingKind>() { return kRopeScalingKind; }
-template <> std::span<const Word> enum_words<RouterKindSpec>() { return kRouterKind; }
-template <> std::span<const Word> enum_words<PrecisionPolicy>() { return kPrecisionPolicy; }
-template <> std::span<const Word> enum_words<ScaleFormat>() { return kScaleFormat; }
-template <> std::span<const Word> enum_words<LinearFormat>() { return kLinearFormat; }
-template <> std::span<const Word> enum_words<MomentFormat>() { return kMomentFormat; }
-template <> std::span<const Word> enum_words<ScheduleName>() { return kScheduleName; }
-template <> std::span<const Word> enum_words<DataIo>() { return kDataIo; }
-template <> std::span<const Word> enum_words<OptimizerName>() { return kOptimizerName; }
-template <> std::span<const Word> enum_words<LearningRateKind>() { return kLearningRateKind; }
-template <> std::span<const Word> enum_words<Horizon>() { return kHorizon; }
+template <>
+std::span<const Word> enum_words<AllowReference>() {
+  return kAllowReference;
+}
+template <>
+std::span<const Word> enum_words<Architecture>() {
+  return kArchitecture;
+}
+template <>
+std::span<const Word> enum_words<RopeScalingKind>() {
+  return kRopeScalingKind;
+}
+template <>
+std::span<const Word> enum_words<RouterKindSpec>() {
+  return kRouterKind;
+}
+template <>
+std::span<const Word> enum_words<PrecisionPolicy>() {
+  return kPrecisionPolicy;
+}
+template <>
+std::span<const Word> enum_words<ScaleFormat>() {
+  return kScaleFormat;
+}
+template <>
+std::span<const Word> enum_words<LinearFormat>() {
+  return kLinearFormat;
+}
+template <>
+std::span<const Word> enum_words<MomentFormat>() {
+  return kMomentFormat;
+}
+template <>
+std::span<const Word> enum_words<ScheduleName>() {
+  return kScheduleName;
+}
+template <>
+std::span<const Word> enum_words<DataIo>() {
+  return kDataIo;
+}
+template <>
+std::span<const Word> enum_words<OptimizerName>() {
+  return kOptimizerName;
+}
+template <>
+std::span<const Word> enum_words<LearningRateKind>() {
+  return kLearningRateKind;
+}
+template <>
+std::span<const Word> enum_words<Horizon>() {
+  return kHorizon;
+}
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   // Optimal string alignment: insertions, deletions, replacements and swaps of neighbours cost 1.

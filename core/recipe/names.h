@@ -14,19 +14,32 @@ namespace shoestring {
 template <class Enum>
 std::span<const std::string_view> enum_words();
 
-template <> std::span<const std::string_view> enum_words<AllowReference>();
-template <> std::span<const std::string_view> enum_words<Architecture>();
-template <> std::span<const std::string_view> enum_words<RopeScalingKind>();
-template <> std::span<const std::string_view> enum_words<RouterKindSpec>();
-template <> std::span<const std::string_view> enum_words<PrecisionPolicy>();
-template <> std::span<const std::string_view> enum_words<ScaleFormat>();
-template <> std::span<const std::string_view> enum_words<LinearFormat>();
-template <> std::span<const std::string_view> enum_words<MomentFormat>();
-template <> std::span<const std::string_view> enum_words<ScheduleName>();
-template <> std::span<const std::string_view> enum_words<DataIo>();
-template <> std::span<const std::string_view> enum_words<OptimizerName>();
-template <> std::span<const std::string_view> enum_words<LearningRateKind>();
-template <> std::span<const std::string_view> enum_words<Horizon>();
+template <>
+std::span<const std::string_view> enum_words<AllowReference>();
+template <>
+std::span<const std::string_view> enum_words<Architecture>();
+template <>
+std::span<const std::string_view> enum_words<RopeScalingKind>();
+template <>
+std::span<const std::string_view> enum_words<RouterKindSpec>();
+template <>
+std::span<const std::string_view> enum_words<PrecisionPolicy>();
+template <>
+std::span<const std::string_view> enum_words<ScaleFormat>();
+template <>
+std::span<const std::string_view> enum_words<LinearFormat>();
+template <>
+std::span<const std::string_view> enum_words<MomentFormat>();
+template <>
+std::span<const std::string_view> enum_words<ScheduleName>();
+template <>
+std::span<const std::string_view> enum_words<DataIo>();
+template <>
+std::span<const std::string_view> enum_words<OptimizerName>();
+template <>
+std::span<const std::string_view> enum_words<LearningRateKind>();
+template <>
+std::span<const std::string_view> enum_words<Horizon>();
 
 template <class Enum>
 std::string_view word(Enum value) {

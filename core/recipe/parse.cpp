@@ -80,13 +80,13 @@ class Reader {
   void bind();
 
   RecipeReading& reading_;
-  std::vector<std::filesystem::path> open_;          // chain of includes being read
-  std::vector<std::vector<Entry>> layers_;           // accepted entries, least important file first
-  std::vector<std::string> phases_;                  // section names "phase.NAME" in order
+  std::vector<std::filesystem::path> open_;  // chain of includes being read
+  std::vector<std::vector<Entry>> layers_;   // accepted entries, least important file first
+  std::vector<std::string> phases_;          // section names "phase.NAME" in order
   std::vector<std::string> overrides_;
   options::options_description description_;
   options::variables_map values_;
-  std::set<std::string> mistaken_;                   // dotted keys whose winning value is wrong
+  std::set<std::string> mistaken_;  // dotted keys whose winning value is wrong
 };
 
 void Reader::take_file(const std::filesystem::path& file, int depth) {
@@ -133,7 +133,8 @@ void Reader::take_scan(Scan scan) {
     if (fresh) {
       accepted.push_back(std::move(entry));
     } else {
-      mistake(entry.origin, entry.dotted(), fmt::format("{} is given again; first on line {}", entry.dotted(), place->second));
+      mistake(entry.origin, entry.dotted(),
+              fmt::format("{} is given again; first on line {}", entry.dotted(), place->second));
     }
   }
   layers_.push_back(std::move(accepted));
@@ -146,8 +147,9 @@ void Reader::judge(const std::vector<Header>& headers) {
     const std::string& section = header.section;
     if (section.starts_with("phase.")) {
       if (!is_name(section.substr(6), 64)) {
-        mistake(header.origin, section, fmt::format("{} is no name for a phase: letters, digits, '_', '-', '.'",
-                                                    quote_text(section.substr(6))));
+        mistake(
+            header.origin, section,
+            fmt::format("{} is no name for a phase: letters, digits, '_', '-', '.'", quote_text(section.substr(6))));
       } else if (phases_.size() == kMostPhases) {
         mistake(header.origin, section, fmt::format("there are more than {} phases", kMostPhases));
       } else if (std::find(phases_.begin(), phases_.end(), section) == phases_.end()) {
@@ -169,7 +171,8 @@ bool Reader::accept(const Entry& entry) {
   if (entry.section.empty()) {
     const auto dot = entry.key.rfind('.');
     const std::string near = dot == std::string::npos ? nearest_key({}, entry.key) : entry.key;
-    mistake(entry.origin, entry.key, fmt::format("{} stands outside a section{}", quote_text(entry.key), did_you_mean(near)));
+    mistake(entry.origin, entry.key,
+            fmt::format("{} stands outside a section{}", quote_text(entry.key), did_you_mean(near)));
     return false;
   }
   const auto& sections = recipe_sections();
@@ -178,8 +181,9 @@ bool Reader::accept(const Entry& entry) {
   if (std::find(sections.begin(), sections.end(), kind) == sections.end()) return false;
   if (phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) return false;
   if (find_key(entry.section, entry.key) != nullptr) return true;
-  mistake(entry.origin, entry.section + "." + entry.key,
-          fmt::format("unknown key {}{}", quote_text(entry.dotted()), did_you_mean(nearest_key(entry.section, entry.key))));
+  mistake(
+      entry.origin, entry.section + "." + entry.key,
+      fmt::format("unknown key {}{}", quote_text(entry.dotted()), did_you_mean(nearest_key(entry.section, entry.key))));
   return false;
 }
 
@@ -266,8 +270,7 @@ void Reader::bind() {
   for (const auto& [dotted, value] : values_) {
     const auto dot = dotted.rfind('.');
     const std::string section = dotted.substr(0, dot);
-    find_key(section, dotted.substr(dot + 1))
-        ->assign(reading_.recipe, phase_index(section), value.as<std::string>());
+    find_key(section, dotted.substr(dot + 1))->assign(reading_.recipe, phase_index(section), value.as<std::string>());
   }
 }
 
@@ -308,9 +311,7 @@ std::string Origin::place() const {
   return line > 0 ? fmt::format("{}:{}", file, line) : file;
 }
 
-std::string Mistake::line() const {
-  return origin.file.empty() ? text : fmt::format("{}: {}", origin.place(), text);
-}
+std::string Mistake::line() const { return origin.file.empty() ? text : fmt::format("{}: {}", origin.place(), text); }
 
 bool looks_like_override(std::string_view argument) {
   if (!argument.starts_with("--")) return false;

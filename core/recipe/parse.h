@@ -2,7 +2,8 @@
 //
 // The file is INI: [section], key = value, '#' starts a comment. `include = base.recipe` may stand before the first
 // section (a path relative to the including file; the including file wins). Overrides "--section.key=value" win over
-// both. Every mistake of every file is found in one pass and reported together with its line and the nearest right word.
+// both. Every mistake of every file is found in one pass and reported together with its line and the nearest right
+// word.
 #pragma once
 
 #include <filesystem>
@@ -34,16 +35,16 @@ using Origins = std::map<std::string, Origin>;
 
 /// One thing wrong with a recipe.
 struct Mistake {
-  Origin origin;        ///< file empty where no line is to blame (something is missing)
-  std::string key;      ///< dotted; empty where no key is concerned
-  std::string text;     ///< what is wrong, quoting the offending text, and what to write instead
+  Origin origin;     ///< file empty where no line is to blame (something is missing)
+  std::string key;   ///< dotted; empty where no key is concerned
+  std::string text;  ///< what is wrong, quoting the offending text, and what to write instead
 
   /// "tiny.recipe:12: unknown key 'model.layer'; did you mean 'model.layers'?"
   std::string line() const;
 };
 
 struct RecipeReading {
-  Recipe recipe;                             ///< meaningful only if there are no mistakes
+  Recipe recipe;  ///< meaningful only if there are no mistakes
   Origins origins;
   std::vector<std::filesystem::path> files;  ///< the recipe first, then what it includes
   std::vector<Mistake> mistakes;             ///< in file and line order; parsing, then contradictions

@@ -29,7 +29,7 @@ struct Header {
 
 struct Scan {
   std::vector<Entry> entries;
-  std::vector<Entry> includes;     ///< "include = FILE" lines before the first section
+  std::vector<Entry> includes;  ///< "include = FILE" lines before the first section
   std::vector<Header> headers;
   std::vector<Mistake> mistakes;
 };

@@ -17,17 +17,30 @@ struct Suffix {
 };
 
 constexpr double kKi = 1024;
-constexpr Suffix kCount[] = {{"K", 1e3},        {"M", 1e6},           {"B", 1e9},          {"G", 1e9},
-                             {"T", 1e12},       {"P", 1e15},          {"Ki", kKi},         {"Mi", kKi * kKi},
-                             {"Gi", kKi * kKi * kKi}, {"Ti", kKi * kKi * kKi * kKi}};
-constexpr Suffix kPositions[] = {{"Ki", kKi}, {"Mi", kKi * kKi}};
+constexpr Suffix kCount[] = {{"K", 1e3},
+                             {"M", 1e6},
+                             {"B", 1e9},
+                             {"G", 1e9},
+                             {"T", 1e12},
+                             {"P", 1e15},
+                             {"Ki", kKi},
+                             {"Mi", kKi* kKi},
+                             {"Gi", kKi* kKi* kKi},
+                             {"Ti", kKi* kKi* kKi* kKi}};
+constexpr Suffix kPositions[] = {{"Ki", kKi}, {"Mi", kKi* kKi}};
 constexpr Suffix kHours[] = {{"h", 1}, {"min", 1.0 / 60}, {"s", 1.0 / 3600}, {"d", 24}, {"K", 1e3}, {"M", 1e6}};
 constexpr Suffix kMinutes[] = {{"min", 1}, {"h", 60}, {"s", 1.0 / 60}, {"d", 1440}};
-constexpr Suffix kSeconds[] = {{"s", 1},      {"min", 60},  {"h", 3600}, {"d", 86400},
+constexpr Suffix kSeconds[] = {{"s", 1},     {"min", 60},  {"h", 3600}, {"d", 86400},
                                {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}};
-constexpr Suffix kBytes[] = {{"B", 1},     {"KB", 1e3},        {"MB", 1e6},
-                             {"GB", 1e9},  {"TB", 1e12},       {"KiB", kKi},
-                             {"MiB", kKi * kKi}, {"GiB", kKi * kKi * kKi}, {"TiB", kKi * kKi * kKi * kKi}};
+constexpr Suffix kBytes[] = {{"B", 1},
+                             {"KB", 1e3},
+                             {"MB", 1e6},
+                             {"GB", 1e9},
+                             {"TB", 1e12},
+                             {"KiB", kKi},
+                             {"MiB", kKi* kKi},
+                             {"GiB", kKi* kKi* kKi},
+                             {"TiB", kKi* kKi* kKi* kKi}};
 constexpr Suffix kFraction[] = {{"%", 0.01}};
 constexpr Suffix kWatts[] = {{"W", 1}, {"kW", 1e3}};
 
@@ -100,8 +113,7 @@ Quantity parse_quantity(std::string_view text, Unit unit) {
   if (ambiguous(suffix, unit)) {
     const bool mega = suffix == "M";
     return refused(fmt::format("may mean 1000 or 1024: write {}{} ({}) or {}", rounded(number), mega ? "Mi" : "Ki",
-                               rounded(number * (mega ? kKi * kKi : kKi), 9),
-                               rounded(number * (mega ? 1e6 : 1e3), 9)));
+                               rounded(number * (mega ? kKi * kKi : kKi), 9), rounded(number * (mega ? 1e6 : 1e3), 9)));
   }
   for (const Suffix& known : suffixes(unit)) {
     if (known.text != suffix) continue;

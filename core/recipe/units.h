@@ -1,9 +1,9 @@
 // Values with units, as they stand in recipe and hardware files: "14.8T", "4Ki", "2.5h", "30min", "64MiB", "5%".
 //
 // One rule for every key: K M B T (and G, P) are powers of 1000, Ki Mi Gi Ti powers of 1024. So 4K is 4000 and 4Ki is
-// 4096; keys that count positions refuse a bare K, because "4K context" means 4096 to most readers and 4000 to a parser.
-// A number without a unit is taken in the key's own unit (the one in its name). No silent rounding: a count must come
-// out whole. Nothing here knows which keys exist; see keys.h.
+// 4096; keys that count positions refuse a bare K, because "4K context" means 4096 to most readers and 4000 to a
+// parser. A number without a unit is taken in the key's own unit (the one in its name). No silent rounding: a count
+// must come out whole. Nothing here knows which keys exist; see keys.h.
 #pragma once
 
 #include <cstdint>

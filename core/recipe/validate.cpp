@@ -75,7 +75,8 @@ void check_run(const Recipe& recipe, Rules& rules) {
 
 void check_budget(const BudgetSpec& budget, Rules& rules) {
   const bool price = budget.usd_per_gpu_hour > 0;
-  rules.unless(budget.gpu_hours > 0 || budget.usd > 0 || budget.kwh > 0, {"budget.gpu_hours", "budget.usd", "budget.kwh"},
+  rules.unless(budget.gpu_hours > 0 || budget.usd > 0 || budget.kwh > 0,
+               {"budget.gpu_hours", "budget.usd", "budget.kwh"},
                "no cap: give budget.gpu_hours, budget.usd or budget.kwh");
   rules.unless(!price || !budget.price_source.empty(), {"budget.usd_per_gpu_hour", "budget.price_source"},
                "a price needs budget.price_source: who says so");
@@ -90,8 +91,9 @@ void check_budget(const BudgetSpec& budget, Rules& rules) {
   rules.unless(budget.kwh <= 0 || !budget.hardware.empty(), {"budget.kwh", "budget.hardware"},
                "a cap in energy needs the device's power: give budget.hardware");
   const bool plain = budget.hardware.find('/') == std::string::npos && !budget.hardware.starts_with('.');
-  rules.unless(plain, {"budget.hardware"}, fmt::format("budget.hardware = {} is a name, not a path: recipes/hardware/NAME.hardware",
-                                                       quote_text(budget.hardware)));
+  rules.unless(plain, {"budget.hardware"},
+               fmt::format("budget.hardware = {} is a name, not a path: recipes/hardware/NAME.hardware",
+                           quote_text(budget.hardware)));
 }
 
 void check_kernels(const KernelsSpec& kernels, Rules& rules) {
@@ -113,9 +115,9 @@ void check_foreign_keys(const ModelSpec& model, Rules& rules) {
                    fmt::format("{} means nothing for {}: {}", key, shoestring::name(model.architecture), what));
     }
   };
-  refuse(mixture, {"experts", "experts_per_token", "shared_experts", "expert_feed_forward", "dense_layers",
-                   "expert_groups", "expert_topk_groups", "router", "normalize_weights", "routed_scale", "bias_speed",
-                   "balance_loss"},
+  refuse(mixture,
+         {"experts", "experts_per_token", "shared_experts", "expert_feed_forward", "dense_layers", "expert_groups",
+          "expert_topk_groups", "router", "normalize_weights", "routed_scale", "bias_speed", "balance_loss"},
          "it has no experts");
   refuse(latent, {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"},
          "it has no latent attention");
@@ -133,11 +135,11 @@ void check_model_section(const Recipe& recipe, Rules& rules) {
 }
 
 void check_precision(const Recipe& recipe, Rules& rules) {
-  rules.unless(recipe.precision.policy != PrecisionPolicy::fp64 ||
-                   recipe.kernels.allow_reference == AllowReference::yes,
-               {"precision.policy", "kernels.allow_reference"},
-               "precision.policy = fp64 is for tests: only reference kernels compute in it, so it needs "
-               "kernels.allow_reference = yes");
+  rules.unless(
+      recipe.precision.policy != PrecisionPolicy::fp64 || recipe.kernels.allow_reference == AllowReference::yes,
+      {"precision.policy", "kernels.allow_reference"},
+      "precision.policy = fp64 is for tests: only reference kernels compute in it, so it needs "
+      "kernels.allow_reference = yes");
 }
 
 void check_parallel(const ParallelSpec& parallel, Rules& rules) {
@@ -192,8 +194,9 @@ void check_batch(const Recipe& recipe, const PhaseSpec& phase, const std::string
                  fmt::format("{} = {} is not divisible by {} = {}", key, batch, micro, phase.micro_batch));
     if (batch % phase.micro_batch != 0) return;
     const std::int64_t micros = batch / phase.micro_batch;
-    rules.unless(groups == 0 || micros % groups == 0, {"parallel.reduction_groups", key, micro},
-                 fmt::format("parallel.reduction_groups = {} does not divide the {} micro-batches of {}", groups, micros, key));
+    rules.unless(
+        groups == 0 || micros % groups == 0, {"parallel.reduction_groups", key, micro},
+        fmt::format("parallel.reduction_groups = {} does not divide the {} micro-batches of {}", groups, micros, key));
     rules.unless(ranks == 0 || micros % ranks == 0, {"parallel.data", key, micro},
                  fmt::format("parallel.data = {} does not divide the {} micro-batches of {}", ranks, micros, key));
   };
@@ -212,8 +215,9 @@ void check_phases(const Recipe& recipe, Rules& rules) {
     const std::int64_t positions = recipe.model.max_positions;
     rules.unless(phase.sequence > 0, {section + ".sequence"},
                  fmt::format("{}.sequence is missing: tokens per sequence", section));
-    rules.unless(positions == 0 || phase.sequence <= positions, {section + ".sequence", "model.max_positions"},
-                 fmt::format("{}.sequence = {} is longer than model.max_positions = {}", section, phase.sequence, positions));
+    rules.unless(
+        positions == 0 || phase.sequence <= positions, {section + ".sequence", "model.max_positions"},
+        fmt::format("{}.sequence = {} is longer than model.max_positions = {}", section, phase.sequence, positions));
     check_batch(recipe, phase, section, rules);
     check_phase_length(recipe, phase, section, rules);
   }

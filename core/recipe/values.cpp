@@ -66,7 +66,8 @@ std::string parse_list(std::string_view text, std::vector<std::string>& value) {
   const std::vector<std::string_view> items = split(text);
   if (items.size() > kMostItems) return fmt::format("has more than {} items", kMostItems);
   for (const std::string_view item : items) {
-    if (item.empty() || item.size() > kLongestText) return "has an empty or overlong item; items are separated by commas";
+    if (item.empty() || item.size() > kLongestText)
+      return "has an empty or overlong item; items are separated by commas";
   }
   value.assign(items.begin(), items.end());
   return {};

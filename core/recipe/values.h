@@ -15,8 +15,8 @@
 
 namespace shoestring::values {
 
-std::string out_of_bounds(double value, const Key& key);          // empty if within
-std::string parse_boolean(std::string_view text, bool& value);    // each returns what is wrong, or empty
+std::string out_of_bounds(double value, const Key& key);        // empty if within
+std::string parse_boolean(std::string_view text, bool& value);  // each returns what is wrong, or empty
 std::string parse_text(std::string_view text, std::string& value);
 std::string parse_list(std::string_view text, std::vector<std::string>& value);
 std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value);
@@ -26,13 +26,20 @@ std::string print_list(const std::vector<std::string>& value);
 
 template <class Value>
 constexpr ValueType type_of() {
-  if constexpr (std::is_enum_v<Value>) return ValueType::choice;
-  else if constexpr (std::same_as<Value, bool>) return ValueType::boolean;
-  else if constexpr (std::integral<Value>) return ValueType::whole;
-  else if constexpr (std::floating_point<Value>) return ValueType::real;
-  else if constexpr (std::same_as<Value, std::string>) return ValueType::text;
-  else if constexpr (std::same_as<Value, std::vector<SourceSpec>>) return ValueType::sources;
-  else return ValueType::list;
+  if constexpr (std::is_enum_v<Value>)
+    return ValueType::choice;
+  else if constexpr (std::same_as<Value, bool>)
+    return ValueType::boolean;
+  else if constexpr (std::integral<Value>)
+    return ValueType::whole;
+  else if constexpr (std::floating_point<Value>)
+    return ValueType::real;
+  else if constexpr (std::same_as<Value, std::string>)
+    return ValueType::text;
+  else if constexpr (std::same_as<Value, std::vector<SourceSpec>>)
+    return ValueType::sources;
+  else
+    return ValueType::list;
 }
 
 template <class Value>
@@ -68,13 +75,20 @@ std::string parse(std::string_view text, const Key& key, Value& value) {
 
 template <class Value>
 std::string print(const Key& key, const Value& value) {
-  if constexpr (std::is_enum_v<Value>) return std::string(word(value));
-  else if constexpr (std::same_as<Value, bool>) return value ? "yes" : "no";
-  else if constexpr (std::integral<Value>) return fmt::format("{}", value);
-  else if constexpr (std::floating_point<Value>) return print_quantity(value, key.unit);
-  else if constexpr (std::same_as<Value, std::string>) return value;
-  else if constexpr (std::same_as<Value, std::vector<SourceSpec>>) return print_sources(value);
-  else return print_list(value);
+  if constexpr (std::is_enum_v<Value>)
+    return std::string(word(value));
+  else if constexpr (std::same_as<Value, bool>)
+    return value ? "yes" : "no";
+  else if constexpr (std::integral<Value>)
+    return fmt::format("{}", value);
+  else if constexpr (std::floating_point<Value>)
+    return print_quantity(value, key.unit);
+  else if constexpr (std::same_as<Value, std::string>)
+    return value;
+  else if constexpr (std::same_as<Value, std::vector<SourceSpec>>)
+    return print_sources(value);
+  else
+    return print_list(value);
 }
 
 }  // namespace shoestring::values

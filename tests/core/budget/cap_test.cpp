@@ -81,8 +81,12 @@ RunOutcome run(double step_seconds, double jitter, double slow_from, bool measur
   unsigned state = 7;
   RunOutcome outcome;
   while (keeper.may_step(now).step) {
-    const HorizonState standing{outcome.steps, progress_at(decisions, outcome.steps), 0, keeper.remaining_seconds(now),
-                                keeper.steps().typical(), keeper.steps().slow()};
+    const HorizonState standing{outcome.steps,
+                                progress_at(decisions, outcome.steps),
+                                0,
+                                keeper.remaining_seconds(now),
+                                keeper.steps().typical(),
+                                keeper.steps().slow()};
     const auto decision = plan_horizon(standing, ends, decisions.empty() ? nullptr : &decisions.back());
     if (decision) decisions.push_back(*decision);
     state = state * 1664525u + 1013904223u;

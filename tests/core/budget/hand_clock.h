@@ -7,8 +7,8 @@ namespace shoestring::testing {
 
 class HandClock : public Clock {
  public:
-  double now = 100;         ///< monotonic
-  double start = 98;        ///< of the process
+  double now = 100;   ///< monotonic
+  double start = 98;  ///< of the process
   double unix_offset = 1.7e9;
 
   double monotonic_seconds() const override { return now; }

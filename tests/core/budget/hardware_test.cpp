@@ -33,8 +33,9 @@ TEST(Hardware, EveryMistakeIsListed) {
   } catch (const Error& error) {
     const std::string text = error.what();
     EXPECT_EQ(error.code(), ExitCode::bad_recipe);
-    for (const char* expected : {"x.hardware:2: unknown key 'flops.bf16_peek'; did you mean 'flops.bf16_peak'?",
-                                 "x.hardware:3: flops.bf16_peak = 'much' is not a number", ":4: ", ":5: ", ":6: ", ":7: "}) {
+    for (const char* expected :
+         {"x.hardware:2: unknown key 'flops.bf16_peek'; did you mean 'flops.bf16_peak'?",
+          "x.hardware:3: flops.bf16_peak = 'much' is not a number", ":4: ", ":5: ", ":6: ", ":7: "}) {
       EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
     }
   }
@@ -48,7 +49,8 @@ TEST(Hardware, FiguresNeedSources) {
     FAIL();
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* expected : {"device.source", "device.date", "achievable_source", "above its peak", "price.source", "price.date"}) {
+    for (const char* expected :
+         {"device.source", "device.date", "achievable_source", "above its peak", "price.source", "price.date"}) {
       EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
     }
   }

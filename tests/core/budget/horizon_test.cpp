@@ -51,7 +51,8 @@ TEST(Horizon, APlanUsedUpIsExtendedWhileTimeIsLeft) {
 
 TEST(Horizon, PhaseEndsFollowTheHorizon) {
   Recipe recipe;
-  recipe.phases = {{.name = "a", .tokens = 900, .steps = 1, .share = 1}, {.name = "b", .tokens = 100, .steps = 3, .share = 1}};
+  recipe.phases = {{.name = "a", .tokens = 900, .steps = 1, .share = 1},
+                   {.name = "b", .tokens = 100, .steps = 3, .share = 1}};
   recipe.schedule.horizon = Horizon::budget;
   EXPECT_EQ(phase_ends(recipe), (std::vector<double>{0.5, 1}));
   recipe.schedule.horizon = Horizon::tokens;

@@ -185,11 +185,18 @@ TEST(Ledger, DamagedLinesAreCountedNotObeyed) {
   }
   const std::string whole = testing::read_text(folder / "ledger.jsonl");
   const auto second = whole.find('\n') + 1;
-  const std::string junk[] = {"\n", "[]\n", "{}\n", "null\n", "{\"kind\":7}\n", std::string(2 << 20, 'x') + "\n",
-                              std::string(100000, '[') + "\n", std::string("\0\xff\n", 3),
-                              "{\"kind\":\"heartbeat\",\"attempt\":1,\"mono\":1,\"wall\":1,\"step\":-5,\"seconds\":{}}\n",
-                              "{\"kind\":\"heartbeat\",\"attempt\":1,\"mono\":1,\"wall\":1,\"seconds\":{\"compute\":-1}}\n",
-                              "{\"kind\":\"heartbeat\",\"attempt\":0,\"mono\":1,\"wall\":1,\"seconds\":{}}\n"};
+  const std::string junk[] = {
+      "\n",
+      "[]\n",
+      "{}\n",
+      "null\n",
+      "{\"kind\":7}\n",
+      std::string(2 << 20, 'x') + "\n",
+      std::string(100000, '[') + "\n",
+      std::string("\0\xff\n", 3),
+      "{\"kind\":\"heartbeat\",\"attempt\":1,\"mono\":1,\"wall\":1,\"step\":-5,\"seconds\":{}}\n",
+      "{\"kind\":\"heartbeat\",\"attempt\":1,\"mono\":1,\"wall\":1,\"seconds\":{\"compute\":-1}}\n",
+      "{\"kind\":\"heartbeat\",\"attempt\":0,\"mono\":1,\"wall\":1,\"seconds\":{}}\n"};
   for (const std::string& line : junk) {
     const LedgerHistory history = read_ledger_text(whole.substr(0, second) + line + whole.substr(second), false);
     EXPECT_EQ(history.damaged_lines, 1) << line.substr(0, 60);

@@ -85,8 +85,9 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   EXPECT_DOUBLE_EQ(document["utilisation"]["formats"]["fp8"]["of_peak"], 0.01);
   EXPECT_DOUBLE_EQ(document["utilisation"]["formats"]["fp8"]["of_achievable"], 0.02);
   const std::string text = report_text(report);
-  for (const char* expected : {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
-                               "102.4K tokens in 200 steps", "1.1250 bits per byte", "compute", "pretrain", "of peak 1.00%"}) {
+  for (const char* expected :
+       {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
+        "102.4K tokens in 200 steps", "1.1250 bits per byte", "compute", "pretrain", "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
@@ -105,7 +106,9 @@ TEST(Report, ARunThatFailedOrDiedHasOneToo) {
     const std::string text = report_text(report);
     EXPECT_EQ(text.find('$'), std::string::npos) << "no price, no money\n" << text;
     EXPECT_NE(text.find("lost"), std::string::npos);
-    if (*end != 0) { EXPECT_NE(text.find("the loss is not finite"), std::string::npos); }
+    if (*end != 0) {
+      EXPECT_NE(text.find("the loss is not finite"), std::string::npos);
+    }
   }
 }
 
@@ -134,10 +137,24 @@ TEST(Report, NoLedgerIsMissingInput) {
 }
 
 TEST(Report, StringsCannotBreakOutOfThePage) {
-  const std::string payloads[] = {
-      "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)", "</title><svg/onload=x>",
-      "</script><script>x", "<!--", "]]>", "&lt;script&gt;", "javascript:alert(1)", "</table></body>", "<a href=x>",
-      "\x1b[2J<b>", "{{7*7}}", "<style>*{}</style>", "<iframe src=//x>", "<math><mi//xlink:href=x>", "\u2028<x>", "%3Cx%3E"};
+  const std::string payloads[] = {"<script>alert(1)</script>",
+                                  "\"><img src=x onerror=alert(1)>",
+                                  "' onmouseover='alert(1)",
+                                  "</title><svg/onload=x>",
+                                  "</script><script>x",
+                                  "<!--",
+                                  "]]>",
+                                  "&lt;script&gt;",
+                                  "javascript:alert(1)",
+                                  "</table></body>",
+                                  "<a href=x>",
+                                  "\x1b[2J<b>",
+                                  "{{7*7}}",
+                                  "<style>*{}</style>",
+                                  "<iframe src=//x>",
+                                  "<math><mi//xlink:href=x>",
+                                  "\u2028<x>",
+                                  "%3Cx%3E"};
   TemporaryFolder plain_folder;
   write_run(plain_folder.path(), "name", "failed", true);
   const auto tags = [](const std::string& page) { return std::count(page.begin(), page.end(), '<'); };

@@ -47,7 +47,9 @@ TEST(Explain, EveryKeyHasAMeaningAndADefaultItAccepts) {
     Recipe recipe;
     recipe.phases.emplace_back();
     const bool empty = default_text(key).empty();
-    if (!empty) { EXPECT_EQ(key.assign(recipe, 0, default_text(key)), "") << key.name; }
+    if (!empty) {
+      EXPECT_EQ(key.assign(recipe, 0, default_text(key)), "") << key.name;
+    }
     EXPECT_EQ(key.print(recipe, 0), default_text(key)) << key.name;
     EXPECT_NE(key_reference().find("`" + key.name + "`"), std::string::npos);
   }

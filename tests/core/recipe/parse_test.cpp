@@ -68,7 +68,8 @@ TEST(ParseRecipe, OverridesWin) {
 TEST(ParseRecipe, TheIncludingFileWinsOverTheIncluded) {
   RecipeFiles files;
   files.write("base.recipe", kSound);
-  const auto top = files.write("top.recipe", "include = base.recipe\n[model]\nlayers = 5\n[phase.more]\nsequence = 64\nglobal_batch = 2\n");
+  const auto top = files.write(
+      "top.recipe", "include = base.recipe\n[model]\nlayers = 5\n[phase.more]\nsequence = 64\nglobal_batch = 2\n");
   const RecipeReading reading = parse_recipe(top);
   EXPECT_EQ(reading.recipe.model.layers, 5);
   EXPECT_EQ(reading.recipe.model.hidden, 64);
@@ -106,12 +107,14 @@ window = 1
   for (const char* expected : {
            "bad.recipe:2: unknown key 'run.nam'; did you mean 'run.name'?",
            "bad.recipe:3: unknown section 'budgett'; did you mean 'budget'?",
-           "bad.recipe:6: model.architecture = 'lama' is none of llama, qwen2, qwen3, qwen3_moe, deepseek_v3; did you mean 'llama'?",
+           "bad.recipe:6: model.architecture = 'lama' is none of llama, qwen2, qwen3, qwen3_moe, deepseek_v3; did you "
+           "mean 'llama'?",
            "bad.recipe:7: model.layers = 'two' is not a number",
            "bad.recipe:9: model.heads = '-4' must lie between 0 and ",
            "bad.recipe:10: model.hidden is given again; first on line 8",
            "bad.recipe:11: 'kv_heads' is neither [section] nor key = value",
-           "bad.recipe:13: precision.policy = 'fp8' is none of fp64, fp32, bf16, fp8_block, fp8_tensor, mxfp8; did you mean 'fp8_block'?",
+           "bad.recipe:13: precision.policy = 'fp8' is none of fp64, fp32, bf16, fp8_block, fp8_tensor, mxfp8; did you "
+           "mean 'fp8_block'?",
            "bad.recipe:15: schedule.learning_rate = '3x' is a number followed by text",
            "bad.recipe:17: phase.pretrain.sequence = '4K' may mean 1000 or 1024: write 4Ki (4096) or 4000",
            "bad.recipe:19: phase.pretrain.global_batch = 8 is not divisible by phase.pretrain.micro_batch = 3",
@@ -143,19 +146,21 @@ TEST(ParseRecipe, MistakesComeInLineOrder) {
 }
 
 TEST(ParseRecipe, MistakesOfOverridesAreReportedToo) {
-  const std::vector<std::string> overrides = {"--model.layer=3", "--model.layers=x", "-v", "--phase.pretrian.sequence=64",
-                                              "--run.seed=1", "--run.seed=2", "--budget.gpu_hours="};
+  const std::vector<std::string> overrides = {
+      "--model.layer=3", "--model.layers=x",   "-v", "--phase.pretrian.sequence=64", "--run.seed=1",
+      "--run.seed=2",    "--budget.gpu_hours="};
   const std::string lines = all_lines(read_recipe_text(kSound, "small.recipe", overrides));
-  for (const char* expected : {"command line: unknown key 'model.layer'; did you mean 'model.layers'?",
-                               "command line: model.layers = 'x' is not a number", "command line: '-v' is no override",
-                               "no section [phase.pretrian]; did you mean 'phase.pretrain'?", "run.seed",
-                               "budget.gpu_hours"}) {
+  for (const char* expected :
+       {"command line: unknown key 'model.layer'; did you mean 'model.layers'?",
+        "command line: model.layers = 'x' is not a number", "command line: '-v' is no override",
+        "no section [phase.pretrian]; did you mean 'phase.pretrain'?", "run.seed", "budget.gpu_hours"}) {
     EXPECT_NE(lines.find(expected), std::string::npos) << expected << "\nnot in\n" << lines;
   }
 }
 
 TEST(ParseRecipe, KeysOfOtherSectionsAreFound) {
-  const std::string lines = all_lines(read_recipe_text(kSound + "[schedule]\nbeta1 = 0.9\n[run]\nglobal_batch = 3\n", "r"));
+  const std::string lines =
+      all_lines(read_recipe_text(kSound + "[schedule]\nbeta1 = 0.9\n[run]\nglobal_batch = 3\n", "r"));
   EXPECT_NE(lines.find("did you mean 'optimizer.beta1'?"), std::string::npos) << lines;
   EXPECT_NE(lines.find("did you mean 'phase.NAME.global_batch'?"), std::string::npos) << lines;
 }
@@ -197,7 +202,8 @@ TEST(ParseRecipe, IncludesAreBounded) {
 
 TEST(ParseRecipe, HostileTextIsRefusedLineByLine) {
   const std::string nul("[run]\nname = a\0b\n", 17);
-  EXPECT_NE(all_lines(read_recipe_text(nul, "r")).find("r:2: 'name = a\\x00b' holds a control character"), std::string::npos)
+  EXPECT_NE(all_lines(read_recipe_text(nul, "r")).find("r:2: 'name = a\\x00b' holds a control character"),
+            std::string::npos)
       << all_lines(read_recipe_text(nul, "r"));
   const std::string escape = all_lines(read_recipe_text("[run]\nname = \x1b[2J\xff\n", "r"));
   EXPECT_EQ(escape.find('\x1b'), std::string::npos);

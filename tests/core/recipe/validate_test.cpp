@@ -9,9 +9,9 @@
 namespace shoestring {
 namespace {
 
-const std::vector<std::string> kBase = {"--run.name=r",           "--budget.gpu_hours=1",   "--model.layers=2",
-                                        "--model.hidden=64",      "--model.heads=4",        "--model.feed_forward=128",
-                                        "--data.train=shards",    "--phase.p.sequence=64",  "--phase.p.global_batch=8"};
+const std::vector<std::string> kBase = {"--run.name=r",        "--budget.gpu_hours=1",  "--model.layers=2",
+                                        "--model.hidden=64",   "--model.heads=4",       "--model.feed_forward=128",
+                                        "--data.train=shards", "--phase.p.sequence=64", "--phase.p.global_batch=8"};
 
 /// The mistakes of a sound recipe after `changes` (which replace the base's keys).
 std::string mistakes(const std::vector<std::string>& changes) {
@@ -60,7 +60,8 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--phase.p.micro_batch=3"}, "is not divisible by phase.p.micro_batch = 3"},
       {{"--phase.p.batch_ramp_from=4"}, "a ramp needs both"},
       {{"--phase.p.batch_ramp_from=16", "--phase.p.batch_ramp_tokens=1M"}, "is above phase.p.global_batch = 8"},
-      {{"--phase.p.batch_ramp_from=3", "--phase.p.batch_ramp_tokens=1M", "--phase.p.micro_batch=2"}, "batch_ramp_from = 3 is not"},
+      {{"--phase.p.batch_ramp_from=3", "--phase.p.batch_ramp_tokens=1M", "--phase.p.micro_batch=2"},
+       "batch_ramp_from = 3 is not"},
       {{"--schedule.horizon=tokens"}, "phase.p.tokens is missing"},
       {{"--schedule.horizon=steps"}, "phase.p.steps is missing"},
       {{"--schedule.horizon=steps", "--phase.p.steps=10", "--schedule.warmup_steps=10"}, "leaves nothing"},
