@@ -29,10 +29,10 @@ __attribute__((always_inline)) inline __m512 widen(__m256i bits) {
 __attribute__((always_inline)) inline __m256i narrow(__m512 value) {
   const __m512i raw = _mm512_castps_si512(value);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(raw, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(raw, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
-  const __m512i quiet = _mm512_or_si512(raw, _mm512_set1_epi32(0x400000));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(raw, _mm512_set1_epi32(0x7FFF)), odd);
   const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+  const __m512i quieted = _mm512_mask_or_epi32(rounded, nan, raw, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(quieted, 16));
 }
 
 __attribute__((always_inline)) inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }

@@ -95,14 +95,19 @@ void through_score(RouterKind kind, std::int64_t experts, const double* scores, 
     for (std::int64_t e = 0; e < experts; ++e) mean += dscores[e] * scores[e];
   }
   for (std::int64_t e = 0; e < experts; ++e) {
+    const double gradient = dscores[e] - mean;
     const double s = scores[e];
+    if (gradient == 0) {  // most experts of most tokens
+      dlogits[e] = 0;
+      continue;
+    }
     double slope = 0;
     switch (kind) {
       case RouterKind::softmax: slope = s; break;
       case RouterKind::sigmoid: slope = s * (1 - s); break;
       case RouterKind::sqrt_softplus: slope = s > 0 ? -std::expm1(-s * s) / (2 * s) : 0; break;
     }
-    dlogits[e] = static_cast<Real>((dscores[e] - mean) * slope);
+    dlogits[e] = static_cast<Real>(gradient * slope);
   }
 }
 
