@@ -13,7 +13,7 @@
 namespace shoestring {
 namespace {
 
-constexpr int kPlanVersion = 1;             ///< rises whenever the same options come to mean another stream
+constexpr int kPlanVersion = 1;            ///< rises whenever the same options come to mean another stream
 constexpr std::size_t kNamedSources = 32;  ///< beyond that, one hash stands for all: the plan stays under 4 KiB
 
 void require_options(const LoaderOptions& options) {
@@ -129,7 +129,7 @@ struct Loader::State::Row {
   std::int32_t* targets;
   std::int32_t* segment_start;
   std::int32_t* positions;
-  std::int32_t first_flat;     ///< flat index of the row in the batch
+  std::int32_t first_flat;  ///< flat index of the row in the batch
   std::int64_t length;
   std::int64_t used = 0;
   std::int32_t last_token = 0;
@@ -169,7 +169,8 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
     std::int32_t* const tokens = row.room(count, beside);
     if (piece.fill_in_middle) {
       source.read(piece.begin, piece.length, document.data());
-      const Random random(options.seed, Purpose::fill_in_middle, 0x80000000u | static_cast<std::uint32_t>(origin.source));
+      const Random random(options.seed, Purpose::fill_in_middle,
+                          0x80000000u | static_cast<std::uint32_t>(origin.source));
       const MiddleSpan middle =
           choose_middle(piece.length, random, static_cast<std::uint64_t>(origin.epoch) << 44 | piece.begin);
       fill_in_middle(document.data(), piece.length, middle, *options.fill_in_middle, tokens);

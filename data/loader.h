@@ -56,7 +56,7 @@ struct Batch {
   std::int64_t padding_tokens = 0;          ///< of samples * (sequence + 1)
   std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample
   std::int64_t fill_in_middle_documents = 0;
-  std::int64_t text_tokens = 0;             ///< text_tokens + sentinels + padding = samples * (sequence + 1)
+  std::int64_t text_tokens = 0;  ///< text_tokens + sentinels + padding = samples * (sequence + 1)
 };
 
 /// Where one sample's tokens come from.

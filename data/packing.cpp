@@ -99,7 +99,8 @@ struct Bins {
 };
 
 /// Each slot, in `order`, into the fullest bin that still has room for it.
-Bins best_fit(const std::vector<std::uint32_t>& order, const std::vector<std::uint32_t>& sizes, std::uint32_t capacity) {
+Bins best_fit(const std::vector<std::uint32_t>& order, const std::vector<std::uint32_t>& sizes,
+              std::uint32_t capacity) {
   constexpr std::uint32_t kNone = OrderedSet::kNone;
   Bins bins;
   bins.of_slot.resize(sizes.size());
@@ -218,7 +219,8 @@ std::vector<std::uint32_t> PackingPlan::mark_slots() {
 }
 
 // Slots come in random order, so that a sample mixes lengths, and the last and shortest of them in falling order, so
-// that they fill the gaps. More of them fall in order until nearly no bin is wasted; all of them is best-fit decreasing.
+// that they fill the gaps. More of them fall in order until nearly no bin is wasted; all of them is best-fit
+// decreasing.
 void PackingPlan::pack_slots(const std::vector<std::uint32_t>& slot_tokens) {
   const auto capacity = static_cast<std::uint32_t>(options_.sequence) + 1;
   const std::uint64_t total = std::accumulate(slot_tokens.begin(), slot_tokens.end(), std::uint64_t{0});
@@ -251,8 +253,8 @@ void PackingPlan::sample(std::int64_t epoch, std::int64_t position, std::vector<
   const Random random(options_.seed, Purpose::document_order, 2 * options_.source);
   const Random inside(options_.seed, Purpose::document_order, 2 * options_.source + 1);
   const std::uint64_t key = static_cast<std::uint64_t>(epoch) << 40;
-  const std::uint64_t shuffled = Permutation(static_cast<std::uint64_t>(counts_.samples), random,
-                                             key)(static_cast<std::uint64_t>(position));
+  const std::uint64_t shuffled =
+      Permutation(static_cast<std::uint64_t>(counts_.samples), random, key)(static_cast<std::uint64_t>(position));
   const std::uint64_t bins = bin_begin_.size() - 1;
   const std::uint64_t bin = shuffled % bins;
   const std::uint64_t window = shuffled / bins;

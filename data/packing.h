@@ -33,10 +33,10 @@ struct Piece {
 };
 
 struct PackingOptions {
-  std::int64_t sequence = 0;        ///< a sample is sequence + 1 tokens
+  std::int64_t sequence = 0;  ///< a sample is sequence + 1 tokens
   std::uint64_t seed = 0;
-  std::uint32_t source = 0;         ///< keeps the orders of sources independent
-  double fill_in_middle_rate = 0;   ///< share of the whole documents that fit together with their sentinels
+  std::uint32_t source = 0;        ///< keeps the orders of sources independent
+  double fill_in_middle_rate = 0;  ///< share of the whole documents that fit together with their sentinels
   std::int64_t window_pieces = std::int64_t{1} << 20;  ///< pieces per window; smaller only in tests
 };
 
@@ -45,12 +45,12 @@ struct PackingCounts {
   std::int64_t samples = 0;
   std::int64_t documents = 0;
   std::int64_t pieces = 0;
-  std::int64_t split_documents = 0;   ///< longer than a sample, cut into pieces
-  std::int64_t tokens = 0;            ///< every token of every document, once
-  std::int64_t sentinels = 0;         ///< 3 per fill-in-the-middle document
+  std::int64_t split_documents = 0;  ///< longer than a sample, cut into pieces
+  std::int64_t tokens = 0;           ///< every token of every document, once
+  std::int64_t sentinels = 0;        ///< 3 per fill-in-the-middle document
   std::int64_t fill_in_middle_documents = 0;
   std::int64_t padding = 0;
-  std::int64_t dropped_tokens = 0;    ///< always 0; named so that the sum is complete
+  std::int64_t dropped_tokens = 0;       ///< always 0; named so that the sum is complete
   std::int64_t truncated_documents = 0;  ///< always 0: nothing is cut off
 };
 
@@ -69,11 +69,11 @@ class PackingPlan {
  private:
   struct Group {
     std::uint64_t first_piece;
-    std::uint64_t pieces;         ///< at most strata * windows_; the last stratum of a kind may be short
+    std::uint64_t pieces;  ///< at most strata * windows_; the last stratum of a kind may be short
     std::uint32_t first_stratum;
     std::uint32_t strata;
-    std::uint32_t slot_tokens;    ///< the longest piece
-    bool whole;                   ///< whole documents; else parts of split ones
+    std::uint32_t slot_tokens;  ///< the longest piece
+    bool whole;                 ///< whole documents; else parts of split ones
   };
   void collect(std::span<const DocumentEnds> documents);
   void form_groups(std::uint64_t first_piece, std::uint64_t last_piece, bool whole);
@@ -82,9 +82,9 @@ class PackingPlan {
 
   PackingOptions options_;
   PackingCounts counts_;
-  std::uint64_t whole_pieces_ = 0;        ///< they stand behind the parts of split documents
+  std::uint64_t whole_pieces_ = 0;  ///< they stand behind the parts of split documents
   std::uint64_t windows_ = 1;
-  std::vector<std::uint64_t> pieces_;     ///< both kinds longest first; begin in the upper 44 bits, length in the lower 20
+  std::vector<std::uint64_t> pieces_;  ///< both kinds longest first; begin in the upper 44 bits, length in the lower 20
   std::vector<Group> groups_;
   std::vector<std::uint32_t> group_of_;   ///< [strata]
   std::vector<std::uint32_t> bin_begin_;  ///< [bins + 1] into slots_

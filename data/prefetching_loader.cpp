@@ -30,8 +30,8 @@ struct PrefetchingLoader::State {
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Result> ready;                     ///< at most `depth`
-  std::vector<std::unique_ptr<Batch>> spare;    ///< buffers the consumer is done with
+  std::deque<Result> ready;                   ///< at most `depth`
+  std::vector<std::unique_ptr<Batch>> spare;  ///< buffers the consumer is done with
   bool stop = false;
 
   // The consumer's own.

@@ -22,10 +22,10 @@ namespace shoestring {
 namespace format = shard_format;
 
 std::uint64_t format::content_hash(const ShardInfo& info, std::span<const std::uint64_t> checksums) {
-  std::string text = fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}:{}\n{}:{}\n", info.format_version,
-                                 info.vocabulary_size, info.end_of_document, info.token_bytes, info.block_bytes,
-                                 info.tokens, info.documents, info.tokenizer_hash.size(), info.tokenizer_hash,
-                                 info.source.size(), info.source);
+  std::string text =
+      fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}:{}\n{}:{}\n", info.format_version, info.vocabulary_size,
+                  info.end_of_document, info.token_bytes, info.block_bytes, info.tokens, info.documents,
+                  info.tokenizer_hash.size(), info.tokenizer_hash, info.source.size(), info.source);
   text += fmt::format("{}\n", info.text_bytes);
   text.append(reinterpret_cast<const char*>(checksums.data()), checksums.size_bytes());
   return checksum(text);

@@ -31,14 +31,14 @@ struct ShardInfo {
   std::uint32_t format_version = 0;
   std::uint32_t vocabulary_size = 0;
   std::uint32_t end_of_document = 0;
-  std::string tokenizer_hash;       ///< names the tokenizer that made the ids; compared, never parsed
-  std::string source;               ///< what the text was, for reports
-  std::uint64_t tokens = 0;         ///< end-of-document tokens included
+  std::string tokenizer_hash;  ///< names the tokenizer that made the ids; compared, never parsed
+  std::string source;          ///< what the text was, for reports
+  std::uint64_t tokens = 0;    ///< end-of-document tokens included
   std::uint64_t documents = 0;
-  std::uint64_t text_bytes = 0;     ///< bytes of text behind the tokens (bits per byte); 0 when the writer was not told
-  std::uint64_t content_hash = 0;   ///< XXH3-64 over the attributes above and block_checksums: names the content
-  std::uint32_t token_bytes = 0;    ///< 2 or 4
-  std::uint32_t block_bytes = 0;    ///< bytes of tokens (or of doc_ends) under one checksum
+  std::uint64_t text_bytes = 0;    ///< bytes of text behind the tokens (bits per byte); 0 when the writer was not told
+  std::uint64_t content_hash = 0;  ///< XXH3-64 over the attributes above and block_checksums: names the content
+  std::uint32_t token_bytes = 0;   ///< 2 or 4
+  std::uint32_t block_bytes = 0;   ///< bytes of tokens (or of doc_ends) under one checksum
   std::uint64_t token_blocks = 0;
   std::uint64_t file_bytes = 0;
   std::uint64_t tokens_offset = 0;  ///< byte offsets in the file

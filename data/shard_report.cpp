@@ -49,9 +49,9 @@ void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerd
       const bool belongs = begin + at + 1 == ends[document];
       if (is_end != belongs) {
         note(verdict,
-             fmt::format("{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
-                         info.path, begin + at, is_end ? "is" : "is not", info.end_of_document, document,
-                         ends[document]),
+             fmt::format(
+                 "{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
+                 info.path, begin + at, is_end ? "is" : "is not", info.end_of_document, document, ends[document]),
              static_cast<std::int64_t>(block));
       }
       if (belongs) ++document;

@@ -26,10 +26,10 @@ struct ShardFault {
 };
 
 struct ShardVerdict {
-  ShardInfo info;                       ///< as far as it could be read
+  ShardInfo info;  ///< as far as it could be read
   std::uint64_t blocks_checked = 0;
   std::uint64_t documents_checked = 0;
-  std::vector<ShardFault> faults;       ///< at most 100
+  std::vector<ShardFault> faults;  ///< at most 100
   std::uint64_t fault_count = 0;
   bool sound() const { return fault_count == 0; }
 };

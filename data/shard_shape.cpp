@@ -27,8 +27,10 @@ class Examiner {
  private:
   template <class... Values>
   [[noreturn]] void refuse(fmt::format_string<Values...> rule, Values&&... values) const {
-    fail(ExitCode::bad_data, "{}: not a sound token shard: {}; restore the file from a copy or rebuild it with "
-         "`shoestring data build`", path_, fmt::format(rule, std::forward<Values>(values)...));
+    fail(ExitCode::bad_data,
+         "{}: not a sound token shard: {}; restore the file from a copy or rebuild it with "
+         "`shoestring data build`",
+         path_, fmt::format(rule, std::forward<Values>(values)...));
   }
   template <class... Values>
   void require(bool holds, fmt::format_string<Values...> rule, Values&&... values) const {
@@ -57,8 +59,8 @@ void Examiner::check_superblock() const {
   const std::array<unsigned char, 8> signature{0x89, 'H', 'D', 'F', '\r', '\n', 0x1A, '\n'};
   require(std::equal(signature.begin(), signature.end(), head.begin()), "it does not begin as an HDF5 file does");
   require(head[8] == 3 && head[9] == 8 && head[10] == 8,
-          "the HDF5 superblock has version {} with {}-byte addresses; shards have version 3 (bounds V110) with 8", head[8],
-          head[9]);
+          "the HDF5 superblock has version {} with {}-byte addresses; shards have version 3 (bounds V110) with 8",
+          head[8], head[9]);
   require(head[11] == 0, "it is marked as open for writing: its writer did not finish");
   const auto address = [&](std::size_t at) {
     std::uint64_t value = 0;
@@ -86,7 +88,8 @@ void Examiner::check_objects(hid_t file) const {
   }
   H5O_info_t root{};
   require(H5Oget_info(file, &root) >= 0, "its root group cannot be read ({})", hdf5_error_text());
-  require(root.num_attrs == format::kAttributes, "it has {} attributes instead of {}: written by another program, or not to the end", root.num_attrs,
+  require(root.num_attrs == format::kAttributes,
+          "it has {} attributes instead of {}: written by another program, or not to the end", root.num_attrs,
           format::kAttributes);
 }
 
@@ -137,8 +140,9 @@ void Examiner::read_attributes(hid_t file, ShardInfo& info) const {
           info.vocabulary_size);
   require(info.end_of_document < info.vocabulary_size, "its end-of-document id {} is beyond its vocabulary of {}",
           info.end_of_document, info.vocabulary_size);
-  require(info.block_bytes >= 4096 && info.block_bytes <= format::kMaxBlockBytes && std::has_single_bit(info.block_bytes),
-          "its checksums stand for {} bytes each", info.block_bytes);
+  require(
+      info.block_bytes >= 4096 && info.block_bytes <= format::kMaxBlockBytes && std::has_single_bit(info.block_bytes),
+      "its checksums stand for {} bytes each", info.block_bytes);
   require(info.documents > 0 && info.documents <= info.tokens, "it counts {} documents in {} tokens", info.documents,
           info.tokens);
   info.token_bytes = format::token_bytes(info.vocabulary_size);
@@ -154,8 +158,8 @@ std::uint64_t Examiner::locate(hid_t file, const char* name, hid_t type, std::ui
   require(H5Pget_external_count(creation.id()) == 0, "`{}` keeps its bytes in another file", name);
   require(H5Pget_nfilters(creation.id()) == 0, "`{}` is filtered", name);
   const Hdf5Handle stored(H5Dget_type(dataset.id()), H5Tclose);
-  require(stored.valid() && H5Tequal(stored.id(), type) > 0, "`{}` does not hold little-endian unsigned {}-byte integers",
-          name, bytes);
+  require(stored.valid() && H5Tequal(stored.id(), type) > 0,
+          "`{}` does not hold little-endian unsigned {}-byte integers", name, bytes);
   const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose);
   require(space.valid() && H5Sis_simple(space.id()) > 0 && H5Sget_simple_extent_ndims(space.id()) == 1,
           "`{}` is not one row of items", name);
@@ -176,8 +180,8 @@ void Examiner::check_layout(ShardInfo& info, hid_t file) const {
   require(info.tokens <= file_bytes_ / info.token_bytes, "it counts {} tokens in {} bytes", info.tokens, file_bytes_);
   info.token_blocks = format::blocks(info.tokens * info.token_bytes, info.block_bytes);
   const std::uint64_t checksums = info.token_blocks + format::blocks(info.documents * 8, info.block_bytes);
-  info.tokens_offset =
-      locate(file, format::kTokens, info.token_bytes == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens, info.token_bytes);
+  info.tokens_offset = locate(file, format::kTokens, info.token_bytes == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, info.tokens,
+                              info.token_bytes);
   info.doc_ends_offset = locate(file, format::kDocEnds, H5T_STD_U64LE, info.documents, 8);
   info.checksums_offset = locate(file, format::kBlockChecksums, H5T_STD_U64LE, checksums, 8);
   const auto apart = [&](std::uint64_t a, std::uint64_t a_bytes, std::uint64_t b, std::uint64_t b_bytes) {
@@ -193,7 +197,8 @@ ShardInfo Examiner::run() {
   const Hdf5Quiet quiet;
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V110, H5F_LIBVER_V110);
-  H5Pset_file_locking(access.id(), false, true);  // locks fail on some network and read-only mounts; shards never change
+  H5Pset_file_locking(access.id(), false,
+                      true);  // locks fail on some network and read-only mounts; shards never change
   H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG);
   const Hdf5Handle file(H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access.id()), H5Fclose);
   require(file.valid(), "HDF5 cannot open it ({})", hdf5_error_text());

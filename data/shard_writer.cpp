@@ -84,7 +84,9 @@ class RawFile {
 /// Bytes that arrive piece by piece, kept in a file; the memory is one buffer. Knows each block's checksum.
 class Spool {
  public:
-  explicit Spool(std::string path) : file_(std::move(path), O_RDWR | O_CREAT | O_TRUNC) { buffer_.reserve(kBufferBytes); }
+  explicit Spool(std::string path) : file_(std::move(path), O_RDWR | O_CREAT | O_TRUNC) {
+    buffer_.reserve(kBufferBytes);
+  }
   ~Spool() { ::unlink(file_.path().c_str()); }
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;
@@ -101,7 +103,8 @@ class Spool {
   }
   void flush() {
     for (std::size_t at = 0; at < buffer_.size(); at += format::kBlockBytes) {
-      checksums_.push_back(checksum(buffer_.data() + at, std::min<std::size_t>(format::kBlockBytes, buffer_.size() - at)));
+      checksums_.push_back(
+          checksum(buffer_.data() + at, std::min<std::size_t>(format::kBlockBytes, buffer_.size() - at)));
     }
     file_.write(written_, buffer_.data(), buffer_.size());
     written_ += buffer_.size();
@@ -245,8 +248,9 @@ void ShardWriter::append(std::span<const std::uint32_t> document, std::uint64_t 
   for (const std::uint32_t id : document) {
     if (id >= state.options.vocabulary_size || id == state.options.end_of_document) {
       fail(ExitCode::bad_data, "document {} for shard {} holds id {}: {}", state.document_count, state.path, id,
-           id == state.options.end_of_document ? "the end-of-document id is the writer's to add"
-                                               : fmt::format("beyond the vocabulary of {}", state.options.vocabulary_size));
+           id == state.options.end_of_document
+               ? "the end-of-document id is the writer's to add"
+               : fmt::format("beyond the vocabulary of {}", state.options.vocabulary_size));
     }
   }
   if (format::token_bytes(state.options.vocabulary_size) == 2) {

@@ -21,8 +21,8 @@ class TokenSource {
   const std::vector<Shard>& shards() const { return shards_; }
   std::vector<DocumentEnds> documents() const;
   std::uint64_t tokens() const { return first_token_.back(); }
-  std::uint64_t text_bytes() const;   ///< 0 when a shard does not know its own
-  std::uint64_t content_hash() const; ///< of all shards in order
+  std::uint64_t text_bytes() const;    ///< 0 when a shard does not know its own
+  std::uint64_t content_hash() const;  ///< of all shards in order
 
   /// Tokens [begin, begin + count), which lie in one shard, as a document does. Thread-safe.
   void read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
@@ -37,7 +37,8 @@ class TokenSource {
  private:
   std::size_t shard_of(std::uint64_t token) const {
     return static_cast<std::size_t>(std::upper_bound(first_token_.begin(), first_token_.end(), token) -
-                                    first_token_.begin()) - 1;
+                                    first_token_.begin()) -
+           1;
   }
 
   std::vector<Shard> shards_;

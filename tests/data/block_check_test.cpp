@@ -23,7 +23,8 @@ TEST(BlockCheck, VariantsAgree) {
   std::vector<std::uint32_t> words(70000);
   for (std::size_t at = 0; at < words.size(); ++at) words[at] = random.bits(at).word[0];
   for (const std::size_t count : {0u, 1u, 15u, 16u, 17u, 31u, 32u, 33u, 60u, 61u, 1000u, 16384u, 65537u}) {
-    EXPECT_EQ(block_check::avx512::checksum(words.data(), count * 4), block_check::portable::checksum(words.data(), count * 4));
+    EXPECT_EQ(block_check::avx512::checksum(words.data(), count * 4),
+              block_check::portable::checksum(words.data(), count * 4));
     for (const std::uint32_t bytes : {2u, 4u}) {
       EXPECT_EQ(block_check::avx512::largest_token(words.data(), count, bytes),
                 block_check::portable::largest_token(words.data(), count, bytes));

@@ -130,7 +130,8 @@ TEST_F(LoaderTest, BatchCountsSumAndAgreeWithThePlan) {
   for (std::int64_t first = 0; first < loader.samples_per_epoch(); ++first) {
     loader.fetch({first, 1}, batch);
     EXPECT_EQ(batch.text_tokens + 3 * batch.fill_in_middle_documents + batch.padding_tokens, 257);
-    EXPECT_EQ(batch.trained_tokens, std::count_if(batch.targets.begin(), batch.targets.end(), [](int t) { return t >= 0; }));
+    EXPECT_EQ(batch.trained_tokens,
+              std::count_if(batch.targets.begin(), batch.targets.end(), [](int t) { return t >= 0; }));
     seen.tokens += batch.text_tokens;
     seen.padding += batch.padding_tokens;
     seen.pieces += batch.pieces;
@@ -185,7 +186,9 @@ TEST_F(LoaderTest, UnmaskedRowsAreOneText) {
       const auto at = static_cast<std::size_t>(row * 256 + t);
       ASSERT_EQ(batch.segment_start[at], row * 256);
       ASSERT_EQ(batch.positions[at], t);
-      if (t < 255 && batch.targets[at] >= 0) { ASSERT_EQ(batch.targets[at], batch.inputs[at + 1]); }
+      if (t < 255 && batch.targets[at] >= 0) {
+        ASSERT_EQ(batch.targets[at], batch.inputs[at + 1]);
+      }
     }
   }
   EXPECT_EQ(batch.trained_tokens, 30 * 256 - batch.padding_tokens);
@@ -210,7 +213,8 @@ TEST_F(LoaderTest, TokensAreTheDocuments) {
   for (std::int64_t sample = 0; sample < 600; ++sample) {
     const SampleOrigin origin = loader.origin(sample);
     const Batch batch = loader.fetch({sample, 1});
-    std::vector<std::int32_t> row = batch.inputs;  // sequence + 1 tokens: the inputs and, where trained, the last target
+    std::vector<std::int32_t> row =
+        batch.inputs;  // sequence + 1 tokens: the inputs and, where trained, the last target
     row.push_back(batch.targets.back());
     std::size_t at = 0;
     for (const Piece& piece : origin.pieces) {

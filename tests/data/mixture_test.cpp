@@ -13,7 +13,8 @@ namespace {
 using testing::error_of;
 
 TEST(Mixture, CountsAndIndicesAgreeWithWalkingThrough) {
-  for (const auto& weights : {std::vector<double>{1.0}, {0.5, 0.5}, {0.7, 0.2, 0.1}, {1, 1000}, {3, 1, 4, 1, 5, 9, 2, 6}}) {
+  for (const auto& weights :
+       {std::vector<double>{1.0}, {0.5, 0.5}, {0.7, 0.2, 0.1}, {1, 1000}, {3, 1, 4, 1, 5, 9, 2, 6}}) {
     const Mixture mixture(weights, 11);
     std::vector<std::int64_t> seen(weights.size(), 0);
     for (std::int64_t sample = 0; sample < 5000; ++sample) {
@@ -28,8 +29,8 @@ TEST(Mixture, CountsAndIndicesAgreeWithWalkingThrough) {
 
 TEST(Mixture, RangesAreTheSameAsSingleDraws) {
   const Mixture mixture({5, 3, 2}, 4);
-  for (const std::int64_t first : {std::int64_t{0}, std::int64_t{77}, std::int64_t{1} << 31, (std::int64_t{1} << 32) - 7,
-                                   std::int64_t{1} << 40}) {
+  for (const std::int64_t first :
+       {std::int64_t{0}, std::int64_t{77}, std::int64_t{1} << 31, (std::int64_t{1} << 32) - 7, std::int64_t{1} << 40}) {
     std::vector<MixtureDraw> draws(20);
     mixture.draw(first, draws);
     for (std::size_t at = 0; at < draws.size(); ++at) {

@@ -122,7 +122,8 @@ TEST(Packing, PaddingIsSmall) {
       for (const std::int64_t window : {std::int64_t{1} << 20, std::int64_t{20000}}) {
         const PackingPlan plan({&documents, 1}, {sequence, 7, 0, rate, window});
         const PackingCounts& counts = plan.counts();
-        const double padding = static_cast<double>(counts.padding) / static_cast<double>(counts.samples * (sequence + 1));
+        const double padding =
+            static_cast<double>(counts.padding) / static_cast<double>(counts.samples * (sequence + 1));
         std::printf("  sequence %ld rate %.1f window %ld: padding %.4f%%, %ld documents with a gap\n", sequence, rate,
                     window, 100 * padding, counts.fill_in_middle_documents);
         EXPECT_LT(padding, 0.001);

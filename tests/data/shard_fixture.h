@@ -65,7 +65,8 @@ inline std::vector<char> file_bytes(const std::string& path) {
 }
 
 inline void write_bytes(const std::string& path, const std::vector<char>& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary | std::ios::trunc)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 /// The Error that `body` throws; fails the test when it throws none.

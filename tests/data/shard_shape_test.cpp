@@ -34,11 +34,11 @@ struct Forgery {
   H5F_libver_t version = H5F_LIBVER_V110;
   hsize_t user_block = 0;
   hsize_t alignment = 4096;
-  std::map<std::string, hid_t> types;                                      ///< other types than a shard's
-  std::function<void(hid_t creation, const std::string& name)> creation;   ///< changes a dataset's properties
-  std::map<std::string, hsize_t> extents;                                  ///< other sizes
-  std::string unwritten;                                                   ///< a dataset without bytes
-  std::function<void(hid_t file)> after;                                   ///< changes the finished file
+  std::map<std::string, hid_t> types;                                     ///< other types than a shard's
+  std::function<void(hid_t creation, const std::string& name)> creation;  ///< changes a dataset's properties
+  std::map<std::string, hsize_t> extents;                                 ///< other sizes
+  std::string unwritten;                                                  ///< a dataset without bytes
+  std::function<void(hid_t file)> after;                                  ///< changes the finished file
   std::vector<std::string> attributes_left_out;
   bool wrong_hash = false;
 
@@ -67,7 +67,8 @@ void Forgery::dataset(hid_t file, const std::string& name, hid_t type, const voi
   H5Pset_alloc_time(properties.id(), name == unwritten ? H5D_ALLOC_TIME_LATE : H5D_ALLOC_TIME_EARLY);
   if (creation) creation(properties.id(), name);
   const Hdf5Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
-  const Hdf5Handle set(H5Dcreate2(file, name.c_str(), stored, space.id(), H5P_DEFAULT, properties.id(), H5P_DEFAULT), H5Dclose);
+  const Hdf5Handle set(H5Dcreate2(file, name.c_str(), stored, space.id(), H5P_DEFAULT, properties.id(), H5P_DEFAULT),
+                       H5Dclose);
   ASSERT_TRUE(set.valid()) << name;
   if (name != unwritten && extent == count) H5Dwrite(set.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
 }

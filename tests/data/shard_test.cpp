@@ -51,7 +51,8 @@ TEST(Shard, RoundTripOfBothWidthsAndWays) {
         const Random random(1, Purpose::test);
         for (std::uint64_t at = 0; at < 200; ++at) {
           const std::uint64_t begin = random.below(2 * at, expected.size());
-          const std::uint64_t count = random.below(2 * at + 1, std::min<std::uint64_t>(5000, expected.size() - begin) + 1);
+          const std::uint64_t count =
+              random.below(2 * at + 1, std::min<std::uint64_t>(5000, expected.size() - begin) + 1);
           std::vector<std::int32_t> part(count);
           shard.read(begin, count, part.data());
           ASSERT_TRUE(std::equal(part.begin(), part.end(), expected.begin() + static_cast<std::ptrdiff_t>(begin)));
@@ -115,7 +116,9 @@ TEST(Shard, FlippedBitsAreNeverSilent) {
   const std::vector<std::int64_t> expected = content_or_nothing(path, ShardIo::mmap);
   ASSERT_FALSE(expected.empty());
   const ShardInfo info = Shard::open(path).info();
-  const auto in_data = [&](std::size_t at) { return at >= info.tokens_offset && at < info.tokens_offset + info.tokens * 2; };
+  const auto in_data = [&](std::size_t at) {
+    return at >= info.tokens_offset && at < info.tokens_offset + info.tokens * 2;
+  };
   int refused = 0;
   int tried = 0;
   const auto open_files = [] {
@@ -151,8 +154,8 @@ TEST(Shard, CutOrExtendedFilesAreRefused) {
   const TemporaryFolder folder;
   write_shard(folder / "a.h5", make_documents(100, 100, 1000, 3), 1000);
   const std::vector<char> sound = testing::file_bytes(folder / "a.h5");
-  for (const std::size_t keep : {sound.size() - 1, sound.size() / 2, std::size_t{4096}, std::size_t{100}, std::size_t{47},
-                                 std::size_t{1}}) {
+  for (const std::size_t keep :
+       {sound.size() - 1, sound.size() / 2, std::size_t{4096}, std::size_t{100}, std::size_t{47}, std::size_t{1}}) {
     write_bytes(folder / "b.h5", {sound.begin(), sound.begin() + static_cast<std::ptrdiff_t>(keep)});
     const Error error = error_of([&] { Shard::open(folder / "b.h5"); });
     EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();

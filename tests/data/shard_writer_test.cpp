@@ -47,8 +47,11 @@ TEST(ShardWriter, RefusesBadIdsAndOptions) {
   EXPECT_EQ(error_of([&] { writer.append(std::vector<std::uint32_t>{3, kEnd}); }).code(), ExitCode::bad_data);
   EXPECT_EQ(error_of([&] { writer.append({}); }).code(), ExitCode::bug);
   EXPECT_EQ(error_of([&] { writer.finish(); }).code(), ExitCode::bug);
-  for (const ShardWriterOptions& options : {ShardWriterOptions{0, 0, "t", ""}, {10, 10, "t", ""}, {10, 1, "", ""},
-                                            {10, 1, std::string(300, 'x'), ""}, {0x80000000u, 1, "t", ""}}) {
+  for (const ShardWriterOptions& options : {ShardWriterOptions{0, 0, "t", ""},
+                                            {10, 10, "t", ""},
+                                            {10, 1, "", ""},
+                                            {10, 1, std::string(300, 'x'), ""},
+                                            {0x80000000u, 1, "t", ""}}) {
     EXPECT_EQ(error_of([&] { ShardWriter(folder / "b.h5", options); }).code(), ExitCode::usage);
   }
 }
