@@ -210,12 +210,12 @@ void reference_run(const GemmArgs& args) { gemm_detail::reference(problem_of(arg
 
 constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
 #if SHOESTRING_CUDA
-    {"cublaslt", gemm_detail::cublaslt::refuses, gemm_detail::cublaslt::run},
+  {"cublaslt", gemm_detail::cublaslt::refuses, gemm_detail::cublaslt::run},
 #endif
-    {"amx", amx_refuses, run_on<gemm_detail::amx::machine>},
-    {"avx512", avx512_refuses, run_on<gemm_detail::avx512::machine>},
-    {"portable", portable_refuses, run_on<gemm_detail::portable::machine>},
-    {"reference", reference_refuses, reference_run},
+      {"amx", amx_refuses, run_on<gemm_detail::amx::machine>},
+      {"avx512", avx512_refuses, run_on<gemm_detail::avx512::machine>},
+      {"portable", portable_refuses, run_on<gemm_detail::portable::machine>},
+      {"reference", reference_refuses, reference_run},
 });
 
 }  // namespace

@@ -38,13 +38,11 @@ struct TileConfig {
 static_assert(sizeof(TileConfig) == 64);
 alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
 
+// Every tile operation names all memory: the compiler then leaves vector work and prefetches between the tile products
+// where they are written, which is what hides them.
 template <int kTile>
 [[gnu::always_inline]] inline void tile_load(const void* from) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
-}
-template <int kTile>
-[[gnu::always_inline]] inline void tile_stream(const void* from) {  // does not displace what L1 holds
-  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
 }
 template <int kTile>
 [[gnu::always_inline]] inline void tile_store(void* to) {
@@ -54,11 +52,6 @@ template <int kTile>
 [[gnu::always_inline]] inline void tile_zero() {
   asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
 }
-template <int kSum, int kLeft, int kRight>
-[[gnu::always_inline]] inline void tile_multiply() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight));
-}
-
 // Tiles 0..3 are sums (0,0) (0,1) (1,0) (1,1), 4 and 5 left, 6 and 7 right.
 [[gnu::always_inline]] inline void zero_sums() {
   tile_zero<0>();
@@ -67,32 +60,101 @@ template <int kSum, int kLeft, int kRight>
   tile_zero<3>();
 }
 
+[[gnu::always_inline]] inline void load_sums(const float* strip) {
+  tile_load<0>(strip);
+  tile_load<1>(strip + kTileFloats);
+  tile_load<2>(strip + 2 * kTileFloats);
+  tile_load<3>(strip + 3 * kTileFloats);
+}
+
+[[gnu::always_inline]] inline void store_sums(float* strip) {
+  tile_store<0>(strip);
+  tile_store<1>(strip + kTileFloats);
+  tile_store<2>(strip + 2 * kTileFloats);
+  tile_store<3>(strip + 3 * kTileFloats);
+}
+
+/// One step of k: sums += left * right; the left tiles are streamed, they shall not displace what L1 holds.
 [[gnu::always_inline]] inline void multiply_step(const std::byte* a, const std::byte* b, bool two) {
-  tile_load<6>(b);
-  tile_load<7>(b + 1024);
-  tile_stream<4>(a);
-  tile_multiply<0, 4, 6>();
-  tile_multiply<1, 4, 7>();
-  if (two) {
-    tile_stream<5>(a + 1024);
-    tile_multiply<2, 5, 6>();
-    tile_multiply<3, 5, 7>();
+  if (two) [[likely]] {
+    asm volatile(
+        "tileloadd (%1,%2,1), %%tmm6\n\t"
+        "tileloadd 1024(%1,%2,1), %%tmm7\n\t"
+        "tileloaddt1 (%0,%2,1), %%tmm4\n\t"
+        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
+        "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+        "tileloaddt1 1024(%0,%2,1), %%tmm5\n\t"
+        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"
+        "tdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::"r"(a),
+        "r"(b), "r"(std::int64_t{64})
+        : "memory");
+  } else {
+    asm volatile(
+        "tileloadd (%1,%2,1), %%tmm6\n\t"
+        "tileloadd 1024(%1,%2,1), %%tmm7\n\t"
+        "tileloaddt1 (%0,%2,1), %%tmm4\n\t"
+        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
+        "tdpbf16ps %%tmm7, %%tmm4, %%tmm1" ::"r"(a),
+        "r"(b), "r"(std::int64_t{64})
+        : "memory");
   }
 }
 
-/// Writes finished rows of one panel to c.
-class RowWriter {
+/// What most products end in: whole rows of a panel are overwritten, with no factor and no bias.
+bool plain_rows(const Output& out) {
+  return out.columns == kPanel && !out.accumulate && out.factor == 1.0f && out.bias == nullptr;
+}
+
+bool may_bypass(const Output& out) {
+  const std::int64_t row_bytes = out.row_stride * (out.dtype == DType::bf16 ? 2 : 4);
+  return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
+}
+
+/// Writes plain rows in one format.
+template <DType kDtype, bool kBypass>
+class PlainRows {
  public:
-  RowWriter(const Output& out)
+  explicit PlainRows(const Output& out) : c_(static_cast<std::byte*>(out.c)), row_bytes_(out.row_stride * kBytes) {}
+
+  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+    std::byte* at = c_ + row * row_bytes_;
+    if constexpr (kDtype == DType::bf16) {
+      const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      if constexpr (kBypass) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(at), both);
+      } else {
+        _mm512_storeu_si512(at, both);
+      }
+    } else {
+      auto* to = reinterpret_cast<float*>(at);
+      if constexpr (kBypass) {
+        _mm512_stream_ps(to, low);
+        _mm512_stream_ps(to + 16, high);
+      } else {
+        _mm512_storeu_ps(to, low);
+        _mm512_storeu_ps(to + 16, high);
+      }
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kBytes = kDtype == DType::bf16 ? 2 : 4;
+  std::byte* c_;
+  std::int64_t row_bytes_;
+};
+
+/// Writes rows with everything that an Output can ask for.
+class AnyRows {
+ public:
+  explicit AnyRows(const Output& out)
       : low_mask_(static_cast<__mmask16>((1u << std::min<std::int64_t>(out.columns, 16)) - 1u)),
         high_mask_(static_cast<__mmask16>((1u << std::max<std::int64_t>(out.columns - 16, 0)) - 1u)),
         factor_(_mm512_set1_ps(out.factor)),
+        adjusted_(out.factor != 1.0f || out.bias != nullptr),
         is_bf16_(out.dtype == DType::bf16),
         accumulate_(out.accumulate),
         c_(static_cast<std::byte*>(out.c)),
         row_bytes_(out.row_stride * (is_bf16_ ? 2 : 4)) {
-    const bool whole = out.columns == kPanel && row_bytes_ % 64 == 0;
-    bypass_ = out.bypass_cache && whole && reinterpret_cast<std::uintptr_t>(c_) % 64 == 0;
     if (out.bias == nullptr) return;
     if (out.bias_dtype == DType::bf16) {
       const auto* bias = static_cast<const std::uint16_t*>(out.bias);
@@ -106,8 +168,10 @@ class RowWriter {
   }
 
   [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
-    low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
-    high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
+    if (adjusted_) {
+      low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
+      high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
+    }
     std::byte* at = c_ + row * row_bytes_;
     if (is_bf16_) {
       write_bf16(reinterpret_cast<std::uint16_t*>(at), low, high);
@@ -124,13 +188,8 @@ class RowWriter {
       low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_mask_, to));
       high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_mask_, to + 16));
     }
-    if (bypass_) {
-      _mm512_stream_ps(to, low);
-      _mm512_stream_ps(to + 16, high);
-    } else {
-      _mm512_mask_storeu_ps(to, low_mask_, low);
-      _mm512_mask_storeu_ps(to + 16, high_mask_, high);
-    }
+    _mm512_mask_storeu_ps(to, low_mask_, low);
+    _mm512_mask_storeu_ps(to + 16, high_mask_, high);
   }
 
   [[gnu::always_inline]] void write_bf16(std::uint16_t* to, __m512 low, __m512 high) const {
@@ -139,12 +198,8 @@ class RowWriter {
       high = _mm512_add_ps(high, widen(_mm256_maskz_loadu_epi16(high_mask_, to + 16)));
     }
     const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-    if (bypass_) {
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), both);
-    } else {
-      const auto mask = static_cast<__mmask32>(low_mask_ | static_cast<std::uint32_t>(high_mask_) << 16);
-      _mm512_mask_storeu_epi16(to, mask, both);
-    }
+    const auto mask = static_cast<__mmask32>(low_mask_ | static_cast<std::uint32_t>(high_mask_) << 16);
+    _mm512_mask_storeu_epi16(to, mask, both);
   }
 
   __mmask16 low_mask_;
@@ -152,16 +207,17 @@ class RowWriter {
   __m512 factor_;
   __m512 bias_low_ = _mm512_setzero_ps();
   __m512 bias_high_ = _mm512_setzero_ps();
+  bool adjusted_;
   bool is_bf16_;
   bool accumulate_;
-  bool bypass_ = false;
   std::byte* c_;
   std::int64_t row_bytes_;
 };
 
 /// What is left to do for the row block before: rows of its strip go to c, a few at a time.
+template <class Rows>
 struct FinishedBlock {
-  const RowWriter* writer = nullptr;
+  const Rows* writer = nullptr;
   const float* sums = nullptr;
   std::int64_t row = 0;  ///< next one to write, in the row block
   std::int64_t rows = 0;
@@ -176,9 +232,10 @@ struct FinishedBlock {
 };
 
 /// The same for scaled sums: kPromoted blocks of k are multiplied by their scales and added up.
+template <class Rows>
 struct WaitingSums {
-  const RowWriter* writer = nullptr;  ///< where the sum is complete; otherwise it stays in the strip
-  const float* sums = nullptr;        ///< [block][strip of one row block]
+  const Rows* writer = nullptr;  ///< where the sum is complete; otherwise it stays in the strip
+  const float* sums = nullptr;   ///< [block][strip of one row block]
   float* strip = nullptr;
   const float* row_scales = nullptr;  ///< [block][32]
   __m512 low_scales[kPromoted];
@@ -226,54 +283,54 @@ struct Prefetch {
   }
 };
 
+template <class Rows>
 void multiply_plain(const PanelProduct& w) {
-  const RowWriter writer(w.out);
+  alignas(64) float outgoing[2][kStripFloats];
+  int turn = 0;
+  const Rows writer(w.out);
   const auto* a_begin = static_cast<const std::byte*>(w.a);
   const auto* b_begin = static_cast<const std::byte*>(w.b);
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
-  FinishedBlock finished;
+  FinishedBlock<Rows> finished;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += kDepth) {
     const std::int64_t steps = (std::min(k + kDepth, w.k_end) - k) / kStep;
+    const std::int64_t behind = divide_up(kRows, steps);
     const bool last = w.last && k + kDepth >= w.k_end;
     const std::byte* b_part = b_begin + k / kStep * kStepBytes;
     Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at) {
       const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
       const std::byte* b = b_part;
-      const bool two = w.rows - at * kRows > 16;
+      const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       float* strip = w.strip + at * kStripFloats;
-      if (k == 0) {
-        zero_sums();
-      } else {
-        tile_load<0>(strip);
-        tile_load<1>(strip + kTileFloats);
-        tile_load<2>(strip + 2 * kTileFloats);
-        tile_load<3>(strip + 3 * kTileFloats);
-      }
-      const std::int64_t behind = divide_up(kRows, steps);
+      k == 0 ? zero_sums() : load_sums(strip);
       for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
-        multiply_step(a, b, two);
+        multiply_step(a, b, rows > 16);
         finished.advance(behind);
         prefetch.advance();
       }
-      tile_store<0>(strip);
-      tile_store<1>(strip + kTileFloats);
-      tile_store<2>(strip + 2 * kTileFloats);
-      tile_store<3>(strip + 3 * kTileFloats);
-      if (last) finished = {&writer, strip, 0, std::min(kRows, w.rows - at * kRows), at * kRows};
+      finished.rows = 0;
+      if (!last) {
+        store_sums(strip);
+      } else {
+        store_sums(outgoing[turn]);
+        finished = {&writer, outgoing[turn], 0, rows, at * kRows};
+        turn ^= 1;
+      }
     }
   }
   finished.advance(kRows);
 }
 
+template <class Rows>
 void multiply_promoted(const PanelProduct& w) {
   alignas(64) float sums[2][kPromoted * kStripFloats];
-  const RowWriter writer(w.out);
+  const Rows writer(w.out);
   const auto* a_begin = static_cast<const std::byte*>(w.a);
   const auto* b_begin = static_cast<const std::byte*>(w.b);
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
   const std::int64_t depth = kPromoted * w.k_per_scale;
-  WaitingSums waiting;
+  WaitingSums<Rows> waiting;
   int turn = 0;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
     const std::int64_t steps = (std::min(k + depth, w.k_end) - k) / kStep;
@@ -296,10 +353,7 @@ void multiply_promoted(const PanelProduct& w) {
           waiting.advance(behind);
           prefetch.advance();
         }
-        tile_store<0>(to);
-        tile_store<1>(to + kTileFloats);
-        tile_store<2>(to + 2 * kTileFloats);
-        tile_store<3>(to + 3 * kTileFloats);
+        store_sums(to);
         to += kStripFloats;
       }
       waiting.advance(kRows);
@@ -321,11 +375,23 @@ void multiply_promoted(const PanelProduct& w) {
   waiting.advance(kRows);
 }
 
-void multiply(const PanelProduct& w) {
+template <class Rows>
+void multiply_into(const PanelProduct& w) {
   if (w.k_per_scale == 0) {
-    multiply_plain(w);
+    multiply_plain<Rows>(w);
   } else {
-    multiply_promoted(w);
+    multiply_promoted<Rows>(w);
+  }
+}
+
+void multiply(const PanelProduct& w) {
+  if (!plain_rows(w.out)) {
+    multiply_into<AnyRows>(w);
+  } else if (w.out.dtype == DType::bf16) {
+    may_bypass(w.out) ? multiply_into<PlainRows<DType::bf16, true>>(w)
+                      : multiply_into<PlainRows<DType::bf16, false>>(w);
+  } else {
+    may_bypass(w.out) ? multiply_into<PlainRows<DType::f32, true>>(w) : multiply_into<PlainRows<DType::f32, false>>(w);
   }
 }
 
@@ -346,7 +412,7 @@ const Machine machine{
     .enter = enter,
     .leave = leave,
     .pack_rows = pack_rows,
-    .pack_panel = pack_panel,
+    .pack_panels = pack_panels,
     .multiply = multiply,
 };
 

@@ -208,6 +208,7 @@ class PairReader {
       __m512i& y = second.row[p];
       if (bytes_) {
         const auto* from = static_cast<const std::uint8_t*>(o_.values) + even * o_.k_stride + begin;
+        fetch_ahead(from);
         const __m512i low = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(even_mask, from));
         const __m512i high = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(odd_mask, from + o_.k_stride));
         decoder_.decode(_mm512_or_si512(low, _mm512_slli_epi16(high, 8)), x, y);
@@ -217,6 +218,7 @@ class PairReader {
         }
       } else {
         const auto* from = static_cast<const std::uint16_t*>(o_.values) + even * o_.k_stride + begin;
+        fetch_ahead(from);
         const __m512i low = _mm512_maskz_loadu_epi16(even_mask, from);
         const __m512i high = _mm512_maskz_loadu_epi16(odd_mask, from + o_.k_stride);
         x = interleave(_mm512_castsi512_si256(low), _mm512_castsi512_si256(high));
@@ -228,6 +230,13 @@ class PairReader {
  private:
   [[gnu::always_inline]] static __m512i interleave(__m256i low, __m256i high) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+  }
+
+  /// The same columns one tile of k later: rows lie too far apart for the processor to see the pattern.
+  template <class Element>
+  [[gnu::always_inline]] void fetch_ahead(const Element* from) const {
+    _mm_prefetch(reinterpret_cast<const char*>(from + kStep * o_.k_stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(from + (kStep + 1) * o_.k_stride), _MM_HINT_T0);
   }
 
   void load_exponents(std::int64_t begin, std::int64_t k, std::int64_t count) {
@@ -285,31 +294,34 @@ void pack_rows(const Operand& a, std::int64_t begin, std::int64_t rows, void* to
   }
 }
 
-void pack_panel(const Operand& b, std::int64_t first_column, void* to) {
+void pack_panels(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to) {
   auto* out = static_cast<std::byte*>(to);
   const std::int64_t steps = divide_up(b.k, kStep);
   Tile first;
   Tile second;
   if (b.k_stride == 1) {
     RowReader reader(b);
-    for (std::int64_t half = 0; half < 2; ++half) {
+    for (std::int64_t half = 0; half < 2 * panels; ++half) {
+      std::byte* panel = out + half / 2 * steps * kStepBytes + half % 2 * kTileBytes;
       for (std::int64_t step = 0; step < steps; step += 2) {
-        std::byte* at = out + step * kStepBytes + half * kTileBytes;
         reader.read(first_column + half * kTile, step * kStep, first, second);
         transpose(first);
-        store_tile(first, at);
+        store_tile(first, panel + step * kStepBytes);
         if (step + 1 == steps) continue;
         transpose(second);
-        store_tile(second, at + kStepBytes);
+        store_tile(second, panel + (step + 1) * kStepBytes);
       }
     }
     return;
   }
   PairReader reader(b);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    reader.read(first_column, step * kStep, first, second);
-    store_tile(first, out + step * kStepBytes);
-    store_tile(second, out + step * kStepBytes + kTileBytes);
+  for (std::int64_t step = 0; step < steps; ++step) {  // all panels of a row of k: whole lines, one page at a time
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      std::byte* at = out + (panel * steps + step) * kStepBytes;
+      reader.read(first_column + panel * kPanel, step * kStep, first, second);
+      store_tile(first, at);
+      store_tile(second, at + kTileBytes);
+    }
   }
 }
 

@@ -11,7 +11,7 @@ namespace shoestring::gemm_detail::amx {
 
 /// [block of 32 rows][k / 32][2 tiles of 16 rows], see Machine::pack_rows.
 void pack_rows(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
-/// [k / 32][2 tiles of 16 columns].
-void pack_panel(const Operand& b, std::int64_t first_column, void* to);
+/// [panel][k / 32][2 tiles of 16 columns], see Machine::pack_panels.
+void pack_panels(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);
 
 }  // namespace shoestring::gemm_detail::amx

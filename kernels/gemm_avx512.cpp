@@ -99,7 +99,7 @@ const Machine machine{
     .enter = nothing,
     .leave = nothing,
     .pack_rows = pack_rows,
-    .pack_panel = pack_panel_f32,
+    .pack_panels = pack_panels_f32,
     .multiply = multiply,
 };
 

@@ -19,6 +19,7 @@ namespace {
 using Access = PackedMatrixAccess;
 
 constexpr std::int64_t kMaxBlockRows = 512;
+constexpr std::int64_t kPanelsAtOnce = 4;       // packed by one worker together
 constexpr std::int64_t kBypassBytes = 1 << 20;  // c from here on is written around the cache
 
 /// The shape of packed panels of an [n, k] operand.
@@ -74,11 +75,11 @@ struct Plan {
   std::int64_t block_rows = 0;
   std::int64_t row_blocks = 0;
   std::int64_t column_parts = 1;
-  std::int64_t first_item = 0;   ///< blocks of work before this problem's
-  std::int64_t first_panel = 0;  ///< panels to pack before this problem's
+  std::int64_t first_item = 0;  ///< blocks of work before this problem's
+  std::int64_t first_pack = 0;  ///< groups of panels to pack before this problem's
 
   std::int64_t items() const { return row_blocks * column_parts; }
-  std::int64_t fresh_count() const { return fresh_panels == nullptr ? 0 : panels.panels; }
+  std::int64_t packs() const { return fresh_panels == nullptr ? 0 : divide_up(panels.panels, kPanelsAtOnce); }
 };
 
 std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, int workers) {
@@ -233,11 +234,12 @@ void pack_fresh(const Machine& machine, std::span<const Plan> plans, std::int64_
   workers.run([&](int) {
     std::int64_t at = 0;
     for (std::int64_t item = next.fetch_add(1); item < total; item = next.fetch_add(1)) {
-      at = owner<&Plan::first_panel>(plans, item, at);
+      at = owner<&Plan::first_pack>(plans, item, at);
       const Plan& plan = plans[static_cast<std::size_t>(at)];
-      const std::int64_t panel = item - plan.first_panel;
-      machine.pack_panel(plan.b, panel * kPanel, plan.fresh_panels + panel * plan.panels.panel_bytes);
-      if (plan.fresh_scales != nullptr) {
+      const std::int64_t first = (item - plan.first_pack) * kPanelsAtOnce;
+      const std::int64_t end = std::min(first + kPanelsAtOnce, plan.panels.panels);
+      machine.pack_panels(plan.b, first * kPanel, end - first, plan.fresh_panels + first * plan.panels.panel_bytes);
+      for (std::int64_t panel = first; plan.fresh_scales != nullptr && panel < end; ++panel) {
         pack_panel_scales(plan.b, panel * kPanel, plan.k_per_scale, plan.scale_blocks,
                           plan.fresh_scales + panel * plan.scale_blocks * kPanel);
       }
@@ -280,7 +282,7 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
     Plan& plan = *new (&plans[i]) Plan;
     plan.problem = &problems[i];
     plan.first_item = items;
-    plan.first_panel = fresh;
+    plan.first_pack = fresh;
     if (problems[i].c.elements() == 0) continue;
     if (problems[i].a.values.shape[1] == 0) {
       run_empty_sum(problems[i]);
@@ -291,7 +293,7 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
     plan.k_padded = round_up(problems[i].a.values.shape[1], machine.k_multiple);
     plan_blocks(machine, plan, workers.count(), problems.size(), need);
     items += plan.items();
-    fresh += plan.fresh_count();
+    fresh += plan.packs();
   }
   if (items == 0) return;
   pack_fresh(machine, plans, fresh, workers);
@@ -324,30 +326,31 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
 void pack(const Machine& machine, std::span<const ConstScaledView> matrices, bool power_of_two, PackedMatrix& into,
           Stream& stream) {
   check(!matrices.empty(), "pack needs a matrix");
-  const ConstScaledView& first = matrices[0];
-  const std::int64_t n = first.values.shape[0];
-  const std::int64_t k = first.values.shape[1];
+  const std::int64_t n = matrices[0].values.shape[0];
+  const std::int64_t k = matrices[0].values.shape[1];
   const auto count = static_cast<std::int64_t>(matrices.size());
   std::vector<Operand> operands;
   for (const ConstScaledView& matrix : matrices) operands.push_back(operand_of(matrix, power_of_two));
   const bool fold = std::ranges::all_of(operands, &Operand::folded);
-  if (!fold && first.scaled()) std::ranges::for_each(operands, &Operand::keep_scales);
+  if (!fold && matrices[0].scaled()) std::ranges::for_each(operands, &Operand::keep_scales);
   const std::int64_t per_scale = operands[0].scaling == Scaling::blocks ? operands[0].k_per_scale : 0;
   const PanelShape shape(machine, n, k, per_scale);
   std::byte* data = Access::reserve(into, count * (shape.value_bytes() + shape.scale_bytes));
   Access::describe(into, machine.layout, count, n, k);
   Access::scaled(into, fold, per_scale);
-  stream.workers().each(count * shape.panels, [&](std::int64_t item) {
-    const std::int64_t at = item / shape.panels;
-    const std::int64_t panel = item % shape.panels;
+  const std::int64_t groups = divide_up(shape.panels, kPanelsAtOnce);
+  stream.workers().each(count * groups, [&](std::int64_t item) {
+    const std::int64_t at = item / groups;
+    const std::int64_t first = item % groups * kPanelsAtOnce;
+    const std::int64_t end = std::min(first + kPanelsAtOnce, shape.panels);
     const Operand& operand = operands[static_cast<std::size_t>(at)];
-    machine.pack_panel(operand, panel * kPanel, data + at * shape.value_bytes() + panel * shape.panel_bytes);
+    machine.pack_panels(operand, first * kPanel, end - first,
+                        data + at * shape.value_bytes() + first * shape.panel_bytes);
     auto* scales = reinterpret_cast<float*>(data + count * shape.value_bytes() + at * shape.scale_bytes);
-    if (per_scale != 0) {
+    if (per_scale == 0 && first == 0) scales[0] = operand.scaling == Scaling::uniform ? operand.scale(0, 0) : 1.0f;
+    for (std::int64_t panel = first; per_scale != 0 && panel < end; ++panel) {
       pack_panel_scales(operand, panel * kPanel, per_scale, shape.scale_blocks,
                         scales + panel * shape.scale_blocks * kPanel);
-    } else if (panel == 0) {
-      scales[0] = operand.scaling == Scaling::uniform ? operand.scale(0, 0) : 1.0f;
     }
   });
 }

@@ -78,8 +78,8 @@ void pack_f32(const Operand& a, std::int64_t begin, std::int64_t rows, std::int6
   }
 }
 
-void pack_panel_f32(const Operand& b, std::int64_t first_column, void* to) {
-  pack_f32(b, first_column, kPanel, kPanel, static_cast<float*>(to));
+void pack_panels_f32(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to) {
+  pack_f32(b, first_column, panels * kPanel, kPanel, static_cast<float*>(to));
 }
 
 void write_strip(const PanelProduct& w) {

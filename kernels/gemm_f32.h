@@ -9,8 +9,8 @@ namespace shoestring::gemm_detail {
 /// past the end are zeros. `rows` is a multiple of `width`.
 void pack_f32(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t width, float* to);
 
-/// The panel of 32 columns at `first_column`.
-void pack_panel_f32(const Operand& b, std::int64_t first_column, void* to);
+/// Panels of 32 columns from `first_column` on.
+void pack_panels_f32(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);
 
 /// Writes rows of the finished strip [rows][32] to c: factor, bias, accumulation, format.
 void write_strip(const PanelProduct& work);

@@ -120,7 +120,8 @@ struct Machine {
   void (*leave)();             ///< ... and after its part
   /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
   void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
-  void (*pack_panel)(const Operand& b, std::int64_t first_column, void* to);
+  /// Panels from `first_column` on, one behind the other.
+  void (*pack_panels)(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);
   void (*multiply)(const PanelProduct& product);
 };
 
