@@ -1,0 +1,243 @@
+#include "tools/bench/gemm_bench.h"
+
+#include <fmt/core.h>
+
+#include <array>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/base/cpu.h"
+#include "kernels/base/random.h"
+#include "kernels/gemm.h"
+#include "kernels/grouped_gemm.h"
+#include "kernels/quantize.h"
+#include "tools/bench/onednn_rival.h"
+
+namespace shoestring {
+namespace {
+
+struct Size {
+  std::int64_t m, n, k;
+  double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
+  std::string text() const { return fmt::format("{}x{}x{}", m, n, k); }
+};
+
+constexpr Size kCube{2048, 2048, 2048};
+/// 2048 tokens through the linears of tiny_moe: attention in and out, and a feed-forward of 1024.
+constexpr std::array kDemo{Size{2048, 512, 512}, Size{2048, 1024, 512}, Size{2048, 512, 1024}};
+
+Tensor random(DType dtype, const Shape& shape) {
+  Tensor tensor(dtype, shape);
+  const Random numbers(1, Purpose::test);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    const auto value = static_cast<float>(numbers.uniform(static_cast<std::uint64_t>(i)) - 0.5);
+    if (dtype == DType::f32) {
+      tensor.as<float>()[i] = value;
+    } else {
+      tensor.as<BFloat16>()[i] = BFloat16(value);
+    }
+  }
+  return tensor;
+}
+
+struct Bench {
+  Workers& workers;
+  const BenchEffort& effort;
+  const BenchReport& report;
+};
+
+/// A quantised matrix with its memory.
+struct Quantised {
+  Tensor values;
+  Tensor scales;
+  Granularity granularity;
+  ScaleKind kind;
+
+  Quantised(const Shape& shape, Granularity tiles, ScaleKind scale_kind)
+      : values(DType::e4m3, shape),
+        scales(DType::f32, scales_shape(shape[0], shape[1], tiles)),
+        granularity(tiles),
+        kind(scale_kind) {}
+  void from(ConstTensorView x, Stream& stream) {
+    const ScaledView to{values, scales, granularity};
+    QuantizeArgs args{.x = x, .scale_kind = kind, .stream = stream};
+    (granularity == kColumnTile128 ? args.column_tiles : args.row_tiles) = to;
+    quantize(args);
+  }
+  ConstScaledView view() const { return {values.view(), scales.view(), granularity}; }
+};
+
+/// One product with its operands: `run` is what is timed.
+class Product {
+ public:
+  Product(Size size, DType c, Workers& workers)
+      : stream_(workers),
+        c_(c, {size.m, size.n}),
+        scratch_(gemm_scratch_bytes(size.m, size.n, size.k, workers.count(), false), Device{}) {}
+  virtual ~Product() = default;
+  virtual void run() = 0;
+
+ protected:
+  Stream stream_;
+  Tensor c_;
+  Arena scratch_;
+};
+
+class PlainProduct : public Product {
+ public:
+  PlainProduct(Size size, DType dtype, Workers& workers)
+      : Product(size, dtype, workers), a_(random(dtype, {size.m, size.k})), b_(random(dtype, {size.n, size.k})) {
+    pack(unscaled(b_), false, packed_, stream_);
+  }
+  void run() override {
+    gemm({.c = c_, .a = unscaled(a_), .b = unscaled(b_), .packed_b = &packed_, .scratch = scratch_, .stream = stream_});
+  }
+  std::unique_ptr<OnednnMatmul> rival(bool packed) {
+    return OnednnMatmul::make(a_, b_, c_, packed, stream_.workers().count());
+  }
+
+ private:
+  Tensor a_;
+  Tensor b_;
+  PackedMatrix packed_;
+};
+
+/// Activations from bf16 to FP8 and the product with packed weights.
+class Fp8Product : public Product {
+ public:
+  Fp8Product(Size size, ScaleKind kind, Workers& workers)
+      : Product(size, DType::bf16, workers),
+        two_(kind != ScaleKind::f32),
+        x_(random(DType::bf16, {size.m, size.k})),
+        a_({size.m, size.k}, kRowTile128, kind),
+        b_({size.n, size.k}, kBlock128, kind) {
+    b_.from(random(DType::bf16, {size.n, size.k}), stream_);
+    pack(b_.view(), two_, packed_, stream_);
+  }
+  void run() override {
+    a_.from(x_, stream_);
+    gemm({.c = c_, .a = a_.view(), .b = b_.view(), .power_of_two_scales = two_, .packed_b = &packed_,
+          .scratch = scratch_, .stream = stream_});
+  }
+
+ private:
+  bool two_;
+  Tensor x_;
+  Quantised a_;
+  Quantised b_;
+  PackedMatrix packed_;
+};
+
+/// dW += dY^T X over `size.k` tokens, both quantised along tokens ahead of the timing.
+class WeightGradient : public Product {
+ public:
+  WeightGradient(Size size, ScaleKind kind, Workers& workers)
+      : Product(size, DType::f32, workers),
+        two_(kind != ScaleKind::f32),
+        a_({size.k, size.m}, kColumnTile128, kind),
+        b_({size.k, size.n}, kColumnTile128, kind) {
+    a_.from(random(DType::bf16, {size.k, size.m}), stream_);
+    b_.from(random(DType::bf16, {size.k, size.n}), stream_);
+  }
+  void run() override {
+    gemm({.c = c_, .a = a_.view().transposed(), .b = b_.view().transposed(), .accumulate = true,
+          .power_of_two_scales = two_, .scratch = scratch_, .stream = stream_});
+  }
+
+ private:
+  bool two_;
+  Quantised a_;
+  Quantised b_;
+};
+
+void over_peak(const Bench& bench, const std::string& name, double goal, double flops, bool amx, Product& product) {
+  bench.report(bench_over_peak(name, amx ? "AMX calibration" : "FMA peak", goal, flops, bench.workers,
+                               amx ? amx_peak : fma_peak, [&] { product.run(); }, bench.effort));
+}
+
+/// The faster of oneDNN's two ways to hold b.
+void over_onednn(const Bench& bench, const std::string& name, double goal, Size size, Product& product) {
+  PlainProduct same(size, DType::bf16, bench.workers);
+  double best = 0;
+  std::unique_ptr<OnednnMatmul> rival;
+  for (const bool packed : {false, true}) {
+    auto candidate = same.rival(packed);
+    if (candidate == nullptr) continue;
+    for (int warm = 0; warm < 3; ++warm) candidate->run();
+    const double begin = now_seconds();
+    for (int i = 0; i < 5; ++i) candidate->run();
+    const double seconds = now_seconds() - begin;
+    if (rival != nullptr && seconds >= best) continue;
+    best = seconds;
+    rival = std::move(candidate);
+  }
+  if (rival == nullptr) return;  // built without oneDNN
+  bench.report(bench_over_rival(name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", [&] { product.run(); },
+                                [&] { rival->run(); }, bench.effort));
+}
+
+void dense_rows(const Bench& bench, Size size, bool judged) {
+  const auto goal = [&](double value) { return judged ? value : 0; };
+  PlainProduct f32(size, DType::f32, bench.workers);
+  over_peak(bench, "gemm f32 " + size.text(), goal(0.70), size.flops(), false, f32);
+  PlainProduct bf16(size, DType::bf16, bench.workers);
+  over_peak(bench, "gemm bf16 " + size.text(), goal(0.35), size.flops(), true, bf16);
+  over_onednn(bench, "gemm bf16 " + size.text(), goal(1.2), size, bf16);
+  Fp8Product fp8(size, ScaleKind::f32, bench.workers);
+  over_peak(bench, "gemm fp8 f32 scales " + size.text(), goal(0.28), size.flops(), true, fp8);
+  over_onednn(bench, "gemm fp8 f32 scales " + size.text(), goal(1.0), size, fp8);
+  Fp8Product two(size, ScaleKind::power_of_two, bench.workers);
+  over_peak(bench, "gemm fp8 power-of-two scales " + size.text(), goal(0.40), size.flops(), true, two);
+  const Size gradient{size.n, size.k, size.m};
+  WeightGradient weight(gradient, ScaleKind::f32, bench.workers);
+  over_peak(bench, "gemm fp8 weight gradient " + gradient.text(), 0, size.flops(), true, weight);
+}
+
+/// 16 experts with empty, single and uneven groups against one product of the same size.
+void grouped_row(const Bench& bench) {
+  constexpr std::int64_t kRows = 4096, kN = 512, kK = 512, kExperts = 16;
+  const std::vector<std::int64_t> offsets{0,    0,    1,    400,  700,  1211, 1211, 1500, 1837,
+                                          2100, 2300, 2815, 2900, 3333, 3500, 3996, 4096};
+  Stream stream(bench.workers);
+  const Size size{kRows, kN, kK};
+  Fp8Product dense(size, ScaleKind::f32, bench.workers);
+  const Tensor x = random(DType::bf16, {kRows, kK});
+  Quantised a({kRows, kK}, kRowTile128, ScaleKind::f32);
+  Quantised b({kExperts * kN, kK}, kBlock128, ScaleKind::f32);
+  b.from(random(DType::bf16, {kExperts * kN, kK}), stream);
+  PackedMatrix packed;
+  pack_experts(b.view(), kExperts, false, false, packed, stream);
+  Tensor c(DType::bf16, {kRows, kN});
+  Arena scratch(grouped_gemm_scratch_bytes(kRows, kN, kK, kExperts, bench.workers.count(), true), Device{});
+  const auto grouped = [&] {
+    a.from(x, stream);
+    grouped_gemm({.c = c, .a = a.view(), .b = b.view(), .offsets = offsets, .packed_b = &packed, .scratch = scratch,
+                  .stream = stream});
+  };
+  bench.report(bench_over_rival(fmt::format("grouped gemm fp8, {} experts, {}", kExperts, size.text()), "the dense one", 0.8,
+                                size.flops() * 1e-12, "TFLOP/s", grouped, [&] { dense.run(); }, bench.effort));
+}
+
+void threads_rows(const Bench& bench) {
+  if (bench.workers.count() < 2) return;
+  Workers one(1);
+  Workers two(2);
+  Fp8Product alone(kCube, ScaleKind::f32, one);
+  Fp8Product shared(kCube, ScaleKind::f32, two);
+  bench.report(bench_over_rival("gemm fp8 f32 scales " + kCube.text() + ", 2 threads", "1 thread", 1.8,
+                                kCube.flops() * 1e-12, "TFLOP/s", [&] { shared.run(); }, [&] { alone.run(); },
+                                bench.effort));
+}
+
+}  // namespace
+
+void bench_gemm(Workers& workers, const BenchEffort& effort, const BenchReport& report) {
+  const Bench bench{workers, effort, report};
+  dense_rows(bench, kCube, true);
+  for (const Size size : kDemo) dense_rows(bench, size, true);
+  grouped_row(bench);
+  threads_rows(bench);
+}
+
+}  // namespace shoestring
