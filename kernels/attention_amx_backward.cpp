@@ -33,8 +33,8 @@ struct BackwardScratch {
   float* dv;           // [longest][v]
   float* lse;          // [longest]
   float* delta;        // [longest]
-  float* scores;       // [32][32]
-  float* slopes;       // [32][32]
+  float* scores;       // [2][32][32]
+  float* slopes;       // [2][32][32]
   BFloat16* p;         // [key square][2][query square][tile]
   BFloat16* ds;        // the same
   BFloat16* ds_right;  // [query square][2][key square][tile]
@@ -55,8 +55,8 @@ struct BackwardScratch {
         lse(dv + e.longest * e.v_dim),
         delta(lse + e.longest),
         scores(delta + e.longest),
-        slopes(scores + kQueries * kQueries),
-        p(reinterpret_cast<BFloat16*>(slopes + kQueries * kQueries)),
+        slopes(scores + 2 * kQueries * kQueries),
+        p(reinterpret_cast<BFloat16*>(slopes + 2 * kQueries * kQueries)),
         ds(p + kBlock),
         ds_right(ds + kBlock),
         k(ds_right + kBlock),
@@ -67,18 +67,37 @@ struct BackwardScratch {
         d_o(q_pairs + e.longest * e.qk_dim),
         do_pairs(d_o + e.longest * e.v_dim) {}
   static std::int64_t bytes(const Extents& e) {
-    return (e.longest * (2 * e.qk_dim + e.v_dim + 2) + 2 * kQueries * kQueries) * 4 +
+    return (e.longest * (2 * e.qk_dim + e.v_dim + 2) + 4 * kQueries * kQueries) * 4 +
            (3 * kBlock + e.longest * (4 * e.qk_dim + 3 * e.v_dim)) * 2;
   }
 };
 
-/// P and dS / scale of one square from scores and dP.
+/// 32 keys by 32 queries of a block, and where its tiles go.
+struct Square {
+  std::int64_t key;
+  std::int64_t query;
+  std::int64_t left;   // in p and ds
+  std::int64_t right;  // in ds_right
+};
+
+/// Scores and dP, into one of the two buffers.
+void multiply(const Extents& e, const BackwardScratch& s, const Square& square, std::int64_t buffer) {
+  const std::int64_t at = buffer * kQueries * kQueries;
+  product<false>(s.scores + at, kQueries, {s.k + square.key * e.qk_dim, e.qk_dim * 2, 16 * e.qk_dim, 32},
+                 {s.q + square.query * e.qk_dim, 16 * e.qk_dim, kTile}, e.qk_dim / 32);
+  product<false>(s.slopes + at, kQueries, {s.v + square.key * e.v_dim, e.v_dim * 2, 16 * e.v_dim, 32},
+                 {s.d_o + square.query * e.v_dim, 16 * e.v_dim, kTile}, e.v_dim / 32);
+}
+
+/// P and dS / scale of one square from its scores and dP.
 template <bool on_diagonal>
-void differentiate(const BackwardScratch& s, std::int64_t query, float factor, BFloat16* p, BFloat16* ds,
-                   BFloat16* ds_right) {
+void differentiate(const BackwardScratch& s, const Square& square, std::int64_t buffer, float factor) {
+  const float* scores = s.scores + buffer * kQueries * kQueries;
+  const float* slopes = s.slopes + buffer * kQueries * kQueries;
+  const float* statistics[2] = {s.lse + square.query, s.delta + square.query};
   const __m512 scale = _mm512_set1_ps(factor);
-  const __m512 lse[2] = {_mm512_loadu_ps(s.lse + query), _mm512_loadu_ps(s.lse + query + 16)};
-  const __m512 delta[2] = {_mm512_loadu_ps(s.delta + query), _mm512_loadu_ps(s.delta + query + 16)};
+  const __m512 lse[2] = {_mm512_loadu_ps(statistics[0]), _mm512_loadu_ps(statistics[0] + 16)};
+  const __m512 delta[2] = {_mm512_loadu_ps(statistics[1]), _mm512_loadu_ps(statistics[1] + 16)};
   for (int r = 0; r < 16; ++r) {
     __m512i slope[2][2];
     for (int odd = 0; odd < 2; ++odd) {
@@ -86,49 +105,60 @@ void differentiate(const BackwardScratch& s, std::int64_t query, float factor, B
       __m512i probability[2];
       for (int half = 0; half < 2; ++half) {
         const std::int64_t at = key * kQueries + 16 * half;
-        __m512 value = exp2(_mm512_fmsub_ps(_mm512_loadu_ps(s.scores + at), scale, lse[half]));
+        __m512 value = exp2(_mm512_fmsub_ps(_mm512_loadu_ps(scores + at), scale, lse[half]));
         if constexpr (on_diagonal) value = _mm512_maskz_mov_ps(seeing(key, half), value);
         probability[half] = half_up(value);
-        slope[odd][half] = half_up(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_loadu_ps(s.slopes + at), delta[half])));
+        slope[odd][half] = half_up(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_loadu_ps(slopes + at), delta[half])));
       }
-      const std::int64_t tile = key / 16 * kSquares * kTile + key % 16 * 32;
-      _mm512_storeu_si512(p + tile, pair(probability[0], probability[1]));
-      _mm512_storeu_si512(ds + tile, pair(slope[odd][0], slope[odd][1]));
+      const std::int64_t tile = square.left + key / 16 * kSquares * kTile + key % 16 * 32;
+      _mm512_storeu_si512(s.p + tile, pair(probability[0], probability[1]));
+      _mm512_storeu_si512(s.ds + tile, pair(slope[odd][0], slope[odd][1]));
     }
     for (int half = 0; half < 2; ++half) {
-      _mm512_storeu_si512(ds_right + half * kSquares * kTile + r * 32, pair(slope[0][half], slope[1][half]));
+      const std::int64_t tile = square.right + half * kSquares * kTile + r * 32;
+      _mm512_storeu_si512(s.ds_right + tile, pair(slope[0][half], slope[1][half]));
     }
   }
 }
 
-void fill_square(const Extents& e, const BackwardScratch& s, std::int64_t key, std::int64_t query, float factor,
-                 BFloat16* p, BFloat16* ds, BFloat16* ds_right) {
-  if (query < key) {  // hidden altogether
-    for (std::int64_t half = 0; half < 2; ++half) {
-      const std::int64_t tile = half * kSquares * kTile;
-      for (BFloat16* to : {p, ds, ds_right}) std::fill_n(to + tile, kTile, BFloat16{});
-    }
-    return;
+/// A square above the diagonal is zero.
+void clear(const BackwardScratch& s, const Square& square) {
+  for (std::int64_t half = 0; half < 2; ++half) {
+    std::fill_n(s.p + square.left + half * kSquares * kTile, kTile, BFloat16{});
+    std::fill_n(s.ds + square.left + half * kSquares * kTile, kTile, BFloat16{});
+    std::fill_n(s.ds_right + square.right + half * kSquares * kTile, kTile, BFloat16{});
   }
-  product<false>(s.scores, kQueries, {s.k + key * e.qk_dim, e.qk_dim * 2, 16 * e.qk_dim, 32},
-                 {s.q + query * e.qk_dim, 16 * e.qk_dim, kTile}, e.qk_dim / 32);
-  product<false>(s.slopes, kQueries, {s.v + key * e.v_dim, e.v_dim * 2, 16 * e.v_dim, 32},
-                 {s.d_o + query * e.v_dim, 16 * e.v_dim, kTile}, e.v_dim / 32);
-  const auto run = query == key ? differentiate<true> : differentiate<false>;
-  run(s, query, factor, p, ds, ds_right);
+}
+
+/// P and dS of a block. The next square's products are issued before this one's exponentials, to run beside them.
+void fill_block(const Extents& e, const BackwardScratch& s, std::int64_t key, std::int64_t key_squares,
+                std::int64_t query, std::int64_t query_squares, float factor) {
+  Square squares[kSquares * kSquares];
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < key_squares; ++i) {
+    for (std::int64_t j = 0; j < query_squares; ++j) {
+      const Square square{key + 32 * i, query + 32 * j, (2 * i * kSquares + j) * kTile, (2 * j * kSquares + i) * kTile};
+      if (square.query < square.key) {
+        clear(s, square);
+      } else {
+        squares[count++] = square;
+      }
+    }
+  }
+  for (std::int64_t i = 0; i <= count; ++i) {
+    if (i < count) multiply(e, s, squares[i], i % 2);
+    if (i == 0) continue;
+    const Square& ready = squares[i - 1];
+    const auto run = ready.query == ready.key ? differentiate<true> : differentiate<false>;
+    run(s, ready, (i - 1) % 2, factor);
+  }
 }
 
 void backward_block(const Extents& e, std::int64_t padded, std::int64_t key, std::int64_t query, float factor,
                     const BackwardScratch& s) {
   const std::int64_t key_squares = std::min(kSquares, (padded - key) / 32);
   const std::int64_t query_squares = std::min(kSquares, (padded - query) / 32);
-  for (std::int64_t i = 0; i < key_squares; ++i) {
-    for (std::int64_t j = 0; j < query_squares; ++j) {
-      const std::int64_t left = (2 * i * kSquares + j) * kTile;
-      const std::int64_t right = (2 * j * kSquares + i) * kTile;
-      fill_square(e, s, key + 32 * i, query + 32 * j, factor, s.p + left, s.ds + left, s.ds_right + right);
-    }
-  }
+  fill_block(e, s, key, key_squares, query, query_squares, factor);
   for (std::int64_t i = 0; i < key_squares; ++i) {
     const std::int64_t row = key + 32 * i;
     const std::int64_t left = 2 * i * kSquares * kTile;

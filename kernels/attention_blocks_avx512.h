@@ -125,34 +125,58 @@ static inline void correct(float* sums, std::int64_t rows, const __m512 correcti
   }
 }
 
-/// to[query][dim] = factor[query] * from[dim][query] for `queries` rows and `dims` columns (rounded once).
+/// 32 elements of a row, the first `count` of them.
+__attribute__((always_inline)) inline void store32(float* to, __m512 low, __m512 high, std::int64_t count) {
+  if (count >= 32) {
+    lanes::store(to, low);
+    lanes::store(to + 16, high);
+    return;
+  }
+  lanes::store(to, low, lanes::first(count));
+  if (count > 16) lanes::store(to + 16, high, lanes::first(count - 16));
+}
+__attribute__((always_inline)) inline void store32(BFloat16* to, __m512 low, __m512 high, std::int64_t count) {
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(lanes::narrow(low)), lanes::narrow(high), 1);
+  if (count >= 32) {
+    _mm512_storeu_si512(to, both);
+  } else {
+    _mm512_mask_storeu_epi16(to, static_cast<__mmask32>((std::uint64_t{1} << count) - 1u), both);
+  }
+}
+
+/// to[query][dim] = factor[query] * from[dim][query] for `queries` rows and `dims` columns (rounded once). `from` has
+/// a multiple of 32 dims.
 template <class T>
 inline void write_transposed(T* to, std::int64_t stride, const float* from, std::int64_t queries, std::int64_t dims,
                              const __m512 factor[2]) {
-  for (std::int64_t dim = 0; dim < dims; dim += 16) {
-    for (int half = 0; half < 2 && 16 * half < queries; ++half) {
-      __m512i block[16];
-      for (int i = 0; i < 16; ++i) {
+  for (int half = 0; half < 2 && 16 * half < queries; ++half) {
+    const std::int64_t rows = std::min<std::int64_t>(16, queries - 16 * half);
+    for (std::int64_t dim = 0; dim < dims; dim += 32) {
+      __m512i block[2][16];
+      for (int i = 0; i < 32; ++i) {
         const __m512 value = _mm512_loadu_ps(from + (dim + i) * kQueries + 16 * half);
-        block[i] = _mm512_castps_si512(_mm512_mul_ps(value, factor[half]));
+        block[i / 16][i % 16] = _mm512_castps_si512(_mm512_mul_ps(value, factor[half]));
       }
-      transpose16(block);
-      const std::int64_t rows = std::min<std::int64_t>(16, queries - 16 * half);
+      transpose16(block[0]);
+      transpose16(block[1]);
       for (std::int64_t i = 0; i < rows; ++i) {
-        lanes::store(to + (16 * half + i) * stride + dim, _mm512_castsi512_ps(block[i]), lanes::first(dims - dim));
+        store32(to + (16 * half + i) * stride + dim, _mm512_castsi512_ps(block[0][i]), _mm512_castsi512_ps(block[1][i]),
+                dims - dim);
       }
     }
   }
 }
 
-/// to[row][column] = factor * from[row][column], `from` with rows of `from_stride` floats.
+/// to[row][column] = factor * from[row][column], `from` with rows of `from_stride` floats, a multiple of 32.
 template <class T>
 inline void write_rows(T* to, std::int64_t stride, const float* from, std::int64_t from_stride, std::int64_t rows,
                        std::int64_t columns, float factor) {
+  const __m512 scale = _mm512_set1_ps(factor);
   for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < columns; j += 16) {
-      const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(from + i * from_stride + j), _mm512_set1_ps(factor));
-      lanes::store(to + i * stride + j, value, lanes::first(columns - j));
+    for (std::int64_t j = 0; j < columns; j += 32) {
+      const float* at = from + i * from_stride + j;
+      store32(to + i * stride + j, _mm512_mul_ps(_mm512_loadu_ps(at), scale),
+              _mm512_mul_ps(_mm512_loadu_ps(at + 16), scale), columns - j);
     }
   }
 }
@@ -181,6 +205,9 @@ inline void read_statistics(const AttentionBackwardArgs& args, const Document& d
     lse[i] = std::numeric_limits<float>::infinity();
     delta[i] = 0.0f;
     if (i >= document.tokens()) continue;
+    const std::int64_t ahead = document.begin + std::min<std::int64_t>(i + 16, document.tokens() - 1);
+    _mm_prefetch(reinterpret_cast<const char*>(args.o.as<T>() + ahead * args.o.strides[0] + head * args.o.strides[1]),
+                 _MM_HINT_T0);
     lse[i] = static_cast<float>(static_cast<double>(given[i]) * kLog2E);
     const std::int64_t token = document.begin + i;
     const T* d_o = args.d_o.as<T>() + token * args.d_o.strides[0] + head * args.d_o.strides[1];
