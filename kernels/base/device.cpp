@@ -23,6 +23,30 @@ int cuda_device_count() {
 #endif
 }
 
+DeviceProperties device_properties(Device device) {
+  if (device.kind != DeviceKind::cuda || device.index >= cuda_device_count()) {
+    fail(ExitCode::missing_input, "there is no {} to ask", to_string(device));
+  }
+  DeviceProperties properties;
+#if SHOESTRING_CUDA
+  cudaDeviceProp raw{};
+  cuda_check(cudaGetDeviceProperties(&raw, device.index), "cudaGetDeviceProperties");
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    cuda_check(cudaDeviceGetAttribute(&value, which, device.index), "cudaDeviceGetAttribute");
+    return value;
+  };
+  properties.name = raw.name;
+  properties.capability = raw.major * 10 + raw.minor;
+  properties.multiprocessors = raw.multiProcessorCount;
+  properties.memory_bytes = static_cast<std::int64_t>(raw.totalGlobalMem);
+  properties.clock_hz = attribute(cudaDevAttrClockRate) * 1e3;
+  properties.memory_bytes_per_second = attribute(cudaDevAttrMemoryClockRate) * 1e3 * 2 *  // two transfers a clock
+                                       attribute(cudaDevAttrGlobalMemoryBusWidth) / 8;
+#endif
+  return properties;
+}
+
 Stream::Stream(Workers& workers) : workers_(&workers) {}
 
 Stream::Stream(Device device) : device_(device) {

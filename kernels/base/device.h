@@ -25,6 +25,17 @@ std::string to_string(Device device);  // "cpu", "cuda:0"
 /// CUDA devices this process can use; 0 without a driver or in a build without CUDA. Never throws.
 int cuda_device_count();
 
+/// What a CUDA device says of itself; throws Error(missing_input) where it does not exist.
+struct DeviceProperties {
+  std::string name;
+  int capability = 0;  ///< 90 for sm_90
+  int multiprocessors = 0;
+  std::int64_t memory_bytes = 0;
+  double clock_hz = 0;                 ///< the highest it may run at
+  double memory_bytes_per_second = 0;  ///< from memory clock and bus width
+};
+DeviceProperties device_properties(Device device);
+
 /// Orders work on one device. Move-only.
 class Stream {
  public:

@@ -1,0 +1,39 @@
+// Checks the CUDA rows of quantise, RMSNorm and GEMM against the CPU's, and times them. Needs the kernels only, so that
+// it runs from a folder on a machine without the other libraries.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/base/device.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring {
+
+/// One comparison.
+struct CudaCheck {
+  std::string name;
+  bool passed = false;
+  std::string detail;  ///< what differed, or the worst error in units of its bound
+};
+
+/// One timing: the median of repetitions with a cold L2 cache, beside the least time the device's own figures allow.
+struct CudaTiming {
+  std::string name;
+  double seconds = 0;
+  double floor_seconds = 0;  ///< the larger of bytes over bandwidth and operations over peak
+  double bytes_per_second = 0;
+  double flops_per_second = 0;  ///< 0 for ops that only move data
+};
+
+/// Everything compared on `device` against the CPU.
+std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers);
+
+/// The same ops at the sizes of real models.
+std::vector<CudaTiming> time_cuda_ops(Device device);
+
+/// Runs both on the first device, prints them, writes `json_path` (unless empty). Returns the exit code: 0; 70 when a
+/// check failed; 66 when there is no CUDA device, which it says.
+int run_cuda_check(const std::string& json_path);
+
+}  // namespace shoestring

@@ -1,0 +1,44 @@
+// What the checks and timings of CUDA ops share: two streams, numbers to try, and how results are compared.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/base/tensor.h"
+#include "tools/bench/cuda_check_bench.h"
+
+namespace shoestring::cuda_compare {
+
+/// Both sides of a comparison, and where its verdicts go.
+struct Bench {
+  Stream cpu;
+  Stream cuda;
+  std::vector<CudaCheck> checks{};
+
+  void verdict(std::string name, bool passed, std::string detail);
+  Tensor to_device(ConstTensorView view);
+  Tensor to_host(ConstTensorView view);
+  Device device() const { return cuda.device(); }
+};
+
+/// Normal numbers times exp(1.5 normal). `hostile`: also zeros, values that underflow, NaN, infinities, and midpoints
+/// between neighbouring codes.
+Tensor numbers(DType dtype, const Shape& shape, std::uint32_t stream, bool hostile = false);
+
+double value(const Tensor& tensor, std::int64_t index);
+
+/// Which bytes differ; empty when none does.
+std::string difference(const Tensor& a, const Tensor& b);
+
+/// Largest |a - b| over its bound: two roundings to the format of `a`, and `sum` times the magnitude of the terms
+/// behind each element (one for all when `magnitude` has one element). Infinite when there is a NaN.
+double worst_error(const Tensor& a, const Tensor& b, double sum, const std::vector<double>& magnitude);
+
+/// Probabilistic error between two sums of `length` singles, per unit of magnitude: 2 * 6 sqrt(length) 2^-24.
+double sum_error(std::int64_t length);
+
+/// The parts of check_cuda_ops.
+void check_moves(Bench& bench);     ///< quantise, dequantise, RMSNorm
+void check_products(Bench& bench);  ///< GEMM
+
+}  // namespace shoestring::cuda_compare
