@@ -13,6 +13,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 
+#include "kernels/gemm_tile_avx512.h"
+
 namespace shoestring::gemm_detail::avx512 {
 namespace {
 
@@ -62,6 +64,8 @@ void multiply_tile(const float* a, const float* b, std::int64_t count, float* st
   }
 }
 
+void write_sums(const PanelProduct& w);
+
 void multiply(const PanelProduct& w) {
   const std::int64_t depth = w.k_per_scale == 0 ? kDepth : w.k_per_scale;
   const auto* b = static_cast<const float*>(w.b);
@@ -79,11 +83,76 @@ void multiply(const PanelProduct& w) {
       multiply_tile(a + k * kRows, b + k * kPanel, count, w.strip + at * kRows * kPanel, promotion);
     }
   }
-  if (w.last) write_strip(w);
+  if (w.last) write_sums(w);
+}
+
+__mmask16 first_lanes(std::int64_t count) {
+  return static_cast<__mmask16>((1u << std::clamp<std::int64_t>(count, 0, 16)) - 1u);
+}
+
+/// Rows [begin, begin + 16) of an f32 operand, of which `width` are stored: to[k * stride + row]. k contiguous.
+void pack_across(const Operand& a, std::int64_t begin, std::int64_t width, std::int64_t stride, float* to) {
+  const std::int64_t rows = std::min(width, a.rows - begin);
+  const auto* from = static_cast<const float*>(a.values) + begin * a.row_stride;
+  const __mmask16 stored = first_lanes(width);
+  for (std::int64_t k = 0; k < a.k; k += 16) {
+    const __mmask16 columns = first_lanes(a.k - k);
+    Tile tile;
+    for (std::int64_t r = 0; r < 16; ++r) {
+      tile.row[r] = _mm512_maskz_loadu_epi32(r < rows ? columns : 0, from + r * a.row_stride + k);
+    }
+    transpose(tile);
+    const std::int64_t count = std::min<std::int64_t>(16, a.k - k);
+    for (std::int64_t i = 0; i < count; ++i) _mm512_mask_storeu_epi32(to + (k + i) * stride, stored, tile.row[i]);
+  }
+}
+
+/// The same for rows that lie side by side.
+void pack_along(const Operand& a, std::int64_t begin, std::int64_t width, std::int64_t stride, float* to) {
+  const __mmask16 present = first_lanes(std::min(width, a.rows - begin));
+  const __mmask16 stored = first_lanes(width);
+  const auto* from = static_cast<const float*>(a.values) + begin;
+  for (std::int64_t k = 0; k < a.k; ++k) {
+    _mm512_mask_storeu_ps(to + k * stride, stored, _mm512_maskz_loadu_ps(present, from + k * a.k_stride));
+  }
+}
+
+/// As pack_f32, in registers where the operand is f32 and one dim contiguous.
+void pack_blocks(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t width, float* to) {
+  if (a.dtype != DType::f32 || (a.k_stride != 1 && a.row_stride != 1)) return pack_f32(a, begin, rows, width, to);
+  for (std::int64_t block = 0; block < rows; block += width) {
+    for (std::int64_t part = 0; part < width; part += 16) {
+      float* out = to + block * a.k + part;
+      const std::int64_t lanes = std::min<std::int64_t>(16, width - part);
+      (a.k_stride == 1 ? pack_across : pack_along)(a, begin + block + part, lanes, width, out);
+    }
+  }
 }
 
 void pack_rows(const Operand& a, std::int64_t begin, std::int64_t rows, void* to) {
-  pack_f32(a, begin, round_up(rows, kRows), kRows, static_cast<float*>(to));
+  pack_blocks(a, begin, round_up(rows, kRows), kRows, static_cast<float*>(to));
+}
+
+void pack_panels(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to) {
+  pack_blocks(b, first_column, panels * kPanel, kPanel, static_cast<float*>(to));
+}
+
+/// Writes the finished strip where it is whole f32 rows; the rest is left to the general writer.
+void write_sums(const PanelProduct& w) {
+  const Output& out = w.out;
+  if (out.dtype != DType::f32 || out.columns != kPanel || out.bias != nullptr || out.factor != 1.0f)
+    return write_strip(w);
+  for (std::int64_t row = 0; row < w.rows; ++row) {
+    float* c = static_cast<float*>(out.c) + row * out.row_stride;
+    __m512 low = _mm512_load_ps(w.strip + row * kPanel);
+    __m512 high = _mm512_load_ps(w.strip + row * kPanel + 16);
+    if (out.accumulate) {
+      low = _mm512_add_ps(low, _mm512_loadu_ps(c));
+      high = _mm512_add_ps(high, _mm512_loadu_ps(c + 16));
+    }
+    _mm512_storeu_ps(c, low);
+    _mm512_storeu_ps(c + 16, high);
+  }
 }
 
 void nothing() {}
@@ -99,7 +168,7 @@ const Machine machine{
     .enter = nothing,
     .leave = nothing,
     .pack_rows = pack_rows,
-    .pack_panels = pack_panels_f32,
+    .pack_panels = pack_panels,
     .multiply = multiply,
 };
 
