@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "tools/bench/quantize_bench.h"
+
 namespace shoestring {
 namespace {
 
@@ -14,6 +16,7 @@ void calibrations(Workers& workers, const BenchEffort&, const BenchReport& repor
 
 constexpr std::array kSuites = {
     BenchSuite{"calibration", "what the other ratios stand on", calibrations},
+    BenchSuite{"quantize", "casts to FP8, both in the cache and from memory", bench_quantize},
 };
 
 }  // namespace
