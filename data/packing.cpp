@@ -15,7 +15,6 @@ namespace {
 constexpr int kLengthBits = 20;
 constexpr std::uint64_t kLengthMask = (std::uint64_t{1} << kLengthBits) - 1;
 constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << (64 - kLengthBits);
-constexpr std::uint32_t kMarked = 0x80000000u;  // a slot whose document goes through fill-in-the-middle
 constexpr std::uint32_t kSentinels = 3;
 constexpr std::int64_t kSlackShare = 2048;  // a group's slots hold at most 1/2048 more than its pieces
 constexpr std::uint64_t kSpareBins = 4096;  // one bin in so many may be more than the least possible
@@ -186,14 +185,13 @@ void PackingPlan::form_groups(std::uint64_t first_piece, std::uint64_t last_piec
         slack += wasted;
         tokens += stratum_tokens;
         groups_.back().pieces += end - begin;
-        groups_.back().strata += 1;
-        group_of_.push_back(static_cast<std::uint32_t>(groups_.size()) - 1);
+        slots_.push_back({static_cast<std::uint32_t>(groups_.size()) - 1, 0, groups_.back().strata++ & 0x7FFFFFFFu});
         continue;
       }
     }
     const std::uint32_t slot = length_of(pieces_[begin]);
-    groups_.push_back({begin, end - begin, static_cast<std::uint32_t>(group_of_.size()), 1, slot, whole});
-    group_of_.push_back(static_cast<std::uint32_t>(groups_.size()) - 1);
+    groups_.push_back({begin, end - begin, 1, slot, whole});
+    slots_.push_back({static_cast<std::uint32_t>(groups_.size()) - 1, 0, 0});
     tokens = stratum_tokens;
     slack = (end - begin) * slot - stratum_tokens;
   }
@@ -203,15 +201,14 @@ void PackingPlan::form_groups(std::uint64_t first_piece, std::uint64_t last_piec
 std::vector<std::uint32_t> PackingPlan::mark_slots() {
   const auto capacity = static_cast<std::uint32_t>(options_.sequence) + 1;
   const Random random(options_.seed, Purpose::fill_in_middle, options_.source);
-  std::vector<std::uint32_t> sizes(group_of_.size());
-  slots_.resize(group_of_.size());
+  std::vector<std::uint32_t> sizes(slots_.size());
   for (std::uint32_t stratum = 0; stratum < sizes.size(); ++stratum) {
-    const Group& group = groups_[group_of_[stratum]];
+    const Group& group = groups_[slots_[stratum].group];
     const bool full = group.pieces == group.strata * windows_;  // else which slot stays empty changes with the epoch
     const bool marked = group.whole && full && group.slot_tokens + kSentinels <= capacity &&
                         random.uniform(stratum) < options_.fill_in_middle_rate;
     sizes[stratum] = group.slot_tokens + (marked ? kSentinels : 0);
-    slots_[stratum] = stratum | (marked ? kMarked : 0);
+    slots_[stratum].marked = marked;
     counts_.fill_in_middle_documents += marked ? static_cast<std::int64_t>(windows_) : 0;
   }
   counts_.sentinels = counts_.fill_in_middle_documents * kSentinels;
@@ -241,7 +238,7 @@ void PackingPlan::pack_slots(const std::vector<std::uint32_t>& slot_tokens) {
   for (const std::uint32_t bin : packed.of_slot) bin_begin_[bin + 1] += 1;
   for (std::size_t bin = 1; bin < bin_begin_.size(); ++bin) bin_begin_[bin] += bin_begin_[bin - 1];
   std::vector<std::uint32_t> place(bin_begin_.begin(), bin_begin_.end() - 1);
-  std::vector<std::uint32_t> sorted(slots_.size());
+  std::vector<Slot> sorted(slots_.size());
   for (const std::uint32_t slot : order) sorted[place[packed.of_slot[slot]]++] = slots_[slot];
   slots_ = std::move(sorted);
 }
@@ -263,15 +260,13 @@ void PackingPlan::sample(std::int64_t epoch, std::int64_t position, std::vector<
   const Permutation order(count, inside, key | shuffled);
   pieces.clear();
   for (std::uint32_t at = 0; at < count; ++at) {
-    const std::uint32_t slot = slots_[first + order(at)];
-    const std::uint32_t stratum = slot & ~kMarked;
-    const std::uint32_t number = group_of_[stratum];
-    const Group& group = groups_[number];
-    const Permutation shuffle(group.strata * windows_, random, key | (number + 1u));
-    const std::uint64_t local = shuffle((stratum - group.first_stratum) * windows_ + window);
+    const Slot slot = slots_[first + order(at)];
+    const Group& group = groups_[slot.group];
+    const Permutation shuffle(group.strata * windows_, random, key | (slot.group + 1u));
+    const std::uint64_t local = shuffle(slot.stratum * windows_ + window);
     if (local >= group.pieces) continue;
     const std::uint64_t piece = pieces_[group.first_piece + local];
-    pieces.push_back({begin_of(piece), length_of(piece), (slot & kMarked) != 0});
+    pieces.push_back({begin_of(piece), length_of(piece), slot.marked != 0});
   }
 }
 

@@ -70,10 +70,15 @@ class PackingPlan {
   struct Group {
     std::uint64_t first_piece;
     std::uint64_t pieces;  ///< at most strata * windows_; the last stratum of a kind may be short
-    std::uint32_t first_stratum;
     std::uint32_t strata;
     std::uint32_t slot_tokens;  ///< the longest piece
     bool whole;                 ///< whole documents; else parts of split ones
+  };
+  /// Place for one piece of a group in each window.
+  struct Slot {
+    std::uint32_t group;
+    std::uint32_t marked : 1;    ///< fill-in-the-middle applies
+    std::uint32_t stratum : 31;  ///< within the group
   };
   void collect(std::span<const DocumentEnds> documents);
   void form_groups(std::uint64_t first_piece, std::uint64_t last_piece, bool whole);
@@ -86,9 +91,8 @@ class PackingPlan {
   std::uint64_t windows_ = 1;
   std::vector<std::uint64_t> pieces_;  ///< both kinds longest first; begin in the upper 44 bits, length in the lower 20
   std::vector<Group> groups_;
-  std::vector<std::uint32_t> group_of_;   ///< [strata]
   std::vector<std::uint32_t> bin_begin_;  ///< [bins + 1] into slots_
-  std::vector<std::uint32_t> slots_;      ///< stratum, and in the top bit whether fill-in-the-middle applies
+  std::vector<Slot> slots_;               ///< by bin; while planning by stratum
 };
 
 }  // namespace shoestring
