@@ -112,24 +112,24 @@ namespace {
 
 constexpr std::array kForward = std::to_array<Variant<RmsNormArgs>>({
 #if SHOESTRING_CUDA
-    {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::forward},
+  {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::forward},
 #endif
-    {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::forward},
-    {"reference", needs_cpu<RmsNormArgs>, rms_norm::reference::forward},
+      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::forward},
+      {"reference", needs_cpu<RmsNormArgs>, rms_norm::reference::forward},
 });
 constexpr std::array kInputGradient = std::to_array<Variant<RmsNormInputGradientArgs>>({
 #if SHOESTRING_CUDA
-    {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::input_gradient},
+  {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::input_gradient},
 #endif
-    {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::input_gradient},
-    {"reference", needs_cpu<RmsNormInputGradientArgs>, rms_norm::reference::input_gradient},
+      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::input_gradient},
+      {"reference", needs_cpu<RmsNormInputGradientArgs>, rms_norm::reference::input_gradient},
 });
 constexpr std::array kWeightGradient = std::to_array<Variant<RmsNormWeightGradientArgs>>({
 #if SHOESTRING_CUDA
-    {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::weight_gradient},
+  {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::weight_gradient},
 #endif
-    {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::weight_gradient},
-    {"reference", needs_cpu<RmsNormWeightGradientArgs>, rms_norm::reference::weight_gradient},
+      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::weight_gradient},
+      {"reference", needs_cpu<RmsNormWeightGradientArgs>, rms_norm::reference::weight_gradient},
 });
 
 void check_activations(ConstTensorView view, ConstTensorView x, const char* what) {
