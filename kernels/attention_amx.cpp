@@ -144,11 +144,12 @@ void forward(const AttentionArgs& args) {
   float* scratch = args.scratch.take(DType::f32, {workers.count(), each}).as<float>();
   const std::int64_t parts = (documents.longest() + kForwardRows - 1) / kForwardRows;
   each_with_worker(workers, extents.kv_heads * documents.count() * parts, [&](int worker, std::int64_t item) {
-    const Document document = documents[item / parts % documents.count()];
-    const std::int64_t first = (parts - 1 - item % parts) * kForwardRows;  // long units first
+    const std::int64_t kv_head = item % extents.kv_heads;  // neighbouring heads share pages and prefetches
+    const std::int64_t part = item / extents.kv_heads;
+    const Document document = documents[part / parts];
+    const std::int64_t first = (parts - 1 - part % parts) * kForwardRows;  // long units first
     if (first >= document.tokens()) return;
-    forward_unit(args, extents, document, item / parts / documents.count(), first, first + kForwardRows,
-                 scratch + worker * each);
+    forward_unit(args, extents, document, kv_head, first, first + kForwardRows, scratch + worker * each);
   });
 }
 

@@ -246,8 +246,7 @@ void backward(const AttentionBackwardArgs& args) {
   const std::int64_t each = round_up(BackwardScratch::bytes(extents), 64) / 4;
   float* scratch = args.scratch.take(DType::f32, {workers.count(), each}).as<float>();
   each_with_worker(workers, extents.kv_heads * documents.count(), [&](int worker, std::int64_t item) {
-    backward_unit(args, extents, documents[item % documents.count()], item / documents.count(),
-                  scratch + worker * each);
+    backward_unit(args, extents, documents[item / extents.kv_heads], item % extents.kv_heads, scratch + worker * each);
   });
 }
 

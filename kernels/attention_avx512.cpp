@@ -289,10 +289,11 @@ void forward(const AttentionArgs& args) {
   float* scratch = args.scratch.take(DType::f32, {workers.count(), each}).as<float>();
   const std::int64_t parts = (documents.longest() + kForwardRows - 1) / kForwardRows;
   each_with_worker(workers, extents.kv_heads * documents.count() * parts, [&](int worker, std::int64_t item) {
-    const Document document = documents[item / parts % documents.count()];
-    const std::int64_t first = (parts - 1 - item % parts) * kForwardRows;  // long units first
+    const std::int64_t kv_head = item % extents.kv_heads;  // neighbouring heads share pages and prefetches
+    const std::int64_t part = item / extents.kv_heads;
+    const Document document = documents[part / parts];
+    const std::int64_t first = (parts - 1 - part % parts) * kForwardRows;  // long units first
     if (first >= document.tokens()) return;
-    const std::int64_t kv_head = item / parts / documents.count();
     const std::int64_t last = first + kForwardRows;
     if (args.q.dtype == DType::f32) {
       forward_unit<float>(args, extents, document, kv_head, first, last, scratch + worker * each);
@@ -310,8 +311,8 @@ void backward(const AttentionBackwardArgs& args) {
   const std::int64_t each = round_up(BackwardScratch::floats(extents), 16);
   float* scratch = args.scratch.take(DType::f32, {workers.count(), each}).as<float>();
   each_with_worker(workers, extents.kv_heads * documents.count(), [&](int worker, std::int64_t item) {
-    const Document document = documents[item % documents.count()];
-    const std::int64_t kv_head = item / documents.count();
+    const Document document = documents[item / extents.kv_heads];
+    const std::int64_t kv_head = item % extents.kv_heads;
     if (args.q.dtype == DType::f32) {
       backward_unit<float>(args, extents, document, kv_head, scratch + worker * each);
     } else {
