@@ -91,6 +91,13 @@ bool undisturbed(long switches_before, double begin) {
   return preemptions() - switches_before <= static_cast<long>((now_seconds() - begin) / 20e-3);
 }
 
+/// Ends in time, unless hardly a repetition has counted: then it waits for a calmer moment, up to four times as long.
+bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort) {
+  constexpr int kFew = 3;
+  const double longest = effort.most_seconds * (ratios.kept() < kFew ? 4 : 1);
+  return ratios.kept() < effort.repetitions && now_seconds() - start < longest;
+}
+
 double percentile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
@@ -140,9 +147,15 @@ long preemptions() {
 }
 
 BenchRow Ratios::row(std::string name, std::string over, double goal, std::string unit) const {
-  return {std::move(name),         std::move(over),   percentile(ratios_, 0.5),
-          percentile(ratios_, 0.1), percentile(ratios_, 0.9), goal,
-          percentile(rates_, 0.5), std::move(unit),   kept(),
+  return {std::move(name),
+          std::move(over),
+          percentile(ratios_, 0.5),
+          percentile(ratios_, 0.1),
+          percentile(ratios_, 0.9),
+          goal,
+          percentile(rates_, 0.5),
+          std::move(unit),
+          kept(),
           dropped_};
 }
 
@@ -150,7 +163,8 @@ namespace {
 
 constexpr double kNormalLoads = 0.7;  ///< loaded products over products on registers; 0.9 to 1 on a good day
 
-/// Whether tile loads run at their normal speed: they slow down by themselves for seconds, under a full-speed calibration.
+/// Whether tile loads run at their normal speed: they slow down by themselves for seconds, under a full-speed
+/// calibration.
 bool tile_loads_normal(Workers& workers, double (*peak)(Workers&), double rate) {
   return peak != amx_peak || amx_loaded(workers) > kNormalLoads * rate;
 }
@@ -161,8 +175,8 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
                          double (*peak)(Workers&), const std::function<void()>& body, const BenchEffort& effort) {
   Ratios ratios;
   const int calls = calls_for_a_millisecond(body);
-  const double end = now_seconds() + effort.most_seconds;
-  while (ratios.kept() < effort.repetitions && now_seconds() < end) {
+  const double start = now_seconds();
+  while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
     const double before = peak(workers);
@@ -170,7 +184,8 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
     const double seconds = seconds_of(body, calls);
     normal = tile_loads_normal(workers, peak, before) && normal;
     const double after = peak(workers);
-    const bool calm = normal && undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
+    const bool calm =
+        normal && undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
     if (calm && before > 0) {
       ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12);
     } else {
@@ -186,8 +201,8 @@ BenchRow bench_over_rival(std::string name, std::string over, double goal, doubl
   Ratios ratios;
   const int calls = calls_for_a_millisecond(body);
   const int rival_calls = calls_for_a_millisecond(rival);
-  const double end = now_seconds() + effort.most_seconds;
-  while (ratios.kept() < effort.repetitions && now_seconds() < end) {
+  const double start = now_seconds();
+  while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
     const double mine = seconds_of(body, calls);

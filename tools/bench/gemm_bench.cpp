@@ -117,8 +117,13 @@ class Fp8Product : public Product {
   }
   void run() override {
     a_.from(x_, stream_);
-    gemm({.c = c_, .a = a_.view(), .b = b_.view(), .power_of_two_scales = two_, .packed_b = &packed_,
-          .scratch = scratch_, .stream = stream_});
+    gemm({.c = c_,
+          .a = a_.view(),
+          .b = b_.view(),
+          .power_of_two_scales = two_,
+          .packed_b = &packed_,
+          .scratch = scratch_,
+          .stream = stream_});
   }
 
  private:
@@ -141,8 +146,13 @@ class WeightGradient : public Product {
     b_.from(random(DType::bf16, {size.k, size.n}), stream_);
   }
   void run() override {
-    gemm({.c = c_, .a = a_.view().transposed(), .b = b_.view().transposed(), .accumulate = true,
-          .power_of_two_scales = two_, .scratch = scratch_, .stream = stream_});
+    gemm({.c = c_,
+          .a = a_.view().transposed(),
+          .b = b_.view().transposed(),
+          .accumulate = true,
+          .power_of_two_scales = two_,
+          .scratch = scratch_,
+          .stream = stream_});
   }
 
  private:
@@ -152,8 +162,9 @@ class WeightGradient : public Product {
 };
 
 void over_peak(const Bench& bench, const std::string& name, double goal, double flops, bool amx, Product& product) {
-  bench.report(bench_over_peak(name, amx ? "AMX calibration" : "FMA peak", goal, flops, bench.workers,
-                               amx ? amx_peak : fma_peak, [&] { product.run(); }, bench.effort));
+  bench.report(bench_over_peak(
+      name, amx ? "AMX calibration" : "FMA peak", goal, flops, bench.workers, amx ? amx_peak : fma_peak,
+      [&] { product.run(); }, bench.effort));
 }
 
 /// The faster of oneDNN's two ways to hold b.
@@ -173,8 +184,9 @@ void over_onednn(const Bench& bench, const std::string& name, double goal, Size 
     rival = std::move(candidate);
   }
   if (rival == nullptr) return;  // built without oneDNN
-  bench.report(bench_over_rival(name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", [&] { product.run(); },
-                                [&] { rival->run(); }, bench.effort));
+  bench.report(bench_over_rival(
+      name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", [&] { product.run(); }, [&] { rival->run(); },
+      bench.effort));
 }
 
 void dense_rows(const Bench& bench, Size size, bool judged) {
@@ -212,11 +224,17 @@ void grouped_row(const Bench& bench) {
   Arena scratch(grouped_gemm_scratch_bytes(kRows, kN, kK, kExperts, bench.workers.count(), true), Device{});
   const auto grouped = [&] {
     a.from(x, stream);
-    grouped_gemm({.c = c, .a = a.view(), .b = b.view(), .offsets = offsets, .packed_b = &packed, .scratch = scratch,
+    grouped_gemm({.c = c,
+                  .a = a.view(),
+                  .b = b.view(),
+                  .offsets = offsets,
+                  .packed_b = &packed,
+                  .scratch = scratch,
                   .stream = stream});
   };
-  bench.report(bench_over_rival(fmt::format("grouped gemm fp8, {} experts, {}", kExperts, size.text()), "the dense one", 0.8,
-                                size.flops() * 1e-12, "TFLOP/s", grouped, [&] { dense.run(); }, bench.effort));
+  bench.report(bench_over_rival(
+      fmt::format("grouped gemm fp8, {} experts, {}", kExperts, size.text()), "the dense one", 0.8,
+      size.flops() * 1e-12, "TFLOP/s", grouped, [&] { dense.run(); }, bench.effort));
 }
 
 void threads_rows(const Bench& bench) {
@@ -225,9 +243,9 @@ void threads_rows(const Bench& bench) {
   Workers two(2);
   Fp8Product alone(kCube, ScaleKind::f32, one);
   Fp8Product shared(kCube, ScaleKind::f32, two);
-  bench.report(bench_over_rival("gemm fp8 f32 scales " + kCube.text() + ", 2 threads", "1 thread", 1.8,
-                                kCube.flops() * 1e-12, "TFLOP/s", [&] { shared.run(); }, [&] { alone.run(); },
-                                bench.effort));
+  bench.report(bench_over_rival(
+      "gemm fp8 f32 scales " + kCube.text() + ", 2 threads", "1 thread", 1.8, kCube.flops() * 1e-12, "TFLOP/s",
+      [&] { shared.run(); }, [&] { alone.run(); }, bench.effort));
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ class OnednnMatmul {
  public:
   /// c [m, n] = a [m, k] * b [n, k]^T, all bf16 and contiguous; b in oneDNN's own layout where `packed`, made here.
   /// nullptr where the module or oneDNN is missing. The views must outlive it.
-  static std::unique_ptr<OnednnMatmul> make(ConstTensorView a, ConstTensorView b, TensorView c, bool packed, int threads);
+  static std::unique_ptr<OnednnMatmul> make(ConstTensorView a, ConstTensorView b, TensorView c, bool packed,
+                                            int threads);
   ~OnednnMatmul();
   OnednnMatmul(const OnednnMatmul&) = delete;
   OnednnMatmul& operator=(const OnednnMatmul&) = delete;
