@@ -6,9 +6,9 @@
 namespace shoestring {
 
 struct BenchRow {
-  std::string name;           ///< "gemm bf16 2048x2048x2048"
-  std::string over;           ///< what the ratio is over: "AMX calibration", "oneDNN 2.6 bf16", "1 thread"
-  double median = 0;          ///< of the ratios; higher is better
+  std::string name;   ///< "gemm bf16 2048x2048x2048"
+  std::string over;   ///< what the ratio is over: "AMX calibration", "oneDNN 2.6 bf16", "1 thread"
+  double median = 0;  ///< of the ratios; higher is better
   double p10 = 0;
   double p90 = 0;
   double goal = 0;            ///< the median must reach it; 0: told, not judged
