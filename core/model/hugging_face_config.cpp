@@ -191,6 +191,7 @@ void read_mixture(const Reader& top, ModelSpec& spec) {
   if (spec.architecture == Architecture::qwen3_moe) {
     spec.router = RouterKindSpec::softmax;
     spec.experts = top.integer("num_experts");
+    spec.balance_loss = top.number("router_aux_loss_coef", spec.balance_loss);
     top.refuse_unless(top.integer("decoder_sparse_step", 1) == 1, "decoder_sparse_step");
     if (const Json* dense = top.find("mlp_only_layers")) {
       top.refuse_unless(dense->is_array() && dense->size() <= 4096, "mlp_only_layers");
@@ -202,6 +203,7 @@ void read_mixture(const Reader& top, ModelSpec& spec) {
     return;
   }
   spec.experts = top.integer("n_routed_experts");
+  spec.balance_loss = top.number("aux_loss_alpha", spec.balance_loss);
   spec.shared_experts = top.integer("n_shared_experts", 0);
   spec.routed_scale = top.number("routed_scaling_factor", 1.0);
   spec.expert_groups = top.integer("n_group", 1);

@@ -22,7 +22,7 @@ struct ModelFileFacts {
 /// The text of config.json: keys and values as transformers writes them for the family.
 std::string write_hugging_face_config(const ModelConfig& config, const ModelFileFacts& facts);
 
-/// Training-only settings (bias speed, loss weights) keep ModelSpec's defaults. Throws Error(bad_data) naming the key.
+/// Settings that the file does not hold (bias speed, weight of further tokens) keep ModelSpec's defaults. Throws Error(bad_data) naming the key.
 ModelConfig read_hugging_face_config(std::string_view text);
 ModelFileFacts read_hugging_face_facts(std::string_view text);
 

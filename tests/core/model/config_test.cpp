@@ -1,0 +1,113 @@
+#include "core/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/model/hugging_face_config.h"
+#include "kernels/base/check.h"
+#include "tests/core/model/published_models.h"
+#include "tests/core/model/small_models.h"
+
+namespace shoestring::testing {
+namespace {
+
+bool mentions(const std::vector<ConfigProblem>& problems, const std::string& key) {
+  for (const ConfigProblem& problem : problems) {
+    if (problem.key == key) return true;
+  }
+  return false;
+}
+
+TEST(Config, DefaultsAreFilled) {
+  ModelSpec spec = small_spec(Architecture::llama);
+  spec.vocabulary = 0;
+  spec.kv_heads = 0;
+  spec.max_positions = 0;
+  const ModelConfig config = resolve_model(spec, 1000, 512);
+  EXPECT_EQ(config.vocabulary, 1024);
+  EXPECT_EQ(config.kv_heads, config.heads);
+  EXPECT_EQ(config.head_dim, 6);
+  EXPECT_EQ(config.max_positions, 512);
+  EXPECT_DOUBLE_EQ(config.softmax_scale, 1 / std::sqrt(6.0));
+}
+
+TEST(Config, YarnScalesLatentAttention) {
+  const ModelConfig config = small_config(Architecture::deepseek_v3);
+  const double mscale = 0.1 * std::log(4.0) + 1;
+  EXPECT_DOUBLE_EQ(config.softmax_scale, mscale * mscale / std::sqrt(16.0));
+}
+
+TEST(Config, EveryProblemIsReported) {
+  ModelSpec spec = small_spec(Architecture::deepseek_v3);
+  spec.heads = 0;
+  spec.kv_lora_rank = 0;
+  spec.qk_rope_head_dim = 7;
+  spec.experts_per_token = 9;
+  spec.mtp_layers = 2;
+  spec.norm_eps = -1;
+  spec.vocabulary = 10;
+  const std::vector<ConfigProblem> problems = check_model(spec, 50);
+  for (const char* key : {"heads", "kv_lora_rank", "qk_rope_head_dim", "experts_per_token", "mtp_layers", "norm_eps",
+                          "vocabulary"}) {
+    EXPECT_TRUE(mentions(problems, std::string("model.") + key)) << key;
+  }
+  EXPECT_THROW(resolve_model(spec, 50, 0), Error);
+}
+
+TEST(Config, WhatAFamilyHasNotIsRefused) {
+  ModelSpec spec = small_spec(Architecture::llama);
+  spec.experts = 8;
+  spec.mtp_layers = 1;
+  const std::vector<ConfigProblem> problems = check_model(spec, 0);
+  EXPECT_TRUE(mentions(problems, "model.experts"));
+  EXPECT_TRUE(mentions(problems, "model.mtp_layers"));
+}
+
+TEST(HuggingFaceConfig, RoundTrip) {
+  for (const ModelConfig& config :
+       {llama_3_8b(), qwen2_5_7b(), qwen3_8b(), deepseek_v3(), small_config(Architecture::llama),
+        small_config(Architecture::qwen2), small_config(Architecture::qwen3_moe),
+        small_config(Architecture::deepseek_v3)}) {
+    const std::string text = write_hugging_face_config(config, {1, 2, "bfloat16"});
+    const ModelConfig again = read_hugging_face_config(text);
+    EXPECT_EQ(write_hugging_face_config(again, read_hugging_face_facts(text)), text) << name(config.architecture);
+    EXPECT_EQ(again.layers, config.layers);
+    EXPECT_EQ(again.qk_dim, config.qk_dim);
+    EXPECT_DOUBLE_EQ(again.softmax_scale, config.softmax_scale);
+    EXPECT_EQ(again.experts, config.experts);
+    EXPECT_EQ(again.mtp_layers, config.mtp_layers);
+  }
+}
+
+std::string with(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(HuggingFaceConfig, HostileFilesAreRefused) {
+  const std::string good = write_hugging_face_config(small_config(Architecture::llama), {});
+  for (const std::string& bad :
+       {std::string("not json"), std::string("[]"), std::string("{}"), std::string(100000, '['),
+        with(good, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": -2"),
+        with(good, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1e30"),
+        with(good, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 18446744073709551615"),
+        with(good, "\"hidden_size\": 24", "\"hidden_size\": \"24\""),
+        with(good, "\"hidden_size\": 24", "\"hidden_size\": null"),
+        with(good, "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\""),
+        with(good, "\"attention_bias\": false", "\"attention_bias\": true"),
+        with(good, "\"model_type\": \"llama\"", "\"model_type\": \"mixtral\""),
+        with(good, "\"rope_type\": \"llama3\"", "\"rope_type\": \"linear\""),
+        with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0")}) {
+    try {
+      read_hugging_face_config(bad);
+      ADD_FAILURE() << "accepted: " << bad.substr(0, 80);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoestring::testing
