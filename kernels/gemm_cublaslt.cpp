@@ -304,7 +304,7 @@ void run(const GemmArgs& args) {
   const float beta = args.accumulate ? 1 : 0;
   lt_check(library().matmul(handle, d.product, &alpha, args.b.values.data, d.left, args.a.values.data, d.right, &beta,
                             args.c.data, d.result, args.c.data, d.result, &algorithm, scratch,
-                            static_cast<std::size_t>(workspace), static_cast<cudaStream_t>(args.stream.native())),
+                            static_cast<std::size_t>(workspace), cuda_stream(args.stream)),
            "cublasLtMatmul");
 }
 

@@ -1,6 +1,7 @@
 // The host side of the CUDA rows of quantize and dequantize: arguments to kernel parameters.
 #include <string>
 
+#include "kernels/base/cuda_check.h"
 #include "kernels/quantize_cuda.h"
 
 namespace shoestring::quantization::cuda {
@@ -59,8 +60,7 @@ Parameters parameters_of(const QuantizeArgs& args) {
 
 void launch(const QuantizeArgs& args) {
   const ScaledView& first = args.row_tiles.values.empty() ? args.column_tiles : args.row_tiles;
-  launch_quantize(parameters_of(args), args.x.dtype, first.values.dtype,
-                  static_cast<cudaStream_t>(args.stream.native()));
+  launch_quantize(parameters_of(args), args.x.dtype, first.values.dtype, cuda_stream(args.stream));
 }
 
 std::string refuses(Device device, std::span<const std::int64_t> segments) {
@@ -115,8 +115,7 @@ void dequantize(const DequantizeArgs& args) {
          x.scales.strides[1]};
   p.e8m0 = args.x.scales.dtype == DType::e8m0;
   p.cut = cut_of(segments, segments.tile_rows());
-  launch_dequantize(p, segments.tiles(), args.y.dtype, args.x.values.dtype,
-                    static_cast<cudaStream_t>(args.stream.native()));
+  launch_dequantize(p, segments.tiles(), args.y.dtype, args.x.values.dtype, cuda_stream(args.stream));
 }
 
 }  // namespace shoestring::quantization::cuda

@@ -250,7 +250,7 @@ __device__ void turn4(const std::uint32_t row[4], std::uint32_t column[4]) {
 
 /// Writes the block's codes, turned, to an output whose columns are not neighbours; a warp writes one column at a time.
 __device__ void store_turned(const Parameters& p, const Output& out, const RowTile& rows, std::int64_t first_column,
-                             const std::uint8_t (*turned)[kColumns + 16]) {
+                             const std::uint8_t (*turned)[kColumns + 4]) {
   for (int item = static_cast<int>(threadIdx.x); item < kColumns * 32; item += static_cast<int>(blockDim.x)) {
     const int c = item / 32;
     const int r = item % 32 * 4;
@@ -269,7 +269,7 @@ __device__ void store_turned(const Parameters& p, const Output& out, const RowTi
 template <class Payload>
 __device__ void write_columns(const Parameters& p, const Output& out, const RowTile& rows, int warp_row, int count,
                               std::int64_t first_column, const float (&x)[kRows][4], const float* inverse,
-                              std::uint8_t (*turned)[kColumns + 16], bool counted, Lost& lost) {
+                              std::uint8_t (*turned)[kColumns + 4], bool counted, Lost& lost) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const std::int64_t column = first_column + lane * 4;
   const float by[4] = {inverse[lane * 4], inverse[lane * 4 + 1], inverse[lane * 4 + 2], inverse[lane * 4 + 3]};
@@ -327,7 +327,7 @@ template <class In, class Payload>
 __global__ void __launch_bounds__(kThreads) quantize_kernel(const __grid_constant__ Parameters p) {
   __shared__ std::uint32_t staging[kThreads / 32 * kColumns];
   __shared__ float inverse[kColumns];
-  __shared__ __align__(16) std::uint8_t turned[kColumns][kColumns + 16];
+  __shared__ __align__(16) std::uint8_t turned[kColumns][kColumns + 4];
   const std::int64_t tile_row = blockIdx.x / p.tile_columns;
   const std::int64_t first_column = static_cast<std::int64_t>(blockIdx.x % p.tile_columns) * kColumns;
   const std::int64_t column = first_column + threadIdx.x % 32 * 4;

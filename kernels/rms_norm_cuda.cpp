@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "kernels/base/cuda_check.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rms_norm_rows.h"
 
@@ -22,8 +23,6 @@ std::string refuses(const Stream& stream, const ConstTensorView& x) {
   return {};
 }
 
-cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
-
 }  // namespace
 
 std::string refuses(const RmsNormArgs& args) { return refuses(args.stream, args.x); }
@@ -34,19 +33,19 @@ void forward(const RmsNormArgs& args) {
   launch(
       ForwardParameters{rows_of(args.y, 1), rows_of(args.rstd, 0), rows_of(args.x, 1), rows_of(args.residual, 1),
                         rows_of(args.sum, 1), args.gamma.as<float>(), row_count(args.x), row_width(args.x), args.eps},
-      args.x.dtype, stream_of(args.stream));
+      args.x.dtype, cuda_stream(args.stream));
 }
 
 void input_gradient(const RmsNormInputGradientArgs& args) {
   launch(InputGradientParameters{rows_of(args.dx, 1), rows_of(args.dy, 1), rows_of(args.x, 1), rows_of(args.rstd, 0),
                                  args.gamma.as<float>(), row_count(args.x), row_width(args.x), args.accumulate},
-         args.x.dtype, stream_of(args.stream));
+         args.x.dtype, cuda_stream(args.stream));
 }
 
 void weight_gradient(const RmsNormWeightGradientArgs& args) {
   launch(WeightGradientParameters{args.dgamma.as<float>(), rows_of(args.dy, 1), rows_of(args.x, 1),
                                   rows_of(args.rstd, 0), row_count(args.x), row_width(args.x)},
-         args.x.dtype, stream_of(args.stream));
+         args.x.dtype, cuda_stream(args.stream));
 }
 
 }  // namespace shoestring::rms_norm::cuda

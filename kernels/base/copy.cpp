@@ -62,8 +62,7 @@ void copy_cuda(TensorView to, ConstTensorView from, Stream& stream) {
         "cannot copy {} between devices: its rows are not dense", from.to_string());
   cuda_check(cudaMemcpy2DAsync(to.data, static_cast<std::size_t>(target.pitch), from.data,
                                static_cast<std::size_t>(source.pitch), static_cast<std::size_t>(source.bytes),
-                               static_cast<std::size_t>(source.count), cudaMemcpyDefault,
-                               static_cast<cudaStream_t>(stream.native())),
+                               static_cast<std::size_t>(source.count), cudaMemcpyDefault, cuda_stream(stream)),
              "cudaMemcpy2DAsync");
 }
 #endif

@@ -1,6 +1,7 @@
 #include "kernels/base/cuda_check.h"
 
 #include "kernels/base/check.h"
+#include "kernels/base/device.h"
 
 namespace shoestring {
 
@@ -8,6 +9,12 @@ void cuda_check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   const ExitCode code = status == cudaErrorMemoryAllocation ? ExitCode::io : ExitCode::bug;
   fail(code, "{} failed: {} ({})", call, cudaGetErrorString(status), static_cast<int>(status));
+}
+
+cudaStream_t cuda_stream(const Stream& stream) {
+  check(stream.native() != nullptr, "a stream on {} given to a CUDA row", to_string(stream.device()));
+  cuda_check(cudaSetDevice(stream.device().index), "cudaSetDevice");
+  return static_cast<cudaStream_t>(stream.native());
 }
 
 }  // namespace shoestring

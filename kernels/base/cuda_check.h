@@ -8,4 +8,8 @@ namespace shoestring {
 /// Throws Error(bug) naming the call, or Error(io) for memory that ran out.
 void cuda_check(cudaError_t status, const char* call);
 
+class Stream;
+/// The CUDA stream behind `stream`, whose device becomes this thread's current one: launches go there.
+cudaStream_t cuda_stream(const Stream& stream);
+
 }  // namespace shoestring
