@@ -27,6 +27,7 @@ TransformerStage::Slot& TransformerStage::free_slot(int microbatch) {
   const auto it = std::find_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->microbatch < 0; });
   check(it != slots_.end(), "micro-batch {} begins while {} others are in flight: no memory is planned for it",
         microbatch, slots_.size());
+  (*it)->saved.clear();  // an evaluation may have used it
   (*it)->microbatch = microbatch;
   return **it;
 }
