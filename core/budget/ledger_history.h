@@ -55,7 +55,8 @@ struct LedgerHistory {
   double charged_gpu_seconds() const { return charged().total(); }
 };
 
-/// Reads `run_directory`/ledger.jsonl; an absent file is an empty history. Never throws on damage, only on I/O.
+/// Reads `run_directory`/ledger.jsonl; an absent file is an empty history. Never throws on damage, only on I/O. For
+/// readers beside a run; the process that holds the Ledger asks Ledger::history() what came before it.
 LedgerHistory read_ledger(const std::filesystem::path& run_directory);
 
 /// The same from text. `written`: some process has the ledger open for writing now.

@@ -30,9 +30,8 @@ struct RecipeDifference {
   std::string now;
 };
 
-/// Keys that a resumed run may not change but `now` does. Free to change: run.directory, run.threads, run.tensorboard,
-/// budget.*, kernels.*, evaluation.*, checkpoint.*, parallel.data, data.io, data.prefetch. What the weights depend on
-/// is fixed, except that horizon keys follow the budget.
+/// Keys that differ and that a resumed run may not change, because the weights depend on them. Keys that cost, place,
+/// threads, layout, evaluation and checkpoints hang on are free (keys.cpp says which; recipes/README.md lists them).
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now);
 
 /// Throws Error(bad_recipe) that lists resume_differences, if there are any.

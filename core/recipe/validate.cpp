@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/model/config.h"
+#include "core/recipe/keys.h"
 #include "core/recipe/scan.h"
 
 namespace shoestring {
@@ -25,6 +26,10 @@ class Rules {
   }
 
   bool given(const std::string& key) const { return origins_.contains(key); }
+
+  bool blamed(const std::string& key) const {
+    return std::any_of(found_.begin(), found_.end(), [&](const Mistake& mistake) { return mistake.key == key; });
+  }
 
   void unless(bool holds, Keys keys, std::string text) {
     if (holds) return;
@@ -104,14 +109,18 @@ void check_kernels(const KernelsSpec& kernels, Rules& rules) {
   }
 }
 
-/// Model keys that mean nothing for an architecture are contradictions when a file gives them.
-void check_foreign_keys(const ModelSpec& model, Rules& rules) {
+/// Model keys that mean nothing for an architecture are contradictions when a file gives them another value than the
+/// default (canonical text gives them all).
+void check_foreign_keys(const Recipe& recipe, Rules& rules) {
+  const ModelSpec& model = recipe.model;
   const bool latent = model.architecture == Architecture::deepseek_v3;
   const bool mixture = latent || model.architecture == Architecture::qwen3_moe;
   const auto refuse = [&](bool allowed, std::initializer_list<const char*> names, const char* what) {
     for (const char* name : names) {
       const std::string key = fmt::format("model.{}", name);
-      rules.unless(allowed || !rules.given(key), {key, "model.architecture"},
+      const Key* row = find_key("model", name);
+      const bool set = rules.given(key) && row->print(recipe, 0) != default_text(*row);
+      rules.unless(allowed || !set, {key, "model.architecture"},
                    fmt::format("{} means nothing for {}: {}", key, shoestring::name(model.architecture), what));
     }
   };
@@ -125,9 +134,9 @@ void check_foreign_keys(const ModelSpec& model, Rules& rules) {
 }
 
 void check_model_section(const Recipe& recipe, Rules& rules) {
-  check_foreign_keys(recipe.model, rules);
+  check_foreign_keys(recipe, rules);
   for (const ConfigProblem& problem : check_model(recipe.model, 0)) {
-    if (rules.given(problem.key) && problem.key == "model.experts") continue;  // said by check_foreign_keys
+    if (rules.blamed(problem.key)) continue;  // said by check_foreign_keys
     rules.unless(false, {problem.key, "model.architecture"},
                  rules.given(problem.key) ? fmt::format("{} {}", problem.key, problem.text)
                                           : fmt::format("{} is not given: {}", problem.key, problem.text));

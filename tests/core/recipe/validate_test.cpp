@@ -81,6 +81,13 @@ TEST(ValidateRecipe, ARuleIsSilentWhenItsKeyIsMistakenAlready) {
   EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 1) << found;
 }
 
+TEST(ValidateRecipe, OneMistakeIsSaidOnce) {
+  for (const char* change : {"--model.experts=8", "--model.mtp_layers=1", "--model.kv_lora_rank=8"}) {
+    const std::string found = mistakes({change});
+    EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 1) << found;
+  }
+}
+
 TEST(ValidateRecipe, MissingThingsPointAtTheirSection) {
   const RecipeReading reading = read_recipe_text("[run]\nseed = 1\n[phase.p]\nsequence = 8\n", "r");
   std::string text;
