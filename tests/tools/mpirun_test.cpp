@@ -1,0 +1,75 @@
+// Data parallelism under mpirun: the bits of one process, on any number of ranks, through restarts.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tests/tools/program.h"
+
+namespace shoestring {
+namespace {
+
+using testing::Ended;
+using testing::Workplace;
+
+class Mpirun : public ::testing::Test {
+ protected:
+  static const Workplace& place() {
+    static const Workplace workplace;
+    return workplace;
+  }
+  static void SetUpTestSuite() {
+    for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"}) {
+      setenv(name, "1", 1);
+    }
+    setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 1);
+    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
+  }
+  static std::string ranks(int count) { return "mpirun -n " + std::to_string(count); }
+};
+
+class MpirunFormats : public Mpirun, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(MpirunFormats, GivesTheBitsOfOneProcess) {
+  const std::string policy = GetParam();
+  const std::string options = "--precision.policy=" + policy;
+  const auto name = [&](int count) { return policy + "_" + std::to_string(count); };
+  ASSERT_EQ(place().run(place().train(name(1), options)).exit_code, 0);
+  for (const int count : {2, 4}) {
+    const Ended ended = place().run(place().train(name(count), options), ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_EQ(place().result(name(count)), place().result(name(1))) << count << " ranks";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, MpirunFormats, ::testing::Values("fp32", "bf16"));
+
+// Ten steps on two ranks, then on to the end on one and on four: nothing repeated, nothing skipped.
+TEST_F(Mpirun, ResumesOnAnotherNumberOfRanks) {
+  const std::string whole = place().train("whole");
+  ASSERT_EQ(place().run(whole).exit_code, 0);
+  for (const int count : {1, 4}) {
+    const std::string name = "moved_" + std::to_string(count);
+    // The first attempt ends in the middle: a limit on the job, not on the run.
+    ASSERT_EQ(place().run(place().train(name, "--phase.pretrain.steps=10"), ranks(2)).exit_code, 0);
+    const Ended ended =
+        place().run(place().train(name, "--allow-recipe-change"), count == 1 ? std::string() : ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos);
+  }
+  EXPECT_EQ(place().result("moved_1").at("weights"), place().result("moved_4").at("weights"));
+}
+
+TEST_F(Mpirun, RanksThatCannotShareTheGroupsAreRefused) {
+  const Ended ended = place().run(place().train("uneven"), ranks(3));
+  EXPECT_EQ(ended.exit_code, 78) << ended.output;
+  EXPECT_NE(ended.output.find("reduction groups"), std::string::npos) << ended.output;
+}
+
+TEST_F(Mpirun, OneLedgerCountsAllRanks) {
+  ASSERT_EQ(place().run(place().train("ledger"), ranks(2)).exit_code, 0);
+  const Ended report = place().run("report runs/ledger --json");
+  EXPECT_NE(report.output.find("\"ranks\": 2"), std::string::npos) << report.output;
+}
+
+}  // namespace
+}  // namespace shoestring

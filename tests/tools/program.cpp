@@ -1,0 +1,129 @@
+#include "tests/tools/program.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "core/training/checkpoint.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+int code_of(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+
+constexpr const char* kRecipe = R"([run]
+name = small
+seed = 5
+threads = 1
+tensorboard = false
+[budget]
+gpu_hours = 10
+hardware = cpu
+[model]
+architecture = llama
+layers = 2
+hidden = 64
+heads = 2
+kv_heads = 1
+feed_forward = 128
+init_std = 0.02
+[precision]
+policy = fp32
+[parallel]
+reduction_groups = 4
+[data]
+train = shards/train
+validation = shards/validation
+[optimizer]
+weight_decay = 0.1
+[schedule]
+kind = cosine
+horizon = steps
+learning_rate = 1e-3
+warmup_steps = 4
+[phase.pretrain]
+sequence = 64
+micro_batch = 2
+global_batch = 8
+steps = 20
+[checkpoint]
+every_steps = 5
+keep = 2
+)";
+
+}  // namespace
+
+Workplace::Workplace() {
+  for (int file = 0; file < 40; ++file) {
+    std::string text;
+    for (int line = 0; line < 40; ++line) {
+      text += "int value_" + std::to_string(file * 131 + line * line) + " = compute(" + std::to_string(line * file) + ");\n";
+    }
+    write_text(path() / "text" / (std::to_string(file) + ".c"), text);
+  }
+  write_text(path() / "small.recipe", kRecipe);
+  fs::create_directories(path() / "hardware");
+  fs::copy(fs::path(SHOESTRING_SOURCE_DIR) / "recipes/hardware/cpu.hardware", path() / "hardware/cpu.hardware");
+  const Ended built = run("data build text --out shards --tokenizer bytes --hold-out 0.1 --threads 1");
+  check(built.exit_code == 0, "the shards of the test could not be built: {}", built.output);
+}
+
+Ended Workplace::run(const std::string& arguments, const std::string& prefix) const {
+  const std::string command = "cd '" + path().string() + "' && { " + prefix + " '" + SHOESTRING_PROGRAM + "' " + arguments +
+                              "; } 2>&1 </dev/null";
+  std::FILE* pipe = popen(command.c_str(), "r");
+  Ended ended;
+  char buffer[4096];
+  for (std::size_t got = 0; (got = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) ended.output.append(buffer, got);
+  ended.exit_code = code_of(pclose(pipe));
+  return ended;
+}
+
+Ended Workplace::interrupt(const std::string& arguments, int signal, double seconds) const {
+  const fs::path log = path() / "interrupted.log";
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string command = "cd '" + path().string() + "' && exec '" + SHOESTRING_PROGRAM + "' " + arguments +
+                                " >'" + log.string() + "' 2>&1 </dev/null";
+    execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  kill(child, signal);
+  int status = 0;
+  waitpid(child, &status, 0);
+  return {code_of(status), read_text(log)};
+}
+
+std::string Workplace::train(const std::string& name, const std::string& overrides) const {
+  return "train small.recipe --run.name=" + name + " " + overrides;
+}
+
+std::map<std::string, std::string> Workplace::result(const std::string& name) const {
+  std::map<std::string, std::string> result;
+  const CheckpointStore store(run_folder(name) / "checkpoints");
+  const auto newest = store.newest([](const std::string&) {});
+  check(newest.has_value(), "run {} has no checkpoint", name);
+  result["checkpoint"] = newest->filename().string();
+  result["weights"] = hash_file(*newest / "model.safetensors");
+  result["optimizer"] = hash_file(*newest / "training/optimizer.safetensors");
+  std::istringstream lines(read_text(run_folder(name) / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    nlohmann::ordered_json json = nlohmann::ordered_json::parse(line);
+    json.erase("timing");
+    result["metrics"] += json.dump() + "\n";
+  }
+  return result;
+}
+
+}  // namespace shoestring::testing

@@ -1,0 +1,41 @@
+// Runs the built program as a user would, in a folder of the test's own, with data built from generated text.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring::testing {
+
+struct Ended {
+  int exit_code = 0;   ///< 128 + signal where a signal ended it
+  std::string output;  ///< stdout and stderr together
+};
+
+/// A folder with text, byte-level shards and a small recipe; runs `shoestring` in it.
+class Workplace {
+ public:
+  Workplace();
+
+  const std::filesystem::path& path() const { return folder_.path(); }
+  std::filesystem::path run_folder(const std::string& name) const { return path() / "runs" / name; }
+
+  /// build/shoestring ARGUMENTS, through the shell; `prefix` stands before it ("ulimit -f 8;", "mpirun -n 2").
+  Ended run(const std::string& arguments, const std::string& prefix = "") const;
+  /// Starts it, sends `signal` after `seconds`, waits. Exit code as above.
+  Ended interrupt(const std::string& arguments, int signal, double seconds) const;
+
+  /// train small.recipe under the run name `name`, with further overrides.
+  std::string train(const std::string& name, const std::string& overrides = "") const;
+
+  /// Everything a run must give again bit for bit: the newest checkpoint's tensor files and the metrics without timing.
+  std::map<std::string, std::string> result(const std::string& name) const;
+
+ private:
+  TemporaryFolder folder_;
+};
+
+}  // namespace shoestring::testing

@@ -1,0 +1,165 @@
+// Whole runs, as a user starts, kills, resumes and damages them.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "kernels/base/random.h"
+#include "tests/tools/program.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Ended;
+using testing::read_text;
+using testing::Workplace;
+using testing::write_text;
+
+const Workplace& place() {
+  static const Workplace workplace;
+  return workplace;
+}
+
+nlohmann::json report_of(const std::string& name) {
+  return nlohmann::json::parse(read_text(place().run_folder(name) / "report.json"));
+}
+
+TEST(Train, EndsWithAModelAndATrueReport) {
+  const Ended ended = place().run(place().train("whole"));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  const fs::path checkpoint = place().run_folder("whole") / "checkpoints/step_00000020";
+  for (const char* file : {"config.json", "model.safetensors", "byte_tokenizer.json", "training/state.json", "manifest.json"}) {
+    EXPECT_TRUE(fs::exists(checkpoint / file)) << file;
+  }
+  const nlohmann::json report = report_of("whole");
+  EXPECT_EQ(report["schema"], "shoestring.report/1");
+  EXPECT_EQ(report["run"]["name"], "whole");
+  EXPECT_EQ(report["attempts"].size(), 1u);
+  EXPECT_GT(report["tokens"].get<double>(), 0);
+  EXPECT_GT(report["validation"]["loss"].get<double>(), 0);
+  EXPECT_GT(report["validation"]["bits_per_byte"].get<double>(), 0);
+  double sum = 0;
+  for (const auto& [category, hours] : report["categories"].items()) sum += hours.get<double>();
+  EXPECT_NEAR(sum, report["budget"]["spent_gpu_hours"].get<double>(), 0.01 * sum);
+
+  const Ended sample = place().run("sample runs/whole --prompt int --tokens 5 --threads 1");
+  EXPECT_EQ(sample.exit_code, 0);
+  EXPECT_EQ(sample.output.rfind("int", 0), 0u) << sample.output;
+  EXPECT_EQ(place().run("report runs/whole").exit_code, 0);
+}
+
+TEST(Train, LearnsTheText) {
+  ASSERT_EQ(place().run(place().train("learns", "--phase.pretrain.steps=60 --schedule.learning_rate=3e-3")).exit_code, 0);
+  EXPECT_LT(report_of("learns")["validation"]["loss"].get<double>(), 3.0);  // ln 260 = 5.6 at the start
+}
+
+// SIGKILL at random moments, started again until the end: the same bits as a run that nothing disturbed.
+TEST(Train, KilledAndResumedGivesTheSameBits) {
+  const std::string options = "--phase.pretrain.steps=40 --precision.policy=bf16 --checkpoint.every_steps=4";
+  ASSERT_EQ(place().run(place().train("undisturbed", options)).exit_code, 0);
+  const Random random(7, Purpose::test);
+  int kills = 0;
+  Ended ended;
+  for (std::uint64_t trial = 0; trial < 5; ++trial) {
+    ended = place().interrupt(place().train("killed", options), SIGKILL, 0.15 + 0.5 * random.uniform(trial));
+    if (ended.exit_code == 128 + SIGKILL) ++kills;
+  }
+  ended = place().run(place().train("killed", options));
+  EXPECT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_GT(kills, 0);
+  EXPECT_EQ(place().result("killed"), place().result("undisturbed"));
+  const nlohmann::json report = report_of("killed");
+  EXPECT_GE(report["attempts"].size(), 1u);
+  double sum = 0;
+  for (const auto& [category, hours] : report["categories"].items()) sum += hours.get<double>();
+  EXPECT_NEAR(sum, report["budget"]["spent_gpu_hours"].get<double>(), 0.01 * sum);
+}
+
+TEST(Train, SavesAndLeavesOnSignals) {
+  const std::string options = "--phase.pretrain.steps=4000 --checkpoint.every_steps=0";
+  for (const int signal : {SIGUSR2, SIGTERM}) {
+    const std::string name = "asked_" + std::to_string(signal);
+    const Ended ended = place().interrupt(place().train(name, options), signal, 0.7);
+    EXPECT_EQ(ended.exit_code, 75) << ended.output;
+    EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()), 2);
+  }
+}
+
+TEST(Train, BudgetEndsTheRunAndThenRefuses) {
+  const std::string options = "--budget.gpu_hours=0.0008 --schedule.horizon=budget --checkpoint.every_steps=0";
+  const Ended ended = place().run(place().train("capped", options));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  const nlohmann::json budget = report_of("capped")["budget"];
+  EXPECT_LE(budget["spent_gpu_hours"].get<double>(), 0.0008 * 1.005);
+  EXPECT_GT(budget["spent_gpu_hours"].get<double>(), 0.0008 * 0.7);
+  EXPECT_EQ(place().run(place().train("capped", options)).exit_code, 84);
+}
+
+TEST(Train, ExactlyOneTrainerInARunDirectory) {
+  const std::string options = "--phase.pretrain.steps=4000";
+  Ended second;
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    second = place().run(place().train("shared", options));
+  });
+  const Ended first = place().interrupt(place().train("shared", options), SIGUSR2, 1.6);
+  other.join();
+  EXPECT_EQ(first.exit_code, 75) << first.output;
+  EXPECT_EQ(second.exit_code, 74) << second.output;
+}
+
+TEST(Train, FallsBackFromADamagedCheckpoint) {
+  ASSERT_EQ(place().run(place().train("damaged")).exit_code, 0);
+  const auto sound = place().result("damaged");
+  const fs::path file = place().run_folder("damaged") / "checkpoints/step_00000020/model.safetensors";
+  std::string bytes = read_text(file);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  write_text(file, bytes);
+  const Ended ended = place().run(place().train("damaged"));
+  EXPECT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_NE(ended.output.find("passed over"), std::string::npos) << ended.output;
+  EXPECT_EQ(place().result("damaged"), sound);
+}
+
+TEST(Train, FullDiskKeepsTheOlderCheckpoint) {
+  ASSERT_EQ(place().run(place().train("full", "--phase.pretrain.steps=5")).exit_code, 0);
+  const auto before = place().result("full");
+  const Ended ended = place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change"), "ulimit -f 64;");
+  EXPECT_EQ(ended.exit_code, 74) << ended.output;
+  EXPECT_EQ(place().result("full")["weights"], before.at("weights"));
+  EXPECT_EQ(place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change")).exit_code, 0);
+}
+
+TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
+  const std::pair<const char*, int> refusals[] = {
+      {"train absent.recipe", 66},
+      {"train", 64},
+      {"train small.recipe --model.layer=3", 78},
+      {"train small.recipe --run.name=u --run.directory=/dev/null/run", 74},
+      {"train small.recipe --run.name=u --data.train=absent", 66},
+      {"tarin small.recipe", 64},
+      {"report runs/absent", 66},
+      {"sample runs/absent", 66},
+      {"data verify text/1.c", 65},
+  };
+  for (const auto& [arguments, code] : refusals) {
+    const Ended ended = place().run(arguments);
+    EXPECT_EQ(ended.exit_code, code) << arguments << ": " << ended.output;
+    EXPECT_GT(ended.output.size(), 20u) << arguments;
+  }
+  EXPECT_NE(place().run("tarin small.recipe").output.find("train"), std::string::npos);
+  EXPECT_NE(place().run("train small.recipe --model.layer=3").output.find("model.layers"), std::string::npos);
+}
+
+TEST(Train, RefusesAnotherRecipeForARunUnderWay) {
+  ASSERT_EQ(place().run(place().train("kept", "--phase.pretrain.steps=5")).exit_code, 0);
+  const Ended ended = place().run(place().train("kept", "--phase.pretrain.steps=5 --model.init_std=0.5 --optimizer.beta1=0.5"));
+  EXPECT_EQ(ended.exit_code, 78) << ended.output;
+  EXPECT_NE(ended.output.find("optimizer.beta1"), std::string::npos) << ended.output;
+}
+
+}  // namespace
+}  // namespace shoestring
