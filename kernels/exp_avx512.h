@@ -49,6 +49,22 @@ __attribute__((always_inline)) inline Sigmoid sigmoid_and_complement(__m512 x) {
 }
 __attribute__((always_inline)) inline __m512 sigmoid(__m512 x) { return sigmoid_and_complement(x).value; }
 
+/// The same for results that are rounded to bf16: both within a relative 2^-13.5 (for |x| <= 80), in half the time.
+/// e = 2^t with the fraction of t through a polynomial of degree 4 (2^-18.5); the processor's reciprocal is good to
+/// 2^-14.
+__attribute__((always_inline)) inline Sigmoid coarse_sigmoid_and_complement(__m512 x) {
+  const __m512 t = _mm512_mul_ps(_mm512_max_ps(_mm512_set1_ps(-80.0f), x), _mm512_set1_ps(-0x1.715476p+0f));
+  const __m512 fraction = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 power = _mm512_set1_ps(0x1.bb7cd2p-7f);
+  power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0x1.aa13f2p-5f));
+  power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0x1.ee798ap-3f));
+  power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0x1.62d166p-1f));
+  power = _mm512_fmadd_ps(power, fraction, _mm512_set1_ps(0x1.00002cp+0f));
+  const __m512 e = _mm512_scalef_ps(power, t);  // power * 2^floor(t)
+  const __m512 s = _mm512_rcp14_ps(_mm512_add_ps(_mm512_set1_ps(1.0f), e));
+  return {s, _mm512_mul_ps(e, s)};
+}
+
 }  // namespace shoestring::lanes_avx512
 
 #pragma GCC pop_options

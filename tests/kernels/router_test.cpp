@@ -124,7 +124,7 @@ void expect_routing(const Routed& r, const Setting& s, const Tensor& bias) {
 }
 
 TEST(Router, EveryVariantSelectsByTheRule) {
-  const std::int64_t tokens = 150;
+  const std::int64_t tokens = 70;
   for (const Setting& s : kSettings) {
     const Tensor logits = normal(DType::f32, {tokens, s.experts}, 1, 2.0),
                  bias = normal(DType::f32, {s.experts}, 2, 0.1);
