@@ -89,8 +89,10 @@ int sample_command(const Words& words) {
   std::vector<std::uint32_t> prompt;
   tokenizer->encode(arguments.text("prompt"), prompt);
   const std::int32_t end = tokenizer->special().end_of_document;
-  std::vector<std::int32_t> ids(prompt.begin(), prompt.end());
-  if (ids.empty()) ids.push_back(end);  // a document begins where another ended
+  std::vector<std::int32_t> ids;
+  ids.reserve(prompt.size() + 1 + static_cast<std::size_t>(count));
+  if (prompt.empty()) ids.push_back(end);  // a document begins where another ended
+  for (const std::uint32_t id : prompt) ids.push_back(static_cast<std::int32_t>(id));
 
   allow_reference(!cpu_features().avx512);
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));

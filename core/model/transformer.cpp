@@ -148,6 +148,12 @@ ModelMemory Transformer::memory() const {
   return memory;
 }
 
+std::int64_t Transformer::saved_peak_bytes() const {
+  std::int64_t sum = 0;
+  for (const auto& stage : stages_) sum += stage->saved_peak_bytes();
+  return sum;
+}
+
 void Transformer::allocate(Stream& stream) {
   check(store_ == nullptr, "a model is allocated twice");
   check(stream.workers().count() == options_.run.workers, "memory is planned for {} workers, the stream has {}",
@@ -247,6 +253,7 @@ std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> 
 // ---- statistics
 
 void Transformer::clear_router_counts() {
+  if (router_counts_.empty()) return;  // no experts here
   std::fill_n(router_counts_.as<std::int64_t>(), router_counts_.view().elements(), std::int64_t{0});
 }
 

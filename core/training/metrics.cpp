@@ -41,7 +41,9 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
     const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                                   text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
     const bool sound = line.is_object() && line.contains("step") && line["step"].is_number_integer();
-    if (sound && line["step"].get<std::int64_t>() <= last_step) kept.append(text, begin, end - begin + 1);
+    // An evaluation at the last step is done anew: it may have come after the checkpoint.
+    const std::int64_t limit = sound && line.contains("evaluation") ? last_step - 1 : last_step;
+    if (sound && line["step"].get<std::int64_t>() <= limit) kept.append(text, begin, end - begin + 1);
     begin = end + 1;
   }
   return kept;

@@ -173,6 +173,7 @@ bool Trainer::horizon_reached() const {
 }
 
 ExitCode Trainer::run() {
+  if (over_) return ExitCode::done;
   try {
     const Verdict verdict = train();
     finish(verdict);

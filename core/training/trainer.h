@@ -111,6 +111,7 @@ class Trainer {
   std::unique_ptr<PrefetchingLoader> batches_;
   std::optional<BatchPlan> plan_;
 
+  bool over_ = false;                  // an earlier attempt brought the run to its end
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;
   double saved_at_ = 0;                // meter seconds of the last checkpoint

@@ -73,10 +73,13 @@ Trainer::~Trainer() { observe_variants({}); }
 
 void Trainer::begin() {
   double spent_gpu_seconds = 0;
+  double ended = 0;
   if (leads()) {
     make_directories(directory_);
     ledger_ = std::make_unique<Ledger>(directory_, clock_);
-    spent_gpu_seconds = read_ledger(directory_).charged_gpu_seconds();
+    const LedgerHistory history = read_ledger(directory_);
+    spent_gpu_seconds = history.charged_gpu_seconds();
+    ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     replace_file(directory_ / "recipe.recipe", canonical_text(recipe_));
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
   }
@@ -91,6 +94,9 @@ void Trainer::begin() {
   if (leads()) newest = checkpoints_.newest([this](const std::string& text) { announce(text); }).value_or("").string();
   newest = broadcast_text(world_, newest);
   if (!newest.empty()) resume(newest);
+  world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
+  over_ = ended != 0 && !newest.empty() && horizon_reached();
+  if (over_) return announce(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
   const int groups = reduction_groups(recipe_, state_, world_.size());
   const bool fresh = state_.reduction_groups == 0;
   state_.reduction_groups = groups;
