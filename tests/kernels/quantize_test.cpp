@@ -154,8 +154,7 @@ TEST(Quantize, VariantsAgreeOnEveryGranularity) {
       {kNone, kColumnTile128},      {kNone, kColumnTile32}, {kRowTile128, kColumnTile128}, {kRowTile32, kColumnTile32},
       {kPerTensor, kColumnTile128}, {kBlock128, kBlock128}, {kBlock128, kColumnTile128},
   };
-  const std::vector<std::pair<std::int64_t, std::int64_t>> shapes = {{1, 1},     {31, 33},   {127, 129},
-                                                                     {128, 128}, {129, 191}, {70, 600}};
+  const std::vector<std::pair<std::int64_t, std::int64_t>> shapes = {{1, 1}, {33, 128}, {129, 127}, {70, 530}};
   for (const auto& [rows, columns] : shapes) {
     for (const DType input : {DType::f32, DType::bf16}) {
       for (const bool non_finite : {false, true}) {
