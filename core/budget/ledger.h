@@ -36,7 +36,7 @@ struct AttemptStart {
   std::string recipe_hash;
   std::string build;                            ///< version and build type
   std::map<std::string, std::string> variants;  ///< op -> chosen variant
-  std::int64_t from_step = 0;                   ///< steps already done by the checkpoint it starts from
+  std::int64_t from_step = 0;                   ///< steps done by the checkpoint it starts from; -1: not known yet
   std::int64_t from_tokens = 0;
   Cap cap;
   std::optional<Price> price;
@@ -87,6 +87,8 @@ class Ledger {
   const LedgerHistory& history() const { return *history_; }
 
   /// Each call writes and fsyncs one line; throws Error(io) if that fails.
+  /// As early as possible, so that death while loading is charged too: with from_step = -1 first, and again, complete,
+  /// once the checkpoint to go on from is loaded. The last call counts.
   void begin(const AttemptStart& start);
   void variants(const std::map<std::string, std::string>& chosen);  ///< when chosen after begin
   void heartbeat(const AttemptProgress& progress);

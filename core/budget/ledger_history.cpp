@@ -58,8 +58,11 @@ class Gatherer {
     for (std::size_t i = trails_.size(); i-- > 0;) {
       settle_loss(i, survives);
       settle_phases(i);
-      survives = std::min(survives, history_.attempts[i].start.from_step);
+      if (history_.attempts[i].start.from_step >= 0) {
+        survives = std::min(survives, history_.attempts[i].start.from_step);
+      }
     }
+    for (std::size_t i = 0; i < trails_.size(); ++i) inherit(i);
   }
 
  private:
@@ -71,6 +74,7 @@ class Gatherer {
   void settle_tail(std::size_t index);
   void settle_loss(std::size_t index, std::int64_t survives);
   void settle_phases(std::size_t index);
+  void inherit(std::size_t index);
 
   LedgerHistory& history_;
   std::vector<Trail> trails_;
@@ -104,7 +108,8 @@ void Gatherer::take(const json& object) {
     attempt.start = std::move(start);
     trail.age_seconds = std::max(0.0, object.value("age_seconds", 0.0));
     trail.progress_mono = mono;
-    std::erase_if(history_.decisions, [&](const HorizonDecision& made) { return made.step > attempt.start.from_step; });
+    const std::int64_t from = attempt.start.from_step;
+    if (from >= 0) std::erase_if(history_.decisions, [&](const HorizonDecision& made) { return made.step > from; });
   }
   if (object.contains("seconds")) take_progress(attempt, trail, object, kind, mono);
   take_kind(attempt, trail, object, kind);
@@ -230,6 +235,23 @@ void Gatherer::settle_phases(std::size_t index) {
   }
   const double rest = attempt.charged.total() - spent;  // the tail; all of an attempt that never came to a step
   if (rest > 0) span(phase).gpu_seconds += rest;
+}
+
+/// An attempt that died before it knew where to go on from changed nothing: it stands where the one before it stood.
+void Gatherer::inherit(std::size_t index) {
+  AttemptHistory& attempt = history_.attempts[index];
+  if (attempt.start.from_step >= 0) return;
+  attempt.start.from_step = attempt.start.from_tokens = attempt.kept_step = attempt.kept_tokens = 0;
+  if (index == 0) return;
+  const AttemptHistory& before = history_.attempts[index - 1];
+  attempt.start.from_step = attempt.kept_step = before.kept_step;
+  attempt.start.from_tokens = attempt.kept_tokens = before.kept_tokens;
+  if (attempt.start.hardware.name.empty()) attempt.start.hardware = before.start.hardware;
+  if (attempt.start.cap.from.empty()) attempt.start.cap = before.start.cap;
+  if (!attempt.start.price) attempt.start.price = before.start.price;
+  attempt.start.parameters = before.start.parameters;
+  attempt.start.active_parameters = before.start.active_parameters;
+  attempt.start.flops_per_token = before.start.flops_per_token;
 }
 
 }  // namespace

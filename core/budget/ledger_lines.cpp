@@ -1,5 +1,6 @@
 #include "core/budget/ledger_lines.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -103,7 +104,7 @@ AttemptStart read_start(const json& object) {
   start.recipe_hash = object.value("recipe", "");
   start.build = object.value("build", "");
   start.variants = object.value("variants", std::map<std::string, std::string>{});
-  start.from_step = whole(object, "from_step");
+  start.from_step = std::max<std::int64_t>(-1, object.value("from_step", std::int64_t{0}));
   start.from_tokens = whole(object, "from_tokens");
   start.cap.gpu_hours = limit(object, "cap_gpu_hours");
   start.cap.from = object.value("cap_from", "");

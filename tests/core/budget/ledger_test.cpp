@@ -147,6 +147,38 @@ TEST(Ledger, AResumeFromAnOlderCheckpointLosesTheNewerOne) {
   EXPECT_EQ(decisions_until(history, 10).size(), 2u);
 }
 
+TEST(Ledger, DeathWhileLoadingIsChargedAndVoidsNothing) {
+  TemporaryFolder folder;
+  HandClock clock;
+  {
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of(1, -1));
+    clock.now += 2;
+    ledger.begin(start_of(1, 0));
+    ledger.horizon({8, 0.1, 100, 1, 0});
+    clock.now += 10;
+    ledger.checkpoint({10, 1000, "step-10", 1, 0.5}, at(10, 10));
+    ledger.end("preempted", 75, "", at(10, 11));
+  }
+  clock.now += 100;
+  {
+    Ledger ledger(folder.path(), clock);
+    AttemptStart early = start_of(4, -1);
+    early.cap = {};
+    early.from_tokens = 0;
+    ledger.begin(early);  // two seconds after the process began, and then it dies
+  }
+  const LedgerHistory history = read_ledger(folder.path());
+  ASSERT_EQ(history.attempts.size(), 2u);
+  EXPECT_EQ(history.attempts[0].kept_step, 10);
+  EXPECT_EQ(history.attempts[0].start.from_step, 0);
+  EXPECT_EQ(history.decisions.size(), 1u);
+  EXPECT_EQ(history.attempts[1].kept_tokens, 1000);
+  EXPECT_EQ(history.attempts[1].start.cap.gpu_hours, 0.05);
+  EXPECT_DOUBLE_EQ(history.attempts[1].charged[Category::startup], 4 * (clock.now - clock.start));
+  EXPECT_DOUBLE_EQ(history.charged()[Category::lost], 0);
+}
+
 TEST(Ledger, ATornLastLineIsCut) {
   TemporaryFolder folder;
   HandClock clock;

@@ -69,5 +69,39 @@ TEST(Accounting, FlopsFollowTheFormats) {
   EXPECT_DOUBLE_EQ(plain.f32, low.total());
 }
 
+// Bytes: the plan is what the layers say, a step takes exactly the saved bytes, and what the process holds is the plan.
+TEST(Accounting, PlannedBytesAreUsed) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+    for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
+      for (const bool cache_fp8 : {true, false}) {
+        PrecisionSpec spec = policy(format);
+        spec.cache_fp8 = cache_fp8;
+        const std::int64_t before = memory_use(DeviceKind::cpu).now_bytes;
+        SmallRun run(tiled_config(architecture), spec, 1, 2, 128);
+        run.step();
+        const ModelMemory plan = run.model.memory();
+        EXPECT_EQ(2 * run.model.saved_peak_bytes(), plan.saved) << name(architecture);  // two slots, one used
+        EXPECT_LE(run.model.scratch_peak_bytes(), plan.scratch);
+        EXPECT_GE(static_cast<double>(run.model.scratch_peak_bytes()), 0.5 * static_cast<double>(plan.scratch));
+        const auto held = static_cast<double>(memory_use(DeviceKind::cpu).now_bytes - before);
+        EXPECT_LE(held, 1.01 * static_cast<double>(plan.total())) << name(architecture);
+        EXPECT_GE(held, 0.95 * static_cast<double>(plan.total())) << name(architecture);
+      }
+    }
+  }
+}
+
+TEST(Accounting, OptimizerMoments) {
+  TransformerOptions options;
+  options.model = llama_3_8b();
+  options.precision = policy(PrecisionPolicy::bf16);
+  options.run = {4096, 1, 1};
+  const std::int64_t total = count_parameters(options.model).total;
+  EXPECT_EQ(plan_memory(options, OptimizerName::adamw).moments, 8 * total);
+  options.precision.moments = MomentFormat::bf16;
+  EXPECT_EQ(plan_memory(options, OptimizerName::adamw).moments, 4 * total);
+  EXPECT_LT(plan_memory(options, OptimizerName::muon).moments, 3 * total);
+}
+
 }  // namespace
 }  // namespace shoestring::testing

@@ -67,6 +67,7 @@ ModelConfig tiled_config(Architecture architecture) {
   spec.max_positions = 256;
   spec.init_std = 0.05;
   if (architecture == Architecture::deepseek_v3) {
+    spec.layers = 2;
     spec.q_lora_rank = 128;
     spec.kv_lora_rank = 128;
     spec.qk_nope_head_dim = 32;
