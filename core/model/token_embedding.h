@@ -1,4 +1,7 @@
 // The token table. Owns it, or borrows the output head's where embeddings are tied.
+//
+// A tied table gets gradients from two paths: the head's in forward, the look-up's in backward_weight. They add up in
+// the order of the calls, so with several micro-batches in flight its bits depend on the schedule.
 #pragma once
 
 #include "core/model/config.h"

@@ -99,7 +99,9 @@ class Transformer {
 
   /// What quantisation lost since the last call.
   PrecisionCounts take_precision_counts();
+  /// What was really used of `memory().scratch`, and by one micro-batch of `memory().saved`.
   std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes(); }
+  std::int64_t saved_peak_bytes() const;
 
  private:
   void build_stages();

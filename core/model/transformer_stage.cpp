@@ -184,4 +184,10 @@ std::int64_t TransformerStage::prepared_bytes() const {
   return bytes;
 }
 
+std::int64_t TransformerStage::saved_peak_bytes() const {
+  std::int64_t most = 0;
+  for (const auto& slot : slots_) most = std::max(most, slot->arena.peak_bytes());
+  return most;
+}
+
 }  // namespace shoestring

@@ -54,6 +54,8 @@ class TransformerStage final : public Stage {
   std::int64_t saved_bytes(const RunShape& run) const;
   std::int64_t scratch_bytes(const RunShape& run) const;
   std::int64_t prepared_bytes() const;
+  /// The most that any micro-batch has taken.
+  std::int64_t saved_peak_bytes() const;
 
  private:
   /// The activations of one micro-batch in flight.

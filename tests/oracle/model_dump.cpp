@@ -45,6 +45,13 @@ void write_file(const std::string& path, const void* data, std::size_t bytes) {
 
 void dump(const std::string& architecture, const std::string& folder) {
   SmallRun run(config_named(architecture), policy(PrecisionPolicy::fp64));
+  for (const Parameter* parameter : run.model.parameters()) {
+    if (parameter->role != ParameterRole::statistic) continue;
+    // Selection biases, as training moves them. Positive: transformers masks groups that are not chosen with 0.
+    for (std::int64_t e = 0; e < parameter->rows; ++e) {
+      parameter->value.as<double>()[e] = 0.02F * static_cast<float>((5 * e) % parameter->rows);
+    }
+  }
   const LossSums sums = run.step();
   nlohmann::json index;
   const auto* values = run.model.store().values.as<double>();
