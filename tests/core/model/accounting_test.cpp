@@ -69,7 +69,9 @@ TEST(Accounting, FlopsFollowTheFormats) {
   EXPECT_DOUBLE_EQ(plain.f32, low.total());
 }
 
-// Bytes: the plan is what the layers say, a step takes exactly the saved bytes, and what the process holds is the plan.
+// Bytes: the plan is what the layers say, and what the process holds is the plan. A step takes the saved bytes exactly;
+// with experts in FP8 it may take less, since how many tiles of rows they begin depends on the routing. Scratch is the
+// sum of what different calls need most: an upper bound, whose unused pages are never touched.
 TEST(Accounting, PlannedBytesAreUsed) {
   for (const Architecture architecture : {Architecture::llama, Architecture::qwen3_moe, Architecture::deepseek_v3}) {
     for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
@@ -80,9 +82,14 @@ TEST(Accounting, PlannedBytesAreUsed) {
         SmallRun run(tiled_config(architecture), spec, 1, 2, 128);
         run.step();
         const ModelMemory plan = run.model.memory();
-        EXPECT_EQ(2 * run.model.saved_peak_bytes(), plan.saved) << name(architecture);  // two slots, one used
+        const std::int64_t saved = 2 * run.model.saved_peak_bytes();  // two micro-batches in flight, one used
+        if (architecture == Architecture::llama || format != PrecisionPolicy::fp8_block) {
+          EXPECT_EQ(saved, plan.saved) << name(architecture);
+        }
+        EXPECT_LE(saved, plan.saved) << name(architecture);
+        EXPECT_GE(static_cast<double>(saved), 0.95 * static_cast<double>(plan.saved)) << name(architecture);
         EXPECT_LE(run.model.scratch_peak_bytes(), plan.scratch);
-        EXPECT_GE(static_cast<double>(run.model.scratch_peak_bytes()), 0.5 * static_cast<double>(plan.scratch));
+        EXPECT_GE(static_cast<double>(run.model.scratch_peak_bytes()), 0.3 * static_cast<double>(plan.scratch));
         const auto held = static_cast<double>(memory_use(DeviceKind::cpu).now_bytes - before);
         EXPECT_LE(held, 1.01 * static_cast<double>(plan.total())) << name(architecture);
         EXPECT_GE(held, 0.95 * static_cast<double>(plan.total())) << name(architecture);

@@ -227,8 +227,11 @@ TEST(ParseRecipe, HostileTextIsRefusedLineByLine) {
 }
 
 TEST(ParseRecipe, TextSurvivesLineEndsAndByteOrderMark) {
-  std::string text = "\xEF\xBB\xBF" + kSound;
-  for (std::size_t at = 0; (at = text.find('\n', at)) != std::string::npos; at += 2) text.insert(at, "\r");
+  std::string text = "\xEF\xBB\xBF";
+  for (const char letter : kSound) {
+    if (letter == '\n') text.push_back('\r');
+    text.push_back(letter);
+  }
   EXPECT_EQ(canonical_text(parse_recipe_text(text, "r").recipe), canonical_text(parse_recipe_text(kSound, "r").recipe));
 }
 
