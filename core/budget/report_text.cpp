@@ -29,9 +29,15 @@ std::string bar(double share) {
   return std::string(static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * kBar)), '#');
 }
 
-std::string head(const Report& report) {
-  const Report& r = report;
-  std::string text = fmt::format("run {}: {}, {} attempt{}{}\n", plain(r.run), plain(r.state), r.attempts.size(),
+std::string state_words(const std::string& state) {
+  if (state == "budget") return "finished on its budget";
+  if (state == "preempted") return "saved and waiting to go on";
+  if (state == "empty") return "not begun";
+  return plain(state);
+}
+
+std::string head(const Report& r) {
+  std::string text = fmt::format("run {}: {}, {} attempt{}{}\n", plain(r.run), state_words(r.state), r.attempts.size(),
                                  r.attempts.size() == 1 ? "" : "s",
                                  r.hardware.empty() ? "" : fmt::format(" on {}", plain(r.hardware)));
   if (!r.text.empty()) text += fmt::format("  {}\n", plain(r.text));
