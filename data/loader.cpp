@@ -1,12 +1,12 @@
 #include "data/loader.h"
 
 #include <algorithm>
-#include <numeric>
 #include <set>
 #include <sstream>
 #include <utility>
 
 #include "data/block_check.h"
+#include "data/segment_fill.h"
 #include "data/token_source.h"
 #include "kernels/base/check.h"
 
@@ -135,8 +135,7 @@ struct Loader::State::Row {
   std::int32_t last_token = 0;
 
   void open_segment(std::int64_t begin, std::int64_t end) {
-    std::fill(segment_start + begin, segment_start + end, first_flat + static_cast<std::int32_t>(begin));
-    std::iota(positions + begin, positions + end, 0);
+    fill_segment(segment_start + begin, positions + begin, end - begin, first_flat + static_cast<std::int32_t>(begin));
   }
   /// Room for `count` tokens: in the row, or beside it where they reach its last token.
   std::int32_t* room(std::int64_t count, std::vector<std::int32_t>& beside) {

@@ -226,7 +226,7 @@ void PackingPlan::pack_slots(const std::vector<std::uint32_t>& slot_tokens) {
   const Random random(options_.seed, Purpose::document_order, 2 * options_.source + 1);
   std::vector<std::uint32_t> order;
   Bins packed;
-  for (const std::uint64_t tail_share : {8, 4, 2, 1}) {
+  for (const std::uint64_t tail_share : {4, 2, 1}) {
     order = falling;
     std::size_t shuffled = order.size();
     for (std::uint64_t tail = 0; shuffled > 0 && tail < total / tail_share;) tail += slot_tokens[order[--shuffled]];
