@@ -36,7 +36,7 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
 }
 
 void print_row(const BenchRow& row) {
-  const std::string verdict = row.goal <= 0 ? "" : row.median >= row.goal ? "reached" : "MISSED";
+  const std::string verdict = row.goal <= 0 ? "" : row.kept == 0 ? "unmeasured" : row.median >= row.goal ? "reached" : "MISSED";
   fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped)\n",
              row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
              row.kept, row.dropped);

@@ -138,7 +138,8 @@ std::optional<HorizonDecision> Trainer::replan() {
                             .progress = progress(),
                             .phase = state_.phase,
                             .remaining_seconds = cap_->remaining_seconds(meter_.elapsed_seconds()),
-                            .step_seconds = cap_->steps().typical()};
+                            .step_seconds = cap_->steps().typical(),
+                            .slow_step_seconds = cap_->steps().slow()};
   return plan_horizon(now, phase_ends_, state_.decisions.empty() ? nullptr : &state_.decisions.back());
 }
 

@@ -77,7 +77,7 @@ void Trainer::begin() {
   if (leads()) {
     make_directories(directory_);
     ledger_ = std::make_unique<Ledger>(directory_, clock_);
-    const LedgerHistory history = read_ledger(directory_);
+    const LedgerHistory& history = ledger_->history();
     spent_gpu_seconds = history.charged_gpu_seconds();
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     replace_file(directory_ / "recipe.recipe", canonical_text(recipe_));

@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "tools/bench/gemm_bench.h"
+#include "tools/bench/loader_bench.h"
 #include "tools/bench/quantize_bench.h"
 
 namespace shoestring {
@@ -16,6 +18,8 @@ void calibrations(Workers& workers, const BenchEffort&, const BenchReport& repor
 
 constexpr std::array kSuites = {
     BenchSuite{"calibration", "what the other ratios stand on", calibrations},
+    BenchSuite{"gemm", "matrix products", bench_gemm},
+    BenchSuite{"loader", "the data path", bench_loader},
     BenchSuite{"quantize", "casts to FP8, both in the cache and from memory", bench_quantize},
 };
 
