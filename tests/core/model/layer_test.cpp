@@ -1,0 +1,209 @@
+// Every layer by itself in double: input gradient and every weight's gradient against central differences.
+#include "core/model/layer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+
+#include "core/model/attention_gqa.h"
+#include "core/model/attention_mla.h"
+#include "core/model/block.h"
+#include "core/model/feed_forward.h"
+#include "core/model/loss_head.h"
+#include "core/model/mixture_of_experts.h"
+#include "tests/core/model/small_models.h"
+#include "tests/support/fill.h"
+#include "tests/support/gradient.h"
+
+namespace shoestring::testing {
+namespace {
+
+constexpr std::int64_t kTokens = 20;
+constexpr std::int64_t kSequences = 2;
+constexpr GradientCheck kCheck{.step = 1e-4, .tolerance = 3e-7, .samples = 12, .seed = 5};
+
+/// Memory and tokens for one layer.
+class Bench {
+ public:
+  explicit Bench(const ModelConfig& config)
+      : stream(workers),
+        batch(config.vocabulary, kSequences, kTokens / kSequences, 3),
+        micro_batch({kTokens, kSequences, 1}),
+        rope(make_rope_table({.dim = config.rope_dim, .theta = 100,
+                              .style = config.latent_attention ? RopeStyle::interleaved : RopeStyle::half_split},
+                             64, DType::f64)) {
+    micro_batch.fill(batch.view());
+  }
+
+  void allocate(const std::vector<Parameter*>& parameters, std::int64_t saved_bytes, std::int64_t scratch_bytes) {
+    store = std::make_unique<ParameterStore>(parameters, DType::f64);
+    std::uint64_t seed = 100;
+    for (Parameter* parameter : store->parameters) {
+      fill_normal(parameter->value, ++seed, parameter->role == ParameterRole::statistic ? 0.01 : 0.3);
+    }
+    arena = Arena(saved_bytes, {});
+    scratch = Arena(scratch_bytes, {});
+    saved = std::make_unique<Saved>(arena);
+  }
+  void clear() {
+    saved->clear();
+    std::memset(store->gradients.as<char>(), 0, static_cast<std::size_t>(store->gradients.bytes()));
+  }
+  LayerContext context() { return {micro_batch.layout(), scratch, stream}; }
+
+  Workers workers{1};
+  Stream stream;
+  SmallBatch batch;
+  MicroBatch micro_batch;
+  RopeTable rope;
+  std::unique_ptr<ParameterStore> store;
+  Arena arena, scratch;
+  std::unique_ptr<Saved> saved;
+};
+
+/// Loss = projection of the output, plus what the layer adds by itself (`extra`).
+void check_layer(Bench& bench, Layer& layer, std::int64_t hidden, const std::function<double()>& extra = {}) {
+  const RunShape run{kTokens, kSequences, 1};
+  bench.allocate(layer.parameters(), layer.saved_bytes(run), layer.scratch_bytes(run));
+  Tensor x = normal(DType::f64, {kTokens, hidden}, 1);
+  const Tensor dy = normal(DType::f64, {kTokens, hidden}, 2);
+  Tensor y(DType::f64, {kTokens, hidden});
+  Tensor dx(DType::f64, {kTokens, hidden});
+  LayerContext context = bench.context();
+  layer.prepare({bench.scratch, bench.stream});
+  const auto loss = [&] {
+    bench.saved->clear();
+    layer.forward(x, y, *bench.saved, context);
+    return projection(y, dy) + (extra ? extra() : 0.0);
+  };
+  loss();
+  bench.clear();
+  layer.forward(x, y, *bench.saved, context);
+  if (extra) extra();
+  layer.backward_input(dy, dx, *bench.saved, context);
+  layer.backward_weight(*bench.saved, context);
+  EXPECT_EQ(bench.arena.used_bytes(), layer.saved_bytes(run));
+  EXPECT_EQ(bench.scratch.used_bytes(), 0);
+  const Tensor gradients = copy(bench.store->gradients);
+  EXPECT_TRUE(gradient_matches(loss, x, dx, kCheck)) << "input";
+  for (Parameter* parameter : bench.store->parameters) {
+    if (parameter->role == ParameterRole::statistic) continue;
+    const auto offset = parameter->grad.as<double>() - bench.store->gradients.as<double>();
+    const ConstTensorView analytic =
+        view_of(static_cast<const void*>(gradients.as<double>() + offset), DType::f64, parameter->grad.shape);
+    EXPECT_TRUE(gradient_matches(loss, parameter->value, analytic, kCheck)) << parameter->slices.front().name;
+  }
+}
+
+TEST(Layer, FeedForward) {
+  const ModelConfig config = small_config(Architecture::llama);
+  Bench bench(config);
+  FeedForward layer({config.hidden, config.feed_forward, 0.1, "mlp.", policy(PrecisionPolicy::fp64)});
+  check_layer(bench, layer, config.hidden);
+}
+
+TEST(Layer, AttentionGqa) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::qwen2, Architecture::qwen3}) {
+    const ModelConfig config = small_config(architecture);
+    Bench bench(config);
+    AttentionGqa layer(config, policy(PrecisionPolicy::fp64), "self_attn.", bench.rope);
+    check_layer(bench, layer, config.hidden);
+  }
+}
+
+TEST(Layer, AttentionMla) {
+  for (const std::int64_t query_latent : {std::int64_t{0}, std::int64_t{18}}) {
+    ModelSpec spec = small_spec(Architecture::deepseek_v3);
+    spec.q_lora_rank = query_latent;
+    const ModelConfig config = resolve_model(spec, 0, 0);
+    Bench bench(config);
+    AttentionMla layer(config, policy(PrecisionPolicy::fp64), "self_attn.", bench.rope);
+    check_layer(bench, layer, config.hidden);
+  }
+}
+
+TEST(Layer, MixtureOfExperts) {
+  for (const Architecture architecture : {Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+    for (const bool normalize : {true, false}) {
+      ModelSpec spec = small_spec(architecture);
+      spec.normalize_weights = normalize;
+      const ModelConfig config = resolve_model(spec, 0, 0);
+      Bench bench(config);
+      MixtureOfExperts layer(config, policy(PrecisionPolicy::fp64), "mlp.");
+      Tensor counts(DType::i64, {config.experts});
+      layer.set_counts(counts);
+      check_layer(bench, layer, config.hidden, [&] { return layer.take_balance_sum(); });
+      const std::int64_t forwards = counts.as<std::int64_t>()[0] > 0 ? 1 : 0;
+      EXPECT_EQ(forwards, 1);
+    }
+  }
+}
+
+TEST(Layer, Block) {
+  const ModelConfig config = small_config(Architecture::qwen3);
+  Bench bench(config);
+  Block layer(config, policy(PrecisionPolicy::fp64), 0, bench.rope);
+  check_layer(bench, layer, config.hidden);
+}
+
+/// The loss head as a function of the hidden state: final norm, head, further token; the embedding through the latter.
+TEST(Layer, LossHeadAndMultiTokenPrediction) {
+  const ModelConfig config = small_config(Architecture::deepseek_v3);
+  const PrecisionSpec spec = policy(PrecisionPolicy::fp64);
+  Bench bench(config);
+  OutputHead head(config, spec);
+  TokenEmbedding embedding(config, nullptr);
+  LossHead layer(config, spec, bench.rope, head, &embedding);
+  Tensor counts(DType::i64, {config.experts});
+  MixtureOfExperts* experts = layer.further()->block().mixture();
+  experts->set_counts(counts);
+  const RunShape run{kTokens, kSequences, 1};
+  std::vector<Parameter*> parameters = layer.parameters();
+  parameters.push_back(&head.weight());
+  for (Parameter* parameter : embedding.parameters()) parameters.push_back(parameter);
+  bench.allocate(parameters, layer.saved_bytes(run), layer.scratch_bytes(run));
+  Tensor x = normal(DType::f64, {kTokens, config.hidden}, 1);
+  Tensor dx(DType::f64, {kTokens, config.hidden});
+  LayerContext context = bench.context();
+  layer.prepare({bench.scratch, bench.stream});
+  head.prepare({bench.scratch, bench.stream});
+  const auto loss = [&] {
+    bench.saved->clear();
+    const LossSums sums = layer.forward(x, bench.micro_batch.loss_inputs(), *bench.saved, context);
+    return sums.main.loss + config.mtp_weight * sums.further.loss + experts->take_balance_sum();
+  };
+  bench.clear();
+  loss();
+  layer.backward_input(dx, *bench.saved, context);
+  layer.backward_weight(bench.micro_batch.loss_inputs(), *bench.saved, context);
+  const Tensor gradients = copy(bench.store->gradients);
+  EXPECT_TRUE(gradient_matches(loss, x, dx, kCheck)) << "input";
+  for (Parameter* parameter : bench.store->parameters) {
+    if (parameter->role == ParameterRole::statistic) continue;
+    const auto offset = parameter->grad.as<double>() - bench.store->gradients.as<double>();
+    const ConstTensorView analytic =
+        view_of(static_cast<const void*>(gradients.as<double>() + offset), DType::f64, parameter->grad.shape);
+    EXPECT_TRUE(gradient_matches(loss, parameter->value, analytic, kCheck)) << parameter->slices.front().name;
+  }
+}
+
+// Targets of the further token: only where the next token is of the same document.
+TEST(MicroBatch, FurtherTargetsRespectDocuments) {
+  const std::vector<std::int32_t> inputs{10, 11, 12, 20, 21, 30, 31, 32};
+  const std::vector<std::int32_t> targets{11, 12, -1, 21, 22, 31, 32, -1};
+  const std::vector<std::int32_t> positions{0, 1, 2, 0, 1, 0, 1, 2};
+  const std::vector<std::int32_t> starts{0, 0, 0, 3, 3, 5, 5, 5};
+  MicroBatch batch({8, 1, 1});
+  batch.fill({inputs, targets, positions, starts, 8});
+  const LossInputs& loss = batch.loss_inputs();
+  const std::vector<std::int32_t> ids{11, 12, 12, 21, 21, 31, 32, 32};
+  const std::vector<std::int32_t> wanted{12, -1, -1, 22, -1, 32, -1, -1};
+  for (std::size_t t = 0; t < ids.size(); ++t) {
+    EXPECT_EQ(loss.next_ids.as<std::int32_t>()[t], ids[t]) << t;
+    EXPECT_EQ(loss.next_targets.as<std::int32_t>()[t], wanted[t]) << t;
+  }
+}
+
+}  // namespace
+}  // namespace shoestring::testing
