@@ -35,12 +35,12 @@ Level sorted_entries(const fs::path& folder) {
 struct CorpusReader::State {
   CorpusOptions options;
   CorpusCounts counts;
-  std::vector<Level> levels;   // the walk: deepest last
-  fs::path path;               // the file being read
+  std::vector<Level> levels;  // the walk: deepest last
+  fs::path path;              // the file being read
   std::ifstream file;
   bool jsonl = false;
-  std::int64_t part = 0;       // part or line of it
-  std::string carry;           // text read past the last cut
+  std::int64_t part = 0;  // part or line of it
+  std::string carry;      // text read past the last cut
 
   bool wanted(const fs::path& candidate) const {
     if (candidate.extension() == ".jsonl" || options.extensions.empty()) return true;

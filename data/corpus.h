@@ -14,11 +14,11 @@
 namespace shoestring {
 
 struct CorpusOptions {
-  std::vector<std::filesystem::path> inputs;        ///< files and folders
-  std::vector<std::string> extensions;              ///< ".h", ".txt"; empty: every file that is text
-  std::string jsonl_field = "text";                 ///< where a JSONL line keeps its text
+  std::vector<std::filesystem::path> inputs;            ///< files and folders
+  std::vector<std::string> extensions;                  ///< ".h", ".txt"; empty: every file that is text
+  std::string jsonl_field = "text";                     ///< where a JSONL line keeps its text
   std::int64_t document_bytes = std::int64_t{8} << 20;  ///< longer files are cut
-  std::int64_t limit_bytes = 0;                     ///< stop after that much text; 0: all of it
+  std::int64_t limit_bytes = 0;                         ///< stop after that much text; 0: all of it
 };
 
 struct Document {
@@ -30,8 +30,8 @@ struct CorpusCounts {
   std::int64_t files = 0;
   std::int64_t documents = 0;
   std::int64_t bytes = 0;
-  std::int64_t binary_files = 0;   ///< passed over
-  std::int64_t empty = 0;          ///< passed over
+  std::int64_t binary_files = 0;  ///< passed over
+  std::int64_t empty = 0;         ///< passed over
 };
 
 class CorpusReader {

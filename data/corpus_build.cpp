@@ -81,8 +81,8 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, c
   if (options.tokenizer == TokenizerChoice::bytes) return byte_tokenizer();
   if (options.tokenizer == TokenizerChoice::file) return load_tokenizer(options.tokenizer_file);
   // A little more than needed is drawn from all over the corpus; training stops at its limit.
-  const double share =
-      1.2 * static_cast<double>(options.tokenizer_sample_bytes) / static_cast<double>(std::max<std::int64_t>(1, corpus_bytes));
+  const double share = 1.2 * static_cast<double>(options.tokenizer_sample_bytes) /
+                       static_cast<double>(std::max<std::int64_t>(1, corpus_bytes));
   CorpusReader reader(options.corpus);
   std::size_t index = 0;
   const auto next_text = [&](std::string& text) {
@@ -110,14 +110,14 @@ class SplitWriter {
 
   void append(const std::vector<std::uint32_t>& ids, std::size_t text_bytes) {
     if (!writer_) {
-      writer_ = std::make_unique<ShardWriter>((folder_ / fmt::format("{}-{:05}.h5", name_, shards_++)).string(),
-                                              ShardWriterOptions{
-                                                  .vocabulary_size = tokenizer_.vocabulary_size(),
-                                                  .end_of_document = static_cast<std::uint32_t>(
-                                                      tokenizer_.special().end_of_document),
-                                                  .tokenizer_hash = tokenizer_.hash(),
-                                                  .source = options_.source,
-                                              });
+      writer_ = std::make_unique<ShardWriter>(
+          (folder_ / fmt::format("{}-{:05}.h5", name_, shards_++)).string(),
+          ShardWriterOptions{
+              .vocabulary_size = tokenizer_.vocabulary_size(),
+              .end_of_document = static_cast<std::uint32_t>(tokenizer_.special().end_of_document),
+              .tokenizer_hash = tokenizer_.hash(),
+              .source = options_.source,
+          });
     }
     writer_->append(ids, text_bytes);
     ++documents;
@@ -188,7 +188,8 @@ std::string summary(const CorpusBuildResult& result) {
       {"binary_files", result.read.binary_files},
       {"exact_duplicates", result.exact_duplicates},
       {"near_duplicates", result.near_duplicates},
-      {"train", {{"documents", result.train_documents}, {"bytes", result.train_bytes}, {"tokens", result.train_tokens}}},
+      {"train",
+       {{"documents", result.train_documents}, {"bytes", result.train_bytes}, {"tokens", result.train_tokens}}},
       {"validation",
        {{"documents", result.validation_documents},
         {"bytes", result.validation_bytes},
@@ -218,7 +219,8 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& worke
     if (result.read.documents == 0) fail(ExitCode::bad_data, "the input holds no text");
     say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
                     result.read.bytes, result.exact_duplicates, result.near_duplicates));
-    if (options.tokenizer == TokenizerChoice::train) say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
+    if (options.tokenizer == TokenizerChoice::train)
+      say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
     const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, verdicts, result.read.bytes);
     result.vocabulary = tokenizer->vocabulary_size();
     result.tokenizer_hash = tokenizer->hash();

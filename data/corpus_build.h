@@ -25,14 +25,14 @@ struct CorpusBuildOptions {
   CorpusOptions corpus;
   std::filesystem::path out;
   TokenizerChoice tokenizer = TokenizerChoice::train;
-  std::filesystem::path tokenizer_file;                ///< with TokenizerChoice::file
-  std::uint32_t vocabulary = 4096;                     ///< of a trained tokenizer
+  std::filesystem::path tokenizer_file;  ///< with TokenizerChoice::file
+  std::uint32_t vocabulary = 4096;       ///< of a trained tokenizer
   std::int64_t tokenizer_sample_bytes = std::int64_t{8} << 20;
-  double hold_out = 0.01;                              ///< share of documents, by hash of their content
-  double near_threshold = 0.8;                         ///< estimated similarity from which a document is a duplicate
-  std::int64_t shard_tokens = std::int64_t{256} << 20; ///< a new shard begins after that many
+  double hold_out = 0.01;                               ///< share of documents, by hash of their content
+  double near_threshold = 0.8;                          ///< estimated similarity from which a document is a duplicate
+  std::int64_t shard_tokens = std::int64_t{256} << 20;  ///< a new shard begins after that many
   std::uint64_t seed = 17;
-  std::string source = "text";                         ///< named in the shards
+  std::string source = "text";  ///< named in the shards
 };
 
 struct CorpusBuildResult {

@@ -107,7 +107,8 @@ Fingerprint fingerprint(std::string_view text) {
       shingle ^= shingle >> 32;
     }
     for (std::size_t i = 0; i < family.a.size(); ++i) {
-      result.minima[i] = std::min(result.minima[i], static_cast<std::uint32_t>((family.a[i] * shingle + family.b[i]) >> 32));
+      result.minima[i] =
+          std::min(result.minima[i], static_cast<std::uint32_t>((family.a[i] * shingle + family.b[i]) >> 32));
     }
   }
   result.short_text = count < kShingleWords;
@@ -154,7 +155,8 @@ void DuplicateFinder::add(const Fingerprint& document) {
   put(document.content[0], kBands);
   for (int band = 0; band < kBands && !document.short_text; ++band) {
     put(XXH3_64bits_withSeed(&document.minima[static_cast<std::size_t>(band * kRowsPerBand)],
-                             kRowsPerBand * sizeof(std::uint32_t), static_cast<std::uint64_t>(band) + 1), band);
+                             kRowsPerBand * sizeof(std::uint32_t), static_cast<std::uint64_t>(band) + 1),
+        band);
   }
   pending_signatures_.push_back(document);
   if (pending_signatures_.size() >= kPendingSignatures) {
@@ -169,7 +171,8 @@ std::vector<DuplicateFinder::Key> DuplicateFinder::read_partition(int partition)
   const off_t bytes = lseek(descriptor, 0, SEEK_END);
   std::vector<Key> keys(static_cast<std::size_t>(bytes) / sizeof(Key));
   for (off_t at = 0; at < bytes;) {
-    const ssize_t got = pread(descriptor, reinterpret_cast<char*>(keys.data()) + at, static_cast<std::size_t>(bytes - at), at);
+    const ssize_t got =
+        pread(descriptor, reinterpret_cast<char*>(keys.data()) + at, static_cast<std::size_t>(bytes - at), at);
     if (got <= 0) fail_io(folder_, "read a key file back");
     at += got;
   }

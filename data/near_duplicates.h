@@ -19,9 +19,9 @@ namespace shoestring {
 /// What is remembered of a document.
 struct Fingerprint {
   static constexpr int kMinima = 64;
-  std::array<std::uint64_t, 2> content{};         ///< XXH3-128 of the text
+  std::array<std::uint64_t, 2> content{};  ///< XXH3-128 of the text
   std::array<std::uint32_t, kMinima> minima{};
-  bool short_text = false;                        ///< fewer than kShingleWords words: compared exactly only
+  bool short_text = false;  ///< fewer than kShingleWords words: compared exactly only
 };
 
 Fingerprint fingerprint(std::string_view text);

@@ -7,7 +7,8 @@
 
 namespace shoestring {
 
-std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where);  // tokenizer_sentencepiece.cpp
+std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model,
+                                                   const std::string& where);  // tokenizer_sentencepiece.cpp
 
 namespace {
 

@@ -15,8 +15,8 @@ std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std:
 namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiece writes a space
-constexpr std::size_t kEncodeBytes = 32 << 10;       // text is encoded in lines up to this much: time and memory stay linear
-constexpr std::size_t kTrainBytes = 4000;            // one training sentence
+constexpr std::size_t kEncodeBytes = 32 << 10;  // text is encoded in lines up to this much: time and memory stay linear
+constexpr std::size_t kTrainBytes = 4000;       // one training sentence
 
 // Length of the well-formed UTF-8 character at the front of `text`, or 0.
 std::size_t character_bytes(std::string_view text) {

@@ -24,9 +24,9 @@ struct LatentKeyArgs {
 void latent_key(const LatentKeyArgs& args);
 
 struct LatentKeyGradientArgs {
-  TensorView down{};      ///< [tokens, heads, own], overwritten
-  TensorView dshared{};   ///< [tokens, shared], overwritten
-  ConstTensorView dk{};   ///< [tokens, heads, own + shared]
+  TensorView down{};     ///< [tokens, heads, own], overwritten
+  TensorView dshared{};  ///< [tokens, shared], overwritten
+  ConstTensorView dk{};  ///< [tokens, heads, own + shared]
   Stream& stream;
 };
 void latent_key_gradient(const LatentKeyGradientArgs& args);

@@ -62,7 +62,8 @@ Arguments::Arguments(const Usage& usage, const std::vector<std::string>& words) 
   } catch (const po::unknown_option& error) {
     const std::string name = error.get_option_name();
     const std::string_view near = nearest_word(name.substr(name.find_first_not_of('-')), option_names(usage));
-    refuse(usage, fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean --{}?", near)));
+    refuse(usage,
+           fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean --{}?", near)));
   } catch (const po::error& error) {
     refuse(usage, error.what());
   }

@@ -10,15 +10,15 @@
 namespace shoestring {
 
 struct Option {
-  std::string name;      ///< "out" for --out
-  std::string value;     ///< what stands behind it in the help, "DIR"; empty: a flag
+  std::string name;   ///< "out" for --out
+  std::string value;  ///< what stands behind it in the help, "DIR"; empty: a flag
   std::string meaning;
 };
 
 /// What a command takes.
 struct Usage {
-  std::string command;            ///< "data build"
-  std::string positional;         ///< "INPUT..."
+  std::string command;     ///< "data build"
+  std::string positional;  ///< "INPUT..."
   std::string summary;
   std::vector<Option> options;
   std::size_t least = 0;          ///< positional words needed

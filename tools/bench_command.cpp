@@ -36,7 +36,10 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
 }
 
 void print_row(const BenchRow& row) {
-  const std::string verdict = row.goal <= 0 ? "" : row.kept == 0 ? "unmeasured" : row.median >= row.goal ? "reached" : "MISSED";
+  const std::string verdict = row.goal <= 0            ? ""
+                              : row.kept == 0          ? "unmeasured"
+                              : row.median >= row.goal ? "reached"
+                                                       : "MISSED";
   fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped)\n",
              row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
              row.kept, row.dropped);
@@ -48,16 +51,18 @@ void print_row(const BenchRow& row) {
 int bench_command(const Words& words) {
   std::string names;
   for (const BenchSuite& suite : bench_suites()) names += (names.empty() ? "" : ", ") + std::string(suite.name);
-  const Arguments arguments({.command = "bench",
-                             .positional = "[SUITE...]",
-                             .summary = "Times the program's hot parts as ratios to a calibration or a rival in the same "
-                                        "process.\nSuites: " + names + " (all).",
-                             .options = {{"json", "FILE", "write the rows there as well"},
-                                         {"threads", "N", "worker threads (all cores)"},
-                                         {"seconds", "S", "most seconds for each row (4)"}},
-                             .least = 0,
-                             .most = 100},
-                            words);
+  const Arguments arguments(
+      {.command = "bench",
+       .positional = "[SUITE...]",
+       .summary = "Times the program's hot parts as ratios to a calibration or a rival in the same "
+                  "process.\nSuites: " +
+                  names + " (all).",
+       .options = {{"json", "FILE", "write the rows there as well"},
+                   {"threads", "N", "worker threads (all cores)"},
+                   {"seconds", "S", "most seconds for each row (4)"}},
+       .least = 0,
+       .most = 100},
+      words);
   if (arguments.helped()) return 0;
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   BenchEffort effort;

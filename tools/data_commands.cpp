@@ -85,27 +85,29 @@ int data_inspect_command(const Words& words) {
   for (const std::string& path : arguments.positional()) {
     for (const std::string& shard : list_shards(path)) {
       const ShardReport report = inspect_shard(shard);
-      fmt::print("{}\n  source          {}\n  tokens          {} ({} bytes each)\n  documents       {} (of {} to {} "
-                 "tokens, mean {:.1f})\n  text bytes      {}\n  vocabulary      {}, end of document {}\n  tokenizer       "
-                 "{}\n  content         {:016x}\n",
-                 shard, report.info.source, report.info.tokens, report.info.token_bytes, report.info.documents,
-                 report.shortest_document, report.longest_document, report.mean_document, report.info.text_bytes,
-                 report.info.vocabulary_size, report.info.end_of_document, report.info.tokenizer_hash,
-                 report.info.content_hash);
+      fmt::print(
+          "{}\n  source          {}\n  tokens          {} ({} bytes each)\n  documents       {} (of {} to {} "
+          "tokens, mean {:.1f})\n  text bytes      {}\n  vocabulary      {}, end of document {}\n  tokenizer       "
+          "{}\n  content         {:016x}\n",
+          shard, report.info.source, report.info.tokens, report.info.token_bytes, report.info.documents,
+          report.shortest_document, report.longest_document, report.mean_document, report.info.text_bytes,
+          report.info.vocabulary_size, report.info.end_of_document, report.info.tokenizer_hash,
+          report.info.content_hash);
     }
   }
   return 0;
 }
 
 int data_verify_command(const Words& words) {
-  const Arguments arguments({.command = "data verify",
-                             .positional = "SHARD...",
-                             .summary = "Reads every block of a shard, or of each shard of a folder, against its checksum "
-                                        "and vocabulary.",
-                             .options = {},
-                             .least = 1,
-                             .most = 1000},
-                            words);
+  const Arguments arguments(
+      {.command = "data verify",
+       .positional = "SHARD...",
+       .summary = "Reads every block of a shard, or of each shard of a folder, against its checksum "
+                  "and vocabulary.",
+       .options = {},
+       .least = 1,
+       .most = 1000},
+      words);
   if (arguments.helped()) return 0;
   bool sound = true;
   for (const std::string& path : arguments.positional()) {

@@ -25,8 +25,8 @@ std::int64_t tokenizer_vocabulary(const Recipe& recipe) {
 
 void print_model(const ModelConfig& config) {
   const ParameterCounts counts = count_parameters(config);
-  fmt::print("model        {}, {} layers of {}, vocabulary {}\n", word(config.architecture), config.layers, config.hidden,
-             config.vocabulary);
+  fmt::print("model        {}, {} layers of {}, vocabulary {}\n", word(config.architecture), config.layers,
+             config.hidden, config.vocabulary);
   fmt::print("parameters   {} total, {} active per token", rounded(static_cast<double>(counts.total)),
              rounded(static_cast<double>(counts.active)));
   if (counts.further > 0) {
@@ -53,21 +53,21 @@ void print_flops(const Recipe& recipe, const ModelConfig& config) {
 
 void print_memory(const Recipe& recipe, const ModelConfig& config) {
   const PhaseSpec& phase = recipe.phases.front();
-  const MemoryPlan plan = plan_memory({.model = config,
-                                       .precision = recipe.precision,
-                                       .run = {.tokens = phase.sequence * phase.micro_batch,
-                                               .sequences = phase.micro_batch,
-                                               .workers = 1},
-                                       .stages = 1,
-                                       .own_stages = {},
-                                       .in_flight = 1,
-                                       .count_precision = true},
-                                      recipe.optimizer.name);
+  const MemoryPlan plan =
+      plan_memory({.model = config,
+                   .precision = recipe.precision,
+                   .run = {.tokens = phase.sequence * phase.micro_batch, .sequences = phase.micro_batch, .workers = 1},
+                   .stages = 1,
+                   .own_stages = {},
+                   .in_flight = 1,
+                   .count_precision = true},
+                  recipe.optimizer.name);
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
-  fmt::print("memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
-             "             compute copies {:.3f}, activations of a micro-batch {:.3f}, scratch {:.3f}, tables {:.3f}\n",
-             gib(plan.total()), gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments),
-             gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch), gib(plan.model.tables));
+  fmt::print(
+      "memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
+      "             compute copies {:.3f}, activations of a micro-batch {:.3f}, scratch {:.3f}, tables {:.3f}\n",
+      gib(plan.total()), gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments),
+      gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch), gib(plan.model.tables));
 }
 
 // What the cap buys at the best speed the hardware file knows of: an upper bound, and said to be one.
@@ -79,13 +79,15 @@ void print_budget(const Recipe& recipe, const ModelConfig& config, const Hardwar
                price->source, price->date);
   }
   fmt::print("\n");
-  const FormatFlops formats = count_flops(config, recipe.precision, recipe.phases.front().sequence).training_by_format();
+  const FormatFlops formats =
+      count_flops(config, recipe.precision, recipe.phases.front().sequence).training_by_format();
   const auto rate = [&](RateFormat format) {
     return hardware.achievable_flops[format] > 0 ? hardware.achievable_flops[format] : hardware.peak_flops[format];
   };
   double seconds = 0;
-  for (const auto& [format, flops] : {std::pair(RateFormat::fp8, formats.fp8), std::pair(RateFormat::bf16, formats.bf16),
-                                      std::pair(RateFormat::fp32, formats.f32)}) {
+  for (const auto& [format, flops] :
+       {std::pair(RateFormat::fp8, formats.fp8), std::pair(RateFormat::bf16, formats.bf16),
+        std::pair(RateFormat::fp32, formats.f32)}) {
     if (flops <= 0) continue;
     if (rate(format) <= 0) {
       fmt::print("             {} does not say how fast it multiplies in {}\n", hardware.name, name(format));
@@ -101,15 +103,16 @@ void print_budget(const Recipe& recipe, const ModelConfig& config, const Hardwar
 }  // namespace
 
 int plan_command(const Words& words) {
-  const Arguments arguments({.command = "plan",
-                             .positional = "RECIPE",
-                             .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
-                                        "the budget buys at most.",
-                             .options = {},
-                             .least = 1,
-                             .most = 1,
-                             .recipe_overrides = true},
-                            words);
+  const Arguments arguments(
+      {.command = "plan",
+       .positional = "RECIPE",
+       .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
+                  "the budget buys at most.",
+       .options = {},
+       .least = 1,
+       .most = 1,
+       .recipe_overrides = true},
+      words);
   if (arguments.helped()) return 0;
   const std::filesystem::path file = arguments.positional()[0];
   const Recipe recipe = parse_recipe(file, arguments.overrides()).recipe;

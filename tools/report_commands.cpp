@@ -11,14 +11,15 @@
 namespace shoestring {
 
 int report_command(const Words& words) {
-  const Arguments arguments({.command = "report",
-                             .positional = "RUN",
-                             .summary = "What the run in directory RUN cost and bought, from its ledger: also for a run "
-                                        "that is going on, failed or died.\nWrites report.json and report.html into it.",
-                             .options = {{"json", "", "print the JSON document"}, {"html", "", "print the HTML page"}},
-                             .least = 1,
-                             .most = 1},
-                            words);
+  const Arguments arguments(
+      {.command = "report",
+       .positional = "RUN",
+       .summary = "What the run in directory RUN cost and bought, from its ledger: also for a run "
+                  "that is going on, failed or died.\nWrites report.json and report.html into it.",
+       .options = {{"json", "", "print the JSON document"}, {"html", "", "print the HTML page"}},
+       .least = 1,
+       .most = 1},
+      words);
   if (arguments.helped()) return 0;
   const std::filesystem::path run = arguments.positional()[0];
   const Report report = make_report(run);
@@ -34,15 +35,16 @@ int report_command(const Words& words) {
 }
 
 int explain_command(const Words& words) {
-  const Arguments arguments({.command = "explain",
-                             .positional = "RECIPE [KEY]",
-                             .summary = "The effective value of a key (or of a section, or of every key), where it came "
-                                        "from and what it means.",
-                             .options = {},
-                             .least = 1,
-                             .most = 2,
-                             .recipe_overrides = true},
-                            words);
+  const Arguments arguments(
+      {.command = "explain",
+       .positional = "RECIPE [KEY]",
+       .summary = "The effective value of a key (or of a section, or of every key), where it came "
+                  "from and what it means.",
+       .options = {},
+       .least = 1,
+       .most = 2,
+       .recipe_overrides = true},
+      words);
   if (arguments.helped()) return 0;
   const RecipeReading reading = parse_recipe(arguments.positional()[0], arguments.overrides());
   fmt::print("{}", explain(reading, arguments.positional().size() > 1 ? arguments.positional()[1] : ""));

@@ -113,7 +113,8 @@ int sample_command(const Words& words) {
 
   fmt::print("{}", arguments.text("prompt"));
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::size_t begin = ids.size() > static_cast<std::size_t>(window) ? ids.size() - static_cast<std::size_t>(window) : 0;
+    const std::size_t begin =
+        ids.size() > static_cast<std::size_t>(window) ? ids.size() - static_cast<std::size_t>(window) : 0;
     const std::vector<float> logits = model.next_token_logits(std::span(ids).subspan(begin));
     const std::int32_t id =
         draw(logits, tokenizer->vocabulary_size(), temperature, top_k, random.uniform(static_cast<std::uint64_t>(i)));

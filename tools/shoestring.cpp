@@ -38,8 +38,9 @@ const std::vector<Command>& commands() {
 }
 
 void print_help() {
-  fmt::print("Shoestring trains large language models in low precision inside a budget of GPU-hours.\n\n"
-             "usage: shoestring COMMAND ... (--help behind a command tells more)\n\n");
+  fmt::print(
+      "Shoestring trains large language models in low precision inside a budget of GPU-hours.\n\n"
+      "usage: shoestring COMMAND ... (--help behind a command tells more)\n\n");
   for (const Command& command : commands()) fmt::print("  {:<14} {}\n", command.name, command.summary);
 }
 

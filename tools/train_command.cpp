@@ -14,9 +14,10 @@ int train_command(const Words& words) {
   const Arguments arguments(
       {.command = "train",
        .positional = "RECIPE",
-       .summary = "Begins the run of RECIPE, or goes on with it from its newest sound checkpoint. The run directory is "
-                  "runs/NAME.\nUnder mpirun one rank per device trains data-parallel. SIGUSR2 or SIGTERM: save and leave "
-                  "with exit code 75;\nthe same command goes on. Exit code 84: the budget is spent.",
+       .summary =
+           "Begins the run of RECIPE, or goes on with it from its newest sound checkpoint. The run directory is "
+           "runs/NAME.\nUnder mpirun one rank per device trains data-parallel. SIGUSR2 or SIGTERM: save and leave "
+           "with exit code 75;\nthe same command goes on. Exit code 84: the budget is spent.",
        .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"}},
        .least = 1,
        .most = 1,

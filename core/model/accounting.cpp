@@ -42,8 +42,9 @@ Products block_products(const ModelConfig& config, std::int64_t layer) {
   }
   p.covered += heads * v * d;
   if (config.mixture(layer)) {
-    p.covered += 3 * d * static_cast<double>(config.experts_per_token * config.expert_feed_forward +
-                                             config.shared_feed_forward());
+    p.covered +=
+        3 * d *
+        static_cast<double>(config.experts_per_token * config.expert_feed_forward + config.shared_feed_forward());
     p.router += d * static_cast<double>(config.experts);
   } else {
     p.covered += 3 * d * static_cast<double>(config.feed_forward);

@@ -21,9 +21,9 @@ namespace shoestring {
 
 /// Weights, vectors and the router's balancing biases.
 struct ParameterCounts {
-  std::int64_t total = 0;   ///< of the main model
-  std::int64_t active = 0;  ///< of those, what one token passes: chosen experts only, without the embedding's look-up
-  std::int64_t further = 0;         ///< own parameters of multi-token prediction
+  std::int64_t total = 0;    ///< of the main model
+  std::int64_t active = 0;   ///< of those, what one token passes: chosen experts only, without the embedding's look-up
+  std::int64_t further = 0;  ///< own parameters of multi-token prediction
   std::int64_t further_active = 0;
   std::int64_t with_further() const { return total + further; }
 };
@@ -40,9 +40,9 @@ struct FormatFlops {
 };
 
 struct FlopCounts {
-  FormatFlops forward;   ///< of the main model
+  FormatFlops forward;  ///< of the main model
   FormatFlops backward;
-  FormatFlops further;   ///< multi-token prediction, forward and backward; training only
+  FormatFlops further;  ///< multi-token prediction, forward and backward; training only
   /// Forward and backward of one trained token.
   double training(bool with_further = true) const {
     return forward.total() + backward.total() + (with_further ? further.total() : 0);

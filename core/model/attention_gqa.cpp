@@ -70,9 +70,14 @@ void AttentionGqa::forward(ConstTensorView x, TensorView y, Saved& saved, LayerC
   record.lse = saved.take(master_, {heads_, tokens});
   qkv_->forward(x, record.qkv, saved, context);
   const Rotated heads = rotated(record, false, saved, context);
-  attention_forward({.o = heads_of(record.o, 0, heads_, dim_), .lse = record.lse, .q = heads.q, .k = heads.k,
+  attention_forward({.o = heads_of(record.o, 0, heads_, dim_),
+                     .lse = record.lse,
+                     .q = heads.q,
+                     .k = heads.k,
                      .v = heads_of(record.qkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
-                     .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                     .segment_start = context.tokens.segment_start,
+                     .scale = scale_,
+                     .scratch = context.scratch,
                      .stream = context.stream});
   out_->forward(record.o, y, saved, context);
 }
@@ -88,11 +93,18 @@ void AttentionGqa::backward_input(ConstTensorView dy, TensorView dx, Saved& save
   const Rotated heads = rotated(record, true, saved, context);
   const TensorView dq = heads_of(dqkv, 0, heads_, dim_);
   const TensorView dk = heads_of(dqkv, heads_ * dim_, kv_heads_, dim_);
-  attention_backward({.dq = dq, .dk = dk, .dv = heads_of(dqkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
-                      .d_o = heads_of(d_o, 0, heads_, dim_), .q = heads.q, .k = heads.k,
+  attention_backward({.dq = dq,
+                      .dk = dk,
+                      .dv = heads_of(dqkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
+                      .d_o = heads_of(d_o, 0, heads_, dim_),
+                      .q = heads.q,
+                      .k = heads.k,
                       .v = heads_of(record.qkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
-                      .o = heads_of(record.o, 0, heads_, dim_), .lse = record.lse,
-                      .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                      .o = heads_of(record.o, 0, heads_, dim_),
+                      .lse = record.lse,
+                      .segment_start = context.tokens.segment_start,
+                      .scale = scale_,
+                      .scratch = context.scratch,
                       .stream = context.stream});
   for (const TensorView& d : {dq, dk}) {
     rope({.x = d, .positions = context.tokens.positions, .table = rope_, .inverse = true, .stream = context.stream});
@@ -136,8 +148,8 @@ std::int64_t AttentionGqa::saved_bytes(const RunShape& run) const {
 
 std::int64_t AttentionGqa::scratch_bytes(const RunShape& run) const {
   const std::int64_t t = run.tokens;
-  const std::int64_t attention = attention_scratch_bytes({.tokens = t, .heads = heads_, .kv_heads = kv_heads_,
-                                                          .qk_dim = dim_, .v_dim = dim_}, run.workers);
+  const std::int64_t attention = attention_scratch_bytes(
+      {.tokens = t, .heads = heads_, .kv_heads = kv_heads_, .qk_dim = dim_, .v_dim = dim_}, run.workers);
   std::int64_t own = arena_bytes(activation_, t * heads_ * dim_);
   if (!qkv_->keeps_gradient()) own += arena_bytes(activation_, t * width());
   if (q_norm_) own += arena_bytes(activation_, t * heads_ * dim_) + arena_bytes(activation_, t * kv_heads_ * dim_);

@@ -56,15 +56,16 @@ TensorView AttentionMla::take(bool saved_too, std::int64_t tokens, std::int64_t 
 
 void AttentionMla::rotate(TensorView q, TensorView down, bool inverse, LayerContext& context) const {
   for (const TensorView& x : {query_rope(q), as_one_head(shared_key(down))}) {
-    rope({.x = x, .positions = context.tokens.positions, .table = rope_, .inverse = inverse,
-          .stream = context.stream});
+    rope({.x = x, .positions = context.tokens.positions, .table = rope_, .inverse = inverse, .stream = context.stream});
   }
 }
 
 TensorView AttentionMla::keys(const Record& record, LayerContext& context) const {
   TensorView k = context.scratch.take(activation_, {record.kv.shape[0], heads_, qk_dim()});
-  latent_key({.k = k, .own = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, 0, nope_),
-              .shared = shared_key(record.down), .stream = context.stream});
+  latent_key({.k = k,
+              .own = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, 0, nope_),
+              .shared = shared_key(record.down),
+              .stream = context.stream});
   return k;
 }
 
@@ -92,10 +93,14 @@ void AttentionMla::forward(ConstTensorView x, TensorView y, Saved& saved, LayerC
   down_->forward(x, record.down, saved, context);
   project_heads(record, saved, context);
   rotate(record.q, record.down, false, context);
-  attention_forward({.o = heads_of(record.o, 0, heads_, v_dim_), .lse = record.lse,
-                     .q = heads_of(record.q, 0, heads_, qk_dim()), .k = keys(record, context),
+  attention_forward({.o = heads_of(record.o, 0, heads_, v_dim_),
+                     .lse = record.lse,
+                     .q = heads_of(record.q, 0, heads_, qk_dim()),
+                     .k = keys(record, context),
                      .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
-                     .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                     .segment_start = context.tokens.segment_start,
+                     .scale = scale_,
+                     .scratch = context.scratch,
                      .stream = context.stream});
   out_->forward(record.o, y, saved, context);
 }
@@ -105,22 +110,28 @@ void AttentionMla::backward_input(ConstTensorView dy, TensorView dx, Saved& save
   Record& record = saved.record<Record>(this);
   const std::int64_t tokens = dy.shape[0];
   const TensorView ddown = take(down_->keeps_gradient(), tokens, down_width(), saved, context);
-  const TensorView dq = q_up_ ? take(q_up_->keeps_gradient(), tokens, heads_ * qk_dim(), saved, context)
-                              : ddown.slice(1, 0, query_);
+  const TensorView dq =
+      q_up_ ? take(q_up_->keeps_gradient(), tokens, heads_ * qk_dim(), saved, context) : ddown.slice(1, 0, query_);
   const TensorView dkv = take(kv_up_->keeps_gradient(), tokens, kv_width(), saved, context);
   const TensorView dkv_heads = heads_of(dkv, 0, heads_, nope_ + v_dim_);
   const TensorView d_o = context.scratch.take(activation_, {tokens, heads_ * v_dim_});
   const TensorView dk = context.scratch.take(activation_, {tokens, heads_, qk_dim()});
   out_->backward_input(dy, d_o, saved, context);
-  attention_backward({.dq = heads_of(dq, 0, heads_, qk_dim()), .dk = dk, .dv = dkv_heads.slice(2, nope_, v_dim_),
-                      .d_o = heads_of(d_o, 0, heads_, v_dim_), .q = heads_of(record.q, 0, heads_, qk_dim()),
+  attention_backward({.dq = heads_of(dq, 0, heads_, qk_dim()),
+                      .dk = dk,
+                      .dv = dkv_heads.slice(2, nope_, v_dim_),
+                      .d_o = heads_of(d_o, 0, heads_, v_dim_),
+                      .q = heads_of(record.q, 0, heads_, qk_dim()),
                       .k = keys(record, context),
                       .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
-                      .o = heads_of(record.o, 0, heads_, v_dim_), .lse = record.lse,
-                      .segment_start = context.tokens.segment_start, .scale = scale_, .scratch = context.scratch,
+                      .o = heads_of(record.o, 0, heads_, v_dim_),
+                      .lse = record.lse,
+                      .segment_start = context.tokens.segment_start,
+                      .scale = scale_,
+                      .scratch = context.scratch,
                       .stream = context.stream});
-  latent_key_gradient({.down = dkv_heads.slice(2, 0, nope_), .dshared = shared_key(ddown), .dk = dk,
-                       .stream = context.stream});
+  latent_key_gradient(
+      {.down = dkv_heads.slice(2, 0, nope_), .dshared = shared_key(ddown), .dk = dk, .stream = context.stream});
   rotate(dq, ddown, true, context);
   if (q_up_) {
     const TensorView dlatent = context.scratch.take(activation_, {tokens, query_});

@@ -27,8 +27,7 @@ class Findings {
     if (!holds) problems_.push_back({fmt::format("model.{}", key), std::move(text)});
   }
   void range(std::string_view key, std::int64_t value, std::int64_t least, std::int64_t most) {
-    unless(value >= least && value <= most, key,
-           fmt::format("must lie between {} and {}, is {}", least, most, value));
+    unless(value >= least && value <= most, key, fmt::format("must lie between {} and {}, is {}", least, most, value));
   }
   void positive(std::string_view key, double value) {
     unless(std::isfinite(value) && value > 0, key, fmt::format("must be above 0, is {}", value));
@@ -151,9 +150,7 @@ void check_families(const ModelSpec& spec, Findings& found) {
 }
 
 /// YaRN's attention factor (Peng et al. 2023, as DeepSeek uses it).
-double yarn_mscale(double factor, double mscale) {
-  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
-}
+double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
 
 }  // namespace
 

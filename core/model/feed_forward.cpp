@@ -10,7 +10,9 @@ namespace {
 constexpr std::int64_t kTile = 128;
 
 LinearOptions gate_up_options(const FeedForwardOptions& options) {
-  LinearOptions linear{.in = options.hidden, .out = 2 * options.width, .init_std = options.init_std,
+  LinearOptions linear{.in = options.hidden,
+                       .out = 2 * options.width,
+                       .init_std = options.init_std,
                        .precision = covered_precision(options.precision)};
   append_slice(linear.slices, options.prefix + "gate_proj.weight", options.width, options.hidden);
   append_slice(linear.slices, options.prefix + "up_proj.weight", options.width, options.hidden);
@@ -18,7 +20,9 @@ LinearOptions gate_up_options(const FeedForwardOptions& options) {
 }
 
 LinearOptions down_options(const FeedForwardOptions& options) {
-  LinearOptions linear{.in = options.width, .out = options.hidden, .init_std = options.init_std,
+  LinearOptions linear{.in = options.width,
+                       .out = options.hidden,
+                       .init_std = options.init_std,
                        .precision = covered_precision(options.precision)};
   append_slice(linear.slices, options.prefix + "down_proj.weight", options.hidden, options.width);
   return linear;
@@ -38,8 +42,11 @@ ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView 
   const ScaleKind kind = precision.scales == ScaleKind::e8m0 ? ScaleKind::power_of_two : precision.scales;
   ScaledView cached{arena.take(DType::e4m3, shape),
                     arena.take(DType::f32, scales_shape(shape[0], shape[1], kRowTile128)), kRowTile128};
-  quantize({.x = gate_up, .row_tiles = cached, .scale_kind = kind,
-            .counts = context.counts != nullptr ? &context.counts->activations : nullptr, .stream = context.stream});
+  quantize({.x = gate_up,
+            .row_tiles = cached,
+            .scale_kind = kind,
+            .counts = context.counts != nullptr ? &context.counts->activations : nullptr,
+            .stream = context.stream});
   return cached;
 }
 
@@ -81,8 +88,14 @@ void FeedForward::backward_input(ConstTensorView dy, TensorView dx, Saved& saved
   if (down_.keeps_input()) h = saved.take(activation_, {tokens, width_});
   Arena& gradients = gate_up_.keeps_gradient() ? saved.arena() : context.scratch;
   TensorView dgate_up = cached_fp8_ ? gradients.take(activation_, {tokens, 2 * width_}) : record.plain;
-  swiglu_gradient({.dgate_up = dgate_up, .drow_weight = {}, .y = h, .dy = dh, .gate_up = record.gate_up,
-                   .row_weight = {}, .clamp = 0, .stream = context.stream});
+  swiglu_gradient({.dgate_up = dgate_up,
+                   .drow_weight = {},
+                   .y = h,
+                   .dy = dh,
+                   .gate_up = record.gate_up,
+                   .row_weight = {},
+                   .clamp = 0,
+                   .stream = context.stream});
   down_.keep_input(h, saved, context);
   gate_up_.backward_input(dgate_up, dx, saved, context);
 }
@@ -101,8 +114,8 @@ void FeedForward::prepare(const PrepareContext& context) {
 
 std::int64_t FeedForward::saved_bytes(const RunShape& run) const {
   const std::int64_t t = run.tokens;
-  std::int64_t bytes = cached_gate_up_bytes(gate_up_.precision(), t, width_) + gate_up_.saved_bytes(t) +
-                       down_.saved_bytes(t);
+  std::int64_t bytes =
+      cached_gate_up_bytes(gate_up_.precision(), t, width_) + gate_up_.saved_bytes(t) + down_.saved_bytes(t);
   if (down_.keeps_input()) bytes += arena_bytes(activation_, t * width_);
   if (cached_fp8_ && gate_up_.keeps_gradient()) bytes += arena_bytes(activation_, t * 2 * width_);
   return bytes;

@@ -164,9 +164,9 @@ void write_latent_attention(const ModelConfig& config, Json& json) {
 void read_rope(const Reader& top, ModelSpec& spec) {
   const Json* scaling = top.find("rope_scaling");
   if (scaling == nullptr) scaling = top.find("rope_parameters");  // transformers 5 folds both into one object
-  spec.rope_theta = top.number("rope_theta", scaling == nullptr ? 10000.0
-                                                                : Reader(*scaling, "config.json: rope_scaling")
-                                                                      .number("rope_theta", 10000.0));
+  spec.rope_theta = top.number(
+      "rope_theta",
+      scaling == nullptr ? 10000.0 : Reader(*scaling, "config.json: rope_scaling").number("rope_theta", 10000.0));
   if (scaling == nullptr) return;
   const Reader rope(*scaling, "config.json: rope_scaling");
   const std::string kind = rope.string("rope_type", rope.string("type", "default"));

@@ -57,8 +57,8 @@ ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype) : param
 std::int64_t arena_bytes(DType dtype, std::int64_t elements) { return Arena::footprint(elements * size_bytes(dtype)); }
 
 void copy_tensor(TensorView to, ConstTensorView from, Stream& stream) {
-  check(to.shape == from.shape && to.dtype == from.dtype && to.contiguous() && from.contiguous(),
-        "copy: {} from {}", to.to_string(), from.to_string());
+  check(to.shape == from.shape && to.dtype == from.dtype && to.contiguous() && from.contiguous(), "copy: {} from {}",
+        to.to_string(), from.to_string());
   check(to.device.kind == DeviceKind::cpu, "copy: {} is not on the CPU", to.to_string());
   stream.workers().split(to.bytes(), kCopyGrainBytes, [&](std::int64_t begin, std::int64_t end) {
     std::memcpy(to.as<char>() + begin, from.as<char>() + begin, static_cast<std::size_t>(end - begin));

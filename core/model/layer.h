@@ -20,18 +20,18 @@ namespace shoestring {
 /// Rows [begin, begin + rows) of a parameter under the name they have on disk. Fused projections and stacked experts
 /// are one matrix in memory and several tensors in a checkpoint.
 struct ParameterSlice {
-  std::string name;            ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
+  std::string name;  ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
   std::int64_t begin = 0;
   std::int64_t rows = 0;
-  Shape shape;                 ///< on disk: [rows, columns], or [rows] for a vector
+  Shape shape;  ///< on disk: [rows, columns], or [rows] for a vector
 };
 
 /// How the optimizer treats a parameter.
 enum class ParameterRole : std::uint8_t {
-  matrix,      ///< weight of a Linear: decayed; Muon's when that is the optimizer
-  embedding,   ///< token table or output head: decayed no more than a norm, always AdamW
-  vector,      ///< norm gains, biases: not decayed, always AdamW
-  statistic,   ///< moved by its own rule, has no gradient (router balancing bias)
+  matrix,     ///< weight of a Linear: decayed; Muon's when that is the optimizer
+  embedding,  ///< token table or output head: decayed no more than a norm, always AdamW
+  vector,     ///< norm gains, biases: not decayed, always AdamW
+  statistic,  ///< moved by its own rule, has no gradient (router balancing bias)
 };
 
 /// One weight matrix with its gradient sum: [rows, columns] in f32 (f64 in an fp64 run); a vector is [rows, 1].
@@ -41,12 +41,12 @@ struct Parameter {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
-  double init_std = 0;         ///< normal initialisation; 0: filled with init_value
+  double init_std = 0;                 ///< normal initialisation; 0: filled with init_value
   double init_value = 0;
-  bool expert = false;         ///< belongs to one expert group under expert parallelism
+  bool expert = false;  ///< belongs to one expert group under expert parallelism
 
-  TensorView value;            ///< master weight
-  TensorView grad;             ///< accumulated over micro-batches; empty for a statistic
+  TensorView value;  ///< master weight
+  TensorView grad;   ///< accumulated over micro-batches; empty for a statistic
 
   std::int64_t elements() const { return rows * columns; }
 };
@@ -89,9 +89,9 @@ class Saved {
 
 /// Where the tokens of a micro-batch stand. All views are i32.
 struct TokenLayout {
-  ConstTensorView positions;       ///< [tokens] place within the document, for RoPE
-  ConstTensorView segment_start;   ///< [tokens] flat index of the first token of the same document
-  ConstTensorView sequence_starts; ///< [sequences + 1] flat index of each sequence's first token, then the end
+  ConstTensorView positions;        ///< [tokens] place within the document, for RoPE
+  ConstTensorView segment_start;    ///< [tokens] flat index of the first token of the same document
+  ConstTensorView sequence_starts;  ///< [sequences + 1] flat index of each sequence's first token, then the end
 };
 
 /// What memory depends on besides the layer itself.

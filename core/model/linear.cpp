@@ -97,8 +97,8 @@ Linear::Copies Linear::quantize_into(const QuantizeRequest& request, Arena& colu
     copy.granularity = granularity;
     return copy;
   };
-  QuantizeArgs args{.x = request.x, .scale_kind = p.scales, .segments = segments, .counts = request.counts,
-                    .stream = stream};
+  QuantizeArgs args{
+      .x = request.x, .scale_kind = p.scales, .segments = segments, .counts = request.counts, .stream = stream};
   if (p.one_copy()) {
     args.row_tiles = fresh(request.along_rows ? rows_arena : columns_arena, kPerTensor);
     args.segments = {};
@@ -125,16 +125,29 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
                       bool accumulate, RowOffsets offsets, LayerContext& context) const {
   const PackedMatrix* packed = direction.packed.empty() ? nullptr : &direction.packed;
   if (options_.experts > 0) {
-    grouped_gemm({.c = c, .a = a, .b = direction.b, .b_transposed = transposed, .offsets = offsets,
-                  .accumulate = accumulate, .power_of_two_scales = options_.precision.power_of_two_scales(),
-                  .packed_b = packed, .scratch = context.scratch, .stream = context.stream});
+    grouped_gemm({.c = c,
+                  .a = a,
+                  .b = direction.b,
+                  .b_transposed = transposed,
+                  .offsets = offsets,
+                  .accumulate = accumulate,
+                  .power_of_two_scales = options_.precision.power_of_two_scales(),
+                  .packed_b = packed,
+                  .scratch = context.scratch,
+                  .stream = context.stream});
     return;
   }
   ConstTensorView bias_view;
   if (!transposed && bias.rows > 0) bias_view = bias.value.reshaped({bias.rows});
-  gemm({.c = c, .a = a, .b = transposed ? direction.b.transposed() : direction.b, .accumulate = accumulate,
-        .power_of_two_scales = options_.precision.power_of_two_scales(), .packed_b = packed, .bias = bias_view,
-        .scratch = context.scratch, .stream = context.stream});
+  gemm({.c = c,
+        .a = a,
+        .b = transposed ? direction.b.transposed() : direction.b,
+        .accumulate = accumulate,
+        .power_of_two_scales = options_.precision.power_of_two_scales(),
+        .packed_b = packed,
+        .bias = bias_view,
+        .scratch = context.scratch,
+        .stream = context.stream});
 }
 
 void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
@@ -163,13 +176,13 @@ void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, 
     return;
   }
   // Counted when it was quantised in forward.
-  record.x = quantize_into({x, DType::e4m3, false, true, offsets, nullptr}, context.scratch, saved.arena(),
-                           context.stream)
-                 .along_rows;
+  record.x =
+      quantize_into({x, DType::e4m3, false, true, offsets, nullptr}, context.scratch, saved.arena(), context.stream)
+          .along_rows;
 }
 
-void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
-                            RowOffsets offsets, bool accumulate) {
+void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets,
+                            bool accumulate) {
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   Record& record = saved.record<Record>(this);
@@ -205,7 +218,10 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
   row.strides = {0, 1};
   record.dbias = saved.take(options_.precision.master, {options_.out});
   std::fill_n(record.dbias.as<char>(), record.dbias.bytes(), char{0});
-  rms_norm_weight_gradient({.dgamma = record.dbias, .dy = dy, .x = row, .rstd = ones(options_.precision.master, rows),
+  rms_norm_weight_gradient({.dgamma = record.dbias,
+                            .dy = dy,
+                            .x = row,
+                            .rstd = ones(options_.precision.master, rows),
                             .stream = context.stream});
 }
 
@@ -239,12 +255,23 @@ void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy,
                             RowOffsets offsets) {
   const bool power_of_two = options_.precision.power_of_two_scales();
   if (options_.experts > 0) {
-    grouped_weight_gemm({.c = weight.grad, .a = dy, .b = x, .offsets = offsets, .accumulate = true,
-                         .power_of_two_scales = power_of_two, .scratch = context.scratch, .stream = context.stream});
+    grouped_weight_gemm({.c = weight.grad,
+                         .a = dy,
+                         .b = x,
+                         .offsets = offsets,
+                         .accumulate = true,
+                         .power_of_two_scales = power_of_two,
+                         .scratch = context.scratch,
+                         .stream = context.stream});
     return;
   }
-  gemm({.c = weight.grad, .a = dy.transposed(), .b = x.transposed(), .accumulate = true,
-        .power_of_two_scales = power_of_two, .scratch = context.scratch, .stream = context.stream});
+  gemm({.c = weight.grad,
+        .a = dy.transposed(),
+        .b = x.transposed(),
+        .accumulate = true,
+        .power_of_two_scales = power_of_two,
+        .scratch = context.scratch,
+        .stream = context.stream});
 }
 
 // ---- weights
@@ -254,8 +281,9 @@ void Linear::prepare(const PrepareContext& context) {
   Arena::Scope scope(context.scratch);
   if (uses(ProductFormat::fp8)) {
     const std::vector<std::int64_t> experts = equal_segments(stack(), options_.out);
-    const std::span<const std::int64_t> segments =
-        options_.experts > 0 && !p.one_copy() ? std::span<const std::int64_t>(experts) : std::span<const std::int64_t>();
+    const std::span<const std::int64_t> segments = options_.experts > 0 && !p.one_copy()
+                                                       ? std::span<const std::int64_t>(experts)
+                                                       : std::span<const std::int64_t>();
     const auto fresh = [&](Tensor& values, Tensor& scales, Granularity granularity) {
       const Device device = context.stream.device();
       if (values.empty()) {
@@ -264,7 +292,10 @@ void Linear::prepare(const PrepareContext& context) {
       }
       return ScaledView{values.view(), scales.view(), granularity};
     };
-    QuantizeArgs args{.x = weight.value, .scale_kind = p.scales, .segments = segments, .counts = context.counts,
+    QuantizeArgs args{.x = weight.value,
+                      .scale_kind = p.scales,
+                      .segments = segments,
+                      .counts = context.counts,
                       .stream = context.stream};
     args.row_tiles = fresh(values_, scales_, p.weight_tile);
     // Tiles that are as wide as they are tall serve the transposed product too.

@@ -27,8 +27,8 @@ using RowOffsets = std::span<const std::int64_t>;
 
 struct LinearOptions {
   std::int64_t in = 0;
-  std::int64_t out = 0;      ///< of one expert
-  std::int64_t experts = 0;  ///< 0: dense
+  std::int64_t out = 0;                       ///< of one expert
+  std::int64_t experts = 0;                   ///< 0: dense
   std::vector<ParameterSlice> slices{};       ///< cover [max(experts, 1) * out] rows in order
   std::vector<ParameterSlice> bias_slices{};  ///< cover [out]; empty: no bias. Dense only
   double init_std = 0;
@@ -52,8 +52,8 @@ class Linear {
                bool keep_input = true);
   void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets = {});
   /// dx is overwritten, or added to with `accumulate`.
-  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
-                      RowOffsets offsets = {}, bool accumulate = false);
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets = {},
+                      bool accumulate = false);
   void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets = {});
   /// For operands that were not kept but can be made again: plain formats only.
   void backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets = {});
@@ -77,9 +77,9 @@ class Linear {
 
  private:
   struct Record {
-    ConstScaledView x;   ///< as the weight gradient reads it
+    ConstScaledView x;  ///< as the weight gradient reads it
     ConstScaledView dy;
-    TensorView dbias;    ///< [out], this micro-batch's sum
+    TensorView dbias;  ///< [out], this micro-batch's sum
   };
   struct Copies {
     ConstScaledView along_columns;
@@ -103,8 +103,7 @@ class Linear {
   ConstScaledView plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const;
   void multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed, bool accumulate,
                 RowOffsets offsets, LayerContext& context) const;
-  void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
-                      RowOffsets offsets);
+  void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context, RowOffsets offsets);
   void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
                          Stream& stream);
   void sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context);
@@ -115,9 +114,9 @@ class Linear {
   std::int64_t product_scratch(std::int64_t rows, int workers) const;
 
   LinearOptions options_;
-  Tensor values_;          ///< FP8 weights [stack * out, in]
+  Tensor values_;  ///< FP8 weights [stack * out, in]
   Tensor scales_;
-  Tensor column_values_;   ///< a second copy with tiles down the rows, where the format needs one (MX)
+  Tensor column_values_;  ///< a second copy with tiles down the rows, where the format needs one (MX)
   Tensor column_scales_;
   Direction forward_;
   Direction gradient_;

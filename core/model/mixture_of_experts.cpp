@@ -30,8 +30,10 @@ LinearOptions router_options(const ModelConfig& config, const PrecisionSpec& pre
 LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix,
                              bool down) {
   const std::int64_t width = config.expert_feed_forward;
-  LinearOptions options{.in = down ? width : config.hidden, .out = down ? config.hidden : 2 * width,
-                        .experts = config.experts, .init_std = config.init_std,
+  LinearOptions options{.in = down ? width : config.hidden,
+                        .out = down ? config.hidden : 2 * width,
+                        .experts = config.experts,
+                        .init_std = config.init_std,
                         .precision = covered_precision(precision)};
   for (std::int64_t e = 0; e < config.experts; ++e) {
     const std::string expert = fmt::format("{}experts.{}.", prefix, e);
@@ -51,8 +53,7 @@ RowOffsets row_offsets(const Permutation& plan) {
 
 }  // namespace
 
-MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision,
-                                   const std::string& prefix)
+MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix)
     : name_(prefix),
       hidden_(config.hidden),
       width_(config.expert_feed_forward),
@@ -98,9 +99,17 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   router_.forward(x, logits, saved, context);
   ConstTensorView bias;
   if (bias_.rows > 0) bias = bias_.value.reshaped({experts_});
-  router_forward({.indices = record.indices, .weights = record.weights, .scores = record.scores, .logits = logits,
-                  .bias = bias, .kind = kind_, .groups = groups_, .topk_groups = topk_groups_,
-                  .normalize = normalize_, .scale = scale_, .stream = context.stream});
+  router_forward({.indices = record.indices,
+                  .weights = record.weights,
+                  .scores = record.scores,
+                  .logits = logits,
+                  .bias = bias,
+                  .kind = kind_,
+                  .groups = groups_,
+                  .topk_groups = topk_groups_,
+                  .normalize = normalize_,
+                  .scale = scale_,
+                  .stream = context.stream});
   plan_permutation(record.plan, record.indices, context.stream);
   weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
   if (!context.training) return;
@@ -108,8 +117,11 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   if (alpha_ == 0) return;
   const std::int64_t sequences = context.tokens.sequence_starts.shape[0] - 1;
   record.load = saved.take(master_, {sequences, experts_});
-  balance_sum_ += router_balance_loss({.load = record.load, .indices = record.indices, .scores = record.scores,
-                                       .sequence_starts = context.tokens.sequence_starts, .alpha = alpha_,
+  balance_sum_ += router_balance_loss({.load = record.load,
+                                       .indices = record.indices,
+                                       .scores = record.scores,
+                                       .sequence_starts = context.tokens.sequence_starts,
+                                       .alpha = alpha_,
                                        .stream = context.stream});
 }
 
@@ -138,14 +150,18 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   }
   record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
   const TensorView h = context.scratch.take(activation_, {rows, width_});
-  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0,
-                  .stream = context.stream});
+  swiglu_forward(
+      {.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0, .stream = context.stream});
   if (cached_fp8_ && context.training) {
     record.gate_up = cache_gate_up(gate_up_.precision(), record.gate_up_plain, saved.arena(), context);
   }
   const TensorView yp = context.scratch.take(activation_, {rows, hidden_});
   down_.forward(h, yp, saved, context, offsets, false);
-  combine_rows({.y = y, .yp = yp, .plan = record.plan, .weights = {}, .accumulate = shared_ != nullptr,
+  combine_rows({.y = y,
+                .yp = yp,
+                .plan = record.plan,
+                .weights = {},
+                .accumulate = shared_ != nullptr,
                 .stream = context.stream});
 }
 
@@ -171,8 +187,13 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
   }
   record.h = down_.keeps_input() ? saved.take(activation_, {rows, width_}) : dh;
   record.dgate_up = cached_fp8_ ? context.scratch.take(activation_, {rows, 2 * width_}) : record.gate_up_plain;
-  swiglu_gradient({.dgate_up = record.dgate_up, .drow_weight = drow_weights, .y = record.h, .dy = dh,
-                   .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0,
+  swiglu_gradient({.dgate_up = record.dgate_up,
+                   .drow_weight = drow_weights,
+                   .y = record.h,
+                   .dy = dh,
+                   .gate_up = record.gate_up,
+                   .row_weight = record.row_weights,
+                   .clamp = 0,
                    .stream = context.stream});
   if (!gathers_again_) down_.keep_input(record.h, saved, context, offsets);
   gate_up_.backward_input(record.dgate_up, dxp, saved, context, offsets);
@@ -187,16 +208,28 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
   const TensorView dxp = context.scratch.take(activation_, {slots(tokens), hidden_});
   const TensorView drow_weights = context.scratch.take(master_, {slots(tokens)});
   backward_experts(dy, dxp, drow_weights, record, saved, context);
-  combine_rows({.y = dx, .yp = dxp, .plan = record.plan, .weights = {}, .accumulate = shared_ != nullptr,
+  combine_rows({.y = dx,
+                .yp = dxp,
+                .plan = record.plan,
+                .weights = {},
+                .accumulate = shared_ != nullptr,
                 .stream = context.stream});
   const TensorView dweights = context.scratch.take(master_, {tokens, chosen_});
   weights_to_slots(dweights, drow_weights, record.plan, context.stream);
   const TensorView dlogits = saved.take(master_, {tokens, experts_});
   ConstTensorView starts;
   if (!record.load.empty()) starts = context.tokens.sequence_starts;
-  router_gradient({.dlogits = dlogits, .dweights = dweights, .indices = record.indices, .scores = record.scores,
-                   .kind = kind_, .normalize = normalize_, .scale = scale_, .load = record.load,
-                   .sequence_starts = starts, .alpha = alpha_, .stream = context.stream});
+  router_gradient({.dlogits = dlogits,
+                   .dweights = dweights,
+                   .indices = record.indices,
+                   .scores = record.scores,
+                   .kind = kind_,
+                   .normalize = normalize_,
+                   .scale = scale_,
+                   .load = record.load,
+                   .sequence_starts = starts,
+                   .alpha = alpha_,
+                   .stream = context.stream});
   router_.backward_input(dlogits, dx, saved, context, {}, true);
 }
 
@@ -249,7 +282,7 @@ std::int64_t MixtureOfExperts::saved_bytes(const RunShape& run) const {
   const std::int64_t t = run.tokens;
   const std::int64_t rows = slots(t);
   const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
-  std::int64_t bytes = 3 * arena_bytes(DType::i32, rows) + arena_bytes(master_, rows) +     // indices, plan, weights
+  std::int64_t bytes = 3 * arena_bytes(DType::i32, rows) + arena_bytes(master_, rows) +       // indices, plan, weights
                        2 * arena_bytes(master_, t * experts_) + arena_bytes(master_, rows) +  // scores, dlogits, rows
                        arena_bytes(DType::i64, experts_) + arena_bytes(DType::i64, experts_ + 1);
   if (alpha_ != 0) bytes += arena_bytes(master_, run.sequences * experts_);

@@ -59,7 +59,7 @@ class MixtureOfExperts final : public Layer {
     Permutation plan;
     ConstScaledView gate_up;  ///< [rows, 2 * width]
     TensorView gate_up_plain;
-    TensorView h;             ///< [rows, width], made again; where the weight gradient reads it plain
+    TensorView h;  ///< [rows, width], made again; where the weight gradient reads it plain
     TensorView dgate_up;
   };
   void route(ConstTensorView x, Record& record, Saved& saved, LayerContext& context);

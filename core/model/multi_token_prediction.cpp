@@ -16,7 +16,9 @@ NormOptions norm_options(const ModelConfig& config, const PrecisionSpec& precisi
 }
 
 LinearOptions join_options(const ModelConfig& config, const PrecisionSpec& precision) {
-  LinearOptions options{.in = 2 * config.hidden, .out = config.hidden, .init_std = config.init_std,
+  LinearOptions options{.in = 2 * config.hidden,
+                        .out = config.hidden,
+                        .init_std = config.init_std,
                         .precision = exempt_precision(precision)};
   append_slice(options.slices, tensor_name(config, "eh_proj"), config.hidden, 2 * config.hidden);
   return options;
@@ -58,7 +60,8 @@ LossSum MultiTokenPrediction::forward(ConstTensorView h, ConstTensorView next_id
   block_.forward(record.block_in, record.block_out, saved, context);
   const TensorView normed = context.scratch.take(activation_, {tokens, hidden_});
   head_norm_.forward(record.block_out, normed, saved, context);
-  return head_.loss({.x = normed, .targets = next_targets, .dx = record.dnormed, .scale = loss_weight_}, saved, context);
+  return head_.loss({.x = normed, .targets = next_targets, .dx = record.dnormed, .scale = loss_weight_}, saved,
+                    context);
 }
 
 void MultiTokenPrediction::backward_input(TensorView dh, Saved& saved, LayerContext& context) {
@@ -111,10 +114,9 @@ std::int64_t MultiTokenPrediction::scratch_bytes(const RunShape& run) const {
   const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
   const std::int64_t joined = arena_bytes(activation_, run.tokens * 2 * hidden_);
   const std::int64_t forward = stream + (join_.keeps_input() ? 0 : joined);
-  const std::int64_t backward =
-      joined + (block_.keeps_gradient() ? 0 : stream) + (join_.keeps_gradient() ? 0 : stream);
-  return std::max(forward, backward) + std::max({block_.scratch_bytes(run), head_.scratch_bytes(run),
-                                                 join_.scratch_bytes(run.tokens, run.workers)});
+  const std::int64_t backward = joined + (block_.keeps_gradient() ? 0 : stream) + (join_.keeps_gradient() ? 0 : stream);
+  return std::max(forward, backward) +
+         std::max({block_.scratch_bytes(run), head_.scratch_bytes(run), join_.scratch_bytes(run.tokens, run.workers)});
 }
 
 std::int64_t MultiTokenPrediction::prepared_bytes() const { return join_.prepared_bytes() + block_.prepared_bytes(); }

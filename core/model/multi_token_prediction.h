@@ -19,7 +19,8 @@ class MultiTokenPrediction {
   MultiTokenPrediction(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope,
                        TokenEmbedding& embedding, OutputHead& head);
 
-  /// `h` [tokens, hidden] must stay until backward_input; ids and targets are those of the next token, -1 for no target.
+  /// `h` [tokens, hidden] must stay until backward_input; ids and targets are those of the next token, -1 for no
+  /// target.
   LossSum forward(ConstTensorView h, ConstTensorView next_ids, ConstTensorView next_targets, Saved& saved,
                   LayerContext& context);
   /// Adds to dh.
@@ -35,10 +36,10 @@ class MultiTokenPrediction {
 
  private:
   struct Record {
-    TensorView embedded;    ///< [tokens, hidden], and so the rest
+    TensorView embedded;  ///< [tokens, hidden], and so the rest
     TensorView block_in;
     TensorView block_out;
-    TensorView dnormed;     ///< gradient of the shared head's input
+    TensorView dnormed;  ///< gradient of the shared head's input
     TensorView dembedded;
   };
   TensorView take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved, LayerContext& context) const;

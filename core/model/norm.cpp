@@ -24,21 +24,39 @@ TensorView Norm::take_rstd(ConstTensorView x, Saved& saved, LayerContext& contex
 void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   TensorView rstd = take_rstd(x, saved, context);
   if (context.training) saved.record<Record>(this) = {x, rstd, {}};
-  rms_norm_forward({.y = y, .rstd = rstd, .x = x, .gamma = gamma(), .residual = {}, .sum = {},
-                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+  rms_norm_forward({.y = y,
+                    .rstd = rstd,
+                    .x = x,
+                    .gamma = gamma(),
+                    .residual = {},
+                    .sum = {},
+                    .eps = static_cast<float>(options_.eps),
+                    .stream = context.stream});
 }
 
 void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
                    LayerContext& context) {
   TensorView rstd = take_rstd(x, saved, context);
   if (context.training) saved.record<Record>(this) = {sum, rstd, {}};
-  rms_norm_forward({.y = y, .rstd = rstd, .x = x, .gamma = gamma(), .residual = residual, .sum = sum,
-                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+  rms_norm_forward({.y = y,
+                    .rstd = rstd,
+                    .x = x,
+                    .gamma = gamma(),
+                    .residual = residual,
+                    .sum = sum,
+                    .eps = static_cast<float>(options_.eps),
+                    .stream = context.stream});
 }
 
 void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) const {
-  rms_norm_forward({.y = y, .rstd = {}, .x = x, .gamma = gamma(), .residual = {}, .sum = {},
-                    .eps = static_cast<float>(options_.eps), .stream = context.stream});
+  rms_norm_forward({.y = y,
+                    .rstd = {},
+                    .x = x,
+                    .gamma = gamma(),
+                    .residual = {},
+                    .sum = {},
+                    .eps = static_cast<float>(options_.eps),
+                    .stream = context.stream});
 }
 
 void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context) {
@@ -47,8 +65,13 @@ void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Sa
   std::fill_n(record.dgain.as<char>(), record.dgain.bytes(), char{0});
   rms_norm_weight_gradient(
       {.dgamma = record.dgain, .dy = dy, .x = record.x, .rstd = record.rstd, .stream = context.stream});
-  rms_norm_input_gradient({.dx = dx, .dy = dy, .x = record.x, .gamma = gamma(), .rstd = record.rstd,
-                           .accumulate = accumulate, .stream = context.stream});
+  rms_norm_input_gradient({.dx = dx,
+                           .dy = dy,
+                           .x = record.x,
+                           .gamma = gamma(),
+                           .rstd = record.rstd,
+                           .accumulate = accumulate,
+                           .stream = context.stream});
 }
 
 void Norm::backward_weight(Saved& saved, LayerContext& context) {

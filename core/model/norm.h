@@ -13,7 +13,7 @@
 namespace shoestring {
 
 struct NormOptions {
-  std::string name;        ///< on disk
+  std::string name;  ///< on disk
   std::int64_t width = 0;
   std::int64_t heads = 1;  ///< rows per token: QK-norm normalises each head
   double eps = 1e-6;

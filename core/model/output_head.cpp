@@ -7,11 +7,14 @@
 namespace shoestring {
 namespace {
 
-constexpr std::int64_t kChunkBytes = std::int64_t{64} << 20;  // of logits: few chunks, so the weight gradient streams rarely
+constexpr std::int64_t kChunkBytes = std::int64_t{64}
+                                     << 20;  // of logits: few chunks, so the weight gradient streams rarely
 constexpr std::int64_t kLeastRows = 128;
 
 LinearOptions head_options(const ModelConfig& config, const PrecisionSpec& precision) {
-  LinearOptions options{.in = config.hidden, .out = config.vocabulary, .init_std = config.init_std,
+  LinearOptions options{.in = config.hidden,
+                        .out = config.vocabulary,
+                        .init_std = config.init_std,
                         .precision = exempt_precision(precision)};
   append_slice(options.slices, config.tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                config.vocabulary, config.hidden);
@@ -49,9 +52,14 @@ LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& conte
     const TensorView chunk = logits.slice(0, 0, rows);
     const TensorView dchunk = dlogits.slice(0, 0, rows);
     linear_.forward(x, chunk, saved, context, {}, false);
-    cross_entropy({.loss = losses.slice(0, 0, rows), .lse = {}, .loss_sum = view_of(&sum.loss, DType::f64, {1}),
-                   .count = view_of(&sum.tokens, DType::i64, {1}), .dlogits = training ? dchunk : TensorView{},
-                   .logits = chunk, .targets = args.targets.slice(0, begin, rows), .scale = args.scale,
+    cross_entropy({.loss = losses.slice(0, 0, rows),
+                   .lse = {},
+                   .loss_sum = view_of(&sum.loss, DType::f64, {1}),
+                   .count = view_of(&sum.tokens, DType::i64, {1}),
+                   .dlogits = training ? dchunk : TensorView{},
+                   .logits = chunk,
+                   .targets = args.targets.slice(0, begin, rows),
+                   .scale = args.scale,
                    .stream = context.stream});
     if (!training) continue;
     linear_.backward_input(dchunk, args.dx.slice(0, begin, rows), saved, context);

@@ -1,5 +1,5 @@
-// The output projection and its cross-entropy. [tokens, vocabulary] never exists: rows are worked on in chunks, and each
-// chunk's loss, input gradient and weight gradient are done before the next begins.
+// The output projection and its cross-entropy. [tokens, vocabulary] never exists: rows are worked on in chunks, and
+// each chunk's loss, input gradient and weight gradient are done before the next begins.
 //
 // Low-precision policies leave the head in BF16. Losses and gradients are sums over tokens.
 #pragma once

@@ -32,9 +32,7 @@ DType activation_dtype(const PrecisionSpec& spec) {
   }
 }
 
-DType master_dtype(const PrecisionSpec& spec) {
-  return spec.policy == PrecisionPolicy::fp64 ? DType::f64 : DType::f32;
-}
+DType master_dtype(const PrecisionSpec& spec) { return spec.policy == PrecisionPolicy::fp64 ? DType::f64 : DType::f32; }
 
 LinearPrecision exempt_precision(const PrecisionSpec& spec) {
   LinearPrecision precision;

@@ -22,11 +22,11 @@ struct LinearPrecision {
 
   // Of FP8 products.
   ScaleKind scales = ScaleKind::f32;
-  DType gradient_values = DType::e4m3;     ///< activation gradients: e4m3 or e5m2
-  Granularity row_tile = kRowTile128;      ///< activations along k
+  DType gradient_values = DType::e4m3;       ///< activation gradients: e4m3 or e5m2
+  Granularity row_tile = kRowTile128;        ///< activations along k
   Granularity column_tile = kColumnTile128;  ///< activations along tokens
   Granularity weight_tile = kBlock128;
-  bool cache_fp8 = true;                   ///< keep the weight gradient's operand in FP8 rather than plain
+  bool cache_fp8 = true;  ///< keep the weight gradient's operand in FP8 rather than plain
 
   /// One quantised copy serves both directions (one scale for the whole tensor).
   bool one_copy() const { return row_tile == kPerTensor; }

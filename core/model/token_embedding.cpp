@@ -4,8 +4,7 @@
 
 namespace shoestring {
 
-TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* tied)
-    : table_(tied != nullptr ? tied : &own_) {
+TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* tied) : table_(tied != nullptr ? tied : &own_) {
   if (tied != nullptr) return;
   own_.role = ParameterRole::embedding;
   own_.rows = config.vocabulary;

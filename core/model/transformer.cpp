@@ -42,8 +42,8 @@ StageBlocks stage_blocks(std::int64_t layers, int stages, int stage) {
 
 Transformer::Transformer(TransformerOptions options)
     : options_(std::move(options)),
-      batches_(options_.run, options_.own_stages.empty() ? options_.stages
-                                                         : static_cast<int>(options_.own_stages.size())) {
+      batches_(options_.run,
+               options_.own_stages.empty() ? options_.stages : static_cast<int>(options_.own_stages.size())) {
   check(options_.stages >= 1 && options_.in_flight >= 1 && options_.run.tokens >= 1 && options_.run.workers >= 1,
         "a model of {} stages, {} micro-batches in flight, {} tokens", options_.stages, options_.in_flight,
         options_.run.tokens);
@@ -170,8 +170,8 @@ void Transformer::allocate(Stream& stream) {
       mixtures_[i]->set_counts(row.reshaped({options_.model.experts}));
     }
   }
-  runtime_ = std::make_unique<StageRuntime>(StageRuntime{
-      batches_, scratch_, stream, losses_, options_.count_precision ? &counts_ : nullptr});
+  runtime_ = std::make_unique<StageRuntime>(
+      StageRuntime{batches_, scratch_, stream, losses_, options_.count_precision ? &counts_ : nullptr});
   for (const auto& stage : stages_) stage->allocate(options_.run, options_.in_flight, *runtime_);
 }
 
@@ -188,9 +188,8 @@ void Transformer::initialise(std::uint64_t seed) {
 
 void Transformer::zero_gradients() {
   char* data = store().gradients.as<char>();
-  stream_->workers().split(store().gradients.bytes(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end) {
-    std::fill(data + begin, data + end, char{0});
-  });
+  stream_->workers().split(store().gradients.bytes(), std::int64_t{1} << 16,
+                           [&](std::int64_t begin, std::int64_t end) { std::fill(data + begin, data + end, char{0}); });
 }
 
 void Transformer::prepare() {
@@ -204,7 +203,8 @@ void Transformer::prepare() {
 void Transformer::set_source(MicroBatches::Source source) { batches_.set_source(std::move(source)); }
 
 Boundary Transformer::boundary() const {
-  return {activation_dtype(options_.precision), {options_.run.tokens, options_.model.hidden},
+  return {activation_dtype(options_.precision),
+          {options_.run.tokens, options_.model.hidden},
           stream_ != nullptr ? stream_->device() : Device{}};
 }
 

@@ -39,7 +39,7 @@ struct ModelMemory {
   std::int64_t prepared = 0;  ///< compute copies: quantised and packed weights
   std::int64_t saved = 0;     ///< activations of all micro-batches in flight
   std::int64_t scratch = 0;
-  std::int64_t tables = 0;    ///< RoPE tables, tokens, router counts
+  std::int64_t tables = 0;  ///< RoPE tables, tokens, router counts
   std::int64_t total() const { return parameters + gradients + prepared + saved + scratch + tables; }
 };
 

@@ -164,7 +164,7 @@ std::int64_t TransformerStage::saved_bytes(const RunShape& run) const {
   for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
     const bool last = i + 1 == parts_.blocks.size();
     bytes += parts_.blocks[i]->saved_bytes(run);
-    if (!last || parts_.loss != nullptr) bytes += stream;                                    // its output
+    if (!last || parts_.loss != nullptr) bytes += stream;                                          // its output
     if (parts_.blocks[i]->keeps_gradient() && (!last || parts_.loss != nullptr)) bytes += stream;  // and its gradient
   }
   if (parts_.loss != nullptr) bytes += parts_.loss->saved_bytes(run);

@@ -17,7 +17,7 @@ namespace shoestring {
 struct StageParts {
   TokenEmbedding* embedding = nullptr;  ///< of the first stage
   std::vector<std::unique_ptr<Block>> blocks;
-  LossHead* loss = nullptr;             ///< of the last stage
+  LossHead* loss = nullptr;  ///< of the last stage
   std::int64_t hidden = 0;
   DType activation = DType::f32;
 };
@@ -27,9 +27,9 @@ struct StageRuntime {
   MicroBatches& batches;
   Arena& scratch;
   Stream& stream;
-  LossSums& losses;         ///< added to by the last stage
+  LossSums& losses;                   ///< added to by the last stage
   PrecisionCounts* counts = nullptr;  ///< nullptr: not counted
-  bool training = true;     ///< false: `forward` is all there is of a micro-batch, and adds to the losses only
+  bool training = true;  ///< false: `forward` is all there is of a micro-batch, and adds to the losses only
 };
 
 class TransformerStage final : public Stage {

@@ -33,9 +33,8 @@ double shape(const ScheduleSpec& spec, double progress) {
 }  // namespace
 
 double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progress) {
-  const double warm = spec.warmup_steps > 0
-                          ? std::min(1.0, static_cast<double>(step) / static_cast<double>(spec.warmup_steps))
-                          : 1.0;
+  const double warm =
+      spec.warmup_steps > 0 ? std::min(1.0, static_cast<double>(step) / static_cast<double>(spec.warmup_steps)) : 1.0;
   return spec.learning_rate * warm * shape(spec, std::clamp(progress, 0.0, 1.0));
 }
 

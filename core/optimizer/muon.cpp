@@ -20,8 +20,8 @@ class Muon : public Optimizer {
       moments_.push_back({parameter, Tensor(dtype, {parameter->rows, parameter->columns})});
       for (const ParameterSlice& slice : parameter->slices) {
         update_elements = std::max(update_elements, slice.rows * parameter->columns);
-        scratch_bytes = std::max(scratch_bytes, newton_schulz_scratch_bytes(slice.rows, parameter->columns, format_,
-                                                                            product_format()));
+        scratch_bytes = std::max(
+            scratch_bytes, newton_schulz_scratch_bytes(slice.rows, parameter->columns, format_, product_format()));
       }
     }
     update_ = Tensor(format_, {update_elements});

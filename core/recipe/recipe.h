@@ -11,11 +11,11 @@
 namespace shoestring {
 
 struct RunSpec {
-  std::string name;             ///< names the run directory: letters, digits, '_', '-', '.'
-  std::string directory;        ///< default runs/NAME
+  std::string name;       ///< names the run directory: letters, digits, '_', '-', '.'
+  std::string directory;  ///< default runs/NAME
   std::uint64_t seed = 17;
-  int threads = 0;              ///< CPU threads of one rank; 0: cores this rank may use
-  bool tensorboard = true;      ///< write event files beside metrics.jsonl
+  int threads = 0;          ///< CPU threads of one rank; 0: cores this rank may use
+  bool tensorboard = true;  ///< write event files beside metrics.jsonl
 };
 
 /// The cap is the least of those given; at least one must be.
@@ -68,29 +68,29 @@ struct ModelSpec {
   double rope_mscale_all_dim = 0;            ///< yarn
 
   // Multi-head latent attention (deepseek_v3).
-  std::int64_t q_lora_rank = 0;   ///< 0: queries straight from the hidden state
+  std::int64_t q_lora_rank = 0;  ///< 0: queries straight from the hidden state
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0;
   std::int64_t qk_rope_head_dim = 0;
   std::int64_t v_head_dim = 0;
 
   // Mixture of experts (qwen3_moe, deepseek_v3).
-  std::int64_t experts = 0;               ///< [n_routed_experts, num_experts]
-  std::int64_t experts_per_token = 0;     ///< [num_experts_per_tok]
-  std::int64_t shared_experts = 0;        ///< [n_shared_experts]
-  std::int64_t expert_feed_forward = 0;   ///< [moe_intermediate_size]
-  std::int64_t dense_layers = 0;          ///< [first_k_dense_replace]
-  std::int64_t expert_groups = 1;         ///< [n_group]
-  std::int64_t expert_topk_groups = 1;    ///< [topk_group] routing limited to that many groups (nodes)
+  std::int64_t experts = 0;              ///< [n_routed_experts, num_experts]
+  std::int64_t experts_per_token = 0;    ///< [num_experts_per_tok]
+  std::int64_t shared_experts = 0;       ///< [n_shared_experts]
+  std::int64_t expert_feed_forward = 0;  ///< [moe_intermediate_size]
+  std::int64_t dense_layers = 0;         ///< [first_k_dense_replace]
+  std::int64_t expert_groups = 1;        ///< [n_group]
+  std::int64_t expert_topk_groups = 1;   ///< [topk_group] routing limited to that many groups (nodes)
   RouterKindSpec router = RouterKindSpec::sigmoid;
-  bool normalize_weights = true;          ///< [norm_topk_prob]
-  double routed_scale = 1;                ///< [routed_scaling_factor]
-  double bias_speed = 0.001;              ///< step of the auxiliary-loss-free balancing; 0 freezes the biases
-  double balance_loss = 0.0001;           ///< weight of the sequence-wise balance loss
+  bool normalize_weights = true;  ///< [norm_topk_prob]
+  double routed_scale = 1;        ///< [routed_scaling_factor]
+  double bias_speed = 0.001;      ///< step of the auxiliary-loss-free balancing; 0 freezes the biases
+  double balance_loss = 0.0001;   ///< weight of the sequence-wise balance loss
 
   // Multi-token prediction (deepseek_v3).
-  std::int64_t mtp_layers = 0;            ///< [num_nextn_predict_layers] 0 or 1
-  double mtp_weight = 0.3;                ///< weight of its loss
+  std::int64_t mtp_layers = 0;  ///< [num_nextn_predict_layers] 0 or 1
+  double mtp_weight = 0.3;      ///< weight of its loss
 };
 
 enum class PrecisionPolicy { fp64, fp32, bf16, fp8_block, fp8_tensor, mxfp8 };
@@ -102,15 +102,15 @@ enum class MomentFormat { f32, bf16 };
 /// several. The first group applies to low-precision policies only.
 struct PrecisionSpec {
   PrecisionPolicy policy = PrecisionPolicy::bf16;
-  ScaleFormat scales = ScaleFormat::f32;             ///< of activations, weights and gradients alike
-  LinearFormat forward = LinearFormat::policy;       ///< per product: a fallback switch for ablation
+  ScaleFormat scales = ScaleFormat::f32;        ///< of activations, weights and gradients alike
+  LinearFormat forward = LinearFormat::policy;  ///< per product: a fallback switch for ablation
   LinearFormat input_gradient = LinearFormat::policy;
   LinearFormat weight_gradient = LinearFormat::policy;
-  bool gradients_e5m2 = false;                       ///< activation gradients in E5M2 instead of E4M3
-  bool cache_fp8 = true;                             ///< keep activations of FP8 products in FP8 for the backward pass
-  bool count_saturation = true;                      ///< saturated and underflowed shares in the metrics
+  bool gradients_e5m2 = false;   ///< activation gradients in E5M2 instead of E4M3
+  bool cache_fp8 = true;         ///< keep activations of FP8 products in FP8 for the backward pass
+  bool count_saturation = true;  ///< saturated and underflowed shares in the metrics
 
-  MomentFormat moments = MomentFormat::f32;          ///< optimizer moments
+  MomentFormat moments = MomentFormat::f32;  ///< optimizer moments
 };
 
 enum class ScheduleName { one_f_one_b, interleaved, zb_h1, zb_v, dualpipev };
@@ -118,26 +118,26 @@ enum class ScheduleName { one_f_one_b, interleaved, zb_h1, zb_v, dualpipev };
 struct ParallelSpec {
   int pipeline = 1;
   int expert = 1;
-  int data = 0;                  ///< 0: all ranks left over
+  int data = 0;  ///< 0: all ranks left over
   ScheduleName schedule = ScheduleName::one_f_one_b;
-  int reduction_groups = 0;      ///< groups of the canonical gradient reduction; 0: the data axis of the first attempt
+  int reduction_groups = 0;  ///< groups of the canonical gradient reduction; 0: the data axis of the first attempt
 };
 
 struct SourceSpec {
-  std::string path;              ///< a shard or a folder of shards
+  std::string path;  ///< a shard or a folder of shards
   double weight = 1;
 };
 
 enum class DataIo { mmap, pread };
 
 struct DataSpec {
-  std::vector<SourceSpec> train;       ///< "PATH" or "PATH:WEIGHT, PATH:WEIGHT ..."
+  std::vector<SourceSpec> train;  ///< "PATH" or "PATH:WEIGHT, PATH:WEIGHT ..."
   std::vector<SourceSpec> validation;
-  std::string tokenizer;               ///< a tokenizer file; default: the one beside the first training shard
-  bool document_mask = true;           ///< documents packed into one sequence do not see each other
-  double fim_rate = 0;                 ///< share of documents rearranged for fill-in-the-middle (DeepSeek: 0.1)
+  std::string tokenizer;      ///< a tokenizer file; default: the one beside the first training shard
+  bool document_mask = true;  ///< documents packed into one sequence do not see each other
+  double fim_rate = 0;        ///< share of documents rearranged for fill-in-the-middle (DeepSeek: 0.1)
   DataIo io = DataIo::mmap;
-  int prefetch = 4;                    ///< micro-batches prepared ahead
+  int prefetch = 4;  ///< micro-batches prepared ahead
 };
 
 enum class OptimizerName { adamw, muon };
@@ -147,8 +147,8 @@ struct OptimizerSpec {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0.1;                  ///< of matrices; norms, biases and embeddings are not decayed
-  double clip = 1.0;                          ///< global gradient norm; 0: off
+  double weight_decay = 0.1;  ///< of matrices; norms, biases and embeddings are not decayed
+  double clip = 1.0;          ///< global gradient norm; 0: off
   double muon_momentum = 0.95;
   int muon_iterations = 5;
 };
@@ -158,41 +158,41 @@ enum class Horizon { budget, tokens, steps };
 
 struct ScheduleSpec {
   LearningRateKind kind = LearningRateKind::warmup_stable_decay;
-  Horizon horizon = Horizon::budget;    ///< budget: decay is re-planned from measured speed to end as the budget does
-  double learning_rate = 3e-4;          ///< peak
-  double final_fraction = 0.1;          ///< last rate over peak (wsd, cosine)
+  Horizon horizon = Horizon::budget;  ///< budget: decay is re-planned from measured speed to end as the budget does
+  double learning_rate = 3e-4;        ///< peak
+  double final_fraction = 0.1;        ///< last rate over peak (wsd, cosine)
   std::int64_t warmup_steps = 0;
-  double decay_fraction = 0.2;          ///< share of the horizon spent decaying (wsd); deepseek: cosine share is fixed
+  double decay_fraction = 0.2;  ///< share of the horizon spent decaying (wsd); deepseek: cosine share is fixed
 };
 
 /// A part of the run with its own sequence length and batch; phases run in file order.
 struct PhaseSpec {
   std::string name;
-  std::int64_t sequence = 0;            ///< tokens per sequence
-  std::int64_t micro_batch = 1;         ///< sequences per micro-batch
-  std::int64_t global_batch = 0;        ///< sequences per optimizer step
-  std::int64_t batch_ramp_from = 0;     ///< sequences per step at the start of a ramp; 0: no ramp
-  std::int64_t batch_ramp_tokens = 0;   ///< tokens over which the batch grows to global_batch
-  std::int64_t tokens = 0;              ///< length with horizon = tokens
-  std::int64_t steps = 0;               ///< length with horizon = steps
-  double share = 1;                     ///< share of the budget with horizon = budget (normalised over phases)
+  std::int64_t sequence = 0;           ///< tokens per sequence
+  std::int64_t micro_batch = 1;        ///< sequences per micro-batch
+  std::int64_t global_batch = 0;       ///< sequences per optimizer step
+  std::int64_t batch_ramp_from = 0;    ///< sequences per step at the start of a ramp; 0: no ramp
+  std::int64_t batch_ramp_tokens = 0;  ///< tokens over which the batch grows to global_batch
+  std::int64_t tokens = 0;             ///< length with horizon = tokens
+  std::int64_t steps = 0;              ///< length with horizon = steps
+  double share = 1;                    ///< share of the budget with horizon = budget (normalised over phases)
 };
 
 struct EvaluationSpec {
-  std::int64_t every_steps = 0;         ///< 0: only at the end
-  std::int64_t tokens = 0;              ///< held-out tokens per evaluation; 0: all there are
+  std::int64_t every_steps = 0;  ///< 0: only at the end
+  std::int64_t tokens = 0;       ///< held-out tokens per evaluation; 0: all there are
 };
 
 struct CheckpointSpec {
-  std::int64_t every_steps = 0;         ///< 0: not by steps
-  double every_minutes = 30;            ///< 0: not by time
-  int keep = 2;                         ///< verified checkpoints kept, the newest first
+  std::int64_t every_steps = 0;  ///< 0: not by steps
+  double every_minutes = 30;     ///< 0: not by time
+  int keep = 2;                  ///< verified checkpoints kept, the newest first
 };
 
 struct GuardSpec {
-  double spike_sigmas = 6;              ///< skip a step whose loss or gradient norm exceeds mean + that many sigmas
-  int window = 128;                     ///< steps the mean and sigma are taken over; active from half of it
-  int skip_limit = 10;                  ///< consecutive skipped steps before the run stops
+  double spike_sigmas = 6;  ///< skip a step whose loss or gradient norm exceeds mean + that many sigmas
+  int window = 128;         ///< steps the mean and sigma are taken over; active from half of it
+  int skip_limit = 10;      ///< consecutive skipped steps before the run stops
 };
 
 struct Recipe {
@@ -205,7 +205,7 @@ struct Recipe {
   DataSpec data;
   OptimizerSpec optimizer;
   ScheduleSpec schedule;
-  std::vector<PhaseSpec> phases;        ///< sections [phase.NAME], in file order
+  std::vector<PhaseSpec> phases;  ///< sections [phase.NAME], in file order
   EvaluationSpec evaluation;
   CheckpointSpec checkpoint;
   GuardSpec guard;

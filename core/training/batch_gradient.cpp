@@ -25,8 +25,8 @@ BatchGradient::BatchGradient(Transformer& model, Communicator& world, int groups
       stream_(stream),
       meter_(meter),
       pipeline_ranks_(self_communicator()),
-      gradients_(world, model.store().gradients.shape().elements(), groups / world.size(), model.store().gradients.dtype(),
-                 stream),
+      gradients_(world, model.store().gradients.shape().elements(), groups / world.size(),
+                 model.store().gradients.dtype(), stream),
       scalars_(world, kScalars) {}
 
 BatchGradient::Run& BatchGradient::run_of(int microbatches) {

@@ -16,12 +16,12 @@ namespace shoestring {
 
 /// Sums over the whole global batch: the same bits on every rank and for any number of ranks.
 struct BatchResult {
-  double loss = 0;           ///< nats, over trained tokens
-  double tokens = 0;         ///< trained tokens
-  double further_loss = 0;   ///< of multi-token prediction, not weighted
+  double loss = 0;          ///< nats, over trained tokens
+  double tokens = 0;        ///< trained tokens
+  double further_loss = 0;  ///< of multi-token prediction, not weighted
   double further_tokens = 0;
-  double balance_loss = 0;   ///< weighted
-  Tensor router_counts;      ///< i64 [mixtures, experts]; empty without experts
+  double balance_loss = 0;  ///< weighted
+  Tensor router_counts;     ///< i64 [mixtures, experts]; empty without experts
   PrecisionCounts precision;
 };
 

@@ -19,9 +19,8 @@ constexpr const char* kStateFile = "training/state.json";
 
 bool safe_name(const std::string& name) {
   if (name.empty() || name.size() > 128 || name == "." || name == "..") return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
-  });
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
 }
 
 // "name" or "training/name".
@@ -195,8 +194,10 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
     notice(fmt::format("{}: damaged, passed over: {}", checkpoint.string(), damage));
   }
   if (!have.empty()) {
-    fail(ExitCode::corrupt_checkpoint, "{}: all {} checkpoints are damaged; restore one from a copy, or move the run "
-         "directory away to begin anew", root_.string(), have.size());
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: all {} checkpoints are damaged; restore one from a copy, or move the run "
+         "directory away to begin anew",
+         root_.string(), have.size());
   }
   return std::nullopt;
 }
@@ -239,6 +240,8 @@ void CheckpointReader::read_optimizer(const std::string& name, TensorView to) co
 }
 
 std::string CheckpointReader::state_json() const { return read_file(checkpoint_ / kStateFile, kSmallFileLimit); }
-std::string CheckpointReader::file(const std::string& name) const { return read_file(checkpoint_ / name, kSmallFileLimit); }
+std::string CheckpointReader::file(const std::string& name) const {
+  return read_file(checkpoint_ / name, kSmallFileLimit);
+}
 
 }  // namespace shoestring

@@ -57,8 +57,9 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)()) {
       own[at + 2] = sums.text;
     }
     std::vector<double> all(own.size() * static_cast<std::size_t>(world_.size()));
-    world_.all_gather(view_of(all.data(), DType::f64, {static_cast<std::int64_t>(all.size())}),
-                      view_of(static_cast<const void*>(own.data()), DType::f64, {static_cast<std::int64_t>(own.size())}));
+    world_.all_gather(
+        view_of(all.data(), DType::f64, {static_cast<std::int64_t>(all.size())}),
+        view_of(static_cast<const void*>(own.data()), DType::f64, {static_cast<std::int64_t>(own.size())}));
     Sums total;
     for (std::int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(((i % world_.size()) * mine + i / world_.size()) * 3);

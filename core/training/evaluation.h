@@ -13,7 +13,8 @@
 namespace shoestring {
 
 /// Bits per byte counts every byte of the held-out text: a token that no context predicts (the first of each document,
-/// or of each part of one that is longer than a sequence) is charged log2(vocabulary) bits, as if it were stored plainly.
+/// or of each part of one that is longer than a sequence) is charged log2(vocabulary) bits, as if it were stored
+/// plainly.
 class Evaluator {
  public:
   /// One loader per validation source. All must outlive it.
@@ -38,9 +39,9 @@ class Evaluator {
     std::int64_t all_samples = 0;
   };
   struct Sums {
-    double loss = 0;      // nats over predicted tokens
-    double tokens = 0;    // predicted
-    double text = 0;      // text tokens looked at, predicted or not
+    double loss = 0;    // nats over predicted tokens
+    double tokens = 0;  // predicted
+    double text = 0;    // text tokens looked at, predicted or not
   };
   Sums evaluate(const Part& part, std::int64_t microbatch);
   std::int64_t microbatches(const Part& part) const { return (part.samples + micro_batch_ - 1) / micro_batch_; }

@@ -47,7 +47,8 @@ std::string Guard::judge(std::int64_t step, double loss, double gradient_norm) {
   if (++state_.skipped_in_row >= spec_.skip_limit) {
     fail(finite ? ExitCode::no_progress : ExitCode::non_finite,
          "step {}: {}; {} steps in a row were skipped (guard.skip_limit). The last checkpoint is sound; lower the "
-         "learning rate or inspect the data before restarting", step, reason, state_.skipped_in_row);
+         "learning rate or inspect the data before restarting",
+         step, reason, state_.skipped_in_row);
   }
   return reason;
 }

@@ -2,8 +2,8 @@
 //
 // A step whose loss or gradient norm is not finite, or exceeds mean + sigmas * deviation of the last accepted steps, is
 // skipped: the weights do not move, the data is used up. Too many skips in a row end the run before anything bad is
-// saved. The rule is OLMo's skip-step; unlike there, the window is part of the checkpoint, so that a resumed run decides
-// as the undisturbed one would have.
+// saved. The rule is OLMo's skip-step; unlike there, the window is part of the checkpoint, so that a resumed run
+// decides as the undisturbed one would have.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct GuardState {
   std::deque<double> losses;  ///< of the last accepted steps, oldest first
   std::deque<double> norms;
   int skipped_in_row = 0;
-  std::int64_t skipped = 0;   ///< in the whole run
+  std::int64_t skipped = 0;  ///< in the whole run
 };
 
 class Guard {

@@ -60,7 +60,8 @@ MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t 
     if (kept.size() != text.size()) replace_file(path_, kept);
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) fail(ExitCode::io, "{}: cannot be opened for appending: {}", path_.string(), std::strerror(errno));
+  if (descriptor_ < 0)
+    fail(ExitCode::io, "{}: cannot be opened for appending: {}", path_.string(), std::strerror(errno));
   if (tensorboard) events_ = std::make_unique<EventFile>(run_directory / "tensorboard", unix_seconds);
 }
 
@@ -152,8 +153,8 @@ void ProgressLine::say(const std::string& text) {
 }
 
 std::string progress_text(const ProgressFacts& facts) {
-  std::string text = fmt::format("{} step {}  loss {:.4f}  {:.0f} tokens/s  {:.4f}", facts.phase, facts.step, facts.loss,
-                                 facts.tokens_per_second, facts.spent_gpu_hours);
+  std::string text = fmt::format("{} step {}  loss {:.4f}  {:.0f} tokens/s  {:.4f}", facts.phase, facts.step,
+                                 facts.loss, facts.tokens_per_second, facts.spent_gpu_hours);
   text += std::isfinite(facts.cap_gpu_hours) ? fmt::format(" of {:.4f} GPU-hours", facts.cap_gpu_hours) : " GPU-hours";
   if (facts.usd > 0) text += fmt::format("  ${:.4f}", facts.usd);
   if (facts.seconds_left >= 0) {

@@ -20,14 +20,14 @@ namespace shoestring {
 struct StepMetrics {
   std::int64_t step = 0;
   std::string phase;
-  std::int64_t tokens = 0;         ///< trained so far
-  std::int64_t sequences = 0;      ///< of this global batch
-  double loss = 0;                 ///< nats per trained token, main model
-  double mtp_loss = 0;             ///< of the multi-token prediction module; 0 without one
-  double gradient_norm = 0;        ///< before clipping
+  std::int64_t tokens = 0;     ///< trained so far
+  std::int64_t sequences = 0;  ///< of this global batch
+  double loss = 0;             ///< nats per trained token, main model
+  double mtp_loss = 0;         ///< of the multi-token prediction module; 0 without one
+  double gradient_norm = 0;    ///< before clipping
   double learning_rate = 0;
-  double expert_overload = 0;      ///< largest expert load over the mean, minus 1 (MaxVio), worst layer; 0 without experts
-  std::string skipped;             ///< why the step was not applied; empty when it was
+  double expert_overload = 0;  ///< largest expert load over the mean, minus 1 (MaxVio), worst layer; 0 without experts
+  std::string skipped;         ///< why the step was not applied; empty when it was
   std::vector<std::pair<std::string, double>> shares;  ///< "saturated.activation", "underflowed.gradient", ...
 
   // Timing: depends on the machine.
@@ -35,16 +35,16 @@ struct StepMetrics {
   double unix_seconds = 0;
   double step_seconds = 0;
   double tokens_per_second = 0;
-  double gpu_hours = 0;            ///< spent by the run
-  double usd = 0;                  ///< 0: no price
-  std::int64_t memory_bytes = 0;   ///< peak of this rank's tensors
+  double gpu_hours = 0;                                     ///< spent by the run
+  double usd = 0;                                           ///< 0: no price
+  std::int64_t memory_bytes = 0;                            ///< peak of this rank's tensors
   std::vector<std::pair<std::string, double>> utilisation;  ///< per number format: FLOP/s over the device's peak
 };
 
 struct EvaluationMetrics {
   std::int64_t step = 0;
-  std::int64_t tokens = 0;         ///< held-out tokens
-  double loss = 0;                 ///< nats per token
+  std::int64_t tokens = 0;  ///< held-out tokens
+  double loss = 0;          ///< nats per token
   double bits_per_byte = 0;
 };
 
@@ -70,7 +70,8 @@ class MetricsLog {
 class ProgressLine {
  public:
   explicit ProgressLine(std::FILE* out);
-  /// `text` replaces the line. Elsewhere than on a terminal it is printed when `seconds` since the last print have passed.
+  /// `text` replaces the line. Elsewhere than on a terminal it is printed when `seconds` since the last print have
+  /// passed.
   void update(const std::string& text, double monotonic_seconds);
   /// A line of its own that stays.
   void say(const std::string& text);
@@ -88,9 +89,9 @@ struct ProgressFacts {
   double loss = 0;
   double tokens_per_second = 0;
   double spent_gpu_hours = 0;
-  double cap_gpu_hours = 0;        ///< infinite: none
-  double usd = 0;                  ///< 0: no price
-  double seconds_left = 0;         ///< to the planned end; below 0: not known yet
+  double cap_gpu_hours = 0;  ///< infinite: none
+  double usd = 0;            ///< 0: no price
+  double seconds_left = 0;   ///< to the planned end; below 0: not known yet
   std::string phase;
 };
 std::string progress_text(const ProgressFacts& facts);

@@ -29,9 +29,9 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
   for (const OptimizerState& state : optimizer.state()) content.optimizer.push_back({state.name, state.data});
 
   const std::int64_t eos = tokenizer.special().end_of_document;
-  content.files.emplace_back("config.json",
-                             write_hugging_face_config(model.config(), {.bos_token = -1, .eos_token = eos,
-                                                                        .torch_dtype = "float32"}));
+  content.files.emplace_back(
+      "config.json",
+      write_hugging_face_config(model.config(), {.bos_token = -1, .eos_token = eos, .torch_dtype = "float32"}));
   content.files.emplace_back("generation_config.json",
                              fmt::format("{{\n \"eos_token_id\": {},\n \"do_sample\": true\n}}\n", eos));
   content.files.emplace_back(tokenizer.file_name(), tokenizer.file_content());

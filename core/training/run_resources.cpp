@@ -101,9 +101,11 @@ RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, 
 std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {
   auto loader = std::make_unique<Loader>(std::move(options));
   if (loader->tokenizer_hash() != tokenizer_->hash()) {
-    fail(ExitCode::bad_data, "{}: the shards were made with another tokenizer ({}) than {} ({}); build them again, or "
-         "name theirs in data.tokenizer", loader->options().sources[0].name, loader->tokenizer_hash(),
-         tokenizer_file(recipe_).string(), tokenizer_->hash());
+    fail(ExitCode::bad_data,
+         "{}: the shards were made with another tokenizer ({}) than {} ({}); build them again, or "
+         "name theirs in data.tokenizer",
+         loader->options().sources[0].name, loader->tokenizer_hash(), tokenizer_file(recipe_).string(),
+         tokenizer_->hash());
   }
   return loader;
 }
@@ -118,8 +120,8 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
 std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase) const {
   std::vector<std::unique_ptr<Loader>> loaders;
   for (const SourceSpec& source : recipe_.data.validation) {
-    LoaderOptions options = loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)].sequence,
-                                           0, *tokenizer_);
+    LoaderOptions options =
+        loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)].sequence, 0, *tokenizer_);
     options.fill_in_middle.reset();
     loaders.push_back(checked(std::move(options)));
   }

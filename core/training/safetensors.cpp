@@ -21,8 +21,14 @@ constexpr std::size_t kMaxTensors = 1'000'000;
 constexpr std::size_t kMaxNameBytes = 512;
 
 constexpr std::array<std::pair<DType, const char*>, 8> kNames = {{
-    {DType::f64, "F64"}, {DType::f32, "F32"}, {DType::bf16, "BF16"}, {DType::e4m3, "F8_E4M3"},
-    {DType::e5m2, "F8_E5M2"}, {DType::i64, "I64"}, {DType::i32, "I32"}, {DType::u8, "U8"},
+    {DType::f64, "F64"},
+    {DType::f32, "F32"},
+    {DType::bf16, "BF16"},
+    {DType::e4m3, "F8_E4M3"},
+    {DType::e5m2, "F8_E5M2"},
+    {DType::i64, "I64"},
+    {DType::i32, "I32"},
+    {DType::u8, "U8"},
 }};
 
 const char* format_name(DType dtype) {
@@ -43,7 +49,9 @@ std::vector<const NamedTensor*> in_file_order(std::span<const NamedTensor> tenso
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& tensor : tensors) order.push_back(&tensor);
   std::sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
-    const auto key = [](const NamedTensor* t) { return std::pair(-size_bytes(t->data.dtype), std::string_view(t->name)); };
+    const auto key = [](const NamedTensor* t) {
+      return std::pair(-size_bytes(t->data.dtype), std::string_view(t->name));
+    };
     return key(a) < key(b);
   });
   return order;
@@ -168,7 +176,8 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
     if (begin != expected) broken(fmt::format("a gap or an overlap at data byte {}", expected));
     expected += size;
   }
-  if (expected != bytes - data_begin) broken(fmt::format("{} bytes that belong to no tensor", bytes - data_begin - expected));
+  if (expected != bytes - data_begin)
+    broken(fmt::format("{} bytes that belong to no tensor", bytes - data_begin - expected));
 }
 
 void SafetensorsFile::read(const std::string& tensor, TensorView to) const {

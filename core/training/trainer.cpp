@@ -121,10 +121,9 @@ Trainer::Decision Trainer::decide_alone() {
     return decision;
   }
   decision.evaluate = due(recipe_.evaluation.every_steps, evaluated_step_) && evaluator_ != nullptr;
-  decision.checkpoint =
-      due(recipe_.checkpoint.every_steps, saved_step_) ||
-      (recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
-       meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60);
+  decision.checkpoint = due(recipe_.checkpoint.every_steps, saved_step_) ||
+                        (recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
+                         meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60);
   decision.horizon = replan();
   if (decision.horizon) ledger_->horizon(*decision.horizon);
   decision.next_phase = phase_finished() && state_.phase + 1 < static_cast<int>(recipe_.phases.size());

@@ -97,26 +97,26 @@ class Trainer {
   Guard guard_;
   std::vector<double> phase_ends_;
 
-  std::unique_ptr<Ledger> ledger_;     // rank 0
+  std::unique_ptr<Ledger> ledger_;  // rank 0
   std::unique_ptr<CapKeeper> cap_;
   std::optional<Price> price_;
   std::map<std::string, std::string> variants_;
   std::unique_ptr<RunResources> resources_;
   std::unique_ptr<BatchGradient> gradient_;
   std::unique_ptr<Evaluator> evaluator_;
-  std::unique_ptr<MetricsLog> metrics_;   // rank 0
+  std::unique_ptr<MetricsLog> metrics_;  // rank 0
   ProgressLine progress_line_;
 
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<PrefetchingLoader> batches_;
   std::optional<BatchPlan> plan_;
 
-  bool over_ = false;                  // an earlier attempt brought the run to its end
+  bool over_ = false;  // an earlier attempt brought the run to its end
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;
-  double saved_at_ = 0;                // meter seconds of the last checkpoint
+  double saved_at_ = 0;  // meter seconds of the last checkpoint
   PerFormat flops_per_token_;
-  PerFormat flops_;                    // done in this attempt
+  PerFormat flops_;  // done in this attempt
 };
 
 }  // namespace shoestring

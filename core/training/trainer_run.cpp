@@ -37,17 +37,19 @@ std::string broadcast_text(Communicator& world, std::string text) {
 }
 
 int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks) {
-  const int groups = state.reduction_groups > 0      ? state.reduction_groups
+  const int groups = state.reduction_groups > 0             ? state.reduction_groups
                      : recipe.parallel.reduction_groups > 0 ? recipe.parallel.reduction_groups
                                                             : ranks;
   if (groups % ranks != 0) {
-    fail(ExitCode::bad_recipe, "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
-         "{}, or begin a new run with another parallel.reduction_groups", ranks, groups, groups);
+    fail(ExitCode::bad_recipe,
+         "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
+         "{}, or begin a new run with another parallel.reduction_groups",
+         ranks, groups, groups);
   }
   for (const PhaseSpec& phase : recipe.phases) {
     if (phase.global_batch / phase.micro_batch < groups) {
-      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups", phase.name,
-           phase.global_batch / phase.micro_batch, groups);
+      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups",
+           phase.name, phase.global_batch / phase.micro_batch, groups);
     }
   }
   return groups;
@@ -86,7 +88,8 @@ void Trainer::begin() {
   resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder, world_.size());
   price_ = price_of(recipe_.budget);
   if (leads()) {
-    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(), spent_gpu_seconds);
+    cap_ =
+        std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(), spent_gpu_seconds);
     cap_->check_startable(meter_.elapsed_seconds());
   }
 
@@ -96,7 +99,8 @@ void Trainer::begin() {
   if (!newest.empty()) resume(newest);
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   over_ = ended != 0 && !newest.empty() && horizon_reached();
-  if (over_) return announce(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
+  if (over_)
+    return announce(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
   const int groups = reduction_groups(recipe_, state_, world_.size());
   const bool fresh = state_.reduction_groups == 0;
   state_.reduction_groups = groups;
@@ -116,7 +120,8 @@ void Trainer::begin() {
   cap_->guess(Ending::evaluation, evaluation_seconds);
   constexpr double kDiskBytesPerSecond = 200e6;  // until the first checkpoint has been measured
   cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
-                                                            resources_->optimizer().state_bytes()) / kDiskBytesPerSecond);
+                                                            resources_->optimizer().state_bytes()) /
+                                            kDiskBytesPerSecond);
   cap_->check_startable(meter_.elapsed_seconds());
   ledger_->begin({.run = recipe_.run.name,
                   .ranks = world_.size(),
@@ -134,8 +139,8 @@ void Trainer::begin() {
                   .active_parameters = count_parameters(config).active,
                   .flops_per_token = count_flops(config, recipe_.precision, phase().sequence).training()});
   metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
-  announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(), world_.size(),
-                       world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
+  announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(),
+                       world_.size(), world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
   saved_at_ = meter_.elapsed_seconds();
   meter_.enter(Category::idle);
 }
@@ -147,7 +152,8 @@ void Trainer::resume(const fs::path& checkpoint) {
     fail(ExitCode::bad_recipe, "{}: the run is in phase {}, the recipe has only {}", checkpoint.string(),
          state_.phase + 1, recipe_.phases.size());
   }
-  if (!options_.allow_recipe_change) check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
+  if (!options_.allow_recipe_change)
+    check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
   load_weights(reader, resources_->model());
   load_optimizer(reader, resources_->optimizer());
   guard_.restore(state_.guard);
@@ -252,7 +258,9 @@ StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
   }};
   for (const auto& [name, counts] : classes) {
     if (counts->elements == 0) continue;
-    const auto share = [&](std::int64_t part) { return static_cast<double>(part) / static_cast<double>(counts->elements); };
+    const auto share = [&](std::int64_t part) {
+      return static_cast<double>(part) / static_cast<double>(counts->elements);
+    };
     metrics.shares.emplace_back(fmt::format("saturated.{}", name), share(counts->saturated));
     metrics.shares.emplace_back(fmt::format("underflowed.{}", name), share(counts->underflowed));
   }
@@ -334,7 +342,9 @@ void Trainer::finish(Verdict verdict) {
   const AttemptProgress progress = attempt_progress();
   if (!leads()) return;
   const bool preempted = verdict == Verdict::preempted;
-  ledger_->end(preempted ? "preempted" : verdict == Verdict::budget ? "budget" : "done",
+  ledger_->end(preempted                    ? "preempted"
+               : verdict == Verdict::budget ? "budget"
+                                            : "done",
                static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
   write_report(directory_, make_report(directory_));
 }

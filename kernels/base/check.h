@@ -17,13 +17,13 @@ namespace shoestring {
 /// mpirun, timeout and signals.
 enum class ExitCode : int {
   done = 0,
-  usage = 64,               ///< the command line is wrong
-  bad_data = 65,            ///< a file's content is wrong
-  missing_input = 66,       ///< a file is not there
-  bug = 70,                 ///< a contract inside the program is broken
-  io = 74,                  ///< reading or writing failed (disk full, permission)
-  preempted = 75,           ///< saved on a signal; run the same command again
-  bad_recipe = 78,          ///< the recipe is wrong
+  usage = 64,          ///< the command line is wrong
+  bad_data = 65,       ///< a file's content is wrong
+  missing_input = 66,  ///< a file is not there
+  bug = 70,            ///< a contract inside the program is broken
+  io = 74,             ///< reading or writing failed (disk full, permission)
+  preempted = 75,      ///< saved on a signal; run the same command again
+  bad_recipe = 78,     ///< the recipe is wrong
   hang = 80,
   non_finite = 81,
   corrupt_checkpoint = 82,

@@ -6,9 +6,9 @@
 namespace shoestring {
 
 struct CpuFeatures {
-  bool avx512 = false;       ///< F, BW, VL, DQ, and the system saves the registers
-  bool avx512_vbmi = false;  ///< byte permutes: table decoding of FP8
-  bool amx_bf16 = false;     ///< tiles of BF16, and the system granted this process the tile state
+  bool avx512 = false;            ///< F, BW, VL, DQ, and the system saves the registers
+  bool avx512_vbmi = false;       ///< byte permutes: table decoding of FP8
+  bool amx_bf16 = false;          ///< tiles of BF16, and the system granted this process the tile state
   std::string to_string() const;  ///< "avx512 avx512_vbmi amx_bf16"
 };
 

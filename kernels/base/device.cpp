@@ -52,8 +52,10 @@ Stream::Stream(Workers& workers) : workers_(&workers) {}
 Stream::Stream(Device device) : device_(device) {
   check(device.kind == DeviceKind::cuda, "a CPU stream needs its workers");
   if (device.index < 0 || device.index >= cuda_device_count()) {
-    fail(ExitCode::missing_input, "{} was asked for, but this process sees {} CUDA devices; check the driver, "
-         "CUDA_VISIBLE_DEVICES, and that this build has CUDA", to_string(device), cuda_device_count());
+    fail(ExitCode::missing_input,
+         "{} was asked for, but this process sees {} CUDA devices; check the driver, "
+         "CUDA_VISIBLE_DEVICES, and that this build has CUDA",
+         to_string(device), cuda_device_count());
   }
 #if SHOESTRING_CUDA
   cuda_check(cudaSetDevice(device.index), "cudaSetDevice");

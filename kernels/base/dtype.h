@@ -89,9 +89,7 @@ struct BFloat16 {
       bits = static_cast<std::uint16_t>((raw + 0x7FFFu + ((raw >> 16) & 1u)) >> 16);
     }
   }
-  SHOESTRING_HOST_DEVICE operator float() const {
-    return dtype_bits::to_float(static_cast<std::uint32_t>(bits) << 16);
-  }
+  SHOESTRING_HOST_DEVICE operator float() const { return dtype_bits::to_float(static_cast<std::uint32_t>(bits) << 16); }
 };
 
 struct E4M3 {

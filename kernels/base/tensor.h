@@ -65,9 +65,7 @@ struct BasicTensorView {
     }
   }
 
-  operator BasicTensorView<const void>() const
-    requires(!std::is_const_v<Data>)
-  {
+  operator BasicTensorView<const void>() const requires(!std::is_const_v<Data>) {
     return {data, shape, strides, dtype, device};
   }
 
@@ -144,9 +142,7 @@ struct BasicScaledView {
     t.granularity = {granularity.columns, granularity.rows};
     return t;
   }
-  operator BasicScaledView<ConstTensorView>() const
-    requires(!std::is_same_v<View, ConstTensorView>)
-  {
+  operator BasicScaledView<ConstTensorView>() const requires(!std::is_same_v<View, ConstTensorView>) {
     return {values, scales, granularity};
   }
 };

@@ -20,7 +20,8 @@ using testing::write_text;
 std::string file_text(int number) {
   std::string text;
   for (int line = 0; line < 60; ++line) {
-    text += "int value_" + std::to_string(number * 1009 + line * line) + " = compute(" + std::to_string(line * number) + ");\n";
+    text += "int value_" + std::to_string(number * 1009 + line * line) + " = compute(" + std::to_string(line * number) +
+            ");\n";
   }
   return text;
 }
@@ -75,7 +76,8 @@ TEST(CorpusBuild, EveryDocumentLandsInExactlyOneSplit) {
 
   std::istringstream names(read_text(folder / "shards" / "held_out.txt"));
   std::size_t named = 0;
-  for (std::string name; std::getline(names, name); ++named) EXPECT_NE(std::find(held.begin(), held.end(), read_text(name)), held.end());
+  for (std::string name; std::getline(names, name); ++named)
+    EXPECT_NE(std::find(held.begin(), held.end(), read_text(name)), held.end());
   EXPECT_EQ(named, held.size());
 }
 

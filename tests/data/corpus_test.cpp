@@ -39,7 +39,8 @@ TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
   const testing::TemporaryFolder folder;
   for (const char* name : {"1.h", "2.txt", "3.h", "4.h"}) write_text(folder / name, "0123456789");
   EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}}).size(), 3u);
-  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
+  EXPECT_EQ(
+      read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
 }
 
 TEST(Corpus, CutsLongFilesAtLineEndsWithoutLoss) {
@@ -48,7 +49,8 @@ TEST(Corpus, CutsLongFilesAtLineEndsWithoutLoss) {
   for (int line = 0; line < 1000; ++line) text += "line " + std::to_string(line) + "\n";
   write_text(folder / "long.txt", text);
   std::string joined;
-  const std::vector<Document> parts = read_all({.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .document_bytes = 256});
+  const std::vector<Document> parts =
+      read_all({.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .document_bytes = 256});
   for (const Document& part : parts) {
     EXPECT_LE(part.text.size(), 256u);
     EXPECT_EQ(part.text.back(), '\n');

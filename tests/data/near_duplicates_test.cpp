@@ -16,7 +16,8 @@ using Verdict = DuplicateFinder::Verdict;
 std::string words(std::uint32_t stream, int count) {
   const Random random(5, Purpose::test, stream);
   std::string text;
-  for (int i = 0; i < count; ++i) text += "word" + std::to_string(random.below(static_cast<std::uint64_t>(i), 5000)) + " ";
+  for (int i = 0; i < count; ++i)
+    text += "word" + std::to_string(random.below(static_cast<std::uint64_t>(i), 5000)) + " ";
   return text;
 }
 
@@ -69,13 +70,14 @@ TEST(NearDuplicates, KeepsTheFirstOfEachGroup) {
   DuplicateFinder finder(folder.path());
   const std::string a = words(1, 800);
   const std::string b = words(2, 800);
-  for (const std::string& text : {a, b, a, edited(a, 200), edited(a, 3), std::string("x"), std::string("x"), std::string("y")}) {
+  for (const std::string& text :
+       {a, b, a, edited(a, 200), edited(a, 3), std::string("x"), std::string("x"), std::string("y")}) {
     finder.add(fingerprint(text));
   }
   const std::vector<Verdict> verdicts = finder.finish();
-  EXPECT_EQ(verdicts, (std::vector<Verdict>{Verdict::keep, Verdict::keep, Verdict::exact_duplicate,
-                                            Verdict::near_duplicate, Verdict::keep, Verdict::keep,
-                                            Verdict::exact_duplicate, Verdict::keep}));
+  EXPECT_EQ(verdicts,
+            (std::vector<Verdict>{Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::near_duplicate,
+                                  Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::keep}));
 }
 
 TEST(NearDuplicates, ManyDocumentsSpillToFilesAndLeaveNone) {

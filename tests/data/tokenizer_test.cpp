@@ -28,11 +28,23 @@ const Tokenizer& trained() {
   return *tokenizer;
 }
 
-// What SentencePiece alone would change: bytes that are not UTF-8, its own space sign, NUL, runs of blanks, its markers.
+// What SentencePiece alone would change: bytes that are not UTF-8, its own space sign, NUL, runs of blanks, its
+// markers.
 std::vector<std::string> awkward_texts() {
-  std::vector<std::string> texts = {"", " ", "\n\n\t ", "  two  blanks  ", "a\xFF\xFE" "b", "\xE2\x96\x81space sign\xE2\x96\x81",
-                                    std::string("nul\0inside", 10), "</s><s><unk><|fim_hole|>", "\xED\xA0\x80surrogate",
-                                    "caf\xC3\xA9 \xE6\x97\xA5\xE6\x9C\xAC", "\xF0\x9F\x98\x80", "cut\xE2\x96", "\xC0\xAF"};
+  std::vector<std::string> texts = {"",
+                                    " ",
+                                    "\n\n\t ",
+                                    "  two  blanks  ",
+                                    "a\xFF\xFE"
+                                    "b",
+                                    "\xE2\x96\x81space sign\xE2\x96\x81",
+                                    std::string("nul\0inside", 10),
+                                    "</s><s><unk><|fim_hole|>",
+                                    "\xED\xA0\x80surrogate",
+                                    "caf\xC3\xA9 \xE6\x97\xA5\xE6\x9C\xAC",
+                                    "\xF0\x9F\x98\x80",
+                                    "cut\xE2\x96",
+                                    "\xC0\xAF"};
   const Random random(1, Purpose::test);
   std::string noise;
   for (std::uint64_t i = 0; i < 70000; ++i) noise.push_back(static_cast<char>(random.below(i, 256)));
@@ -75,7 +87,8 @@ TEST(Tokenizer, TextNeverBecomesASpecialId) {
   const SpecialIds special = trained().special();
   EXPECT_GE(special.fim_begin, 0);
   for (const std::uint32_t id : ids) {
-    for (const std::int32_t reserved : {special.end_of_document, special.fim_begin, special.fim_hole, special.fim_end}) {
+    for (const std::int32_t reserved :
+         {special.end_of_document, special.fim_begin, special.fim_hole, special.fim_end}) {
       EXPECT_NE(static_cast<std::int32_t>(id), reserved);
     }
   }

@@ -18,7 +18,8 @@ class Mpirun : public ::testing::Test {
     return workplace;
   }
   static void SetUpTestSuite() {
-    for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"}) {
+    for (const char* name :
+         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle"}) {
       setenv(name, "1", 1);
     }
     setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 1);
@@ -51,8 +52,8 @@ TEST_F(Mpirun, ResumesOnAnotherNumberOfRanks) {
   for (const int count : {1, 4}) {
     const std::string name = "moved_" + std::to_string(count);
     ASSERT_EQ(place().run(place().train(name, constant + "--phase.pretrain.steps=10"), ranks(2)).exit_code, 0);
-    const Ended ended = place().run(place().train(name, constant + "--allow-recipe-change"),
-                                    count == 1 ? std::string() : ranks(count));
+    const Ended ended =
+        place().run(place().train(name, constant + "--allow-recipe-change"), count == 1 ? std::string() : ranks(count));
     ASSERT_EQ(ended.exit_code, 0) << ended.output;
     EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos);
     EXPECT_EQ(place().result(name).at("weights"), place().result("whole").at("weights"));

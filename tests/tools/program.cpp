@@ -67,7 +67,8 @@ Workplace::Workplace() {
   for (int file = 0; file < 40; ++file) {
     std::string text;
     for (int line = 0; line < 40; ++line) {
-      text += "int value_" + std::to_string(file * 131 + line * line) + " = compute(" + std::to_string(line * file) + ");\n";
+      text += "int value_" + std::to_string(file * 131 + line * line) + " = compute(" + std::to_string(line * file) +
+              ");\n";
     }
     write_text(path() / "text" / (std::to_string(file) + ".c"), text);
   }
@@ -79,8 +80,8 @@ Workplace::Workplace() {
 }
 
 Ended Workplace::run(const std::string& arguments, const std::string& prefix) const {
-  const std::string command = "cd '" + path().string() + "' && { " + prefix + " '" + SHOESTRING_PROGRAM + "' " + arguments +
-                              "; } 2>&1 </dev/null";
+  const std::string command = "cd '" + path().string() + "' && { " + prefix + " '" + SHOESTRING_PROGRAM + "' " +
+                              arguments + "; } 2>&1 </dev/null";
   std::FILE* pipe = popen(command.c_str(), "r");
   Ended ended;
   char buffer[4096];

@@ -31,7 +31,8 @@ TEST(Train, EndsWithAModelAndATrueReport) {
   const Ended ended = place().run(place().train("whole"));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
   const fs::path checkpoint = place().run_folder("whole") / "checkpoints/step_00000020";
-  for (const char* file : {"config.json", "model.safetensors", "byte_tokenizer.json", "training/state.json", "manifest.json"}) {
+  for (const char* file :
+       {"config.json", "model.safetensors", "byte_tokenizer.json", "training/state.json", "manifest.json"}) {
     EXPECT_TRUE(fs::exists(checkpoint / file)) << file;
   }
   const nlohmann::json report = report_of("whole");
@@ -52,7 +53,8 @@ TEST(Train, EndsWithAModelAndATrueReport) {
 }
 
 TEST(Train, LearnsTheText) {
-  ASSERT_EQ(place().run(place().train("learns", "--phase.pretrain.steps=60 --schedule.learning_rate=3e-3")).exit_code, 0);
+  ASSERT_EQ(place().run(place().train("learns", "--phase.pretrain.steps=60 --schedule.learning_rate=3e-3")).exit_code,
+            0);
   EXPECT_LT(report_of("learns")["validation"]["loss"].get<double>(), 3.0);  // ln 260 = 5.6 at the start
 }
 
@@ -85,7 +87,8 @@ TEST(Train, SavesAndLeavesOnSignals) {
     const std::string name = "asked_" + std::to_string(signal);
     const Ended ended = place().interrupt(place().train(name, options), signal, 0.7);
     EXPECT_EQ(ended.exit_code, 75) << ended.output;
-    EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()), 2);
+    EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()),
+              2);
   }
 }
 
@@ -128,7 +131,8 @@ TEST(Train, FallsBackFromADamagedCheckpoint) {
 TEST(Train, FullDiskKeepsTheOlderCheckpoint) {
   ASSERT_EQ(place().run(place().train("full", "--phase.pretrain.steps=5")).exit_code, 0);
   const auto before = place().result("full");
-  const Ended ended = place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change"), "ulimit -f 64;");
+  const Ended ended =
+      place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change"), "ulimit -f 64;");
   EXPECT_EQ(ended.exit_code, 74) << ended.output;
   EXPECT_EQ(place().result("full")["weights"], before.at("weights"));
   EXPECT_EQ(place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change")).exit_code, 0);
@@ -157,7 +161,8 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
 
 TEST(Train, RefusesAnotherRecipeForARunUnderWay) {
   ASSERT_EQ(place().run(place().train("kept", "--phase.pretrain.steps=5")).exit_code, 0);
-  const Ended ended = place().run(place().train("kept", "--phase.pretrain.steps=5 --model.init_std=0.5 --optimizer.beta1=0.5"));
+  const Ended ended =
+      place().run(place().train("kept", "--phase.pretrain.steps=5 --model.init_std=0.5 --optimizer.beta1=0.5"));
   EXPECT_EQ(ended.exit_code, 78) << ended.output;
   EXPECT_NE(ended.output.find("optimizer.beta1"), std::string::npos) << ended.output;
 }

@@ -40,16 +40,16 @@ TEST(Accounting, ProductsAreTheLayersOwn) {
     const Transformer model(options);
     std::int64_t weights = 0;
     for (const Parameter* parameter : model.parameters()) {
-      const bool lookup =
-          parameter->slices.front().name == "model.embed_tokens.weight" && !config.tie_embeddings;
+      const bool lookup = parameter->slices.front().name == "model.embed_tokens.weight" && !config.tie_embeddings;
       if (parameter->role == ParameterRole::vector || parameter->role == ParameterRole::statistic || lookup) continue;
-      weights += parameter->expert ? parameter->elements() / config.experts * config.experts_per_token
-                                   : parameter->elements();
+      weights +=
+          parameter->expert ? parameter->elements() / config.experts * config.experts_per_token : parameter->elements();
     }
     weights += config.mtp_layers * config.hidden * config.vocabulary;  // the head a second time
     const std::int64_t layers = config.layers + config.mtp_layers;
     const std::int64_t attention = 3 * 64 * layers * config.heads * (config.qk_dim + config.v_dim);
-    EXPECT_DOUBLE_EQ(count_flops(config, options.precision, 64).training(), static_cast<double>(6 * weights + attention))
+    EXPECT_DOUBLE_EQ(count_flops(config, options.precision, 64).training(),
+                     static_cast<double>(6 * weights + attention))
         << name(architecture);
   }
 }

@@ -48,8 +48,8 @@ TEST(Config, EveryProblemIsReported) {
   spec.norm_eps = -1;
   spec.vocabulary = 10;
   const std::vector<ConfigProblem> problems = check_model(spec, 50);
-  for (const char* key : {"heads", "kv_lora_rank", "qk_rope_head_dim", "experts_per_token", "mtp_layers", "norm_eps",
-                          "vocabulary"}) {
+  for (const char* key :
+       {"heads", "kv_lora_rank", "qk_rope_head_dim", "experts_per_token", "mtp_layers", "norm_eps", "vocabulary"}) {
     EXPECT_TRUE(mentions(problems, std::string("model.") + key)) << key;
   }
   EXPECT_THROW(resolve_model(spec, 50, 0), Error);
@@ -65,10 +65,9 @@ TEST(Config, WhatAFamilyHasNotIsRefused) {
 }
 
 TEST(HuggingFaceConfig, RoundTrip) {
-  for (const ModelConfig& config :
-       {llama_3_8b(), qwen2_5_7b(), qwen3_8b(), deepseek_v3(), small_config(Architecture::llama),
-        small_config(Architecture::qwen2), small_config(Architecture::qwen3_moe),
-        small_config(Architecture::deepseek_v3)}) {
+  for (const ModelConfig& config : {llama_3_8b(), qwen2_5_7b(), qwen3_8b(), deepseek_v3(),
+                                    small_config(Architecture::llama), small_config(Architecture::qwen2),
+                                    small_config(Architecture::qwen3_moe), small_config(Architecture::deepseek_v3)}) {
     const std::string text = write_hugging_face_config(config, {1, 2, "bfloat16"});
     const ModelConfig again = read_hugging_face_config(text);
     EXPECT_EQ(write_hugging_face_config(again, read_hugging_face_facts(text)), text) << name(config.architecture);

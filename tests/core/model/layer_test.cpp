@@ -30,7 +30,8 @@ class Bench {
       : stream(workers),
         batch(config.vocabulary, kSequences, kTokens / kSequences, 3),
         micro_batch({kTokens, kSequences, 1}),
-        rope(make_rope_table({.dim = config.rope_dim, .theta = 100,
+        rope(make_rope_table({.dim = config.rope_dim,
+                              .theta = 100,
                               .style = config.latent_attention ? RopeStyle::interleaved : RopeStyle::half_split},
                              64, DType::f64)) {
     micro_batch.fill(batch.view());

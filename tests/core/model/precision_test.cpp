@@ -40,12 +40,13 @@ struct Outcome {
 Outcome outcome(Architecture architecture, const PrecisionSpec& spec) {
   const auto run = tiled_run(architecture, spec);
   const LossSums sums = run->step();
-  return {sums.main.loss / static_cast<double>(sums.main.tokens), sums.further.loss, copy(run->model.store().gradients)};
+  return {sums.main.loss / static_cast<double>(sums.main.tokens), sums.further.loss,
+          copy(run->model.store().gradients)};
 }
 
 struct PolicyBound {
   PrecisionPolicy policy;
-  double loss;      ///< relative
+  double loss;  ///< relative
   /// Relative distance of all gradients. E4M3 rounds an operand by 2^-3.5 / sqrt(12) = 0.026 rms, a product by 0.037; a
   /// gradient has passed about 14 products: 0.14.
   double gradient;

@@ -73,7 +73,8 @@ TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
   CheckpointStore store(folder / "checkpoints");
   store.save(1, Content(1).content(), 3);
   const fs::path damaged = store.save(2, Content(2).content(), 3);
-  for (const char* name : {"model.safetensors", "training/optimizer.safetensors", "training/state.json", "config.json"}) {
+  for (const char* name :
+       {"model.safetensors", "training/optimizer.safetensors", "training/state.json", "config.json"}) {
     const std::string sound = read_text(damaged / name);
     for (const std::size_t at : {std::size_t{0}, sound.size() / 2, sound.size() - 1}) {
       std::string bytes = sound;

@@ -30,7 +30,8 @@ TEST(Guard, SaysNothingBeforeHalfAWindow) {
 }
 
 TEST(Guard, EndsTheRunWithItsOwnCode) {
-  for (const auto& [loss, code] : {std::pair<double, ExitCode>(NAN, ExitCode::non_finite), std::pair<double, ExitCode>(50.0, ExitCode::no_progress)}) {
+  for (const auto& [loss, code] : {std::pair<double, ExitCode>(NAN, ExitCode::non_finite),
+                                   std::pair<double, ExitCode>(50.0, ExitCode::no_progress)}) {
     Guard guard(kSpec);
     for (int step = 1; step <= 16; ++step) guard.judge(step, wobble(step), 1);
     EXPECT_NE(guard.judge(17, loss, 1), "");

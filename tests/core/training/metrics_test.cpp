@@ -93,8 +93,14 @@ TEST(EventFile, KnownChecksumAndReadableRecords) {
 }
 
 TEST(Progress, SaysWhatIsKnown) {
-  ProgressFacts facts{.step = 12, .loss = 2.25, .tokens_per_second = 51234, .spent_gpu_hours = 0.01, .cap_gpu_hours = 0.05,
-                      .usd = 0.004, .seconds_left = 125, .phase = "pretrain"};
+  ProgressFacts facts{.step = 12,
+                      .loss = 2.25,
+                      .tokens_per_second = 51234,
+                      .spent_gpu_hours = 0.01,
+                      .cap_gpu_hours = 0.05,
+                      .usd = 0.004,
+                      .seconds_left = 125,
+                      .phase = "pretrain"};
   EXPECT_EQ(progress_text(facts),
             "pretrain step 12  loss 2.2500  51234 tokens/s  0.0100 of 0.0500 GPU-hours  $0.0040  2:05 left");
   facts.cap_gpu_hours = std::numeric_limits<double>::infinity();

@@ -74,7 +74,10 @@ TEST(Safetensors, RefusesEveryBrokenRule) {
       {"outside", file_of(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}})", data)},
       {"backwards", file_of(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}})", data)},
       {"a hole", file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", data)},
-      {"an overlap", file_of(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", data)},
+      {"an overlap",
+       file_of(
+           R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})",
+           data)},
       {"a tail", file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", data)},
       {"extra key", file_of(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16],"z":1}})", data)},
       {"rank", file_of(R"({"a":{"dtype":"F32","shape":[1,1,1,1,4],"data_offsets":[0,16]}})", data)},
