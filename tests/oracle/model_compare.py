@@ -163,7 +163,8 @@ def compare(folder):
         worst = max(worst, error)
         if not error < GRADIENT_TOLERANCE:
             failures.append(f"gradient of {name}: relative error {error:.2e}")
-        if relative(gradient.roll(1, 0), parameter.grad[where]) < GRADIENT_TOLERANCE:
+        damaged = relative(gradient.roll(1, 0), parameter.grad[where])
+        if gradient.norm() > 0 and damaged < GRADIENT_TOLERANCE:  # an expert may have had no token
             failures.append(f"gradient of {name}: passes with its rows in another order")
     for what, ours, theirs in (("loss", dump["loss"], main.item()), ("further loss", dump["further_loss"], more.item())):
         if abs(ours - theirs) > LOSS_TOLERANCE * max(1.0, abs(theirs)):
