@@ -39,7 +39,7 @@ class LoaderTest : public ::testing::Test {
     all.fill_in_middle = FillInMiddle{0.3, 995, 996, 997};
     return all;
   }
-  TemporaryFolder folder_;
+  ShardFolder folder_;
 };
 
 std::uint64_t hash_of(const Batch& batch, std::int64_t row) {

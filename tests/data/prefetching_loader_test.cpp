@@ -28,7 +28,7 @@ class PrefetchingLoaderTest : public ::testing::Test {
       return SampleRange{first + 3 * given++, 3};
     };
   }
-  TemporaryFolder folder_;
+  ShardFolder folder_;
   std::unique_ptr<Loader> loader_;
 };
 

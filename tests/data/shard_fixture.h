@@ -17,9 +17,9 @@
 namespace shoestring::testing {
 
 /// A fresh folder, removed with all it holds.
-class TemporaryFolder {
+class ShardFolder {
  public:
-  TemporaryFolder() {
+  ShardFolder() {
     // In memory where the system has such a place: thousands of small damaged files are no work for a disk.
     const std::filesystem::path memory = "/dev/shm";
     const bool in_memory = ::access(memory.c_str(), W_OK) == 0;
@@ -27,12 +27,12 @@ class TemporaryFolder {
         ((in_memory ? memory : std::filesystem::temp_directory_path()) / "shoestring_data_XXXXXX").string();
     path_ = ::mkdtemp(pattern.data());
   }
-  ~TemporaryFolder() {
+  ~ShardFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ShardFolder(const ShardFolder&) = delete;
+  ShardFolder& operator=(const ShardFolder&) = delete;
   std::string operator/(const std::string& name) const { return (path_ / name).string(); }
   std::string path() const { return path_.string(); }
 

@@ -15,7 +15,7 @@ using namespace shoestring::testing;
 TEST(ShardOracle, H5pyReadsTheSameDocuments) {
   const std::string python = SHOESTRING_ORACLE_PYTHON;
   if (python.empty()) GTEST_SKIP() << "no Python: set SHOESTRING_ORACLE_PYTHON";
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   for (const std::uint32_t vocabulary : {1000u, 65536u, 129280u}) {
     const Documents documents = make_documents(200, 200, vocabulary, vocabulary);
     write_shard(folder / "a.h5", documents, vocabulary);

@@ -10,7 +10,7 @@ namespace {
 using namespace shoestring::testing;
 
 TEST(ShardReport, InspectMeasuresDocuments) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   write_shard(folder / "a.h5", {{5, 6, 7}, {8}, {9, 9, 9, 9, 9}}, 10);
   const ShardReport report = inspect_shard(folder / "a.h5");
   EXPECT_EQ(report.info.documents, 3u);
@@ -21,7 +21,7 @@ TEST(ShardReport, InspectMeasuresDocuments) {
 }
 
 TEST(ShardReport, VerifyCountsEveryBadBlock) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const std::string path = folder / "a.h5";
   write_shard(path, Documents(40, std::vector<std::uint32_t>(5000, 7)), 1000);
   EXPECT_TRUE(verify_shard(path).sound());
@@ -40,7 +40,7 @@ TEST(ShardReport, VerifyCountsEveryBadBlock) {
 }
 
 TEST(ShardReport, VerifyJudgesWhatDoesNotOpen) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   write_bytes(folder / "a.h5", std::vector<char>(100, 'x'));
   const ShardVerdict verdict = verify_shard(folder / "a.h5");
   EXPECT_EQ(verdict.fault_count, 1u);
@@ -49,7 +49,7 @@ TEST(ShardReport, VerifyJudgesWhatDoesNotOpen) {
 }
 
 TEST(ShardReport, ListsShardsInNameOrder) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   EXPECT_EQ(error_of([&] { list_shards(folder.path()); }).code(), ExitCode::missing_input);
   for (const char* name : {"b.h5", "a.h5", "c.h5.partial", "notes.txt"}) write_bytes(folder / name, {'x'});
   EXPECT_EQ(list_shards(folder.path()), (std::vector<std::string>{folder / "a.h5", folder / "b.h5"}));

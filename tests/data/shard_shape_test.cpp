@@ -127,7 +127,7 @@ class ShardShape : public ::testing::Test {
     EXPECT_NE(std::string(error.what()).find(rule), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
   }
-  TemporaryFolder folder_;
+  ShardFolder folder_;
 };
 
 TEST_F(ShardShape, TheUnchangedForgeryIsAShard) {

@@ -33,7 +33,7 @@ std::vector<std::int32_t> read_all(const Shard& shard) {
 }
 
 TEST(Shard, RoundTripOfBothWidthsAndWays) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   for (const std::uint32_t vocabulary : {3u, 65536u, 65537u, 129280u}) {
     const Documents documents = make_documents(400, 300, vocabulary, vocabulary);
     const std::string path = folder / "a.h5";
@@ -67,7 +67,7 @@ TEST(Shard, RoundTripOfBothWidthsAndWays) {
 }
 
 TEST(Shard, SameContentIsTheSameFile) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const Documents documents = make_documents(50, 100, 500, 1);
   write_shard(folder / "a.h5", documents, 500);
   write_shard(folder / "b.h5", documents, 500);
@@ -75,7 +75,7 @@ TEST(Shard, SameContentIsTheSameFile) {
 }
 
 TEST(Shard, MissingAndUnreadableFiles) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const Error missing = error_of([&] { Shard::open(folder / "none.h5"); });
   EXPECT_EQ(missing.code(), ExitCode::missing_input);
   EXPECT_NE(std::string(missing.what()).find("none.h5"), std::string::npos);
@@ -110,7 +110,7 @@ std::vector<std::int64_t> content_or_nothing(const std::string& path, ShardIo io
 // One flipped bit, or a word of zeros turned to ones, anywhere in the file: refused, or of no effect; never another
 // content. Every byte of the metadata, a sample of the rest.
 TEST(Shard, FlippedBitsAreNeverSilent) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const std::string path = folder / "a.h5";
   Documents documents = make_documents(300, 150, 1000, 3);
   documents.push_back({});
@@ -155,7 +155,7 @@ TEST(Shard, FlippedBitsAreNeverSilent) {
 }
 
 TEST(Shard, CutOrExtendedFilesAreRefused) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   write_shard(folder / "a.h5", make_documents(100, 100, 1000, 3), 1000);
   const std::vector<char> sound = testing::file_bytes(folder / "a.h5");
   for (const std::size_t keep :
@@ -171,7 +171,7 @@ TEST(Shard, CutOrExtendedFilesAreRefused) {
 }
 
 TEST(Shard, BadBlockIsNamedAndOthersStayReadable) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const std::string path = folder / "a.h5";
   write_shard(path, Documents(40, std::vector<std::uint32_t>(5000, 7)), 1000);
   const ShardInfo info = Shard::open(path).info();
@@ -198,7 +198,7 @@ TEST(Shard, BadBlockIsNamedAndOthersStayReadable) {
 }
 
 TEST(Shard, ThreadsReadAtOnce) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const Documents documents = make_documents(500, 400, 60000, 5);
   write_shard(folder / "a.h5", documents, 60000);
   const std::vector<std::int32_t> expected = flat(documents);
@@ -223,7 +223,7 @@ TEST(Shard, ThreadsReadAtOnce) {
 }
 
 TEST(Shard, ReadsOutsideAreOurBug) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   write_shard(folder / "a.h5", {{5, 6, 7}}, 10);
   const Shard shard = Shard::open(folder / "a.h5");
   std::int32_t out[8];

@@ -14,14 +14,14 @@ namespace {
 
 using namespace shoestring::testing;
 
-std::size_t files_in(const TemporaryFolder& folder) {
+std::size_t files_in(const ShardFolder& folder) {
   std::size_t count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) count += entry.exists() ? 1 : 0;
   return count;
 }
 
 TEST(ShardWriter, LeavesOneFile) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   write_shard(folder / "a.h5", {{5, 6}}, 10);
   EXPECT_EQ(files_in(folder), 1u);
   write_shard(folder / "a.h5", {{5, 6}, {7}}, 10);  // over the old one
@@ -30,7 +30,7 @@ TEST(ShardWriter, LeavesOneFile) {
 }
 
 TEST(ShardWriter, WithoutFinishNothingStays) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   {
     ShardWriter writer(folder / "a.h5", {10, kEnd, "t", ""});
     writer.append(std::vector<std::uint32_t>{5, 6});
@@ -41,7 +41,7 @@ TEST(ShardWriter, WithoutFinishNothingStays) {
 }
 
 TEST(ShardWriter, RefusesBadIdsAndOptions) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   ShardWriter writer(folder / "a.h5", {10, kEnd, "t", ""});
   EXPECT_EQ(error_of([&] { writer.append(std::vector<std::uint32_t>{3, 10}); }).code(), ExitCode::bad_data);
   EXPECT_EQ(error_of([&] { writer.append(std::vector<std::uint32_t>{3, kEnd}); }).code(), ExitCode::bad_data);
@@ -87,7 +87,7 @@ int exit_code_of(pid_t child) {
 
 // A disk that fills at every stage of the writing: the error is Error(io) and nothing stands under the final name.
 TEST(ShardWriter, FullDiskLeavesNoShard) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const std::string path = folder / "a.h5";
   write_shard(folder / "whole.h5", Documents(60, std::vector<std::uint32_t>(1000, 7)), 1000);
   const auto whole = static_cast<rlim_t>(std::filesystem::file_size(folder / "whole.h5"));
@@ -112,7 +112,7 @@ TEST(ShardWriter, FullDiskLeavesNoShard) {
 
 // Killed at many moments: under the final name there is nothing or a whole shard.
 TEST(ShardWriter, KilledWriterLeavesNoHalfShard) {
-  const TemporaryFolder folder;
+  const ShardFolder folder;
   const std::string path = folder / "a.h5";
   int whole = 0;
   int nothing = 0;

@@ -129,7 +129,7 @@ TEST(Checkpoint, FullDiskLosesNothing) {
   getrlimit(RLIMIT_FSIZE, &before);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   int failures = 0;
-  for (rlim_t limit = 0; limit < 9000; limit += 450) {
+  for (rlim_t limit = 0; limit < 8192; limit += 400) {
     const rlimit small{limit, before.rlim_max};
     setrlimit(RLIMIT_FSIZE, &small);
     try {
