@@ -22,6 +22,16 @@ ProductFormat overridden(LinearFormat format, ProductFormat policy) {
 
 }  // namespace
 
+DType dtype_of(ProductFormat format) {
+  switch (format) {
+    case ProductFormat::f64: return DType::f64;
+    case ProductFormat::f32: return DType::f32;
+    case ProductFormat::bf16: return DType::bf16;
+    case ProductFormat::fp8: return DType::e4m3;
+  }
+  return DType::f32;
+}
+
 bool low_precision(const PrecisionSpec& spec) { return spec.policy >= PrecisionPolicy::fp8_block; }
 
 DType activation_dtype(const PrecisionSpec& spec) {

@@ -12,6 +12,9 @@ namespace shoestring {
 /// Format of one matrix product's operands; sums are FP32 (f64 for f64).
 enum class ProductFormat : std::uint8_t { f64, f32, bf16, fp8 };
 
+/// Format of the operands' values.
+DType dtype_of(ProductFormat format);
+
 /// The formats of one Linear.
 struct LinearPrecision {
   DType activation = DType::f32;  ///< of the tensors it reads and writes
