@@ -11,6 +11,7 @@
 
 #include "core/budget/ledger_history.h"
 #include "core/budget/ledger_lines.h"
+#include "core/budget/life_sign.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -66,7 +67,11 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
       fail_io("lock", file_);
     }
     const std::string content = read_all(descriptor_, file_);
-    history_ = std::make_unique<LedgerHistory>(read_ledger_text(content, false));
+    const std::optional<LastSign> sign = read_life_sign(run_directory);
+    history_ = std::make_unique<LedgerHistory>(read_ledger_text(content, false, sign));
+    if (sign && !history_->attempts.empty() && history_->attempts.back().attempt == sign->attempt) {
+      previous_alive_ = sign->unix_seconds;
+    }
     attempt_ = 1;
     for (const AttemptHistory& earlier : history_->attempts) attempt_ = std::max(attempt_, earlier.attempt + 1);
     const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
@@ -109,6 +114,7 @@ void Ledger::begin(const AttemptStart& start) {
   json object = ledger_lines::write(start);
   object["schema"] = kLedgerSchema;
   object["age_seconds"] = clock_.monotonic_seconds() - clock_.process_start();
+  if (previous_alive_ > 0) object["previous_alive"] = previous_alive_;
   write("attempt", object);
 }
 

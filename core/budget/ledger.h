@@ -115,6 +115,7 @@ class Ledger {
   int attempt_ = 0;
   bool ended_ = false;
   double last_progress_ = 0;
+  double previous_alive_ = 0;  // last sign of life of the attempt before; 0: none
 };
 
 }  // namespace shoestring

@@ -23,6 +23,8 @@ using nlohmann::json;
 
 constexpr std::size_t kLineLimit = 1 << 20;
 constexpr double kMostTail = 30;  // seconds; the longest interval between heartbeats
+// Seconds; beyond, one of the two clocks was set in between. A step of an hour without a line is still believed.
+constexpr double kMostSilence = 4 * 3600;
 
 /// What is gathered of an attempt while its lines go by.
 struct Trail {
@@ -30,6 +32,7 @@ struct Trail {
   double last_mono = 0;
   double progress_mono = 0;  // of the last progress
   double last_wall = 0;
+  double alive_wall = 0;   // last sign of life; 0: none
   double age_seconds = 0;  // of the process at its first line
   int lines = 0;
   std::vector<std::size_t> at_commit;  // index into points, per checkpoint
@@ -49,7 +52,10 @@ class Gatherer {
     }
   }
 
-  void finish(bool written) {
+  void finish(bool written, const std::optional<LastSign>& sign) {
+    if (sign && !trails_.empty() && history_.attempts.back().attempt == sign->attempt) {
+      trails_.back().alive_wall = sign->unix_seconds;
+    }
     for (std::size_t i = 0; i < trails_.size(); ++i) {
       settle_state(i, written && i + 1 == trails_.size());
       settle_tail(i);
@@ -109,6 +115,7 @@ void Gatherer::take(const json& object) {
     trail.age_seconds = std::max(0.0, object.value("age_seconds", 0.0));
     trail.progress_mono = mono;
     const std::int64_t from = attempt.start.from_step;
+    if (index > 0 && trail.lines == 0) trails_[index - 1].alive_wall = object.value("previous_alive", 0.0);
     if (from >= 0) std::erase_if(history_.decisions, [&](const HorizonDecision& made) { return made.step > from; });
   }
   if (object.contains("seconds")) take_progress(attempt, trail, object, kind, mono);
@@ -168,7 +175,10 @@ void Gatherer::settle_tail(std::size_t index) {
   if (attempt.points.empty()) attempt.charged[Category::startup] = attempt.start.ranks * trail.age_seconds;
   if (attempt.state != AttemptState::died) return;
   const double gap = trail.lines > 1 ? (trail.last_mono - trail.first_mono) / (trail.lines - 1) : 0;
-  double tail = trail.last_mono - trail.progress_mono + 0.5 * std::min(gap, kMostTail);
+  const double silence = trail.alive_wall - trail.last_wall;  // from the last line to the last sign of life
+  const bool signs = silence >= 0 && silence < kMostSilence;
+  double tail = trail.last_mono - trail.progress_mono +
+                (signs ? silence + 0.5 * kLifeSignSeconds : 0.5 * std::min(gap, kMostTail));
   if (index + 1 < trails_.size()) {  // the next attempt cannot have begun before this one was gone
     const double until_next = history_.attempts[index + 1].begin_unix_seconds - trail.last_wall;
     if (until_next >= 0) tail = std::min(tail, trail.last_mono - trail.progress_mono + until_next);
@@ -262,7 +272,7 @@ CategorySeconds LedgerHistory::charged() const {
   return sum;
 }
 
-LedgerHistory read_ledger_text(std::string_view text, bool written) {
+LedgerHistory read_ledger_text(std::string_view text, bool written, const std::optional<LastSign>& sign) {
   LedgerHistory history;
   Gatherer gatherer(history);
   while (!text.empty()) {
@@ -274,7 +284,7 @@ LedgerHistory read_ledger_text(std::string_view text, bool written) {
     gatherer.line(text.substr(0, end));
     text.remove_prefix(end + 1);
   }
-  gatherer.finish(written);
+  gatherer.finish(written, sign);
   return history;
 }
 
@@ -291,7 +301,7 @@ LedgerHistory read_ledger(const std::filesystem::path& run_directory) {
   std::ifstream stream(file, std::ios::binary);
   content << stream.rdbuf();
   ::close(descriptor);
-  return read_ledger_text(content.str(), written);
+  return read_ledger_text(content.str(), written, read_life_sign(run_directory));
 }
 
 std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step) {

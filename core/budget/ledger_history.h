@@ -1,8 +1,8 @@
 // Reading a ledger: what every attempt did, what it is charged, and what of it was lost.
 //
-// An attempt that wrote no end died (or still runs). It is charged until its last line plus half of the usual gap
-// between its lines: the expected moment of death. Work after the checkpoint that the run went on from is lost: it is
-// charged, moved to Category::lost, and done again.
+// An attempt that wrote no end died (or still runs). It is charged until its last sign of life (life_sign.h); without
+// one, until its last line plus half of the usual gap between its lines: the expected moment of death. Work after the
+// checkpoint that the run went on from is lost: it is charged, moved to Category::lost, and done again.
 #pragma once
 
 #include <string>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/budget/ledger.h"
+#include "core/budget/life_sign.h"
 
 namespace shoestring {
 
@@ -59,8 +60,9 @@ struct LedgerHistory {
 /// readers beside a run; the process that holds the Ledger asks Ledger::history() what came before it.
 LedgerHistory read_ledger(const std::filesystem::path& run_directory);
 
-/// The same from text. `written`: some process has the ledger open for writing now.
-LedgerHistory read_ledger_text(std::string_view text, bool written);
+/// The same from text. `written`: some process has the ledger open for writing now. `sign`: what stands in the life
+/// sign beside it.
+LedgerHistory read_ledger_text(std::string_view text, bool written, const std::optional<LastSign>& sign = {});
 
 /// The decisions to replay when going on after `step` steps: those made at or before it.
 std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step);

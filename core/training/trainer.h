@@ -1,5 +1,5 @@
-// The training loop: the first file to read. trainer.cpp holds the loop; what surrounds it (starting, resuming, saving,
-// what a step reports) is in trainer_run.cpp.
+// The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
+// goes on, trainer_run.cpp what surrounds a step (recording, saving, evaluating, ending).
 #pragma once
 
 #include <cstdio>
@@ -12,6 +12,7 @@
 #include "core/budget/cap.h"
 #include "core/budget/ledger.h"
 #include "core/budget/ledger_history.h"
+#include "core/budget/life_sign.h"
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
 #include "core/training/batch_gradient.h"
@@ -70,6 +71,9 @@ class Trainer {
 
   // Around it.
   void begin();
+  void load(bool ended);
+  void guess_ending(double evaluation_seconds);
+  AttemptStart attempt_start(std::int64_t from_step) const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
   void finish(Verdict verdict);
@@ -97,7 +101,8 @@ class Trainer {
   Guard guard_;
   std::vector<double> phase_ends_;
 
-  std::unique_ptr<Ledger> ledger_;  // rank 0
+  std::unique_ptr<Ledger> ledger_;       // rank 0
+  std::unique_ptr<LifeSign> life_sign_;  // rank 0
   std::unique_ptr<CapKeeper> cap_;
   std::optional<Price> price_;
   std::map<std::string, std::string> variants_;

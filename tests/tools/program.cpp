@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "core/budget/meter.h"
 #include "core/training/checkpoint.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -18,6 +19,8 @@ namespace shoestring::testing {
 namespace {
 
 namespace fs = std::filesystem;
+
+double now() { return system_clock().monotonic_seconds(); }
 
 int code_of(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
@@ -82,16 +85,19 @@ Workplace::Workplace() {
 Ended Workplace::run(const std::string& arguments, const std::string& prefix) const {
   const std::string command = "cd '" + path().string() + "' && { " + prefix + " '" + SHOESTRING_PROGRAM + "' " +
                               arguments + "; } 2>&1 </dev/null";
+  const double begin = now();
   std::FILE* pipe = popen(command.c_str(), "r");
   Ended ended;
   char buffer[4096];
   for (std::size_t got = 0; (got = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) ended.output.append(buffer, got);
   ended.exit_code = code_of(pclose(pipe));
+  ended.seconds = now() - begin;
   return ended;
 }
 
 Ended Workplace::interrupt(const std::string& arguments, int signal, double seconds) const {
   const fs::path log = path() / "interrupted.log";
+  const double begin = now();
   const pid_t child = fork();
   if (child == 0) {
     const std::string command = "cd '" + path().string() + "' && exec '" + SHOESTRING_PROGRAM + "' " + arguments +
@@ -103,7 +109,7 @@ Ended Workplace::interrupt(const std::string& arguments, int signal, double seco
   kill(child, signal);
   int status = 0;
   waitpid(child, &status, 0);
-  return {code_of(status), read_text(log)};
+  return {code_of(status), read_text(log), now() - begin};
 }
 
 std::string Workplace::train(const std::string& name, const std::string& overrides) const {

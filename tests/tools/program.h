@@ -13,6 +13,7 @@ namespace shoestring::testing {
 struct Ended {
   int exit_code = 0;   ///< 128 + signal where a signal ended it
   std::string output;  ///< stdout and stderr together
+  double seconds = 0;  ///< from its start until it was gone
 };
 
 /// A folder with text, byte-level shards and a small recipe; runs `shoestring` in it.

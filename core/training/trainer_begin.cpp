@@ -1,0 +1,213 @@
+// How an attempt begins: ledger and budget first, then the model, the newest sound checkpoint and the data.
+#include <unistd.h>
+
+#include <array>
+#include <limits>
+
+#include "core/model/accounting.h"
+#include "core/recipe/explain.h"
+#include "core/training/model_files.h"
+#include "core/training/trainer.h"
+#include "kernels/base/file.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+// The same text on every rank.
+std::string broadcast_text(Communicator& world, std::string text) {
+  std::int64_t bytes = static_cast<std::int64_t>(text.size());
+  world.broadcast(view_of(&bytes, DType::i64, {1}), 0);
+  text.resize(static_cast<std::size_t>(bytes));
+  if (bytes > 0) world.broadcast(view_of(text.data(), DType::u8, {bytes}), 0);
+  return text;
+}
+
+int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks) {
+  const int groups = state.reduction_groups > 0             ? state.reduction_groups
+                     : recipe.parallel.reduction_groups > 0 ? recipe.parallel.reduction_groups
+                                                            : ranks;
+  if (groups % ranks != 0) {
+    fail(ExitCode::bad_recipe,
+         "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
+         "{}, or begin a new run with another parallel.reduction_groups",
+         ranks, groups, groups);
+  }
+  for (const PhaseSpec& phase : recipe.phases) {
+    if (phase.global_batch / phase.micro_batch < groups) {
+      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups",
+           phase.name, phase.global_batch / phase.micro_batch, groups);
+    }
+  }
+  return groups;
+}
+
+}  // namespace
+
+Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options)
+    : recipe_(std::move(recipe)),
+      world_(world),
+      clock_(clock),
+      options_(std::move(options)),
+      meter_(clock),
+      directory_(run_directory(recipe_)),
+      checkpoints_(directory_ / "checkpoints"),
+      guard_(recipe_.guard),
+      phase_ends_(phase_ends(recipe_)),
+      progress_line_(options_.out) {
+  begin();
+}
+
+Trainer::~Trainer() { observe_variants({}); }
+
+void Trainer::begin() {
+  double ended = 0;
+  if (leads()) {
+    make_directories(directory_);
+    ledger_ = std::make_unique<Ledger>(directory_, clock_);
+    life_sign_ = std::make_unique<LifeSign>(directory_, ledger_->attempt(), clock_);
+    const LedgerHistory& history = ledger_->history();
+    ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
+    replace_file(directory_ / "recipe.recipe", canonical_text(recipe_));
+    observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
+  }
+  world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
+  resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder, world_.size());
+  price_ = price_of(recipe_.budget);
+  if (leads()) {
+    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(),
+                                       ledger_->history().charged_gpu_seconds());
+    cap_->check_startable(meter_.elapsed_seconds());
+    // From here on loading costs time: an attempt that dies of it is charged too. One that may find nothing left to
+    // train does not become an attempt before it knows.
+    if (ended == 0) ledger_->begin(attempt_start(-1));
+  }
+  try {
+    load(ended != 0);
+  } catch (const Error& error) {
+    if (ended == 0) give_up(error);
+    throw;
+  }
+}
+
+// Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
+void Trainer::load(bool ended) {
+  std::string newest;
+  if (leads()) newest = checkpoints_.newest([this](const std::string& text) { announce(text); }).value_or("").string();
+  newest = broadcast_text(world_, newest);
+  if (!newest.empty()) resume(newest);
+  over_ = ended && !newest.empty() && horizon_reached();
+  if (over_) {
+    return announce(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
+  }
+  const int groups = reduction_groups(recipe_, state_, world_.size());
+  const bool fresh = state_.reduction_groups == 0;
+  state_.reduction_groups = groups;
+  state_.recipe = canonical_text(recipe_);
+  if (fresh) resources_->model().initialise(recipe_.run.seed);
+  resources_->model().prepare();
+  gradient_ = std::make_unique<BatchGradient>(resources_->model(), world_, groups, resources_->stream(), meter_);
+  enter_phase(state_.phase);
+
+  double evaluation_seconds = 0;
+  if (evaluator_) {
+    const Meter::Scope timing(meter_, Category::evaluation);
+    evaluation_seconds = evaluator_->estimate_seconds();
+  }
+  if (!leads()) return;
+  guess_ending(evaluation_seconds);
+  cap_->check_startable(meter_.elapsed_seconds());
+  ledger_->begin(attempt_start(state_.step));
+  metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
+  announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(),
+                       world_.size(), world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
+  saved_at_ = meter_.elapsed_seconds();
+  meter_.enter(Category::idle);
+}
+
+// What the end of the run will cost, until the first evaluation and checkpoint have been measured.
+void Trainer::guess_ending(double evaluation_seconds) {
+  constexpr double kDiskBytesPerSecond = 200e6;
+  cap_->guess(Ending::evaluation, evaluation_seconds);
+  cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
+                                                            resources_->optimizer().state_bytes()) /
+                                            kDiskBytesPerSecond);
+}
+
+AttemptStart Trainer::attempt_start(std::int64_t from_step) const {
+  const ModelConfig& config = resources_->model().config();
+  return {.run = recipe_.run.name,
+          .ranks = world_.size(),
+          .host = host_name(),
+          .pid = getpid(),
+          .recipe_hash = recipe_hash(recipe_),
+          .build = SHOESTRING_BUILD,
+          .variants = variants_,
+          .from_step = from_step,
+          .from_tokens = state_.tokens,
+          .cap = cap_->cap(),
+          .price = price_,
+          .hardware = resources_->hardware(),
+          .parameters = count_parameters(config).total,
+          .active_parameters = count_parameters(config).active,
+          .flops_per_token = count_flops(config, recipe_.precision, phase().sequence).training()};
+}
+
+void Trainer::resume(const fs::path& checkpoint) {
+  const CheckpointReader reader(checkpoint);
+  state_ = training_state_from_json(reader.state_json(), checkpoint.string());
+  if (state_.phase >= static_cast<int>(recipe_.phases.size())) {
+    fail(ExitCode::bad_recipe, "{}: the run is in phase {}, the recipe has only {}", checkpoint.string(),
+         state_.phase + 1, recipe_.phases.size());
+  }
+  if (!options_.allow_recipe_change)
+    check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
+  load_weights(reader, resources_->model());
+  load_optimizer(reader, resources_->optimizer());
+  guard_.restore(state_.guard);
+  saved_step_ = state_.step;
+}
+
+void Trainer::enter_phase(int phase) {
+  const bool going_on = phase == state_.phase && !state_.data_plan.empty();
+  if (phase != state_.phase) {
+    state_.phase = phase;
+    state_.phase_steps = 0;
+    state_.phase_samples = 0;
+  }
+  batches_.reset();
+  loader_ = resources_->train_loader(phase);
+  if (going_on) loader_->check_plan(state_.data_plan);
+  state_.data_plan = loader_->plan();
+  const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
+  plan_.emplace(spec, state_.reduction_groups, world_.size());
+  batches_ = std::make_unique<PrefetchingLoader>(
+      *loader_,
+      [order = RankOrder(*plan_, state_.phase_samples, world_.rank())]() mutable {
+        return std::optional<SampleRange>(order.next());
+      },
+      recipe_.data.prefetch);
+  const FormatFlops flops =
+      count_flops(resources_->model().config(), recipe_.precision, spec.sequence).training_by_format();
+  flops_per_token_[RateFormat::fp64] = flops.f64;
+  flops_per_token_[RateFormat::fp32] = flops.f32;
+  flops_per_token_[RateFormat::bf16] = flops.bf16;
+  flops_per_token_[RateFormat::fp8] = flops.fp8;
+  evaluator_.reset();
+  std::vector<std::unique_ptr<Loader>> held_out = resources_->validation_loaders(phase);
+  if (!held_out.empty()) {
+    evaluator_ = std::make_unique<Evaluator>(resources_->model(), world_, std::move(held_out), recipe_.evaluation,
+                                             spec.micro_batch);
+  }
+  if (metrics_) ledger_->phase(spec.name, attempt_progress());
+}
+
+}  // namespace shoestring

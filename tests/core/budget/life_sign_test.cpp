@@ -1,0 +1,94 @@
+#include "core/budget/life_sign.h"
+
+#include <gtest/gtest.h>
+
+#include "core/budget/ledger.h"
+#include "core/budget/ledger_history.h"
+#include "kernels/base/file.h"
+#include "tests/core/budget/hand_clock.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using testing::HandClock;
+using testing::read_text;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+AttemptStart start_of(std::int64_t from_step) {
+  AttemptStart start;
+  start.run = "test";
+  start.from_step = from_step;
+  return start;
+}
+
+AttemptProgress after(double seconds) {
+  AttemptProgress progress;
+  progress.step = 1;
+  progress.seconds[Category::compute] = seconds;
+  return progress;
+}
+
+TEST(LifeSign, IsReadBack) {
+  const TemporaryFolder folder;
+  EXPECT_FALSE(read_life_sign(folder.path()));
+  const HandClock clock;
+  { const LifeSign sign(folder.path(), 12, clock); }
+  const auto read = read_life_sign(folder.path());
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->attempt, 12);
+  EXPECT_NEAR(read->unix_seconds, clock.unix_seconds(), 0.001);
+}
+
+TEST(LifeSign, AnythingElseIsNoSign) {
+  const TemporaryFolder folder;
+  for (const std::string& text :
+       {std::string(), std::string("1 2"), std::string(32, 'x'), std::string("-1 5") + std::string(28, ' '),
+        std::string("1 nan") + std::string(27, ' '), std::string(1 << 20, '7')}) {
+    write_text(folder.path() / kLifeSignFile, text);
+    EXPECT_FALSE(read_life_sign(folder.path())) << text.substr(0, 40);
+  }
+}
+
+TEST(LifeSign, AKilledAttemptIsChargedUpToIt) {
+  const TemporaryFolder folder;
+  HandClock clock;
+  {
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of(0));
+    clock.now += 10;
+    ledger.heartbeat(after(12));
+    clock.now += 7;  // killed here: no line says so
+    const LifeSign sign(folder.path(), ledger.attempt(), clock);
+  }
+  EXPECT_NEAR(read_ledger(folder.path()).charged_gpu_seconds(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  clock.now += 100;  // the next attempt begins much later, and writes its own sign
+  clock.start = clock.now - 1;
+  Ledger next(folder.path(), clock);
+  EXPECT_NEAR(next.history().charged_gpu_seconds(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  next.begin(start_of(0));
+  const LifeSign sign(folder.path(), next.attempt(), clock);
+  const LedgerHistory history = read_ledger(folder.path());
+  ASSERT_EQ(history.attempts.size(), 2u);
+  EXPECT_NEAR(history.attempts[0].charged.total(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  EXPECT_NEAR(history.attempts[0].charged[Category::lost], 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+}
+
+TEST(LifeSign, ASignFromBeforeTheLastLineChangesNothing) {
+  const TemporaryFolder folder;
+  HandClock clock;
+  {
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of(0));
+    const LifeSign sign(folder.path(), ledger.attempt(), clock);
+  }
+  const double without = read_ledger_text(read_text(folder.path() / kLedgerFile), false).charged_gpu_seconds();
+  HandClock earlier = clock;
+  earlier.now -= 50;
+  { const LifeSign sign(folder.path(), 1, earlier); }
+  EXPECT_EQ(read_ledger(folder.path()).charged_gpu_seconds(), without);
+}
+
+}  // namespace
+}  // namespace shoestring
