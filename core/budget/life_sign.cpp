@@ -56,7 +56,7 @@ std::optional<LastSign> read_life_sign(const std::filesystem::path& run_director
   const ssize_t got = ::pread(descriptor, text.data(), kLength, 0);
   ::close(descriptor);
   LastSign sign;
-  if (got != static_cast<ssize_t>(kLength)) return std::nullopt;
+  if (got != static_cast<ssize_t>(kLength) || text[kLength - 1] != '\n') return std::nullopt;
   if (std::sscanf(text.data(), "%9d %20lf", &sign.attempt, &sign.unix_seconds) != 2) return std::nullopt;
   if (sign.attempt < 1 || !std::isfinite(sign.unix_seconds)) return std::nullopt;
   return sign;

@@ -44,8 +44,8 @@ TEST(LifeSign, IsReadBack) {
 TEST(LifeSign, AnythingElseIsNoSign) {
   const TemporaryFolder folder;
   for (const std::string& text :
-       {std::string(), std::string("1 2"), std::string(32, 'x'), std::string("-1 5") + std::string(28, ' '),
-        std::string("1 nan") + std::string(27, ' '), std::string(1 << 20, '7')}) {
+       {std::string(), std::string("1 2"), std::string(31, 'x') + "\n", std::string("-1 5") + std::string(28, ' '),
+        std::string("1 nan") + std::string(26, ' ') + "\n", std::string(1 << 20, '7')}) {
     write_text(folder.path() / kLifeSignFile, text);
     EXPECT_FALSE(read_life_sign(folder.path())) << text.substr(0, 40);
   }
