@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kBinaryProbeBytes = 8192;
 constexpr std::size_t kLineLimit = std::size_t{64} << 20;
+constexpr std::size_t kLineChunk = std::size_t{64} << 10;
 
 // The entries of one folder still to visit, last one first.
 using Level = std::vector<fs::path>;
@@ -41,6 +42,7 @@ struct CorpusReader::State {
   bool jsonl = false;
   std::int64_t part = 0;  // part or line of it
   std::string carry;      // text read past the last cut
+  std::string buffer;     // for reading
 
   bool wanted(const fs::path& candidate) const {
     if (candidate.extension() == ".jsonl" || options.extensions.empty()) return true;
@@ -81,14 +83,14 @@ struct CorpusReader::State {
 
   // Reads up to document_bytes, cut behind the last line end unless the file ends there. False at its end.
   bool next_part(std::string& text) {
-    text = std::move(carry);
-    carry.clear();
     const auto limit = static_cast<std::size_t>(options.document_bytes);
+    text.assign(carry);
+    carry.clear();
     if (text.size() < limit && file) {
-      const std::size_t have = text.size();
-      text.resize(limit);
-      file.read(text.data() + have, static_cast<std::streamsize>(limit - have));
-      text.resize(have + static_cast<std::size_t>(file.gcount()));
+      // By way of a buffer, so that a short file does not come with the capacity of the longest.
+      buffer.resize(limit);
+      file.read(buffer.data(), static_cast<std::streamsize>(limit - text.size()));
+      text.append(buffer.data(), static_cast<std::size_t>(file.gcount()));
     }
     if (text.empty()) return false;
     const bool more = file && file.peek() != std::ifstream::traits_type::eof();
@@ -103,13 +105,27 @@ struct CorpusReader::State {
     return true;
   }
 
+  // One line, never holding more than kLineLimit of it.
+  bool read_line(std::string& line) {
+    line.clear();
+    buffer.resize(kLineChunk);
+    while (true) {
+      file.getline(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+      const bool ended = !file.fail() && !file.eof();  // by '\n', which counts but is not stored
+      line.append(buffer.data(), static_cast<std::size_t>(file.gcount() - (ended ? 1 : 0)));
+      if (line.size() > kLineLimit) {
+        fail(ExitCode::bad_data, "{}:{}: a line exceeds {} bytes", path.string(), part + 1, kLineLimit);
+      }
+      const bool cut = file.fail() && !file.eof() && file.gcount() > 0;  // the buffer was full before the line's end
+      if (!cut) return file.gcount() > 0 || !line.empty();
+      file.clear();
+    }
+  }
+
   bool next_line(std::string& text) {
     std::string line;
-    while (std::getline(file, line)) {
+    while (read_line(line)) {
       ++part;
-      if (line.size() > kLineLimit) {
-        fail(ExitCode::bad_data, "{}:{}: a line of {} bytes exceeds {}", path.string(), part, line.size(), kLineLimit);
-      }
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       const nlohmann::json value = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
       if (!value.is_object() || !value.contains(options.jsonl_field) || !value[options.jsonl_field].is_string()) {

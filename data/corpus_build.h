@@ -27,7 +27,8 @@ struct CorpusBuildOptions {
   TokenizerChoice tokenizer = TokenizerChoice::train;
   std::filesystem::path tokenizer_file;  ///< with TokenizerChoice::file
   std::uint32_t vocabulary = 4096;       ///< of a trained tokenizer
-  std::int64_t tokenizer_sample_bytes = std::int64_t{8} << 20;
+  /// Training takes about 700 bytes of memory for each, which is SentencePiece's affair.
+  std::int64_t tokenizer_sample_bytes = std::int64_t{4} << 20;
   double hold_out = 0.01;                               ///< share of documents, by hash of their content
   double near_threshold = 0.8;                          ///< estimated similarity from which a document is a duplicate
   std::int64_t shard_tokens = std::int64_t{256} << 20;  ///< a new shard begins after that many

@@ -36,6 +36,7 @@ int data_build_command(const Words& words) {
                    {"extensions", "LIST", "only files ending so: .h,.hpp (all text)"},
                    {"field", "NAME", "JSONL field that holds the text (text)"},
                    {"hold-out", "SHARE", "documents held out, by hash of their content (0.01)"},
+                   {"tokenizer-sample", "N", "bytes of text that a trained tokenizer sees (4Mi)"},
                    {"limit-bytes", "N", "stop after that much text (all)"},
                    {"shard-tokens", "N", "tokens of a shard (268435456)"},
                    {"source", "NAME", "what the text is, for reports"},
@@ -49,6 +50,8 @@ int data_build_command(const Words& words) {
   for (const std::string& input : arguments.positional()) options.corpus.inputs.emplace_back(input);
   options.corpus.extensions = split(arguments.text("extensions"), ',');
   options.corpus.jsonl_field = arguments.text("field", "text");
+  options.tokenizer_sample_bytes =
+      arguments.integer("tokenizer-sample", options.tokenizer_sample_bytes, 1 << 16, std::int64_t{1} << 30);
   options.corpus.limit_bytes = arguments.integer("limit-bytes", 0, 0, kMost);
   options.out = arguments.text("out");
   if (options.out.empty()) fail(ExitCode::usage, "data build needs --out DIR");

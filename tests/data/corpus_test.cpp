@@ -69,6 +69,32 @@ TEST(Corpus, ReadsJsonLines) {
   EXPECT_TRUE(all[1].name.ends_with("x.jsonl:3"));
 }
 
+TEST(Corpus, LinesOfAnyLengthArriveWhole) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (const std::size_t length : {65534u, 65535u, 65536u, 200000u, 1u}) {
+    text += "{\"text\": \"" + std::string(length, 'x') + "\"}\n";
+    text += std::string("{\"text\": \"\\u0000 after\"}\n");
+  }
+  text += "{\"text\": \"no line end\"}";
+  write_text(folder / "x.jsonl", text);
+  const std::vector<Document> all = read_all({.inputs = {folder / "x.jsonl"}, .extensions = {}});
+  ASSERT_EQ(all.size(), 11u);
+  EXPECT_EQ(all[0].text.size(), 65534u);
+  EXPECT_EQ(all[6].text.size(), 200000u);
+  EXPECT_EQ(all[7].text, std::string("\0 after", 7));
+  EXPECT_EQ(all[10].text, "no line end");
+}
+
+// Thousands of short files are held at a time; each must take the memory of its text, not of the longest file allowed.
+TEST(Corpus, AShortFileComesWithLittleMemory) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "a.h", "int a;\n");
+  const std::vector<Document> all = read_all({.inputs = {folder.path()}, .extensions = {}});
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_LT(all[0].text.capacity(), 100u);
+}
+
 TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
   const testing::TemporaryFolder folder;
   write_text(folder / "x.jsonl", "{\"text\": \"one\"}\n{\"txt\": 1}\n");
