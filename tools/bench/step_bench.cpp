@@ -15,8 +15,8 @@
 namespace shoestring {
 namespace {
 
-constexpr int kRounds = 3;         // a step of llm.c takes most of a minute
-constexpr int kPairsPerRound = 2;  // of the others' steps
+constexpr int kRounds = 3;
+constexpr int kLlmcRounds = 2;  // a step of llm.c takes a minute
 
 struct Policy {
   const char* name;
@@ -97,10 +97,8 @@ void speed_rows(const BenchEffort& effort, const StepSetting& setting, const Ben
   const auto torch = pytorch(effort.rivals, setting);
   const auto plain = llm_c(effort.rivals, setting);
   for (int round = 0; round < kRounds; ++round) {
-    if (plain) take_turns(subjects, plain->step(), &Subject::over_llm_c);
-    for (int pair = 0; pair < kPairsPerRound && torch; ++pair) {
-      take_turns(subjects, torch->step(), &Subject::over_pytorch);
-    }
+    if (plain && round < kLlmcRounds) take_turns(subjects, plain->step(), &Subject::over_llm_c);
+    if (torch) take_turns(subjects, torch->step(), &Subject::over_pytorch);
     if (!plain && !torch) take_turns(subjects, 0, &Subject::alone);
   }
   report_rows(subjects, &Subject::over_llm_c, &Policy::over_llm_c, plain ? plain->name() : "llm.c (needs --llm-c DIR)",
