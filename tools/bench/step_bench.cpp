@@ -15,8 +15,7 @@
 namespace shoestring {
 namespace {
 
-constexpr int kRounds = 3;
-constexpr int kLlmcRounds = 2;  // a step of llm.c takes a minute
+constexpr int kRounds = 3;  // a step of llm.c takes a minute
 
 struct Policy {
   const char* name;
@@ -97,7 +96,7 @@ void speed_rows(const BenchEffort& effort, const StepSetting& setting, const Ben
   const auto torch = pytorch(effort.rivals, setting);
   const auto plain = llm_c(effort.rivals, setting);
   for (int round = 0; round < kRounds; ++round) {
-    if (plain && round < kLlmcRounds) take_turns(subjects, plain->step(), &Subject::over_llm_c);
+    if (plain) take_turns(subjects, plain->step(), &Subject::over_llm_c);
     if (torch) take_turns(subjects, torch->step(), &Subject::over_pytorch);
     if (!plain && !torch) take_turns(subjects, 0, &Subject::alone);
   }
