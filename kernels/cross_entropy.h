@@ -25,7 +25,7 @@ struct CrossEntropyArgs {
   TensorView loss_sum;      ///< [1] f64, accumulated in row order over the trained rows; may be empty
   TensorView count;         ///< [1] i64, accumulated: the trained rows; may be empty
   TensorView dlogits;       ///< [rows, vocabulary] of the logits' dtype, or bf16 for f32 logits; may be the logits' own
-                            ///< memory when the dtype is the same; empty = no gradient (evaluation)
+                            ///< memory if each row begins where its logits do; empty = no gradient (evaluation)
   ConstTensorView logits;   ///< [rows, vocabulary] f64 | f32 | bf16
   ConstTensorView targets;  ///< [rows] i32
   double scale = 1.0;       ///< factor on dlogits
@@ -64,7 +64,7 @@ void cross_entropy_finish(const CrossEntropyFinishArgs& args);
 
 /// Step 3, once per chunk, for gradients: the same logits again (recomputed or kept).
 struct CrossEntropyChunkGradientArgs {
-  TensorView dlogits;      ///< [rows, columns] of the logits' dtype, or bf16 for f32 logits; may be the logits' memory
+  TensorView dlogits;      ///< [rows, columns] of the logits' dtype, or bf16 for f32 logits; in place as above
   ConstTensorView logits;  ///< [rows, columns]
   ConstTensorView lse;     ///< [rows]
   ConstTensorView targets;

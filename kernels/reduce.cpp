@@ -76,6 +76,10 @@ void axpy_of(const AxpyArgs& args) {
   const X* x = args.x.as<X>();
   args.stream.workers().split(args.y.elements(), 16384, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
+      if (args.overwrite) {
+        y[i] = Y(a * static_cast<Real>(x[i]));
+        continue;
+      }
       const auto old = static_cast<Real>(y[i]);
       y[i] = Y(x == nullptr ? a * old : std::fma(a, static_cast<Real>(x[i]), old));
     }
@@ -140,6 +144,15 @@ double reduced(ReduceKind kind, ConstTensorView x, Stream& stream) {
   return result;
 }
 
+void run_axpy(const AxpyArgs& args) {
+  check_span(args.y);
+  check_span(args.x);
+  check(args.y.elements() == args.x.elements() && (args.y.dtype == DType::f64) == (args.x.dtype == DType::f64),
+        "axpy: y is {}, x is {}", args.y.to_string(), args.x.to_string());
+  if (args.y.elements() == 0) return;
+  choose("axpy", kAxpy, args).run(args);
+}
+
 }  // namespace
 
 double sum(ConstTensorView x, Stream& stream) { return reduced(ReduceKind::sum, x, stream); }
@@ -155,13 +168,11 @@ void scale(TensorView x, double a, Stream& stream) {
 }
 
 void axpy(TensorView y, double a, ConstTensorView x, Stream& stream) {
-  check_span(y);
-  check_span(x);
-  check(y.elements() == x.elements() && (y.dtype == DType::f64) == (x.dtype == DType::f64), "axpy: y is {}, x is {}",
-        y.to_string(), x.to_string());
-  if (y.elements() == 0) return;
-  const AxpyArgs args{.y = y, .a = a, .x = x, .stream = stream};
-  choose("axpy", kAxpy, args).run(args);
+  run_axpy({.y = y, .a = a, .x = x, .stream = stream});
+}
+
+void convert(TensorView y, ConstTensorView x, Stream& stream) {
+  run_axpy({.y = y, .a = 1, .x = x, .overwrite = true, .stream = stream});
 }
 
 std::span<const Variant<ReduceArgs>> reduce_variants() { return kReduce; }

@@ -28,6 +28,8 @@ void scale(TensorView x, double a, Stream& stream);
 /// y_i = a x_i + y_i with one rounding of the fused sum to float (double for f64), then to y's format.
 /// y and x are each f32 or bf16, or both f64. With a = 1: a residual add, an accumulation.
 void axpy(TensorView y, double a, ConstTensorView x, Stream& stream);
+/// y_i = x_i, rounded once to y's format; what y held is not read.
+void convert(TensorView y, ConstTensorView x, Stream& stream);
 
 // What the tables run: one reduction to a number, or one elementwise update.
 enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
@@ -40,7 +42,8 @@ struct ReduceArgs {
 struct AxpyArgs {
   TensorView y{};  ///< [n], updated: y = a x + y, or y = a y where x is empty
   double a;
-  ConstTensorView x{};  ///< [n], or empty
+  ConstTensorView x{};     ///< [n], or empty
+  bool overwrite = false;  ///< y = a x; needs x
   Stream& stream;
 };
 std::span<const Variant<ReduceArgs>> reduce_variants();

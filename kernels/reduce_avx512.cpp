@@ -74,6 +74,13 @@ void axpy_range(const AxpyArgs& args, std::int64_t begin, std::int64_t end) {
   const __m512 a = _mm512_set1_ps(static_cast<float>(args.a));
   Y* y = args.y.as<Y>();
   const X* x = args.x.as<X>();
+  if (args.overwrite) {
+    for (std::int64_t i = begin; i < end; i += kLanes) {
+      const __mmask16 mask = first(end - i);
+      store(y + i, _mm512_mul_ps(a, load(x + i, mask)), mask);
+    }
+    return;
+  }
   for (std::int64_t i = begin; i < end; i += kLanes) {
     const __mmask16 mask = first(end - i);
     const __m512 old = load(y + i, mask);

@@ -27,6 +27,7 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
                             {"p10", row.p10},
                             {"p90", row.p90},
                             {"goal", row.goal},
+                            {"at_most", row.at_most},
                             {"absolute", row.absolute},
                             {"unit", row.absolute_unit},
                             {"kept", row.kept},
@@ -36,10 +37,10 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
 }
 
 void print_row(const BenchRow& row) {
-  const std::string verdict = row.goal <= 0            ? ""
-                              : row.kept == 0          ? "unmeasured"
-                              : row.median >= row.goal ? "reached"
-                                                       : "MISSED";
+  const std::string verdict = row.goal <= 0                                                     ? ""
+                              : row.kept == 0                                                   ? "unmeasured"
+                              : (row.at_most ? row.median <= row.goal : row.median >= row.goal) ? "reached"
+                                                                                                : "MISSED";
   fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped)\n",
              row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
              row.kept, row.dropped);
@@ -59,7 +60,10 @@ int bench_command(const Words& words) {
                   names + " (all).",
        .options = {{"json", "FILE", "write the rows there as well"},
                    {"threads", "N", "worker threads (all cores)"},
-                   {"seconds", "S", "most seconds for each row (4)"}},
+                   {"seconds", "S", "most seconds for each row (4)"},
+                   {"llm-c", "DIR", "a checkout of llm.c, for the suite step"},
+                   {"pytorch", "PYTHON", "an interpreter that has torch, for the suite step"},
+                   {"pytorch-compile", "", "PyTorch through torch.compile instead of eagerly"}},
        .least = 0,
        .most = 100},
       words);
@@ -67,6 +71,9 @@ int bench_command(const Words& words) {
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   BenchEffort effort;
   effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600);
+  effort.rivals = {.llm_c = arguments.text("llm-c", ""),
+                   .pytorch = arguments.text("pytorch", ""),
+                   .pytorch_compiled = arguments.has("pytorch-compile")};
   std::vector<BenchRow> rows;
   std::size_t known = 0;
   for (const BenchSuite& suite : bench_suites()) {

@@ -67,7 +67,8 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
       "memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
       "             compute copies {:.3f}, activations of a micro-batch {:.3f}, scratch {:.3f}, tables {:.3f}\n",
       gib(plan.total()), gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments),
-      gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch), gib(plan.model.tables));
+      gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch),
+      gib(plan.model.tables));
 }
 
 // What the cap buys at the best speed the hardware file knows of: an upper bound, and said to be one.

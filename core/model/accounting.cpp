@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "core/optimizer/optimizer.h"
+
 namespace shoestring {
 namespace {
 
@@ -139,12 +141,17 @@ MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimize
   const Transformer model(options);
   MemoryPlan plan;
   plan.model = model.memory();
+  std::vector<Parameter*> matrices;
   const std::int64_t moment = options.precision.moments == MomentFormat::bf16 ? 2 : 4;
-  for (const Parameter* parameter : model.parameters()) {
+  for (Parameter* parameter : model.parameters()) {
     if (parameter->role == ParameterRole::statistic) continue;
     // AdamW keeps two moments, Muon one.
     const bool muon = optimizer == OptimizerName::muon && parameter->role == ParameterRole::matrix;
     plan.moments += (muon ? 1 : 2) * moment * parameter->elements();
+    if (muon) matrices.push_back(parameter);
+  }
+  if (optimizer == OptimizerName::muon) {
+    plan.optimizer_scratch = muon_working_bytes(matrices, master_dtype(options.precision), options.run.workers);
   }
   return plan;
 }

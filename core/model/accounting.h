@@ -56,8 +56,9 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
 /// Memory of one rank that holds every parameter.
 struct MemoryPlan {
   ModelMemory model;
-  std::int64_t moments = 0;  ///< of the optimizer
-  std::int64_t total() const { return model.total() + moments; }
+  std::int64_t moments = 0;            ///< of the optimizer
+  std::int64_t optimizer_scratch = 0;  ///< of Muon
+  std::int64_t total() const { return model.total() + moments + optimizer_scratch; }
 };
 MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer);
 

@@ -69,10 +69,7 @@ void convert_tensor(TensorView to, ConstTensorView from, Stream& stream) {
   check(to.shape == from.shape && to.contiguous() && from.contiguous(), "convert: {} from {}", to.to_string(),
         from.to_string());
   if (to.dtype == from.dtype) return copy_tensor(to, from, stream);
-  stream.workers().split(to.bytes(), kCopyGrainBytes, [&](std::int64_t begin, std::int64_t end) {
-    std::memset(to.as<char>() + begin, 0, static_cast<std::size_t>(end - begin));
-  });
-  axpy(to, 1.0, from, stream);  // 0 + x, rounded once
+  convert(to, from, stream);
 }
 
 TensorView heads_of(TensorView matrix, std::int64_t begin, std::int64_t heads, std::int64_t dim) {

@@ -43,10 +43,13 @@ struct Parameter {
   std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
   double init_std = 0;                 ///< normal initialisation; 0: filled with init_value
   double init_value = 0;
-  bool expert = false;  ///< belongs to one expert group under expert parallelism
+  bool expert = false;            ///< belongs to one expert group under expert parallelism
+  bool overwrites_first = false;  ///< its layer honours `grad_is_stale`
 
   TensorView value;  ///< master weight
   TensorView grad;   ///< accumulated over micro-batches; empty for a statistic
+  /// What `grad` holds is of an earlier batch: the first sum overwrites it and clears this. Saves a pass over memory.
+  bool grad_is_stale = false;
 
   std::int64_t elements() const { return rows * columns; }
 };

@@ -44,6 +44,7 @@ Linear::Linear(LinearOptions options) : options_(std::move(options)) {
   weight.slices = options_.slices;
   weight.init_std = options_.init_std;
   weight.expert = options_.experts > 0;
+  weight.overwrites_first = true;
   std::int64_t covered = 0;
   for (const ParameterSlice& slice : weight.slices) covered += slice.rows;
   check(covered == weight.rows, "a Linear of {} rows is named in {}", weight.rows, covered);
@@ -241,13 +242,14 @@ void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerCont
 
 void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
                             RowOffsets offsets) {
+  const bool accumulate = !std::exchange(weight.grad_is_stale, false);
   const bool power_of_two = options_.precision.power_of_two_scales();
   if (options_.experts > 0) {
     grouped_weight_gemm({.c = weight.grad,
                          .a = dy,
                          .b = x,
                          .offsets = offsets,
-                         .accumulate = true,
+                         .accumulate = accumulate,
                          .power_of_two_scales = power_of_two,
                          .scratch = context.scratch,
                          .stream = context.stream});
@@ -256,7 +258,7 @@ void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy,
   gemm({.c = weight.grad,
         .a = dy.transposed(),
         .b = x.transposed(),
-        .accumulate = true,
+        .accumulate = accumulate,
         .power_of_two_scales = power_of_two,
         .scratch = context.scratch,
         .stream = context.stream});

@@ -72,6 +72,10 @@ std::int64_t LossHead::scratch_bytes(const RunShape& run) const {
   return further_ ? std::max(main, further_->scratch_bytes(run)) : main;
 }
 
+std::int64_t LossHead::backward_scratch_bytes(const RunShape& run) const {
+  return further_ ? further_->scratch_bytes(run) : 0;
+}
+
 std::int64_t LossHead::prepared_bytes() const { return further_ ? further_->prepared_bytes() : 0; }
 
 }  // namespace shoestring

@@ -7,8 +7,8 @@
 namespace shoestring {
 namespace {
 
-constexpr std::int64_t kChunkBytes = std::int64_t{64}
-                                     << 20;  // of logits: few chunks, so the weight gradient streams rarely
+// Of logits: few chunks, so the weight gradient streams rarely.
+constexpr std::int64_t kChunkBytes = std::int64_t{128} << 20;
 constexpr std::int64_t kLeastRows = 128;
 
 LinearOptions head_options(const ModelConfig& config, const PrecisionSpec& precision) {
@@ -33,7 +33,9 @@ OutputHead::OutputHead(const ModelConfig& config, const PrecisionSpec& precision
 
 std::int64_t OutputHead::chunk_rows(std::int64_t tokens) const {
   const std::int64_t fitting = kChunkBytes / (vocabulary_ * size_bytes(logits_dtype_)) / 32 * 32;
-  return std::min(tokens, std::max(kLeastRows, fitting));
+  const std::int64_t most = std::max(kLeastRows, fitting);
+  const std::int64_t chunks = (tokens + most - 1) / most;
+  return std::min(most, ((tokens + chunks - 1) / chunks + 31) / 32 * 32);  // of nearly one size
 }
 
 LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context) {
@@ -43,8 +45,9 @@ LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& conte
   const bool training = !args.dx.empty();
   const TensorView logits = context.scratch.take(logits_dtype_, {rows_most, vocabulary_});
   const TensorView losses = context.scratch.take(logits_dtype_, {rows_most});
-  TensorView dlogits = logits;
-  if (training && activation_ != logits_dtype_) dlogits = context.scratch.take(activation_, {rows_most, vocabulary_});
+  TensorView dlogits = logits;  // in the same memory; rows of a narrower format at the same distance
+  dlogits.dtype = activation_;
+  dlogits.strides[0] *= size_bytes(logits_dtype_) / size_bytes(activation_);
   LossSum sum;
   for (std::int64_t begin = 0; begin < tokens; begin += rows_most) {
     const std::int64_t rows = std::min(rows_most, tokens - begin);
@@ -74,9 +77,8 @@ void OutputHead::logits(ConstTensorView x, TensorView logits, Saved& saved, Laye
 
 std::int64_t OutputHead::scratch_bytes(const RunShape& run) const {
   const std::int64_t rows = chunk_rows(run.tokens);
-  std::int64_t bytes = arena_bytes(logits_dtype_, rows * vocabulary_) + arena_bytes(logits_dtype_, rows);
-  if (activation_ != logits_dtype_) bytes += arena_bytes(activation_, rows * vocabulary_);
-  return bytes + linear_.scratch_bytes(rows, run.workers);
+  return arena_bytes(logits_dtype_, rows * vocabulary_) + arena_bytes(logits_dtype_, rows) +
+         linear_.scratch_bytes(rows, run.workers);
 }
 
 }  // namespace shoestring

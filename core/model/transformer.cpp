@@ -187,9 +187,14 @@ void Transformer::initialise(std::uint64_t seed) {
 }
 
 void Transformer::zero_gradients() {
-  char* data = store().gradients.as<char>();
-  stream_->workers().split(store().gradients.bytes(), std::int64_t{1} << 16,
-                           [&](std::int64_t begin, std::int64_t end) { std::fill(data + begin, data + end, char{0}); });
+  for (Parameter* parameter : store().parameters) {
+    parameter->grad_is_stale = parameter->overwrites_first;
+    if (parameter->overwrites_first || parameter->grad.empty()) continue;
+    char* data = parameter->grad.as<char>();
+    stream_->workers().split(parameter->grad.bytes(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end) {
+      std::fill(data + begin, data + end, char{0});
+    });
+  }
 }
 
 void Transformer::prepare() {

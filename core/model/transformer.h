@@ -70,6 +70,7 @@ class Transformer {
   /// Normal with each parameter's deviation: a function of the seed and the tensor's disk name alone, so that no layout
   /// changes it.
   void initialise(std::uint64_t seed);
+  /// Begins a new sum: afterwards every gradient is zero or stale (see Parameter).
   void zero_gradients();
   /// Refreshes the compute copies.
   void prepare();

@@ -173,9 +173,10 @@ std::int64_t TransformerStage::saved_bytes(const RunShape& run) const {
 
 std::int64_t TransformerStage::scratch_bytes(const RunShape& run) const {
   const std::int64_t stream = arena_bytes(parts_.activation, run.tokens * parts_.hidden);
-  std::int64_t most = parts_.loss != nullptr ? parts_.loss->scratch_bytes(run) : 0;
+  std::int64_t most = parts_.loss != nullptr ? parts_.loss->backward_scratch_bytes(run) : 0;
   for (const auto& block : parts_.blocks) most = std::max(most, block->scratch_bytes(run));
-  return most + (any_turns() ? 2 * stream : 0);
+  const std::int64_t backward = most + (any_turns() ? 2 * stream : 0);
+  return parts_.loss != nullptr ? std::max(backward, parts_.loss->scratch_bytes(run)) : backward;
 }
 
 std::int64_t TransformerStage::prepared_bytes() const {

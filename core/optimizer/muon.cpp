@@ -3,29 +3,49 @@
 #include <cstring>
 
 #include "core/optimizer/optimizer.h"
+#include "kernels/base/workers.h"
 #include "kernels/newton_schulz.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
 namespace {
 
+constexpr std::int64_t kGrainBytes = std::int64_t{1} << 16;
+
+DType product_format(DType master) { return master == DType::f64 ? DType::f64 : DType::bf16; }
+
+/// The largest update, and what orthogonalising the largest tensor takes.
+struct Working {
+  std::int64_t update_elements = 0;
+  std::int64_t scratch_bytes = 0;
+};
+
+Working working_of(const std::vector<Parameter*>& matrices, DType master, int workers) {
+  Working most;
+  for (const Parameter* parameter : matrices) {
+    for (const ParameterSlice& slice : parameter->slices) {
+      most.update_elements = std::max(most.update_elements, slice.rows * parameter->columns);
+      most.scratch_bytes =
+          std::max(most.scratch_bytes,
+                   newton_schulz_scratch_bytes(slice.rows, parameter->columns, master, product_format(master)) +
+                       Arena::footprint(newton_schulz_product_bytes(slice.rows, parameter->columns, workers)));
+    }
+  }
+  return most;
+}
+
 class Muon : public Optimizer {
  public:
-  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<Parameter*>& parameters) : spec_(spec) {
-    std::int64_t update_elements = 0;
-    std::int64_t scratch_bytes = 0;
+  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<Parameter*>& parameters, int workers)
+      : spec_(spec) {
     for (Parameter* parameter : parameters) {
       format_ = parameter->value.dtype;
       const DType dtype = format_ == DType::f64 ? DType::f64 : moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
       moments_.push_back({parameter, Tensor(dtype, {parameter->rows, parameter->columns})});
-      for (const ParameterSlice& slice : parameter->slices) {
-        update_elements = std::max(update_elements, slice.rows * parameter->columns);
-        scratch_bytes = std::max(
-            scratch_bytes, newton_schulz_scratch_bytes(slice.rows, parameter->columns, format_, product_format()));
-      }
     }
-    update_ = Tensor(format_, {update_elements});
-    scratch_ = Arena(scratch_bytes + kProductScratch, {});
+    const Working working = working_of(parameters, format_, workers);
+    update_ = Tensor(format_, {working.update_elements});
+    scratch_ = Arena(working.scratch_bytes, {});
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
@@ -45,7 +65,7 @@ class Muon : public Optimizer {
   }
 
   std::int64_t state_bytes() const override {
-    std::int64_t bytes = update_.bytes() + scratch_.capacity_bytes();
+    std::int64_t bytes = 0;
     for (const Momentum& entry : moments_) bytes += entry.momentum.bytes();
     return bytes;
   }
@@ -55,10 +75,6 @@ class Muon : public Optimizer {
     Parameter* parameter;
     Tensor momentum;  // [rows, columns]
   };
-
-  static constexpr std::int64_t kProductScratch = std::int64_t{64} << 20;
-
-  DType product_format() const { return format_ == DType::f64 ? DType::f64 : DType::bf16; }
 
   void move(Momentum& entry, const ParameterSlice& slice, const OptimizerStep& step, Stream& stream) {
     const std::int64_t columns = entry.parameter->columns;
@@ -71,7 +87,9 @@ class Muon : public Optimizer {
     axpy(momentum, step.gradient_scale, gradient, stream);
     // Nesterov: the update looks one momentum step ahead.
     TensorView update = view_of(update_.as<void>(), format_, shape);
-    std::memset(update.data, 0, static_cast<std::size_t>(update.bytes()));
+    stream.workers().split(update.bytes(), kGrainBytes, [&](std::int64_t begin, std::int64_t end) {
+      std::memset(update.as<char>() + begin, 0, static_cast<std::size_t>(end - begin));
+    });
     axpy(update, spec_.muon_momentum, momentum, stream);
     axpy(update, step.gradient_scale, gradient, stream);
     {
@@ -79,7 +97,7 @@ class Muon : public Optimizer {
       newton_schulz({.update = update,
                      .matrix = update,
                      .steps = spec_.muon_iterations,
-                     .product = product_format(),
+                     .product = product_format(format_),
                      .scratch = scratch_,
                      .stream = stream});
     }
@@ -98,8 +116,13 @@ class Muon : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
-                                     const std::vector<Parameter*>& parameters) {
-  return std::make_unique<Muon>(spec, moments, parameters);
+                                     const std::vector<Parameter*>& parameters, int workers) {
+  return std::make_unique<Muon>(spec, moments, parameters, workers);
+}
+
+std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers) {
+  const Working working = working_of(matrices, master, workers);
+  return working.update_elements * size_bytes(master) + working.scratch_bytes;
 }
 
 }  // namespace shoestring

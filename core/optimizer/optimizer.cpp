@@ -30,7 +30,7 @@ class Pair : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
-                                          const std::vector<Parameter*>& parameters) {
+                                          const std::vector<Parameter*>& parameters, int workers) {
   std::vector<Parameter*> matrices;
   std::vector<Parameter*> others;
   for (Parameter* parameter : parameters) {
@@ -39,7 +39,7 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentForma
     (muon ? matrices : others).push_back(parameter);
   }
   if (spec.name == OptimizerName::adamw) return make_adamw(spec, moments, others);
-  return std::make_unique<Pair>(make_muon(spec, moments, matrices), make_adamw(spec, moments, others));
+  return std::make_unique<Pair>(make_muon(spec, moments, matrices, workers), make_adamw(spec, moments, others));
 }
 
 }  // namespace shoestring

@@ -33,12 +33,13 @@ class Optimizer {
   virtual void step(const OptimizerStep& step, Stream& stream) = 0;
   /// Every tensor of state, in parameter and slice order; what restores a run bit for bit.
   virtual std::vector<OptimizerState> state() = 0;
+  /// Of what `state` lists.
   virtual std::int64_t state_bytes() const = 0;
 };
 
-/// Statistics (router biases) are skipped: they move by their own rule.
+/// Statistics (router biases) are skipped: they move by their own rule. `workers` as the stream of `step` will have.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
-                                          const std::vector<Parameter*>& parameters);
+                                          const std::vector<Parameter*>& parameters, int workers);
 
 /// AdamW over `parameters`; weight decay applies to matrices only.
 std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat moments,
@@ -47,6 +48,8 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat mo
 /// by itself), scaled by 0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and decay fit (Liu et al., "Muon
 /// is scalable for LLM training", arXiv 2502.16982, section 2.2).
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
-                                     const std::vector<Parameter*>& parameters);
+                                     const std::vector<Parameter*>& parameters, int workers);
+/// What Muon holds beside its state: one update, and scratch to orthogonalise it.
+std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers);
 
 }  // namespace shoestring

@@ -95,7 +95,7 @@ RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, 
                                                             .in_flight = 1,
                                                             .count_precision = recipe.precision.count_saturation});
   model_->allocate(stream_);
-  optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters());
+  optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());
 }
 
 std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {

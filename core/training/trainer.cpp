@@ -4,9 +4,9 @@
 #include <array>
 #include <cmath>
 
-#include "core/optimizer/clip.h"
 #include "core/optimizer/learning_rate.h"
 #include "core/training/signals.h"
+#include "core/training/weight_update.h"
 
 namespace shoestring {
 
@@ -29,32 +29,27 @@ Trainer::Verdict Trainer::train() {
 // One optimizer update from one global batch.
 Trainer::StepOutcome Trainer::step() {
   const double begin = meter_.elapsed_seconds();
-  Transformer& model = resources_->model();
-  Stream& stream = resources_->stream();
   StepOutcome outcome;
   outcome.sequences = plan_->global_batch(state_.phase_samples);
   outcome.learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress());
   outcome.batch = gradient_->compute(*plan_, state_.phase_samples, *batches_);
 
   const Meter::Scope computing(meter_, Category::compute);
-  const double scale = outcome.batch.tokens > 0 ? 1.0 / outcome.batch.tokens : 0.0;
-  outcome.gradient_norm = gradient_norm(model.store(), scale, stream);
-  outcome.skipped = guard_.judge(state_.step + 1, outcome.batch.loss * scale, outcome.gradient_norm);
-  if (outcome.skipped.empty()) {
-    ++state_.updates;
-    const double clip = clip_factor(outcome.gradient_norm, recipe_.optimizer.clip);
-    resources_->optimizer().step(
-        {.learning_rate = outcome.learning_rate, .gradient_scale = scale * clip, .number = state_.updates}, stream);
-    if (!outcome.batch.router_counts.empty()) {
-      model.update_router_biases(outcome.batch.router_counts, recipe_.model.bias_speed);
-    }
-    model.prepare();
-  }
+  const WeightUpdate update =
+      update_weights({.recipe = recipe_,
+                      .batch = outcome.batch,
+                      .step = state_.step + 1,
+                      .number = state_.updates + 1,
+                      .learning_rate = outcome.learning_rate},
+                     resources_->model(), resources_->optimizer(), guard_, resources_->stream());
+  outcome.gradient_norm = update.gradient_norm;
+  outcome.skipped = update.skipped;
+  if (outcome.skipped.empty()) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;
   state_.phase_samples += outcome.sequences;
   state_.tokens += static_cast<std::int64_t>(outcome.batch.tokens);
-  state_.loss = outcome.batch.loss * scale;
+  state_.loss = update.loss;
   state_.guard = guard_.state();
   outcome.seconds = meter_.elapsed_seconds() - begin;
   return outcome;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -151,6 +152,32 @@ TEST(CrossEntropy, InPlaceAndWithoutGradientAreTheSame) {
           {evaluated.loss, evaluated.lse, {}, {}, problem.logits(), problem.logits(), problem.targets, 1.0, stream});
       EXPECT_TRUE(same_bits(evaluated.loss, apart.loss) && same_bits(evaluated.lse, apart.lse));
       EXPECT_TRUE(same_bits(problem.logits(), apart.dlogits));
+    }
+  }
+}
+
+// bf16 gradients in the front half of each row of f32 logits.
+TEST(CrossEntropy, NarrowerInPlaceIsTheSame) {
+  constexpr std::int64_t kRows = 9, kVocabulary = 100;
+  Workers workers(2);
+  Stream stream(workers);
+  for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+    Problem problem(DType::f32, kRows, kVocabulary);
+    Results apart = empty_results(problem, DType::f32, DType::bf16);
+    const CrossEntropyArgs probe{apart.loss,       apart.lse,       {},  {},    apart.dlogits,
+                                 problem.logits(), problem.targets, 1.0, stream};
+    if (!variant.refuses(probe).empty()) continue;
+    run_op(variant, problem, apart, 1.0, stream);
+    TensorView inside = problem.logits();
+    inside.dtype = DType::bf16;
+    inside.strides[0] *= 2;
+    pin_variant("cross_entropy", variant.name);
+    cross_entropy({apart.loss, apart.lse, {}, {}, inside, problem.logits(), problem.targets, 1.0, stream});
+    pin_variant("cross_entropy", "");
+    for (std::int64_t row = 0; row < kRows; ++row) {
+      const auto* expected = apart.dlogits.as<BFloat16>() + row * kVocabulary;
+      const auto* actual = inside.as<BFloat16>() + row * inside.strides[0];
+      EXPECT_EQ(std::memcmp(actual, expected, kVocabulary * sizeof(BFloat16)), 0) << variant.name << " row " << row;
     }
   }
 }

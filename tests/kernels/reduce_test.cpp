@@ -119,12 +119,13 @@ TEST(Axpy, EveryVariantRoundsOnce) {
     for (const DType x_type : {DType::f32, DType::bf16}) {
       for (const std::int64_t n : {1, 16, 31, 40000}) {
         const Tensor y0 = normal(y_type, {n}, 1), x = normal(x_type, {n}, 2);
-        Tensor expected(y_type, {n}), scaled(y_type, {n});
+        Tensor expected(y_type, {n}), scaled(y_type, {n}), alone(y_type, {n});
         for (std::int64_t i = 0; i < n; ++i) {
           const auto y = static_cast<float>(testing::value_at(y0, i));
           const auto value = static_cast<float>(testing::value_at(x, i));
           testing::set_value(expected, i, static_cast<double>(std::fma(-0.3f, value, y)));
           testing::set_value(scaled, i, static_cast<double>(-0.3f * y));
+          testing::set_value(alone, i, static_cast<double>(-0.3f * value));
         }
         for (const auto& variant : axpy_variants()) {
           testing::Fenced y(y_type, {n});
@@ -133,8 +134,12 @@ TEST(Axpy, EveryVariantRoundsOnce) {
           if (!variant.refuses(args).empty()) continue;
           variant.run(args);
           EXPECT_TRUE(same_bits(y, expected)) << variant.name;
+          args.overwrite = true;
+          variant.run(args);
+          EXPECT_TRUE(same_bits(y, alone)) << variant.name;
           testing::assign(y, y0);
           args.x = {};
+          args.overwrite = false;
           variant.run(args);
           EXPECT_TRUE(same_bits(y, scaled)) << variant.name;
           EXPECT_TRUE(y.intact());
@@ -146,6 +151,9 @@ TEST(Axpy, EveryVariantRoundsOnce) {
   const Tensor before = testing::copy(wide), other = normal(DType::f64, {5}, 2);
   axpy(wide, 2.0, other, stream);
   EXPECT_EQ(wide.as<double>()[4], before.as<double>()[4] + 2.0 * other.as<double>()[4]);
+  Tensor same(DType::f64, {5});
+  convert(same, wide, stream);
+  EXPECT_TRUE(same_bits(same, wide));
   scale(wide, 0.5, stream);
   EXPECT_EQ(wide.as<double>()[4], 0.5 * (before.as<double>()[4] + 2.0 * other.as<double>()[4]));
 }

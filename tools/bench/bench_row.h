@@ -8,7 +8,7 @@ namespace shoestring {
 struct BenchRow {
   std::string name;   ///< "gemm bf16 2048x2048x2048"
   std::string over;   ///< what the ratio is over: "AMX calibration", "oneDNN 2.6 bf16", "1 thread"
-  double median = 0;  ///< of the ratios; higher is better
+  double median = 0;  ///< of the ratios; higher is better, unless at_most
   double p10 = 0;
   double p90 = 0;
   double goal = 0;            ///< the median must reach it; 0: told, not judged
@@ -16,6 +16,7 @@ struct BenchRow {
   std::string absolute_unit;  ///< ... in this unit: "TFLOP/s", "GB/s"
   int kept = 0;               ///< repetitions that count
   int dropped = 0;            ///< repetitions whose calibrations disagreed, or whose threads lost the processor
+  bool at_most = false;       ///< the goal is an upper bound
 };
 
 }  // namespace shoestring

@@ -5,6 +5,7 @@
 #include "tools/bench/gemm_bench.h"
 #include "tools/bench/loader_bench.h"
 #include "tools/bench/quantize_bench.h"
+#include "tools/bench/step_bench.h"
 
 namespace shoestring {
 namespace {
@@ -37,6 +38,7 @@ constexpr std::array kSuites = {
     BenchSuite{"gemm", "matrix products", bench_gemm},
     BenchSuite{"loader", "the data path", bench_loader},
     BenchSuite{"quantize", "casts to FP8, both in the cache and from memory", bench_quantize},
+    BenchSuite{"step", "whole training steps and their memory", bench_step},
 };
 
 }  // namespace

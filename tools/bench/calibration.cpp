@@ -156,7 +156,8 @@ BenchRow Ratios::row(std::string name, std::string over, double goal, std::strin
           percentile(rates_, 0.5),
           std::move(unit),
           kept(),
-          dropped_};
+          dropped_,
+          false};
 }
 
 namespace {

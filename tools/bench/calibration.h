@@ -46,10 +46,18 @@ class Ratios {
   int dropped_ = 0;
 };
 
-/// How long a bench may take.
+/// Rivals that the user brings; empty: rows over them are left unmeasured.
+struct BenchRivals {
+  std::string llm_c;              ///< folder of a checkout of llm.c
+  std::string pytorch;            ///< a Python interpreter that has torch
+  bool pytorch_compiled = false;  ///< through torch.compile
+};
+
+/// How long a bench may take, and whom it meets.
 struct BenchEffort {
   int repetitions = 15;     ///< that count, for each row
   double most_seconds = 4;  ///< for each row, even if fewer count
+  BenchRivals rivals;
 };
 
 /// `flops` of `body` over the calibration around it.

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tests/core/model/small_models.h"
+#include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
 
@@ -47,6 +48,20 @@ TEST(Transformer, GradientCheckSeesASmallFault) {
   for (std::int64_t i = 0; i < gradient.view().elements(); ++i) gradient.as<double>()[i] *= 1.00001;
   const GradientCheck check{.step = 2e-5, .tolerance = 1e-6, .samples = 2, .seed = 9};
   EXPECT_FALSE(gradient_matches([&] { return run.total_loss(); }, parameter.value, gradient, check));
+}
+
+// What an earlier batch left in the gradients does not matter, cleared or overwritten.
+TEST_P(EveryArchitecture, ANewSumForgetsTheOldOne) {
+  for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::fp8_block}) {
+    SmallRun run(tiled_config(GetParam()), policy(format), 1, 2, 128);
+    run.step();
+    const Tensor expected = copy(run.model.store().gradients);
+    for (Parameter* parameter : run.model.parameters()) {
+      if (!parameter->grad.empty()) fill_constant(parameter->grad, 3.0);
+    }
+    run.step();
+    EXPECT_TRUE(same_bits(copy(run.model.store().gradients), expected));
+  }
 }
 
 }  // namespace

@@ -1,0 +1,23 @@
+#include "core/training/weight_update.h"
+
+#include "core/optimizer/clip.h"
+
+namespace shoestring {
+
+WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Optimizer& optimizer, Guard& guard,
+                            Stream& stream) {
+  const BatchResult& batch = args.batch;
+  const double scale = batch.tokens > 0 ? 1.0 / batch.tokens : 0.0;
+  WeightUpdate update;
+  update.loss = batch.loss * scale;
+  update.gradient_norm = gradient_norm(model.store(), scale, stream);
+  update.skipped = guard.judge(args.step, update.loss, update.gradient_norm);
+  if (!update.skipped.empty()) return update;
+  const double clip = clip_factor(update.gradient_norm, args.recipe.optimizer.clip);
+  optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.number}, stream);
+  if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, args.recipe.model.bias_speed);
+  model.prepare();
+  return update;
+}
+
+}  // namespace shoestring

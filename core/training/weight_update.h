@@ -1,0 +1,34 @@
+// One update of the weights from the summed gradient of a global batch: judge, clip, move, refresh.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/model/transformer.h"
+#include "core/optimizer/optimizer.h"
+#include "core/recipe/recipe.h"
+#include "core/training/batch_gradient.h"
+#include "core/training/guard.h"
+
+namespace shoestring {
+
+struct WeightUpdateArgs {
+  const Recipe& recipe;
+  const BatchResult& batch;  ///< its gradient is in model.store().gradients
+  std::int64_t step;         ///< of the run, from 1, skipped ones counted
+  std::int64_t number;       ///< of the update, from 1
+  double learning_rate;
+};
+
+struct WeightUpdate {
+  double loss = 0;           ///< mean over the trained tokens
+  double gradient_norm = 0;  ///< of the mean gradient, before clipping
+  std::string skipped;       ///< why the weights did not move; empty when they did
+};
+
+/// Moves the weights unless `guard` objects, then the router biases, and makes the compute copies anew. Throws what
+/// Guard::judge throws.
+WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Optimizer& optimizer, Guard& guard,
+                            Stream& stream);
+
+}  // namespace shoestring

@@ -1,0 +1,160 @@
+#include "tools/bench/step_setting.h"
+
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cctype>
+#include <map>
+#include <string_view>
+#include <vector>
+
+#include "core/recipe/explain.h"
+#include "core/recipe/parse.h"
+#include "data/shard_writer.h"
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint32_t kVocabulary = 50257;      // GPT-2's
+constexpr std::uint32_t kSmallVocabulary = 4096;  // of the demo
+constexpr std::uint32_t kEnd = 0;
+constexpr std::size_t kTokens = 200000;
+constexpr const char* kText = "/usr/include";
+
+constexpr std::string_view kDense = R"([run]
+name = step
+threads = 2
+tensorboard = no
+[budget]
+gpu_hours = 10
+[model]
+architecture = llama
+vocabulary = 50304
+layers = 12
+hidden = 768
+heads = 12
+feed_forward = 2048
+tie_embeddings = yes
+init_std = 0.02
+[data]
+train = .
+document_mask = no
+[schedule]
+kind = constant
+horizon = steps
+learning_rate = 3e-4
+[phase.pretrain]
+sequence = 256
+micro_batch = 4
+global_batch = 4
+steps = 3
+[checkpoint]
+keep = 1
+)";
+
+bool of_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+
+/// Appends the ids of the words, runs of spaces and single signs of `text`.
+void number_words(std::string_view text, std::map<std::string, std::uint32_t, std::less<>>& ids,
+                  std::vector<std::uint32_t>& tokens) {
+  for (std::size_t begin = 0; begin < text.size() && tokens.size() < kTokens;) {
+    std::size_t end = begin + 1;
+    if (of_word(text[begin])) {
+      while (end < text.size() && of_word(text[end])) ++end;
+    } else if (text[begin] == ' ') {
+      while (end < text.size() && text[end] == ' ') ++end;
+    }
+    const auto next = static_cast<std::uint32_t>(1 + ids.size() % (kVocabulary - 1));
+    tokens.push_back(ids.try_emplace(std::string(text.substr(begin, end - begin)), next).first->second);
+    begin = end;
+  }
+}
+
+std::vector<std::uint32_t> read_text() {
+  std::vector<fs::path> files;
+  std::error_code unreadable;
+  for (const auto& entry : fs::directory_iterator(kText, unreadable)) {
+    if (entry.is_regular_file() && entry.path().extension() == ".h") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::map<std::string, std::uint32_t, std::less<>> ids;
+  std::vector<std::uint32_t> tokens;
+  for (const fs::path& file : files) {
+    if (fs::is_symlink(file) || tokens.size() >= kTokens) continue;
+    number_words(read_file(file, std::int64_t{16} << 20), ids, tokens);
+  }
+  if (tokens.size() < kTokens)
+    fail(ExitCode::missing_input, "{} holds too little text: {} words", kText, tokens.size());
+  return tokens;
+}
+
+}  // namespace
+
+fs::path beside_program(const std::string& name) {
+  return fs::read_symlink("/proc/self/exe").parent_path() / "bench" / name;
+}
+
+StepSetting::StepSetting() {
+  std::string pattern = (fs::temp_directory_path() / "shoestring_step_XXXXXX").string();
+  if (::mkdtemp(pattern.data()) == nullptr) fail(ExitCode::io, "cannot make a folder {}", pattern);
+  folder_ = pattern;
+  write_tokens();
+}
+
+StepSetting::~StepSetting() {
+  std::error_code ignored;
+  fs::remove_all(folder_, ignored);
+}
+
+void StepSetting::write_tokens() {
+  const std::vector<std::uint32_t> tokens = read_text();
+  const auto tokenizer = byte_tokenizer();
+  replace_file(file(tokenizer->file_name()), tokenizer->file_content());
+  for (const std::uint32_t vocabulary : {kVocabulary, kSmallVocabulary}) {
+    std::vector<std::uint32_t> ids = tokens;
+    for (std::uint32_t& id : ids) id = 1 + (id - 1) % (vocabulary - 1);
+    ShardWriter writer(shard(vocabulary), {vocabulary, kEnd, tokenizer->hash(), "bench"});
+    writer.append(ids, ids.size());
+    writer.finish();
+  }
+  replace_file(token_file(), {reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(std::uint32_t)});
+}
+
+std::string StepSetting::shard(std::uint32_t vocabulary) const {
+  return file(fmt::format("train_{}.h5", vocabulary)).string();
+}
+
+Recipe StepSetting::with_data(Recipe recipe, std::uint32_t vocabulary) const {
+  recipe.run.directory = file("run_" + recipe.run.name).string();
+  recipe.run.threads = kThreads;
+  recipe.data.train = {{shard(vocabulary), 1}};
+  recipe.data.validation.clear();
+  recipe.budget.hardware.clear();
+  recipe.data.tokenizer = file(byte_tokenizer()->file_name()).string();
+  return recipe;
+}
+
+Recipe StepSetting::dense(const std::string& policy) const {
+  const std::vector<std::string> overrides = {"--precision.policy=" + policy};
+  return with_data(parse_recipe_text(std::string(kDense), "the dense model", overrides).recipe, kVocabulary);
+}
+
+Recipe StepSetting::tiny_moe() const {
+  const std::vector<std::string> overrides = {fmt::format("--model.vocabulary={}", kSmallVocabulary),
+                                              "--schedule.horizon=steps", "--phase.pretrain.steps=4",
+                                              "--schedule.warmup_steps=0"};
+  return with_data(parse_recipe(beside_program("tiny_moe.recipe"), overrides).recipe, kSmallVocabulary);
+}
+
+fs::path StepSetting::write(const Recipe& recipe, const std::string& name) const {
+  const fs::path path = file(name);
+  replace_file(path, canonical_text(recipe));
+  return path;
+}
+
+}  // namespace shoestring
