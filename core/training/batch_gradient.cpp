@@ -55,6 +55,9 @@ BatchResult BatchGradient::compute(const BatchPlan& plan, std::int64_t samples, 
     const Meter::Scope computing(meter_, Category::compute);
     model_.zero_gradients();
     run_of(static_cast<int>(group.end - group.begin)).pipeline->run();
+    for (const Parameter* parameter : model_.store().parameters) {
+      check(!parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
+    }
     const LossSums losses = model_.take_losses();
     const std::array<double, kScalars> values = {losses.main.loss, static_cast<double>(losses.main.tokens),
                                                  losses.further.loss, static_cast<double>(losses.further.tokens),
