@@ -24,18 +24,24 @@ bool byte_format(DType dtype) { return dtype == DType::e4m3 || dtype == DType::e
 
 bool foldable(float scale) {
   const auto bits = std::bit_cast<std::uint32_t>(scale);
-  const int exponent = static_cast<int>(bits >> 23) - 127;
-  return (bits & 0x7FFFFFu) == 0 && exponent >= -kFoldExponent && exponent <= kFoldExponent;
+  const std::uint32_t from_least = (bits >> 23) - static_cast<std::uint32_t>(127 - kFoldExponent);  // wraps below
+  return ((bits & 0x7FFFFFu) | (from_least > 2u * kFoldExponent ? 1u : 0u)) == 0;
 }
 
+/// Whether every scale may be moved into exponents. Runs before each product: no branches, the shorter stride inside.
 bool all_foldable(const ConstTensorView& scales) {
-  for (std::int64_t r = 0; r < scales.shape[0]; ++r) {
-    bool fits = true;
-    for (std::int64_t c = 0; c < scales.shape[1]; ++c) {
-      const std::int64_t at = r * scales.strides[0] + c * scales.strides[1];
-      fits &= foldable(scales.dtype == DType::e8m0 ? float{scales.as<E8M0>()[at]} : scales.as<float>()[at]);
+  const bool along_rows = scales.strides[0] < scales.strides[1];
+  const int inner = along_rows ? 0 : 1;
+  const std::int64_t step = scales.strides[inner];
+  for (std::int64_t o = 0; o < scales.shape[1 - inner]; ++o) {
+    const std::int64_t at = o * scales.strides[1 - inner];
+    unsigned misfits = 0;
+    for (std::int64_t i = 0; i < scales.shape[inner]; ++i) {
+      const float scale =
+          scales.dtype == DType::e8m0 ? float{scales.as<E8M0>()[at + i * step]} : scales.as<float>()[at + i * step];
+      misfits |= foldable(scale) ? 0u : 1u;
     }
-    if (!fits) return false;
+    if (misfits != 0) return false;
   }
   return true;
 }

@@ -17,6 +17,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
 
+#include "kernels/gemm_amx_rows.h"
+
 namespace shoestring::gemm_detail::amx {
 namespace {
 
@@ -27,6 +29,7 @@ constexpr std::int64_t kTileFloats = 256;
 constexpr std::int64_t kStripFloats = 4 * kTileFloats;  // of one row block: tiles (0,0) (0,1) (1,0) (1,1)
 constexpr std::int64_t kDepth = 512;                    // of k while sums stay in tiles: a panel's part is 32 KiB
 constexpr std::int64_t kPromoted = 2;                   // blocks of scales whose sums wait together
+constexpr std::int64_t kLag = 1;  // steps between storing sums and reading them: the last products must finish first
 
 struct TileConfig {
   std::uint8_t palette = 1;
@@ -100,120 +103,6 @@ template <int kTile>
   }
 }
 
-/// What most products end in: whole rows of a panel are overwritten, with no factor and no bias.
-bool plain_rows(const Output& out) {
-  return out.columns == kPanel && !out.accumulate && out.factor == 1.0f && out.bias == nullptr;
-}
-
-bool may_bypass(const Output& out) {
-  const std::int64_t row_bytes = out.row_stride * (out.dtype == DType::bf16 ? 2 : 4);
-  return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
-}
-
-/// Writes plain rows in one format.
-template <DType kDtype, bool kBypass>
-class PlainRows {
- public:
-  explicit PlainRows(const Output& out) : c_(static_cast<std::byte*>(out.c)), row_bytes_(out.row_stride * kBytes) {}
-
-  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
-    std::byte* at = c_ + row * row_bytes_;
-    if constexpr (kDtype == DType::bf16) {
-      const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-      if constexpr (kBypass) {
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(at), both);
-      } else {
-        _mm512_storeu_si512(at, both);
-      }
-    } else {
-      auto* to = reinterpret_cast<float*>(at);
-      if constexpr (kBypass) {
-        _mm512_stream_ps(to, low);
-        _mm512_stream_ps(to + 16, high);
-      } else {
-        _mm512_storeu_ps(to, low);
-        _mm512_storeu_ps(to + 16, high);
-      }
-    }
-  }
-
- private:
-  static constexpr std::int64_t kBytes = kDtype == DType::bf16 ? 2 : 4;
-  std::byte* c_;
-  std::int64_t row_bytes_;
-};
-
-/// Writes rows with everything that an Output can ask for.
-class AnyRows {
- public:
-  explicit AnyRows(const Output& out)
-      : low_mask_(static_cast<__mmask16>((1u << std::min<std::int64_t>(out.columns, 16)) - 1u)),
-        high_mask_(static_cast<__mmask16>((1u << std::max<std::int64_t>(out.columns - 16, 0)) - 1u)),
-        factor_(_mm512_set1_ps(out.factor)),
-        adjusted_(out.factor != 1.0f || out.bias != nullptr),
-        is_bf16_(out.dtype == DType::bf16),
-        accumulate_(out.accumulate),
-        c_(static_cast<std::byte*>(out.c)),
-        row_bytes_(out.row_stride * (is_bf16_ ? 2 : 4)) {
-    if (out.bias == nullptr) return;
-    if (out.bias_dtype == DType::bf16) {
-      const auto* bias = static_cast<const std::uint16_t*>(out.bias);
-      bias_low_ = widen(_mm256_maskz_loadu_epi16(low_mask_, bias));
-      bias_high_ = widen(_mm256_maskz_loadu_epi16(high_mask_, bias + 16));
-    } else {
-      const auto* bias = static_cast<const float*>(out.bias);
-      bias_low_ = _mm512_maskz_loadu_ps(low_mask_, bias);
-      bias_high_ = _mm512_maskz_loadu_ps(high_mask_, bias + 16);
-    }
-  }
-
-  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
-    if (adjusted_) {
-      low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
-      high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
-    }
-    std::byte* at = c_ + row * row_bytes_;
-    if (is_bf16_) {
-      write_bf16(reinterpret_cast<std::uint16_t*>(at), low, high);
-    } else {
-      write_f32(reinterpret_cast<float*>(at), low, high);
-    }
-  }
-
- private:
-  static __m512 widen(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
-
-  [[gnu::always_inline]] void write_f32(float* to, __m512 low, __m512 high) const {
-    if (accumulate_) {
-      low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_mask_, to));
-      high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_mask_, to + 16));
-    }
-    _mm512_mask_storeu_ps(to, low_mask_, low);
-    _mm512_mask_storeu_ps(to + 16, high_mask_, high);
-  }
-
-  [[gnu::always_inline]] void write_bf16(std::uint16_t* to, __m512 low, __m512 high) const {
-    if (accumulate_) {
-      low = _mm512_add_ps(low, widen(_mm256_maskz_loadu_epi16(low_mask_, to)));
-      high = _mm512_add_ps(high, widen(_mm256_maskz_loadu_epi16(high_mask_, to + 16)));
-    }
-    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-    const auto mask = static_cast<__mmask32>(low_mask_ | static_cast<std::uint32_t>(high_mask_) << 16);
-    _mm512_mask_storeu_epi16(to, mask, both);
-  }
-
-  __mmask16 low_mask_;
-  __mmask16 high_mask_;
-  __m512 factor_;
-  __m512 bias_low_ = _mm512_setzero_ps();
-  __m512 bias_high_ = _mm512_setzero_ps();
-  bool adjusted_;
-  bool is_bf16_;
-  bool accumulate_;
-  std::byte* c_;
-  std::int64_t row_bytes_;
-};
-
 /// What is left to do for the row block before: rows of its strip go to c, a few at a time.
 template <class Rows>
 struct FinishedBlock {
@@ -283,6 +172,9 @@ struct Prefetch {
   }
 };
 
+/// Rows of the block before that are finished in each step after the lag.
+std::int64_t rows_per_step(std::int64_t steps) { return divide_up(kRows, std::max<std::int64_t>(1, steps - kLag)); }
+
 template <class Rows>
 void multiply_plain(const PanelProduct& w) {
   alignas(64) float outgoing[2][kStripFloats];
@@ -294,7 +186,7 @@ void multiply_plain(const PanelProduct& w) {
   FinishedBlock<Rows> finished;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += kDepth) {
     const std::int64_t steps = (std::min(k + kDepth, w.k_end) - k) / kStep;
-    const std::int64_t behind = divide_up(kRows, steps);
+    const std::int64_t behind = rows_per_step(steps);
     const bool last = w.last && k + kDepth >= w.k_end;
     const std::byte* b_part = b_begin + k / kStep * kStepBytes;
     Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
@@ -306,9 +198,10 @@ void multiply_plain(const PanelProduct& w) {
       k == 0 ? zero_sums() : load_sums(strip);
       for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
         multiply_step(a, b, rows > 16);
-        finished.advance(behind);
+        if (step >= kLag) finished.advance(behind);
         prefetch.advance();
       }
+      finished.advance(kRows);
       finished.rows = 0;
       if (!last) {
         store_sums(strip);
@@ -343,14 +236,14 @@ void multiply_promoted(const PanelProduct& w) {
       const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
       const std::byte* b = b_part;
       const bool two = w.rows - at * kRows > 16;
-      const std::int64_t behind = divide_up(kRows, steps);
+      const std::int64_t behind = rows_per_step(steps);
       float* to = sums[turn];
       for (std::int64_t step = 0; step < steps;) {
         zero_sums();
         for (const std::int64_t end = std::min(steps, step + steps_per_scale); step < end;
              ++step, a += kStepBytes, b += kStepBytes) {
           multiply_step(a, b, two);
-          waiting.advance(behind);
+          if (step >= kLag) waiting.advance(behind);
           prefetch.advance();
         }
         store_sums(to);

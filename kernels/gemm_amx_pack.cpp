@@ -113,36 +113,40 @@ class Decoder {
   for (int i = 0; i < 16; ++i) _mm512_store_si512(to + i * 64, t.row[i]);
 }
 
-/// Rows of k: 16 rows from `begin`, 64 of k from `k` into two tiles. k contiguous.
+/// Rows of k, k contiguous.
 class RowReader {
  public:
   explicit RowReader(const Operand& o)
       : o_(o), bytes_(size_bytes(o.dtype) == 1), decoder_(tables_of(bytes_ ? o.dtype : DType::e4m3)) {}
 
-  [[gnu::always_inline]] void read(std::int64_t begin, std::int64_t k, Tile& first, Tile& second) {
+  /// 64 of k of one row, from `k` on; zeros outside the operand. A row is read from its beginning to its end, unless
+  /// `jump` says that the last call was elsewhere. (Tiles of scales are 32 or 128 long, or 0: only k = 0 begins one.)
+  [[gnu::always_inline]] void read(std::int64_t row, std::int64_t k, bool jump, __m512i& x, __m512i& y) {
     const std::int64_t count = std::min<std::int64_t>(64, o_.k - k);
-    const std::int64_t rows = std::min<std::int64_t>(kTile, o_.rows - begin);
-    for (std::int64_t r = 0; r < kTile; ++r) {
-      __m512i& x = first.row[r];
-      __m512i& y = second.row[r];
-      if (r >= rows || count <= 0) {
-        x = y = _mm512_setzero_si512();
-      } else if (bytes_) {
-        const auto* from = static_cast<const std::uint8_t*>(o_.values) + (begin + r) * o_.row_stride + k;
-        const __m512i codes = _mm512_maskz_loadu_epi8(first_bytes(count), from);
-        if (o_.folded) decoder_.set_exponent(exponent_of(o_.scale(begin + r, k)));
-        decoder_.decode(codes, x, y);
-        if (o_.folded && o_.k_per_scale == 32 && count > 32) {
-          __m512i unused;
-          decoder_.set_exponent(exponent_of(o_.scale(begin + r, k + 32)));
-          decoder_.decode(codes, unused, y);
-        }
-      } else {
-        const auto* from = static_cast<const std::uint16_t*>(o_.values) + (begin + r) * o_.row_stride + k;
-        x = _mm512_maskz_loadu_epi16(first_words(count), from);
-        y = count > 32 ? _mm512_maskz_loadu_epi16(first_words(count - 32), from + 32) : _mm512_setzero_si512();
+    if (row >= o_.rows || count <= 0) {
+      x = y = _mm512_setzero_si512();
+    } else if (bytes_) {
+      const auto* from = static_cast<const std::uint8_t*>(o_.values) + row * o_.row_stride + k;
+      const __m512i codes = _mm512_maskz_loadu_epi8(first_bytes(count), from);
+      if (o_.folded && (jump || (k & (o_.k_per_scale - 1)) == 0)) {
+        decoder_.set_exponent(exponent_of(o_.scale(row, k)));
       }
+      decoder_.decode(codes, x, y);
+      if (o_.folded && o_.k_per_scale == 32 && count > 32) {
+        __m512i unused;
+        decoder_.set_exponent(exponent_of(o_.scale(row, k + 32)));
+        decoder_.decode(codes, unused, y);
+      }
+    } else {
+      const auto* from = static_cast<const std::uint16_t*>(o_.values) + row * o_.row_stride + k;
+      x = _mm512_maskz_loadu_epi16(first_words(count), from);
+      y = count > 32 ? _mm512_maskz_loadu_epi16(first_words(count - 32), from + 32) : _mm512_setzero_si512();
     }
+  }
+
+  /// 16 rows from `begin`, 64 of k from `k` into two tiles.
+  [[gnu::always_inline]] void read(std::int64_t begin, std::int64_t k, Tile& first, Tile& second) {
+    for (std::int64_t r = 0; r < kTile; ++r) read(begin + r, k, true, first.row[r], second.row[r]);
   }
 
  private:
@@ -233,20 +237,22 @@ class PairReader {
 void pack_rows(const Operand& a, std::int64_t begin, std::int64_t rows, void* to) {
   auto* out = static_cast<std::byte*>(to);
   const std::int64_t steps = divide_up(a.k, kStep);
-  Tile first;
-  Tile second;
   if (a.k_stride == 1) {
     RowReader reader(a);
-    for (std::int64_t row = 0; row < rows; row += kTile) {
-      std::byte* block = out + row / 32 * steps * kStepBytes + row % 32 / kTile * kTileBytes;
+    for (std::int64_t row = 0; row < round_up(rows, kTile); ++row) {
+      std::byte* line = out + row / 32 * steps * kStepBytes + row % 32 * 64;  // the second tile follows the first
       for (std::int64_t step = 0; step < steps; step += 2) {
-        reader.read(begin + row, step * kStep, first, second);
-        store_tile(first, block + step * kStepBytes);
-        if (step + 1 < steps) store_tile(second, block + (step + 1) * kStepBytes);
+        __m512i x;
+        __m512i y;
+        reader.read(begin + row, step * kStep, false, x, y);
+        _mm512_store_si512(line + step * kStepBytes, x);
+        if (step + 1 < steps) _mm512_store_si512(line + (step + 1) * kStepBytes, y);
       }
     }
     return;
   }
+  Tile first;
+  Tile second;
   PairReader reader(a);
   for (std::int64_t step = 0; step < steps; ++step) {
     for (std::int64_t row = 0; row < rows; row += 32) {

@@ -30,7 +30,39 @@ struct Promotion {
   __m512 high;
 };
 
-void multiply_tile(const float* a, const float* b, std::int64_t count, float* strip, const Promotion& promotion) {
+/// Rows of c that are written as soon as their sums are complete: memory then works while the next rows are multiplied.
+struct Destination {
+  float* c = nullptr;  ///< nullptr: sums go to the strip
+  std::int64_t row_stride = 0;
+  std::int64_t rows = 0;
+  bool accumulate = false;
+  bool bypass = false;
+
+  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+    float* to = c + row * row_stride;
+    if (accumulate) {
+      low = _mm512_add_ps(low, _mm512_loadu_ps(to));
+      high = _mm512_add_ps(high, _mm512_loadu_ps(to + 16));
+    }
+    if (bypass) {
+      _mm512_stream_ps(to, low);
+      _mm512_stream_ps(to + 16, high);
+    } else {
+      _mm512_storeu_ps(to, low);
+      _mm512_storeu_ps(to + 16, high);
+    }
+  }
+};
+
+/// Where the sums of whole f32 rows go; other outputs are left to the general writer.
+Destination destination_of(const Output& out) {
+  if (out.dtype != DType::f32 || out.columns != kPanel || out.bias != nullptr || out.factor != 1.0f) return {};
+  const bool lines = out.row_stride % 16 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
+  return {static_cast<float*>(out.c), out.row_stride, 0, out.accumulate, out.bypass_cache && lines};
+}
+
+void multiply_tile(const float* a, const float* b, std::int64_t count, float* strip, const Promotion& promotion,
+                   const Destination& to_c) {
   __m512 low[kRowCount];
   __m512 high[kRowCount];
 #pragma GCC unroll 12
@@ -59,16 +91,19 @@ void multiply_tile(const float* a, const float* b, std::int64_t count, float* st
       low[i] = _mm512_add_ps(low[i], _mm512_load_ps(to));
       high[i] = _mm512_add_ps(high[i], _mm512_load_ps(to + 16));
     }
-    _mm512_store_ps(to, low[i]);
-    _mm512_store_ps(to + 16, high[i]);
+    if (to_c.c == nullptr) {
+      _mm512_store_ps(to, low[i]);
+      _mm512_store_ps(to + 16, high[i]);
+    } else if (i < to_c.rows) {
+      to_c.write(i, low[i], high[i]);
+    }
   }
 }
-
-void write_sums(const PanelProduct& w);
 
 void multiply(const PanelProduct& w) {
   const std::int64_t depth = w.k_per_scale == 0 ? kDepth : w.k_per_scale;
   const auto* b = static_cast<const float*>(w.b);
+  const Destination rows_of_c = destination_of(w.out);
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
     const std::int64_t count = std::min(depth, w.k_end - k);
     Promotion promotion{k == 0, nullptr, _mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -77,13 +112,20 @@ void multiply(const PanelProduct& w) {
       promotion.low = _mm512_load_ps(w.b_scales + block * kPanel);
       promotion.high = _mm512_load_ps(w.b_scales + block * kPanel + 16);
     }
+    const bool complete = w.last && k + depth >= w.k_end && rows_of_c.c != nullptr;
     for (std::int64_t at = 0; at * kRows < w.rows; ++at) {
+      Destination to;
+      if (complete) {
+        to = rows_of_c;
+        to.c += at * kRows * to.row_stride;
+        to.rows = std::min(kRows, w.rows - at * kRows);
+      }
       const auto* a = reinterpret_cast<const float*>(static_cast<const std::byte*>(w.a) + at * w.a_block_bytes);
       if (w.k_per_scale != 0) promotion.row_scales = w.a_scales + (at * w.scale_blocks + block) * kRows;
-      multiply_tile(a + k * kRows, b + k * kPanel, count, w.strip + at * kRows * kPanel, promotion);
+      multiply_tile(a + k * kRows, b + k * kPanel, count, w.strip + at * kRows * kPanel, promotion, to);
     }
   }
-  if (w.last) write_sums(w);
+  if (w.last && rows_of_c.c == nullptr) write_strip(w);
 }
 
 __mmask16 first_lanes(std::int64_t count) {
@@ -137,25 +179,8 @@ void pack_panels(const Operand& b, std::int64_t first_column, std::int64_t panel
   pack_blocks(b, first_column, panels * kPanel, kPanel, static_cast<float*>(to));
 }
 
-/// Writes the finished strip where it is whole f32 rows; the rest is left to the general writer.
-void write_sums(const PanelProduct& w) {
-  const Output& out = w.out;
-  if (out.dtype != DType::f32 || out.columns != kPanel || out.bias != nullptr || out.factor != 1.0f)
-    return write_strip(w);
-  for (std::int64_t row = 0; row < w.rows; ++row) {
-    float* c = static_cast<float*>(out.c) + row * out.row_stride;
-    __m512 low = _mm512_load_ps(w.strip + row * kPanel);
-    __m512 high = _mm512_load_ps(w.strip + row * kPanel + 16);
-    if (out.accumulate) {
-      low = _mm512_add_ps(low, _mm512_loadu_ps(c));
-      high = _mm512_add_ps(high, _mm512_loadu_ps(c + 16));
-    }
-    _mm512_storeu_ps(c, low);
-    _mm512_storeu_ps(c + 16, high);
-  }
-}
-
-void nothing() {}
+void enter() {}
+void leave() { _mm_sfence(); }  // streamed rows of c are visible before the workers meet
 
 }  // namespace
 
@@ -165,8 +190,8 @@ const Machine machine{
     .element_bytes = 4,
     .k_multiple = 1,
     .left_bytes = 768 << 10,
-    .enter = nothing,
-    .leave = nothing,
+    .enter = enter,
+    .leave = leave,
     .pack_rows = pack_rows,
     .pack_panels = pack_panels,
     .multiply = multiply,

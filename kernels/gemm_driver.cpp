@@ -11,6 +11,7 @@
 #include "kernels/base/workers.h"
 #include "kernels/gemm_f32.h"
 #include "kernels/gemm_problem.h"
+#include "kernels/gemm_shares.h"
 
 namespace shoestring {
 namespace gemm_detail {
@@ -49,9 +50,16 @@ void pack_panel_scales(const Operand& b, std::int64_t first, std::int64_t per_sc
 
 void pack_row_scales(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t row_block,
                      std::int64_t per_scale, std::int64_t blocks, float* to) {
+  const bool own = a.scaling == Scaling::blocks && a.scale_dtype == DType::f32 && a.rows_per_scale == 1 &&
+                   a.k_per_scale == per_scale;
   for (std::int64_t r = 0; r < round_up(rows, row_block); ++r) {
     float* out = to + (r / row_block * blocks) * row_block + r % row_block;
     const std::int64_t row = std::min(begin + r, a.rows - 1);
+    if (own) {
+      const float* scales = static_cast<const float*>(a.scales) + row * a.scale_row_stride;
+      for (std::int64_t block = 0; block < blocks; ++block) out[block * row_block] = scales[block * a.scale_k_stride];
+      continue;
+    }
     for (std::int64_t block = 0; block < blocks; ++block) {
       out[block * row_block] = a.scaling == Scaling::none ? 1.0f : a.scale(row, block * per_scale);
     }
@@ -200,12 +208,11 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
   }
 }
 
-/// Index of the plan that owns `item`, counting `first` fields up from `from`.
+/// Index of the plan that owns `item`: the last whose `first` is not behind it.
 template <std::int64_t Plan::*first>
-std::int64_t owner(std::span<const Plan> plans, std::int64_t item, std::int64_t from) {
-  const auto count = static_cast<std::int64_t>(plans.size());
-  while (from + 1 < count && plans[static_cast<std::size_t>(from + 1)].*first <= item) ++from;
-  return from;
+std::size_t owner(std::span<const Plan> plans, std::int64_t item) {
+  const auto behind = std::ranges::upper_bound(plans, item, {}, first);
+  return static_cast<std::size_t>(behind - plans.begin()) - 1;
 }
 
 struct Need {
@@ -232,10 +239,8 @@ void pack_fresh(const Machine& machine, std::span<const Plan> plans, std::int64_
   if (total == 0) return;
   std::atomic<std::int64_t> next{0};
   workers.run([&](int) {
-    std::int64_t at = 0;
     for (std::int64_t item = next.fetch_add(1); item < total; item = next.fetch_add(1)) {
-      at = owner<&Plan::first_pack>(plans, item, at);
-      const Plan& plan = plans[static_cast<std::size_t>(at)];
+      const Plan& plan = plans[owner<&Plan::first_pack>(plans, item)];
       const std::int64_t first = (item - plan.first_pack) * kPanelsAtOnce;
       const std::int64_t end = std::min(first + kPanelsAtOnce, plan.panels.panels);
       machine.pack_panels(plan.b, first * kPanel, end - first, plan.fresh_panels + first * plan.panels.panel_bytes);
@@ -305,20 +310,18 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
   const auto [rows, rows_stride] = each(DType::u8, need.rows_bytes);
   const auto [scales, scales_stride] = each(DType::f32, need.scale_floats);
   const auto [strips, strips_stride] = each(DType::f32, need.strip_floats);
-  std::atomic<std::int64_t> next{0};
+  Shares shares(items, workers.count(), scratch);
   workers.run([&](int worker) {
     const Workspace space{rows + worker * rows_stride, reinterpret_cast<float*>(scales + worker * scales_stride),
                           reinterpret_cast<float*>(strips + worker * strips_stride)};
     machine.enter();
-    std::int64_t at = 0;
-    for (std::int64_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) {
-      at = owner<&Plan::first_item>(plans, item, at);
-      const Plan& plan = plans[static_cast<std::size_t>(at)];
+    shares.work(worker, [&](std::int64_t item) {
+      const Plan& plan = plans[owner<&Plan::first_item>(plans, item)];
       const std::int64_t part = (item - plan.first_item) % plan.column_parts;
       const std::int64_t block = (item - plan.first_item) / plan.column_parts;
       run_block(machine, plan, block * plan.block_rows, plan.panels.panels * part / plan.column_parts,
                 plan.panels.panels * (part + 1) / plan.column_parts, space);
-    }
+    });
     machine.leave();
   });
 }
@@ -374,7 +377,8 @@ std::int64_t workspace_bytes(std::int64_t m, std::int64_t k) {
   const std::int64_t rows_bytes = std::min(block, (round_up(m, kRowBlock) + kRowBlock) * row_bytes);
   const std::int64_t scale_bytes = rows_bytes / 32 + (kMaxBlockRows + kRowBlock) * 4 * 2;
   const std::int64_t strip_bytes = (kLongPanels * 256 + kMaxBlockRows) * kPanel * 4;
-  return Arena::footprint(rows_bytes) + Arena::footprint(scale_bytes) + Arena::footprint(strip_bytes);
+  return Arena::footprint(rows_bytes) + Arena::footprint(scale_bytes) + Arena::footprint(strip_bytes) +
+         Arena::footprint(Shares::bytes(1));
 }
 
 }  // namespace gemm_detail

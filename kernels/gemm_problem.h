@@ -9,6 +9,7 @@
 //   strip         [row block][32] f32  sums of one panel between two parts of k
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -67,11 +68,15 @@ struct Operand {
     scaling = rows_per_scale == 0 && k_per_scale == 0 ? Scaling::uniform : Scaling::blocks;
   }
   float scale(std::int64_t row, std::int64_t k_index) const {
-    const std::int64_t r = rows_per_scale == 0 ? 0 : row / rows_per_scale;
-    const std::int64_t c = k_per_scale == 0 ? 0 : k_index / k_per_scale;
-    const std::int64_t at = r * scale_row_stride + c * scale_k_stride;
+    const std::int64_t at = tile(row, rows_per_scale) * scale_row_stride + tile(k_index, k_per_scale) * scale_k_stride;
     if (scale_dtype == DType::e8m0) return static_cast<const E8M0*>(scales)[at];
     return static_cast<const float*>(scales)[at];
+  }
+
+ private:
+  /// Tiles are as long as a power of two: a shift, where a division would cost as much as decoding what is scaled.
+  static std::int64_t tile(std::int64_t index, std::int64_t length) {
+    return length == 0 ? 0 : index >> std::countr_zero(static_cast<std::uint64_t>(length));
   }
 };
 

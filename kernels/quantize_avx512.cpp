@@ -18,109 +18,17 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 
-#include "kernels/quantize_unit_avx512.h"
+#include "kernels/quantize_rows_avx512.h"
 
 namespace shoestring::quantization::avx512 {
 namespace {
 
-using quantize_tile::RowTile;
 using quantize_tile::Scale;
 
-constexpr std::int64_t kLine = 2048;  // columns of one line: sixteen tiles of 128
-constexpr std::int64_t kBand = 512;   // columns of one work item when column maxima are kept
+constexpr std::int64_t kBand = 512;  // columns of one work item when column maxima are kept
 
 /// Rows a worker takes at once: enough elements to be worth a wake-up.
 std::int64_t row_grain(const QuantizeArgs& args) { return std::max<std::int64_t>(1, 16384 / args.x.shape[1]); }
-
-/// What a pass over rows writes, and how.
-struct RowPass {
-  TensorView values;
-  TensorView scales;
-  std::int64_t width = kTile;  ///< 128 or 32 columns share a scale; 0: one scale for all
-  ScaleKind kind = ScaleKind::f32;
-  bool given = false;   ///< the scales stand in `scales`
-  bool covers = false;  ///< ... and are known to cover x, all of it finite
-};
-
-/// Maxima, scales and their inverses of the tiles of one line.
-struct LineScales {
-  alignas(64) std::uint32_t amax[kLine / 32];
-  alignas(64) float scale[kLine / 32];
-  alignas(64) float inverse[kLine / 32];
-};
-
-/// Scales of tiles [first, first + tiles) of scale row `row`, from amax or as given.
-template <class Payload>
-void scale_line(const RowPass& pass, std::int64_t row, std::int64_t first, std::int64_t tiles, LineScales& line) {
-  if (pass.given) {
-    for (std::int64_t t = 0; t < tiles; ++t) {
-      const bool one = pass.width == 0;
-      line.inverse[t] = quantize_tile::given(read_scale(pass.scales, one ? 0 : row, one ? 0 : first + t)).inverse;
-    }
-    return;
-  }
-  for (std::int64_t t = 0; t < tiles; t += 16) {
-    __m512 scale;
-    __m512 inverse;
-    lanes::scales_of<Payload>(_mm512_load_si512(line.amax + t), pass.kind, scale, inverse);
-    _mm512_store_ps(line.scale + t, scale);
-    _mm512_store_ps(line.inverse + t, inverse);
-  }
-  for (std::int64_t t = 0; t < tiles; ++t) write_scale(pass.scales, row, first + t, line.scale[t]);
-}
-
-/// Columns [column, column + count) of one row; x is padded to whole tiles of 128.
-template <class In, class Payload, int kWidth>
-void quantize_line(const RowPass& pass, const In* x, std::int64_t row, std::int64_t column, std::int64_t count,
-                   Tally& tally) {
-  LineScales line;
-  const std::int64_t tiles = (count + kWidth - 1) / kWidth;
-  bool plain = !pass.given || pass.covers;
-  if (!pass.given || tally.wanted) {
-    for (std::int64_t t = 0; t < tiles; t += 16) _mm512_store_si512(line.amax + t, _mm512_setzero_si512());
-    amax_of_tiles<In, kWidth, false>(x, tiles, line.amax);
-    std::uint32_t most = *std::max_element(line.amax, line.amax + tiles);
-    if (most > kLargestFinite) [[unlikely]] {
-      plain = false;
-      amax_of_tiles<In, kWidth, true>(x, tiles, line.amax);
-      most = *std::max_element(line.amax, line.amax + tiles);
-    }
-    tally.amax = std::max(tally.amax, most);
-  }
-  scale_line<Payload>(pass, row, column / kWidth, tiles, line);
-  std::uint8_t* out = pass.values.as<std::uint8_t>() + row * pass.values.strides[0] + column;
-  if (plain) [[likely]] {
-    encode_line<In, Payload, kWidth, true>(x, count, line.inverse, out, tally);
-  } else {
-    encode_line<In, Payload, kWidth, false>(x, count, line.inverse, out, tally);
-  }
-}
-
-/// x itself when it fills whole tiles, otherwise its copy in `room`, padded with zeros.
-template <class In>
-const In* padded(const In* x, std::int64_t count, In* room) {
-  if (count % kTile == 0) return x;
-  const std::int64_t whole = (count + kTile - 1) / kTile * kTile;
-  std::memcpy(room, x, static_cast<std::size_t>(count) * sizeof(In));
-  std::memset(static_cast<void*>(room + count), 0, static_cast<std::size_t>(whole - count) * sizeof(In));
-  return room;
-}
-
-template <class In, class Payload, int kWidth>
-void quantize_rows(const QuantizeArgs& args, const RowPass& pass, std::int64_t begin, std::int64_t end) {
-  alignas(64) In room[kLine];
-  Tally tally{args.counts != nullptr, {}};
-  const std::int64_t columns = args.x.shape[1];
-  for (std::int64_t row = begin; row < end; ++row) {
-    const In* x = args.x.as<In>() + row * args.x.strides[0];
-    for (std::int64_t column = 0; column < columns; column += kLine) {
-      const std::int64_t count = std::min(kLine, columns - column);
-      quantize_line<In, Payload, kWidth>(pass, padded(x + column, count, room), row, column, count, tally);
-    }
-  }
-  tally.counts.elements = (end - begin) * columns;
-  tally.flush(args.counts);
-}
 
 /// One work item where scales run down the rows: the rows of one tile by up to 512 columns.
 template <class In>
@@ -129,68 +37,108 @@ struct Band {
   std::int64_t tile_row = 0;
   std::int64_t column = 0;
   std::int64_t columns = 0;
+  std::int64_t stride = 0;  ///< columns, padded with zeros to whole tiles
   bool plain = true;
   alignas(64) std::uint32_t amax[kBand];  ///< finite amax bits of each column
-  alignas(64) float inverse[kBand];
-  alignas(64) In x[kTile][kBand];
+  alignas(64) float inverse[kBand];       ///< in_split_order
+  alignas(64) In x[kTile * kBand];
+
+  const In* row(std::int64_t r) const { return x + r * stride; }
 };
+
+/// Maxima of sixty-four columns, lane by lane.
+template <bool kFiniteOnly>
+void amax_of_columns(const float* x, std::int64_t stride, std::int64_t rows, std::uint32_t* amax) {
+  __m512i most[4] = {};
+  for (std::int64_t r = 0; r < rows; ++r, x += stride) {
+    for (int v = 0; v < 4; ++v) {
+      const __m512i bits = lanes::magnitude(_mm512_load_ps(x + 16 * v));
+      most[v] = _mm512_max_epi32(most[v], kFiniteOnly ? lanes::finite_magnitude(bits) : bits);
+    }
+  }
+  for (int v = 0; v < 4; ++v) _mm512_store_si512(amax + 16 * v, most[v]);
+}
+template <bool kFiniteOnly>
+void amax_of_columns(const BFloat16* x, std::int64_t stride, std::int64_t rows, std::uint32_t* amax) {
+  __m512i most[2] = {};
+  for (std::int64_t r = 0; r < rows; ++r, x += stride) {
+    for (int v = 0; v < 2; ++v) {
+      most[v] = _mm512_max_epu16(most[v], lanes::magnitude16<kFiniteOnly>(_mm512_load_si512(x + 32 * v)));
+    }
+  }
+  for (int v = 0; v < 4; ++v) {
+    const __m256i half = _mm512_extracti64x4_epi64(most[v / 2], 1);
+    const __m256i bits = v % 2 == 0 ? _mm512_castsi512_si256(most[v / 2]) : half;
+    _mm512_store_si512(amax + 16 * v, _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+}
+
+/// Finds the column maxima of a band and whether all of it is finite.
+template <class In>
+void find_maxima(Band<In>& band) {
+  __m512i most = _mm512_setzero_si512();
+  for (std::int64_t c = 0; c < band.stride; c += 64) {
+    amax_of_columns<false>(band.x + c, band.stride, band.rows.count, band.amax + c);
+    for (int v = 0; v < 4; ++v) most = _mm512_max_epu32(most, _mm512_load_si512(band.amax + c + 16 * v));
+  }
+  band.plain = all_finite(most);
+  for (std::int64_t c = 0; !band.plain && c < band.stride; c += 64) {
+    amax_of_columns<true>(band.x + c, band.stride, band.rows.count, band.amax + c);
+  }
+}
 
 /// First read: a copy of x, column maxima, and the row codes when `rows` says so.
 template <class In, class Payload, int kWidth>
 void read_band(const QuantizeArgs& args, const RowPass* rows, Band<In>& band, Tally& tally) {
-  std::memset(band.amax, 0, sizeof(band.amax));
   for (std::int64_t r = 0; r < band.rows.count; ++r) {
     const In* x = args.x.as<In>() + (band.rows.begin + r) * args.x.strides[0] + band.column;
-    In* copy = band.x[r];
+    In* copy = band.x + r * band.stride;
     std::memcpy(copy, x, static_cast<std::size_t>(band.columns) * sizeof(In));
-    if (band.columns < kBand) {
-      std::memset(static_cast<void*>(copy + band.columns), 0,
-                  static_cast<std::size_t>(kBand - band.columns) * sizeof(In));
-    }
-    for (std::int64_t c = 0; c < kBand; c += 16) {
-      const __m512i bits = lanes::magnitude(lanes::load(copy + c));
-      _mm512_store_si512(band.amax + c, _mm512_max_epi32(_mm512_load_si512(band.amax + c), bits));
-    }
-    if (rows == nullptr) continue;
-    quantize_line<In, Payload, kWidth>(*rows, copy, band.rows.begin + r, band.column, band.columns, tally);
+    std::memset(static_cast<void*>(copy + band.columns), 0,
+                static_cast<std::size_t>(band.stride - band.columns) * sizeof(In));
   }
-  __m512i most = _mm512_setzero_si512();
-  for (std::int64_t c = 0; c < kBand; c += 16) most = _mm512_max_epi32(most, _mm512_load_si512(band.amax + c));
-  band.plain = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(most)) <= kLargestFinite;
-  if (band.plain) return;
-  std::memset(band.amax, 0, sizeof(band.amax));  // NaN or infinity somewhere: maxima of the finite elements
+  find_maxima(band);
+  if (rows == nullptr) return;
+  if (band.columns == args.x.shape[1]) {
+    quantize_rows<In, Payload, kWidth>(*rows, band.x, band.stride, band.rows, band.columns, tally);
+    return;
+  }
   for (std::int64_t r = 0; r < band.rows.count; ++r) {
-    for (std::int64_t c = 0; c < kBand; c += 16) {
-      const __m512i bits = lanes::finite_magnitude(lanes::magnitude(lanes::load(band.x[r] + c)));
-      _mm512_store_si512(band.amax + c, _mm512_max_epi32(_mm512_load_si512(band.amax + c), bits));
-    }
+    quantize_line<In, Payload, kWidth>(*rows, band.row(r), band.rows.begin + r, band.column, band.columns, tally);
   }
 }
 
 /// Scales of a band: one per column, or one per `width` columns.
 template <class In, class Payload>
 void scale_band(const QuantizeArgs& args, const TensorView& scales, std::int64_t width, Band<In>& band, Tally& tally) {
-  tally.amax = std::max(tally.amax, *std::max_element(band.amax, band.amax + kBand));
-  for (std::int64_t c = 0; width > 1 && c < kBand; c += width) {
+  for (std::int64_t c = 0; c < band.stride; c += 16) {
+    tally.amax = _mm512_max_epu32(tally.amax, _mm512_load_si512(band.amax + c));
+  }
+  for (std::int64_t c = 0; width > 1 && c < band.stride; c += width) {
     std::fill(band.amax + c, band.amax + c + width, *std::max_element(band.amax + c, band.amax + c + width));
   }
   alignas(64) float scale[kBand];
-  for (std::int64_t c = 0; c < kBand; c += 16) {
+  for (std::int64_t c = 0; c < band.stride; c += 16) {
     __m512 lane_scale;
     __m512 lane_inverse;
     lanes::scales_of<Payload>(_mm512_load_si512(band.amax + c), args.scale_kind, lane_scale, lane_inverse);
     _mm512_store_ps(scale + c, lane_scale);
     _mm512_store_ps(band.inverse + c, lane_inverse);
   }
-  for (std::int64_t c = 0; c < band.columns; c += width) {
-    const std::int64_t tile_column = (band.column + c) / width;
-    if (args.scales_given) {
-      const Scale given = quantize_tile::given(read_scale(scales, band.tile_row, tile_column));
+  if (args.scales_given) {
+    for (std::int64_t c = 0; c < band.columns; c += width) {
+      const Scale given = quantize_tile::given(read_scale(scales, band.tile_row, (band.column + c) / width));
       std::fill(band.inverse + c, band.inverse + c + width, given.inverse);
-    } else {
-      write_scale(scales, band.tile_row, tile_column, scale[c]);
+    }
+  } else if (width == 1 && scales.dtype == DType::f32 && scales.strides[1] == 1) {
+    std::memcpy(scales.as<float>() + band.tile_row * scales.strides[0] + band.column, scale,
+                static_cast<std::size_t>(band.columns) * sizeof(float));
+  } else {
+    for (std::int64_t c = 0; c < band.columns; c += width) {
+      write_scale(scales, band.tile_row, (band.column + c) / width, scale[c]);
     }
   }
+  for (std::int64_t c = 0; c < band.stride; c += 32) lanes::in_split_order(band.x, band.inverse + c);
 }
 
 /// Second read: the codes of a band under its column scales, to one or two outputs.
@@ -201,20 +149,22 @@ void write_band(const QuantizeArgs& args, std::span<const TensorView> outputs, c
   const bool plain = band.plain && !args.scales_given;
   for (std::int64_t first = 0; first < band.rows.count; first += kLines) {
     const std::int64_t lines = std::min(kLines, band.rows.count - first);
+    const auto place = [&](const TensorView& out, std::int64_t r) {
+      return out.as<std::uint8_t>() + (band.rows.begin + first + r) * out.strides[0] + band.column * out.strides[1];
+    };
+    const bool straight = outputs.size() == 1 && outputs[0].strides[1] == 1;
     for (std::int64_t r = 0; r < lines; ++r) {
-      const In* x = band.x[first + r];
-      plain ? encode_line<In, Payload, 1, true>(x, band.columns, band.inverse, codes[r], tally)
-            : encode_line<In, Payload, 1, false>(x, band.columns, band.inverse, codes[r], tally);
+      std::uint8_t* to = straight ? place(outputs[0], r) : codes[r];
+      encode_line<In, Payload, 1>(plain, band.row(first + r), band.columns, band.inverse, to, tally);
     }
     for (const TensorView& out : outputs) {
-      const Strides& s = out.strides;
-      std::uint8_t* to = out.as<std::uint8_t>() + (band.rows.begin + first) * s[0] + band.column * s[1];
-      if (s[1] != 1) {
-        store_transposed(codes[0], kBand, lines, band.columns, to, s[1]);
+      if (straight) break;
+      if (out.strides[1] != 1) {
+        store_transposed(codes[0], kBand, lines, band.columns, place(out, 0), out.strides[1]);
         continue;
       }
       for (std::int64_t r = 0; r < lines; ++r) {
-        std::memcpy(to + r * s[0], codes[r], static_cast<std::size_t>(band.columns));
+        std::memcpy(place(out, r), codes[r], static_cast<std::size_t>(band.columns));
       }
     }
   }
@@ -253,6 +203,10 @@ RowPass row_pass(const QuantizeArgs& args) {
   pass.width = args.row_tiles.granularity.columns;
   pass.kind = args.scale_kind;
   pass.given = args.scales_given || pass.width == 0;
+  const std::int64_t columns = args.x.shape[1];
+  const Strides& scale_strides = pass.scales.strides;
+  pass.joined = columns % kTile == 0 && pass.values.strides[0] == columns &&
+                (pass.width == 0 || (scale_strides[0] == columns / pass.width && scale_strides[1] == 1));
   if (pass.width == 0 && !args.scales_given) {
     std::uint32_t amax = amax_of_matrix<In, false>(args);
     pass.covers = amax <= kLargestFinite;
@@ -274,6 +228,7 @@ void quantize_band(const QuantizeArgs& args, const RowPass* rows, std::span<cons
   band.rows = segments.tile(band.tile_row);
   band.column = item % bands * kBand;
   band.columns = std::min(kBand, columns - band.column);
+  band.stride = (band.columns + kTile - 1) / kTile * kTile;
   read_band<In, Payload, kWidth>(args, rows, band, tally);
   TensorView values[2];
   std::size_t count = 0;
@@ -314,7 +269,11 @@ void quantize_outputs(const QuantizeArgs& args) {
     return;
   }
   args.stream.workers().split(args.x.shape[0], row_grain(args), [&](std::int64_t begin, std::int64_t end) {
-    quantize_rows<In, Payload, kWidth>(args, pass, begin, end);
+    Tally tally{args.counts != nullptr, {}};
+    const In* x = args.x.as<In>() + begin * args.x.strides[0];
+    quantize_rows<In, Payload, kWidth>(pass, x, args.x.strides[0], {begin, end - begin}, args.x.shape[1], tally);
+    tally.counts.elements = (end - begin) * args.x.shape[1];
+    tally.flush(args.counts);
   });
 }
 

@@ -22,11 +22,11 @@ constexpr std::int64_t kTile = 128;
 struct Tally {
   bool wanted;
   QuantizeCounts counts;
-  std::uint32_t amax = 0;
+  __m512i amax = _mm512_setzero_si512();  ///< magnitude bits, lane by lane
 
   void flush(QuantizeCounts* total) {
     if (!wanted) return;
-    counts.amax = dtype_bits::to_float(amax);
+    counts.amax = dtype_bits::to_float(_mm512_reduce_max_epu32(amax));
     add(total, counts);
   }
 };
@@ -46,9 +46,7 @@ template <int kVectors, bool kFiniteOnly>
 __m512i most_of(const BFloat16* x) {  // thirty-two at a time: magnitudes of BF16 order as 16-bit integers
   __m512i most = _mm512_setzero_si512();
   for (int v = 0; v < kVectors; v += 2) {
-    __m512i bits = _mm512_and_si512(_mm512_loadu_si512(x + 16 * v), _mm512_set1_epi16(0x7FFF));
-    if (kFiniteOnly) bits = _mm512_maskz_mov_epi16(_mm512_cmplt_epu16_mask(bits, _mm512_set1_epi16(0x7F80)), bits);
-    most = _mm512_max_epu16(most, bits);
+    most = _mm512_max_epu16(most, lanes::magnitude16<kFiniteOnly>(_mm512_loadu_si512(x + 16 * v)));
   }
   const __m512i upper = _mm512_and_si512(most, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
   return _mm512_max_epi32(_mm512_slli_epi32(most, 16), upper);
@@ -75,16 +73,28 @@ void amax_of_tiles(const In* x, std::int64_t tiles, std::uint32_t* amax) {
   }
 }
 
-/// Adds to the counts of a unit's codes the elements that were not zero and became it.
-inline void count_underflow(const __m512 x[4], __m512i codes, Tally& tally) {
-  const __mmask64 zero_codes = _mm512_testn_epi8_mask(codes, _mm512_set1_epi8(0x7F));
-  if (zero_codes == 0) return;
+/// Which of sixty-four elements are zero.
+inline __mmask64 zeros_of(const float* x) {
   __mmask64 zeros = 0;
   for (int v = 0; v < 4; ++v) {
-    const __m512i bits = lanes::magnitude(x[v]);
+    const __m512i bits = lanes::magnitude(_mm512_loadu_ps(x + 16 * v));
     zeros |= static_cast<__mmask64>(_mm512_testn_epi32_mask(bits, bits)) << (16 * v);
   }
-  tally.counts.underflowed += __builtin_popcountll(zero_codes & ~zeros);
+  return zeros;
+}
+inline __mmask64 zeros_of(const BFloat16* x) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7FFF);
+  const __mmask32 low = _mm512_testn_epi16_mask(_mm512_loadu_si512(x), magnitude);
+  const __mmask32 high = _mm512_testn_epi16_mask(_mm512_loadu_si512(x + 32), magnitude);
+  return static_cast<__mmask64>(high) << 32 | low;
+}
+
+/// Adds to the counts of sixty-four codes the elements that were not zero and became it.
+template <class In>
+[[gnu::always_inline]] inline void count_underflow(const In* x, __m512i codes, Tally& tally) {
+  const __mmask64 zero_codes = _mm512_testn_epi8_mask(codes, _mm512_set1_epi8(0x7F));
+  if (zero_codes == 0) return;
+  tally.counts.underflowed += __builtin_popcountll(zero_codes & ~zeros_of(x));
 }
 
 inline std::int64_t count_non_finite(__m512 x) {
@@ -92,31 +102,50 @@ inline std::int64_t count_non_finite(__m512 x) {
   return __builtin_popcount(static_cast<unsigned>(_mm512_cmpgt_epi32_mask(lanes::magnitude(x), largest)));
 }
 
-/// Codes of a line. `inverse` has one element per kWidth columns, 1 included. kPlain: every x is finite and covered by
-/// its scale.
+/// Codes of sixty-four columns of a line, see encode_line.
 template <class In, class Payload, int kWidth, bool kPlain>
+[[gnu::always_inline]] inline __m512i encode_unit(const In* x, const float* inverse, Tally& tally) {
+  __m512 element[4];
+  __m512i code[4];
+  lanes::split(x, element);
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    const __m512 by = kWidth == 1    ? _mm512_loadu_ps(inverse + 16 * v)
+                      : kWidth == 32 ? _mm512_set1_ps(inverse[v / 2])
+                                     : _mm512_set1_ps(*inverse);
+    if constexpr (kPlain) {
+      code[v] = lanes::encode<Payload>(element[v], by);
+    } else {
+      code[v] = lanes::encode_saturating<Payload>(element[v], by, tally.counts.saturated);
+      tally.counts.non_finite += count_non_finite(element[v]);
+    }
+  }
+  return lanes::join(x, code);
+}
+
+/// Codes of a line. `inverse` has one element per kWidth columns, 1 included: those are in_split_order. kPlain: every x
+/// is finite and covered by its scale.
+template <class In, class Payload, int kWidth, bool kPlain, bool kCounted>
 void encode_line(const In* x, std::int64_t count, const float* inverse, std::uint8_t* out, Tally& tally) {
   for (std::int64_t c = 0; c < count; c += 64) {
-    __m512 element[4];
-    __m512i code[4];
-    for (int v = 0; v < 4; ++v) {
-      element[v] = lanes::load(x + c + 16 * v);
-      const __m512 by =
-          kWidth == 1 ? _mm512_loadu_ps(inverse + c + 16 * v) : _mm512_set1_ps(inverse[(c + 16 * v) / kWidth]);
-      if constexpr (kPlain) {
-        code[v] = lanes::encode<Payload>(element[v], by);
-      } else {
-        code[v] = lanes::encode_saturating<Payload>(element[v], by, tally.counts.saturated);
-        tally.counts.non_finite += count_non_finite(element[v]);
-      }
-    }
-    const __m512i codes = lanes::pack(code[0], code[1], code[2], code[3]);
-    if (tally.wanted) count_underflow(element, codes, tally);
-    if (count - c >= 64) {
+    const __m512i codes = encode_unit<In, Payload, kWidth, kPlain>(x + c, inverse + c / kWidth, tally);
+    if constexpr (kCounted) count_underflow(x + c, codes, tally);
+    if (count - c >= 64) [[likely]] {
       _mm512_storeu_si512(out + c, codes);
     } else {
       _mm512_mask_storeu_epi8(out + c, (std::uint64_t{1} << (count - c)) - 1, codes);
     }
+  }
+}
+
+template <class In, class Payload, int kWidth>
+void encode_line(bool plain, const In* x, std::int64_t count, const float* inverse, std::uint8_t* out, Tally& tally) {
+  if (plain) [[likely]] {
+    tally.wanted ? encode_line<In, Payload, kWidth, true, true>(x, count, inverse, out, tally)
+                 : encode_line<In, Payload, kWidth, true, false>(x, count, inverse, out, tally);
+  } else {
+    tally.wanted ? encode_line<In, Payload, kWidth, false, true>(x, count, inverse, out, tally)
+                 : encode_line<In, Payload, kWidth, false, false>(x, count, inverse, out, tally);
   }
 }
 

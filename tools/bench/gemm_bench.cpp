@@ -24,8 +24,11 @@ struct Size {
 };
 
 constexpr Size kCube{2048, 2048, 2048};
-/// 2048 tokens through the linears of tiny_moe: attention in and out, and a feed-forward of 1024.
-constexpr std::array kDemo{Size{2048, 512, 512}, Size{2048, 1024, 512}, Size{2048, 512, 1024}};
+/// 4096 tokens through the linears of recipes/tiny_moe.recipe: the dense feed-forward in and out, and the shared
+/// expert.
+constexpr std::array kDemo{Size{4096, 1536, 256}, Size{4096, 256, 768}, Size{4096, 256, 256}};
+/// Each token in two experts: gate and up, down.
+constexpr std::array kGroupedDemo{Size{8192, 256, 256}, Size{8192, 256, 128}};
 
 Tensor random(DType dtype, const Shape& shape) {
   Tensor tensor(dtype, shape);
@@ -207,21 +210,21 @@ void dense_rows(const Bench& bench, Size size, bool judged) {
 }
 
 /// 16 experts with empty, single and uneven groups against one product of the same size.
-void grouped_row(const Bench& bench) {
-  constexpr std::int64_t kRows = 4096, kN = 512, kK = 512, kExperts = 16;
-  const std::vector<std::int64_t> offsets{0,    0,    1,    400,  700,  1211, 1211, 1500, 1837,
-                                          2100, 2300, 2815, 2900, 3333, 3500, 3996, 4096};
+void grouped_row(const Bench& bench, Size size) {
+  constexpr std::int64_t kExperts = 16;
+  std::vector<std::int64_t> offsets{0,    0,    1,    400,  700,  1211, 1211, 1500, 1837,
+                                    2100, 2300, 2815, 2900, 3333, 3500, 3996, 4096};
+  for (std::int64_t& offset : offsets) offset = offset > 1 ? offset * size.m / 4096 : offset;
   Stream stream(bench.workers);
-  const Size size{kRows, kN, kK};
   Fp8Product dense(size, ScaleKind::f32, bench.workers);
-  const Tensor x = random(DType::bf16, {kRows, kK});
-  Quantised a({kRows, kK}, kRowTile128, ScaleKind::f32);
-  Quantised b({kExperts * kN, kK}, kBlock128, ScaleKind::f32);
-  b.from(random(DType::bf16, {kExperts * kN, kK}), stream);
+  const Tensor x = random(DType::bf16, {size.m, size.k});
+  Quantised a({size.m, size.k}, kRowTile128, ScaleKind::f32);
+  Quantised b({kExperts * size.n, size.k}, kBlock128, ScaleKind::f32);
+  b.from(random(DType::bf16, {kExperts * size.n, size.k}), stream);
   PackedMatrix packed;
   pack_experts(b.view(), kExperts, false, false, packed, stream);
-  Tensor c(DType::bf16, {kRows, kN});
-  Arena scratch(grouped_gemm_scratch_bytes(kRows, kN, kK, kExperts, bench.workers.count(), true), Device{});
+  Tensor c(DType::bf16, {size.m, size.n});
+  Arena scratch(grouped_gemm_scratch_bytes(size.m, size.n, size.k, kExperts, bench.workers.count(), true), Device{});
   const auto grouped = [&] {
     a.from(x, stream);
     grouped_gemm({.c = c,
@@ -254,7 +257,7 @@ void bench_gemm(Workers& workers, const BenchEffort& effort, const BenchReport& 
   const Bench bench{workers, effort, report};
   dense_rows(bench, kCube, true);
   for (const Size size : kDemo) dense_rows(bench, size, true);
-  grouped_row(bench);
+  for (const Size size : kGroupedDemo) grouped_row(bench, size);
   threads_rows(bench);
 }
 

@@ -1,0 +1,127 @@
+// Inside of gemm_amx.cpp, included behind its target pragma and <immintrin.h>: how finished rows of 32 sums reach c.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/gemm_problem.h"
+
+namespace shoestring::gemm_detail::amx {
+namespace {
+
+/// What most products end in: whole rows of a panel are overwritten, with no factor and no bias.
+bool plain_rows(const Output& out) {
+  return out.columns == kPanel && !out.accumulate && out.factor == 1.0f && out.bias == nullptr;
+}
+
+bool may_bypass(const Output& out) {
+  const std::int64_t row_bytes = out.row_stride * (out.dtype == DType::bf16 ? 2 : 4);
+  return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
+}
+
+/// Writes plain rows in one format.
+template <DType kDtype, bool kBypass>
+class PlainRows {
+ public:
+  explicit PlainRows(const Output& out) : c_(static_cast<std::byte*>(out.c)), row_bytes_(out.row_stride * kBytes) {}
+
+  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+    std::byte* at = c_ + row * row_bytes_;
+    if constexpr (kDtype == DType::bf16) {
+      const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      if constexpr (kBypass) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(at), both);
+      } else {
+        _mm512_storeu_si512(at, both);
+      }
+    } else {
+      auto* to = reinterpret_cast<float*>(at);
+      if constexpr (kBypass) {
+        _mm512_stream_ps(to, low);
+        _mm512_stream_ps(to + 16, high);
+      } else {
+        _mm512_storeu_ps(to, low);
+        _mm512_storeu_ps(to + 16, high);
+      }
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kBytes = kDtype == DType::bf16 ? 2 : 4;
+  std::byte* c_;
+  std::int64_t row_bytes_;
+};
+
+/// Writes rows with everything that an Output can ask for.
+class AnyRows {
+ public:
+  explicit AnyRows(const Output& out)
+      : low_mask_(static_cast<__mmask16>((1u << std::min<std::int64_t>(out.columns, 16)) - 1u)),
+        high_mask_(static_cast<__mmask16>((1u << std::max<std::int64_t>(out.columns - 16, 0)) - 1u)),
+        factor_(_mm512_set1_ps(out.factor)),
+        adjusted_(out.factor != 1.0f || out.bias != nullptr),
+        is_bf16_(out.dtype == DType::bf16),
+        accumulate_(out.accumulate),
+        c_(static_cast<std::byte*>(out.c)),
+        row_bytes_(out.row_stride * (is_bf16_ ? 2 : 4)) {
+    if (out.bias == nullptr) return;
+    if (out.bias_dtype == DType::bf16) {
+      const auto* bias = static_cast<const std::uint16_t*>(out.bias);
+      bias_low_ = widen(_mm256_maskz_loadu_epi16(low_mask_, bias));
+      bias_high_ = widen(_mm256_maskz_loadu_epi16(high_mask_, bias + 16));
+    } else {
+      const auto* bias = static_cast<const float*>(out.bias);
+      bias_low_ = _mm512_maskz_loadu_ps(low_mask_, bias);
+      bias_high_ = _mm512_maskz_loadu_ps(high_mask_, bias + 16);
+    }
+  }
+
+  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+    if (adjusted_) {
+      low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
+      high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
+    }
+    std::byte* at = c_ + row * row_bytes_;
+    if (is_bf16_) {
+      write_bf16(reinterpret_cast<std::uint16_t*>(at), low, high);
+    } else {
+      write_f32(reinterpret_cast<float*>(at), low, high);
+    }
+  }
+
+ private:
+  static __m512 widen(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
+
+  [[gnu::always_inline]] void write_f32(float* to, __m512 low, __m512 high) const {
+    if (accumulate_) {
+      low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_mask_, to));
+      high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_mask_, to + 16));
+    }
+    _mm512_mask_storeu_ps(to, low_mask_, low);
+    _mm512_mask_storeu_ps(to + 16, high_mask_, high);
+  }
+
+  [[gnu::always_inline]] void write_bf16(std::uint16_t* to, __m512 low, __m512 high) const {
+    if (accumulate_) {
+      low = _mm512_add_ps(low, widen(_mm256_maskz_loadu_epi16(low_mask_, to)));
+      high = _mm512_add_ps(high, widen(_mm256_maskz_loadu_epi16(high_mask_, to + 16)));
+    }
+    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+    const auto mask = static_cast<__mmask32>(low_mask_ | static_cast<std::uint32_t>(high_mask_) << 16);
+    _mm512_mask_storeu_epi16(to, mask, both);
+  }
+
+  __mmask16 low_mask_;
+  __mmask16 high_mask_;
+  __m512 factor_;
+  __m512 bias_low_ = _mm512_setzero_ps();
+  __m512 bias_high_ = _mm512_setzero_ps();
+  bool adjusted_;
+  bool is_bf16_;
+  bool accumulate_;
+  std::byte* c_;
+  std::int64_t row_bytes_;
+};
+
+}  // namespace
+}  // namespace shoestring::gemm_detail::amx
