@@ -1,7 +1,7 @@
-// Quantisation in AVX-512, a line of up to 2048 columns at a time while it lies in the L1 cache: maxima of its tiles,
-// scales of sixteen tiles at once, codes. Where scales run down the rows, a band of up to 128 rows by 512 columns is
-// copied once from memory to the stack (256 KiB: it stays in the L2 cache, and rows a power of two apart do not evict
-// each other there), giving row codes and column maxima on the way, then read again for the column codes.
+// Quantisation in AVX-512; row codes stand in quantize_rows_avx512.h. Where scales run down the rows, a band of up to
+// 128 rows by 512 columns is copied once from memory to the stack (256 KiB: it stays in the L2 cache, and rows a power
+// of two apart do not evict each other there), giving row codes and column maxima on the way, then read again for the
+// column codes.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
