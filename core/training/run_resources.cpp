@@ -36,9 +36,9 @@ void apply_kernel_settings(const KernelsSpec& spec) {
   }
 }
 
-int worker_count(const Recipe& recipe, int ranks_on_node) {
+int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
   if (recipe.run.threads > 0) return recipe.run.threads;
-  return std::max(1, Workers::usable_cores() / ranks_on_node);
+  return std::max(1, Workers::usable_cores() / ranks_sharing_cores);
 }
 
 }  // namespace
@@ -80,8 +80,8 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   return options;
 }
 
-RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, int ranks_on_node)
-    : recipe_(recipe), workers_(worker_count(recipe, ranks_on_node)), stream_(workers_) {
+RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, int ranks_sharing_cores)
+    : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
   if (!recipe.budget.hardware.empty()) {
     hardware_ = read_hardware(find_hardware(recipe.budget.hardware, recipe_folder));

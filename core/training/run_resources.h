@@ -28,8 +28,8 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
 
 class RunResources {
  public:
-  /// `ranks_on_node`: ranks that share this machine's cores.
-  RunResources(const Recipe& recipe, const std::filesystem::path& recipe_folder, int ranks_on_node);
+  /// `ranks_sharing_cores`: ranks that may run on the same cores as this one, itself included.
+  RunResources(const Recipe& recipe, const std::filesystem::path& recipe_folder, int ranks_sharing_cores);
 
   Workers& workers() { return workers_; }
   Stream& stream() { return stream_; }

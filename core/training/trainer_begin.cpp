@@ -10,6 +10,8 @@
 #include "core/training/trainer.h"
 #include "kernels/base/file.h"
 #include "kernels/base/variant.h"
+#include "kernels/base/workers.h"
+#include "parallel/placement.h"
 
 namespace shoestring {
 namespace {
@@ -80,7 +82,8 @@ void Trainer::begin() {
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
   }
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
-  resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder, world_.size());
+  resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder,
+                                              ranks_sharing_cores(world_, Workers::cores_name()));
   price_ = price_of(recipe_.budget);
   if (leads()) {
     cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(),

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -37,6 +38,22 @@ int Workers::usable_cores() {
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::string Workers::cores_name() {
+  // The kernel's, not the host name: containers of one machine have names of their own.
+  std::string name;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> name;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (!CPU_ISSET(core, &set)) continue;
+      name += ':';
+      name += std::to_string(core);
+    }
+  }
+  return name;
 }
 
 struct Workers::Team {

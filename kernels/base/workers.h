@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace shoestring {
 
@@ -24,6 +25,8 @@ class Workers {
   int count() const { return count_; }
   /// Cores this process may run on.
   static int usable_cores();
+  /// The machine and those cores: equal for two processes that would compete for the same cores.
+  static std::string cores_name();
 
   /// Runs body(worker) once on every worker and returns when all are done. The first exception is rethrown here.
   /// Loops of one team do not nest, and one thread at a time starts them: anything else throws Error(bug).
