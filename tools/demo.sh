@@ -37,6 +37,6 @@ awk -v m="$model" -v n="$bytes" -v g="$gzip_bytes" -v x="$xz_bytes" 'BEGIN {
 
 echo
 echo "a sample:"
-build/shoestring sample "$run" --prompt '#ifndef ' --tokens 200 --temperature 0.7
+build/shoestring sample "$run" --prompt '#include <' --tokens 200 --temperature 0.7
 echo
 build/shoestring report "$run"

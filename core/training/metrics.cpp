@@ -129,7 +129,7 @@ void MetricsLog::evaluation(const EvaluationMetrics& metrics, double unix_second
   }
 }
 
-ProgressLine::ProgressLine(std::FILE* out) : out_(out), terminal_(isatty(fileno(out)) != 0) {}
+ProgressLine::ProgressLine(std::FILE* out, bool alone) : out_(out), terminal_(alone && isatty(fileno(out)) != 0) {}
 
 void ProgressLine::update(const std::string& text, double monotonic_seconds) {
   constexpr double kTerminalSeconds = 0.2;

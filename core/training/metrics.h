@@ -69,7 +69,8 @@ class MetricsLog {
 /// One line that says how the run is doing: rewritten in place on a terminal, a plain line now and then elsewhere.
 class ProgressLine {
  public:
-  explicit ProgressLine(std::FILE* out);
+  /// `alone`: one rank. mpirun gives ranks a terminal of its own even where its output goes to a file.
+  ProgressLine(std::FILE* out, bool alone);
   /// `text` replaces the line. Elsewhere than on a terminal it is printed when `seconds` since the last print have
   /// passed.
   void update(const std::string& text, double monotonic_seconds);

@@ -64,7 +64,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       checkpoints_(directory_ / "checkpoints"),
       guard_(recipe_.guard),
       phase_ends_(phase_ends(recipe_)),
-      progress_line_(options_.out) {
+      progress_line_(options_.out, world.size() == 1) {
   begin();
 }
 
