@@ -31,7 +31,7 @@ namespace lanes = quantization::lanes;
 constexpr std::int64_t kTile = 128;        // elements of a row that share a scale
 constexpr std::int64_t kStep = 32;         // of k in one AMX tile
 constexpr std::int64_t kStepBytes = 2048;  // from one step of k to the next
-constexpr int kTogether = 16;              // tiles whose scales are computed at once
+constexpr std::size_t kTogether = 16;      // tiles whose scales are computed at once
 constexpr std::uint32_t kUpperHalf = 0xFFFF0000u;
 constexpr int kLeastFold = 127 - kFoldExponent;
 constexpr int kMostFold = 127 + kFoldExponent;
@@ -63,9 +63,9 @@ struct Pairs {
                                _mm512_castps_si512(r.second));
 }
 
-/// The signs of thirty-two elements as BF16 words; other bits are left as they come.
-[[gnu::always_inline]] inline __m512i signs(const float* x) { return upper_halves(x, load(x)); }
-[[gnu::always_inline]] inline __m512i signs(const BFloat16* x) { return _mm512_loadu_si512(x); }
+/// Thirty-two elements as words that begin with their signs.
+[[gnu::always_inline]] inline __m512i words(const float* x) { return upper_halves(x, load(x)); }
+[[gnu::always_inline]] inline __m512i words(const BFloat16* x) { return _mm512_loadu_si512(x); }
 
 /// y on the payload's grid; |y| must not round past its largest finite value. Zeros lose their sign.
 template <class Payload>
@@ -110,7 +110,7 @@ template <class In, class Payload, bool kFolded, bool kPlain>
   }
   constexpr int kFirstSelects = 0xCA;
   const __m512i values =
-      _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), upper_halves(x, r), signs(x), kFirstSelects);
+      _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), upper_halves(x, r), words(x), kFirstSelects);
   const __mmask32 zeros = _mm512_testn_epi16_mask(values, _mm512_set1_epi16(0x7FFF));
   if (tally.wanted && zeros != 0) [[unlikely]] {
     const Pairs given = load(x);
@@ -136,13 +136,13 @@ template <class Payload>
   return sum;
 }
 
-/// One tile of 128 elements into a line of each of four steps of k.
-template <class In, class Payload, bool kFolded, bool kPlain>
-[[gnu::always_inline]] inline void round_tile(const In* x, Factors by, std::byte* to, Tally& tally) {
+/// kSteps x 32 elements of one tile into a line of each of so many steps of k.
+template <class In, class Payload, bool kFolded, bool kPlain, int kSteps>
+[[gnu::always_inline]] inline void round_steps(const In* x, Factors by, std::byte* to, Tally& tally) {
   const int least =
       (static_cast<int>(std::bit_cast<std::uint32_t>(by.scale) >> 23) + Constants<Payload>::least_exponent - 127) << 7;
 #pragma GCC unroll 4
-  for (int step = 0; step < 4; ++step, x += kStep, to += kStepBytes) {
+  for (int step = 0; step < kSteps; ++step, x += kStep, to += kStepBytes) {
     if constexpr (kFolded && kPlain && std::is_same_v<In, BFloat16>) {
       __mmask32 below;
       const __m512i bits = round_bits<Payload>(x, _mm512_set1_epi16(static_cast<short>(least)), below);
@@ -155,36 +155,60 @@ template <class In, class Payload, bool kFolded, bool kPlain>
   }
 }
 
+/// A tile that ends early.
+template <class In, class Payload, bool kFolded, bool kPlain>
+[[gnu::noinline]] void round_part(const In* x, int steps, Factors by, std::byte* to, Tally& tally) {
+  for (int step = 0; step < steps; ++step) {
+    round_steps<In, Payload, kFolded, kPlain, 1>(x + step * kStep, by, to + step * kStepBytes, tally);
+  }
+}
+
 /// Up to sixteen tiles of one or more rows that are quantised together.
 template <class In>
 struct Batch {
-  int tiles = 0;
+  std::size_t tiles = 0;
+  bool plain = true;  ///< all of them finite
   std::array<const In*, kTogether> x;
+  std::array<int, kTogether> steps;
   std::array<std::byte*, kTogether> to;
-  std::array<float*, kTogether> scale;  ///< where row scales are wanted
+  std::array<float*, kTogether> row_scale;  ///< where row scales are wanted
+  alignas(64) std::array<float, kTogether> scale;
+  alignas(64) std::array<float, kTogether> inverse;
+  std::array<std::array<In, kTile>, kTogether> rooms;
+
+  /// What of x there is, and zeros: the maximum is that of a whole tile.
+  const In* padded(const In* part, std::int64_t count) {
+    In* room = rooms[tiles].data();
+    std::copy_n(part, count, room);
+    std::fill(room + count, room + kTile, In{});
+    return room;
+  }
+
+  template <bool kFiniteOnly>
+  __m128i amax_of_four(std::size_t first) const {
+    __m512i most[4];
+    for (std::size_t i = 0; i < 4; ++i) {
+      most[i] = quantization::avx512::most_of<kTile / 16, kFiniteOnly>(x[first + i]);
+    }
+    return quantization::avx512::largest_of_four(most);
+  }
 
   template <bool kFiniteOnly>
   __m512i amax() const {
-    alignas(64) std::array<std::uint32_t, kTogether> most{};
-    for (int first = 0; first < tiles; first += 4) {
-      __m512i part[4];
-      for (int i = 0; i < 4; ++i) {
-        part[i] = first + i < tiles
-                      ? quantization::avx512::most_of<kTile / 16, kFiniteOnly>(x[static_cast<std::size_t>(first + i)])
-                      : _mm512_setzero_si512();
-      }
-      _mm_store_si128(reinterpret_cast<__m128i*>(most.data() + first), quantization::avx512::largest_of_four(part));
-    }
-    return _mm512_load_si512(most.data());
+    const __m256i low = _mm256_set_m128i(amax_of_four<kFiniteOnly>(4), amax_of_four<kFiniteOnly>(0));
+    const __m256i high = _mm256_set_m128i(amax_of_four<kFiniteOnly>(12), amax_of_four<kFiniteOnly>(8));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
   }
 };
 
+/// Finds the scales of a batch.
 template <class In, class Payload, bool kFolded>
-void round_batch(const Batch<In>& batch, const RowCast& cast, Tally& tally) {
+void scale_batch(Batch<In>& batch, const RowCast& cast, Tally& tally) {
+  std::fill(batch.x.begin() + batch.tiles, batch.x.end(), batch.x[0]);
   __m512i amax = batch.template amax<false>();
   const __m512i largest = _mm512_set1_epi32(static_cast<int>(quantize_tile::kLargestFinite));
-  const bool plain = _mm512_cmpgt_epu32_mask(amax, largest) == 0;
-  if (!plain) [[unlikely]]
+  batch.plain = _mm512_cmpgt_epu32_mask(amax, largest) == 0;
+  if (!batch.plain) [[unlikely]]
     amax = batch.template amax<true>();
   tally.amax = _mm512_max_epu32(tally.amax, amax);
   __m512 scale;
@@ -197,34 +221,49 @@ void round_batch(const Batch<In>& batch, const RowCast& cast, Tally& tally) {
     if (outside != 0) [[unlikely]]
       cast.unfoldable->store(true, std::memory_order_relaxed);
   }
-  alignas(64) std::array<float, kTogether> scales;
-  alignas(64) std::array<float, kTogether> inverses;
-  _mm512_store_ps(scales.data(), scale);
-  _mm512_store_ps(inverses.data(), inverse);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(batch.tiles); ++i) {
-    const Factors by{scales[i], inverses[i]};
-    if constexpr (!kFolded) *batch.scale[i] = by.scale;
-    plain ? round_tile<In, Payload, kFolded, true>(batch.x[i], by, batch.to[i], tally)
-          : round_tile<In, Payload, kFolded, false>(batch.x[i], by, batch.to[i], tally);
+  _mm512_store_ps(batch.scale.data(), scale);
+  _mm512_store_ps(batch.inverse.data(), inverse);
+}
+
+template <class In, class Payload, bool kFolded, bool kPlain>
+void round_tiles(const Batch<In>& batch, Tally& tally) {
+  for (std::size_t i = 0; i < batch.tiles; ++i) {
+    const Factors by{batch.scale[i], batch.inverse[i]};
+    if constexpr (!kFolded) *batch.row_scale[i] = by.scale;
+    if (batch.steps[i] == kTile / kStep) [[likely]] {
+      round_steps<In, Payload, kFolded, kPlain, kTile / kStep>(batch.x[i], by, batch.to[i], tally);
+    } else {
+      round_part<In, Payload, kFolded, kPlain>(batch.x[i], batch.steps[i], by, batch.to[i], tally);
+    }
   }
+}
+
+/// Writes a batch and empties it.
+template <class In, class Payload, bool kFolded>
+void round_batch(Batch<In>& batch, const RowCast& cast, Tally& tally) {
+  scale_batch<In, Payload, kFolded>(batch, cast, tally);
+  batch.plain ? round_tiles<In, Payload, kFolded, true>(batch, tally)
+              : round_tiles<In, Payload, kFolded, false>(batch, tally);
+  batch.tiles = 0;
 }
 
 template <class In, class Payload, bool kFolded>
 void round_rows(const Operand& a, const RowCast& cast, const RowsOfBlock& rows, Tally& tally) {
   const std::int64_t steps = a.k / kStep;
-  const std::int64_t tiles = a.k / kTile;
+  const std::int64_t tiles = divide_up(a.k, kTile);
   Batch<In> batch;
   for (std::int64_t r = 0; r < rows.count; ++r) {
     const In* x = static_cast<const In*>(a.values) + (rows.begin + r) * a.row_stride;
     std::byte* line = static_cast<std::byte*>(rows.to) + r / 32 * steps * kStepBytes + r % 32 * 64;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      const auto at = static_cast<std::size_t>(batch.tiles);
-      batch.x[at] = x + tile * kTile;
+      const std::size_t at = batch.tiles;
+      const std::int64_t length = std::min(kTile, a.k - tile * kTile);
+      batch.x[at] = length == kTile ? x + tile * kTile : batch.padded(x + tile * kTile, length);
+      batch.steps[at] = static_cast<int>(length / kStep);
       batch.to[at] = line + tile * (kTile / kStep) * kStepBytes;
-      if constexpr (!kFolded) batch.scale[at] = rows.scales + (r / 32 * tiles + tile) * 32 + r % 32;
+      if constexpr (!kFolded) batch.row_scale[at] = rows.scales + (r / 32 * tiles + tile) * 32 + r % 32;
       if (++batch.tiles < kTogether) continue;
       round_batch<In, Payload, kFolded>(batch, cast, tally);
-      batch.tiles = 0;
     }
   }
   if (batch.tiles > 0) round_batch<In, Payload, kFolded>(batch, cast, tally);

@@ -114,7 +114,7 @@ struct RowsOfBlock {
   std::int64_t count = 0;
   bool counted = true;      ///< they enter RowCast::counts
   void* to = nullptr;       ///< as for pack_rows
-  float* scales = nullptr;  ///< [row block][k / 128][rows of a block]; not written where scales are folded
+  float* scales = nullptr;  ///< [row block][ceil(k / 128)][rows of a block]; not written where scales are folded
 };
 
 /// Where a panel's sums go.
@@ -159,7 +159,7 @@ struct Machine {
   void (*leave)();             ///< ... and after its part
   /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
   void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
-  /// The same from plain numbers with k a multiple of 128; nullptr where a machine cannot.
+  /// The same from plain numbers with k a multiple of 32; nullptr where a machine cannot.
   void (*quantize_rows)(const Operand& a, const RowCast& cast, const RowsOfBlock& rows);
   /// Panels from `first_column` on, one behind the other.
   void (*pack_panels)(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);

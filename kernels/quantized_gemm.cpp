@@ -86,7 +86,8 @@ Problem problem_of(const QuantizedGemmArgs& args, std::int64_t index, const RowC
 std::string amx_refuses(const QuantizedGemmArgs& args) {
   if (!cpu_features().amx_bf16) return "the processor has no AMX";
   if (args.x.strides[1] != 1) return "the columns of x are not contiguous";
-  if (args.row_tile != kRowTile128 || args.x.shape[1] % kRowTile128.columns != 0) return "rounds whole tiles of 1x128";
+  if (args.row_tile != kRowTile128) return "rounds tiles of 1x128";
+  if (args.x.shape[1] % 32 != 0) return "rounds 32 of k at a time";
   const std::int64_t b_tile = args.b_transposed ? args.b.granularity.rows : args.b.granularity.columns;
   if (b_tile != 0 && b_tile != kRowTile128.columns) return "the scales of b are finer than those of x";
   if (args.accumulate && power_of_two(args)) return "a sum cannot be taken back when a scale proves unfoldable";

@@ -242,6 +242,9 @@ TEST(QuantizedGemm, ShapesAndOutputs) {
     EXPECT_EQ(cross_check({.m = 1, .n = 1, .k = 128, .kind = kind}), all_variants());
     EXPECT_EQ(cross_check({.m = 300, .n = 33, .k = 256, .kind = kind, .c = DType::f32}), all_variants());
     EXPECT_EQ(cross_check({.m = 33, .n = 64, .k = 2432, .kind = kind}), all_variants());
+    EXPECT_EQ(cross_check({.m = 77, .n = 64, .k = 288, .kind = kind}), all_variants());
+    EXPECT_EQ(cross_check({.m = 33, .n = 40, .k = 96, .x = DType::f32, .kind = kind, .content = Content::special}),
+              all_variants());
     EXPECT_EQ(cross_check({.m = 130, .n = 128, .k = 256, .kind = kind, .transposed = true, .columns = true}),
               all_variants());
     EXPECT_EQ(cross_check({.m = 40, .n = 96, .k = 128, .kind = kind, .packed = false}), all_variants());
