@@ -21,7 +21,7 @@ using Access = PackedMatrixAccess;
 
 constexpr std::int64_t kMaxBlockRows = 512;
 constexpr std::int64_t kPanelsAtOnce = 4;       // packed by one worker together
-constexpr std::int64_t kBypassBytes = 1 << 20;  // c from here on is written around the cache
+constexpr std::int64_t kBypassBytes = 4 << 20;  // c from here on is written around the cache
 
 /// The shape of packed panels of an [n, k] operand.
 struct PanelShape {
