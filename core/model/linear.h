@@ -47,8 +47,8 @@ class Linear {
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
 
-  /// `offsets` with experts. Without `keep_input` the caller hands the
-  /// input in again, recomputed, by keep_input() before backward_weight.
+  /// `offsets` with experts. y must not overlap x, nor dx dy. Without `keep_input` the caller hands the input in again,
+  /// recomputed, by keep_input() before backward_weight.
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets = {},
                bool keep_input = true);
   void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets = {});
