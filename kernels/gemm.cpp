@@ -211,7 +211,9 @@ std::string avx512_refuses(const GemmArgs& args) {
   return refuses(gemm_detail::avx512::machine, gemm_detail::problem_of(args));
 }
 
-std::string portable_refuses(const GemmArgs& args) { return refuses(gemm_detail::portable::machine, gemm_detail::problem_of(args)); }
+std::string portable_refuses(const GemmArgs& args) {
+  return refuses(gemm_detail::portable::machine, gemm_detail::problem_of(args));
+}
 
 std::string reference_refuses(const GemmArgs& args) {
   if (args.c.device.kind != DeviceKind::cpu) return "runs on a CPU";

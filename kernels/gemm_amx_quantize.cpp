@@ -7,6 +7,8 @@
 // BF16 under power-of-two scales needs no product at all: its own bits are rounded, as integers.
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <type_traits>
 
 #include "kernels/gemm_amx_pack.h"
 #include "kernels/quantize_variants.h"
