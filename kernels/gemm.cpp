@@ -18,8 +18,6 @@ namespace shoestring {
 namespace gemm_detail {
 namespace {
 
-constexpr int kFoldExponent = 50;  // products of two scales, and of 2^-18 .. 2^40 of payload, stay normal singles
-
 bool byte_format(DType dtype) { return dtype == DType::e4m3 || dtype == DType::e5m2; }
 
 bool foldable(float scale) {
@@ -93,6 +91,15 @@ Operand operand_of(const ConstScaledView& view, bool power_of_two) {
   return o;
 }
 
+Operand operand_of(const ConstScaledView& view, const RowCast& cast) {
+  Operand o = operand_of(view, false);
+  o.rows_per_scale = 1;
+  o.k_per_scale = kRowTile128.columns;
+  o.folded = cast.kind != ScaleKind::f32;
+  if (!o.folded) o.keep_scales();
+  return o;
+}
+
 void check_problem(const Problem& p, std::string_view op) {
   check_operand(p.a, op, "a");
   check_operand(p.b, op, "b");
@@ -106,7 +113,7 @@ void check_problem(const Problem& p, std::string_view op) {
   check(n <= 1 || p.c.strides[1] == 1, "{}: elements of a row of c must be neighbours", op);
   check(p.bias.empty() || (p.bias.shape.rank() == 1 && p.bias.shape[0] == n && (n <= 1 || p.bias.strides[0] == 1)),
         "{}: bias is {}, want [{}]", op, p.bias.to_string(), n);
-  check(p.a.scaled() == p.b.scaled(), "{}: scales must stand beside both operands or none", op);
+  check((p.a.scaled() || p.cast != nullptr) == p.b.scaled(), "{}: scales must stand beside both operands or none", op);
   if (p.packed_b != nullptr) {
     using Access = PackedMatrixAccess;
     check(Access::n(*p.packed_b) == n && Access::k(*p.packed_b) == k && p.packed_index < Access::matrices(*p.packed_b),
@@ -118,7 +125,7 @@ void check_problem(const Problem& p, std::string_view op) {
 }
 
 std::string refuses(const Machine& machine, const Problem& p) {
-  const DType a = p.a.values.dtype;
+  const DType a = p.cast == nullptr ? p.a.values.dtype : p.cast->values;
   const DType b = p.b.values.dtype;
   if (p.c.device.kind != DeviceKind::cpu) return "runs on a CPU";
   if (p.c.dtype != DType::f32 && p.c.dtype != DType::bf16) return "c must be f32 or bf16";
@@ -171,6 +178,10 @@ void reference(const Problem& p) {
   }
 }
 
+Problem problem_of(const GemmArgs& args) {
+  return {args.c, args.a, args.b, args.accumulate, args.power_of_two_scales, args.packed_b, 0, args.bias, nullptr};
+}
+
 const Machine& machine_for(DType dtype) {
   const std::string pin = variant_detail::pinned("gemm");
   const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
@@ -183,36 +194,33 @@ const Machine& machine_for(DType dtype) {
 namespace {
 
 using gemm_detail::Machine;
-using gemm_detail::Problem;
-
-Problem problem_of(const GemmArgs& args) {
-  return {args.c, args.a, args.b, args.accumulate, args.power_of_two_scales, args.packed_b, 0, args.bias};
-}
 
 template <const Machine& machine>
 void run_on(const GemmArgs& args) {
-  const std::array problems{problem_of(args)};
+  const std::array problems{gemm_detail::problem_of(args)};
   gemm_detail::run(machine, problems, args.scratch, args.stream);
 }
 
 std::string amx_refuses(const GemmArgs& args) {
   if (!cpu_features().amx_bf16) return "the processor has no AMX";
-  return refuses(gemm_detail::amx::machine, problem_of(args));
+  return refuses(gemm_detail::amx::machine, gemm_detail::problem_of(args));
 }
 
 std::string avx512_refuses(const GemmArgs& args) {
   if (!cpu_features().avx512) return "the processor has no AVX-512";
-  return refuses(gemm_detail::avx512::machine, problem_of(args));
+  return refuses(gemm_detail::avx512::machine, gemm_detail::problem_of(args));
 }
 
-std::string portable_refuses(const GemmArgs& args) { return refuses(gemm_detail::portable::machine, problem_of(args)); }
+std::string portable_refuses(const GemmArgs& args) {
+  return refuses(gemm_detail::portable::machine, gemm_detail::problem_of(args));
+}
 
 std::string reference_refuses(const GemmArgs& args) {
   if (args.c.device.kind != DeviceKind::cpu) return "runs on a CPU";
   return args.packed_b != nullptr && args.b.values.empty() ? "b is only given packed" : "";
 }
 
-void reference_run(const GemmArgs& args) { gemm_detail::reference(problem_of(args)); }
+void reference_run(const GemmArgs& args) { gemm_detail::reference(gemm_detail::problem_of(args)); }
 
 constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
 #if SHOESTRING_CUDA
@@ -249,7 +257,7 @@ std::int64_t gemm_scratch_bytes(std::int64_t m, std::int64_t n, std::int64_t k, 
 std::span<const Variant<GemmArgs>> gemm_variants() { return kVariants; }
 
 void gemm(const GemmArgs& args) {
-  gemm_detail::check_problem(problem_of(args), "gemm");
+  gemm_detail::check_problem(gemm_detail::problem_of(args), "gemm");
   if (args.c.elements() == 0) return;
   choose("gemm", kVariants, args).run(args);
 }

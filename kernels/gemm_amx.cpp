@@ -305,6 +305,7 @@ const Machine machine{
     .enter = enter,
     .leave = leave,
     .pack_rows = pack_rows,
+    .quantize_rows = quantize_rows,
     .pack_panels = pack_panels,
     .multiply = multiply,
 };

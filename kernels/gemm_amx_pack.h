@@ -11,6 +11,8 @@ namespace shoestring::gemm_detail::amx {
 
 /// [block of 32 rows][k / 32][2 tiles of 16 rows], see Machine::pack_rows.
 void pack_rows(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
+/// The same from plain numbers, see Machine::quantize_rows.
+void quantize_rows(const Operand& a, const RowCast& cast, const RowsOfBlock& rows);
 /// [panel][k / 32][2 tiles of 16 columns], see Machine::pack_panels.
 void pack_panels(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);
 

@@ -193,6 +193,7 @@ const Machine machine{
     .enter = enter,
     .leave = leave,
     .pack_rows = pack_rows,
+    .quantize_rows = nullptr,
     .pack_panels = pack_panels,
     .multiply = multiply,
 };

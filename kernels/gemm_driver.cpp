@@ -21,7 +21,7 @@ using Access = PackedMatrixAccess;
 
 constexpr std::int64_t kMaxBlockRows = 512;
 constexpr std::int64_t kPanelsAtOnce = 4;       // packed by one worker together
-constexpr std::int64_t kBypassBytes = 1 << 20;  // c from here on is written around the cache
+constexpr std::int64_t kBypassBytes = 4 << 20;  // c from here on is written around the cache
 
 /// The shape of packed panels of an [n, k] operand.
 struct PanelShape {
@@ -101,7 +101,7 @@ std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t 
 
 void decide_scales(const Machine& machine, Plan& plan) {
   const Problem& p = *plan.problem;
-  plan.a = operand_of(p.a, p.power_of_two_scales);
+  plan.a = p.cast == nullptr ? operand_of(p.a, p.power_of_two_scales) : operand_of(p.a, *p.cast);
   std::int64_t b_per_scale = 0;
   if (p.packed_b == nullptr) {
     plan.b = operand_of(p.b, p.power_of_two_scales);
@@ -165,8 +165,13 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
                std::int64_t last_panel, const Workspace& space) {
   const Problem& p = *plan.problem;
   const std::int64_t rows = std::min(plan.block_rows, p.c.shape[0] - begin);
-  machine.pack_rows(plan.a, begin, rows, space.rows);
-  if (plan.scale_blocks != 0) {
+  const bool quantized = p.cast != nullptr;
+  if (quantized) {
+    machine.quantize_rows(plan.a, *p.cast, {begin, rows, first_panel == 0, space.rows, space.row_scales});
+  } else {
+    machine.pack_rows(plan.a, begin, rows, space.rows);
+  }
+  if (plan.scale_blocks != 0 && !(quantized && plan.a.scaling == Scaling::blocks)) {
     pack_row_scales(plan.a, begin, rows, machine.row_block, plan.k_per_scale, plan.scale_blocks, space.row_scales);
   }
   PanelProduct work;

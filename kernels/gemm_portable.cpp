@@ -69,6 +69,7 @@ const Machine machine{
     .enter = nothing,
     .leave = nothing,
     .pack_rows = pack_rows,
+    .quantize_rows = nullptr,
     .pack_panels = pack_panels_f32,
     .multiply = multiply,
 };

@@ -9,12 +9,18 @@
 //   strip         [row block][32] f32  sums of one panel between two parts of k
 #pragma once
 
+#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <span>
 #include <string>
 
 #include "kernels/gemm.h"
+#include "kernels/quantize.h"
+
+namespace shoestring {
+struct GroupedGemmArgs;
+}
 
 namespace shoestring::gemm_detail {
 
@@ -26,6 +32,17 @@ inline constexpr std::int64_t kLongPanels = 16;   ///< ... that many panels kept
 inline std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return divide_up(value, to) * to; }
 
+inline constexpr int kFoldExponent = 50;  ///< scales within 2^-50 .. 2^50 are folded: products of two such, and of
+                                          ///< 2^-18 .. 2^40 of payload, stay normal singles
+
+/// What is done to a plain left operand while it is packed: the arithmetic of quantize, in tiles of 1x128.
+struct RowCast {
+  DType values = DType::e4m3;
+  ScaleKind kind = ScaleKind::f32;
+  QuantizeCounts* counts = nullptr;
+  std::atomic<bool>* unfoldable = nullptr;  ///< set when a power of two leaves what may be folded: c is then not valid
+};
+
 /// One product; the fields are those of GemmArgs. `packed_index` chooses one of several matrices in `packed_b`.
 struct Problem {
   TensorView c;
@@ -36,7 +53,12 @@ struct Problem {
   const PackedMatrix* packed_b = nullptr;
   std::int64_t packed_index = 0;
   ConstTensorView bias;
+  const RowCast* cast = nullptr;  ///< a is plain and is quantised so, or nullptr
 };
+
+Problem problem_of(const GemmArgs& args);
+/// The product of one expert.
+Problem problem_of(const GroupedGemmArgs& args, std::int64_t expert);
 
 /// What becomes of an operand's scales.
 enum class Scaling : std::uint8_t {
@@ -83,6 +105,18 @@ struct Operand {
 /// Takes `view` apart and decides what becomes of its scales; `power_of_two` as in GemmArgs.
 Operand operand_of(const ConstScaledView& view, bool power_of_two);
 
+/// Operand of a plain `view` that `cast` quantises.
+Operand operand_of(const ConstScaledView& view, const RowCast& cast);
+
+/// Rows that Machine::quantize_rows takes together.
+struct RowsOfBlock {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+  bool counted = true;      ///< they enter RowCast::counts
+  void* to = nullptr;       ///< as for pack_rows
+  float* scales = nullptr;  ///< [row block][ceil(k / 128)][rows of a block]; not written where scales are folded
+};
+
 /// Where a panel's sums go.
 struct Output {
   void* c = nullptr;  ///< at (first row of the block, first column of the panel)
@@ -125,6 +159,8 @@ struct Machine {
   void (*leave)();             ///< ... and after its part
   /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
   void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
+  /// The same from plain numbers with k a multiple of 32; nullptr where a machine cannot.
+  void (*quantize_rows)(const Operand& a, const RowCast& cast, const RowsOfBlock& rows);
   /// Panels from `first_column` on, one behind the other.
   void (*pack_panels)(const Operand& b, std::int64_t first_column, std::int64_t panels, void* to);
   void (*multiply)(const PanelProduct& product);

@@ -59,19 +59,30 @@ void check_stack(const ConstScaledView& b, std::int64_t experts, std::string_vie
         b.scales.shape.to_string(), tiles);
 }
 
-Problem problem_of(const GroupedGemmArgs& args, std::int64_t e) {
-  const std::int64_t begin = at(args.offsets, e);
-  const std::int64_t end = at(args.offsets, e + 1);
-  const ConstScaledView b = stacked_matrix(args.b, experts_of(args.offsets), e);
+}  // namespace
+
+namespace gemm_detail {
+
+Problem problem_of(const GroupedGemmArgs& args, std::int64_t expert) {
+  const std::int64_t begin = at(args.offsets, expert);
+  const std::int64_t end = at(args.offsets, expert + 1);
+  const ConstScaledView b = stacked_matrix(args.b, experts_of(args.offsets), expert);
   return {args.c.slice(0, begin, end - begin),
           segment(args.a, begin, end, begin),
           args.b_transposed ? b.transposed() : b,
           args.accumulate,
           args.power_of_two_scales,
           args.packed_b,
-          e,
-          {}};
+          expert,
+          {},
+          nullptr};
 }
+
+}  // namespace gemm_detail
+
+namespace {
+
+using gemm_detail::problem_of;
 
 Problem problem_of(const GroupedWeightGemmArgs& args, std::int64_t e) {
   const std::int64_t begin = at(args.offsets, e);
@@ -81,8 +92,15 @@ Problem problem_of(const GroupedWeightGemmArgs& args, std::int64_t e) {
     const std::int64_t tile = std::max<std::int64_t>(1, all.granularity.rows);
     return segment(all, begin, end, segment_tiles(args.offsets, e, tile)).transposed();
   };
-  return {
-      args.c.slice(0, e * m, m), part(args.a), part(args.b), args.accumulate, args.power_of_two_scales, nullptr, 0, {}};
+  return {args.c.slice(0, e * m, m),
+          part(args.a),
+          part(args.b),
+          args.accumulate,
+          args.power_of_two_scales,
+          nullptr,
+          0,
+          {},
+          nullptr};
 }
 
 template <class Args, const Machine& machine>

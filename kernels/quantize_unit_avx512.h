@@ -1,5 +1,5 @@
 // One line of columns at a time: maxima of its tiles, its codes, what was lost, and codes turned into columns. Part of
-// quantize_avx512.cpp, included after its target pragma like quantize_lanes_avx512.h.
+// quantize_avx512.cpp and gemm_amx_quantize.cpp, included after their target pragma like quantize_lanes_avx512.h.
 //
 // Lines are padded with zeros to a multiple of 128 columns; only stores of codes know where a line really ends.
 #pragma once

@@ -6,6 +6,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/quantized_gemm.h"
 #include "kernels/reduce.h"
 #include "kernels/rms_norm.h"
 
@@ -73,29 +74,30 @@ bool Linear::keeps_gradient() const { return options_.precision.weight_gradient 
 
 // ---- operands
 
+ScaledView Linear::fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena) const {
+  const LinearPrecision& p = options_.precision;
+  const Shape& shape = request.x.shape;
+  ScaledView copy;
+  copy.values = arena.take(request.values, shape);
+  const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, request.offsets);
+  copy.scales = arena.take(p.scale_dtype(), scales);
+  copy.granularity = granularity;
+  return copy;
+}
+
 Linear::Copies Linear::quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
                                      Stream& stream) const {
   const LinearPrecision& p = options_.precision;
-  const RowOffsets segments = request.offsets;
-  const auto fresh = [&](Arena& arena, Granularity granularity) {
-    const Shape& shape = request.x.shape;
-    ScaledView copy;
-    copy.values = arena.take(request.values, shape);
-    const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, segments);
-    copy.scales = arena.take(p.scale_dtype(), scales);
-    copy.granularity = granularity;
-    return copy;
-  };
   QuantizeArgs args{
-      .x = request.x, .scale_kind = p.scales, .segments = segments, .counts = request.counts, .stream = stream};
+      .x = request.x, .scale_kind = p.scales, .segments = request.offsets, .counts = request.counts, .stream = stream};
   if (p.one_copy()) {
-    args.row_tiles = fresh(request.along_rows ? rows_arena : columns_arena, kPerTensor);
+    args.row_tiles = fresh_copy(request, kPerTensor, request.along_rows ? rows_arena : columns_arena);
     args.segments = {};
     quantize(args);
     return {args.row_tiles, args.row_tiles};
   }
-  if (request.along_columns) args.row_tiles = fresh(columns_arena, p.row_tile);
-  if (request.along_rows) args.column_tiles = fresh(rows_arena, p.column_tile);
+  if (request.along_columns) args.row_tiles = fresh_copy(request, p.row_tile, columns_arena);
+  if (request.along_rows) args.column_tiles = fresh_copy(request, p.column_tile, rows_arena);
   quantize(args);
   return {args.row_tiles, args.column_tiles};
 }
@@ -139,23 +141,51 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
         .stream = context.stream});
 }
 
+ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request, ProductFormat format,
+                                   const Direction& direction, bool transposed, bool accumulate, Saved& saved,
+                                   LayerContext& context) const {
+  const LinearPrecision& p = options_.precision;
+  if (!request.along_columns || p.one_copy()) {
+    Copies copies;
+    if (request.along_columns || request.along_rows) {
+      copies = quantize_into(request, context.scratch, saved.arena(), context.stream);
+    }
+    const ConstScaledView a = request.along_columns ? copies.along_columns : plain_operand(request.x, format, context);
+    multiply(c, a, direction, transposed, accumulate, request.offsets, context);
+    return copies.along_rows;
+  }
+  ScaledView along_rows;
+  if (request.along_rows) along_rows = fresh_copy(request, p.column_tile, saved.arena());
+  ConstTensorView bias_view;
+  if (!transposed && bias.rows > 0) bias_view = bias.value.reshaped({bias.rows});
+  quantized_gemm({.c = c,
+                  .x = request.x,
+                  .values = request.values,
+                  .row_tile = p.row_tile,
+                  .scale_kind = p.scales,
+                  .column_tiles = along_rows,
+                  .b = direction.b,
+                  .b_transposed = transposed,
+                  .offsets = request.offsets,
+                  .accumulate = accumulate,
+                  .packed_b = direction.packed.empty() ? nullptr : &direction.packed,
+                  .bias = bias_view,
+                  .counts = request.counts,
+                  .scratch = context.scratch,
+                  .stream = context.stream});
+  return along_rows;
+}
+
 void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
                      bool keep) {
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   const bool kept_in_fp8 = context.training && keep && !keeps_input();
-  Copies copies;
-  if (p.forward == ProductFormat::fp8 || kept_in_fp8) {
-    copies = quantize_into({x, DType::e4m3, p.forward == ProductFormat::fp8, kept_in_fp8, offsets,
-                            context.counts != nullptr ? &context.counts->activations : nullptr},
-                           context.scratch, saved.arena(), context.stream);
-  }
-  if (context.training && keep) {
-    saved.record<Record>(this).x = kept_in_fp8 ? copies.along_rows : unscaled(x);
-  }
-  const ConstScaledView a =
-      p.forward == ProductFormat::fp8 ? copies.along_columns : plain_operand(x, p.forward, context);
-  multiply(y, a, forward_, false, false, offsets, context);
+  const QuantizeRequest request{
+      x,           DType::e4m3, p.forward == ProductFormat::fp8,
+      kept_in_fp8, offsets,     context.counts != nullptr ? &context.counts->activations : nullptr};
+  const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
+  if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
 }
 
 void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
@@ -175,18 +205,13 @@ void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, Lay
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   Record& record = saved.record<Record>(this);
-  const bool along_columns = p.input_gradient == ProductFormat::fp8;
   const bool along_rows = p.weight_gradient == ProductFormat::fp8;
-  Copies copies;
-  if (along_columns || along_rows) {
-    copies = quantize_into({dy, p.gradient_values, along_columns, along_rows, offsets,
-                            context.counts != nullptr ? &context.counts->gradients : nullptr},
-                           context.scratch, saved.arena(), context.stream);
-  }
-  record.dy = along_rows ? copies.along_rows : unscaled(dy);
   if (bias.rows > 0) sum_bias(dy, record, saved, context);
-  multiply(dx, along_columns ? copies.along_columns : plain_operand(dy, p.input_gradient, context), gradient_, true,
-           accumulate, offsets, context);
+  const QuantizeRequest request{
+      dy,         p.gradient_values, p.input_gradient == ProductFormat::fp8,
+      along_rows, offsets,           context.counts != nullptr ? &context.counts->gradients : nullptr};
+  const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
+  record.dy = along_rows ? kept : unscaled(dy);
 }
 
 void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context) {

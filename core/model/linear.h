@@ -5,8 +5,9 @@
 //   backward_weight   dW [out, in]  += dy^T x          both quantised along rows (128x1), sums in FP32
 //
 // Each product has its own format (LinearPrecision). An FP8 operand that is needed in both directions is read once:
-// the copy along columns serves the product at hand from scratch, the copy along rows waits in Saved for the weight
-// gradient. Weights are quantised and packed once per `prepare`. Source: DeepSeek-V3 (arXiv 2412.19437), section 3.3.
+// the copy along columns serves the product at hand only (quantized_gemm), the copy along rows waits in Saved for the
+// weight gradient. Weights are quantised and packed once per `prepare`. Source: DeepSeek-V3 (arXiv 2412.19437),
+// section 3.3.
 //
 // With experts > 0 it is a stack of such Linears over rows sorted by expert; tiles along rows restart at each expert.
 // Several projections of one input are one fused Linear with named row slices.
@@ -46,8 +47,8 @@ class Linear {
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
 
-  /// `offsets` with experts. Without `keep_input` the caller hands the
-  /// input in again, recomputed, by keep_input() before backward_weight.
+  /// `offsets` with experts. y must not overlap x, nor dx dy. Without `keep_input` the caller hands the input in again,
+  /// recomputed, by keep_input() before backward_weight.
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets = {},
                bool keep_input = true);
   void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets = {});
@@ -99,10 +100,15 @@ class Linear {
     QuantizeCounts* counts;
   };
 
+  ScaledView fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena) const;
   Copies quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena, Stream& stream) const;
   ConstScaledView plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const;
   void multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed, bool accumulate,
                 RowOffsets offsets, LayerContext& context) const;
+  /// The product with request.x in `format`, and the copies that `request` asks for; returns the one along rows.
+  ConstScaledView product_of(TensorView c, const QuantizeRequest& request, ProductFormat format,
+                             const Direction& direction, bool transposed, bool accumulate, Saved& saved,
+                             LayerContext& context) const;
   void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context, RowOffsets offsets);
   void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
                          Stream& stream);

@@ -12,6 +12,7 @@
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantize.h"
+#include "kernels/quantized_gemm.h"
 #include "tools/bench/onednn_rival.h"
 
 namespace shoestring {
@@ -77,7 +78,7 @@ class Product {
   Product(Size size, DType c, Workers& workers)
       : stream_(workers),
         c_(c, {size.m, size.n}),
-        scratch_(gemm_scratch_bytes(size.m, size.n, size.k, workers.count(), false), Device{}) {}
+        scratch_(quantized_gemm_scratch_bytes(size.m, size.n, size.k, 0, workers.count(), false), Device{}) {}
   virtual ~Product() = default;
   virtual void run() = 0;
 
@@ -111,28 +112,25 @@ class Fp8Product : public Product {
  public:
   Fp8Product(Size size, ScaleKind kind, Workers& workers)
       : Product(size, DType::bf16, workers),
-        two_(kind != ScaleKind::f32),
+        kind_(kind),
         x_(random(DType::bf16, {size.m, size.k})),
-        a_({size.m, size.k}, kRowTile128, kind),
         b_({size.n, size.k}, kBlock128, kind) {
     b_.from(random(DType::bf16, {size.n, size.k}), stream_);
-    pack(b_.view(), two_, packed_, stream_);
+    pack(b_.view(), kind != ScaleKind::f32, packed_, stream_);
   }
   void run() override {
-    a_.from(x_, stream_);
-    gemm({.c = c_,
-          .a = a_.view(),
-          .b = b_.view(),
-          .power_of_two_scales = two_,
-          .packed_b = &packed_,
-          .scratch = scratch_,
-          .stream = stream_});
+    quantized_gemm({.c = c_,
+                    .x = x_,
+                    .scale_kind = kind_,
+                    .b = b_.view(),
+                    .packed_b = &packed_,
+                    .scratch = scratch_,
+                    .stream = stream_});
   }
 
  private:
-  bool two_;
+  ScaleKind kind_;
   Tensor x_;
-  Quantised a_;
   Quantised b_;
   PackedMatrix packed_;
 };
@@ -218,22 +216,15 @@ void grouped_row(const Bench& bench, Size size) {
   Stream stream(bench.workers);
   Fp8Product dense(size, ScaleKind::f32, bench.workers);
   const Tensor x = random(DType::bf16, {size.m, size.k});
-  Quantised a({size.m, size.k}, kRowTile128, ScaleKind::f32);
   Quantised b({kExperts * size.n, size.k}, kBlock128, ScaleKind::f32);
   b.from(random(DType::bf16, {kExperts * size.n, size.k}), stream);
   PackedMatrix packed;
   pack_experts(b.view(), kExperts, false, false, packed, stream);
   Tensor c(DType::bf16, {size.m, size.n});
-  Arena scratch(grouped_gemm_scratch_bytes(size.m, size.n, size.k, kExperts, bench.workers.count(), true), Device{});
+  Arena scratch(quantized_gemm_scratch_bytes(size.m, size.n, size.k, kExperts, bench.workers.count(), true), Device{});
   const auto grouped = [&] {
-    a.from(x, stream);
-    grouped_gemm({.c = c,
-                  .a = a.view(),
-                  .b = b.view(),
-                  .offsets = offsets,
-                  .packed_b = &packed,
-                  .scratch = scratch,
-                  .stream = stream});
+    quantized_gemm(
+        {.c = c, .x = x, .b = b.view(), .offsets = offsets, .packed_b = &packed, .scratch = scratch, .stream = stream});
   };
   bench.report(bench_over_rival(
       fmt::format("grouped gemm fp8, {} experts, {}", kExperts, size.text()), "the dense one", 0.8,
