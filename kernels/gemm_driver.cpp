@@ -196,7 +196,6 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
     for (std::int64_t k0 = 0; k0 < plan.k_padded; k0 += chunk) {
       for (std::int64_t panel = panel0; panel < std::min(panel0 + group, last_panel); ++panel) {
         work.b = plan.panel_values + panel * plan.panels.panel_bytes;
-        work.next_b = panel + 1 < last_panel ? plan.panel_values + (panel + 1) * plan.panels.panel_bytes : nullptr;
         work.b_scales = plan.panel_scales == nullptr ? nullptr : plan.panel_scales + panel * plan.scale_blocks * kPanel;
         work.k_begin = k0;
         work.k_end = std::min(k0 + chunk, plan.k_padded);

@@ -144,7 +144,6 @@ struct PanelProduct {
   const float* b_scales = nullptr;  ///< [scale_blocks][32]
   float* strip = nullptr;           ///< [row block][rows of a block][32] in an order of the machine's own
   bool last = false;                ///< k_end ends the sum: write c
-  const void* next_b = nullptr;     ///< what will be read next, or nullptr
   Output out;
 };
 

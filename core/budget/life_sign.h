@@ -21,9 +21,9 @@ struct LastSign {
   double unix_seconds = 0;
 };
 
-/// Overwrites `run_directory`/alive twenty times a second with the attempt's number and the time, on a thread of its own.
-/// A page of the operating system's cache outlives a killed process; nothing is synced to the disk, and a machine that
-/// loses power falls back on the ledger's lines. So do errors of this file: they are no reason to stop a run.
+/// Overwrites `run_directory`/alive twenty times a second with the attempt's number and the time, on a thread of its
+/// own. A page of the operating system's cache outlives a killed process; nothing is synced to the disk, and a machine
+/// that loses power falls back on the ledger's lines. So do errors of this file: they are no reason to stop a run.
 class LifeSign {
  public:
   LifeSign(const std::filesystem::path& run_directory, int attempt, const Clock& clock);
