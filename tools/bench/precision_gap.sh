@@ -5,15 +5,15 @@
 #
 #   tools/bench/precision_gap.sh [--recipe FILE] [--tokens N] [--seeds "1 2 3"] [--out FOLDER] [-- OVERRIDE...]
 #
-# Defaults: recipes/tiny_dense.recipe with two layers and a third of its learning rate, 3M tokens. At the recipes' own
-# rates, and with experts most of all, the last bit of an early step decides between outcomes a percent or more apart, in
-# any precision: three seeds then say nothing about a quarter of one. Needs build/shoestring and
+# Defaults: recipes/tiny_dense.recipe with two layers, 3M tokens. At three times its learning rate, or with experts, the
+# last bit of an early step decides between outcomes a percent or more apart, in any precision: three seeds then say
+# nothing about a quarter of one. Needs build/shoestring and
 # shards/headers (tools/demo.sh makes both). Prints a table, writes FOLDER/precision_gap.json; exit code 1 if the mean
 # gap of fp8_block to bf16 is 0.25% or more.
 set -euo pipefail
 program=${SHOESTRING:-build/shoestring}
 recipe=recipes/tiny_dense.recipe tokens=3000000 seeds="1 2 3" out=runs/precision_gap
-overrides=(--model.layers=2 --schedule.learning_rate=1e-3 --schedule.warmup_steps=50)
+overrides=(--model.layers=2)
 while [ $# -gt 0 ]; do
   case $1 in
     --recipe) recipe=$2; overrides=(); shift 2 ;;
