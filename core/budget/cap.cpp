@@ -8,7 +8,8 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;  // over the longest ending measured so far
+constexpr double kMargin = 1.15;     // over the longest ending measured so far
+constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
 constexpr double kSecondsPerHour = 3600;
 
 }  // namespace
@@ -39,8 +40,13 @@ void CapKeeper::measured(Ending ending, double seconds) {
 }
 
 double CapKeeper::reserve_seconds() const {
+  // Where steps are uneven, an ending may fall into a slow stretch as well.
+  const double usual = steps_.typical();
+  const double uneven = usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, kMostUneven) : 1.0;
   double sum = 0;
-  for (std::size_t i = 0; i < longest_.size(); ++i) sum += longest_[i] > 0 ? kMargin * longest_[i] : guess_[i];
+  for (std::size_t i = 0; i < longest_.size(); ++i) {
+    sum += longest_[i] > 0 ? kMargin * longest_[i] : uneven * guess_[i];
+  }
   return sum;
 }
 

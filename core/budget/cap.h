@@ -1,7 +1,8 @@
 // Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
-// duration measured so far times a margin; before the first measurement, a conservative guess given by the caller.
+// duration measured so far times a margin; before the first measurement, a conservative guess given by the caller,
+// stretched by as much as slow steps exceed usual ones.
 // On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
 // and a GPU-hour is a rank times an hour.
 #pragma once

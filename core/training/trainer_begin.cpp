@@ -139,7 +139,8 @@ void Trainer::load(bool ended) {
 // What the end of the run will cost, until the first evaluation and checkpoint have been measured.
 void Trainer::guess_ending(double evaluation_seconds) {
   constexpr double kDiskBytesPerSecond = 200e6;
-  cap_->guess(Ending::evaluation, evaluation_seconds);
+  constexpr double kMargin = 1.35;  // a few micro-batches stand for the whole evaluation
+  cap_->guess(Ending::evaluation, kMargin * evaluation_seconds);
   cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
                                                             resources_->optimizer().state_bytes()) /
                                             kDiskBytesPerSecond);

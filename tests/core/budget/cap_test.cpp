@@ -39,6 +39,17 @@ TEST(CapKeeper, KeepsTheReserve) {
   EXPECT_EQ(keeper.may_step(71).reason, "budget.gpu_hours");
 }
 
+// On a machine that is slow now and then, the evaluation may meet such a moment too.
+TEST(CapKeeper, UnevenStepsStretchAGuess) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 0);
+  keeper.guess(Ending::evaluation, 3);
+  keeper.measured(Ending::checkpoint, 2);
+  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.5 : 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 1.15 * 2);
+  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 3 + 1.15 * 2);
+}
+
 TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   CapKeeper four(cap_of_seconds(100), 4, 0);
   EXPECT_DOUBLE_EQ(four.remaining_seconds(5), 20);
