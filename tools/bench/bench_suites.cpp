@@ -11,26 +11,20 @@ namespace shoestring {
 namespace {
 
 void calibrations(Workers& workers, const BenchEffort&, const BenchReport& report) {
-  report({.name = "FP32 FMA on registers",
-          .over = "itself",
-          .median = 1,
-          .p10 = 1,
-          .p90 = 1,
-          .goal = 0,
-          .absolute = fma_peak(workers) / 1e12,
-          .absolute_unit = "TFLOP/s",
-          .kept = 1,
-          .dropped = 0});
-  report({.name = "AMX BF16 on registers",
-          .over = "itself",
-          .median = 1,
-          .p10 = 1,
-          .p90 = 1,
-          .goal = 0,
-          .absolute = amx_peak(workers) / 1e12,
-          .absolute_unit = "TFLOP/s",
-          .kept = 1,
-          .dropped = 0});
+  const auto peak = [&](const char* name, double flops) {
+    report({.name = name,
+            .over = "itself",
+            .median = 1,
+            .p10 = 1,
+            .p90 = 1,
+            .goal = 0,
+            .absolute = flops / 1e12,
+            .absolute_unit = "TFLOP/s",
+            .kept = 1,
+            .dropped = 0});
+  };
+  peak("FP32 FMA on registers", fma_peak(workers));
+  peak("AMX BF16 on registers", amx_peak(workers));
 }
 
 constexpr std::array kSuites = {
