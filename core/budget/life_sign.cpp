@@ -42,7 +42,7 @@ LifeSign::~LifeSign() {
 }
 
 void LifeSign::write() const {
-  std::string line = fmt::format("{} {:.3f}", attempt_, clock_.unix_seconds());
+  std::string line = fmt::format("{} {:.6f}", attempt_, clock_.unix_seconds());
   line.resize(kLength - 1, ' ');
   line += '\n';
   [[maybe_unused]] const ssize_t wrote = ::pwrite(descriptor_, line.data(), line.size(), 0);

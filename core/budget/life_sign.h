@@ -14,14 +14,14 @@
 namespace shoestring {
 
 inline constexpr std::string_view kLifeSignFile = "alive";
-inline constexpr double kLifeSignSeconds = 0.05;  ///< between two writes
+inline constexpr double kLifeSignSeconds = 0.01;  ///< between two writes
 
 struct LastSign {
   int attempt = 0;
   double unix_seconds = 0;
 };
 
-/// Overwrites `run_directory`/alive twenty times a second with the attempt's number and the time, on a thread of its
+/// Overwrites `run_directory`/alive a hundred times a second with the attempt's number and the time, on a thread of its
 /// own. A page of the operating system's cache outlives a killed process; nothing is synced to the disk, and a machine
 /// that loses power falls back on the ledger's lines. So do errors of this file: they are no reason to stop a run.
 class LifeSign {
