@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kMargin = 1.15;     // over the longest ending measured so far
 constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
+constexpr double kClosingSeconds = 0.1;
 constexpr double kSecondsPerHour = 3600;
 
 }  // namespace
@@ -59,6 +60,10 @@ double CapKeeper::left_before_reserve(double elapsed_seconds) const {
 
 double CapKeeper::remaining_seconds(double elapsed_seconds) const {
   return left_before_reserve(elapsed_seconds) - reserve_seconds();
+}
+
+double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
+  return left_before_reserve(elapsed_seconds) - kClosingSeconds;
 }
 
 CapDecision CapKeeper::may_step(double elapsed_seconds) const {

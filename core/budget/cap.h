@@ -55,6 +55,8 @@ class CapKeeper {
   double reserve_seconds() const;
   /// Wall-clock seconds left for steps, given the seconds since this process started; below zero when overdrawn.
   double remaining_seconds(double elapsed_seconds) const;
+  /// Wall-clock seconds until the cap itself, less what it takes to close the ledger and write the report.
+  double seconds_to_cap(double elapsed_seconds) const;
   /// Whether one more step fits.
   CapDecision may_step(double elapsed_seconds) const;
 

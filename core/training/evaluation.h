@@ -1,6 +1,7 @@
 // Loss on held-out text.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -21,13 +22,15 @@ class Evaluator {
   Evaluator(Transformer& model, Communicator& world, std::vector<std::unique_ptr<Loader>> loaders,
             const EvaluationSpec& spec, std::int64_t micro_batch);
 
-  /// Every rank evaluates its share; all get the same result, whose bits do not depend on their number. With
-  /// `may_stop`, asked between micro-batches, the evaluation can be cut short: then ok is false.
   struct Outcome {
-    EvaluationMetrics metrics;
-    bool complete = true;
+    EvaluationMetrics metrics;  ///< over what was evaluated; tokens = 0: nothing
+    bool whole = true;          ///< all held-out tokens that the recipe asks for
+    bool stopped = false;       ///< on some rank `may_stop` cut it short
   };
-  Outcome run(std::int64_t step, bool (*may_stop)());
+  /// Every rank evaluates its share; all get the same result, and that of a whole evaluation has bits that do not
+  /// depend on their number. Before each micro-batch a rank asks `may_stop`, and whether one more, as long as the
+  /// longest so far, ends within `most_seconds` of the call.
+  Outcome run(std::int64_t step, bool (*may_stop)(), double most_seconds = std::numeric_limits<double>::infinity());
 
   /// Seconds one whole run will take, from timing a few micro-batches now.
   double estimate_seconds();
@@ -39,11 +42,17 @@ class Evaluator {
     std::int64_t all_samples = 0;
   };
   struct Sums {
-    double loss = 0;    // nats over predicted tokens
-    double tokens = 0;  // predicted
-    double text = 0;    // text tokens looked at, predicted or not
+    double loss = 0;     // nats over predicted tokens
+    double tokens = 0;   // predicted
+    double text = 0;     // text tokens looked at, predicted or not
+    double samples = 0;  // looked at
+
+    Sums& operator+=(const Sums& other);
   };
+  static constexpr int kSums = 4;
+  class Deadline;
   Sums evaluate(const Part& part, std::int64_t microbatch);
+  Sums evaluate_all(const Part& part, Deadline& deadline);
   std::int64_t microbatches(const Part& part) const { return (part.samples + micro_batch_ - 1) / micro_batch_; }
 
   Transformer& model_;

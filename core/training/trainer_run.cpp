@@ -130,20 +130,29 @@ void Trainer::save() {
   }
 }
 
+// A signal makes it futile; the cap only makes it shorter.
 bool Trainer::evaluate() {
   const double begin = meter_.elapsed_seconds();
+  double most_seconds = leads() ? cap_->seconds_to_cap(begin) : 0;
+  if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
   Evaluator::Outcome outcome;
   {
     const Meter::Scope timing(meter_, Category::evaluation);
-    outcome = evaluator_->run(state_.step, stop_requested);
+    outcome = evaluator_->run(state_.step, stop_requested, most_seconds);
   }
-  if (!outcome.complete) return false;
+  if (outcome.stopped) return false;
   evaluated_step_ = state_.step;
   const AttemptProgress progress = attempt_progress();
   if (!leads()) return true;
   const double took = meter_.elapsed_seconds() - begin;
   cap_->measured(Ending::evaluation, took);
   const EvaluationMetrics& metrics = outcome.metrics;
+  if (!outcome.whole) {
+    const std::string text = fmt::format("the budget ended it after {} tokens", metrics.tokens);
+    ledger_->note("evaluation", text);
+    announce(fmt::format("step {}: evaluation is not whole, {}", state_.step, text));
+  }
+  if (metrics.tokens == 0) return true;
   ledger_->evaluation({.step = metrics.step,
                        .tokens = metrics.tokens,
                        .loss = metrics.loss,

@@ -53,6 +53,7 @@ TEST(CapKeeper, UnevenStepsStretchAGuess) {
 TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   CapKeeper four(cap_of_seconds(100), 4, 0);
   EXPECT_DOUBLE_EQ(four.remaining_seconds(5), 20);
+  EXPECT_DOUBLE_EQ(four.seconds_to_cap(5), 19.9);
   EXPECT_DOUBLE_EQ(four.spent_gpu_hours(9), 0.01);
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
   EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60);

@@ -1,0 +1,85 @@
+#include "core/training/evaluation.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/core/model/small_models.h"
+#include "tests/data/shard_fixture.h"
+#include "tests/support/ranks.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+constexpr std::int64_t kSequence = 12;
+constexpr std::int64_t kMicroBatch = 2;
+
+bool never() { return false; }
+
+int asked = 0;  // a plain function is all that may stop an evaluation
+bool at_fourth() { return ++asked == 4; }
+
+class EvaluationTest : public ::testing::Test {
+ protected:
+  EvaluationTest() : config_(small_config(Architecture::llama)) {
+    const auto vocabulary = static_cast<std::uint32_t>(config_.vocabulary);
+    write_shard(folder_ / "held_out.h5", make_documents(40, 10, vocabulary, 1), vocabulary);
+  }
+
+  /// Evaluates on this rank's own model.
+  Evaluator::Outcome evaluate(Communicator& world, std::int64_t tokens, bool (*may_stop)(), double most_seconds) const {
+    SmallRun run(config_, policy(PrecisionPolicy::fp32), 1, kMicroBatch, kSequence);
+    LoaderOptions options;
+    options.sources = {{"held_out", {folder_ / "held_out.h5"}, 1}};
+    options.sequence = kSequence;
+    std::vector<std::unique_ptr<Loader>> loaders;
+    loaders.push_back(std::make_unique<Loader>(options));
+    EvaluationSpec spec;
+    spec.tokens = tokens;
+    Evaluator evaluator(run.model, world, std::move(loaders), spec, kMicroBatch);
+    return evaluator.run(7, may_stop, most_seconds);
+  }
+  Evaluator::Outcome evaluate(std::int64_t tokens, bool (*may_stop)() = never, double most_seconds = 1e9) const {
+    return evaluate(*self_communicator(), tokens, may_stop, most_seconds);
+  }
+
+  ModelConfig config_;
+  ShardFolder folder_;
+};
+
+void expect_same(const EvaluationMetrics& a, const EvaluationMetrics& b) {
+  EXPECT_EQ(a.step, b.step);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.bits_per_byte, b.bits_per_byte);
+}
+
+TEST_F(EvaluationTest, IsTheSameOnAnyNumberOfRanks) {
+  const Evaluator::Outcome alone = evaluate(0);
+  EXPECT_TRUE(alone.whole);
+  EXPECT_EQ(alone.metrics.step, 7);
+  EXPECT_GT(alone.metrics.tokens, 300);
+  // Random ids, a model without training: close to the logarithm of the vocabulary.
+  EXPECT_NEAR(alone.metrics.loss, std::log(static_cast<double>(config_.vocabulary)), 0.5);
+  for (const int ranks : {2, 3}) {
+    run_ranks(ranks, [&](Communicator& world) { expect_same(evaluate(world, 0, never, 1e9).metrics, alone.metrics); });
+  }
+}
+
+TEST_F(EvaluationTest, CutShortItIsTheResultOfWhatItLookedAt) {
+  asked = 0;
+  const Evaluator::Outcome cut = evaluate(0, at_fourth);
+  EXPECT_TRUE(cut.stopped);
+  EXPECT_FALSE(cut.whole);
+  expect_same(cut.metrics, evaluate(3 * kMicroBatch * kSequence).metrics);
+}
+
+TEST_F(EvaluationTest, WithoutTimeItLooksAtNothing) {
+  const Evaluator::Outcome outcome = evaluate(0, never, 0);
+  EXPECT_FALSE(outcome.whole);
+  EXPECT_FALSE(outcome.stopped);
+  EXPECT_EQ(outcome.metrics.tokens, 0);
+}
+
+}  // namespace
+}  // namespace shoestring
