@@ -21,23 +21,8 @@ TensorView Norm::take_rstd(ConstTensorView x, Saved& saved, LayerContext& contex
   return saved.take(options_.master, x.shape.rank() == 3 ? Shape{tokens, x.shape[1]} : Shape{tokens});
 }
 
-void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
-  TensorView rstd = take_rstd(x, saved, context);
-  if (context.training) saved.record<Record>(this) = {x, rstd, {}};
-  rms_norm_forward({.y = y,
-                    .rstd = rstd,
-                    .x = x,
-                    .gamma = gamma(),
-                    .residual = {},
-                    .sum = {},
-                    .eps = static_cast<float>(options_.eps),
-                    .stream = context.stream});
-}
-
-void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
-                   LayerContext& context) {
-  TensorView rstd = take_rstd(x, saved, context);
-  if (context.training) saved.record<Record>(this) = {sum, rstd, {}};
+void Norm::normalise(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, TensorView rstd,
+                     LayerContext& context) const {
   rms_norm_forward({.y = y,
                     .rstd = rstd,
                     .x = x,
@@ -48,15 +33,21 @@ void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, 
                     .stream = context.stream});
 }
 
+void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
+  const TensorView rstd = take_rstd(x, saved, context);
+  if (context.training) saved.record<Record>(this) = {x, rstd, {}};
+  normalise(x, {}, {}, y, rstd, context);
+}
+
+void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
+                   LayerContext& context) {
+  const TensorView rstd = take_rstd(x, saved, context);
+  if (context.training) saved.record<Record>(this) = {sum, rstd, {}};
+  normalise(x, residual, sum, y, rstd, context);
+}
+
 void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) const {
-  rms_norm_forward({.y = y,
-                    .rstd = {},
-                    .x = x,
-                    .gamma = gamma(),
-                    .residual = {},
-                    .sum = {},
-                    .eps = static_cast<float>(options_.eps),
-                    .stream = context.stream});
+  normalise(x, {}, {}, y, {}, context);
 }
 
 void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context) {

@@ -47,6 +47,8 @@ class Norm {
     TensorView rstd;
     TensorView dgain;
   };
+  void normalise(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, TensorView rstd,
+                 LayerContext& context) const;
   TensorView take_rstd(ConstTensorView x, Saved& saved, LayerContext& context) const;
   ConstTensorView gamma() const { return gain.value.reshaped({options_.width}); }
 
