@@ -61,6 +61,9 @@ Arguments::Arguments(const Usage& usage, const std::vector<std::string>& words) 
     po::store(po::command_line_parser(own).options(description).positional(positional).style(style).run(), values);
   } catch (const po::unknown_option& error) {
     const std::string name = error.get_option_name();
+    if (usage.recipe_overrides && name.find('.') != std::string::npos) {
+      refuse(usage, fmt::format("{} gives no value: write {}=VALUE", name, name));
+    }
     const std::string_view near = nearest_word(name.substr(name.find_first_not_of('-')), option_names(usage));
     refuse(usage,
            fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean --{}?", near)));

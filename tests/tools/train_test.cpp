@@ -143,6 +143,7 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
       {"train absent.recipe", 66},
       {"train", 64},
       {"train small.recipe --model.layer=3", 78},
+      {"train small.recipe --model.layers 3", 64},
       {"train small.recipe --run.name=u --run.directory=/dev/null/run", 74},
       {"train small.recipe --run.name=u --data.train=absent", 66},
       {"tarin small.recipe", 64},
@@ -157,6 +158,7 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   }
   EXPECT_NE(place().run("tarin small.recipe").output.find("train"), std::string::npos);
   EXPECT_NE(place().run("train small.recipe --model.layer=3").output.find("model.layers"), std::string::npos);
+  EXPECT_NE(place().run("train small.recipe --model.layers 3").output.find("--model.layers=VALUE"), std::string::npos);
 }
 
 TEST(Train, RefusesAnotherRecipeForARunUnderWay) {
