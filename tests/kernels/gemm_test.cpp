@@ -9,109 +9,22 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
-#include "kernels/quantize.h"
-#include "tests/support/compare.h"
-#include "tests/support/fill.h"
+#include "tests/kernels/gemm_operands.h"
 
 namespace shoestring {
 namespace {
 
-using testing::Bound;
+using testing::bound_of;
+using testing::Expected;
+using testing::expected;
 using testing::Fenced;
+using testing::Make;
+using testing::make;
+using testing::Operand;
+using testing::Order;
 using testing::within;
 
 constexpr int kWorkers = 2;
-
-/// An operand in some format with the memory behind it; `view` is [rows, k].
-struct Operand {
-  Tensor values;
-  Tensor scales;
-  ConstScaledView view;
-};
-
-enum class Order { k_contiguous, rows_contiguous };
-
-/// How an operand is made: format, scales, memory order.
-struct Make {
-  DType dtype = DType::f32;
-  Granularity granularity = kRowTile128;
-  ScaleKind kind = ScaleKind::f32;
-  Order order = Order::k_contiguous;
-};
-
-Operand make(const Make& how, std::int64_t rows, std::int64_t k, std::uint64_t seed, Stream& stream) {
-  Operand o;
-  const bool flip = how.order == Order::rows_contiguous;
-  o.values = Tensor(how.dtype, flip ? Shape{k, rows} : Shape{rows, k});
-  TensorView values = flip ? o.values.view().transposed() : o.values.view();
-  const Tensor plain = testing::heavy_tailed(DType::f32, {rows, k}, seed);
-  if (size_bytes(how.dtype) != 1) {
-    testing::assign(values, plain);
-    o.view = unscaled(values);
-    return o;
-  }
-  o.scales = Tensor(how.kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32, scales_shape(rows, k, how.granularity));
-  const ScaledView scaled{values, o.scales, how.granularity};
-  if (o.values.view().elements() > 0) {
-    quantize({.x = plain, .row_tiles = scaled, .scale_kind = how.kind, .stream = stream});
-  }
-  o.view = scaled;
-  return o;
-}
-
-double scale_at(const ConstScaledView& view, std::int64_t row, std::int64_t k) {
-  if (!view.scaled()) return 1;
-  const std::int64_t r = view.granularity.rows == 0 ? 0 : row / view.granularity.rows;
-  const std::int64_t c = view.granularity.columns == 0 ? 0 : k / view.granularity.columns;
-  return testing::value_at(view.scales, r * view.scales.shape[1] + c);
-}
-
-/// [rows, k] in double.
-Tensor dequantised(const ConstScaledView& view) {
-  Tensor out(DType::f64, view.values.shape);
-  const std::int64_t k = view.values.shape[1];
-  for (std::int64_t i = 0; i < view.values.elements(); ++i) {
-    out.as<double>()[i] = testing::value_at(view.values, i) * scale_at(view, i / k, i % k);
-  }
-  return out;
-}
-
-/// c = a * b^T in double, and the same of absolute values.
-struct Expected {
-  Tensor c;
-  Tensor magnitude;
-};
-
-Expected expected(const ConstScaledView& a, const ConstScaledView& b, ConstTensorView start, ConstTensorView bias) {
-  const Tensor da = dequantised(a);
-  const Tensor db = dequantised(b);
-  const std::int64_t m = da.shape()[0];
-  const std::int64_t n = db.shape()[0];
-  const std::int64_t k = da.shape()[1];
-  Expected e{Tensor(DType::f64, {m, n}), Tensor(DType::f64, {m, n})};
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      double sum = start.empty() ? 0 : testing::value_at(start, i * n + j);
-      if (!bias.empty()) sum += testing::value_at(bias, j);
-      double magnitude = std::abs(sum);
-      for (std::int64_t x = 0; x < k; ++x) {
-        const double term = da.as<double>()[i * k + x] * db.as<double>()[j * k + x];
-        sum += term;
-        magnitude += std::abs(term);
-      }
-      e.c.as<double>()[i * n + j] = sum;
-      e.magnitude.as<double>()[i * n + j] = magnitude;
-    }
-  }
-  return e;
-}
-
-/// Sums of k products in FP32; promotion, factor, bias and accumulation round a few times more.
-Bound bound_of(DType c, std::int64_t k) {
-  Bound bound = testing::rounding_bound(c, DType::f32, 4, std::max<std::int64_t>(1, k + k / 32 + 4));
-  bound.allow_zeros = k == 0;
-  return bound;
-}
 
 struct Case {
   std::int64_t m, n, k;
