@@ -23,8 +23,9 @@ namespace shoestring::gemm_detail::amx {
 namespace {
 
 constexpr std::int64_t kRows = 32;
-constexpr std::int64_t kStep = 32;         // of k in one tile
-constexpr std::int64_t kStepBytes = 2048;  // two tiles
+constexpr std::int64_t kStep = 32;  // of k in one tile
+constexpr std::int64_t kTileBytes = 1024;
+constexpr std::int64_t kStepBytes = 2 * kTileBytes;
 constexpr std::int64_t kTileFloats = 256;
 constexpr std::int64_t kStripFloats = 4 * kTileFloats;  // of one row block: tiles (0,0) (0,1) (1,0) (1,1)
 constexpr std::int64_t kDepth = 512;                    // of k while sums stay in tiles: a panel's part is 32 KiB
@@ -48,6 +49,10 @@ template <int kTile>
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
 }
 template <int kTile>
+[[gnu::always_inline]] inline void tile_stream(const void* from) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
+}
+template <int kTile>
 [[gnu::always_inline]] inline void tile_store(void* to) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::int64_t{64}), "i"(kTile) : "memory");
 }
@@ -55,21 +60,11 @@ template <int kTile>
 [[gnu::always_inline]] inline void tile_zero() {
   asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
 }
+template <int kSum, int kLeft, int kRight>
+[[gnu::always_inline]] inline void tile_product() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
+}
 // Tiles 0..3 are sums (0,0) (0,1) (1,0) (1,1), 4 and 5 left, 6 and 7 right.
-[[gnu::always_inline]] inline void zero_sums() {
-  tile_zero<0>();
-  tile_zero<1>();
-  tile_zero<2>();
-  tile_zero<3>();
-}
-
-[[gnu::always_inline]] inline void load_sums(const float* strip) {
-  tile_load<0>(strip);
-  tile_load<1>(strip + kTileFloats);
-  tile_load<2>(strip + 2 * kTileFloats);
-  tile_load<3>(strip + 3 * kTileFloats);
-}
-
 [[gnu::always_inline]] inline void store_sums(float* strip) {
   tile_store<0>(strip);
   tile_store<1>(strip + kTileFloats);
@@ -79,28 +74,48 @@ template <int kTile>
 
 /// One step of k: sums += left * right; the left tiles are streamed, they shall not displace what L1 holds.
 [[gnu::always_inline]] inline void multiply_step(const std::byte* a, const std::byte* b, bool two) {
-  if (two) [[likely]] {
-    asm volatile(
-        "tileloadd (%1,%2,1), %%tmm6\n\t"
-        "tileloadd 1024(%1,%2,1), %%tmm7\n\t"
-        "tileloaddt1 (%0,%2,1), %%tmm4\n\t"
-        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
-        "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
-        "tileloaddt1 1024(%0,%2,1), %%tmm5\n\t"
-        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"
-        "tdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::"r"(a),
-        "r"(b), "r"(std::int64_t{64})
-        : "memory");
+  tile_load<6>(b);
+  tile_load<7>(b + kTileBytes);
+  tile_stream<4>(a);
+  tile_product<0, 4, 6>();
+  tile_product<1, 4, 7>();
+  if (!two) [[unlikely]]
+    return;
+  tile_stream<5>(a + kTileBytes);
+  tile_product<2, 5, 6>();
+  tile_product<3, 5, 7>();
+}
+
+/// A tile's sum goes to its place in the strip `done`, and the next one begins: from zero, or from the strip `from`.
+template <int kTile>
+[[gnu::always_inline]] inline void turn_over(float* done, const float* from) {
+  tile_store<kTile>(done + kTile * kTileFloats);
+  if (from == nullptr) {
+    tile_zero<kTile>();
   } else {
-    asm volatile(
-        "tileloadd (%1,%2,1), %%tmm6\n\t"
-        "tileloadd 1024(%1,%2,1), %%tmm7\n\t"
-        "tileloaddt1 (%0,%2,1), %%tmm4\n\t"
-        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
-        "tdpbf16ps %%tmm7, %%tmm4, %%tmm1" ::"r"(a),
-        "r"(b), "r"(std::int64_t{64})
-        : "memory");
+    tile_load<kTile>(from + kTile * kTileFloats);
   }
+}
+
+/// The first step of a sum. The sums before it are stored here, each in front of the product that needs its tile: so
+/// they cost nothing, while four stores behind the last products stop the tile unit for 65 cycles.
+[[gnu::always_inline]] inline void begin_sums(const std::byte* a, const std::byte* b, bool two, float* done,
+                                              const float* from) {
+  tile_load<6>(b);
+  tile_load<7>(b + kTileBytes);
+  tile_stream<4>(a);
+  turn_over<0>(done, from);
+  tile_product<0, 4, 6>();
+  turn_over<1>(done, from);
+  tile_product<1, 4, 7>();
+  if (two) [[likely]]
+    tile_stream<5>(a + kTileBytes);
+  turn_over<2>(done, from);
+  if (two) [[likely]]
+    tile_product<2, 5, 6>();
+  turn_over<3>(done, from);
+  if (two) [[likely]]
+    tile_product<3, 5, 7>();
 }
 
 /// What is left to do for the row block before: rows of its strip go to c, a few at a time.
@@ -179,6 +194,7 @@ template <class Rows>
 void multiply_plain(const PanelProduct& w) {
   alignas(64) float outgoing[2][kStripFloats];
   int turn = 0;
+  float* done = outgoing[1];  // where the sums in the tiles go; what they held before this product is not read
   const Rows writer(w.out);
   const auto* a_begin = static_cast<const std::byte*>(w.a);
   const auto* b_begin = static_cast<const std::byte*>(w.b);
@@ -195,23 +211,24 @@ void multiply_plain(const PanelProduct& w) {
       const std::byte* b = b_part;
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       float* strip = w.strip + at * kStripFloats;
-      k == 0 ? zero_sums() : load_sums(strip);
-      for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
-        multiply_step(a, b, rows > 16);
-        if (step >= kLag) finished.advance(behind);
+      begin_sums(a, b, rows > 16, done, k == 0 ? nullptr : strip);
+      prefetch.advance();
+      for (std::int64_t step = 1; step < steps; ++step) {
+        multiply_step(a += kStepBytes, b += kStepBytes, rows > 16);
+        finished.advance(behind);
         prefetch.advance();
       }
       finished.advance(kRows);
       finished.rows = 0;
-      if (!last) {
-        store_sums(strip);
-      } else {
-        store_sums(outgoing[turn]);
-        finished = {&writer, outgoing[turn], 0, rows, at * kRows};
+      done = strip;
+      if (last) {
+        done = outgoing[turn];
+        finished = {&writer, done, 0, rows, at * kRows};
         turn ^= 1;
       }
     }
   }
+  store_sums(done);
   finished.advance(kRows);
 }
 
@@ -225,6 +242,7 @@ void multiply_promoted(const PanelProduct& w) {
   const std::int64_t depth = kPromoted * w.k_per_scale;
   WaitingSums<Rows> waiting;
   int turn = 0;
+  float* done = sums[1];  // where the sums in the tiles go; what they held before this product is not read
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
     const std::int64_t steps = (std::min(k + depth, w.k_end) - k) / kStep;
     const std::int64_t steps_per_scale = w.k_per_scale / kStep;
@@ -238,16 +256,18 @@ void multiply_promoted(const PanelProduct& w) {
       const bool two = w.rows - at * kRows > 16;
       const std::int64_t behind = rows_per_step(steps);
       float* to = sums[turn];
-      for (std::int64_t step = 0; step < steps;) {
-        zero_sums();
-        for (const std::int64_t end = std::min(steps, step + steps_per_scale); step < end;
-             ++step, a += kStepBytes, b += kStepBytes) {
+      std::int64_t begins = 0;  // the step that begins the next sum
+      for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
+        if (step < begins) {
           multiply_step(a, b, two);
-          if (step >= kLag) waiting.advance(behind);
-          prefetch.advance();
+        } else {
+          begin_sums(a, b, two, done, nullptr);
+          begins += steps_per_scale;
+          done = to;
+          to += kStripFloats;
         }
-        store_sums(to);
-        to += kStripFloats;
+        if (step >= kLag) waiting.advance(behind);
+        prefetch.advance();
       }
       waiting.advance(kRows);
       waiting.writer = last ? &writer : nullptr;
@@ -265,6 +285,7 @@ void multiply_promoted(const PanelProduct& w) {
       }
     }
   }
+  store_sums(done);
   waiting.advance(kRows);
 }
 
