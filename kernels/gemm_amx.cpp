@@ -187,6 +187,19 @@ struct Prefetch {
   }
 };
 
+/// Asks for the rows of c that a row block will be written to when the next one is multiplied.
+template <class Rows>
+struct ExpectedRows {
+  const Rows* writer = nullptr;
+  std::int64_t row = 0;
+  std::int64_t end = 0;
+  std::int64_t rows_per_step = 0;
+
+  [[gnu::always_inline]] void advance() {
+    for (const std::int64_t stop = std::min(end, row + rows_per_step); row < stop; ++row) writer->expect(row);
+  }
+};
+
 /// Rows of the block before that are finished in each step after the lag.
 std::int64_t rows_per_step(std::int64_t steps) { return divide_up(kRows, std::max<std::int64_t>(1, steps - kLag)); }
 
@@ -211,11 +224,14 @@ void multiply_plain(const PanelProduct& w) {
       const std::byte* b = b_part;
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       float* strip = w.strip + at * kStripFloats;
+      ExpectedRows<Rows> expected{&writer, at * kRows, at * kRows + (last ? rows : 0), divide_up(kRows, steps)};
       begin_sums(a, b, rows > 16, done, k == 0 ? nullptr : strip);
+      expected.advance();
       prefetch.advance();
       for (std::int64_t step = 1; step < steps; ++step) {
         multiply_step(a += kStepBytes, b += kStepBytes, rows > 16);
         finished.advance(behind);
+        expected.advance();
         prefetch.advance();
       }
       finished.advance(kRows);
@@ -253,20 +269,22 @@ void multiply_promoted(const PanelProduct& w) {
     for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
       const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
       const std::byte* b = b_part;
-      const bool two = w.rows - at * kRows > 16;
+      const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       const std::int64_t behind = rows_per_step(steps);
+      ExpectedRows<Rows> expected{&writer, at * kRows, at * kRows + (last ? rows : 0), divide_up(kRows, steps)};
       float* to = sums[turn];
       std::int64_t begins = 0;  // the step that begins the next sum
       for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
         if (step < begins) {
-          multiply_step(a, b, two);
+          multiply_step(a, b, rows > 16);
         } else {
-          begin_sums(a, b, two, done, nullptr);
+          begin_sums(a, b, rows > 16, done, nullptr);
           begins += steps_per_scale;
           done = to;
           to += kStripFloats;
         }
         if (step >= kLag) waiting.advance(behind);
+        expected.advance();
         prefetch.advance();
       }
       waiting.advance(kRows);
@@ -277,7 +295,7 @@ void multiply_promoted(const PanelProduct& w) {
       waiting.blocks = divide_up(steps, steps_per_scale);
       waiting.first = k == 0;
       waiting.row = 0;
-      waiting.rows = std::min(kRows, w.rows - at * kRows);
+      waiting.rows = rows;
       waiting.first_row = at * kRows;
       for (std::int64_t i = 0; i < waiting.blocks; ++i) {
         waiting.low_scales[i] = _mm512_load_ps(w.b_scales + (block + i) * kPanel);

@@ -19,11 +19,22 @@ bool may_bypass(const Output& out) {
   return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
 }
 
+/// Asks for the line that a row will be written to.
+[[gnu::always_inline]] inline void expect_line(const std::byte* at) { asm volatile("prefetchw %0" ::"m"(*at)); }
+
 /// Writes plain rows in one format.
 template <DType kDtype, bool kBypass>
 class PlainRows {
  public:
   explicit PlainRows(const Output& out) : c_(static_cast<std::byte*>(out.c)), row_bytes_(out.row_stride * kBytes) {}
+
+  /// To be called some hundreds of cycles before `write`: a store that waits for its line holds up those behind it.
+  [[gnu::always_inline]] void expect(std::int64_t row) const {
+    if constexpr (kBypass) return;
+    const std::byte* at = c_ + row * row_bytes_;
+    expect_line(at);
+    if constexpr (kDtype == DType::f32) expect_line(at + 64);
+  }
 
   [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
     std::byte* at = c_ + row * row_bytes_;
@@ -74,6 +85,12 @@ class AnyRows {
       bias_low_ = _mm512_maskz_loadu_ps(low_mask_, bias);
       bias_high_ = _mm512_maskz_loadu_ps(high_mask_, bias + 16);
     }
+  }
+
+  [[gnu::always_inline]] void expect(std::int64_t row) const {
+    const std::byte* at = c_ + row * row_bytes_;
+    expect_line(at);
+    if (!is_bf16_) expect_line(at + 64);
   }
 
   [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
