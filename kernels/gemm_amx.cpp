@@ -341,6 +341,7 @@ const Machine machine{
     .element_bytes = 2,
     .k_multiple = kStep,
     .left_bytes = 1 << 20,
+    .left_beside_panels_bytes = 384 << 10,
     .enter = enter,
     .leave = leave,
     .pack_rows = pack_rows,

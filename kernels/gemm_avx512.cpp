@@ -190,6 +190,7 @@ const Machine machine{
     .element_bytes = 4,
     .k_multiple = 1,
     .left_bytes = 768 << 10,
+    .left_beside_panels_bytes = 768 << 10,
     .enter = enter,
     .leave = leave,
     .pack_rows = pack_rows,

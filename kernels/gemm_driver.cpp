@@ -90,8 +90,11 @@ struct Plan {
   std::int64_t packs() const { return fresh_panels == nullptr ? 0 : divide_up(panels.panels, kPanelsAtOnce); }
 };
 
-std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, int workers) {
-  const std::int64_t cached = machine.left_bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
+std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, const PanelShape& panels,
+                           int workers) {
+  const std::int64_t bytes =
+      panels.value_bytes() <= machine.left_bytes / 2 ? machine.left_beside_panels_bytes : machine.left_bytes;
+  const std::int64_t cached = bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
   const std::int64_t floor = 4 * kPanel;
   std::int64_t rows = std::clamp(cached, floor, kMaxBlockRows);
   rows = std::min(rows, std::max(floor, divide_up(m, std::int64_t{4} * workers)));
@@ -228,7 +231,7 @@ struct Need {
 void plan_blocks(const Machine& machine, Plan& plan, int workers, std::size_t problems, Need& need) {
   const Problem& p = *plan.problem;
   const int sharing = problems < 4 ? workers : 1;  // many problems keep all workers busy without being cut small
-  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, sharing);
+  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, plan.panels, sharing);
   plan.row_blocks = divide_up(p.c.shape[0], plan.block_rows);
   if (problems == 1 && plan.row_blocks < workers) {
     plan.column_parts = std::min<std::int64_t>(divide_up(workers, plan.row_blocks), plan.panels.panels);

@@ -66,6 +66,7 @@ const Machine machine{
     .element_bytes = 4,
     .k_multiple = 1,
     .left_bytes = 128 << 10,
+    .left_beside_panels_bytes = 128 << 10,
     .enter = nothing,
     .leave = nothing,
     .pack_rows = pack_rows,

@@ -153,9 +153,11 @@ struct Machine {
   std::int64_t row_block;      ///< rows that are multiplied together
   std::int64_t element_bytes;  ///< of a packed value
   std::int64_t k_multiple;     ///< packed k is padded to it with zeros
-  std::int64_t left_bytes;     ///< of L2 for the packed rows
-  void (*enter)();             ///< on each worker before ...
-  void (*leave)();             ///< ... and after its part
+  std::int64_t left_bytes;     ///< of L2 for the packed rows: the more, the less often panels come from further away
+  /// The same where all panels stay in L2 as well (in half of left_bytes): nothing then speaks for large blocks.
+  std::int64_t left_beside_panels_bytes;
+  void (*enter)();  ///< on each worker before ...
+  void (*leave)();  ///< ... and after its part
   /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
   void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
   /// The same from plain numbers with k a multiple of 32; nullptr where a machine cannot.
