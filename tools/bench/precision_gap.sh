@@ -57,7 +57,7 @@ for seed in $seeds; do
   done
 done
 
-awk -v tokens="$tokens" -v recipe="$recipe" -v extra="${overrides[*]}" -v json="$out/precision_gap.json" '
+awk -v date="$(date -u +%F)" -v tokens="$tokens" -v recipe="$recipe" -v extra="${overrides[*]}" -v json="$out/precision_gap.json" '
   function standard_error(variance, n) { return n > 1 && variance > 0 ? sqrt(variance / (n - 1)) : 0 }
   { loss[$1, $2] = $3; hours[$2] += $4; if (!($1 in known)) { known[$1] = 1; seed[++n] = $1 } }
   END {
@@ -75,7 +75,7 @@ awk -v tokens="$tokens" -v recipe="$recipe" -v extra="${overrides[*]}" -v json="
     error8 = standard_error(square8 - mean8 ^ 2, n)
     error32 = standard_error(square32 - mean32 ^ 2, n)
     printf "%-6s %12s %12s %12s %15.3f%% %15.3f%%\n", "error", "", "", "", error8, error32
-    printf "{\n \"schema\": \"shoestring.precision_gap/1\",\n \"recipe\": \"%s\",\n \"overrides\": \"%s\",\n", recipe, extra > json
+    printf "{\n \"schema\": \"shoestring.precision_gap/1\",\n \"date\": \"%s\",\n \"recipe\": \"%s\",\n \"overrides\": \"%s\",\n", date, recipe, extra > json
     printf " \"tokens\": %s,\n \"goal_percent\": 0.25,\n", tokens > json
     printf " \"mean_gap_percent\": {\"fp8_block\": %.4f, \"fp32\": %.4f},\n", mean8, mean32 > json
     printf " \"standard_error_percent\": {\"fp8_block\": %.4f, \"fp32\": %.4f},\n \"seeds\": [\n", error8, error32 > json
