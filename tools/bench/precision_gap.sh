@@ -33,6 +33,10 @@ figure() {
   sed -n "/^  \"$2\": {/,/^  }/s/.*\"$3\": *\([0-9.eE+-]*\).*/\1/p" "$1" | head -n 1
 }
 
+if [ ! -x "$program" ]; then
+  echo "precision_gap.sh: there is no $program; build it with tools/build.sh and call this from the top of the tree" >&2
+  exit 66
+fi
 if [ ! -e "$corpus" ]; then
   "$program" data build /usr/include --out "$corpus" --source "headers under /usr/include" --hold-out 0.05 \
     --limit-bytes 60000000
