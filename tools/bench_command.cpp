@@ -31,7 +31,9 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
                             {"absolute", row.absolute},
                             {"unit", row.absolute_unit},
                             {"kept", row.kept},
-                            {"dropped", row.dropped}});
+                            {"dropped", row.dropped},
+                            {"slow", row.slow},
+                            {"slow_median", row.slow_median}});
   }
   return json.dump(1) + "\n";
 }
@@ -41,9 +43,11 @@ void print_row(const BenchRow& row) {
                               : row.kept == 0                                                   ? "unmeasured"
                               : (row.at_most ? row.median <= row.goal : row.median >= row.goal) ? "reached"
                                                                                                 : "MISSED";
-  fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped)\n",
+  fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped",
              row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
              row.kept, row.dropped);
+  if (row.slow > 0) fmt::print("; {:.3f} in {} while loads were slow", row.slow_median, row.slow);
+  fmt::print(")\n");
   std::fflush(stdout);
 }
 

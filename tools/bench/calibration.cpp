@@ -23,6 +23,8 @@ struct TileConfig {
 };
 alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
 
+constexpr double kFourProducts = 4.0 * 16 * 16 * 32 * 2;  // FLOP
+
 /// `rounds` of four independent tile products.
 void tile_products(std::int64_t rounds) {
   asm volatile("ldtilecfg %0" ::"m"(tile_config));
@@ -91,19 +93,6 @@ bool undisturbed(long switches_before, double begin) {
   return preemptions() - switches_before <= static_cast<long>((now_seconds() - begin) / 20e-3);
 }
 
-/// Ends in time, unless hardly a repetition has counted: then it waits for a calmer moment, up to four times as long.
-bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort) {
-  constexpr int kFew = 3;
-  const double longest = effort.most_seconds * (ratios.kept() < kFew ? 4 : 1);
-  return ratios.kept() < effort.repetitions && now_seconds() - start < longest;
-}
-
-double percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[static_cast<std::size_t>(std::lround(share * static_cast<double>(values.size() - 1)))];
-}
-
 /// Mean seconds of a call, over as many calls as fill a millisecond; one call where that is enough.
 double seconds_of(const std::function<void()>& body, int calls) {
   const double begin = now_seconds();
@@ -127,12 +116,13 @@ double now_seconds() {
 
 double amx_peak(Workers& workers) {
   if (!cpu_features().amx_bf16) return 0;
-  return peak_of(workers, tile_products, 32000, 4.0 * 16 * 16 * 32 * 2);
+  return peak_of(workers, tile_products, 32000, kFourProducts);
 }
 
-double amx_loaded(Workers& workers) {
-  if (!cpu_features().amx_bf16) return 0;
-  return peak_of(workers, loaded_tile_products, 8000, 4.0 * 16 * 16 * 32 * 2);
+bool loads_are_normal(Workers& workers) {
+  constexpr double kNormal = 0.7;
+  if (!cpu_features().amx_bf16) return true;
+  return peak_of(workers, loaded_tile_products, 8000, kFourProducts) > kNormal * amx_peak(workers);
 }
 
 double fma_peak(Workers& workers) {
@@ -146,31 +136,11 @@ long preemptions() {
   return use.ru_nivcsw;
 }
 
-BenchRow Ratios::row(std::string name, std::string over, double goal, std::string unit) const {
-  return {std::move(name),
-          std::move(over),
-          percentile(ratios_, 0.5),
-          percentile(ratios_, 0.1),
-          percentile(ratios_, 0.9),
-          goal,
-          percentile(rates_, 0.5),
-          std::move(unit),
-          kept(),
-          dropped_,
-          false};
+bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort) {
+  constexpr int kFew = 3;
+  const double longest = effort.most_seconds * (ratios.kept() < kFew ? 4 : 1);
+  return ratios.kept() < effort.repetitions && now_seconds() - start < longest;
 }
-
-namespace {
-
-constexpr double kNormalLoads = 0.7;  ///< loaded products over products on registers; 0.9 to 1 on a good day
-
-/// Whether tile loads run at their normal speed: they slow down by themselves for seconds, under a full-speed
-/// calibration.
-bool tile_loads_normal(Workers& workers, double (*peak)(Workers&), double rate) {
-  return peak != amx_peak || amx_loaded(workers) > kNormalLoads * rate;
-}
-
-}  // namespace
 
 BenchRow bench_over_peak(std::string name, std::string over, double goal, double flops, Workers& workers,
                          double (*peak)(Workers&), const std::function<void()>& body, const BenchEffort& effort) {
@@ -180,15 +150,14 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
   while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
+    const LoadWatch watch(workers);
     const double before = peak(workers);
-    bool normal = tile_loads_normal(workers, peak, before);
     const double seconds = seconds_of(body, calls);
-    normal = tile_loads_normal(workers, peak, before) && normal;
     const double after = peak(workers);
-    const bool calm =
-        normal && undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
+    const Loads loads = watch.loads();
+    const bool calm = undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
     if (calm && before > 0) {
-      ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12);
+      ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12, loads);
     } else {
       ratios.drop();
     }
@@ -197,7 +166,7 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
 }
 
 BenchRow bench_over_rival(std::string name, std::string over, double goal, double work, std::string unit,
-                          const std::function<void()>& body, const std::function<void()>& rival,
+                          Workers& workers, const std::function<void()>& body, const std::function<void()>& rival,
                           const BenchEffort& effort) {
   Ratios ratios;
   const int calls = calls_for_a_millisecond(body);
@@ -206,10 +175,12 @@ BenchRow bench_over_rival(std::string name, std::string over, double goal, doubl
   while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
+    const LoadWatch watch(workers);
     const double mine = seconds_of(body, calls);
     const double other = seconds_of(rival, rival_calls);
+    const Loads loads = watch.loads();
     if (undisturbed(before_switches, begin)) {
-      ratios.add(other / mine, work / mine);
+      ratios.add(other / mine, work / mine, loads);
     } else {
       ratios.drop();
     }

@@ -2,8 +2,10 @@
 //
 // A repetition is timed between two short calibrations of the unit that it loads, or beside a rival in the same
 // process, and only ratios are judged. Repetitions are dropped when the calibrations around them differ by more than a
-// tenth, when tile loads run far below the tile products of the same moment, or when a thread was taken off its
-// processor meanwhile.
+// tenth, or when a thread was taken off its processor meanwhile.
+//
+// Loads from the caches have two speeds on shared machines, and the products on registers that ratios are over do not
+// show it: see loads_are_normal. Repetitions while they are slow are kept apart (ratios.h).
 #pragma once
 
 #include <functional>
@@ -12,6 +14,7 @@
 
 #include "kernels/base/workers.h"
 #include "tools/bench/bench_row.h"
+#include "tools/bench/ratios.h"
 
 namespace shoestring {
 
@@ -20,31 +23,27 @@ double now_seconds();
 /// FLOP/s of AMX BF16 tile products on registers, all workers together, about 2 ms; 0 without AMX.
 double amx_peak(Workers& workers);
 
-/// The same with tile loads from L1 between the products: tells the times when only loads are slow.
-double amx_loaded(Workers& workers);
-
 /// FLOP/s of AVX-512 FP32 FMA on registers, all workers together, about 2 ms; 0 without AVX-512.
 double fma_peak(Workers& workers);
 
-/// Involuntary context switches of this process so far.
-long preemptions();
+/// Whether the caches are read at full speed at the moment, about 2 ms: tile products with the loads they need, from
+/// L1, run at 0.9 to 1 of those on registers on a good day, and at 0.25 for milliseconds to minutes when something that
+/// no guest can see keeps the core's loads busy; FP32 products with loads then lose a quarter. True without AMX.
+bool loads_are_normal(Workers& workers);
 
-/// Collects the ratios of one row.
-class Ratios {
+/// Loads during a repetition: normal if they were so right before and right after.
+class LoadWatch {
  public:
-  void add(double ratio, double rate) {
-    ratios_.push_back(ratio);
-    rates_.push_back(rate);
-  }
-  void drop() { ++dropped_; }
-  int kept() const { return static_cast<int>(ratios_.size()); }
-  BenchRow row(std::string name, std::string over, double goal, std::string unit) const;
+  explicit LoadWatch(Workers& workers) : workers_(workers), normal_before_(loads_are_normal(workers)) {}
+  Loads loads() const { return normal_before_ && loads_are_normal(workers_) ? Loads::normal : Loads::slow; }
 
  private:
-  std::vector<double> ratios_;
-  std::vector<double> rates_;
-  int dropped_ = 0;
+  Workers& workers_;
+  bool normal_before_;
 };
+
+/// Involuntary context switches of this process so far.
+long preemptions();
 
 /// Rivals that the user brings; empty: rows over them are left unmeasured.
 struct BenchRivals {
@@ -56,9 +55,12 @@ struct BenchRivals {
 /// How long a bench may take, and whom it meets.
 struct BenchEffort {
   int repetitions = 15;     ///< that count, for each row
-  double most_seconds = 4;  ///< for each row, even if fewer count
+  double most_seconds = 4;  ///< for each row, even if fewer count; four times as long where hardly one does
   BenchRivals rivals;
 };
+
+/// Whether a row that began at `start` needs another repetition.
+bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort);
 
 /// `flops` of `body` over the calibration around it.
 BenchRow bench_over_peak(std::string name, std::string over, double goal, double flops, Workers& workers,
@@ -67,7 +69,7 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
 /// Seconds of `rival` over seconds of `body`, one after the other, each timed as the mean of as many calls as fill a
 /// millisecond; `work` per call over the body's seconds is the absolute figure.
 BenchRow bench_over_rival(std::string name, std::string over, double goal, double work, std::string unit,
-                          const std::function<void()>& body, const std::function<void()>& rival,
+                          Workers& workers, const std::function<void()>& body, const std::function<void()>& rival,
                           const BenchEffort& effort);
 
 }  // namespace shoestring

@@ -186,8 +186,8 @@ void over_onednn(const Bench& bench, const std::string& name, double goal, Size 
   }
   if (rival == nullptr) return;  // built without oneDNN
   bench.report(bench_over_rival(
-      name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", [&] { product.run(); }, [&] { rival->run(); },
-      bench.effort));
+      name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", bench.workers, [&] { product.run(); },
+      [&] { rival->run(); }, bench.effort));
 }
 
 void dense_rows(const Bench& bench, Size size, bool judged) {
@@ -228,7 +228,7 @@ void grouped_row(const Bench& bench, Size size) {
   };
   bench.report(bench_over_rival(
       fmt::format("grouped gemm fp8, {} experts, {}", kExperts, size.text()), "the dense one", 0.8,
-      size.flops() * 1e-12, "TFLOP/s", grouped, [&] { dense.run(); }, bench.effort));
+      size.flops() * 1e-12, "TFLOP/s", bench.workers, grouped, [&] { dense.run(); }, bench.effort));
 }
 
 void threads_rows(const Bench& bench) {
@@ -239,7 +239,7 @@ void threads_rows(const Bench& bench) {
   Fp8Product shared(kCube, ScaleKind::f32, two);
   bench.report(bench_over_rival(
       "gemm fp8 f32 scales " + kCube.text() + ", 2 threads", "1 thread", 1.8, kCube.flops() * 1e-12, "TFLOP/s",
-      [&] { shared.run(); }, [&] { alone.run(); }, bench.effort));
+      bench.workers, [&] { shared.run(); }, [&] { alone.run(); }, bench.effort));
 }
 
 }  // namespace

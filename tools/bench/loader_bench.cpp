@@ -87,8 +87,8 @@ double thread_seconds() {
 
 /// Seconds of `rival` over seconds of `body`, taking turns, by processor time of this one thread: what other programs
 /// do to a shared machine then matters less.
-BenchRow over_rival(std::string name, std::string over, double goal, double work, const std::function<void()>& body,
-                    const std::function<void()>& rival, const BenchEffort& effort) {
+BenchRow over_rival(std::string name, std::string over, double goal, double work, Workers& workers,
+                    const std::function<void()>& body, const std::function<void()>& rival, const BenchEffort& effort) {
   Ratios ratios;
   const auto seconds_of = [](const std::function<void()>& call) {
     const double begin = thread_seconds();
@@ -97,19 +97,20 @@ BenchRow over_rival(std::string name, std::string over, double goal, double work
   };
   body();
   rival();
-  const double end = now_seconds() + effort.most_seconds;
-  for (int turn = 0; ratios.kept() < effort.repetitions && (turn == 0 || now_seconds() < end); ++turn) {
+  const double start = now_seconds();
+  for (int turn = 0; wants_more(ratios, start, effort); ++turn) {
+    const LoadWatch watch(workers);
     double mine = turn % 2 == 0 ? seconds_of(body) : 0;  // neither side is always the one that warms the cache
     const double other = seconds_of(rival);
     if (turn % 2 != 0) mine = seconds_of(body);
-    ratios.add(other / mine, work / mine);
+    ratios.add(other / mine, work / mine, watch.loads());
   }
   return ratios.row(std::move(name), std::move(over), goal, "Mtoken/s");
 }
 
 constexpr int kReads = 5000;  // a call: random samples all over the file
 
-BenchRow sample_fetch(const std::string& path, const BenchEffort& effort) {
+BenchRow sample_fetch(const std::string& path, Workers& workers, const BenchEffort& effort) {
   const Shard shard = Shard::open(path);
   const MappedFile file(path);
   const auto* raw = reinterpret_cast<const std::int32_t*>(file.data() + shard.info().tokens_offset);
@@ -123,7 +124,7 @@ BenchRow sample_fetch(const std::string& path, const BenchEffort& effort) {
   const Random other(3, Purpose::test);
   std::uint64_t index = 0;
   return over_rival(
-      "sample fetch, 4097 tokens anywhere", "copy out of the mapped file", 0.95, kReads * kSample * 1e-6,
+      "sample fetch, 4097 tokens anywhere", "copy out of the mapped file", 0.95, kReads * kSample * 1e-6, workers,
       [&] {
         for (int i = 0; i < kReads; ++i) shard.read(mine.below(index++, room), kSample, out.data());
       },
@@ -133,7 +134,7 @@ BenchRow sample_fetch(const std::string& path, const BenchEffort& effort) {
       effort);
 }
 
-BenchRow verification(const std::string& path, const BenchEffort& effort) {
+BenchRow verification(const std::string& path, Workers& workers, const BenchEffort& effort) {
   std::vector<std::int32_t> out(kSample);
   const std::uint64_t tokens = Shard::open(path).info().tokens;
   const auto pass = [&](bool verify) {
@@ -141,40 +142,41 @@ BenchRow verification(const std::string& path, const BenchEffort& effort) {
     for (std::uint64_t at = 0; at + kSample <= tokens; at += kSample) shard.read(at, kSample, out.data());
   };
   return over_rival(
-      "open and read once, every block verified", "not verified", 0.75, static_cast<double>(tokens) * 1e-6,
+      "open and read once, every block verified", "not verified", 0.75, static_cast<double>(tokens) * 1e-6, workers,
       [&] { pass(true); }, [&] { pass(false); }, effort);
 }
 
 // One epoch from opening the shards to the last sample, in batches of 8, by processor time of the one thread.
-BenchRow whole_path(const std::string& text, const std::string& code, const BenchEffort& effort) {
+BenchRow whole_path(const std::string& text, const std::string& code, Workers& workers, const BenchEffort& effort) {
   LoaderOptions options;
   options.sources = {{"text", {text}, 0.7}, {"code", {code}, 0.3}};
   options.sequence = kSample - 1;
   options.fill_in_middle = FillInMiddle{0.1, 2, 3, 4};
   Ratios ratios;
   Batch batch;
-  const double end = now_seconds() + effort.most_seconds;
-  while (ratios.kept() < effort.repetitions && (now_seconds() < end || ratios.kept() == 0)) {
+  const double start = now_seconds();
+  while (wants_more(ratios, start, effort)) {
+    const LoadWatch watch(workers);
     const double begin = thread_seconds();
     const Loader loader(options);
     const std::int64_t samples = loader.counts(0).samples / 7 * 10;
     for (std::int64_t first = 0; first + 8 <= samples; first += 8) loader.fetch({first, 8}, batch);
     const double tokens = static_cast<double>(samples / 8 * 8 * options.sequence);
     const double nanoseconds = (thread_seconds() - begin) / tokens * 1e9;
-    ratios.add(2.0 / nanoseconds, nanoseconds);
+    ratios.add(2.0 / nanoseconds, nanoseconds, watch.loads());
   }
   return ratios.row("whole path, two sources, sequence 4096", "2 ns per token and core", 1.0, "ns/token");
 }
 
 }  // namespace
 
-void bench_loader(Workers&, const BenchEffort& effort, const BenchReport& report) {
+void bench_loader(Workers& workers, const BenchEffort& effort, const BenchReport& report) {
   const Folder folder;
   write_shard(folder / "text.h5", 16'000'000, 1);
   write_shard(folder / "code.h5", 7'000'000, 2);
-  report(sample_fetch(folder / "text.h5", effort));
-  report(verification(folder / "text.h5", effort));
-  report(whole_path(folder / "text.h5", folder / "code.h5", effort));
+  report(sample_fetch(folder / "text.h5", workers, effort));
+  report(verification(folder / "text.h5", workers, effort));
+  report(whole_path(folder / "text.h5", folder / "code.h5", workers, effort));
 }
 
 }  // namespace shoestring

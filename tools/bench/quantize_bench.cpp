@@ -83,12 +83,13 @@ void measure(const Case& c, const char* where, double goal, Matrices& matrices, 
   Stream stream(workers);
   const int calls = std::max(1, static_cast<int>(2e-3 / std::max(1e-7, matrices.seconds(c, 3, stream))));
   Ratios ratios;
-  const double end = now_seconds() + effort.most_seconds;
-  while (ratios.kept() < effort.repetitions && now_seconds() < end) {
+  const double start = now_seconds();
+  while (wants_more(ratios, start, effort)) {
+    const LoadWatch watch(workers);
     const long before = preemptions();
     const double rate = matrices.elements() / matrices.seconds(c, calls, stream) / 1e9;
     if (preemptions() == before) {
-      ratios.add(rate, rate);
+      ratios.add(rate, rate, watch.loads());
     } else {
       ratios.drop();
     }

@@ -1,0 +1,33 @@
+// What the repetitions of one row come to.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tools/bench/bench_row.h"
+
+namespace shoestring {
+
+/// How fast the machine was while a repetition ran.
+enum class Loads { normal, slow };
+
+/// Collects the ratios of one row. Its figures are those of the repetitions under normal loads, or, where there is
+/// none, of all others.
+class Ratios {
+ public:
+  void add(double ratio, double rate, Loads loads = Loads::normal);
+  void drop() { ++dropped_; }
+  int kept() const { return static_cast<int>(normal_.ratio.size()); }
+  BenchRow row(std::string name, std::string over, double goal, std::string unit) const;
+
+ private:
+  struct Kind {
+    std::vector<double> ratio;
+    std::vector<double> rate;
+  };
+  Kind normal_;
+  Kind slow_;
+  int dropped_ = 0;
+};
+
+}  // namespace shoestring
