@@ -69,7 +69,8 @@ struct Pairs {
 [[gnu::always_inline]] inline __m512i words(const float* x) { return upper_halves(x, load(x)); }
 [[gnu::always_inline]] inline __m512i words(const BFloat16* x) { return _mm512_loadu_si512(x); }
 
-/// y on the payload's grid; |y| must not round past its largest finite value. Zeros lose their sign.
+/// y on the payload's grid; |y| must not round past its largest finite value. Zeros lose their sign, which no sum of
+/// products can tell.
 template <class Payload>
 [[gnu::always_inline]] inline __m512 round_to_grid(__m512 y) {
   constexpr int kMaxMagnitude = 3;  // the larger magnitude, with the sign of the first
@@ -80,7 +81,7 @@ template <class Payload>
   return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, y));
 }
 
-/// The same for any y: saturates, keeps NaN.
+/// The magnitude of the same for any y: saturates, keeps NaN.
 template <class Payload>
 __m512 round_saturating(__m512 x, Factors by, Tally& tally) {
   using C = Constants<Payload>;
@@ -110,9 +111,11 @@ template <class In, class Payload, bool kFolded, bool kPlain>
     const Factors used{kFolded ? by.scale : 1.0f, by.inverse};
     r = {round_saturating<Payload>(r.first, used, tally), round_saturating<Payload>(r.second, used, tally)};
   }
-  constexpr int kFirstSelects = 0xCA;
-  const __m512i values =
-      _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), upper_halves(x, r), words(x), kFirstSelects);
+  __m512i values = upper_halves(x, r);
+  if constexpr (!kPlain) {
+    constexpr int kFirstSelects = 0xCA;
+    values = _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), values, words(x), kFirstSelects);
+  }
   const __mmask32 zeros = _mm512_testn_epi16_mask(values, _mm512_set1_epi16(0x7FFF));
   if (tally.wanted && zeros != 0) [[unlikely]] {
     const Pairs given = load(x);

@@ -193,6 +193,7 @@ const Machine machine{
     .left_beside_panels_bytes = 768 << 10,
     .enter = enter,
     .leave = leave,
+    .reads_in_place = nullptr,
     .pack_rows = pack_rows,
     .quantize_rows = nullptr,
     .pack_panels = pack_panels,

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
-#include <vector>
 
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/workers.h"
 #include "kernels/gemm_f32.h"
+#include "kernels/gemm_panels.h"
 #include "kernels/gemm_problem.h"
 #include "kernels/gemm_shares.h"
 
@@ -20,33 +20,7 @@ namespace {
 using Access = PackedMatrixAccess;
 
 constexpr std::int64_t kMaxBlockRows = 512;
-constexpr std::int64_t kPanelsAtOnce = 4;       // packed by one worker together
 constexpr std::int64_t kBypassBytes = 4 << 20;  // c from here on is written around the cache
-
-/// The shape of packed panels of an [n, k] operand.
-struct PanelShape {
-  std::int64_t panels = 0;
-  std::int64_t panel_bytes = 0;
-  std::int64_t scale_blocks = 0;  ///< 0 where there is one factor or none
-  std::int64_t scale_bytes = 0;   ///< for the whole matrix
-
-  PanelShape() = default;
-  PanelShape(const Machine& machine, std::int64_t n, std::int64_t k, std::int64_t k_per_scale)
-      : panels(divide_up(n, kPanel)),
-        panel_bytes(round_up(k, machine.k_multiple) * kPanel * machine.element_bytes),
-        scale_blocks(k_per_scale == 0 ? 0 : divide_up(k, k_per_scale)),
-        scale_bytes(scale_blocks == 0 ? 64 : panels * scale_blocks * kPanel * 4) {}
-  std::int64_t value_bytes() const { return panels * panel_bytes; }
-};
-
-void pack_panel_scales(const Operand& b, std::int64_t first, std::int64_t per_scale, std::int64_t blocks, float* to) {
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    for (std::int64_t j = 0; j < kPanel; ++j) {
-      const std::int64_t row = std::min(first + j, b.rows - 1);
-      to[block * kPanel + j] = b.scaling == Scaling::none ? 1.0f : b.scale(row, block * per_scale);
-    }
-  }
-}
 
 void pack_row_scales(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t row_block,
                      std::int64_t per_scale, std::int64_t blocks, float* to) {
@@ -87,7 +61,7 @@ struct Plan {
   std::int64_t first_pack = 0;  ///< groups of panels to pack before this problem's
 
   std::int64_t items() const { return row_blocks * column_parts; }
-  std::int64_t packs() const { return fresh_panels == nullptr ? 0 : divide_up(panels.panels, kPanelsAtOnce); }
+  std::int64_t packs() const { return fresh_panels == nullptr ? 0 : panels.groups(); }
 };
 
 std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, const PanelShape& panels,
@@ -163,23 +137,33 @@ struct Workspace {
   float* strips = nullptr;
 };
 
+/// Whether the rows of a block are multiplied where they are.
+bool in_place(const Machine& machine, const Plan& plan, std::int64_t rows) {
+  return machine.reads_in_place != nullptr && plan.problem->cast == nullptr && plan.k_per_scale == 0 &&
+         rows % machine.row_block == 0 && machine.reads_in_place(plan.a, plan.panels.panels);
+}
+
 /// One block of rows times columns [first_panel, last_panel).
 void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std::int64_t first_panel,
                std::int64_t last_panel, const Workspace& space) {
   const Problem& p = *plan.problem;
   const std::int64_t rows = std::min(plan.block_rows, p.c.shape[0] - begin);
   const bool quantized = p.cast != nullptr;
+  PanelProduct work;
+  work.a = space.rows;
+  work.a_block_bytes = plan.k_padded * machine.row_block * machine.element_bytes;
   if (quantized) {
     machine.quantize_rows(plan.a, *p.cast, {begin, rows, first_panel == 0, space.rows, space.row_scales});
+  } else if (in_place(machine, plan, rows)) {
+    work.a_row_bytes = plan.a.row_stride * size_bytes(plan.a.dtype);
+    work.a = static_cast<const std::byte*>(plan.a.values) + begin * work.a_row_bytes;
+    work.a_block_bytes = machine.row_block * work.a_row_bytes;
   } else {
     machine.pack_rows(plan.a, begin, rows, space.rows);
   }
   if (plan.scale_blocks != 0 && !(quantized && plan.a.scaling == Scaling::blocks)) {
     pack_row_scales(plan.a, begin, rows, machine.row_block, plan.k_per_scale, plan.scale_blocks, space.row_scales);
   }
-  PanelProduct work;
-  work.a = space.rows;
-  work.a_block_bytes = plan.k_padded * machine.row_block * machine.element_bytes;
   work.rows = rows;
   work.k_per_scale = plan.k_per_scale;
   work.scale_blocks = plan.scale_blocks;
@@ -248,13 +232,8 @@ void pack_fresh(const Machine& machine, std::span<const Plan> plans, std::int64_
   workers.run([&](int) {
     for (std::int64_t item = next.fetch_add(1); item < total; item = next.fetch_add(1)) {
       const Plan& plan = plans[owner<&Plan::first_pack>(plans, item)];
-      const std::int64_t first = (item - plan.first_pack) * kPanelsAtOnce;
-      const std::int64_t end = std::min(first + kPanelsAtOnce, plan.panels.panels);
-      machine.pack_panels(plan.b, first * kPanel, end - first, plan.fresh_panels + first * plan.panels.panel_bytes);
-      for (std::int64_t panel = first; plan.fresh_scales != nullptr && panel < end; ++panel) {
-        pack_panel_scales(plan.b, panel * kPanel, plan.k_per_scale, plan.scale_blocks,
-                          plan.fresh_scales + panel * plan.scale_blocks * kPanel);
-      }
+      pack_panel_group(machine, plan.b, plan.panels, plan.k_per_scale, item - plan.first_pack, plan.fresh_panels,
+                       plan.fresh_scales);
     }
   });
 }
@@ -333,46 +312,9 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
   });
 }
 
-void pack(const Machine& machine, std::span<const ConstScaledView> matrices, bool power_of_two, PackedMatrix& into,
-          Stream& stream) {
-  check(!matrices.empty(), "pack needs a matrix");
-  const std::int64_t n = matrices[0].values.shape[0];
-  const std::int64_t k = matrices[0].values.shape[1];
-  const auto count = static_cast<std::int64_t>(matrices.size());
-  std::vector<Operand> operands;
-  for (const ConstScaledView& matrix : matrices) operands.push_back(operand_of(matrix, power_of_two));
-  const bool fold = std::ranges::all_of(operands, &Operand::folded);
-  if (!fold && matrices[0].scaled()) std::ranges::for_each(operands, &Operand::keep_scales);
-  const std::int64_t per_scale = operands[0].scaling == Scaling::blocks ? operands[0].k_per_scale : 0;
-  const PanelShape shape(machine, n, k, per_scale);
-  std::byte* data = Access::reserve(into, count * (shape.value_bytes() + shape.scale_bytes));
-  Access::describe(into, machine.layout, count, n, k);
-  Access::scaled(into, fold, per_scale);
-  const std::int64_t groups = divide_up(shape.panels, kPanelsAtOnce);
-  stream.workers().each(count * groups, [&](std::int64_t item) {
-    const std::int64_t at = item / groups;
-    const std::int64_t first = item % groups * kPanelsAtOnce;
-    const std::int64_t end = std::min(first + kPanelsAtOnce, shape.panels);
-    const Operand& operand = operands[static_cast<std::size_t>(at)];
-    machine.pack_panels(operand, first * kPanel, end - first,
-                        data + at * shape.value_bytes() + first * shape.panel_bytes);
-    auto* scales = reinterpret_cast<float*>(data + count * shape.value_bytes() + at * shape.scale_bytes);
-    if (per_scale == 0 && first == 0) scales[0] = operand.scaling == Scaling::uniform ? operand.scale(0, 0) : 1.0f;
-    for (std::int64_t panel = first; per_scale != 0 && panel < end; ++panel) {
-      pack_panel_scales(operand, panel * kPanel, per_scale, shape.scale_blocks,
-                        scales + panel * shape.scale_blocks * kPanel);
-    }
-  });
-}
-
 std::int64_t problem_bytes(std::int64_t problems) {
   return Arena::footprint(problems * static_cast<std::int64_t>(sizeof(Plan))) +
          Arena::footprint(problems * static_cast<std::int64_t>(sizeof(Problem)));
-}
-
-std::int64_t panel_bytes(std::int64_t n, std::int64_t k) {
-  const std::int64_t columns = round_up(n, kPanel);
-  return Arena::footprint(columns * round_up(k, 32) * 4) + Arena::footprint(columns * divide_up(k, 32) * 4);
 }
 
 std::int64_t workspace_bytes(std::int64_t m, std::int64_t k) {

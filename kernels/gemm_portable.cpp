@@ -69,6 +69,7 @@ const Machine machine{
     .left_beside_panels_bytes = 128 << 10,
     .enter = nothing,
     .leave = nothing,
+    .reads_in_place = nullptr,
     .pack_rows = pack_rows,
     .quantize_rows = nullptr,
     .pack_panels = pack_panels_f32,

@@ -130,10 +130,11 @@ struct Output {
   DType bias_dtype = DType::f32;
 };
 
-/// A packed block of rows times one panel, over part of k.
+/// A block of rows times one panel, over part of k.
 struct PanelProduct {
-  const void* a = nullptr;
+  const void* a = nullptr;         ///< packed, or the operand's own rows
   std::int64_t a_block_bytes = 0;  ///< from one row block to the next
+  std::int64_t a_row_bytes = 0;    ///< from one of the operand's own rows to the next; 0: packed
   std::int64_t rows = 0;
   const void* b = nullptr;  ///< the panel, from k = 0
   std::int64_t k_begin = 0;
@@ -158,6 +159,9 @@ struct Machine {
   std::int64_t left_beside_panels_bytes;
   void (*enter)();  ///< on each worker before ...
   void (*leave)();  ///< ... and after its part
+  /// Whether rows of `a` are better multiplied where they are, by so many panels; nullptr: never. Only whole row
+  /// blocks.
+  bool (*reads_in_place)(const Operand& a, std::int64_t panels);
   /// Rows [begin, begin + rows) into row blocks; rows past the operand's end become zeros.
   void (*pack_rows)(const Operand& a, std::int64_t begin, std::int64_t rows, void* to);
   /// The same from plain numbers with k a multiple of 32; nullptr where a machine cannot.

@@ -41,9 +41,11 @@ struct Band {
   bool plain = true;
   alignas(64) std::uint32_t amax[kBand];  ///< finite amax bits of each column
   alignas(64) float inverse[kBand];       ///< in_split_order
-  alignas(64) In x[kTile * kBand];
+  alignas(64) std::byte room[kTile * kBand * sizeof(In)];  // not In: that would be cleared for each item
 
-  const In* row(std::int64_t r) const { return x + r * stride; }
+  In* x() { return reinterpret_cast<In*>(room); }
+  const In* x() const { return reinterpret_cast<const In*>(room); }
+  const In* row(std::int64_t r) const { return x() + r * stride; }
 };
 
 /// Maxima of sixty-four columns, lane by lane.
@@ -78,12 +80,12 @@ template <class In>
 void find_maxima(Band<In>& band) {
   __m512i most = _mm512_setzero_si512();
   for (std::int64_t c = 0; c < band.stride; c += 64) {
-    amax_of_columns<false>(band.x + c, band.stride, band.rows.count, band.amax + c);
+    amax_of_columns<false>(band.x() + c, band.stride, band.rows.count, band.amax + c);
     for (int v = 0; v < 4; ++v) most = _mm512_max_epu32(most, _mm512_load_si512(band.amax + c + 16 * v));
   }
   band.plain = all_finite(most);
   for (std::int64_t c = 0; !band.plain && c < band.stride; c += 64) {
-    amax_of_columns<true>(band.x + c, band.stride, band.rows.count, band.amax + c);
+    amax_of_columns<true>(band.x() + c, band.stride, band.rows.count, band.amax + c);
   }
 }
 
@@ -92,7 +94,7 @@ template <class In, class Payload, int kWidth>
 void read_band(const QuantizeArgs& args, const RowPass* rows, Band<In>& band, Tally& tally) {
   for (std::int64_t r = 0; r < band.rows.count; ++r) {
     const In* x = args.x.as<In>() + (band.rows.begin + r) * args.x.strides[0] + band.column;
-    In* copy = band.x + r * band.stride;
+    In* copy = band.x() + r * band.stride;
     std::memcpy(copy, x, static_cast<std::size_t>(band.columns) * sizeof(In));
     std::memset(static_cast<void*>(copy + band.columns), 0,
                 static_cast<std::size_t>(band.stride - band.columns) * sizeof(In));
@@ -100,7 +102,7 @@ void read_band(const QuantizeArgs& args, const RowPass* rows, Band<In>& band, Ta
   find_maxima(band);
   if (rows == nullptr) return;
   if (band.columns == args.x.shape[1]) {
-    quantize_rows<In, Payload, kWidth>(*rows, band.x, band.stride, band.rows, band.columns, tally);
+    quantize_rows<In, Payload, kWidth>(*rows, band.x(), band.stride, band.rows, band.columns, tally);
     return;
   }
   for (std::int64_t r = 0; r < band.rows.count; ++r) {
@@ -138,7 +140,7 @@ void scale_band(const QuantizeArgs& args, const TensorView& scales, std::int64_t
       write_scale(scales, band.tile_row, (band.column + c) / width, scale[c]);
     }
   }
-  for (std::int64_t c = 0; c < band.stride; c += 32) lanes::in_split_order(band.x, band.inverse + c);
+  for (std::int64_t c = 0; c < band.stride; c += 32) lanes::in_split_order(band.x(), band.inverse + c);
 }
 
 /// Second read: the codes of a band under its column scales, to one or two outputs.
