@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "data/block_check.h"
-#include "data/segment_fill.h"
 #include "data/token_source.h"
 #include "kernels/base/check.h"
 
@@ -128,29 +127,28 @@ struct Loader::State::Row {
   std::int32_t* inputs;
   std::int32_t* targets;
   std::int32_t* segment_start;
-  std::int32_t* positions;
   std::int32_t first_flat;  ///< flat index of the row in the batch
   std::int64_t length;
   std::int64_t used = 0;
-  std::int32_t last_token = 0;
 
   void open_segment(std::int64_t begin, std::int64_t end) {
-    fill_segment(segment_start + begin, positions + begin, end - begin, first_flat + static_cast<std::int32_t>(begin));
+    std::fill(segment_start + begin, segment_start + end, first_flat + static_cast<std::int32_t>(begin));
   }
   /// Room for `count` tokens: in the row, or beside it where they reach its last token.
   std::int32_t* room(std::int64_t count, std::vector<std::int32_t>& beside) {
     return used + count <= length ? inputs + used : beside.data();
   }
-  void close(std::int64_t count, const std::int32_t* tokens) {
-    if (tokens != inputs + used) {
-      std::copy(tokens, tokens + count - 1, inputs + used);
-      last_token = tokens[count - 1];
-    }
+  /// The tokens of a piece are complete: each is the target of the one before it, the first only if it `follows`.
+  void close(std::int64_t count, const std::int32_t* tokens, bool follows) {
+    if (tokens != inputs + used) std::copy(tokens, tokens + count - 1, inputs + used);
+    if (follows && used > 0) targets[used - 1] = tokens[0];
+    std::copy(tokens + 1, tokens + count, targets + used);
     used += count;
+    if (used <= length) targets[used - 1] = -1;
   }
 };
 
-// The pieces end to end, then the targets as the same tokens one place earlier.
+// The pieces end to end; the targets are the same tokens one place earlier, copied while a piece is in L1.
 void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next, Row row, Batch& batch) const {
   const TokenSource& source = sources[static_cast<std::size_t>(origin.source)].tokens;
   thread_local std::vector<std::int32_t> beside;
@@ -178,7 +176,7 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
       source.read(piece.begin, piece.length, tokens);
     }
     if (options.document_mask) row.open_segment(row.used, std::min(row.used + count, row.length));
-    row.close(count, tokens);
+    row.close(count, tokens, !options.document_mask);
     batch.text_tokens += piece.length;
   }
   batch.pieces += static_cast<std::int64_t>(origin.pieces.size());
@@ -186,26 +184,18 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
   finish_row(origin, row, batch);
 }
 
-// Padding, targets, and the cuts between documents.
+// Padding, and what is counted of the row.
 void Loader::State::finish_row(const SampleOrigin& origin, Row& row, Batch& batch) const {
-  const std::int64_t trained = std::max<std::int64_t>(row.used - 1, 0);  // places whose next token is in the row
   if (row.used < row.length) {
     std::fill(row.inputs + row.used, row.inputs + row.length, static_cast<std::int32_t>(first.end_of_document));
+    std::fill(row.targets + row.used, row.targets + row.length, -1);
   }
-  std::copy(row.inputs + 1, row.inputs + row.length, row.targets);
-  row.targets[row.length - 1] = row.last_token;
-  std::fill(row.targets + trained, row.targets + row.length, -1);
   if (!options.document_mask) {
     row.open_segment(0, row.length);
-    batch.trained_tokens += trained;
+    batch.trained_tokens += std::max<std::int64_t>(row.used - 1, 0);
     return;
   }
   if (row.used < row.length) row.open_segment(row.used, row.length);
-  std::int64_t end = 0;
-  for (const Piece& piece : origin.pieces) {
-    end += piece.length + (piece.fill_in_middle ? kFillInMiddleSentinels : 0);
-    if (end <= row.length) row.targets[end - 1] = -1;
-  }
   batch.trained_tokens += row.used - static_cast<std::int64_t>(origin.pieces.size());
 }
 
@@ -218,7 +208,7 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
   const std::int64_t tokens = range.count * state.options.sequence;
   check(tokens < std::int64_t{1} << 31, "{} samples of {} tokens do not fit one batch", range.count,
         state.options.sequence);
-  for (std::vector<std::int32_t>* row : {&batch.inputs, &batch.targets, &batch.segment_start, &batch.positions}) {
+  for (std::vector<std::int32_t>* row : {&batch.inputs, &batch.targets, &batch.segment_start}) {
     row->resize(static_cast<std::size_t>(tokens));
   }
   batch.first_sample = range.first;
@@ -235,8 +225,8 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
     const std::size_t at = row * static_cast<std::size_t>(state.options.sequence);
     const SampleOrigin* next = row + 1 < draws.size() ? &origins[row + 1] : nullptr;
     state.lay_out(origins[row], next,
-                  {&batch.inputs[at], &batch.targets[at], &batch.segment_start[at], &batch.positions[at],
-                   static_cast<std::int32_t>(at), state.options.sequence},
+                  {&batch.inputs[at], &batch.targets[at], &batch.segment_start[at], static_cast<std::int32_t>(at),
+                   state.options.sequence},
                   batch);
   }
 }

@@ -28,8 +28,8 @@ struct LoaderOptions {
   std::vector<DataSource> sources;
   std::int64_t sequence = 0;
   std::uint64_t seed = 0;
-  /// Documents of a sample do not see each other: segment_start and positions restart at each, and no document's last
-  /// token predicts the next one's first. Off: a sample is one text.
+  /// Documents of a sample do not see each other: segment_start changes at each, and no document's last token predicts
+  /// the next one's first. Off: a sample is one text.
   bool document_mask = true;
   std::optional<FillInMiddle> fill_in_middle;
   ShardIo io = ShardIo::mmap;
@@ -50,8 +50,8 @@ struct Batch {
   std::int64_t sequence = 0;
   std::vector<std::int32_t> inputs;         ///< [samples * sequence] token ids
   std::vector<std::int32_t> targets;        ///< [samples * sequence] next token, or -1: not trained
-  std::vector<std::int32_t> segment_start;  ///< [samples * sequence] flat index of the first token t may look at
-  std::vector<std::int32_t> positions;      ///< [samples * sequence] place in its document (for RoPE)
+  std::vector<std::int32_t> segment_start;  ///< [samples * sequence] flat index of the first token t may look at: t's
+                                            ///< place in its document is t - segment_start[t]
   std::int64_t trained_tokens = 0;          ///< targets that are not -1
   std::int64_t padding_tokens = 0;          ///< of samples * (sequence + 1)
   std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample

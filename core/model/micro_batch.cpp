@@ -27,25 +27,26 @@ void MicroBatch::fill(const BatchView& batch) {
   check(tokens_ <= most_.tokens && sequences <= most_.sequences,
         "a batch of {} sequences, {} tokens; memory is planned for {} sequences, {} tokens", sequences, tokens_,
         most_.sequences, most_.tokens);
-  check(batch.targets.size() == count && batch.positions.size() == count && batch.segment_start.size() == count,
-        "a batch of {} inputs has {} targets, {} positions, {} segment starts", count, batch.targets.size(),
-        batch.positions.size(), batch.segment_start.size());
+  check(batch.targets.size() == count && batch.segment_start.size() == count,
+        "a batch of {} inputs has {} targets, {} segment starts", count, batch.targets.size(),
+        batch.segment_start.size());
   int index = 0;
-  for (const auto& from : {batch.inputs, batch.targets, batch.positions, batch.segment_start}) {
+  for (const auto& from : {batch.inputs, batch.targets, batch.segment_start}) {
     std::copy(from.begin(), from.end(), data(index++));
   }
+  std::int32_t* positions = data(3);
   std::int32_t* next_ids = data(4);
   std::int32_t* next_targets = data(5);
   for (std::size_t t = 0; t < count; ++t) {
-    const bool same_document = t + 1 < count && batch.segment_start[t + 1] == batch.segment_start[t] &&
-                               batch.positions[t + 1] == batch.positions[t] + 1;
+    positions[t] = static_cast<std::int32_t>(t) - batch.segment_start[t];
+    const bool same_document = t + 1 < count && batch.segment_start[t + 1] == batch.segment_start[t];
     next_ids[t] = same_document ? batch.inputs[t + 1] : batch.inputs[t];  // any valid id where nothing is trained
     next_targets[t] = same_document ? batch.targets[t + 1] : -1;
   }
   for (std::int64_t s = 0; s <= sequences; ++s) {
     sequence_starts_.as<std::int32_t>()[s] = static_cast<std::int32_t>(s * batch.sequence);
   }
-  layout_ = {part(2), part(3),
+  layout_ = {part(3), part(2),
              view_of(static_cast<const void*>(sequence_starts_.as<std::int32_t>()), DType::i32, {sequences + 1})};
   loss_inputs_ = {part(1), part(4), part(5)};
 }

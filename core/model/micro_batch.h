@@ -17,12 +17,12 @@ namespace shoestring {
 struct BatchView {
   std::span<const std::int32_t> inputs;
   std::span<const std::int32_t> targets;        ///< -1: not trained
-  std::span<const std::int32_t> positions;      ///< place within the document
   std::span<const std::int32_t> segment_start;  ///< flat index of the first token that may be looked at
   std::int64_t sequence = 0;                    ///< tokens per sequence
 };
 
-/// One micro-batch's own copy, with what follows from it: next tokens for multi-token prediction, sequence starts.
+/// One micro-batch's own copy, with what follows from it: places in documents, next tokens for multi-token prediction,
+/// sequence starts.
 class MicroBatch {
  public:
   explicit MicroBatch(const RunShape& most);
@@ -40,7 +40,7 @@ class MicroBatch {
   static std::int64_t bytes(const RunShape& most);
 
  private:
-  static constexpr int kParts = 6;  // inputs, targets, positions, segment starts, next ids, next targets
+  static constexpr int kParts = 6;  // inputs, targets, segment starts, positions, next ids, next targets
   ConstTensorView part(int index) const;
   std::int32_t* data(int index) { return values_.as<std::int32_t>() + index * most_.tokens; }
 

@@ -236,12 +236,10 @@ LossSum Transformer::evaluate(const BatchView& batch) {
 std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> tokens) {
   check(static_cast<int>(stages_.size()) == options_.stages, "sampling needs every stage on this rank");
   const std::size_t count = tokens.size();
-  std::vector<std::int32_t> positions(count);
-  std::iota(positions.begin(), positions.end(), 0);
   const std::vector<std::int32_t> starts(count, 0);
   const std::vector<std::int32_t> targets(count, -1);
   MicroBatch& spare = batches_.spare();
-  spare.fill({tokens, targets, positions, starts, static_cast<std::int64_t>(count)});
+  spare.fill({tokens, targets, starts, static_cast<std::int64_t>(count)});
   ConstTensorView x;
   for (const auto& stage : stages_) x = stage->evaluate(spare, x, nullptr);
   const std::int64_t vocabulary = options_.model.vocabulary;

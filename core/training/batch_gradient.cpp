@@ -12,7 +12,6 @@ constexpr int kScalars = 5;
 BatchView view_of(const Batch& batch) {
   return {.inputs = batch.inputs,
           .targets = batch.targets,
-          .positions = batch.positions,
           .segment_start = batch.segment_start,
           .sequence = batch.sequence};
 }

@@ -30,7 +30,6 @@ Evaluator::Sums Evaluator::evaluate(const Part& part, std::int64_t microbatch) {
   const Batch batch = part.loader->fetch({first, samples});
   const LossSum loss = model_.evaluate({.inputs = batch.inputs,
                                         .targets = batch.targets,
-                                        .positions = batch.positions,
                                         .segment_start = batch.segment_start,
                                         .sequence = batch.sequence});
   return {loss.loss, static_cast<double>(loss.tokens), static_cast<double>(batch.text_tokens),

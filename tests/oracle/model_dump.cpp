@@ -68,7 +68,6 @@ void dump(const std::string& architecture, const std::string& folder) {
   }
   index["inputs"] = run.batch.inputs;
   index["targets"] = run.batch.targets;
-  index["positions"] = run.batch.positions;
   index["segment_start"] = run.batch.segment_start;
   index["sequence"] = run.batch.sequence_length;
   index["loss"] = sums.main.loss;

@@ -189,18 +189,19 @@ TEST(Layer, LossHeadAndMultiTokenPrediction) {
   }
 }
 
-// Targets of the further token: only where the next token is of the same document.
-TEST(MicroBatch, FurtherTargetsRespectDocuments) {
+// Places in documents; targets of the further token only where the next token is of the same document.
+TEST(MicroBatch, PlacesAndFurtherTargetsRespectDocuments) {
   const std::vector<std::int32_t> inputs{10, 11, 12, 20, 21, 30, 31, 32};
   const std::vector<std::int32_t> targets{11, 12, -1, 21, 22, 31, 32, -1};
-  const std::vector<std::int32_t> positions{0, 1, 2, 0, 1, 0, 1, 2};
   const std::vector<std::int32_t> starts{0, 0, 0, 3, 3, 5, 5, 5};
   MicroBatch batch({8, 1, 1});
-  batch.fill({inputs, targets, positions, starts, 8});
+  batch.fill({inputs, targets, starts, 8});
   const LossInputs& loss = batch.loss_inputs();
   const std::vector<std::int32_t> ids{11, 12, 12, 21, 21, 31, 32, 32};
   const std::vector<std::int32_t> wanted{12, -1, -1, 22, -1, 32, -1, -1};
+  const std::vector<std::int32_t> positions{0, 1, 2, 0, 1, 0, 1, 2};
   for (std::size_t t = 0; t < ids.size(); ++t) {
+    EXPECT_EQ(batch.layout().positions.as<std::int32_t>()[t], positions[t]) << t;
     EXPECT_EQ(loss.next_ids.as<std::int32_t>()[t], ids[t]) << t;
     EXPECT_EQ(loss.next_targets.as<std::int32_t>()[t], wanted[t]) << t;
   }

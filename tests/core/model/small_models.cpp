@@ -93,13 +93,12 @@ SmallBatch::SmallBatch(std::int64_t vocabulary, std::int64_t sequences, std::int
     const bool begins = t % sequence == 0 || random.below(2 * index, 5) == 0;
     if (begins) document = t;
     inputs.push_back(static_cast<std::int32_t>(random.below(2 * index + 1, static_cast<std::uint64_t>(vocabulary))));
-    positions.push_back(static_cast<std::int32_t>(t - document));
     segment_start.push_back(static_cast<std::int32_t>(document));
   }
   for (std::int64_t t = 0; t < tokens; ++t) {
     const auto next = static_cast<std::size_t>(t + 1);
     const bool last_of_sequence = (t + 1) % sequence == 0;
-    const bool same = !last_of_sequence && positions[next] > 0;
+    const bool same = !last_of_sequence && segment_start[next] <= t;
     std::int32_t target = -1;  // the end of a document that ends inside the sequence
     if (same) target = inputs[next];
     if (last_of_sequence) target = 5;  // goes on beyond the sequence

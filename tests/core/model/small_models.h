@@ -19,10 +19,10 @@ ModelConfig tiled_config(Architecture architecture);
 /// Tokens of `sequences` sequences, each cut into documents; some targets are not trained.
 struct SmallBatch {
   SmallBatch(std::int64_t vocabulary, std::int64_t sequences, std::int64_t sequence, std::uint64_t seed);
-  BatchView view() const { return {inputs, targets, positions, segment_start, sequence_length}; }
+  BatchView view() const { return {inputs, targets, segment_start, sequence_length}; }
 
   std::int64_t sequence_length;
-  std::vector<std::int32_t> inputs, targets, positions, segment_start;
+  std::vector<std::int32_t> inputs, targets, segment_start;
 };
 
 /// A model with memory and first values, and a batch to run it on.
