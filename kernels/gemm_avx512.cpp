@@ -149,24 +149,33 @@ void pack_across(const Operand& a, std::int64_t begin, std::int64_t width, std::
   }
 }
 
-/// The same for rows that lie side by side.
-void pack_along(const Operand& a, std::int64_t begin, std::int64_t width, std::int64_t stride, float* to) {
+/// The same for rows that lie side by side, and k from `k_begin` to `k_end`.
+void pack_along(const Operand& a, std::int64_t begin, std::int64_t width, std::int64_t k_begin, std::int64_t k_end,
+                std::int64_t stride, float* to) {
   const __mmask16 present = first_lanes(std::min(width, a.rows - begin));
   const __mmask16 stored = first_lanes(width);
   const auto* from = static_cast<const float*>(a.values) + begin;
-  for (std::int64_t k = 0; k < a.k; ++k) {
+  for (std::int64_t k = k_begin; k < k_end; ++k) {
     _mm512_mask_storeu_ps(to + k * stride, stored, _mm512_maskz_loadu_ps(present, from + k * a.k_stride));
   }
 }
 
 /// As pack_f32, in registers where the operand is f32 and one dim contiguous.
 void pack_blocks(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t width, float* to) {
+  constexpr std::int64_t kAlong = 128;  // of k at a time: neighbouring blocks share its cache lines
   if (a.dtype != DType::f32 || (a.k_stride != 1 && a.row_stride != 1)) return pack_f32(a, begin, rows, width, to);
-  for (std::int64_t block = 0; block < rows; block += width) {
-    for (std::int64_t part = 0; part < width; part += 16) {
-      float* out = to + block * a.k + part;
-      const std::int64_t lanes = std::min<std::int64_t>(16, width - part);
-      (a.k_stride == 1 ? pack_across : pack_along)(a, begin + block + part, lanes, width, out);
+  const std::int64_t depth = a.k_stride == 1 ? a.k : kAlong;
+  for (std::int64_t k = 0; k < a.k; k += depth) {
+    for (std::int64_t block = 0; block < rows; block += width) {
+      for (std::int64_t part = 0; part < width; part += 16) {
+        float* out = to + block * a.k + part;
+        const std::int64_t lanes = std::min<std::int64_t>(16, width - part);
+        if (a.k_stride == 1) {
+          pack_across(a, begin + block + part, lanes, width, out);
+        } else {
+          pack_along(a, begin + block + part, lanes, k, std::min(k + depth, a.k), width, out);
+        }
+      }
     }
   }
 }
