@@ -146,6 +146,8 @@ void check_resume(const Recipe& before, const Recipe& now) {
   for (const RecipeDifference& difference : differences) {
     text += fmt::format("\n  {}: {} was {}", difference.key, shown(difference.now), shown(difference.before));
   }
+  text +=
+      "\nput the recipe back, begin a new run under another run.name, or go on all the same with --allow-recipe-change";
   throw Error(ExitCode::bad_recipe, text);
 }
 

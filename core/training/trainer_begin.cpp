@@ -78,7 +78,6 @@ void Trainer::begin() {
     life_sign_ = std::make_unique<LifeSign>(directory_, ledger_->attempt(), clock_);
     const LedgerHistory& history = ledger_->history();
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
-    replace_file(directory_ / "recipe.recipe", canonical_text(recipe_));
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
   }
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
@@ -128,6 +127,7 @@ void Trainer::load(bool ended) {
   if (!leads()) return;
   guess_ending(evaluation_seconds);
   cap_->check_startable(meter_.elapsed_seconds());
+  replace_file(directory_ / "recipe.recipe", state_.recipe);  // not before the run has taken this recipe
   ledger_->begin(attempt_start(state_.step));
   metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
   announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(),
