@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "core/recipe/recipe.h"
 #include "data/loader.h"
@@ -44,7 +45,10 @@ class BatchPlan {
 /// The micro-batches of one rank from a position on, in the order it computes them; endless.
 class RankOrder {
  public:
-  RankOrder(BatchPlan plan, std::int64_t samples, int rank) : plan_(plan), samples_(samples), rank_(rank) { enter(); }
+  RankOrder(BatchPlan plan, std::int64_t samples, int rank)
+      : plan_(std::move(plan)), samples_(samples), rank_(rank) {
+    enter();
+  }
   SampleRange next();
 
  private:

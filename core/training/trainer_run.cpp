@@ -78,8 +78,8 @@ StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
   }};
   for (const auto& [name, counts] : classes) {
     if (counts->elements == 0) continue;
-    const auto share = [&](std::int64_t part) {
-      return static_cast<double>(part) / static_cast<double>(counts->elements);
+    const auto share = [all = static_cast<double>(counts->elements)](std::int64_t part) {
+      return static_cast<double>(part) / all;
     };
     metrics.shares.emplace_back(fmt::format("saturated.{}", name), share(counts->saturated));
     metrics.shares.emplace_back(fmt::format("underflowed.{}", name), share(counts->underflowed));
