@@ -39,8 +39,8 @@ struct Band {
   std::int64_t columns = 0;
   std::int64_t stride = 0;  ///< columns, padded with zeros to whole tiles
   bool plain = true;
-  alignas(64) std::uint32_t amax[kBand];  ///< finite amax bits of each column
-  alignas(64) float inverse[kBand];       ///< in_split_order
+  alignas(64) std::uint32_t amax[kBand];                   ///< finite amax bits of each column
+  alignas(64) float inverse[kBand];                        ///< in_split_order
   alignas(64) std::byte room[kTile * kBand * sizeof(In)];  // not In: that would be cleared for each item
 
   In* x() { return reinterpret_cast<In*>(room); }
@@ -48,58 +48,100 @@ struct Band {
   const In* row(std::int64_t r) const { return x() + r * stride; }
 };
 
-/// Maxima of sixty-four columns, lane by lane.
+/// Magnitude bits of a vector; those of NaN and infinities cleared if asked.
 template <bool kFiniteOnly>
-void amax_of_columns(const float* x, std::int64_t stride, std::int64_t rows, std::uint32_t* amax) {
-  __m512i most[4] = {};
-  for (std::int64_t r = 0; r < rows; ++r, x += stride) {
-    for (int v = 0; v < 4; ++v) {
-      const __m512i bits = lanes::magnitude(_mm512_load_ps(x + 16 * v));
-      most[v] = _mm512_max_epi32(most[v], kFiniteOnly ? lanes::finite_magnitude(bits) : bits);
-    }
-  }
-  for (int v = 0; v < 4; ++v) _mm512_store_si512(amax + 16 * v, most[v]);
+[[gnu::always_inline]] inline __m512i magnitude_bits(const float*, __m512i x) {
+  const __m512i bits = lanes::magnitude(_mm512_castsi512_ps(x));
+  return kFiniteOnly ? lanes::finite_magnitude(bits) : bits;
 }
 template <bool kFiniteOnly>
-void amax_of_columns(const BFloat16* x, std::int64_t stride, std::int64_t rows, std::uint32_t* amax) {
-  __m512i most[2] = {};
-  for (std::int64_t r = 0; r < rows; ++r, x += stride) {
-    for (int v = 0; v < 2; ++v) {
-      most[v] = _mm512_max_epu16(most[v], lanes::magnitude16<kFiniteOnly>(_mm512_load_si512(x + 32 * v)));
+[[gnu::always_inline]] inline __m512i magnitude_bits(const BFloat16*, __m512i x) {
+  return lanes::magnitude16<kFiniteOnly>(x);
+}
+[[gnu::always_inline]] inline __m512i larger(const float*, __m512i a, __m512i b) { return _mm512_max_epi32(a, b); }
+[[gnu::always_inline]] inline __m512i larger(const BFloat16*, __m512i a, __m512i b) { return _mm512_max_epu16(a, b); }
+
+/// Writes the maxima of a vector's columns as bits of f32.
+inline void store_maxima(const float*, __m512i most, std::uint32_t* to) { _mm512_store_si512(to, most); }
+inline void store_maxima(const BFloat16*, __m512i most, std::uint32_t* to) {
+  const __m256i low = _mm512_castsi512_si256(most);
+  const __m256i high = _mm512_extracti64x4_epi64(most, 1);
+  _mm512_store_si512(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(low), 16));
+  _mm512_store_si512(to + 16, _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+
+/// Maxima of kVectors vectors of columns, and a copy of them.
+template <class In, int kVectors, bool kFiniteOnly>
+void read_columns(const In* x, std::int64_t stride, std::int64_t rows, In* copy, std::int64_t copy_stride,
+                  std::uint32_t* amax) {
+  constexpr std::int64_t kLanes = 64 / sizeof(In);
+  __m512i most[kVectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) most[v] = _mm512_setzero_si512();
+  for (std::int64_t r = 0; r < rows; ++r, x += stride, copy += copy_stride) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512i bits = _mm512_loadu_si512(x + v * kLanes);
+      if constexpr (!kFiniteOnly) _mm512_store_si512(copy + v * kLanes, bits);
+      most[v] = larger(x, most[v], magnitude_bits<kFiniteOnly>(x, bits));
     }
   }
-  for (int v = 0; v < 4; ++v) {
-    const __m256i half = _mm512_extracti64x4_epi64(most[v / 2], 1);
-    const __m256i bits = v % 2 == 0 ? _mm512_castsi512_si256(most[v / 2]) : half;
-    _mm512_store_si512(amax + 16 * v, _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) store_maxima(x, most[v], amax + v * kLanes);
+}
+
+/// A band whose columns are whole tiles: its copy and column maxima, as many vectors at a time as there are registers.
+template <class In>
+void copy_tiles(const In* x, std::int64_t stride, Band<In>& band) {
+  constexpr std::int64_t kLanes = 64 / sizeof(In);
+  std::int64_t c = 0;
+  const auto take = [&]<int kVectors>() {
+    for (; c + kVectors * kLanes <= band.columns; c += kVectors * kLanes) {
+      read_columns<In, kVectors, false>(x + c, stride, band.rows.count, band.x() + c, band.stride, band.amax + c);
+    }
+  };
+  take.template operator()<16>();
+  take.template operator()<8>();
+  take.template operator()<kTile / kLanes>();
+}
+
+/// A band whose last tile ends early: zeros behind it.
+template <class In>
+void copy_padded(const In* x, std::int64_t stride, Band<In>& band) {
+  for (std::int64_t r = 0; r < band.rows.count; ++r) {
+    In* copy = band.x() + r * band.stride;
+    std::memcpy(copy, x + r * stride, static_cast<std::size_t>(band.columns) * sizeof(In));
+    std::memset(static_cast<void*>(copy + band.columns), 0,
+                static_cast<std::size_t>(band.stride - band.columns) * sizeof(In));
+  }
+  constexpr int kVectors = kTile * sizeof(In) / 64;
+  for (std::int64_t c = 0; c < band.stride; c += kTile) {
+    In* tile = band.x() + c;  // copied onto itself
+    read_columns<In, kVectors, false>(tile, band.stride, band.rows.count, tile, band.stride, band.amax + c);
   }
 }
 
-/// Finds the column maxima of a band and whether all of it is finite.
+/// Whether all of a band is finite; if not, its maxima become those of what is.
 template <class In>
-void find_maxima(Band<In>& band) {
+void settle_maxima(Band<In>& band) {
+  constexpr int kVectors = kTile * sizeof(In) / 64;
   __m512i most = _mm512_setzero_si512();
-  for (std::int64_t c = 0; c < band.stride; c += 64) {
-    amax_of_columns<false>(band.x() + c, band.stride, band.rows.count, band.amax + c);
-    for (int v = 0; v < 4; ++v) most = _mm512_max_epu32(most, _mm512_load_si512(band.amax + c + 16 * v));
+  for (std::int64_t c = 0; c < band.stride; c += 16) {
+    most = _mm512_max_epu32(most, _mm512_load_si512(band.amax + c));
   }
   band.plain = all_finite(most);
-  for (std::int64_t c = 0; !band.plain && c < band.stride; c += 64) {
-    amax_of_columns<true>(band.x() + c, band.stride, band.rows.count, band.amax + c);
+  for (std::int64_t c = 0; !band.plain && c < band.stride; c += kTile) {
+    In* tile = band.x() + c;
+    read_columns<In, kVectors, true>(tile, band.stride, band.rows.count, tile, band.stride, band.amax + c);
   }
 }
 
 /// First read: a copy of x, column maxima, and the row codes when `rows` says so.
 template <class In, class Payload, int kWidth>
 void read_band(const QuantizeArgs& args, const RowPass* rows, Band<In>& band, Tally& tally) {
-  for (std::int64_t r = 0; r < band.rows.count; ++r) {
-    const In* x = args.x.as<In>() + (band.rows.begin + r) * args.x.strides[0] + band.column;
-    In* copy = band.x() + r * band.stride;
-    std::memcpy(copy, x, static_cast<std::size_t>(band.columns) * sizeof(In));
-    std::memset(static_cast<void*>(copy + band.columns), 0,
-                static_cast<std::size_t>(band.stride - band.columns) * sizeof(In));
-  }
-  find_maxima(band);
+  const In* x = args.x.as<In>() + band.rows.begin * args.x.strides[0] + band.column;
+  band.columns == band.stride ? copy_tiles(x, args.x.strides[0], band) : copy_padded(x, args.x.strides[0], band);
+  settle_maxima(band);
   if (rows == nullptr) return;
   if (band.columns == args.x.shape[1]) {
     quantize_rows<In, Payload, kWidth>(*rows, band.x(), band.stride, band.rows, band.columns, tally);
