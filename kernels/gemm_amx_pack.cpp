@@ -61,6 +61,7 @@ int exponent_of(float scale) { return static_cast<int>(std::bit_cast<std::uint32
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")
 
+#include "kernels/cleared_avx512.h"
 #include "kernels/gemm_tile_avx512.h"
 
 namespace shoestring::gemm_detail::amx {
@@ -92,7 +93,7 @@ class Decoder {
 
   /// Codes 0..31 become `first`, 32..63 `second`, in order.
   [[gnu::always_inline]] void decode(__m512i codes, __m512i& first, __m512i& second) const {
-    codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+    codes = cleared::permute_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
     const __m512i low = _mm512_permutex2var_epi8(low0_, codes, low1_);
     const __m512i magnitude = _mm512_permutex2var_epi8(high0_, codes, high1_);
     const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, _mm512_set1_epi8(-128), 0xF8);  // | (codes & sign)

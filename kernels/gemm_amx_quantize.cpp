@@ -44,7 +44,7 @@ struct Factors {
   float inverse;
 };
 
-/// Thirty-two elements in two vectors and, of the results in the same order, their upper halves in order of columns.
+/// Thirty-two elements in two vectors and, of results that are BF16, in the same order, those in order of columns.
 struct Pairs {
   __m512 first;
   __m512 second;
@@ -55,29 +55,27 @@ struct Pairs {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)),
           _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(static_cast<int>(kUpperHalf))))};
 }
-[[gnu::always_inline]] inline __m512i upper_halves(const float*, Pairs r) {
+[[gnu::always_inline]] inline __m512i join(const float*, Pairs r) {
   const __m512i odd = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25,
                                        23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   return _mm512_permutex2var_epi16(_mm512_castps_si512(r.first), odd, _mm512_castps_si512(r.second));
 }
-[[gnu::always_inline]] inline __m512i upper_halves(const BFloat16*, Pairs r) {
-  return _mm512_mask_mov_epi16(_mm512_srli_epi32(_mm512_castps_si512(r.first), 16), 0xAAAAAAAAu,
-                               _mm512_castps_si512(r.second));
+[[gnu::always_inline]] inline __m512i join(const BFloat16*, Pairs r) {
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(r.first), 16), _mm512_castps_si512(r.second));
 }
 
 /// Thirty-two elements as words that begin with their signs.
-[[gnu::always_inline]] inline __m512i words(const float* x) { return upper_halves(x, load(x)); }
+[[gnu::always_inline]] inline __m512i words(const float* x) { return join(x, load(x)); }
 [[gnu::always_inline]] inline __m512i words(const BFloat16* x) { return _mm512_loadu_si512(x); }
 
 /// y on the payload's grid; |y| must not round past its largest finite value. Zeros lose their sign, which no sum of
 /// products can tell.
 template <class Payload>
 [[gnu::always_inline]] inline __m512 round_to_grid(__m512 y) {
-  constexpr int kMaxMagnitude = 3;  // the larger magnitude, with the sign of the first
   const __m512 least = _mm512_castsi512_ps(_mm512_set1_epi32(Constants<Payload>::least_exponent << 23));
   const __m512 far = _mm512_set1_ps(static_cast<float>(1 << (23 - Constants<Payload>::mantissa)));
-  const __m512 power = _mm512_castsi512_ps(_mm512_and_si512(
-      _mm512_castps_si512(_mm512_range_ps(y, least, kMaxMagnitude)), _mm512_set1_epi32(static_cast<int>(0xFF800000u))));
+  const __m512 power = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(cleared::larger_magnitude(y, least)),
+                                                            _mm512_set1_epi32(static_cast<int>(0xFF800000u))));
   return _mm512_fnmadd_ps(power, far, _mm512_fmadd_ps(power, far, y));
 }
 
@@ -111,7 +109,7 @@ template <class In, class Payload, bool kFolded, bool kPlain>
     const Factors used{kFolded ? by.scale : 1.0f, by.inverse};
     r = {round_saturating<Payload>(r.first, used, tally), round_saturating<Payload>(r.second, used, tally)};
   }
-  __m512i values = upper_halves(x, r);
+  __m512i values = join(x, r);
   if constexpr (!kPlain) {
     constexpr int kFirstSelects = 0xCA;
     values = _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), values, words(x), kFirstSelects);

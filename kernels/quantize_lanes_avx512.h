@@ -10,6 +10,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cleared_avx512.h"
 #include "kernels/quantize_tile.h"
 
 namespace shoestring::quantization::lanes {
@@ -79,10 +80,9 @@ template <class Payload>
 [[gnu::always_inline]] inline __m512i code_of(__m512 y) {
   using C = Constants<Payload>;
   constexpr int kDrop = 23 - C::mantissa;
-  constexpr int kMaxMagnitude = 3;                                  // the larger magnitude, with the sign of the first
   constexpr int kLow = -(C::least_exponent << C::mantissa) & 0xFF;  // even: the last bit of a tie stays what it is
   const __m512 least = _mm512_castsi512_ps(_mm512_set1_epi32(C::least_exponent << 23));
-  const __m512i exponent = _mm512_and_si512(_mm512_castps_si512(_mm512_range_ps(y, least, kMaxMagnitude)),
+  const __m512i exponent = _mm512_and_si512(_mm512_castps_si512(cleared::larger_magnitude(y, least)),
                                             _mm512_set1_epi32(static_cast<int>(0xFF800000u)));
   const __m512i magic = _mm512_add_epi32(exponent, _mm512_set1_epi32((kDrop << 23) + kLow));
   const __m512i sum = _mm512_castps_si512(_mm512_add_ps(y, _mm512_castsi512_ps(magic)));
@@ -118,7 +118,7 @@ __m512i encode_saturating(__m512 x, __m512 inverse, std::int64_t& saturated) {
   const __m512i mixed =
       _mm512_packus_epi16(_mm512_packus_epi32(word[0], word[1]), _mm512_packus_epi32(word[2], word[3]));
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, mixed);
+  return cleared::permute_epi32(order, mixed);
 }
 [[gnu::always_inline]] inline __m512i join(const BFloat16* x, const __m512i code[4]) {
   constexpr int kFirstSelects = 0xCA;
@@ -129,7 +129,7 @@ __m512i encode_saturating(__m512 x, __m512 inverse, std::int64_t& saturated) {
     word[half] = _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7F), both, sign, kFirstSelects);
   }
   const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-  return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(word[0], word[1]));
+  return cleared::permute_epi64(order, _mm512_packus_epi16(word[0], word[1]));
 }
 
 /// quantize_tile::scale_of in lanes: scales and inverses of sixteen tiles from their finite amax bits.
