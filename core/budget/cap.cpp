@@ -1,6 +1,7 @@
 #include "core/budget/cap.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels/base/check.h"
@@ -25,7 +26,7 @@ double StepSeconds::quantile(double share) const {
   const auto filled = static_cast<std::size_t>(std::min<std::int64_t>(count_, kWindow));
   std::vector<double> sorted(last_.begin(), last_.begin() + static_cast<std::ptrdiff_t>(filled));
   std::sort(sorted.begin(), sorted.end());
-  return sorted[static_cast<std::size_t>(share * static_cast<double>(filled - 1) + 0.5)];
+  return sorted[static_cast<std::size_t>(std::llround(share * static_cast<double>(filled - 1)))];
 }
 
 CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds)

@@ -158,7 +158,7 @@ std::string progress_text(const ProgressFacts& facts) {
   text += std::isfinite(facts.cap_gpu_hours) ? fmt::format(" of {:.4f} GPU-hours", facts.cap_gpu_hours) : " GPU-hours";
   if (facts.usd > 0) text += fmt::format("  ${:.4f}", facts.usd);
   if (facts.seconds_left >= 0) {
-    const auto seconds = static_cast<std::int64_t>(facts.seconds_left + 0.5);
+    const auto seconds = std::llround(facts.seconds_left);
     text += seconds >= 3600 ? fmt::format("  {}h{:02}m left", seconds / 3600, seconds / 60 % 60)
                             : fmt::format("  {}:{:02} left", seconds / 60, seconds % 60);
   }

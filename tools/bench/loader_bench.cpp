@@ -159,9 +159,9 @@ BenchRow whole_path(const std::string& text, const std::string& code, Workers& w
     const LoadWatch watch(workers);
     const double begin = thread_seconds();
     const Loader loader(options);
-    const std::int64_t samples = loader.counts(0).samples / 7 * 10;
-    for (std::int64_t first = 0; first + 8 <= samples; first += 8) loader.fetch({first, 8}, batch);
-    const double tokens = static_cast<double>(samples / 8 * 8 * options.sequence);
+    const std::int64_t samples = loader.counts(0).samples / 7 * 10 / 8 * 8;
+    for (std::int64_t first = 0; first < samples; first += 8) loader.fetch({first, 8}, batch);
+    const double tokens = static_cast<double>(samples * options.sequence);
     const double nanoseconds = (thread_seconds() - begin) / tokens * 1e9;
     ratios.add(2.0 / nanoseconds, nanoseconds, watch.loads());
   }
