@@ -10,11 +10,11 @@ namespace shoestring::gemm_detail::amx {
 namespace {
 
 /// What most products end in: whole rows of a panel are overwritten, with no factor and no bias.
-bool plain_rows(const Output& out) {
+inline bool plain_rows(const Output& out) {
   return out.columns == kPanel && !out.accumulate && out.factor == 1.0f && out.bias == nullptr;
 }
 
-bool may_bypass(const Output& out) {
+inline bool may_bypass(const Output& out) {
   const std::int64_t row_bytes = out.row_stride * (out.dtype == DType::bf16 ? 2 : 4);
   return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
 }

@@ -289,17 +289,23 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
   if (items == 0) return;
   pack_fresh(machine, plans, fresh, workers);
 
-  const auto each = [&](DType dtype, std::int64_t elements) {
-    const std::int64_t stride = Arena::footprint(elements * size_bytes(dtype));
-    return std::pair(scratch.take(DType::u8, {stride * workers.count()}).as<std::byte>(), stride);
+  /// Room of one kind for each worker.
+  struct Rooms {
+    std::byte* begin;
+    std::int64_t stride;
+    std::byte* of(int worker) const { return begin + worker * stride; }
   };
-  const auto [rows, rows_stride] = each(DType::u8, need.rows_bytes);
-  const auto [scales, scales_stride] = each(DType::f32, need.scale_floats);
-  const auto [strips, strips_stride] = each(DType::f32, need.strip_floats);
+  const auto rooms = [&](DType dtype, std::int64_t elements) {
+    const std::int64_t stride = Arena::footprint(elements * size_bytes(dtype));
+    return Rooms{scratch.take(DType::u8, {stride * workers.count()}).as<std::byte>(), stride};
+  };
+  const Rooms rows = rooms(DType::u8, need.rows_bytes);
+  const Rooms scales = rooms(DType::f32, need.scale_floats);
+  const Rooms strips = rooms(DType::f32, need.strip_floats);
   Shares shares(items, workers.count(), scratch);
   workers.run([&](int worker) {
-    const Workspace space{rows + worker * rows_stride, reinterpret_cast<float*>(scales + worker * scales_stride),
-                          reinterpret_cast<float*>(strips + worker * strips_stride)};
+    const Workspace space{rows.of(worker), reinterpret_cast<float*>(scales.of(worker)),
+                          reinterpret_cast<float*>(strips.of(worker))};
     machine.enter();
     shares.work(worker, [&](std::int64_t item) {
       const Plan& plan = plans[owner<&Plan::first_item>(plans, item)];

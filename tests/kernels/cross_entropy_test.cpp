@@ -253,8 +253,10 @@ TEST(CrossEntropy, WorkersDoNotMatter) {
                                     problem.logits(), problem.targets, 1.0, stream};
         if (!variant.refuses(args).empty()) continue;
         run_op(variant, problem, results, 1.0, stream);
-        if (count == 1) first = std::move(results);
-        if (count == 1) continue;
+        if (count == 1) {
+          first = std::move(results);
+          continue;
+        }
         EXPECT_TRUE(same_bits(results.loss, first.loss) && same_bits(results.dlogits, first.dlogits));
         EXPECT_TRUE(same_bits(results.loss_sum, first.loss_sum));
       }
