@@ -45,8 +45,7 @@ class BatchPlan {
 /// The micro-batches of one rank from a position on, in the order it computes them; endless.
 class RankOrder {
  public:
-  RankOrder(BatchPlan plan, std::int64_t samples, int rank)
-      : plan_(std::move(plan)), samples_(samples), rank_(rank) {
+  RankOrder(BatchPlan plan, std::int64_t samples, int rank) : plan_(std::move(plan)), samples_(samples), rank_(rank) {
     enter();
   }
   SampleRange next();
