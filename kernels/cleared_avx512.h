@@ -1,6 +1,7 @@
-// Instructions that on Intel's processors since Sapphire Rapids wait for the old value of the register they overwrite.
-// In a loop that chains one round's result to the next round's beginning; a register cleared first does not wait, and
-// clearing costs no execution. Included behind a target pragma with AVX-512 DQ and <immintrin.h>; internal linkage.
+// Instructions that wait for the old value of the register they overwrite on some Intel processors (Golden Cove, the
+// core of Sapphire Rapids). In a loop that chains one round's result to the next round's beginning; a register cleared
+// first does not wait, and clearing is done by renaming. Included behind a target pragma with AVX-512 DQ and
+// <immintrin.h>; internal linkage.
 #pragma once
 
 namespace shoestring::cleared {
@@ -13,7 +14,7 @@ namespace {
   return result;
 }
 
-/// Quarters and eighths of a vector in the order of their indices.
+/// Elements of 64 or of 32 bits; the i-th is x[order[i]].
 [[gnu::always_inline]] inline __m512i permute_epi64(__m512i order, __m512i x) {
   __m512i result;
   asm("vpxor %x0, %x0, %x0\n\tvpermq %2, %1, %0" : "=&x"(result) : "v"(order), "v"(x));

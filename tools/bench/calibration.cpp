@@ -137,8 +137,7 @@ long preemptions() {
 }
 
 bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort) {
-  constexpr int kFew = 3;
-  const double longest = effort.most_seconds * (ratios.kept() < kFew ? 4 : 1);
+  const double longest = effort.most_seconds * (ratios.kept() < Ratios::kFew ? 4 : 1);
   return ratios.kept() < effort.repetitions && now_seconds() - start < longest;
 }
 

@@ -22,7 +22,7 @@ void Ratios::add(double ratio, double rate, Loads loads) {
 }
 
 BenchRow Ratios::row(std::string name, std::string over, double goal, std::string unit) const {
-  const Kind& told = normal_.ratio.empty() ? slow_ : normal_;
+  const Kind& told = kept() >= kFew || slow_.ratio.empty() ? normal_ : slow_;
   return {.name = std::move(name),
           .over = std::move(over),
           .median = percentile(told.ratio, 0.5),

@@ -11,10 +11,11 @@ namespace shoestring {
 /// How fast the machine was while a repetition ran.
 enum class Loads { normal, slow };
 
-/// Collects the ratios of one row. Its figures are those of the repetitions under normal loads, or, where there is
-/// none, of all others.
+/// Collects the ratios of one row. Its figures are those of the repetitions under normal loads, or, where hardly one
+/// was, of the others.
 class Ratios {
  public:
+  static constexpr int kFew = 3;  ///< fewer say nothing beside others
   void add(double ratio, double rate, Loads loads = Loads::normal);
   void drop() { ++dropped_; }
   int kept() const { return static_cast<int>(normal_.ratio.size()); }
