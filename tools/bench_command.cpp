@@ -46,7 +46,7 @@ void print_row(const BenchRow& row) {
   fmt::print("  {:<52} {:>8.3f} x {:<26} goal {:>6.2f} {:<8} p10 {:.3f} p90 {:.3f}  {:.3f} {}  ({} reps, {} dropped",
              row.name, row.median, row.over, row.goal, verdict, row.p10, row.p90, row.absolute, row.absolute_unit,
              row.kept, row.dropped);
-  if (row.slow > 0) fmt::print("; {:.3f} in {} while loads were slow", row.slow_median, row.slow);
+  if (row.slow > 0) fmt::print("; {:.3f} in {} at slow pace", row.slow_median, row.slow);
   fmt::print(")\n");
   std::fflush(stdout);
 }

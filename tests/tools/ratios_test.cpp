@@ -5,10 +5,10 @@
 namespace shoestring {
 namespace {
 
-TEST(Ratios, MedianAndPercentilesOfNormalRepetitions) {
+TEST(Ratios, MedianAndPercentilesAtFullPace) {
   Ratios ratios;
   for (int i = 10; i >= 0; --i) ratios.add(i, 100.0 * i);
-  for (int i = 0; i < 3; ++i) ratios.add(0.5 + i, 1, Loads::slow);
+  for (int i = 0; i < 3; ++i) ratios.add(0.5 + i, 1, Pace::slow);
   ratios.drop();
   const BenchRow row = ratios.row("name", "over", 4, "unit");
   EXPECT_EQ(row.median, 5);
@@ -24,7 +24,7 @@ TEST(Ratios, MedianAndPercentilesOfNormalRepetitions) {
 // A machine whose loads were slow nearly all the time still has figures, and they say so.
 TEST(Ratios, SlowRepetitionsCountWhereHardlyAnyOtherDoes) {
   Ratios ratios;
-  for (int i = 0; i < 5; ++i) ratios.add(2, 20, Loads::slow);
+  for (int i = 0; i < 5; ++i) ratios.add(2, 20, Pace::slow);
   for (int i = 0; i < Ratios::kFew - 1; ++i) ratios.add(9, 90);
   const BenchRow slow = ratios.row("name", "over", 4, "unit");
   EXPECT_EQ(slow.median, 2);

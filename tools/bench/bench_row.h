@@ -16,7 +16,7 @@ struct BenchRow {
   std::string absolute_unit;  ///< ... in this unit: "TFLOP/s", "GB/s"
   int kept = 0;               ///< repetitions that count
   int dropped = 0;            ///< repetitions whose calibrations disagreed, or whose threads lost the processor
-  int slow = 0;               ///< repetitions while loads were slow: they count only where hardly one was not
+  int slow = 0;               ///< repetitions at slow pace: they count only where hardly one was not
   double slow_median = 0;     ///< of those
   bool at_most = false;       ///< the goal is an upper bound
 };

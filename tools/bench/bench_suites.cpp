@@ -24,7 +24,7 @@ void calibrations(Workers& workers, const BenchEffort&, const BenchReport& repor
             .dropped = 0});
   };
   peak("FP32 FMA on registers", fma_peak(workers));
-  peak("AMX BF16 on registers", amx_peak(workers));
+  peak("AMX BF16 on loaded tiles", amx_peak(workers));
 }
 
 constexpr std::array kSuites = {

@@ -5,8 +5,10 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 
 #include "kernels/base/cpu.h"
@@ -23,14 +25,21 @@ struct TileConfig {
 };
 alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
 
-constexpr double kFourProducts = 4.0 * 16 * 16 * 32 * 2;  // FLOP
+/// Numbers for a tile of operands.
+constexpr std::array<std::uint16_t, 512> some_numbers() {
+  std::array<std::uint16_t, 512> numbers{};
+  std::uint32_t x = 1;
+  for (std::uint16_t& number : numbers) {
+    x = x * 1664525 + 1013904223;
+    number = static_cast<std::uint16_t>(0x3F80 | (x >> 16 & 0x807F));  // +-1 to +-2 in BF16
+  }
+  return numbers;
+}
+alignas(64) constexpr std::array<std::uint16_t, 512> kNumbers = some_numbers();
 
 /// `rounds` of four independent tile products.
 void tile_products(std::int64_t rounds) {
-  asm volatile("ldtilecfg %0" ::"m"(tile_config));
   asm volatile(
-      "tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n"
-      "tilezero %%tmm4\n tilezero %%tmm5\n tilezero %%tmm6\n tilezero %%tmm7\n"
       "1:\n"
       "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n"
       "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n"
@@ -41,19 +50,22 @@ void tile_products(std::int64_t rounds) {
       : "cc");
 }
 
-/// The same with the four tile loads that a product of matrices needs for four products, from 8 KiB in L1.
-void loaded_tile_products(std::int64_t rounds) {
-  alignas(64) static const std::byte operands[4][2048] = {};
-  asm volatile("ldtilecfg %0" ::"m"(tile_config));
-  asm volatile("tilezero %tmm0\n tilezero %tmm1\n tilezero %tmm2\n tilezero %tmm3\n");
-  for (std::int64_t round = 0; round < rounds; ++round) {
-    asm volatile(
-        "tileloadd (%0,%1,1), %%tmm6\n tileloadd 1024(%0,%1,1), %%tmm7\n tileloadd (%0,%1,1), %%tmm4\n"
-        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n tileloadd 1024(%0,%1,1), %%tmm5\n"
-        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n" ::"r"(operands[round % 4]),
-        "r"(std::int64_t{64}));
-  }
-  asm volatile("tilerelease");
+/// Configures tiles; all of them zero.
+void clear_tiles() { asm volatile("ldtilecfg %0" ::"m"(tile_config)); }
+
+void products_of_loaded_tiles(std::int64_t rounds) {
+  clear_tiles();
+  asm volatile(
+      "tileloadd (%0,%1,1), %%tmm4\n tileloadd (%0,%1,1), %%tmm5\n"
+      "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7\n" ::"r"(kNumbers.data()),
+      "r"(std::int64_t{64})
+      : "memory");
+  tile_products(rounds);
+}
+
+void products_of_cleared_tiles(std::int64_t rounds) {
+  clear_tiles();
+  tile_products(rounds);
 }
 
 /// `rounds` of sixteen independent FMA of 16 numbers.
@@ -76,17 +88,18 @@ void fma_products(std::int64_t rounds) {
         "xmm13", "xmm14", "xmm15");
 }
 
-double peak_of(Workers& workers, void (*products)(std::int64_t), std::int64_t rounds, double flops_per_round) {
+/// Rounds a second of each worker.
+std::vector<double> rates_of(Workers& workers, void (*products)(std::int64_t), std::int64_t rounds) {
   std::vector<double> rates(static_cast<std::size_t>(workers.count()));
   workers.run([&](int worker) {
     const double begin = now_seconds();
     products(rounds);
-    rates[static_cast<std::size_t>(worker)] = static_cast<double>(rounds) * flops_per_round / (now_seconds() - begin);
+    rates[static_cast<std::size_t>(worker)] = static_cast<double>(rounds) / (now_seconds() - begin);
   });
-  double sum = 0;
-  for (const double rate : rates) sum += rate;
-  return sum;
+  return rates;
 }
+
+double sum(const std::vector<double>& rates) { return std::accumulate(rates.begin(), rates.end(), 0.0); }
 
 /// Whether the threads kept their processors since `begin`: one switch in 20 ms does no harm to a long repetition.
 bool undisturbed(long switches_before, double begin) {
@@ -116,18 +129,26 @@ double now_seconds() {
 
 double amx_peak(Workers& workers) {
   if (!cpu_features().amx_bf16) return 0;
-  return peak_of(workers, tile_products, 32000, kFourProducts);
-}
-
-bool loads_are_normal(Workers& workers) {
-  constexpr double kNormal = 0.7;
-  if (!cpu_features().amx_bf16) return true;
-  return peak_of(workers, loaded_tile_products, 8000, kFourProducts) > kNormal * amx_peak(workers);
+  constexpr double kFlops = 4.0 * 16 * 16 * 32 * 2;
+  return kFlops * sum(rates_of(workers, products_of_loaded_tiles, 32000));
 }
 
 double fma_peak(Workers& workers) {
   if (!cpu_features().avx512) return 0;
-  return peak_of(workers, fma_products, 500000, 16.0 * 16 * 2);
+  constexpr double kFlops = 16.0 * 16 * 2;
+  return kFlops * sum(rates_of(workers, fma_products, 500000));
+}
+
+Pace pace(Workers& workers) {
+  constexpr double kFull = 0.9;
+  constexpr std::int64_t kRounds = 8000;
+  if (!cpu_features().amx_bf16) return Pace::full;
+  const std::vector<double> loaded = rates_of(workers, products_of_loaded_tiles, kRounds);
+  const std::vector<double> cleared = rates_of(workers, products_of_cleared_tiles, kRounds);
+  for (std::size_t worker = 0; worker < loaded.size(); ++worker) {
+    if (loaded[worker] < kFull * cleared[worker]) return Pace::slow;
+  }
+  return Pace::full;
 }
 
 long preemptions() {
@@ -149,14 +170,14 @@ BenchRow bench_over_peak(std::string name, std::string over, double goal, double
   while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
-    const LoadWatch watch(workers);
+    const PaceWatch watch(workers);
     const double before = peak(workers);
     const double seconds = seconds_of(body, calls);
     const double after = peak(workers);
-    const Loads loads = watch.loads();
+    const Pace pace = watch.pace();
     const bool calm = undisturbed(before_switches, begin) && std::abs(before - after) < 0.1 * std::max(before, after);
     if (calm && before > 0) {
-      ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12, loads);
+      ratios.add(flops / seconds / (0.5 * (before + after)), flops / seconds * 1e-12, pace);
     } else {
       ratios.drop();
     }
@@ -174,12 +195,12 @@ BenchRow bench_over_rival(std::string name, std::string over, double goal, doubl
   while (wants_more(ratios, start, effort)) {
     const long before_switches = preemptions();
     const double begin = now_seconds();
-    const LoadWatch watch(workers);
+    const PaceWatch watch(workers);
     const double mine = seconds_of(body, calls);
     const double other = seconds_of(rival, rival_calls);
-    const Loads loads = watch.loads();
+    const Pace pace = watch.pace();
     if (undisturbed(before_switches, begin)) {
-      ratios.add(other / mine, work / mine, loads);
+      ratios.add(other / mine, work / mine, pace);
     } else {
       ratios.drop();
     }

@@ -4,8 +4,8 @@
 // process, and only ratios are judged. Repetitions are dropped when the calibrations around them differ by more than a
 // tenth, or when a thread was taken off its processor meanwhile.
 //
-// Loads from the caches have two speeds on shared machines, and the products on registers that ratios are over do not
-// show it: see loads_are_normal. Repetitions while they are slow are kept apart (ratios.h).
+// A core on a shared machine has two paces, for milliseconds to minutes, and most calibrations do not show it: see
+// `pace`. Repetitions at the slow one are kept apart (ratios.h).
 #pragma once
 
 #include <functional>
@@ -20,26 +20,27 @@ namespace shoestring {
 
 double now_seconds();
 
-/// FLOP/s of AMX BF16 tile products on registers, all workers together, about 2 ms; 0 without AMX.
+/// FLOP/s of AMX BF16 products of loaded tiles, without further loads, all workers together, about 1 ms; 0 without AMX.
 double amx_peak(Workers& workers);
 
 /// FLOP/s of AVX-512 FP32 FMA on registers, all workers together, about 2 ms; 0 without AVX-512.
 double fma_peak(Workers& workers);
 
-/// Whether the caches are read at full speed at the moment, about 2 ms: tile products with the loads they need, from
-/// L1, run at 0.9 to 1 of those on registers on a good day, and at 0.25 for milliseconds to minutes when something that
-/// no guest can see keeps the core's loads busy; FP32 products with loads then lose a quarter. True without AMX.
-bool loads_are_normal(Workers& workers);
+/// The slower of the workers' paces at the moment, about 1 ms. At the slow one, tile products take 2.3 times as long on
+/// operands that were loaded, 4 times with the loads they need, and no longer than ever on tiles that were only
+/// cleared; FP32 products with loads lose a quarter, FMA on registers nothing. As if another tenant's thread used the
+/// tile unit and the load ports of the same core; no guest can see it. Full without AMX: nothing tells.
+Pace pace(Workers& workers);
 
-/// Loads during a repetition: normal if they were so right before and right after.
-class LoadWatch {
+/// Pace during a repetition: full if it was so right before and right after.
+class PaceWatch {
  public:
-  explicit LoadWatch(Workers& workers) : workers_(workers), normal_before_(loads_are_normal(workers)) {}
-  Loads loads() const { return normal_before_ && loads_are_normal(workers_) ? Loads::normal : Loads::slow; }
+  explicit PaceWatch(Workers& workers) : workers_(workers), before_(shoestring::pace(workers)) {}
+  Pace pace() const { return before_ == Pace::full ? shoestring::pace(workers_) : Pace::slow; }
 
  private:
   Workers& workers_;
-  bool normal_before_;
+  Pace before_;
 };
 
 /// Involuntary context switches of this process so far.

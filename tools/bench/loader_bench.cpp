@@ -99,11 +99,11 @@ BenchRow over_rival(std::string name, std::string over, double goal, double work
   rival();
   const double start = now_seconds();
   for (int turn = 0; wants_more(ratios, start, effort); ++turn) {
-    const LoadWatch watch(workers);
+    const PaceWatch watch(workers);
     double mine = turn % 2 == 0 ? seconds_of(body) : 0;  // neither side is always the one that warms the cache
     const double other = seconds_of(rival);
     if (turn % 2 != 0) mine = seconds_of(body);
-    ratios.add(other / mine, work / mine, watch.loads());
+    ratios.add(other / mine, work / mine, watch.pace());
   }
   return ratios.row(std::move(name), std::move(over), goal, "Mtoken/s");
 }
@@ -156,14 +156,14 @@ BenchRow whole_path(const std::string& text, const std::string& code, Workers& w
   Batch batch;
   const double start = now_seconds();
   while (wants_more(ratios, start, effort)) {
-    const LoadWatch watch(workers);
+    const PaceWatch watch(workers);
     const double begin = thread_seconds();
     const Loader loader(options);
     const std::int64_t samples = loader.counts(0).samples / 7 * 10 / 8 * 8;
     for (std::int64_t first = 0; first < samples; first += 8) loader.fetch({first, 8}, batch);
     const double tokens = static_cast<double>(samples * options.sequence);
     const double nanoseconds = (thread_seconds() - begin) / tokens * 1e9;
-    ratios.add(2.0 / nanoseconds, nanoseconds, watch.loads());
+    ratios.add(2.0 / nanoseconds, nanoseconds, watch.pace());
   }
   return ratios.row("whole path, two sources, sequence 4096", "2 ns per token and core", 1.0, "ns/token");
 }

@@ -85,11 +85,11 @@ void measure(const Case& c, const char* where, double goal, Matrices& matrices, 
   Ratios ratios;
   const double start = now_seconds();
   while (wants_more(ratios, start, effort)) {
-    const LoadWatch watch(workers);
+    const PaceWatch watch(workers);
     const long before = preemptions();
     const double rate = matrices.elements() / matrices.seconds(c, calls, stream) / 1e9;
     if (preemptions() == before) {
-      ratios.add(rate, rate, watch.loads());
+      ratios.add(rate, rate, watch.pace());
     } else {
       ratios.drop();
     }

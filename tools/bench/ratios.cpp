@@ -15,14 +15,14 @@ double percentile(std::vector<double> values, double share) {
 
 }  // namespace
 
-void Ratios::add(double ratio, double rate, Loads loads) {
-  Kind& kind = loads == Loads::normal ? normal_ : slow_;
+void Ratios::add(double ratio, double rate, Pace pace) {
+  Kind& kind = pace == Pace::full ? full_ : slow_;
   kind.ratio.push_back(ratio);
   kind.rate.push_back(rate);
 }
 
 BenchRow Ratios::row(std::string name, std::string over, double goal, std::string unit) const {
-  const Kind& told = kept() >= kFew || slow_.ratio.empty() ? normal_ : slow_;
+  const Kind& told = kept() >= kFew || slow_.ratio.empty() ? full_ : slow_;
   return {.name = std::move(name),
           .over = std::move(over),
           .median = percentile(told.ratio, 0.5),

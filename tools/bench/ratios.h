@@ -9,16 +9,16 @@
 namespace shoestring {
 
 /// How fast the machine was while a repetition ran.
-enum class Loads { normal, slow };
+enum class Pace { full, slow };
 
-/// Collects the ratios of one row. Its figures are those of the repetitions under normal loads, or, where hardly one
-/// was, of the others.
+/// Collects the ratios of one row. Its figures are those of the repetitions at full pace, or, where hardly one was, of
+/// the others.
 class Ratios {
  public:
   static constexpr int kFew = 3;  ///< fewer say nothing beside others
-  void add(double ratio, double rate, Loads loads = Loads::normal);
+  void add(double ratio, double rate, Pace pace = Pace::full);
   void drop() { ++dropped_; }
-  int kept() const { return static_cast<int>(normal_.ratio.size()); }
+  int kept() const { return static_cast<int>(full_.ratio.size()); }
   BenchRow row(std::string name, std::string over, double goal, std::string unit) const;
 
  private:
@@ -26,7 +26,7 @@ class Ratios {
     std::vector<double> ratio;
     std::vector<double> rate;
   };
-  Kind normal_;
+  Kind full_;
   Kind slow_;
   int dropped_ = 0;
 };
