@@ -114,48 +114,65 @@ template <class In, class Payload, bool kFolded, bool kPlain>
     constexpr int kFirstSelects = 0xCA;
     values = _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7FFF), values, words(x), kFirstSelects);
   }
-  const __mmask32 zeros = _mm512_testn_epi16_mask(values, _mm512_set1_epi16(0x7FFF));
-  if (tally.wanted && zeros != 0) [[unlikely]] {
+  return values;
+}
+
+/// A constant for lanes of 16 bits; one of 32 bits is read from memory for nothing, where one of 16 takes a port.
+[[gnu::always_inline]] inline __m512i both_halves(unsigned word) {
+  return _mm512_set1_epi32(static_cast<int>(word << 16 | word));
+}
+
+/// The bits of thirty-two finite BF16 that their power-of-two scale covers, rounded to the grid where that has all its
+/// bits.
+template <class Payload>
+[[gnu::always_inline]] inline __m512i round_bits(const BFloat16* x) {
+  constexpr int kDrop = 7 - Constants<Payload>::mantissa;
+  const __m512i bits = _mm512_loadu_si512(x);
+  const __mmask32 odd = _mm512_test_epi16_mask(bits, both_halves(1 << kDrop));
+  const __m512i sum = _mm512_add_epi16(bits, both_halves((1 << (kDrop - 1)) - 1));
+  const __m512i up = _mm512_mask_add_epi16(sum, odd, sum, both_halves(1));
+  return _mm512_and_si512(up, both_halves(0x10000 - (1 << kDrop)));
+}
+
+/// Adds the elements that were not zero and became it.
+template <class In>
+[[gnu::noinline]] void count_underflow(const In* x, const std::byte* values, int steps, Tally& tally) {
+  for (int step = 0; step < steps; ++step, x += kStep, values += kStepBytes) {
+    const __mmask32 zeros = _mm512_testn_epi16_mask(_mm512_load_si512(values), both_halves(0x7FFF));
     const Pairs given = load(x);
     const auto zero = [](__m512 v) {
       return __builtin_popcount(_mm512_cmpeq_epi32_mask(lanes::magnitude(v), _mm512_setzero_si512()));
     };
     tally.counts.underflowed += __builtin_popcount(zeros) - zero(given.first) - zero(given.second);
   }
-  return values;
-}
-
-/// The bits of thirty-two finite BF16 that their power-of-two scale covers, rounded to the grid where that has all its
-/// bits; `below` tells the lanes that fell under its least normal value.
-template <class Payload>
-[[gnu::always_inline]] inline __m512i round_bits(const BFloat16* x, __m512i least, __mmask32& below) {
-  constexpr int kDrop = 7 - Constants<Payload>::mantissa;
-  const __m512i bits = _mm512_loadu_si512(x);
-  const __mmask32 odd = _mm512_test_epi16_mask(bits, _mm512_set1_epi16(1 << kDrop));
-  __m512i sum = _mm512_add_epi16(bits, _mm512_set1_epi16((1 << (kDrop - 1)) - 1));
-  sum = _mm512_mask_add_epi16(sum, odd, sum, _mm512_set1_epi16(1));
-  sum = _mm512_and_si512(sum, _mm512_set1_epi16(static_cast<short>(-(1 << kDrop))));
-  below = _mm512_cmplt_epu16_mask(_mm512_and_si512(sum, _mm512_set1_epi16(0x7FFF)), least);
-  return sum;
 }
 
 /// kSteps x 32 elements of one tile into a line of each of so many steps of k.
 template <class In, class Payload, bool kFolded, bool kPlain, int kSteps>
 [[gnu::always_inline]] inline void round_steps(const In* x, Factors by, std::byte* to, Tally& tally) {
-  const int least =
-      (static_cast<int>(std::bit_cast<std::uint32_t>(by.scale) >> 23) + Constants<Payload>::least_exponent - 127) << 7;
+  if constexpr (kFolded && kPlain && std::is_same_v<In, BFloat16>) {
+    const int least =
+        (static_cast<int>(std::bit_cast<std::uint32_t>(by.scale) >> 23) + Constants<Payload>::least_exponent - 127)
+        << 7;
+    __m512i smallest = both_halves(0xFFFF);
 #pragma GCC unroll 4
-  for (int step = 0; step < kSteps; ++step, x += kStep, to += kStepBytes) {
-    if constexpr (kFolded && kPlain && std::is_same_v<In, BFloat16>) {
-      __mmask32 below;
-      const __m512i bits = round_bits<Payload>(x, _mm512_set1_epi16(static_cast<short>(least)), below);
-      if (below == 0) [[likely]] {
-        _mm512_store_si512(to, bits);
-        continue;
-      }
+    for (int step = 0; step < kSteps; ++step) {
+      const __m512i bits = round_bits<Payload>(x + step * kStep);
+      _mm512_store_si512(to + step * kStepBytes, bits);
+      smallest = _mm512_min_epu16(smallest, _mm512_and_si512(bits, both_halves(0x7FFF)));
     }
-    _mm512_store_si512(to, round_step<In, Payload, kFolded, kPlain>(x, by, tally));
+    if (_mm512_cmplt_epu16_mask(smallest, both_halves(static_cast<unsigned>(least))) == 0) [[likely]]
+      return;
   }
+  __mmask32 zeros = 0;
+#pragma GCC unroll 4
+  for (int step = 0; step < kSteps; ++step) {
+    const __m512i values = round_step<In, Payload, kFolded, kPlain>(x + step * kStep, by, tally);
+    _mm512_store_si512(to + step * kStepBytes, values);
+    zeros |= _mm512_testn_epi16_mask(values, both_halves(0x7FFF));
+  }
+  if (zeros != 0 && tally.wanted) [[unlikely]]
+    count_underflow(x, to, kSteps, tally);
 }
 
 /// A tile that ends early.
@@ -188,19 +205,19 @@ struct Batch {
   }
 
   template <bool kFiniteOnly>
-  __m128i amax_of_four(std::size_t first) const {
-    __m512i most[4];
-    for (std::size_t i = 0; i < 4; ++i) {
-      most[i] = quantization::avx512::most_of<kTile / 16, kFiniteOnly>(x[first + i]);
-    }
-    return quantization::avx512::largest_of_four(most);
-  }
-
-  template <bool kFiniteOnly>
   __m512i amax() const {
-    const __m256i low = _mm256_set_m128i(amax_of_four<kFiniteOnly>(4), amax_of_four<kFiniteOnly>(0));
-    const __m256i high = _mm256_set_m128i(amax_of_four<kFiniteOnly>(12), amax_of_four<kFiniteOnly>(8));
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    using quantization::avx512::amax_of_group;
+    if constexpr (std::is_same_v<In, float>) {
+      const __m128i a = amax_of_group<kTile, kFiniteOnly>(&x[0]);
+      const __m128i b = amax_of_group<kTile, kFiniteOnly>(&x[4]);
+      const __m128i c = amax_of_group<kTile, kFiniteOnly>(&x[8]);
+      const __m128i d = amax_of_group<kTile, kFiniteOnly>(&x[12]);
+      return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(b, a)), _mm256_set_m128i(d, c), 1);
+    } else {
+      const __m256i low = amax_of_group<kTile, kFiniteOnly>(&x[0]);
+      const __m256i high = amax_of_group<kTile, kFiniteOnly>(&x[8]);
+      return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    }
   }
 };
 
@@ -228,9 +245,19 @@ void scale_batch(Batch<In>& batch, const RowCast& cast, Tally& tally) {
   _mm512_store_ps(batch.inverse.data(), inverse);
 }
 
+/// Asks for a tile of the batch after this one: it arrives while this one is rounded, and its maxima find it in L1.
+/// Four tiles further than that, so that those in front are asked for in time as well. A guess where rows have gaps.
+template <class In>
+[[gnu::always_inline]] inline void expect_ahead(const In* tile) {
+  const char* ahead = reinterpret_cast<const char*>(tile + (kTogether + 4) * kTile);
+#pragma GCC unroll 8
+  for (std::size_t line = 0; line < kTile * sizeof(In); line += 64) _mm_prefetch(ahead + line, _MM_HINT_T0);
+}
+
 template <class In, class Payload, bool kFolded, bool kPlain>
 void round_tiles(const Batch<In>& batch, Tally& tally) {
   for (std::size_t i = 0; i < batch.tiles; ++i) {
+    expect_ahead(batch.x[i]);
     const Factors by{batch.scale[i], batch.inverse[i]};
     if constexpr (!kFolded) *batch.row_scale[i] = by.scale;
     if (batch.steps[i] == kTile / kStep) [[likely]] {
@@ -250,15 +277,6 @@ void round_batch(Batch<In>& batch, const RowCast& cast, Tally& tally) {
   batch.tiles = 0;
 }
 
-/// Asks for the part of the next page that lies where `tile` lies in its own: the processor stops there by itself.
-template <class In>
-[[gnu::always_inline]] inline void expect_next_page(const In* tile) {
-  constexpr std::int64_t kPage = 4096;
-  const char* ahead = reinterpret_cast<const char*>(tile) + kPage;
-#pragma GCC unroll 8
-  for (std::size_t line = 0; line < kTile * sizeof(In); line += 64) _mm_prefetch(ahead + line, _MM_HINT_T0);
-}
-
 template <class In, class Payload, bool kFolded>
 void round_rows(const Operand& a, const RowCast& cast, const RowsOfBlock& rows, Tally& tally) {
   const std::int64_t steps = a.k / kStep;
@@ -268,7 +286,6 @@ void round_rows(const Operand& a, const RowCast& cast, const RowsOfBlock& rows, 
     const In* x = static_cast<const In*>(a.values) + (rows.begin + r) * a.row_stride;
     std::byte* line = static_cast<std::byte*>(rows.to) + r / 32 * steps * kStepBytes + r % 32 * 64;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      expect_next_page(x + tile * kTile);
       const std::size_t at = batch.tiles;
       const std::int64_t length = std::min(kTile, a.k - tile * kTile);
       batch.x[at] = length == kTile ? x + tile * kTile : batch.padded(x + tile * kTile, length);

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "kernels/quantize_lanes_avx512.h"
 #include "kernels/quantize_variants.h"
@@ -31,45 +33,67 @@ struct Tally {
   }
 };
 
-/// Largest magnitude bits, lane by lane, of kVectors * 16 columns.
-template <int kVectors, bool kFiniteOnly>
+/// Tiles whose maxima are found together.
+template <class In>
+inline constexpr std::int64_t kGroup = std::is_same_v<In, float> ? 4 : 8;
+
+/// Largest magnitude bits, lane by lane, of kWidth columns.
+template <std::int64_t kWidth, bool kFiniteOnly>
 __m512i most_of(const float* x) {
   __m512i most = _mm512_setzero_si512();
-  for (int v = 0; v < kVectors; ++v) {
-    const __m512i bits = lanes::magnitude(_mm512_loadu_ps(x + 16 * v));
+#pragma GCC unroll 8
+  for (std::int64_t c = 0; c < kWidth; c += 16) {
+    const __m512i bits = lanes::magnitude(_mm512_loadu_ps(x + c));
     most = _mm512_max_epi32(most, kFiniteOnly ? lanes::finite_magnitude(bits) : bits);
   }
   return most;
 }
-
-template <int kVectors, bool kFiniteOnly>
+template <std::int64_t kWidth, bool kFiniteOnly>
 __m512i most_of(const BFloat16* x) {  // thirty-two at a time: magnitudes of BF16 order as 16-bit integers
-  __m512i most = _mm512_setzero_si512();
-  for (int v = 0; v < kVectors; v += 2) {
-    most = _mm512_max_epu16(most, lanes::magnitude16<kFiniteOnly>(_mm512_loadu_si512(x + 16 * v)));
+  __m512i most = lanes::magnitude16<kFiniteOnly>(_mm512_loadu_si512(x));
+#pragma GCC unroll 3
+  for (std::int64_t c = 32; c < kWidth; c += 32) {
+    most = _mm512_max_epu16(most, lanes::magnitude16<kFiniteOnly>(_mm512_loadu_si512(x + c)));
   }
-  const __m512i upper = _mm512_and_si512(most, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
-  return _mm512_max_epi32(_mm512_slli_epi32(most, 16), upper);
+  return most;
 }
 
-/// The largest lane of each of four vectors of non-negative integers.
-inline __m128i largest_of_four(const __m512i m[4]) {
+/// Magnitude bits of the maxima of a group of tiles, in order.
+template <std::int64_t kWidth, bool kFiniteOnly>
+__m128i amax_of_group(const float* const* x) {
+  __m512i m[4];
+  for (int i = 0; i < 4; ++i) m[i] = most_of<kWidth, kFiniteOnly>(x[i]);
   const __m512i ab = _mm512_max_epi32(_mm512_unpacklo_epi32(m[0], m[1]), _mm512_unpackhi_epi32(m[0], m[1]));
   const __m512i cd = _mm512_max_epi32(_mm512_unpacklo_epi32(m[2], m[3]), _mm512_unpackhi_epi32(m[2], m[3]));
-  const __m512i abcd = _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-  const __m256i half = _mm256_max_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+  const __m512i all = _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i half = _mm256_max_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
   return _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
+template <std::int64_t kWidth, bool kFiniteOnly>
+__m256i amax_of_group(const BFloat16* const* x) {
+  __m512i two[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = most_of<kWidth, kFiniteOnly>(x[2 * i]);
+    const __m512i b = most_of<kWidth, kFiniteOnly>(x[2 * i + 1]);
+    two[i] = _mm512_max_epu16(_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b));
+  }
+  const __m512i abcd = _mm512_max_epu16(_mm512_unpacklo_epi32(two[0], two[1]), _mm512_unpackhi_epi32(two[0], two[1]));
+  const __m512i efgh = _mm512_max_epu16(_mm512_unpacklo_epi32(two[2], two[3]), _mm512_unpackhi_epi32(two[2], two[3]));
+  const __m512i all = _mm512_max_epu16(_mm512_unpacklo_epi64(abcd, efgh), _mm512_unpackhi_epi64(abcd, efgh));
+  const __m256i half = _mm256_max_epu16(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+  const __m128i words = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  return _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16);
+}
 
-/// Magnitude bits of the maxima of `tiles` tiles of kWidth columns; amax has room for a multiple of four.
-template <class In, int kWidth, bool kFiniteOnly>
+/// Magnitude bits of the maxima of `tiles` tiles of kWidth columns; amax has room for whole groups, and what stands
+/// there behind the last tile is its maximum as well.
+template <class In, std::int64_t kWidth, bool kFiniteOnly>
 void amax_of_tiles(const In* x, std::int64_t tiles, std::uint32_t* amax) {
-  for (std::int64_t tile = 0; tile < tiles; tile += 4) {
-    __m512i most[4];
-    for (int i = 0; i < 4; ++i) {
-      most[i] = tile + i < tiles ? most_of<kWidth / 16, kFiniteOnly>(x + (tile + i) * kWidth) : _mm512_setzero_si512();
-    }
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(amax + tile), largest_of_four(most));
+  for (std::int64_t tile = 0; tile < tiles; tile += kGroup<In>) {
+    const In* group[kGroup<In>];
+    for (std::int64_t i = 0; i < kGroup<In>; ++i) group[i] = x + std::min(tile + i, tiles - 1) * kWidth;
+    const auto most = amax_of_group<kWidth, kFiniteOnly>(group);
+    std::memcpy(amax + tile, &most, sizeof most);
   }
 }
 
