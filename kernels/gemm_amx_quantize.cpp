@@ -26,6 +26,8 @@
 namespace shoestring::gemm_detail::amx {
 namespace {
 
+using quantization::avx512::expect;
+using quantization::avx512::kFurther;
 using quantization::avx512::Tally;
 using quantization::lanes::Constants;
 namespace lanes = quantization::lanes;
@@ -245,19 +247,10 @@ void scale_batch(Batch<In>& batch, const RowCast& cast, Tally& tally) {
   _mm512_store_ps(batch.inverse.data(), inverse);
 }
 
-/// Asks for a tile of the batch after this one: it arrives while this one is rounded, and its maxima find it in L1.
-/// Four tiles further than that, so that those in front are asked for in time as well. A guess where rows have gaps.
-template <class In>
-[[gnu::always_inline]] inline void expect_ahead(const In* tile) {
-  const char* ahead = reinterpret_cast<const char*>(tile + (kTogether + 4) * kTile);
-#pragma GCC unroll 8
-  for (std::size_t line = 0; line < kTile * sizeof(In); line += 64) _mm_prefetch(ahead + line, _MM_HINT_T0);
-}
-
 template <class In, class Payload, bool kFolded, bool kPlain>
 void round_tiles(const Batch<In>& batch, Tally& tally) {
   for (std::size_t i = 0; i < batch.tiles; ++i) {
-    expect_ahead(batch.x[i]);
+    expect<kTile>(batch.x[i] + kTogether * kTile + kFurther);
     const Factors by{batch.scale[i], batch.inverse[i]};
     if constexpr (!kFolded) *batch.row_scale[i] = by.scale;
     if (batch.steps[i] == kTile / kStep) [[likely]] {

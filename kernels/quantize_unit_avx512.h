@@ -147,11 +147,23 @@ template <class In, class Payload, int kWidth, bool kPlain>
   return lanes::join(x, code);
 }
 
+/// Asks for `kCount` elements. What is read twice, for its maxima and for its codes, is best asked for while the codes
+/// of the part before are made: it arrives meanwhile, and the maxima find it in L1. A guess where rows have gaps.
+template <std::size_t kCount, class In>
+[[gnu::always_inline]] inline void expect(const In* x) {
+#pragma GCC unroll 8
+  for (std::size_t line = 0; line < kCount * sizeof(In); line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(x) + line, _MM_HINT_T0);
+  }
+}
+constexpr std::int64_t kFurther = 4 * kTile;  ///< past that part, so that those in front are asked for in time as well
+
 /// Codes of a line. `inverse` has one element per kWidth columns, 1 included: those are in_split_order. kPlain: every x
-/// is finite and covered by its scale.
+/// is finite and covered by its scale. Lines of rows are read from memory, the next one behind this one.
 template <class In, class Payload, int kWidth, bool kPlain, bool kCounted>
 void encode_line(const In* x, std::int64_t count, const float* inverse, std::uint8_t* out, Tally& tally) {
   for (std::int64_t c = 0; c < count; c += 64) {
+    if constexpr (kWidth >= 32) expect<64>(x + c + count + kFurther);
     const __m512i codes = encode_unit<In, Payload, kWidth, kPlain>(x + c, inverse + c / kWidth, tally);
     if constexpr (kCounted) count_underflow(x + c, codes, tally);
     if (count - c >= 64) [[likely]] {
