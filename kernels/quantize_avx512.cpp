@@ -75,12 +75,14 @@ template <class In, int kVectors, bool kFiniteOnly>
 void read_columns(const In* x, std::int64_t stride, std::int64_t rows, In* copy, std::int64_t copy_stride,
                   std::uint32_t* amax) {
   constexpr std::int64_t kLanes = 64 / sizeof(In);
+  constexpr std::int64_t kAhead = 4;  // rows: each lies in another page
   __m512i most[kVectors];
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; ++v) most[v] = _mm512_setzero_si512();
   for (std::int64_t r = 0; r < rows; ++r, x += stride, copy += copy_stride) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
+      _mm_prefetch(reinterpret_cast<const char*>(x + kAhead * stride + v * kLanes), _MM_HINT_T0);
       const __m512i bits = _mm512_loadu_si512(x + v * kLanes);
       if constexpr (!kFiniteOnly) _mm512_store_si512(copy + v * kLanes, bits);
       most[v] = larger(x, most[v], magnitude_bits<kFiniteOnly>(x, bits));
