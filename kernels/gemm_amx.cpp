@@ -18,198 +18,203 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
 
 #include "kernels/gemm_amx_rows.h"
+#include "kernels/gemm_amx_tiles.h"
 
 namespace shoestring::gemm_detail::amx {
 namespace {
 
-constexpr std::int64_t kRows = 32;
-constexpr std::int64_t kStep = 32;  // of k in one tile
-constexpr std::int64_t kTileBytes = 1024;
-constexpr std::int64_t kStepBytes = 2 * kTileBytes;
-constexpr std::int64_t kTileFloats = 256;
-constexpr std::int64_t kStripFloats = 4 * kTileFloats;  // of one row block: tiles (0,0) (0,1) (1,0) (1,1)
-constexpr std::int64_t kDepth = 512;                    // of k while sums stay in tiles: a panel's part is 32 KiB
-constexpr std::int64_t kPromoted = 2;                   // blocks of scales whose sums wait together
-constexpr std::int64_t kLag = 1;  // steps between storing sums and reading them: the last products must finish first
+constexpr std::int64_t kDepth = 512;   // of k while sums stay in tiles: a panel's part is 32 KiB
+constexpr std::int64_t kPromoted = 2;  // blocks of scales whose sums wait together
+constexpr std::int64_t kLag = 1;    // steps between storing sums and reading them: the last products must finish first
+constexpr std::int64_t kEight = 8;  // steps among which the rows of a row block are spread one by one
 
-struct TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
-
-// Every tile operation names all memory: the compiler then leaves vector work and prefetches between the tile products
-// where they are written, which is what hides them.
-template <int kTile>
-[[gnu::always_inline]] inline void tile_load(const void* from) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(kTile) : "memory");
-}
-template <int kTile>
-[[gnu::always_inline]] inline void tile_stream(const void* from, std::int64_t row_bytes) {
-  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(row_bytes), "i"(kTile) : "memory");
-}
-template <int kTile>
-[[gnu::always_inline]] inline void tile_store(void* to) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::int64_t{64}), "i"(kTile) : "memory");
-}
-template <int kTile>
-[[gnu::always_inline]] inline void tile_zero() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
-}
-template <int kSum, int kLeft, int kRight>
-[[gnu::always_inline]] inline void tile_product() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
-}
-// Tiles 0..3 are sums (0,0) (0,1) (1,0) (1,1), 4 and 5 left, 6 and 7 right.
-[[gnu::always_inline]] inline void store_sums(float* strip) {
-  tile_store<0>(strip);
-  tile_store<1>(strip + kTileFloats);
-  tile_store<2>(strip + 2 * kTileFloats);
-  tile_store<3>(strip + 3 * kTileFloats);
-}
-
-/// How the two left tiles of a step of k lie in memory.
-struct Left {
-  std::int64_t row_bytes;
-  std::int64_t tile_bytes;
-  std::int64_t step_bytes;
-};
-constexpr Left kPacked{64, kTileBytes, kStepBytes};
-
-/// One step of k: sums += left * right; the left tiles are streamed, they shall not displace what L1 holds.
-[[gnu::always_inline]] inline void multiply_step(const std::byte* a, const Left& left, const std::byte* b, bool two) {
-  tile_load<6>(b);
-  tile_load<7>(b + kTileBytes);
-  tile_stream<4>(a, left.row_bytes);
-  tile_product<0, 4, 6>();
-  tile_product<1, 4, 7>();
-  if (!two) [[unlikely]]
-    return;
-  tile_stream<5>(a + left.tile_bytes, left.row_bytes);
-  tile_product<2, 5, 6>();
-  tile_product<3, 5, 7>();
-}
-
-/// A tile's sum goes to its place in the strip `done`, and the next one begins: from zero, or from the strip `from`.
-template <int kTile>
-[[gnu::always_inline]] inline void turn_over(float* done, const float* from) {
-  tile_store<kTile>(done + kTile * kTileFloats);
-  if (from == nullptr) {
-    tile_zero<kTile>();
-  } else {
-    tile_load<kTile>(from + kTile * kTileFloats);
-  }
-}
-
-/// The first step of a sum. The sums before it are stored here, each in front of the product that needs its tile: so
-/// they cost nothing, while four stores behind the last products stop the tile unit for 65 cycles.
-[[gnu::always_inline]] inline void begin_sums(const std::byte* a, const Left& left, const std::byte* b, bool two,
-                                              float* done, const float* from) {
-  tile_load<6>(b);
-  tile_load<7>(b + kTileBytes);
-  tile_stream<4>(a, left.row_bytes);
-  turn_over<0>(done, from);
-  tile_product<0, 4, 6>();
-  turn_over<1>(done, from);
-  tile_product<1, 4, 7>();
-  if (two) [[likely]]
-    tile_stream<5>(a + left.tile_bytes, left.row_bytes);
-  turn_over<2>(done, from);
-  if (two) [[likely]]
-    tile_product<2, 5, 6>();
-  turn_over<3>(done, from);
-  if (two) [[likely]]
-    tile_product<3, 5, 7>();
-}
-
-/// What is left to do for the row block before: rows of its strip go to c, a few at a time.
+/// What is asked for while a row block is multiplied: the rows of c that it will be written to, and the next part of
+/// the panels, evenly spread.
 template <class Rows>
-struct FinishedBlock {
-  const Rows* writer = nullptr;
-  const float* sums = nullptr;
-  std::int64_t row = 0;  ///< next one to write, in the row block
-  std::int64_t rows = 0;
-  std::int64_t first_row = 0;  ///< of the row block in c
+struct Ahead {
+  const Rows* writer;
+  const std::byte* row;        ///< the next one, and ...
+  std::int64_t row_bytes = 0;  ///< ... from one to the next; 0: none, the same line again and again
+  const std::byte* panel;
+  std::int64_t panel_lines;  ///< of it after each step
 
-  [[gnu::always_inline]] void advance(std::int64_t count) {
-    for (const std::int64_t end = std::min(rows, row + count); row < end; ++row) {
-      const float* at = sums + (row >> 4) * 2 * kTileFloats + (row & 15) * 16;
-      writer->write(first_row + row, _mm512_load_ps(at), _mm512_load_ps(at + kTileFloats));
+  [[gnu::always_inline]] void ask_for_rows(std::int64_t count) {
+    for (; count > 0; --count, row += row_bytes) writer->expect(row);
+  }
+  [[gnu::always_inline]] void ask_for_panel() {
+    for (std::int64_t i = 0; i < panel_lines; ++i, panel += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(panel), _MM_HINT_T1);
     }
   }
 };
+
+/// Sums of a row block that go to c as they are.
+template <class Rows>
+struct FinishedBlock {
+  const Rows* writer;
+  const float* sums = nullptr;
+  std::byte* c = nullptr;  ///< the next row
+  std::int64_t row_bytes = writer->row_bytes();
+  std::int64_t row = 0;  ///< the next one, of `rows`
+  std::int64_t rows = 0;
+
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    const float* at = sums + index * kPanel;
+    writer->write(c, _mm512_load_ps(at), _mm512_load_ps(at + 16));
+    c += row_bytes;
+  }
+};
+
+/// A row of sums times its scale and those of the columns.
+[[gnu::always_inline]] inline void add_scaled(const float* sums, float row_scale, __m512 low_scales, __m512 high_scales,
+                                              __m512& low, __m512& high) {
+  const __m512 scale = _mm512_set1_ps(row_scale);
+  low = _mm512_fmadd_ps(_mm512_mul_ps(scale, low_scales), _mm512_load_ps(sums), low);
+  high = _mm512_fmadd_ps(_mm512_mul_ps(scale, high_scales), _mm512_load_ps(sums + 16), high);
+}
 
 /// The same for scaled sums: kPromoted blocks of k are multiplied by their scales and added up.
 template <class Rows>
 struct WaitingSums {
-  const Rows* writer = nullptr;  ///< where the sum is complete; otherwise it stays in the strip
-  const float* sums = nullptr;   ///< [block][strip of one row block]
-  float* strip = nullptr;
-  const float* row_scales = nullptr;  ///< [block][32]
-  __m512 low_scales[kPromoted];
-  __m512 high_scales[kPromoted];
+  const Rows* writer;
+  const float* sums = nullptr;  ///< [block][strip of one row block]
+  float* strip = nullptr;       ///< where the sum stays until it is complete
+  std::byte* c = nullptr;
+  std::int64_t row_bytes = writer->row_bytes();
+  const float* row_scales = nullptr;     ///< [block][32]
+  const float* column_scales = nullptr;  ///< [block][32]
   std::int64_t blocks = 0;
-  bool first = false;
+  bool first = false;  ///< the strip holds nothing yet
+  bool last = false;   ///< the sum is complete: it goes to c
   std::int64_t row = 0;
   std::int64_t rows = 0;
-  std::int64_t first_row = 0;
 
-  [[gnu::always_inline]] void advance(std::int64_t count) {
-    for (const std::int64_t end = std::min(rows, row + count); row < end; ++row) {
-      const std::int64_t at = (row >> 4) * 2 * kTileFloats + (row & 15) * 16;
-      __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(strip + at);
-      __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(strip + at + kTileFloats);
-      add(0, at, low, high);
-      if (blocks == 2) add(1, at, low, high);
-      if (writer != nullptr) {
-        writer->write(first_row + row, low, high);
-      } else {
-        _mm512_store_ps(strip + at, low);
-        _mm512_store_ps(strip + at + kTileFloats, high);
-      }
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    float* at = strip + index * kPanel;
+    __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(at);
+    __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const float* columns = column_scales + block * kPanel;
+      add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index],
+                 _mm512_load_ps(columns), _mm512_load_ps(columns + 16), low, high);
     }
-  }
-
- private:
-  [[gnu::always_inline]] void add(std::int64_t block, std::int64_t at, __m512& low, __m512& high) const {
-    const float* from = sums + block * kStripFloats + at;
-    const __m512 scale = _mm512_set1_ps(row_scales[block * kRows + row]);
-    low = _mm512_fmadd_ps(_mm512_mul_ps(scale, low_scales[block]), _mm512_load_ps(from), low);
-    high = _mm512_fmadd_ps(_mm512_mul_ps(scale, high_scales[block]), _mm512_load_ps(from + kTileFloats), high);
-  }
-};
-
-/// Brings the next part of the panels into L2 while this one is multiplied, evenly spread.
-struct Prefetch {
-  const std::byte* next = nullptr;
-  std::int64_t lines_per_step = 0;
-
-  [[gnu::always_inline]] void advance() {
-    for (std::int64_t i = 0; i < lines_per_step; ++i, next += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    if (last) {
+      writer->write(c, low, high);
+      c += row_bytes;
+    } else {
+      _mm512_store_ps(at, low);
+      _mm512_store_ps(at + 16, high);
     }
   }
 };
 
-/// Asks for the rows of c that a row block will be written to when the next one is multiplied.
-template <class Rows>
-struct ExpectedRows {
-  const Rows* writer = nullptr;
-  std::int64_t row = 0;
-  std::int64_t end = 0;
-  std::int64_t rows_per_step = 0;
+/// WaitingSums of two blocks with nothing left to decide.
+template <class Rows, bool kFirst, bool kLast>
+struct WaitingPair {
+  const Rows* writer;
+  const float* sums;
+  float* strip;
+  std::byte* c;
+  std::int64_t row_bytes;
+  const float* row_scales;
+  __m512 low_scales[2];
+  __m512 high_scales[2];
 
-  [[gnu::always_inline]] void advance() {
-    for (const std::int64_t stop = std::min(end, row + rows_per_step); row < stop; ++row) writer->expect(row);
+  explicit WaitingPair(const WaitingSums<Rows>& of)
+      : writer(of.writer),
+        sums(of.sums),
+        strip(of.strip),
+        c(of.c),
+        row_bytes(of.row_bytes),
+        row_scales(of.row_scales),
+        low_scales{_mm512_load_ps(of.column_scales), _mm512_load_ps(of.column_scales + kPanel)},
+        high_scales{_mm512_load_ps(of.column_scales + 16), _mm512_load_ps(of.column_scales + kPanel + 16)} {}
+
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    float* at = strip + index * kPanel;
+    __m512 low = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at);
+    __m512 high = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
+    const float* from = sums + index * kPanel;
+    add_scaled(from, row_scales[index], low_scales[0], high_scales[0], low, high);
+    add_scaled(from + kStripFloats, row_scales[kRows + index], low_scales[1], high_scales[1], low, high);
+    if constexpr (kLast) {
+      writer->write(c, low, high);
+      c += row_bytes;
+    } else {
+      _mm512_store_ps(at, low);
+      _mm512_store_ps(at + 16, high);
+    }
   }
 };
 
-/// Rows of the block before that are finished in each step after the lag.
-std::int64_t rows_per_step(std::int64_t steps) { return divide_up(kRows, std::max<std::int64_t>(1, steps - kLag)); }
+/// Rows of a block that are finished before one of the products of eight steps: none in the first step, five in each of
+/// the next four.
+constexpr int rows_before(int product) {
+  const int step = product / 4;
+  const int within = product % 4;
+  if (step == 0) return 0;
+  return step < 5 ? (step - 1) * 5 + (within == 0 ? 0 : within + 1) : 20 + (step - 5) * 4 + within;
+}
+static_assert(rows_before(kLag * 4) == 0 && rows_before(4 * kEight) == kRows);
+
+/// Between the products of eight steps: a row of the block before is finished, and one is asked for.
+template <class Before, class Rows>
+struct Spread {
+  Before before;
+  Ahead<Rows> ahead;
+
+  template <int kIndex, int kProduct>
+  [[gnu::always_inline]] void after() {
+    constexpr int kFirst = rows_before(4 * kIndex + kProduct);
+    constexpr int kCount = rows_before(4 * kIndex + kProduct + 1) - kFirst;
+    if constexpr (kCount > 0) before.finish(kFirst);
+    if constexpr (kCount > 1) before.finish(kFirst + 1);
+    ahead.ask_for_rows(1);
+    if constexpr (kProduct == 3) ahead.ask_for_panel();
+  }
+};
+
+/// Eight steps with all rows of the block before spread among them; `kFifth`: what the fifth adds to. Works on copies:
+/// they stay in registers, where tile operations, which name all memory, would have everything else loaded again.
+template <Sums kFifth, class Before, class Rows>
+void multiply_eight(Operands& operands, const TurnOver& first, const TurnOver& fifth, const Before& before,
+                    Ahead<Rows>& ahead) {
+  Operands at = operands;
+  Spread<Before, Rows> beside{before, ahead};
+  multiply_step<0, Sums::begin>(at, first, beside);
+  multiply_step<1, Sums::go_on>(at, first, beside);
+  multiply_step<2, Sums::go_on>(at, first, beside);
+  multiply_step<3, Sums::go_on>(at, first, beside);
+  multiply_step<4, kFifth>(at, fifth, beside);
+  multiply_step<5, Sums::go_on>(at, fifth, beside);
+  multiply_step<6, Sums::go_on>(at, fifth, beside);
+  multiply_step<7, Sums::go_on>(at, fifth, beside);
+  operands = at;
+  ahead = beside.ahead;
+}
+
+/// Any number of steps: the rest of the work follows each.
+struct Nothing {
+  template <int kIndex, int kProduct>
+  [[gnu::always_inline]] void after() {}
+};
+
+/// Finishes rows and asks for as many; `ready` as soon as the sums of the block before are stored.
+template <class Before, class Rows>
+void work_behind(Before& before, Ahead<Rows>& ahead, bool ready, std::int64_t steps) {
+  const std::int64_t count = divide_up(kRows, std::max<std::int64_t>(1, steps - kLag));
+  for (const std::int64_t end = std::min(before.rows, before.row + count); ready && before.row < end; ++before.row) {
+    before.finish(before.row);
+  }
+  if (ready) ahead.ask_for_rows(count);
+  ahead.ask_for_panel();
+}
+
+template <class Before>
+void finish_all(Before& before) {
+  for (; before.row < before.rows; ++before.row) before.finish(before.row);
+  before.rows = before.row = 0;
+}
 
 template <class Rows>
 void multiply_plain(const PanelProduct& w) {
@@ -218,102 +223,114 @@ void multiply_plain(const PanelProduct& w) {
   float* done = outgoing[1];  // where the sums in the tiles go; what they held before this product is not read
   const Rows writer(w.out);
   const Left left = w.a_row_bytes == 0 ? kPacked : Left{w.a_row_bytes, 16 * w.a_row_bytes, 2 * kStep};
-  const auto* a_begin = static_cast<const std::byte*>(w.a);
-  const auto* b_begin = static_cast<const std::byte*>(w.b);
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
-  FinishedBlock<Rows> finished;
+  FinishedBlock<Rows> finished{&writer};
+  Nothing nothing;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += kDepth) {
     const std::int64_t steps = (std::min(k + kDepth, w.k_end) - k) / kStep;
-    const std::int64_t behind = rows_per_step(steps);
     const bool last = w.last && k + kDepth >= w.k_end;
-    const std::byte* b_part = b_begin + k / kStep * kStepBytes;
-    Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * left.step_bytes;
+    const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
+    Ahead<Rows> ahead{&writer, b, 0, b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at) {
-      const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * left.step_bytes;
-      const std::byte* b = b_part;
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
+      Operands operands{a + at * w.a_block_bytes, left, b, rows > 16};
       float* strip = w.strip + at * kStripFloats;
-      ExpectedRows<Rows> expected{&writer, at * kRows, at * kRows + (last ? rows : 0), divide_up(kRows, steps)};
-      begin_sums(a, left, b, rows > 16, done, k == 0 ? nullptr : strip);
-      expected.advance();
-      prefetch.advance();
-      for (std::int64_t step = 1; step < steps; ++step) {
-        multiply_step(a += left.step_bytes, left, b += kStepBytes, rows > 16);
-        finished.advance(behind);
-        expected.advance();
-        prefetch.advance();
+      const TurnOver begin{done, k == 0 ? nullptr : strip};
+      if (last) ahead.row = writer.row(at * kRows), ahead.row_bytes = finished.row_bytes;
+      if (steps >= kEight && finished.rows == kRows) {
+        multiply_eight<Sums::go_on>(operands, begin, begin, finished, ahead);
+        finished.rows = 0;
+        for (std::int64_t step = kEight; step < steps; ++step) {
+          multiply_step<0, Sums::go_on>(operands, begin, nothing);
+          ahead.ask_for_panel();
+        }
+      } else {
+        multiply_step<0, Sums::begin>(operands, begin, nothing);
+        work_behind(finished, ahead, false, steps);
+        for (std::int64_t step = 1; step < steps; ++step) {
+          multiply_step<0, Sums::go_on>(operands, begin, nothing);
+          work_behind(finished, ahead, step >= kLag, steps);
+        }
+        finish_all(finished);
       }
-      finished.advance(kRows);
-      finished.rows = 0;
       done = strip;
       if (last) {
         done = outgoing[turn];
-        finished = {&writer, done, 0, rows, at * kRows};
+        finished = {&writer, done, writer.row(at * kRows)};
+        finished.rows = rows;
         turn ^= 1;
       }
     }
   }
   store_sums(done);
-  finished.advance(kRows);
+  finish_all(finished);
+}
+
+/// multiply_eight beside waiting sums of two blocks.
+template <class Rows>
+void multiply_eight_beside(const WaitingSums<Rows>& waiting, Operands& operands, const TurnOver& first,
+                           const TurnOver& fifth, Ahead<Rows>& ahead) {
+  const auto run = [&]<bool kFirst, bool kLast>() {
+    multiply_eight<Sums::begin>(operands, first, fifth, WaitingPair<Rows, kFirst, kLast>(waiting), ahead);
+  };
+  if (waiting.first) {
+    waiting.last ? run.template operator()<true, true>() : run.template operator()<true, false>();
+  } else {
+    waiting.last ? run.template operator()<false, true>() : run.template operator()<false, false>();
+  }
 }
 
 template <class Rows>
 void multiply_promoted(const PanelProduct& w) {
   alignas(64) float sums[2][kPromoted * kStripFloats];
-  const Rows writer(w.out);
-  const auto* a_begin = static_cast<const std::byte*>(w.a);
-  const auto* b_begin = static_cast<const std::byte*>(w.b);
-  const std::int64_t row_blocks = divide_up(w.rows, kRows);
-  const std::int64_t depth = kPromoted * w.k_per_scale;
-  WaitingSums<Rows> waiting;
   int turn = 0;
   float* done = sums[1];  // where the sums in the tiles go; what they held before this product is not read
+  const Rows writer(w.out);
+  const std::int64_t row_blocks = divide_up(w.rows, kRows);
+  const std::int64_t depth = kPromoted * w.k_per_scale;
+  const std::int64_t steps_per_scale = w.k_per_scale / kStep;
+  WaitingSums<Rows> waiting{&writer};
+  Nothing nothing;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
     const std::int64_t steps = (std::min(k + depth, w.k_end) - k) / kStep;
-    const std::int64_t steps_per_scale = w.k_per_scale / kStep;
     const bool last = w.last && k + depth >= w.k_end;
     const std::int64_t block = k / w.k_per_scale;
-    const std::byte* b_part = b_begin + k / kStep * kStepBytes;
-    Prefetch prefetch{b_part + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * kStepBytes;
+    const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
+    Ahead<Rows> ahead{&writer, b, 0, b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
-      const std::byte* a = a_begin + at * w.a_block_bytes + k / kStep * kStepBytes;
-      const std::byte* b = b_part;
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
-      const std::int64_t behind = rows_per_step(steps);
-      ExpectedRows<Rows> expected{&writer, at * kRows, at * kRows + (last ? rows : 0), divide_up(kRows, steps)};
+      Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};
+      if (last) ahead.row = writer.row(at * kRows), ahead.row_bytes = waiting.row_bytes;
       float* to = sums[turn];
-      std::int64_t begins = 0;  // the step that begins the next sum
-      for (std::int64_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
-        if (step < begins) {
-          multiply_step(a, kPacked, b, rows > 16);
-        } else {
-          begin_sums(a, kPacked, b, rows > 16, done, nullptr);
-          begins += steps_per_scale;
-          done = to;
-          to += kStripFloats;
+      if (steps == kEight && steps_per_scale == kEight / 2 && waiting.rows == kRows && waiting.blocks == 2) {
+        multiply_eight_beside(waiting, operands, {done}, {to}, ahead);
+        done = to + kStripFloats;
+      } else {
+        for (std::int64_t step = 0; step < steps; ++step) {
+          if (step % steps_per_scale == 0) {
+            multiply_step<0, Sums::begin>(operands, {done}, nothing);
+            done = to;
+            to += kStripFloats;
+          } else {
+            multiply_step<0, Sums::go_on>(operands, {}, nothing);
+          }
+          work_behind(waiting, ahead, step >= kLag, steps);
         }
-        if (step >= kLag) waiting.advance(behind);
-        expected.advance();
-        prefetch.advance();
+        finish_all(waiting);
       }
-      waiting.advance(kRows);
-      waiting.writer = last ? &writer : nullptr;
-      waiting.sums = sums[turn];
-      waiting.strip = w.strip + at * kStripFloats;
+      waiting = {&writer, sums[turn], w.strip + at * kStripFloats, writer.row(at * kRows)};
       waiting.row_scales = w.a_scales + (at * w.scale_blocks + block) * kRows;
+      waiting.column_scales = w.b_scales + block * kPanel;
       waiting.blocks = divide_up(steps, steps_per_scale);
       waiting.first = k == 0;
-      waiting.row = 0;
+      waiting.last = last;
       waiting.rows = rows;
-      waiting.first_row = at * kRows;
-      for (std::int64_t i = 0; i < waiting.blocks; ++i) {
-        waiting.low_scales[i] = _mm512_load_ps(w.b_scales + (block + i) * kPanel);
-        waiting.high_scales[i] = _mm512_load_ps(w.b_scales + (block + i) * kPanel + 16);
-      }
     }
   }
   store_sums(done);
-  waiting.advance(kRows);
+  finish_all(waiting);
 }
 
 template <class Rows>

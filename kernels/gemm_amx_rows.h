@@ -28,16 +28,17 @@ class PlainRows {
  public:
   explicit PlainRows(const Output& out) : c_(static_cast<std::byte*>(out.c)), row_bytes_(out.row_stride * kBytes) {}
 
+  std::byte* row(std::int64_t index) const { return c_ + index * row_bytes_; }
+  std::int64_t row_bytes() const { return row_bytes_; }
+
   /// To be called some hundreds of cycles before `write`: a store that waits for its line holds up those behind it.
-  [[gnu::always_inline]] void expect(std::int64_t row) const {
+  [[gnu::always_inline]] static void expect(const std::byte* at) {
     if constexpr (kBypass) return;
-    const std::byte* at = c_ + row * row_bytes_;
     expect_line(at);
     if constexpr (kDtype == DType::f32) expect_line(at + 64);
   }
 
-  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
-    std::byte* at = c_ + row * row_bytes_;
+  [[gnu::always_inline]] static void write(std::byte* at, __m512 low, __m512 high) {
     if constexpr (kDtype == DType::bf16) {
       const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
       if constexpr (kBypass) {
@@ -87,18 +88,19 @@ class AnyRows {
     }
   }
 
-  [[gnu::always_inline]] void expect(std::int64_t row) const {
-    const std::byte* at = c_ + row * row_bytes_;
+  std::byte* row(std::int64_t index) const { return c_ + index * row_bytes_; }
+  std::int64_t row_bytes() const { return row_bytes_; }
+
+  [[gnu::always_inline]] void expect(const std::byte* at) const {
     expect_line(at);
     if (!is_bf16_) expect_line(at + 64);
   }
 
-  [[gnu::always_inline]] void write(std::int64_t row, __m512 low, __m512 high) const {
+  [[gnu::always_inline]] void write(std::byte* at, __m512 low, __m512 high) const {
     if (adjusted_) {
       low = _mm512_add_ps(_mm512_mul_ps(low, factor_), bias_low_);
       high = _mm512_add_ps(_mm512_mul_ps(high, factor_), bias_high_);
     }
-    std::byte* at = c_ + row * row_bytes_;
     if (is_bf16_) {
       write_bf16(reinterpret_cast<std::uint16_t*>(at), low, high);
     } else {
