@@ -2,8 +2,8 @@
 //
 // Idea: a panel's part of k stays in L1 while all row blocks of the worker pass by, streamed from L2. What follows a
 // tile's sum (writing c, or promoting a block of k with its scales) is vector work on another port: it is spread over
-// the tile products of the next row block, a few rows behind each step of k. Order of sums: one TDPBF16PS adds 32 of k
-// as two FMA chains, even and odd; steps follow in order of k.
+// the tile products of the next row block, a row behind each. Order of sums: one TDPBF16PS adds 32 of k as two FMA
+// chains, even and odd; steps follow in order of k.
 #include <algorithm>
 
 #include "kernels/gemm_amx_pack.h"
@@ -34,10 +34,14 @@ template <class Rows>
 struct Ahead {
   const Rows* writer;
   const std::byte* row;        ///< the next one, and ...
-  std::int64_t row_bytes = 0;  ///< ... from one to the next; 0: none, the same line again and again
+  std::int64_t row_bytes = 0;  ///< ... from one to the next; 0: none, the same line of this worker's own over and over
   const std::byte* panel;
   std::int64_t panel_lines;  ///< of it after each step
 
+  void begin_rows(std::int64_t first) {
+    row = writer->row(first);
+    row_bytes = writer->row_bytes();
+  }
   [[gnu::always_inline]] void ask_for_rows(std::int64_t count) {
     for (; count > 0; --count, row += row_bytes) writer->expect(row);
   }
@@ -231,13 +235,14 @@ void multiply_plain(const PanelProduct& w) {
     const bool last = w.last && k + kDepth >= w.k_end;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * left.step_bytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    Ahead<Rows> ahead{&writer, b, 0, b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(outgoing), 0, b + steps * kStepBytes,
+                      divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, left, b, rows > 16};
       float* strip = w.strip + at * kStripFloats;
       const TurnOver begin{done, k == 0 ? nullptr : strip};
-      if (last) ahead.row = writer.row(at * kRows), ahead.row_bytes = finished.row_bytes;
+      if (last) ahead.begin_rows(at * kRows);
       if (steps >= kEight && finished.rows == kRows) {
         multiply_eight<Sums::go_on>(operands, begin, begin, finished, ahead);
         finished.rows = 0;
@@ -298,11 +303,12 @@ void multiply_promoted(const PanelProduct& w) {
     const std::int64_t block = k / w.k_per_scale;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * kStepBytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    Ahead<Rows> ahead{&writer, b, 0, b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(sums), 0, b + steps * kStepBytes,
+                      divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};
-      if (last) ahead.row = writer.row(at * kRows), ahead.row_bytes = waiting.row_bytes;
+      if (last) ahead.begin_rows(at * kRows);
       float* to = sums[turn];
       if (steps == kEight && steps_per_scale == kEight / 2 && waiting.rows == kRows && waiting.blocks == 2) {
         multiply_eight_beside(waiting, operands, {done}, {to}, ahead);
