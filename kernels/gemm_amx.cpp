@@ -23,20 +23,31 @@
 namespace shoestring::gemm_detail::amx {
 namespace {
 
-constexpr std::int64_t kDepth = 512;   // of k while sums stay in tiles: a panel's part is 32 KiB
-constexpr std::int64_t kPromoted = 2;  // blocks of scales whose sums wait together
+constexpr std::int64_t kDepth = 512;  // of k while sums stay in tiles: a panel's part is 32 KiB
 constexpr std::int64_t kLag = 1;    // steps between storing sums and reading them: the last products must finish first
 constexpr std::int64_t kEight = 8;  // steps among which the rows of a row block are spread one by one
 
+/// Lines brought into L2, some after each step of k.
+struct Lines {
+  const std::byte* next = nullptr;
+  std::int64_t count = 0;
+
+  [[gnu::always_inline]] void ask() {
+    for (std::int64_t i = 0; i < count; ++i, next += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    }
+  }
+};
+
 /// What is asked for while a row block is multiplied: the rows of c that it will be written to, and the next part of
-/// the panels, evenly spread.
+/// the panels and of the rows, evenly spread.
 template <class Rows>
 struct Ahead {
   const Rows* writer;
   const std::byte* row;        ///< the next one, and ...
   std::int64_t row_bytes = 0;  ///< ... from one to the next; 0: none, the same line of this worker's own over and over
-  const std::byte* panel;
-  std::int64_t panel_lines;  ///< of it after each step
+  Lines panel = {};
+  Lines rows = {};
 
   void begin_rows(std::int64_t first) {
     row = writer->row(first);
@@ -45,109 +56,9 @@ struct Ahead {
   [[gnu::always_inline]] void ask_for_rows(std::int64_t count) {
     for (; count > 0; --count, row += row_bytes) writer->expect(row);
   }
-  [[gnu::always_inline]] void ask_for_panel() {
-    for (std::int64_t i = 0; i < panel_lines; ++i, panel += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(panel), _MM_HINT_T1);
-    }
-  }
-};
-
-/// Sums of a row block that go to c as they are.
-template <class Rows>
-struct FinishedBlock {
-  const Rows* writer;
-  const float* sums = nullptr;
-  std::byte* c = nullptr;  ///< the next row
-  std::int64_t row_bytes = writer->row_bytes();
-  std::int64_t row = 0;  ///< the next one, of `rows`
-  std::int64_t rows = 0;
-
-  [[gnu::always_inline]] void finish(std::int64_t index) {
-    const float* at = sums + index * kPanel;
-    writer->write(c, _mm512_load_ps(at), _mm512_load_ps(at + 16));
-    c += row_bytes;
-  }
-};
-
-/// A row of sums times its scale and those of the columns.
-[[gnu::always_inline]] inline void add_scaled(const float* sums, float row_scale, __m512 low_scales, __m512 high_scales,
-                                              __m512& low, __m512& high) {
-  const __m512 scale = _mm512_set1_ps(row_scale);
-  low = _mm512_fmadd_ps(_mm512_mul_ps(scale, low_scales), _mm512_load_ps(sums), low);
-  high = _mm512_fmadd_ps(_mm512_mul_ps(scale, high_scales), _mm512_load_ps(sums + 16), high);
-}
-
-/// The same for scaled sums: kPromoted blocks of k are multiplied by their scales and added up.
-template <class Rows>
-struct WaitingSums {
-  const Rows* writer;
-  const float* sums = nullptr;  ///< [block][strip of one row block]
-  float* strip = nullptr;       ///< where the sum stays until it is complete
-  std::byte* c = nullptr;
-  std::int64_t row_bytes = writer->row_bytes();
-  const float* row_scales = nullptr;     ///< [block][32]
-  const float* column_scales = nullptr;  ///< [block][32]
-  std::int64_t blocks = 0;
-  bool first = false;  ///< the strip holds nothing yet
-  bool last = false;   ///< the sum is complete: it goes to c
-  std::int64_t row = 0;
-  std::int64_t rows = 0;
-
-  [[gnu::always_inline]] void finish(std::int64_t index) {
-    float* at = strip + index * kPanel;
-    __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(at);
-    __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      const float* columns = column_scales + block * kPanel;
-      add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index],
-                 _mm512_load_ps(columns), _mm512_load_ps(columns + 16), low, high);
-    }
-    if (last) {
-      writer->write(c, low, high);
-      c += row_bytes;
-    } else {
-      _mm512_store_ps(at, low);
-      _mm512_store_ps(at + 16, high);
-    }
-  }
-};
-
-/// WaitingSums of two blocks with nothing left to decide.
-template <class Rows, bool kFirst, bool kLast>
-struct WaitingPair {
-  const Rows* writer;
-  const float* sums;
-  float* strip;
-  std::byte* c;
-  std::int64_t row_bytes;
-  const float* row_scales;
-  __m512 low_scales[2];
-  __m512 high_scales[2];
-
-  explicit WaitingPair(const WaitingSums<Rows>& of)
-      : writer(of.writer),
-        sums(of.sums),
-        strip(of.strip),
-        c(of.c),
-        row_bytes(of.row_bytes),
-        row_scales(of.row_scales),
-        low_scales{_mm512_load_ps(of.column_scales), _mm512_load_ps(of.column_scales + kPanel)},
-        high_scales{_mm512_load_ps(of.column_scales + 16), _mm512_load_ps(of.column_scales + kPanel + 16)} {}
-
-  [[gnu::always_inline]] void finish(std::int64_t index) {
-    float* at = strip + index * kPanel;
-    __m512 low = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at);
-    __m512 high = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
-    const float* from = sums + index * kPanel;
-    add_scaled(from, row_scales[index], low_scales[0], high_scales[0], low, high);
-    add_scaled(from + kStripFloats, row_scales[kRows + index], low_scales[1], high_scales[1], low, high);
-    if constexpr (kLast) {
-      writer->write(c, low, high);
-      c += row_bytes;
-    } else {
-      _mm512_store_ps(at, low);
-      _mm512_store_ps(at + 16, high);
-    }
+  [[gnu::always_inline]] void ask_for_operands() {
+    panel.ask();
+    rows.ask();
   }
 };
 
@@ -174,7 +85,7 @@ struct Spread {
     if constexpr (kCount > 0) before.finish(kFirst);
     if constexpr (kCount > 1) before.finish(kFirst + 1);
     ahead.ask_for_rows(1);
-    if constexpr (kProduct == 3) ahead.ask_for_panel();
+    if constexpr (kProduct == 3) ahead.ask_for_operands();
   }
 };
 
@@ -211,7 +122,7 @@ void work_behind(Before& before, Ahead<Rows>& ahead, bool ready, std::int64_t st
     before.finish(before.row);
   }
   if (ready) ahead.ask_for_rows(count);
-  ahead.ask_for_panel();
+  ahead.ask_for_operands();
 }
 
 template <class Before>
@@ -228,6 +139,9 @@ void multiply_plain(const PanelProduct& w) {
   const Rows writer(w.out);
   const Left left = w.a_row_bytes == 0 ? kPacked : Left{w.a_row_bytes, 16 * w.a_row_bytes, 2 * kStep};
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
+  const std::int64_t all_steps = row_blocks * divide_up(w.k_end - w.k_begin, kStep);
+  Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(outgoing)};
+  ahead.rows = {w.ahead, divide_up(w.ahead_bytes / 64, all_steps)};
   FinishedBlock<Rows> finished{&writer};
   Nothing nothing;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += kDepth) {
@@ -235,8 +149,7 @@ void multiply_plain(const PanelProduct& w) {
     const bool last = w.last && k + kDepth >= w.k_end;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * left.step_bytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(outgoing), 0, b + steps * kStepBytes,
-                      divide_up(kStepBytes / 64, row_blocks)};
+    ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, left, b, rows > 16};
@@ -248,7 +161,7 @@ void multiply_plain(const PanelProduct& w) {
         finished.rows = 0;
         for (std::int64_t step = kEight; step < steps; ++step) {
           multiply_step<0, Sums::go_on>(operands, begin, nothing);
-          ahead.ask_for_panel();
+          ahead.ask_for_operands();
         }
       } else {
         multiply_step<0, Sums::begin>(operands, begin, nothing);
@@ -295,6 +208,7 @@ void multiply_promoted(const PanelProduct& w) {
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
   const std::int64_t depth = kPromoted * w.k_per_scale;
   const std::int64_t steps_per_scale = w.k_per_scale / kStep;
+  Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(sums)};
   WaitingSums<Rows> waiting{&writer};
   Nothing nothing;
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
@@ -303,8 +217,7 @@ void multiply_promoted(const PanelProduct& w) {
     const std::int64_t block = k / w.k_per_scale;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * kStepBytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    Ahead<Rows> ahead{&writer, reinterpret_cast<const std::byte*>(sums), 0, b + steps * kStepBytes,
-                      divide_up(kStepBytes / 64, row_blocks)};
+    ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/gemm_amx_tiles.h"
 #include "kernels/gemm_problem.h"
 
 namespace shoestring::gemm_detail::amx {
@@ -140,6 +141,107 @@ class AnyRows {
   bool accumulate_;
   std::byte* c_;
   std::int64_t row_bytes_;
+};
+
+constexpr std::int64_t kPromoted = 2;  // blocks of scales whose sums wait together
+
+/// Sums of a row block that go to c as they are.
+template <class Rows>
+struct FinishedBlock {
+  const Rows* writer;
+  const float* sums = nullptr;
+  std::byte* c = nullptr;  ///< the next row
+  std::int64_t row_bytes = writer->row_bytes();
+  std::int64_t row = 0;  ///< the next one, of `rows`
+  std::int64_t rows = 0;
+
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    const float* at = sums + index * kPanel;
+    writer->write(c, _mm512_load_ps(at), _mm512_load_ps(at + 16));
+    c += row_bytes;
+  }
+};
+
+/// A row of sums times its scale and those of the columns.
+[[gnu::always_inline]] inline void add_scaled(const float* sums, float row_scale, __m512 low_scales, __m512 high_scales,
+                                              __m512& low, __m512& high) {
+  const __m512 scale = _mm512_set1_ps(row_scale);
+  low = _mm512_fmadd_ps(_mm512_mul_ps(scale, low_scales), _mm512_load_ps(sums), low);
+  high = _mm512_fmadd_ps(_mm512_mul_ps(scale, high_scales), _mm512_load_ps(sums + 16), high);
+}
+
+/// The same for scaled sums: kPromoted blocks of k are multiplied by their scales and added up.
+template <class Rows>
+struct WaitingSums {
+  const Rows* writer;
+  const float* sums = nullptr;  ///< [block][strip of one row block]
+  float* strip = nullptr;       ///< where the sum stays until it is complete
+  std::byte* c = nullptr;
+  std::int64_t row_bytes = writer->row_bytes();
+  const float* row_scales = nullptr;     ///< [block][32]
+  const float* column_scales = nullptr;  ///< [block][32]
+  std::int64_t blocks = 0;
+  bool first = false;  ///< the strip holds nothing yet
+  bool last = false;   ///< the sum is complete: it goes to c
+  std::int64_t row = 0;
+  std::int64_t rows = 0;
+
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    float* at = strip + index * kPanel;
+    __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(at);
+    __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const float* columns = column_scales + block * kPanel;
+      add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index],
+                 _mm512_load_ps(columns), _mm512_load_ps(columns + 16), low, high);
+    }
+    if (last) {
+      writer->write(c, low, high);
+      c += row_bytes;
+    } else {
+      _mm512_store_ps(at, low);
+      _mm512_store_ps(at + 16, high);
+    }
+  }
+};
+
+/// WaitingSums of two blocks with nothing left to decide.
+template <class Rows, bool kFirst, bool kLast>
+struct WaitingPair {
+  const Rows* writer;
+  const float* sums;
+  float* strip;
+  std::byte* c;
+  std::int64_t row_bytes;
+  const float* row_scales;
+  __m512 low_scales[2];
+  __m512 high_scales[2];
+
+  explicit WaitingPair(const WaitingSums<Rows>& of)
+      : writer(of.writer),
+        sums(of.sums),
+        strip(of.strip),
+        c(of.c),
+        row_bytes(of.row_bytes),
+        row_scales(of.row_scales),
+        low_scales{_mm512_load_ps(of.column_scales), _mm512_load_ps(of.column_scales + kPanel)},
+        high_scales{_mm512_load_ps(of.column_scales + 16), _mm512_load_ps(of.column_scales + kPanel + 16)} {}
+
+  [[gnu::always_inline]] void finish(std::int64_t index) {
+    float* at = strip + index * kPanel;
+    __m512 low = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at);
+    __m512 high = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
+    const float* from = sums + index * kPanel;
+    add_scaled(from, row_scales[index], low_scales[0], high_scales[0], low, high);
+    add_scaled(from + kStripFloats, row_scales[kRows + index], low_scales[1], high_scales[1], low, high);
+    if constexpr (kLast) {
+      writer->write(c, low, high);
+      c += row_bytes;
+    } else {
+      _mm512_store_ps(at, low);
+      _mm512_store_ps(at + 16, high);
+    }
+  }
 };
 
 }  // namespace

@@ -158,6 +158,9 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
     work.a_row_bytes = plan.a.row_stride * size_bytes(plan.a.dtype);
     work.a = static_cast<const std::byte*>(plan.a.values) + begin * work.a_row_bytes;
     work.a_block_bytes = machine.row_block * work.a_row_bytes;
+    const std::int64_t next_rows = std::min(plan.block_rows, p.c.shape[0] - begin - rows);
+    work.ahead = static_cast<const std::byte*>(work.a) + rows * work.a_row_bytes;
+    work.ahead_bytes = next_rows * work.a_row_bytes / (last_panel - first_panel);
   } else {
     machine.pack_rows(plan.a, begin, rows, space.rows);
   }
@@ -194,6 +197,7 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
         work.out.bias =
             p.bias.empty() ? nullptr : static_cast<const std::byte*>(p.bias.data) + column * size_bytes(p.bias.dtype);
         machine.multiply(work);
+        if (work.last) work.ahead += work.ahead_bytes;
       }
     }
   }

@@ -138,13 +138,15 @@ struct PanelProduct {
   std::int64_t rows = 0;
   const void* b = nullptr;  ///< the panel, from k = 0
   std::int64_t k_begin = 0;
-  std::int64_t k_end = 0;           ///< a multiple of 512, or the end of k
-  std::int64_t k_per_scale = 0;     ///< 0: no promotion
-  std::int64_t scale_blocks = 0;    ///< ceil(k / k_per_scale)
-  const float* a_scales = nullptr;  ///< [row block][scale_blocks][rows of a block]
-  const float* b_scales = nullptr;  ///< [scale_blocks][32]
-  float* strip = nullptr;           ///< [row block][rows of a block][32] in an order of the machine's own
-  bool last = false;                ///< k_end ends the sum: write c
+  std::int64_t k_end = 0;            ///< a multiple of 512, or the end of k
+  std::int64_t k_per_scale = 0;      ///< 0: no promotion
+  std::int64_t scale_blocks = 0;     ///< ceil(k / k_per_scale)
+  const float* a_scales = nullptr;   ///< [row block][scale_blocks][rows of a block]
+  const float* b_scales = nullptr;   ///< [scale_blocks][32]
+  float* strip = nullptr;            ///< [row block][rows of a block][32] in an order of the machine's own
+  bool last = false;                 ///< k_end ends the sum: write c
+  const std::byte* ahead = nullptr;  ///< rows to be multiplied in place after these: worth bringing into L2 meanwhile
+  std::int64_t ahead_bytes = 0;
   Output out;
 };
 
