@@ -24,8 +24,7 @@ namespace shoestring::gemm_detail::amx {
 namespace {
 
 constexpr std::int64_t kDepth = 512;  // of k while sums stay in tiles: a panel's part is 32 KiB
-constexpr std::int64_t kLag = 1;    // steps between storing sums and reading them: the last products must finish first
-constexpr std::int64_t kEight = 8;  // steps among which the rows of a row block are spread one by one
+constexpr std::int64_t kLag = 1;  // steps between storing sums and reading them: the last products must finish first
 
 /// Lines brought into L2, some after each step of k.
 struct Lines {
@@ -62,48 +61,52 @@ struct Ahead {
   }
 };
 
-/// Rows of a block that are finished before one of the products of eight steps: none in the first step, five in each of
-/// the next four.
+/// Rows of a block that are finished before one of the products of kSteps steps: none in the first step, then evenly.
+template <int kSteps>
 constexpr int rows_before(int product) {
-  const int step = product / 4;
-  const int within = product % 4;
-  if (step == 0) return 0;
-  return step < 5 ? (step - 1) * 5 + (within == 0 ? 0 : within + 1) : 20 + (step - 5) * 4 + within;
+  constexpr int kFirst = 4 * kLag;
+  constexpr int kProducts = 4 * kSteps - kFirst;
+  return product <= kFirst ? 0 : (static_cast<int>(kRows) * (product - kFirst) + kProducts - 1) / kProducts;
 }
-static_assert(rows_before(kLag * 4) == 0 && rows_before(4 * kEight) == kRows);
+static_assert(rows_before<4>(16) == kRows && rows_before<8>(32) == kRows);
 
-/// Between the products of eight steps: a row of the block before is finished, and one is asked for.
-template <class Before, class Rows>
+/// Between the products of kSteps steps: rows of the block before are finished, and as many are asked for.
+template <int kSteps, class Before, class Rows>
 struct Spread {
   Before before;
   Ahead<Rows> ahead;
 
   template <int kIndex, int kProduct>
   [[gnu::always_inline]] void after() {
-    constexpr int kFirst = rows_before(4 * kIndex + kProduct);
-    constexpr int kCount = rows_before(4 * kIndex + kProduct + 1) - kFirst;
+    constexpr int kFirst = rows_before<kSteps>(4 * kIndex + kProduct);
+    constexpr int kCount = rows_before<kSteps>(4 * kIndex + kProduct + 1) - kFirst;
+    static_assert(kCount <= 3);
     if constexpr (kCount > 0) before.finish(kFirst);
     if constexpr (kCount > 1) before.finish(kFirst + 1);
-    ahead.ask_for_rows(1);
+    if constexpr (kCount > 2) before.finish(kFirst + 2);
+    ahead.ask_for_rows(kRows / (4 * kSteps));
     if constexpr (kProduct == 3) ahead.ask_for_operands();
   }
 };
 
-/// Eight steps with all rows of the block before spread among them; `kFifth`: what the fifth adds to. Works on copies:
-/// they stay in registers, where tile operations, which name all memory, would have everything else loaded again.
-template <Sums kFifth, class Before, class Rows>
-void multiply_eight(Operands& operands, const TurnOver& first, const TurnOver& fifth, const Before& before,
-                    Ahead<Rows>& ahead) {
+/// Four or eight steps with all rows of the block before spread among them; `kFifth`: what the fifth adds to. Works on
+/// copies: they stay in registers, where tile operations, which name all memory, would have everything else loaded
+/// again.
+template <int kSteps, Sums kFifth, class Before, class Rows>
+void multiply_spread(Operands& operands, const TurnOver& first, const TurnOver& fifth, const Before& before,
+                     Ahead<Rows>& ahead) {
   Operands at = operands;
-  Spread<Before, Rows> beside{before, ahead};
+  Spread<kSteps, Before, Rows> beside{before, ahead};
   multiply_step<0, Sums::begin>(at, first, beside);
   multiply_step<1, Sums::go_on>(at, first, beside);
   multiply_step<2, Sums::go_on>(at, first, beside);
   multiply_step<3, Sums::go_on>(at, first, beside);
-  multiply_step<4, kFifth>(at, fifth, beside);
-  multiply_step<5, Sums::go_on>(at, fifth, beside);
-  multiply_step<6, Sums::go_on>(at, fifth, beside);
-  multiply_step<7, Sums::go_on>(at, fifth, beside);
+  if constexpr (kSteps == 8) {
+    multiply_step<4, kFifth>(at, fifth, beside);
+    multiply_step<5, Sums::go_on>(at, fifth, beside);
+    multiply_step<6, Sums::go_on>(at, fifth, beside);
+    multiply_step<7, Sums::go_on>(at, fifth, beside);
+  }
   operands = at;
   ahead = beside.ahead;
 }
@@ -116,7 +119,7 @@ struct Nothing {
 
 /// Finishes rows and asks for as many; `ready` as soon as the sums of the block before are stored.
 template <class Before, class Rows>
-void work_behind(Before& before, Ahead<Rows>& ahead, bool ready, std::int64_t steps) {
+[[gnu::always_inline]] inline void work_behind(Before& before, Ahead<Rows>& ahead, bool ready, std::int64_t steps) {
   const std::int64_t count = divide_up(kRows, std::max<std::int64_t>(1, steps - kLag));
   for (const std::int64_t end = std::min(before.rows, before.row + count); ready && before.row < end; ++before.row) {
     before.finish(before.row);
@@ -156,10 +159,12 @@ void multiply_plain(const PanelProduct& w) {
       float* strip = w.strip + at * kStripFloats;
       const TurnOver begin{done, k == 0 ? nullptr : strip};
       if (last) ahead.begin_rows(at * kRows);
-      if (steps >= kEight && finished.rows == kRows) {
-        multiply_eight<Sums::go_on>(operands, begin, begin, finished, ahead);
+      if (steps >= 4 && finished.rows == kRows) {
+        const bool eight = steps >= 8;
+        eight ? multiply_spread<8, Sums::go_on>(operands, begin, begin, finished, ahead)
+              : multiply_spread<4, Sums::go_on>(operands, begin, begin, finished, ahead);
         finished.rows = 0;
-        for (std::int64_t step = kEight; step < steps; ++step) {
+        for (std::int64_t step = eight ? 8 : 4; step < steps; ++step) {
           multiply_step<0, Sums::go_on>(operands, begin, nothing);
           ahead.ask_for_operands();
         }
@@ -185,18 +190,29 @@ void multiply_plain(const PanelProduct& w) {
   finish_all(finished);
 }
 
-/// multiply_eight beside waiting sums of two blocks.
+/// As many blocks of 128 as wait, beside them, where this is prepared for; otherwise nothing, and false. `done` is
+/// where the sums in the tiles go, `to` where those that are made here will, the last of them still in the tiles.
 template <class Rows>
-void multiply_eight_beside(const WaitingSums<Rows>& waiting, Operands& operands, const TurnOver& first,
-                           const TurnOver& fifth, Ahead<Rows>& ahead) {
-  const auto run = [&]<bool kFirst, bool kLast>() {
-    multiply_eight<Sums::begin>(operands, first, fifth, WaitingPair<Rows, kFirst, kLast>(waiting), ahead);
+bool multiply_blocks(const WaitingSums<Rows>& waiting, Operands& operands, float*& done, float* to,
+                     Ahead<Rows>& ahead) {
+  const TurnOver first{done};
+  const TurnOver fifth{to};
+  if (waiting.blocks == 1) {
+    if (!waiting.first || !waiting.last) return false;
+    multiply_spread<4, Sums::begin>(operands, first, fifth, WaitingWhole<Rows, 1, true, true>(waiting), ahead);
+    done = to;
+    return true;
+  }
+  const auto beside = [&]<bool kFirst, bool kLast>() {
+    multiply_spread<8, Sums::begin>(operands, first, fifth, WaitingWhole<Rows, 2, kFirst, kLast>(waiting), ahead);
   };
   if (waiting.first) {
-    waiting.last ? run.template operator()<true, true>() : run.template operator()<true, false>();
+    waiting.last ? beside.template operator()<true, true>() : beside.template operator()<true, false>();
   } else {
-    waiting.last ? run.template operator()<false, true>() : run.template operator()<false, false>();
+    waiting.last ? beside.template operator()<false, true>() : beside.template operator()<false, false>();
   }
+  done = to + kStripFloats;
+  return true;
 }
 
 template <class Rows>
@@ -223,10 +239,8 @@ void multiply_promoted(const PanelProduct& w) {
       Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};
       if (last) ahead.begin_rows(at * kRows);
       float* to = sums[turn];
-      if (steps == kEight && steps_per_scale == kEight / 2 && waiting.rows == kRows && waiting.blocks == 2) {
-        multiply_eight_beside(waiting, operands, {done}, {to}, ahead);
-        done = to + kStripFloats;
-      } else {
+      const bool alike = steps_per_scale == 4 && steps == 4 * waiting.blocks && waiting.rows == kRows;
+      if (!alike || !multiply_blocks(waiting, operands, done, to, ahead)) {
         for (std::int64_t step = 0; step < steps; ++step) {
           if (step % steps_per_scale == 0) {
             multiply_step<0, Sums::begin>(operands, {done}, nothing);

@@ -190,11 +190,8 @@ struct WaitingSums {
     float* at = strip + index * kPanel;
     __m512 low = first ? _mm512_setzero_ps() : _mm512_load_ps(at);
     __m512 high = first ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      const float* columns = column_scales + block * kPanel;
-      add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index],
-                 _mm512_load_ps(columns), _mm512_load_ps(columns + 16), low, high);
-    }
+    add(0, index, low, high);
+    if (blocks == 2) add(1, index, low, high);
     if (last) {
       writer->write(c, low, high);
       c += row_bytes;
@@ -203,37 +200,46 @@ struct WaitingSums {
       _mm512_store_ps(at + 16, high);
     }
   }
+
+ private:
+  [[gnu::always_inline]] void add(std::int64_t block, std::int64_t index, __m512& low, __m512& high) const {
+    const float* columns = column_scales + block * kPanel;
+    add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index], _mm512_load_ps(columns),
+               _mm512_load_ps(columns + 16), low, high);
+  }
 };
 
-/// WaitingSums of two blocks with nothing left to decide.
-template <class Rows, bool kFirst, bool kLast>
-struct WaitingPair {
+/// WaitingSums with nothing left to decide.
+template <class Rows, int kBlocks, bool kFirst, bool kLast>
+struct WaitingWhole {
   const Rows* writer;
   const float* sums;
   float* strip;
   std::byte* c;
   std::int64_t row_bytes;
   const float* row_scales;
-  __m512 low_scales[2];
-  __m512 high_scales[2];
+  __m512 low_scales[kBlocks];
+  __m512 high_scales[kBlocks];
 
-  explicit WaitingPair(const WaitingSums<Rows>& of)
-      : writer(of.writer),
-        sums(of.sums),
-        strip(of.strip),
-        c(of.c),
-        row_bytes(of.row_bytes),
-        row_scales(of.row_scales),
-        low_scales{_mm512_load_ps(of.column_scales), _mm512_load_ps(of.column_scales + kPanel)},
-        high_scales{_mm512_load_ps(of.column_scales + 16), _mm512_load_ps(of.column_scales + kPanel + 16)} {}
+  explicit WaitingWhole(const WaitingSums<Rows>& of)
+      : writer(of.writer), sums(of.sums), strip(of.strip), c(of.c), row_bytes(of.row_bytes), row_scales(of.row_scales) {
+#pragma GCC unroll 2
+    for (int block = 0; block < kBlocks; ++block) {
+      low_scales[block] = _mm512_load_ps(of.column_scales + block * kPanel);
+      high_scales[block] = _mm512_load_ps(of.column_scales + block * kPanel + 16);
+    }
+  }
 
   [[gnu::always_inline]] void finish(std::int64_t index) {
     float* at = strip + index * kPanel;
     __m512 low = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at);
     __m512 high = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
     const float* from = sums + index * kPanel;
-    add_scaled(from, row_scales[index], low_scales[0], high_scales[0], low, high);
-    add_scaled(from + kStripFloats, row_scales[kRows + index], low_scales[1], high_scales[1], low, high);
+#pragma GCC unroll 2
+    for (int block = 0; block < kBlocks; ++block) {
+      add_scaled(from + block * kStripFloats, row_scales[block * kRows + index], low_scales[block], high_scales[block],
+                 low, high);
+    }
     if constexpr (kLast) {
       writer->write(c, low, high);
       c += row_bytes;
