@@ -96,10 +96,14 @@ TEST(Train, BudgetEndsTheRunAndThenRefuses) {
   const std::string options = "--budget.gpu_hours=0.0008 --schedule.horizon=budget --checkpoint.every_steps=0";
   const Ended ended = place().run(place().train("capped", options));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
-  const nlohmann::json budget = report_of("capped")["budget"];
-  EXPECT_LE(budget["spent_gpu_hours"].get<double>(), 0.0008 * 1.005);
-  EXPECT_GT(budget["spent_gpu_hours"].get<double>(), 0.0008 * 0.7);
-  EXPECT_EQ(place().run(place().train("capped", options)).exit_code, 84);
+  const auto spent = [] { return report_of("capped")["budget"]["spent_gpu_hours"].get<double>(); };
+  EXPECT_LE(spent(), 0.0008 * 1.005);
+  EXPECT_GT(spent(), 0.0008 * 0.7);
+  // What a slow moment left over may be worth another step; then nothing is.
+  int code = 0;
+  for (int again = 0; code == 0 && again < 10; ++again) code = place().run(place().train("capped", options)).exit_code;
+  EXPECT_EQ(code, 84);
+  EXPECT_LE(spent(), 0.0008 * 1.005);
 }
 
 TEST(Train, ExactlyOneTrainerInARunDirectory) {
