@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/amx_tiles.h"
 #include "kernels/attention_blocks_avx512.h"
 #include "kernels/attention_variants.h"
 
@@ -23,20 +24,10 @@ namespace shoestring::attention::tiles {
 
 inline constexpr std::int64_t kTile = 512;  ///< bf16 elements of a tile
 
-/// Eight tiles of 16 rows of 64 bytes. Static: GCC 12 drops the initialisation of a configuration on the stack.
-struct alignas(64) Configuration {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-inline constinit Configuration g_configuration{};
-
 /// Tile state of this thread while it lives.
 class Session {
  public:
-  Session() { asm volatile("ldtilecfg %0" ::"m"(g_configuration)); }
+  Session() { asm volatile("ldtilecfg %0" ::"m"(shoestring::amx::g_tile_config)); }
   ~Session() { asm volatile("tilerelease"); }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

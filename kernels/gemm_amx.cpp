@@ -6,6 +6,7 @@
 // chains, even and odd; steps follow in order of k.
 #include <algorithm>
 
+#include "kernels/amx_tiles.h"
 #include "kernels/gemm_amx_pack.h"
 #include "kernels/gemm_problem.h"
 
@@ -293,7 +294,7 @@ bool reads_in_place(const Operand& a, std::int64_t panels) {
   return a.dtype == DType::bf16 && a.k_stride == 1 && a.k % kStep == 0 && !a.folded && panels <= kFewPanels;
 }
 
-void enter() { asm volatile("ldtilecfg %0" ::"m"(tile_config)); }
+void enter() { asm volatile("ldtilecfg %0" ::"m"(shoestring::amx::g_tile_config)); }
 void leave() {
   asm volatile("tilerelease");
   _mm_sfence();  // streamed rows of c are visible before the workers meet

@@ -15,16 +15,6 @@ constexpr std::int64_t kTileBytes = 1024;
 constexpr std::int64_t kStepBytes = 2 * kTileBytes;
 constexpr std::int64_t kStripFloats = kRows * kPanel;  // the sums of a row block, row by row
 
-struct TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
-
 // Every tile operation names all memory: the compiler then leaves vector work and prefetches between the tile products
 // where they are written, which is what hides them.
 template <int kTile>

@@ -11,19 +11,11 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/amx_tiles.h"
 #include "kernels/base/cpu.h"
 
 namespace shoestring {
 namespace {
-
-struct TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-alignas(64) constinit TileConfig tile_config;  // static storage: GCC 12 drops the fields of a local one
 
 /// Numbers for a tile of operands.
 constexpr std::array<std::uint16_t, 512> some_numbers() {
@@ -51,7 +43,7 @@ void tile_products(std::int64_t rounds) {
 }
 
 /// Configures tiles; all of them zero.
-void clear_tiles() { asm volatile("ldtilecfg %0" ::"m"(tile_config)); }
+void clear_tiles() { asm volatile("ldtilecfg %0" ::"m"(amx::g_tile_config)); }
 
 void products_of_loaded_tiles(std::int64_t rounds) {
   clear_tiles();
