@@ -67,7 +67,7 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
       fail_io("lock", file_);
     }
     const std::string content = read_all(descriptor_, file_);
-    const std::optional<LastSign> sign = read_life_sign(run_directory);
+    const std::optional<LastSign> sign = last_life_sign(run_directory);
     history_ = std::make_unique<LedgerHistory>(read_ledger_text(content, false, sign));
     if (sign && !history_->attempts.empty() && history_->attempts.back().attempt == sign->attempt) {
       previous_alive_ = sign->unix_seconds;

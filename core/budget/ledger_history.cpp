@@ -177,8 +177,7 @@ void Gatherer::settle_tail(std::size_t index) {
   const double gap = trail.lines > 1 ? (trail.last_mono - trail.first_mono) / (trail.lines - 1) : 0;
   const double silence = trail.alive_wall - trail.last_wall;  // from the last line to the last sign of life
   const bool signs = silence >= 0 && silence < kMostSilence;
-  double tail = trail.last_mono - trail.progress_mono +
-                (signs ? silence + 0.5 * kLifeSignSeconds : 0.5 * std::min(gap, kMostTail));
+  double tail = trail.last_mono - trail.progress_mono + (signs ? silence : 0.5 * std::min(gap, kMostTail));
   if (index + 1 < trails_.size()) {  // the next attempt cannot have begun before this one was gone
     const double until_next = history_.attempts[index + 1].begin_unix_seconds - trail.last_wall;
     if (until_next >= 0) tail = std::min(tail, trail.last_mono - trail.progress_mono + until_next);

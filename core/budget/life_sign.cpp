@@ -1,57 +1,71 @@
 #include "core/budget/life_sign.h"
 
 #include <fcntl.h>
-#include <fmt/core.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <thread>
 
 namespace shoestring {
 namespace {
 
 constexpr std::size_t kLength = 32;  // of the file, always
+constexpr int kMillisecondsBetweenSigns = 10;
 
-}  // namespace
-
-LifeSign::LifeSign(const std::filesystem::path& run_directory, int attempt, const Clock& clock)
-    : clock_(clock), attempt_(attempt) {
-  const std::filesystem::path file = run_directory / kLifeSignFile;
-  descriptor_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (descriptor_ < 0) return;
-  write();
-  thread_ = std::thread([this] {
-    std::unique_lock lock(mutex_);
-    while (!leave_.wait_for(lock, std::chrono::duration<double>(kLifeSignSeconds), [this] { return leaving_; })) {
-      write();
-    }
-  });
+// Async-signal-safe, as everything the child does: the process it is a copy of may have had other threads.
+void write_sign(int file, int attempt, const Clock& clock) {
+  std::array<char, kLength> line;
+  line.fill(' ');
+  char* const last = line.data() + kLength - 1;
+  char* at = std::to_chars(line.data(), last, attempt).ptr;
+  std::to_chars(std::min(at + 1, last), last, clock.unix_seconds(), std::chars_format::fixed, 6);
+  *last = '\n';
+  [[maybe_unused]] const ssize_t wrote = ::pwrite(file, line.data(), line.size(), 0);
 }
 
-LifeSign::~LifeSign() {
-  if (descriptor_ < 0) return;
-  {
-    const std::lock_guard lock(mutex_);
-    leaving_ = true;
+[[noreturn]] void watch(int life_line, int file, int attempt, const Clock& clock) {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_BLOCK, &all, nullptr);
+  ::setpgid(0, 0);  // a signal to the group of the run is not meant for the one who notes its end
+  ::prctl(PR_SET_NAME, "shoestring-life");
+  life_line = ::fcntl(life_line, F_DUPFD, 2);  // neither may stand where the other is put
+  file = ::fcntl(file, F_DUPFD, 2);
+  ::dup2(life_line, 0);
+  ::dup2(file, 1);
+  if (::close_range(2, ~0U, 0) != 0) {  // Linux before 5.9
+    for (int other = 2; other < 4096; ++other) ::close(other);
   }
-  leave_.notify_all();
-  thread_.join();
-  ::close(descriptor_);
+  pollfd end{.fd = 0, .events = POLLIN, .revents = 0};
+  while (::poll(&end, 1, kMillisecondsBetweenSigns) == 0) write_sign(1, attempt, clock);
+  write_sign(1, attempt, clock);
+  ::_exit(0);
 }
 
-void LifeSign::write() const {
-  std::string line = fmt::format("{} {:.6f}", attempt_, clock_.unix_seconds());
-  line.resize(kLength - 1, ' ');
-  line += '\n';
-  [[maybe_unused]] const ssize_t wrote = ::pwrite(descriptor_, line.data(), line.size(), 0);
+// A lock of the open file: the child inherits it, and it ends with the child.
+struct flock whole_file(short type) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
 }
 
-std::optional<LastSign> read_life_sign(const std::filesystem::path& run_directory) {
+int open_sign(const std::filesystem::path& run_directory) {
   const std::filesystem::path file = run_directory / kLifeSignFile;
-  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (descriptor < 0) return std::nullopt;
+  return ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+std::optional<LastSign> read_and_close(int descriptor) {
   std::array<char, kLength + 1> text{};
   const ssize_t got = ::pread(descriptor, text.data(), kLength, 0);
   ::close(descriptor);
@@ -60,6 +74,47 @@ std::optional<LastSign> read_life_sign(const std::filesystem::path& run_director
   if (std::sscanf(text.data(), "%9d %20lf", &sign.attempt, &sign.unix_seconds) != 2) return std::nullopt;
   if (sign.attempt < 1 || !std::isfinite(sign.unix_seconds)) return std::nullopt;
   return sign;
+}
+
+}  // namespace
+
+LifeSign::LifeSign(const std::filesystem::path& run_directory, int attempt, const Clock& clock) {
+  const std::filesystem::path name = run_directory / kLifeSignFile;
+  const int file = ::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (file < 0) return;
+  struct flock lock = whole_file(F_WRLCK);
+  ::fcntl(file, F_OFD_SETLK, &lock);
+  write_sign(file, attempt, clock);
+  std::array<int, 2> ends{-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) == 0) {
+    child_ = ::_Fork();  // without the handlers that MPI and others hang on fork(): the child uses nothing of theirs
+    if (child_ == 0) watch(ends[0], file, attempt, clock);
+    ::close(ends[0]);
+    life_line_ = ends[1];
+  }
+  ::close(file);
+}
+
+LifeSign::~LifeSign() {
+  if (life_line_ >= 0) ::close(life_line_);
+  while (child_ > 0 && ::waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+std::optional<LastSign> read_life_sign(const std::filesystem::path& run_directory) {
+  const int descriptor = open_sign(run_directory);
+  return descriptor < 0 ? std::nullopt : read_and_close(descriptor);
+}
+
+std::optional<LastSign> last_life_sign(const std::filesystem::path& run_directory) {
+  const int descriptor = open_sign(run_directory);
+  if (descriptor < 0) return std::nullopt;
+  for (int waited = 0; waited < 1000; ++waited) {
+    struct flock lock = whole_file(F_RDLCK);
+    if (::fcntl(descriptor, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return read_and_close(descriptor);
 }
 
 }  // namespace shoestring

@@ -1,6 +1,12 @@
 #include "core/budget/life_sign.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <thread>
 
 #include "core/budget/ledger.h"
 #include "core/budget/ledger_history.h"
@@ -62,17 +68,43 @@ TEST(LifeSign, AKilledAttemptIsChargedUpToIt) {
     clock.now += 7;  // killed here: no line says so
     const LifeSign sign(folder.path(), ledger.attempt(), clock);
   }
-  EXPECT_NEAR(read_ledger(folder.path()).charged_gpu_seconds(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  EXPECT_NEAR(read_ledger(folder.path()).charged_gpu_seconds(), 12 + 7, 0.01);
   clock.now += 100;  // the next attempt begins much later, and writes its own sign
   clock.start = clock.now - 1;
   Ledger next(folder.path(), clock);
-  EXPECT_NEAR(next.history().charged_gpu_seconds(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  EXPECT_NEAR(next.history().charged_gpu_seconds(), 12 + 7, 0.01);
   next.begin(start_of(0));
   const LifeSign sign(folder.path(), next.attempt(), clock);
   const LedgerHistory history = read_ledger(folder.path());
   ASSERT_EQ(history.attempts.size(), 2u);
-  EXPECT_NEAR(history.attempts[0].charged.total(), 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
-  EXPECT_NEAR(history.attempts[0].charged[Category::lost], 12 + 7 + 0.5 * kLifeSignSeconds, 0.01);
+  EXPECT_NEAR(history.attempts[0].charged.total(), 12 + 7, 0.01);
+  EXPECT_NEAR(history.attempts[0].charged[Category::lost], 12 + 7, 0.01);
+}
+
+// What the ledger charges a killed process reaches to the moment at which it was gone, even if its group went with it.
+TEST(LifeSign, OutlivesItsProcess) {
+  const TemporaryFolder folder;
+  const pid_t process = fork();
+  if (process == 0) {
+    setpgid(0, 0);  // as a shell starts it
+    const LifeSign sign(folder.path(), 3, system_clock());
+    for (;;) pause();
+  }
+  const auto sign = [&] { return read_life_sign(folder.path()).value_or(LastSign{}).unix_seconds; };
+  const auto wait_for_another = [&] {
+    for (const double before = sign(); sign() == before;) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  wait_for_another();  // the process's
+  wait_for_another();  // the child's
+  const double killed = system_clock().unix_seconds();
+  kill(-process, SIGKILL);
+  ASSERT_EQ(waitpid(process, nullptr, 0), process);
+  const auto last = last_life_sign(folder.path());
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->attempt, 3);
+  EXPECT_GE(last->unix_seconds, killed);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(sign(), last->unix_seconds) << "the child has not left";
 }
 
 TEST(LifeSign, ASignFromBeforeTheLastLineChangesNothing) {
