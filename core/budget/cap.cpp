@@ -41,14 +41,18 @@ void CapKeeper::measured(Ending ending, double seconds) {
   longest = std::max(longest, seconds);
 }
 
-double CapKeeper::reserve_seconds() const {
+double CapKeeper::expected_seconds(Ending ending) const {
+  const auto which = static_cast<std::size_t>(ending);
+  if (longest_[which] > 0) return kMargin * longest_[which];
   // Where steps are uneven, an ending may fall into a slow stretch as well.
   const double usual = steps_.typical();
   const double uneven = usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, kMostUneven) : 1.0;
-  double sum = 0;
-  for (std::size_t i = 0; i < longest_.size(); ++i) {
-    sum += longest_[i] > 0 ? kMargin * longest_[i] : uneven * guess_[i];
-  }
+  return uneven * guess_[which];
+}
+
+double CapKeeper::reserve_seconds() const {
+  double sum = kClosingSeconds;
+  for (int ending = 0; ending < kEndings; ++ending) sum += expected_seconds(static_cast<Ending>(ending));
   return sum;
 }
 
@@ -67,8 +71,8 @@ double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
   return left_before_reserve(elapsed_seconds) - kClosingSeconds;
 }
 
-CapDecision CapKeeper::may_step(double elapsed_seconds) const {
-  if (remaining_seconds(elapsed_seconds) >= steps_.slow()) return {true, {}};
+CapDecision CapKeeper::may_step(double elapsed_seconds, double before_it) const {
+  if (remaining_seconds(elapsed_seconds) - before_it >= steps_.slow()) return {true, {}};
   const double ranks = ranks_;
   const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
   return {false, job ? "budget.job_hours" : cap_.from};

@@ -51,14 +51,16 @@ class CapKeeper {
   void step_took(double seconds) { steps_.add(seconds); }
   const StepSeconds& steps() const { return steps_; }
 
-  /// Wall-clock seconds needed after the last step.
+  /// What `ending` is expected to take, margin included.
+  double expected_seconds(Ending ending) const;
+  /// Wall-clock seconds needed after the last step: all endings, and what it takes to close the ledger.
   double reserve_seconds() const;
   /// Wall-clock seconds left for steps, given the seconds since this process started; below zero when overdrawn.
   double remaining_seconds(double elapsed_seconds) const;
-  /// Wall-clock seconds until the cap itself, less what it takes to close the ledger and write the report.
+  /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
-  /// Whether one more step fits.
-  CapDecision may_step(double elapsed_seconds) const;
+  /// Whether one more step fits, after `before_it` seconds of other work.
+  CapDecision may_step(double elapsed_seconds, double before_it = 0) const;
 
   double spent_gpu_hours(double elapsed_seconds) const;
   const Cap& cap() const { return cap_; }

@@ -115,10 +115,19 @@ Trainer::Decision Trainer::decide_alone() {
     decision.verdict = cap.reason == "budget.job_hours" ? Verdict::preempted : Verdict::budget;
     return decision;
   }
-  decision.evaluate = due(recipe_.evaluation.every_steps, evaluated_step_) && evaluator_ != nullptr;
-  decision.checkpoint = due(recipe_.checkpoint.every_steps, saved_step_) ||
-                        (recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
-                         meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60);
+  // What is due now is put off to the ending when it would leave no room for a step.
+  double before_step = 0;
+  const auto fits = [&](Ending ending) {
+    const double seconds = before_step + cap_->expected_seconds(ending);
+    if (!cap_->may_step(meter_.elapsed_seconds(), seconds).step) return false;
+    before_step = seconds;
+    return true;
+  };
+  const bool overdue = recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
+                       meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60;
+  decision.checkpoint = (overdue || due(recipe_.checkpoint.every_steps, saved_step_)) && fits(Ending::checkpoint);
+  decision.evaluate =
+      evaluator_ != nullptr && due(recipe_.evaluation.every_steps, evaluated_step_) && fits(Ending::evaluation);
   decision.horizon = replan();
   if (decision.horizon) ledger_->horizon(*decision.horizon);
   decision.next_phase = phase_finished() && state_.phase + 1 < static_cast<int>(recipe_.phases.size());

@@ -12,6 +12,7 @@ namespace shoestring {
 namespace {
 
 constexpr double kUnlimited = std::numeric_limits<double>::infinity();
+constexpr double kClosing = 0.1;  // seconds that stay for closing the ledger
 
 Cap cap_of_seconds(double gpu_seconds) { return {gpu_seconds / 3600, "budget.gpu_hours", kUnlimited}; }
 
@@ -28,15 +29,27 @@ TEST(CapKeeper, KeepsTheReserve) {
   CapKeeper keeper(cap_of_seconds(100), 1, 20);
   keeper.guess(Ending::checkpoint, 5);
   keeper.guess(Ending::evaluation, 3);
-  EXPECT_EQ(keeper.reserve_seconds(), 8);
-  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 62);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 8 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 62 - kClosing);
   keeper.measured(Ending::checkpoint, 2);
   keeper.measured(Ending::checkpoint, 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 3 + 1.15 * 2);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 3 + 1.15 * 2 + kClosing);
   keeper.step_took(4);
   EXPECT_TRUE(keeper.may_step(70).step);
   EXPECT_FALSE(keeper.may_step(71).step);
   EXPECT_EQ(keeper.may_step(71).reason, "budget.gpu_hours");
+}
+
+// A checkpoint that is due before the step is paid before it, and the last one still comes after.
+TEST(CapKeeper, WhatComesBeforeAStepMustFitToo) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 0);
+  keeper.measured(Ending::checkpoint, 10);
+  keeper.step_took(4);
+  const double checkpoint = keeper.expected_seconds(Ending::checkpoint);
+  EXPECT_DOUBLE_EQ(checkpoint, 11.5);
+  EXPECT_TRUE(keeper.may_step(80).step);
+  EXPECT_FALSE(keeper.may_step(80, checkpoint).step);
+  EXPECT_TRUE(keeper.may_step(72, checkpoint).step);
 }
 
 // On a machine that is slow now and then, the evaluation may meet such a moment too.
@@ -45,18 +58,18 @@ TEST(CapKeeper, UnevenStepsStretchAGuess) {
   keeper.guess(Ending::evaluation, 3);
   keeper.measured(Ending::checkpoint, 2);
   for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.5 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 1.15 * 2);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 1.15 * 2 + kClosing);
   for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 3 + 1.15 * 2);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 3 + 1.15 * 2 + kClosing);
 }
 
 TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   CapKeeper four(cap_of_seconds(100), 4, 0);
-  EXPECT_DOUBLE_EQ(four.remaining_seconds(5), 20);
-  EXPECT_DOUBLE_EQ(four.seconds_to_cap(5), 19.9);
+  EXPECT_DOUBLE_EQ(four.remaining_seconds(5), 20 - kClosing);
+  EXPECT_DOUBLE_EQ(four.seconds_to_cap(5), 20 - kClosing);
   EXPECT_DOUBLE_EQ(four.spent_gpu_hours(9), 0.01);
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
-  EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60);
+  EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60 - kClosing);
   job.step_took(1);
   EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
 }
