@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "core/budget/ledger_history.h"
 #include "core/budget/meter.h"
 #include "core/training/checkpoint.h"
 #include "kernels/base/check.h"
@@ -66,6 +67,10 @@ keep = 2
 
 }  // namespace
 
+std::function<void()> after(double seconds) {
+  return [=] { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); };
+}
+
 Workplace::Workplace() {
   for (int file = 0; file < 40; ++file) {
     std::string text;
@@ -83,8 +88,8 @@ Workplace::Workplace() {
 }
 
 Ended Workplace::run(const std::string& arguments, const std::string& prefix) const {
-  const std::string command = "cd '" + path().string() + "' && { " + prefix + " '" + SHOESTRING_PROGRAM + "' " +
-                              arguments + "; } 2>&1 </dev/null";
+  const std::string command = "cd '" + path().string() + "' && { " + (prefix.empty() ? "exec" : prefix) + " '" +
+                              SHOESTRING_PROGRAM + "' " + arguments + "; } 2>&1 </dev/null";
   const double begin = now();
   std::FILE* pipe = popen(command.c_str(), "r");
   Ended ended;
@@ -95,8 +100,11 @@ Ended Workplace::run(const std::string& arguments, const std::string& prefix) co
   return ended;
 }
 
-Ended Workplace::interrupt(const std::string& arguments, int signal, double seconds) const {
+Ended Workplace::interrupt(const std::string& name, const std::string& arguments, int signal,
+                           const std::function<void()>& meanwhile) const {
   const fs::path log = path() / "interrupted.log";
+  const auto attempts = [&] { return read_ledger(run_folder(name)).attempts.size(); };
+  const std::size_t attempts_before = attempts();
   const double begin = now();
   const pid_t child = fork();
   if (child == 0) {
@@ -105,11 +113,19 @@ Ended Workplace::interrupt(const std::string& arguments, int signal, double seco
     execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
     _exit(127);
   }
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-  kill(child, signal);
   int status = 0;
-  waitpid(child, &status, 0);
-  return {code_of(status), read_text(log), now() - begin};
+  pid_t gone = 0;
+  while (gone == 0 && attempts() == attempts_before) {
+    after(0.002)();
+    gone = waitpid(child, &status, WNOHANG);
+  }
+  if (gone == 0) {
+    meanwhile();
+    kill(child, signal);
+    waitpid(child, &status, 0);
+  }
+  const double seconds = now() - begin;
+  return {code_of(status), read_text(log), seconds};
 }
 
 std::string Workplace::train(const std::string& name, const std::string& overrides) const {

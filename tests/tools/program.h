@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ struct Ended {
   double seconds = 0;  ///< from its start until it was gone
 };
 
+/// For Workplace::interrupt: only waits.
+std::function<void()> after(double seconds);
+
 /// A folder with text, byte-level shards and a small recipe; runs `shoestring` in it.
 class Workplace {
  public:
@@ -26,8 +30,10 @@ class Workplace {
 
   /// build/shoestring ARGUMENTS, through the shell; `prefix` stands before it ("ulimit -f 8;", "mpirun -n 2").
   Ended run(const std::string& arguments, const std::string& prefix = "") const;
-  /// Starts it, sends `signal` after `seconds`, waits. Exit code as above.
-  Ended interrupt(const std::string& arguments, int signal, double seconds) const;
+  /// Starts it, waits until it stands in the ledger of run `name` as an attempt, calls `meanwhile`, sends `signal`,
+  /// waits until it is gone. Exit code as above.
+  Ended interrupt(const std::string& name, const std::string& arguments, int signal,
+                  const std::function<void()>& meanwhile) const;
 
   /// train small.recipe under the run name `name`, with further overrides.
   std::string train(const std::string& name, const std::string& overrides = "") const;

@@ -1,10 +1,8 @@
 // Whole runs, as a user starts, kills, resumes and damages them.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "kernels/base/random.h"
 #include "tests/tools/program.h"
@@ -13,6 +11,7 @@ namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::after;
 using testing::Ended;
 using testing::read_text;
 using testing::Workplace;
@@ -66,7 +65,8 @@ TEST(Train, KilledAndResumedGivesTheSameBits) {
   int kills = 0;
   Ended ended;
   for (std::uint64_t trial = 0; trial < 5; ++trial) {
-    ended = place().interrupt(place().train("killed", options), SIGKILL, 0.3 + 1.0 * random.uniform(trial));
+    const double moment = 0.2 + 1.0 * random.uniform(trial);
+    ended = place().interrupt("killed", place().train("killed", options), SIGKILL, after(moment));
     if (ended.exit_code == 128 + SIGKILL) ++kills;
   }
   ended = place().run(place().train("killed", options));
@@ -85,7 +85,7 @@ TEST(Train, SavesAndLeavesOnSignals) {
   const std::string options = "--phase.pretrain.steps=4000 --checkpoint.every_steps=0";
   for (const int signal : {SIGUSR2, SIGTERM}) {
     const std::string name = "asked_" + std::to_string(signal);
-    const Ended ended = place().interrupt(place().train(name, options), signal, 0.7);
+    const Ended ended = place().interrupt(name, place().train(name, options), signal, after(0.6));
     EXPECT_EQ(ended.exit_code, 75) << ended.output;
     EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()),
               2);
@@ -109,12 +109,8 @@ TEST(Train, BudgetEndsTheRunAndThenRefuses) {
 TEST(Train, ExactlyOneTrainerInARunDirectory) {
   const std::string options = "--phase.pretrain.steps=4000";
   Ended second;
-  std::thread other([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(600));
-    second = place().run(place().train("shared", options));
-  });
-  const Ended first = place().interrupt(place().train("shared", options), SIGUSR2, 1.6);
-  other.join();
+  const std::string train = place().train("shared", options);
+  const Ended first = place().interrupt("shared", train, SIGUSR2, [&] { second = place().run(train); });
   EXPECT_EQ(first.exit_code, 75) << first.output;
   EXPECT_EQ(second.exit_code, 74) << second.output;
 }
