@@ -17,8 +17,8 @@
 namespace shoestring {
 
 struct NewtonSchulzArgs {
-  TensorView update{};       ///< [rows, columns] or [batch, rows, columns] f32 (f64), overwritten; may be `matrix`
-  ConstTensorView matrix{};  ///< the same shape and format, dense
+  TensorView update{};       ///< [rows, columns] f32 (f64), dense, overwritten; may be `matrix`
+  ConstTensorView matrix{};  ///< the same shape and format
   int steps;                 ///< 5 is usual
   DType product;             ///< operand format of the products: bf16 or f32 (f64 for f64)
   Arena& scratch;            ///< the sum of the two below, given back on return

@@ -68,37 +68,42 @@ double block_value(const ReduceArgs& args, std::int64_t begin, std::int64_t coun
   }
 }
 
-template <class Y, class X>
-void axpy_of(const AxpyArgs& args) {
-  using Real = MathType<Y>;
+template <class Out, class X, class Y>
+void axpby_of(const AxpbyArgs& args) {
+  using Real = MathType<Out>;
   const auto a = static_cast<Real>(args.a);
-  Y* y = args.y.as<Y>();
+  const auto b = static_cast<Real>(args.b);
+  Out* out = args.out.as<Out>();
   const X* x = args.x.as<X>();
-  args.stream.workers().split(args.y.elements(), 16384, [&](std::int64_t begin, std::int64_t end) {
+  const Y* y = args.y.as<Y>();
+  args.stream.workers().split(args.out.elements(), kAxpbyGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      if (args.overwrite) {
-        y[i] = Y(a * static_cast<Real>(x[i]));
-        continue;
-      }
-      const auto old = static_cast<Real>(y[i]);
-      y[i] = Y(x == nullptr ? a * old : std::fma(a, static_cast<Real>(x[i]), old));
+      const auto value = static_cast<Real>(x[i]);
+      out[i] = Out(y == nullptr ? a * value : std::fma(a, value, b * static_cast<Real>(y[i])));
     }
   });
 }
 
-void axpy(const AxpyArgs& args) {
-  const bool narrow_x = args.x.dtype == DType::bf16;
-  switch (args.y.dtype) {
-    case DType::f64: return axpy_of<double, double>(args);
-    case DType::f32: return narrow_x ? axpy_of<float, BFloat16>(args) : axpy_of<float, float>(args);
-    default: return narrow_x ? axpy_of<BFloat16, BFloat16>(args) : axpy_of<BFloat16, float>(args);
+template <class Out>
+void axpby_into(const AxpbyArgs& args) {
+  const bool narrow_y = args.y.dtype == DType::bf16;
+  if (args.x.dtype == DType::bf16) {
+    narrow_y ? axpby_of<Out, BFloat16, BFloat16>(args) : axpby_of<Out, BFloat16, float>(args);
+  } else {
+    narrow_y ? axpby_of<Out, float, BFloat16>(args) : axpby_of<Out, float, float>(args);
   }
 }
 
 }  // namespace
 
 void run(const ReduceArgs& args) { over_blocks(args, block_value); }
-void run(const AxpyArgs& args) { axpy(args); }
+void run(const AxpbyArgs& args) {
+  switch (args.out.dtype) {
+    case DType::f64: return axpby_of<double, double, double>(args);
+    case DType::f32: return axpby_into<float>(args);
+    default: return axpby_into<BFloat16>(args);
+  }
+}
 
 }  // namespace reference
 
@@ -124,9 +129,9 @@ constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
     {"avx512", reduce::avx512::refuses, reduce::avx512::run},
     {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
-constexpr std::array kAxpy = std::to_array<Variant<AxpyArgs>>({
+constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
     {"avx512", reduce::avx512::refuses, reduce::avx512::run},
-    {"reference", needs_cpu<AxpyArgs>, reduce::reference::run},
+    {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
 });
 
 void check_span(ConstTensorView x) {
@@ -144,13 +149,16 @@ double reduced(ReduceKind kind, ConstTensorView x, Stream& stream) {
   return result;
 }
 
-void run_axpy(const AxpyArgs& args) {
-  check_span(args.y);
-  check_span(args.x);
-  check(args.y.elements() == args.x.elements() && (args.y.dtype == DType::f64) == (args.x.dtype == DType::f64),
-        "axpy: y is {}, x is {}", args.y.to_string(), args.x.to_string());
-  if (args.y.elements() == 0) return;
-  choose("axpy", kAxpy, args).run(args);
+void run_axpby(const AxpbyArgs& args) {
+  const auto fits = [&](ConstTensorView x) {
+    check_span(x);
+    return x.elements() == args.out.elements() && (x.dtype == DType::f64) == (args.out.dtype == DType::f64);
+  };
+  const bool one = args.y.data == nullptr;
+  check(fits(args.out) && fits(args.x) && (one || fits(args.y)), "axpby: out is {}, x is {}, y is {}",
+        args.out.to_string(), args.x.to_string(), args.y.to_string());
+  if (args.out.elements() == 0) return;
+  choose("axpby", kAxpby, args).run(args);
 }
 
 }  // namespace
@@ -160,22 +168,19 @@ double sum_of_squares(ConstTensorView x, Stream& stream) { return reduced(Reduce
 double max_abs(ConstTensorView x, Stream& stream) { return reduced(ReduceKind::max_abs, x, stream); }
 bool all_finite(ConstTensorView x, Stream& stream) { return std::isfinite(max_abs(x, stream)); }
 
-void scale(TensorView x, double a, Stream& stream) {
-  check_span(x);
-  if (x.elements() == 0) return;
-  const AxpyArgs args{.y = x, .a = a, .stream = stream};
-  choose("axpy", kAxpy, args).run(args);
+void axpby(TensorView out, double a, ConstTensorView x, double b, ConstTensorView y, Stream& stream) {
+  run_axpby({.out = out, .a = a, .x = x, .b = b, .y = y, .stream = stream});
 }
 
-void axpy(TensorView y, double a, ConstTensorView x, Stream& stream) {
-  run_axpy({.y = y, .a = a, .x = x, .stream = stream});
+void axpy(TensorView y, double a, ConstTensorView x, Stream& stream) { axpby(y, a, x, 1, y, stream); }
+
+void scale(TensorView out, double a, ConstTensorView x, Stream& stream) {
+  run_axpby({.out = out, .a = a, .x = x, .stream = stream});
 }
 
-void convert(TensorView y, ConstTensorView x, Stream& stream) {
-  run_axpy({.y = y, .a = 1, .x = x, .overwrite = true, .stream = stream});
-}
+void convert(TensorView out, ConstTensorView x, Stream& stream) { scale(out, 1, x, stream); }
 
 std::span<const Variant<ReduceArgs>> reduce_variants() { return kReduce; }
-std::span<const Variant<AxpyArgs>> axpy_variants() { return kAxpy; }
+std::span<const Variant<AxpbyArgs>> axpby_variants() { return kAxpby; }
 
 }  // namespace shoestring

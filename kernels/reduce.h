@@ -23,13 +23,15 @@ double max_abs(ConstTensorView x, Stream& stream);
 /// Whether no element is NaN or infinite.
 bool all_finite(ConstTensorView x, Stream& stream);
 
-/// x_i = a x_i.
-void scale(TensorView x, double a, Stream& stream);
-/// y_i = a x_i + y_i with one rounding of the fused sum to float (double for f64), then to y's format.
-/// y and x are each f32 or bf16, or both f64. With a = 1: a residual add, an accumulation.
+/// out_i = a x_i + b y_i: b y_i in float (double for f64), added with one rounding of the fused sum, then rounded to
+/// out's format. Each is f32 or bf16, or all are f64; out may be x or y.
+void axpby(TensorView out, double a, ConstTensorView x, double b, ConstTensorView y, Stream& stream);
+/// The same with b = 1 into y: a residual add, an accumulation.
 void axpy(TensorView y, double a, ConstTensorView x, Stream& stream);
-/// y_i = x_i, rounded once to y's format; what y held is not read.
-void convert(TensorView y, ConstTensorView x, Stream& stream);
+/// out_i = a x_i.
+void scale(TensorView out, double a, ConstTensorView x, Stream& stream);
+/// out_i = x_i, rounded once to out's format.
+void convert(TensorView out, ConstTensorView x, Stream& stream);
 
 // What the tables run: one reduction to a number, or one elementwise update.
 enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
@@ -39,20 +41,22 @@ struct ReduceArgs {
   ReduceKind kind;
   Stream& stream;
 };
-struct AxpyArgs {
-  TensorView y{};  ///< [n], updated: y = a x + y, or y = a y where x is empty
+struct AxpbyArgs {
+  TensorView out{};  ///< [n]
   double a;
-  ConstTensorView x{};     ///< [n], or empty
-  bool overwrite = false;  ///< y = a x; needs x
+  ConstTensorView x{};  ///< [n]
+  double b = 0;
+  ConstTensorView y{};  ///< [n], or empty: out = a x
   Stream& stream;
 };
 std::span<const Variant<ReduceArgs>> reduce_variants();
-std::span<const Variant<AxpyArgs>> axpy_variants();
+std::span<const Variant<AxpbyArgs>> axpby_variants();
 
 namespace reduce {
 inline constexpr std::int64_t kBlockGrain = 4096;
 inline constexpr std::int64_t kMaxBlocks = 1024;
 inline constexpr int kSums = 32;
+inline constexpr std::int64_t kAxpbyGrain = 16384;
 
 /// Elements per block for a span of `count`.
 inline std::int64_t block_elements(std::int64_t count) {
@@ -66,9 +70,9 @@ void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&
 
 namespace avx512 {
 std::string refuses(const ReduceArgs& args);
-std::string refuses(const AxpyArgs& args);
+std::string refuses(const AxpbyArgs& args);
 void run(const ReduceArgs& args);
-void run(const AxpyArgs& args);
+void run(const AxpbyArgs& args);
 }  // namespace avx512
 }  // namespace reduce
 

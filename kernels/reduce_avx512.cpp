@@ -13,7 +13,7 @@
 namespace shoestring::reduce::avx512 {
 
 std::string refuses(const ReduceArgs& args) { return needs_avx512(args, args.x.dtype); }
-std::string refuses(const AxpyArgs& args) { return needs_avx512(args, args.y.dtype); }
+std::string refuses(const AxpbyArgs& args) { return needs_avx512(args, args.out.dtype); }
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
@@ -69,23 +69,35 @@ double block_value(const ReduceArgs& args, std::int64_t begin, std::int64_t coun
   return block_of(args.kind, args.x.as<BFloat16>() + begin, count);
 }
 
-template <class Y, class X>
-void axpy_range(const AxpyArgs& args, std::int64_t begin, std::int64_t end) {
+template <class Out, class X, class Y>
+void axpby_range(const AxpbyArgs& args, std::int64_t begin, std::int64_t end) {
   const __m512 a = _mm512_set1_ps(static_cast<float>(args.a));
-  Y* y = args.y.as<Y>();
+  const __m512 b = _mm512_set1_ps(static_cast<float>(args.b));
+  Out* out = args.out.as<Out>();
   const X* x = args.x.as<X>();
-  if (args.overwrite) {
+  const Y* y = args.y.as<Y>();
+  if (y == nullptr) {
     for (std::int64_t i = begin; i < end; i += kLanes) {
       const __mmask16 mask = first(end - i);
-      store(y + i, _mm512_mul_ps(a, load(x + i, mask)), mask);
+      store(out + i, _mm512_mul_ps(a, load(x + i, mask)), mask);
     }
     return;
   }
   for (std::int64_t i = begin; i < end; i += kLanes) {
     const __mmask16 mask = first(end - i);
-    const __m512 old = load(y + i, mask);
-    store(y + i, x == nullptr ? _mm512_mul_ps(a, old) : _mm512_fmadd_ps(a, load(x + i, mask), old), mask);
+    const __m512 added = _mm512_mul_ps(b, load(y + i, mask));
+    store(out + i, _mm512_fmadd_ps(a, load(x + i, mask), added), mask);
   }
+}
+
+using AxpbyRange = void (*)(const AxpbyArgs&, std::int64_t, std::int64_t);
+template <class Out>
+AxpbyRange axpby_into(const AxpbyArgs& args) {
+  const bool narrow_y = args.y.dtype == DType::bf16;
+  if (args.x.dtype == DType::bf16) {
+    return narrow_y ? axpby_range<Out, BFloat16, BFloat16> : axpby_range<Out, BFloat16, float>;
+  }
+  return narrow_y ? axpby_range<Out, float, BFloat16> : axpby_range<Out, float, float>;
 }
 
 }  // namespace
@@ -93,12 +105,9 @@ void axpy_range(const AxpyArgs& args, std::int64_t begin, std::int64_t end) {
 
 void run(const ReduceArgs& args) { over_blocks(args, block_value); }
 
-void run(const AxpyArgs& args) {
-  const bool narrow_x = args.x.dtype == DType::bf16;
-  const auto range = args.y.dtype == DType::f32
-                         ? (narrow_x ? axpy_range<float, BFloat16> : axpy_range<float, float>)
-                         : (narrow_x ? axpy_range<BFloat16, BFloat16> : axpy_range<BFloat16, float>);
-  args.stream.workers().split(args.y.elements(), 16384,
+void run(const AxpbyArgs& args) {
+  const AxpbyRange range = args.out.dtype == DType::f32 ? axpby_into<float>(args) : axpby_into<BFloat16>(args);
+  args.stream.workers().split(args.out.elements(), kAxpbyGrain,
                               [&](std::int64_t begin, std::int64_t end) { range(args, begin, end); });
 }
 

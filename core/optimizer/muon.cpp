@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstring>
+#include <functional>
 
 #include "core/optimizer/optimizer.h"
+#include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 #include "kernels/newton_schulz.h"
 #include "kernels/reduce.h"
@@ -10,48 +12,83 @@
 namespace shoestring {
 namespace {
 
-constexpr std::int64_t kGrainBytes = std::int64_t{1} << 16;
+/// From this size on, all workers share a matrix; smaller ones are handed out whole, one to each worker.
+constexpr std::int64_t kSharedElements = std::int64_t{1} << 20;
 
 DType product_format(DType master) { return master == DType::f64 ? DType::f64 : DType::bf16; }
 
-/// The largest update, and what orthogonalising the largest tensor takes.
+/// Scratch to move matrices: of those that all workers share, and of each worker with one of its own.
 struct Working {
-  std::int64_t update_elements = 0;
-  std::int64_t scratch_bytes = 0;
+  std::int64_t shared_bytes = 0;
+  std::int64_t own_bytes = 0;
+  int owners = 0;
+
+  std::int64_t bytes() const { return shared_bytes + owners * own_bytes; }
 };
+
+bool is_shared(std::int64_t rows, std::int64_t columns, int workers) {
+  return workers == 1 || rows * columns >= kSharedElements;
+}
 
 Working working_of(const std::vector<Parameter*>& matrices, DType master, int workers) {
   Working most;
   for (const Parameter* parameter : matrices) {
+    const std::int64_t columns = parameter->columns;
     for (const ParameterSlice& slice : parameter->slices) {
-      most.update_elements = std::max(most.update_elements, slice.rows * parameter->columns);
-      most.scratch_bytes =
-          std::max(most.scratch_bytes,
-                   newton_schulz_scratch_bytes(slice.rows, parameter->columns, master, product_format(master)) +
-                       Arena::footprint(newton_schulz_product_bytes(slice.rows, parameter->columns, workers)));
+      const bool shared = is_shared(slice.rows, columns, workers);
+      const std::int64_t bytes =
+          Arena::footprint(slice.rows * columns * size_bytes(master)) +
+          newton_schulz_scratch_bytes(slice.rows, columns, master, product_format(master)) +
+          Arena::footprint(newton_schulz_product_bytes(slice.rows, columns, shared ? workers : 1));
+      std::int64_t& bound = shared ? most.shared_bytes : most.own_bytes;
+      bound = std::max(bound, bytes);
+      if (!shared) most.owners = std::min(most.owners + 1, workers);
     }
   }
   return most;
 }
 
+/// A worker that moves matrices of its own.
+struct Owner {
+  Workers alone{1};
+  Stream stream{alone};
+  Arena scratch;
+};
+
 class Muon : public Optimizer {
  public:
   Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<Parameter*>& parameters, int workers)
-      : spec_(spec) {
+      : spec_(spec), workers_(workers) {
     for (Parameter* parameter : parameters) {
       format_ = parameter->value.dtype;
       const DType dtype = format_ == DType::f64 ? DType::f64 : moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
       moments_.push_back({parameter, Tensor(dtype, {parameter->rows, parameter->columns})});
     }
     const Working working = working_of(parameters, format_, workers);
-    update_ = Tensor(format_, {working.update_elements});
-    scratch_ = Arena(working.scratch_bytes, {});
+    scratch_ = Arena(working.shared_bytes, {});
+    for (int i = 0; i < working.owners; ++i) {
+      owners_.push_back(std::make_unique<Owner>());
+      owners_.back()->scratch = Arena(working.own_bytes, {});
+    }
+    for (Momentum& entry : moments_) {
+      for (const ParameterSlice& slice : entry.parameter->slices) {
+        (is_shared(slice.rows, entry.parameter->columns, workers) ? shared_ : own_).push_back({&entry, &slice});
+      }
+    }
+    std::ranges::stable_sort(own_, std::greater(), &Matrix::elements);  // the last ones handed out are short
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
-    for (Momentum& entry : moments_) {
-      for (const ParameterSlice& slice : entry.parameter->slices) move(entry, slice, step, stream);
-    }
+    check(stream.workers().count() == workers_, "Muon was made for {} workers, not {}", workers_,
+          stream.workers().count());
+    for (const Matrix& matrix : shared_) move(matrix, step, scratch_, stream);
+    if (own_.empty()) return;
+    std::atomic<std::size_t> next{0};
+    stream.workers().run([&](int worker) {
+      if (worker >= static_cast<int>(owners_.size())) return;
+      Owner& owner = *owners_[static_cast<std::size_t>(worker)];
+      for (std::size_t i = next++; i < own_.size(); i = next++) move(own_[i], step, owner.scratch, owner.stream);
+    });
   }
 
   std::vector<OptimizerState> state() override {
@@ -75,42 +112,43 @@ class Muon : public Optimizer {
     Parameter* parameter;
     Tensor momentum;  // [rows, columns]
   };
+  /// What is orthogonalised by itself: one tensor on the disk.
+  struct Matrix {
+    Momentum* entry;
+    const ParameterSlice* slice;
+    std::int64_t elements() const { return slice->rows * entry->parameter->columns; }
+  };
 
-  void move(Momentum& entry, const ParameterSlice& slice, const OptimizerStep& step, Stream& stream) {
-    const std::int64_t columns = entry.parameter->columns;
-    const Shape shape = {slice.rows, columns};
-    TensorView momentum = entry.momentum.view().slice(0, slice.begin, slice.rows);
-    TensorView weight = entry.parameter->value.slice(0, slice.begin, slice.rows);
-    TensorView gradient = entry.parameter->grad.slice(0, slice.begin, slice.rows);
+  void move(const Matrix& matrix, const OptimizerStep& step, Arena& scratch, Stream& stream) const {
+    const auto rows_of = [&](TensorView whole) { return whole.slice(0, matrix.slice->begin, matrix.slice->rows); };
+    const TensorView momentum = rows_of(matrix.entry->momentum);
+    const TensorView weight = rows_of(matrix.entry->parameter->value);
+    const ConstTensorView gradient = rows_of(matrix.entry->parameter->grad);
+    const Arena::Scope scope(scratch);
+    const TensorView update = scratch.take(format_, weight.shape);
 
-    scale(momentum, spec_.muon_momentum, stream);
-    axpy(momentum, step.gradient_scale, gradient, stream);
+    axpby(momentum, spec_.muon_momentum, momentum, step.gradient_scale, gradient, stream);
     // Nesterov: the update looks one momentum step ahead.
-    TensorView update = view_of(update_.as<void>(), format_, shape);
-    stream.workers().split(update.bytes(), kGrainBytes, [&](std::int64_t begin, std::int64_t end) {
-      std::memset(update.as<char>() + begin, 0, static_cast<std::size_t>(end - begin));
-    });
-    axpy(update, spec_.muon_momentum, momentum, stream);
-    axpy(update, step.gradient_scale, gradient, stream);
-    {
-      const Arena::Scope scope(scratch_);
-      newton_schulz({.update = update,
-                     .matrix = update,
-                     .steps = spec_.muon_iterations,
-                     .product = product_format(format_),
-                     .scratch = scratch_,
-                     .stream = stream});
-    }
-    const double size = 0.2 * std::sqrt(static_cast<double>(std::max(slice.rows, columns)));
-    scale(weight, 1.0 - step.learning_rate * spec_.weight_decay, stream);
-    axpy(weight, -step.learning_rate * size, update, stream);
+    axpby(update, spec_.muon_momentum, momentum, step.gradient_scale, gradient, stream);
+    newton_schulz({.update = update,
+                   .matrix = update,
+                   .steps = spec_.muon_iterations,
+                   .product = product_format(format_),
+                   .scratch = scratch,
+                   .stream = stream});
+    const double size = 0.2 * std::sqrt(static_cast<double>(std::max(weight.shape[0], weight.shape[1])));
+    const double decay = 1.0 - step.learning_rate * spec_.weight_decay;
+    axpby(weight, decay, weight, -step.learning_rate * size, update, stream);
   }
 
   OptimizerSpec spec_;
-  std::vector<Momentum> moments_;
-  Tensor update_;
-  Arena scratch_;
+  int workers_;
   DType format_ = DType::f32;
+  std::vector<Momentum> moments_;
+  std::vector<Matrix> shared_;
+  std::vector<Matrix> own_;
+  std::vector<std::unique_ptr<Owner>> owners_;
+  Arena scratch_;  // of what is shared
 };
 
 }  // namespace
@@ -121,8 +159,7 @@ std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat mom
 }
 
 std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers) {
-  const Working working = working_of(matrices, master, workers);
-  return working.update_elements * size_bytes(master) + working.scratch_bytes;
+  return working_of(matrices, master, workers).bytes();
 }
 
 }  // namespace shoestring

@@ -49,7 +49,7 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat mo
 /// is scalable for LLM training", arXiv 2502.16982, section 2.2).
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
                                      const std::vector<Parameter*>& parameters, int workers);
-/// What Muon holds beside its state: one update, and scratch to orthogonalise it.
+/// What Muon holds beside its state: scratch to orthogonalise an update, one per worker where matrices are small.
 std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers);
 
 }  // namespace shoestring

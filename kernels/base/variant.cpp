@@ -14,6 +14,7 @@ namespace {
 // The one registry of choices in a process: what is pinned, what was announced.
 struct Choices {
   std::mutex mutex;
+  std::mutex telling;  // an observer hears one choice at a time
   std::map<std::string, std::string, std::less<>> pins;
   std::set<std::pair<std::string, std::string>> announced;
   VariantObserver observer;
@@ -72,6 +73,7 @@ void chosen(std::string_view op, std::string_view variant) {
     if (!choices().announced.emplace(op, variant).second) return;
     observer = choices().observer;
   }
+  const std::scoped_lock one_at_a_time(choices().telling);
   if (observer) observer(op, variant);
 }
 

@@ -32,7 +32,7 @@ std::string never_refuses(const Args&) {
   return {};
 }
 
-/// Called once for each (op, variant) on first use, from the choosing thread.
+/// Called once for each (op, variant) on first use, from the choosing thread, one call at a time.
 using VariantObserver = std::function<void(std::string_view op, std::string_view variant)>;
 void observe_variants(VariantObserver observer);
 

@@ -131,33 +131,32 @@ TEST(NewtonSchulz, LowPrecisionFollowsDouble) {
   }
 }
 
-TEST(NewtonSchulz, StacksInPlaceAndWorkersAgree) {
-  const Tensor stack = normal(DType::f32, {3, 20, 36}, 6);
-  Tensor first;
-  for (const int count : {1, 2, 3}) {
-    Workers workers(count);
-    Stream stream(workers);
-    Tensor update = orthogonalised(stack, DType::bf16, stream);
-    for (std::int64_t i = 0; i < 3; ++i) {
-      Tensor one(DType::f32, {20, 36});
-      testing::assign(one, stack.view().slice(0, i, 1).reshaped({20, 36}));
-      EXPECT_TRUE(same_bits(orthogonalised(one, DType::bf16, stream), update.view().slice(0, i, 1).reshaped({20, 36})));
-    }
-    Tensor in_place = testing::copy(stack);
-    Arena scratch(
-        newton_schulz_scratch_bytes(20, 36, DType::f32, DType::bf16) + newton_schulz_product_bytes(20, 36, count),
-        Device{});
-    newton_schulz({.update = in_place,
-                   .matrix = in_place,
-                   .steps = 5,
-                   .product = DType::bf16,
-                   .scratch = scratch,
-                   .stream = stream});
-    EXPECT_TRUE(same_bits(in_place, update));
-    if (count == 1) {
-      first = std::move(update);
-    } else {
+// A tall matrix is iterated without being transposed, by products of its transpose: in the same order of sums.
+TEST(NewtonSchulz, TransposedInPlaceAndByAnyNumberOfWorkers) {
+  for (const DType product : {DType::f32, DType::bf16}) {
+    const Tensor wide = normal(DType::f32, {70, 160}, 6);
+    Tensor tall(DType::f32, {160, 70}), turned(DType::f32, {70, 160});
+    testing::assign(tall, wide.view().transposed());
+    Tensor first;
+    for (const int count : {1, 2, 3}) {
+      Workers workers(count);
+      Stream stream(workers);
+      Tensor update = orthogonalised(wide, product, stream);
+      if (count == 1) first = testing::copy(update);
       EXPECT_TRUE(same_bits(update, first));
+      testing::assign(turned, orthogonalised(tall, product, stream).view().transposed());
+      EXPECT_TRUE(same_bits(turned, first));
+      Tensor in_place = testing::copy(wide);
+      Arena scratch(
+          newton_schulz_scratch_bytes(70, 160, DType::f32, product) + newton_schulz_product_bytes(70, 160, count),
+          Device{});
+      newton_schulz({.update = in_place,
+                     .matrix = in_place,
+                     .steps = 5,
+                     .product = product,
+                     .scratch = scratch,
+                     .stream = stream});
+      EXPECT_TRUE(same_bits(in_place, first));
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
@@ -112,50 +113,63 @@ TEST(Reduce, NonFiniteIsSeenAnywhere) {
   }
 }
 
-TEST(Axpy, EveryVariantRoundsOnce) {
+TEST(Axpby, EveryVariantRoundsOnce) {
   Workers workers(2);
   Stream stream(workers);
-  for (const DType y_type : {DType::f32, DType::bf16}) {
+  for (const DType out_type : {DType::f32, DType::bf16}) {
     for (const DType x_type : {DType::f32, DType::bf16}) {
-      for (const std::int64_t n : {1, 16, 31, 40000}) {
-        const Tensor y0 = normal(y_type, {n}, 1), x = normal(x_type, {n}, 2);
-        Tensor expected(y_type, {n}), scaled(y_type, {n}), alone(y_type, {n});
-        for (std::int64_t i = 0; i < n; ++i) {
-          const auto y = static_cast<float>(testing::value_at(y0, i));
-          const auto value = static_cast<float>(testing::value_at(x, i));
-          testing::set_value(expected, i, static_cast<double>(std::fma(-0.3f, value, y)));
-          testing::set_value(scaled, i, static_cast<double>(-0.3f * y));
-          testing::set_value(alone, i, static_cast<double>(-0.3f * value));
-        }
-        for (const auto& variant : axpy_variants()) {
-          testing::Fenced y(y_type, {n});
-          testing::assign(y, y0);
-          AxpyArgs args{.y = y, .a = -0.3, .x = x, .stream = stream};
-          if (!variant.refuses(args).empty()) continue;
-          variant.run(args);
-          EXPECT_TRUE(same_bits(y, expected)) << variant.name;
-          args.overwrite = true;
-          variant.run(args);
-          EXPECT_TRUE(same_bits(y, alone)) << variant.name;
-          testing::assign(y, y0);
-          args.x = {};
-          args.overwrite = false;
-          variant.run(args);
-          EXPECT_TRUE(same_bits(y, scaled)) << variant.name;
-          EXPECT_TRUE(y.intact());
+      for (const DType y_type : {DType::f32, DType::bf16}) {
+        for (const std::int64_t n : {1, 16, 31, 40000}) {
+          const Tensor x = normal(x_type, {n}, 1), y = normal(y_type, {n}, 2);
+          Tensor both(out_type, {n}), alone(out_type, {n});
+          for (std::int64_t i = 0; i < n; ++i) {
+            const auto first = static_cast<float>(testing::value_at(x, i));
+            const auto second = static_cast<float>(testing::value_at(y, i));
+            testing::set_value(both, i, static_cast<double>(std::fma(-0.3f, first, 0.7f * second)));
+            testing::set_value(alone, i, static_cast<double>(-0.3f * first));
+          }
+          for (const auto& variant : axpby_variants()) {
+            testing::Fenced out(out_type, {n});
+            AxpbyArgs args{.out = out, .a = -0.3, .x = x, .b = 0.7, .y = y, .stream = stream};
+            if (!variant.refuses(args).empty()) continue;
+            variant.run(args);
+            EXPECT_TRUE(same_bits(out, both)) << variant.name;
+            args.y = {};
+            variant.run(args);
+            EXPECT_TRUE(same_bits(out, alone)) << variant.name;
+            EXPECT_TRUE(out.intact());
+          }
         }
       }
     }
   }
-  Tensor wide = normal(DType::f64, {5}, 1);
-  const Tensor before = testing::copy(wide), other = normal(DType::f64, {5}, 2);
-  axpy(wide, 2.0, other, stream);
-  EXPECT_EQ(wide.as<double>()[4], before.as<double>()[4] + 2.0 * other.as<double>()[4]);
-  Tensor same(DType::f64, {5});
-  convert(same, wide, stream);
-  EXPECT_TRUE(same_bits(same, wide));
-  scale(wide, 0.5, stream);
-  EXPECT_EQ(wide.as<double>()[4], 0.5 * (before.as<double>()[4] + 2.0 * other.as<double>()[4]));
+}
+
+TEST(Axpby, ShortFormsAndDoubles) {
+  Workers workers(1);
+  Stream stream(workers);
+  for (const DType dtype : {DType::f64, DType::bf16}) {
+    const Tensor x = normal(dtype, {5}, 1), before = normal(dtype, {5}, 2);
+    Tensor y = testing::copy(before), expected(dtype, {5});
+    const auto expect = [&](double (*value)(double, double)) {
+      for (std::int64_t i = 0; i < 5; ++i) {
+        testing::set_value(expected, i, value(testing::value_at(x, i), testing::value_at(before, i)));
+      }
+      EXPECT_TRUE(same_bits(y, expected));
+    };
+    axpy(y, 2, x, stream);
+    expect([](double first, double second) { return 2 * first + second; });
+    scale(y, 0.5, x, stream);
+    expect([](double first, double) { return 0.5 * first; });
+    convert(y, x, stream);
+    expect([](double first, double) { return first; });
+    axpby(y, 4, y, -2, x, stream);
+    expect([](double first, double) { return 2 * first; });
+  }
+  Tensor three(DType::f32, {3});
+  const Tensor doubles = normal(DType::f64, {3}, 3), four = normal(DType::f32, {4}, 3);
+  EXPECT_THROW(axpy(three, 1, doubles, stream), Error);
+  EXPECT_THROW(axpby(three, 1, three, 1, four, stream), Error);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/optimizer/clip.h"
+#include "kernels/base/workers.h"
 #include "tests/core/model/small_models.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
@@ -88,6 +89,44 @@ TEST(Optimizer, MuonTakesMatricesAloneAndOrthogonalises) {
     }
   });
   EXPECT_GT(matrices, 20);
+}
+
+/// A parameter of `slices` matrices, with gradients.
+struct Matrices {
+  Matrices(std::int64_t rows, std::int64_t columns, int slices)
+      : values(normal(DType::f32, {slices * rows, columns}, 1)), gradients(normal(DType::f32, values.shape(), 2)) {
+    parameter.rows = slices * rows;
+    parameter.columns = columns;
+    for (int i = 0; i < slices; ++i) parameter.slices.push_back({std::to_string(i), i * rows, rows, {rows, columns}});
+    parameter.value = values;
+    parameter.grad = gradients;
+  }
+  Tensor values;
+  Tensor gradients;
+  Parameter parameter;
+};
+
+// Large matrices are shared by all workers, small ones are moved by one of them: neither shows in the bits.
+TEST(Optimizer, MuonDoesNotDependOnWorkers) {
+  OptimizerSpec spec = spec_of(OptimizerName::muon, 0.1);
+  spec.muon_iterations = 1;
+  std::vector<Tensor> first;
+  for (const int count : {1, 2, 5}) {
+    Matrices all[] = {{40, 24, 3}, {1024, 1024, 1}, {70, 20, 1}};
+    Workers workers(count);
+    Stream stream(workers);
+    const auto muon =
+        make_muon(spec, MomentFormat::f32, {&all[0].parameter, &all[1].parameter, &all[2].parameter}, count);
+    for (int step = 1; step <= 2; ++step) {
+      const Tensor before = copy(all[1].values);
+      muon->step({kRate, kScale, step}, stream);
+      EXPECT_FALSE(same_bits(all[1].values, before));
+    }
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (count == 1) first.push_back(copy(all[i].values));
+      EXPECT_TRUE(same_bits(all[i].values, first[i])) << count << " workers";
+    }
+  }
 }
 
 // What `state` lists is all there is: another optimizer that is given it takes the same step.
