@@ -17,7 +17,7 @@ using testing::read_text;
 using testing::Workplace;
 
 constexpr int kKills = 10;
-constexpr const char* kTokens = "--schedule.horizon=tokens --phase.pretrain.tokens=30000";
+constexpr const char* kTokens = "--schedule.horizon=tokens --phase.pretrain.tokens=20000";
 
 std::string tiny_moe(const std::string& name, const std::string& horizon) {
   return std::string("train " SHOESTRING_SOURCE_DIR "/recipes/tiny_moe.recipe --data.train=shards/train") +
