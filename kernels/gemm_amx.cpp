@@ -198,21 +198,19 @@ bool multiply_blocks(const WaitingSums<Rows>& waiting, Operands& operands, float
                      Ahead<Rows>& ahead) {
   const TurnOver first{done};
   const TurnOver fifth{to};
-  if (waiting.blocks == 1) {
-    if (!waiting.first || !waiting.last) return false;
-    multiply_spread<4, Sums::begin>(operands, first, fifth, WaitingWhole<Rows, 1, true, true>(waiting), ahead);
-    done = to;
-    return true;
-  }
-  const auto beside = [&]<bool kFirst, bool kLast>() {
-    multiply_spread<8, Sums::begin>(operands, first, fifth, WaitingWhole<Rows, 2, kFirst, kLast>(waiting), ahead);
+  const auto beside = [&]<int kBlocks, bool kFirst, bool kLast>() {
+    using Before = WaitingWhole<Rows, kBlocks, kFirst, kLast>;
+    multiply_spread<4 * kBlocks, Sums::begin>(operands, first, fifth, Before(waiting), ahead);
   };
-  if (waiting.first) {
-    waiting.last ? beside.template operator()<true, true>() : beside.template operator()<true, false>();
+  if (waiting.blocks == 1) {  // of k = 128, or behind the pairs of an odd number
+    if (!waiting.last) return false;
+    waiting.first ? beside.template operator()<1, true, true>() : beside.template operator()<1, false, true>();
+  } else if (waiting.first) {
+    waiting.last ? beside.template operator()<2, true, true>() : beside.template operator()<2, true, false>();
   } else {
-    waiting.last ? beside.template operator()<false, true>() : beside.template operator()<false, false>();
+    waiting.last ? beside.template operator()<2, false, true>() : beside.template operator()<2, false, false>();
   }
-  done = to + kStripFloats;
+  done = to + (waiting.blocks - 1) * kStripFloats;
   return true;
 }
 

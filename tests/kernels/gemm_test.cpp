@@ -115,7 +115,7 @@ TEST(Gemm, Sizes) {
 
 TEST(Gemm, WholeBlocksOfRows) {  // row after row of them, in sums of one, two and more blocks of k
   for (const DType dtype : {DType::bf16, DType::e4m3}) {
-    for (const std::int64_t k : {128, 256, 768}) {
+    for (const std::int64_t k : {128, 256, 512, 640}) {
       for (const std::int64_t m : {192, 200}) {
         for (const DType c : {DType::f32, DType::bf16}) {
           cross_check({.m = m,
