@@ -3,7 +3,6 @@
 
 #include <cstdio>
 #include <exception>
-#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,17 +69,11 @@ int run(const Words& words) {
 }  // namespace shoestring
 
 int main(int count, char** arguments) {
-  using shoestring::ExitCode;
   try {
     return shoestring::run({arguments + 1, arguments + count});
-  } catch (const shoestring::Error& error) {
+  } catch (const std::exception& exception) {
+    const shoestring::Error error = shoestring::as_error(exception);
     fmt::print(stderr, "shoestring: {}\n", error.what());
     return static_cast<int>(error.code());
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "shoestring: out of memory\n");
-    return static_cast<int>(ExitCode::io);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "shoestring: unexpected: {}\n", error.what());
-    return static_cast<int>(ExitCode::bug);
   }
 }

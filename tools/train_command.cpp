@@ -34,8 +34,9 @@ int train_command(const Words& words) {
                      .allow_recipe_change = arguments.has("allow-recipe-change"),
                      .out = stdout});
     return static_cast<int>(trainer.run());
-  } catch (const Error& error) {
+  } catch (const std::exception& exception) {
     if (world->size() > 1) {  // the other ranks would wait for this one for ever
+      const Error error = as_error(exception);
       std::fprintf(stderr, "shoestring: rank %d: %s\n", world->rank(), error.what());
       world->abort(error.code(), error.what());
     }

@@ -47,6 +47,11 @@ fs::path run_directory(const Recipe& recipe) {
   return recipe.run.directory.empty() ? fs::path("runs") / recipe.run.name : fs::path(recipe.run.directory);
 }
 
+Hardware hardware_of(const Recipe& recipe, const fs::path& recipe_folder) {
+  if (recipe.budget.hardware.empty()) return {};
+  return read_hardware(find_hardware(recipe.budget.hardware, recipe_folder));
+}
+
 fs::path tokenizer_file(const Recipe& recipe) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
   const fs::path first = recipe.data.train.at(0).path;
@@ -80,12 +85,9 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   return options;
 }
 
-RunResources::RunResources(const Recipe& recipe, const fs::path& recipe_folder, int ranks_sharing_cores)
+RunResources::RunResources(const Recipe& recipe, int ranks_sharing_cores)
     : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
-  if (!recipe.budget.hardware.empty()) {
-    hardware_ = read_hardware(find_hardware(recipe.budget.hardware, recipe_folder));
-  }
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
   model_ = std::make_unique<Transformer>(TransformerOptions{.model = model_config(recipe, *tokenizer_),
                                                             .precision = recipe.precision,

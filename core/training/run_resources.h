@@ -20,6 +20,9 @@ namespace shoestring {
 /// RUN, from run.directory or runs/NAME.
 std::filesystem::path run_directory(const Recipe& recipe);
 
+/// The device that budget.hardware names; nothing known of it where it names none.
+Hardware hardware_of(const Recipe& recipe, const std::filesystem::path& recipe_folder);
+
 /// The tokenizer file of the recipe: data.tokenizer, or the one beside (or above) the first training shard.
 std::filesystem::path tokenizer_file(const Recipe& recipe);
 
@@ -29,11 +32,10 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
 class RunResources {
  public:
   /// `ranks_sharing_cores`: ranks that may run on the same cores as this one, itself included.
-  RunResources(const Recipe& recipe, const std::filesystem::path& recipe_folder, int ranks_sharing_cores);
+  RunResources(const Recipe& recipe, int ranks_sharing_cores);
 
   Workers& workers() { return workers_; }
   Stream& stream() { return stream_; }
-  const Hardware& hardware() const { return hardware_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
@@ -49,7 +51,6 @@ class RunResources {
   const Recipe& recipe_;
   Workers workers_;
   Stream stream_;
-  Hardware hardware_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Optimizer> optimizer_;

@@ -182,7 +182,7 @@ ExitCode Trainer::run() {
     const Verdict verdict = train();
     finish(verdict);
     return verdict == Verdict::preempted ? ExitCode::preempted : ExitCode::done;
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     give_up(error);
     throw;
   }

@@ -77,7 +77,7 @@ class Trainer {
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
   void finish(Verdict verdict);
-  void give_up(const Error& error) noexcept;
+  void give_up(const std::exception& exception) noexcept;
   void record(const StepOutcome& outcome);
   void save();
   bool evaluate();
@@ -104,6 +104,7 @@ class Trainer {
   std::unique_ptr<Ledger> ledger_;       // rank 0
   std::unique_ptr<LifeSign> life_sign_;  // rank 0
   std::unique_ptr<CapKeeper> cap_;
+  Hardware hardware_;
   std::optional<Price> price_;
   std::map<std::string, std::string> variants_;
   std::unique_ptr<RunResources> resources_;

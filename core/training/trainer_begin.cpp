@@ -71,6 +71,8 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
 Trainer::~Trainer() { observe_variants({}); }
 
 void Trainer::begin() {
+  hardware_ = hardware_of(recipe_, options_.recipe_folder);
+  price_ = price_of(recipe_.budget);
   double ended = 0;
   if (leads()) {
     make_directories(directory_);
@@ -79,22 +81,17 @@ void Trainer::begin() {
     const LedgerHistory& history = ledger_->history();
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
-  }
-  world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
-  resources_ = std::make_unique<RunResources>(recipe_, options_.recipe_folder,
-                                              ranks_sharing_cores(world_, Workers::cores_name()));
-  price_ = price_of(recipe_.budget);
-  if (leads()) {
-    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, resources_->hardware()), world_.size(),
-                                       ledger_->history().charged_gpu_seconds());
+    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, hardware_), world_.size(), history.charged_gpu_seconds());
     cap_->check_startable(meter_.elapsed_seconds());
-    // From here on loading costs time: an attempt that dies of it is charged too. One that may find nothing left to
-    // train does not become an attempt before it knows.
+    // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
+    // not become an attempt before it knows.
     if (ended == 0) ledger_->begin(attempt_start(-1));
   }
+  world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   try {
+    resources_ = std::make_unique<RunResources>(recipe_, ranks_sharing_cores(world_, Workers::cores_name()));
     load(ended != 0);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     if (ended == 0) give_up(error);
     throw;
   }
@@ -147,22 +144,25 @@ void Trainer::guess_ending(double evaluation_seconds) {
 }
 
 AttemptStart Trainer::attempt_start(std::int64_t from_step) const {
-  const ModelConfig& config = resources_->model().config();
-  return {.run = recipe_.run.name,
-          .ranks = world_.size(),
-          .host = host_name(),
-          .pid = getpid(),
-          .recipe_hash = recipe_hash(recipe_),
-          .build = SHOESTRING_BUILD,
-          .variants = variants_,
-          .from_step = from_step,
-          .from_tokens = state_.tokens,
-          .cap = cap_->cap(),
-          .price = price_,
-          .hardware = resources_->hardware(),
-          .parameters = count_parameters(config).total,
-          .active_parameters = count_parameters(config).active,
-          .flops_per_token = count_flops(config, recipe_.precision, phase().sequence).training()};
+  AttemptStart start{.run = recipe_.run.name,
+                     .ranks = world_.size(),
+                     .host = host_name(),
+                     .pid = getpid(),
+                     .recipe_hash = recipe_hash(recipe_),
+                     .build = SHOESTRING_BUILD,
+                     .variants = variants_,
+                     .from_step = from_step,
+                     .from_tokens = state_.tokens,
+                     .cap = cap_->cap(),
+                     .price = price_,
+                     .hardware = hardware_};
+  if (resources_ != nullptr) {
+    const ModelConfig& config = resources_->model().config();
+    start.parameters = count_parameters(config).total;
+    start.active_parameters = count_parameters(config).active;
+    start.flops_per_token = count_flops(config, recipe_.precision, phase().sequence).training();
+  }
+  return start;
 }
 
 void Trainer::resume(const fs::path& checkpoint) {

@@ -94,7 +94,7 @@ StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
   const double rank_seconds = outcome.seconds * world_.size();
   for (int format = 0; format < kRateFormats; ++format) {
     const auto which = static_cast<RateFormat>(format);
-    const double peak = resources_->hardware().peak_flops[which];
+    const double peak = hardware_.peak_flops[which];
     if (peak <= 0 || flops_per_token_[which] <= 0 || rank_seconds <= 0) continue;
     metrics.utilisation.emplace_back(name(which), flops_per_token_[which] * batch.tokens / rank_seconds / peak);
   }
@@ -179,9 +179,10 @@ void Trainer::finish(Verdict verdict) {
 }
 
 // The last line of an attempt that an error ends. Other ranks cannot be asked any more: they are taken to be as we are.
-void Trainer::give_up(const Error& error) noexcept {
+void Trainer::give_up(const std::exception& exception) noexcept {
   if (!leads()) return;
   try {
+    const Error error = as_error(exception);
     AttemptProgress progress;
     progress.step = state_.step;
     progress.tokens = state_.tokens;

@@ -7,6 +7,7 @@
 
 #include <fmt/core.h>
 
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,6 +42,13 @@ class Error : public std::runtime_error {
  private:
   ExitCode code_;
 };
+
+/// Any exception as what the command's main says of it.
+inline Error as_error(const std::exception& exception) {
+  if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
+  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) return {ExitCode::io, "out of memory"};
+  return {ExitCode::bug, std::string("unexpected: ") + exception.what()};
+}
 
 /// Throws Error(code) with the formatted text.
 template <class... Values>

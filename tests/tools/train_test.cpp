@@ -155,6 +155,20 @@ TEST(Train, FullDiskKeepsTheOlderCheckpoint) {
   EXPECT_EQ(place().run(place().train("full", "--phase.pretrain.steps=20 --allow-recipe-change")).exit_code, 0);
 }
 
+// What goes wrong before the first step has cost time as well.
+TEST(Train, FailingToLoadIsAnAttempt) {
+  const Ended large =
+      place().run(place().train("loads", "--model.hidden=4096 --model.feed_forward=8192"), "ulimit -v 1000000;");
+  EXPECT_EQ(large.exit_code, 74) << large.output;
+  EXPECT_NE(large.output.find("out of memory"), std::string::npos) << large.output;
+  EXPECT_EQ(place().run(place().train("loads", "--data.tokenizer=absent")).exit_code, 66);
+  EXPECT_EQ(place().run(place().train("loads")).exit_code, 0);
+  const nlohmann::json report = report_of("loads");
+  ASSERT_EQ(report["attempts"].size(), 3u);
+  EXPECT_NE(report["attempts"][0]["text"].get<std::string>().find("out of memory"), std::string::npos);
+  for (const nlohmann::json& attempt : report["attempts"]) EXPECT_GT(attempt["gpu_hours"].get<double>(), 0);
+}
+
 TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   const std::pair<const char*, int> refusals[] = {
       {"train absent.recipe", 66},

@@ -13,7 +13,7 @@ TrainedModel::TrainedModel(Recipe recipe)
     : recipe_(std::move(recipe)),
       meter_(system_clock()),
       world_(self_communicator()),
-      resources_(recipe_, {}, 1),
+      resources_(recipe_, 1),
       gradient_(resources_.model(), *world_, 1, resources_.stream(), meter_),
       guard_(recipe_.guard),
       plan_(recipe_.phases.at(0), 1, 1),
