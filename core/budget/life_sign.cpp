@@ -41,8 +41,7 @@ void write_sign(int file, int attempt, const Clock& clock) {
   ::prctl(PR_SET_NAME, "shoestring-life");
   life_line = ::fcntl(life_line, F_DUPFD, 2);  // neither may stand where the other is put
   file = ::fcntl(file, F_DUPFD, 2);
-  ::dup2(life_line, 0);
-  ::dup2(file, 1);
+  if (::dup2(life_line, 0) < 0 || ::dup2(file, 1) < 0) ::_exit(1);
   if (::close_range(2, ~0U, 0) != 0) {  // Linux before 5.9
     for (int other = 2; other < 4096; ++other) ::close(other);
   }
