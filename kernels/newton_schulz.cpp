@@ -54,10 +54,9 @@ void check_args(const NewtonSchulzArgs& args) {
 
 }  // namespace
 
-std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType matrix, DType product) {
+std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType product) {
   const std::int64_t small = std::min(rows, columns);
   const DType sums = sum_format(product);
-  check(matrix == sums, "newton_schulz: {} products of a {} matrix", name(product), name(matrix));
   return Arena::footprint(rows * columns * size_bytes(product)) + Arena::footprint(rows * columns * size_bytes(sums)) +
          Arena::footprint(small * small * size_bytes(product)) + Arena::footprint(small * small * size_bytes(sums));
 }

@@ -27,7 +27,7 @@ struct NewtonSchulzArgs {
 void newton_schulz(const NewtonSchulzArgs& args);
 
 /// What one call takes from `scratch` for itself, and what its products take on top with `workers` threads.
-std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType matrix, DType product);
+std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType product);
 std::int64_t newton_schulz_product_bytes(std::int64_t rows, std::int64_t columns, int workers);
 
 inline constexpr double kNewtonSchulzCoefficients[3] = {3.4445, -4.7750, 2.0315};

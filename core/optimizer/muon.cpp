@@ -38,7 +38,7 @@ Working working_of(const std::vector<Parameter*>& matrices, DType master, int wo
       const bool shared = is_shared(slice.rows, columns, workers);
       const std::int64_t bytes =
           Arena::footprint(slice.rows * columns * size_bytes(master)) +
-          newton_schulz_scratch_bytes(slice.rows, columns, master, product_format(master)) +
+          newton_schulz_scratch_bytes(slice.rows, columns, product_format(master)) +
           Arena::footprint(newton_schulz_product_bytes(slice.rows, columns, shared ? workers : 1));
       std::int64_t& bound = shared ? most.shared_bytes : most.own_bytes;
       bound = std::max(bound, bytes);

@@ -21,7 +21,7 @@ using testing::same_bits;
 Tensor orthogonalised(const Tensor& matrix, DType product, Stream& stream, int steps = 5) {
   const Shape& shape = matrix.shape();
   const std::int64_t rows = shape[shape.rank() - 2], columns = shape[shape.rank() - 1];
-  Arena scratch(newton_schulz_scratch_bytes(rows, columns, matrix.dtype(), product) +
+  Arena scratch(newton_schulz_scratch_bytes(rows, columns, product) +
                     newton_schulz_product_bytes(rows, columns, stream.workers().count()),
                 Device{});
   Tensor update(matrix.dtype(), shape);
@@ -147,9 +147,8 @@ TEST(NewtonSchulz, TransposedInPlaceAndByAnyNumberOfWorkers) {
       testing::assign(turned, orthogonalised(tall, product, stream).view().transposed());
       EXPECT_TRUE(same_bits(turned, first));
       Tensor in_place = testing::copy(wide);
-      Arena scratch(
-          newton_schulz_scratch_bytes(70, 160, DType::f32, product) + newton_schulz_product_bytes(70, 160, count),
-          Device{});
+      Arena scratch(newton_schulz_scratch_bytes(70, 160, product) + newton_schulz_product_bytes(70, 160, count),
+                    Device{});
       newton_schulz({.update = in_place,
                      .matrix = in_place,
                      .steps = 5,
