@@ -153,7 +153,7 @@ void multiply_plain(const PanelProduct& w) {
     const bool last = w.last && k + kDepth >= w.k_end;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * left.step_bytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    if (!w.b_is_near) ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, left, b, rows > 16};
@@ -232,7 +232,7 @@ void multiply_promoted(const PanelProduct& w) {
     const std::int64_t block = k / w.k_per_scale;
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * kStepBytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
-    ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
+    if (!w.b_is_near) ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
     for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};

@@ -20,8 +20,11 @@ inline bool may_bypass(const Output& out) {
   return out.bypass_cache && row_bytes % 64 == 0 && reinterpret_cast<std::uintptr_t>(out.c) % 64 == 0;
 }
 
-/// Asks for the line that a row will be written to.
-[[gnu::always_inline]] inline void expect_line(const std::byte* at) { asm volatile("prefetchw %0" ::"m"(*at)); }
+/// Asks for the line that a row will be written to, into L2: on the way into L1 it would hold one of the few buffers
+/// that tiles from L2 come through.
+[[gnu::always_inline]] inline void expect_line(const std::byte* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1);
+}
 
 /// Writes plain rows in one format.
 template <DType kDtype, bool kBypass>

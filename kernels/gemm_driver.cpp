@@ -64,10 +64,15 @@ struct Plan {
   std::int64_t packs() const { return fresh_panels == nullptr ? 0 : panels.groups(); }
 };
 
+/// Whether all panels stay in L2 beside a block of rows.
+bool panels_stay(const Machine& machine, const PanelShape& panels) {
+  return panels.value_bytes() <= machine.left_bytes / 2;
+}
+
 std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, const PanelShape& panels,
                            int workers) {
   const std::int64_t bytes =
-      panels.value_bytes() <= machine.left_bytes / 2 ? machine.left_beside_panels_bytes : machine.left_bytes;
+      panels_stay(machine, panels) ? machine.left_beside_panels_bytes : machine.left_bytes;
   const std::int64_t cached = bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
   const std::int64_t floor = 4 * kPanel;
   std::int64_t rows = std::clamp(cached, floor, kMaxBlockRows);
@@ -168,6 +173,7 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
     pack_row_scales(plan.a, begin, rows, machine.row_block, plan.k_per_scale, plan.scale_blocks, space.row_scales);
   }
   work.rows = rows;
+  work.b_is_near = panels_stay(machine, plan.panels);
   work.k_per_scale = plan.k_per_scale;
   work.scale_blocks = plan.scale_blocks;
   work.a_scales = space.row_scales;

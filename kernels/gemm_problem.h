@@ -137,6 +137,7 @@ struct PanelProduct {
   std::int64_t a_row_bytes = 0;    ///< from one of the operand's own rows to the next; 0: packed
   std::int64_t rows = 0;
   const void* b = nullptr;  ///< the panel, from k = 0
+  bool b_is_near = false;   ///< in L2, like the panels after it
   std::int64_t k_begin = 0;
   std::int64_t k_end = 0;            ///< a multiple of 512, or the end of k
   std::int64_t k_per_scale = 0;      ///< 0: no promotion
