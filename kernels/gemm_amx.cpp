@@ -5,6 +5,8 @@
 // the tile products of the next row block, a row behind each. Order of sums: one TDPBF16PS adds 32 of k as two FMA
 // chains, even and odd; steps follow in order of k.
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "kernels/amx_tiles.h"
 #include "kernels/gemm_amx_pack.h"
@@ -137,9 +139,8 @@ void finish_all(Before& before) {
 
 template <class Rows>
 void multiply_plain(const PanelProduct& w) {
-  alignas(64) float outgoing[2][kStripFloats];
-  int turn = 0;
-  float* done = outgoing[1];  // where the sums in the tiles go; what they held before this product is not read
+  alignas(64) float outgoing[kStripFloats];
+  float* done = outgoing;  // where the sums in the tiles go; what they held before this product is not read
   const Rows writer(w.out);
   const Left left = w.a_row_bytes == 0 ? kPacked : Left{w.a_row_bytes, 16 * w.a_row_bytes, 2 * kStep};
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
@@ -180,10 +181,9 @@ void multiply_plain(const PanelProduct& w) {
       }
       done = strip;
       if (last) {
-        done = outgoing[turn];
+        done = outgoing;
         finished = {&writer, done, writer.row(at * kRows)};
         finished.rows = rows;
-        turn ^= 1;
       }
     }
   }
@@ -194,10 +194,10 @@ void multiply_plain(const PanelProduct& w) {
 /// As many blocks of 128 as wait, beside them, where this is prepared for; otherwise nothing, and false. `done` is
 /// where the sums in the tiles go, `to` where those that are made here will, the last of them still in the tiles.
 template <class Rows>
-bool multiply_blocks(const WaitingSums<Rows>& waiting, Operands& operands, float*& done, float* to,
+bool multiply_blocks(const WaitingSums<Rows>& waiting, Operands& operands, float*& done, const BlockSums& to,
                      Ahead<Rows>& ahead) {
   const TurnOver first{done};
-  const TurnOver fifth{to};
+  const TurnOver fifth{to[0]};
   const auto beside = [&]<int kBlocks, bool kFirst, bool kLast>() {
     using Before = WaitingWhole<Rows, kBlocks, kFirst, kLast>;
     multiply_spread<4 * kBlocks, Sums::begin>(operands, first, fifth, Before(waiting), ahead);
@@ -210,15 +210,17 @@ bool multiply_blocks(const WaitingSums<Rows>& waiting, Operands& operands, float
   } else {
     waiting.last ? beside.template operator()<2, false, true>() : beside.template operator()<2, false, false>();
   }
-  done = to + (waiting.blocks - 1) * kStripFloats;
+  done = to[waiting.blocks - 1];
   return true;
 }
 
 template <class Rows>
 void multiply_promoted(const PanelProduct& w) {
-  alignas(64) float sums[2][kPromoted * kStripFloats];
-  int turn = 0;
-  float* done = sums[1];  // where the sums in the tiles go; what they held before this product is not read
+  // Sums of a first block come while those of the one before are still read, those of a second when all are.
+  alignas(64) float sums[3][kStripFloats];
+  BlockSums to{sums[0], sums[2]};
+  BlockSums others{sums[1], sums[2]};
+  float* done = sums[2];  // where the sums in the tiles go; what they held before this product is not read
   const Rows writer(w.out);
   const std::int64_t row_blocks = divide_up(w.rows, kRows);
   const std::int64_t depth = kPromoted * w.k_per_scale;
@@ -233,18 +235,16 @@ void multiply_promoted(const PanelProduct& w) {
     const auto* a = static_cast<const std::byte*>(w.a) + k / kStep * kStepBytes;
     const auto* b = static_cast<const std::byte*>(w.b) + k / kStep * kStepBytes;
     if (!w.b_is_near) ahead.panel = {b + steps * kStepBytes, divide_up(kStepBytes / 64, row_blocks)};
-    for (std::int64_t at = 0; at < row_blocks; ++at, turn ^= 1) {
+    for (std::int64_t at = 0; at < row_blocks; ++at, std::swap(to, others)) {
       const std::int64_t rows = std::min(kRows, w.rows - at * kRows);
       Operands operands{a + at * w.a_block_bytes, kPacked, b, rows > 16};
       if (last) ahead.begin_rows(at * kRows);
-      float* to = sums[turn];
       const bool alike = steps_per_scale == 4 && steps == 4 * waiting.blocks && waiting.rows == kRows;
       if (!alike || !multiply_blocks(waiting, operands, done, to, ahead)) {
         for (std::int64_t step = 0; step < steps; ++step) {
           if (step % steps_per_scale == 0) {
             multiply_step<0, Sums::begin>(operands, {done}, nothing);
-            done = to;
-            to += kStripFloats;
+            done = to[static_cast<std::size_t>(step / steps_per_scale)];
           } else {
             multiply_step<0, Sums::go_on>(operands, {}, nothing);
           }
@@ -252,7 +252,7 @@ void multiply_promoted(const PanelProduct& w) {
         }
         finish_all(waiting);
       }
-      waiting = {&writer, sums[turn], w.strip + at * kStripFloats, writer.row(at * kRows)};
+      waiting = {&writer, to, w.strip + at * kStripFloats, writer.row(at * kRows)};
       waiting.row_scales = w.a_scales + (at * w.scale_blocks + block) * kRows;
       waiting.column_scales = w.b_scales + block * kPanel;
       waiting.blocks = divide_up(steps, steps_per_scale);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 
 #include "kernels/gemm_amx_tiles.h"
@@ -146,7 +147,8 @@ class AnyRows {
   std::int64_t row_bytes_;
 };
 
-constexpr std::int64_t kPromoted = 2;  // blocks of scales whose sums wait together
+inline constexpr std::int64_t kPromoted = 2;             // blocks of scales whose sums wait together
+using BlockSums = std::array<float*, kPromoted>;  // a strip of one row block for each
 
 /// Sums of a row block that go to c as they are.
 template <class Rows>
@@ -177,8 +179,8 @@ struct FinishedBlock {
 template <class Rows>
 struct WaitingSums {
   const Rows* writer;
-  const float* sums = nullptr;  ///< [block][strip of one row block]
-  float* strip = nullptr;       ///< where the sum stays until it is complete
+  BlockSums sums = {};
+  float* strip = nullptr;  ///< where the sum stays until it is complete
   std::byte* c = nullptr;
   std::int64_t row_bytes = writer->row_bytes();
   const float* row_scales = nullptr;     ///< [block][32]
@@ -207,7 +209,7 @@ struct WaitingSums {
  private:
   [[gnu::always_inline]] void add(std::int64_t block, std::int64_t index, __m512& low, __m512& high) const {
     const float* columns = column_scales + block * kPanel;
-    add_scaled(sums + block * kStripFloats + index * kPanel, row_scales[block * kRows + index], _mm512_load_ps(columns),
+    add_scaled(sums[block] + index * kPanel, row_scales[block * kRows + index], _mm512_load_ps(columns),
                _mm512_load_ps(columns + 16), low, high);
   }
 };
@@ -216,7 +218,7 @@ struct WaitingSums {
 template <class Rows, int kBlocks, bool kFirst, bool kLast>
 struct WaitingWhole {
   const Rows* writer;
-  const float* sums;
+  BlockSums sums;
   float* strip;
   std::byte* c;
   std::int64_t row_bytes;
@@ -237,10 +239,9 @@ struct WaitingWhole {
     float* at = strip + index * kPanel;
     __m512 low = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at);
     __m512 high = kFirst ? _mm512_setzero_ps() : _mm512_load_ps(at + 16);
-    const float* from = sums + index * kPanel;
 #pragma GCC unroll 2
     for (int block = 0; block < kBlocks; ++block) {
-      add_scaled(from + block * kStripFloats, row_scales[block * kRows + index], low_scales[block], high_scales[block],
+      add_scaled(sums[block] + index * kPanel, row_scales[block * kRows + index], low_scales[block], high_scales[block],
                  low, high);
     }
     if constexpr (kLast) {

@@ -9,11 +9,11 @@
 namespace shoestring::gemm_detail::amx {
 namespace {
 
-constexpr std::int64_t kRows = 32;
-constexpr std::int64_t kStep = 32;  // of k in one tile
-constexpr std::int64_t kTileBytes = 1024;
-constexpr std::int64_t kStepBytes = 2 * kTileBytes;
-constexpr std::int64_t kStripFloats = kRows * kPanel;  // the sums of a row block, row by row
+inline constexpr std::int64_t kRows = 32;
+inline constexpr std::int64_t kStep = 32;  // of k in one tile
+inline constexpr std::int64_t kTileBytes = 1024;
+inline constexpr std::int64_t kStepBytes = 2 * kTileBytes;
+inline constexpr std::int64_t kStripFloats = kRows * kPanel;  // the sums of a row block, row by row
 
 // Every tile operation names all memory: the compiler then leaves vector work and prefetches between the tile products
 // where they are written, which is what hides them.
@@ -39,9 +39,9 @@ template <int kSum, int kLeft, int kRight>
 }
 
 // Tiles 0..3 are sums (0,0) (0,1) (1,0) (1,1), 4 and 5 left, 6 and 7 right.
-constexpr std::int64_t kStripRowBytes = 4 * kPanel;
+inline constexpr std::int64_t kStripRowBytes = 4 * kPanel;
 template <int kTile>
-constexpr std::int64_t kPlaceInStrip = kTile / 2 * 16 * kPanel + kTile % 2 * 16;
+inline constexpr std::int64_t kPlaceInStrip = kTile / 2 * 16 * kPanel + kTile % 2 * 16;
 
 [[gnu::always_inline]] inline void store_sums(float* strip) {
   tile_store<0>(strip + kPlaceInStrip<0>, kStripRowBytes);
@@ -56,7 +56,7 @@ struct Left {
   std::int64_t tile_bytes;
   std::int64_t step_bytes;
 };
-constexpr Left kPacked{64, kTileBytes, kStepBytes};
+inline constexpr Left kPacked{64, kTileBytes, kStepBytes};
 
 /// What a step's sums are added to.
 enum class Sums : std::uint8_t {
