@@ -147,7 +147,7 @@ class AnyRows {
   std::int64_t row_bytes_;
 };
 
-inline constexpr std::int64_t kPromoted = 2;             // blocks of scales whose sums wait together
+inline constexpr std::int64_t kPromoted = 2;      // blocks of scales whose sums wait together
 using BlockSums = std::array<float*, kPromoted>;  // a strip of one row block for each
 
 /// Sums of a row block that go to c as they are.
