@@ -40,6 +40,7 @@ Tensor with_singular_values(const std::vector<double>& values, std::int64_t colu
   for (std::int64_t turn = 0; turn < 4 * columns; ++turn) {
     const double c = std::cos(angles.as<double>()[turn]), s = std::sin(angles.as<double>()[turn]);
     const std::int64_t p = turn % columns, q = (turn * 7 + 1 + turn / columns) % columns;
+    const std::int64_t a = turn % rows, b = (turn * 5 + 1 + turn / rows) % rows;
     for (std::int64_t i = 0; p != q && i < rows; ++i) {
       double& x = m.as<double>()[i * columns + p];
       double& y = m.as<double>()[i * columns + q];
@@ -47,7 +48,6 @@ Tensor with_singular_values(const std::vector<double>& values, std::int64_t colu
       x = c * old - s * y;
       y = s * old + c * y;
     }
-    const std::int64_t a = turn % rows, b = (turn * 5 + 1 + turn / rows) % rows;
     for (std::int64_t j = 0; a != b && j < columns; ++j) {
       double& x = m.as<double>()[a * columns + j];
       double& y = m.as<double>()[b * columns + j];

@@ -17,7 +17,6 @@ using testing::cast;
 using testing::heavy_tailed;
 using testing::normal;
 using testing::same_bits;
-using testing::within;
 
 constexpr std::int64_t kLengths[] = {1, 15, 16, 31, 32, 33, 4095, 4096, 4097, 8192 + 17, 50000};
 constexpr ReduceKind kKinds[] = {ReduceKind::sum, ReduceKind::sum_of_squares, ReduceKind::max_abs};
