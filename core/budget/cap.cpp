@@ -56,15 +56,20 @@ double CapKeeper::reserve_seconds() const {
   return sum;
 }
 
+double CapKeeper::left_of_cap(double elapsed_seconds) const {
+  return (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks_ - elapsed_seconds;
+}
+
 double CapKeeper::left_before_reserve(double elapsed_seconds) const {
-  const double ranks = ranks_;
-  const double of_cap = cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_;
-  const double of_job = cap_.job_hours * kSecondsPerHour;
-  return std::min(of_cap / ranks, of_job) - elapsed_seconds;
+  return std::min(left_of_cap(elapsed_seconds), cap_.job_hours * kSecondsPerHour - elapsed_seconds);
 }
 
 double CapKeeper::remaining_seconds(double elapsed_seconds) const {
   return left_before_reserve(elapsed_seconds) - reserve_seconds();
+}
+
+double CapKeeper::remaining_of_cap(double elapsed_seconds) const {
+  return left_of_cap(elapsed_seconds) - reserve_seconds();
 }
 
 double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
@@ -87,7 +92,8 @@ void CapKeeper::check_startable(double elapsed_seconds) const {
   if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + reserve_seconds()) < cap_seconds) return;
   fail(ExitCode::budget_spent,
        "the budget is spent: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
-       "the final evaluation and checkpoint ({:.3g} s on {} ranks); raise the cap to go on",
+       "the final evaluation and checkpoint ({:.3g} s on {} ranks); raise the cap to go on, or begin a new run where "
+       "schedule.horizon = budget has ended the schedule",
        spent_gpu_seconds_ / kSecondsPerHour, cap_.gpu_hours, cap_.from, reserve_seconds(), ranks_);
 }
 

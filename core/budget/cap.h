@@ -57,6 +57,8 @@ class CapKeeper {
   double reserve_seconds() const;
   /// Wall-clock seconds left for steps, given the seconds since this process started; below zero when overdrawn.
   double remaining_seconds(double elapsed_seconds) const;
+  /// The same, if jobs had no limit: the run goes on in another one.
+  double remaining_of_cap(double elapsed_seconds) const;
   /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
   /// Whether one more step fits, after `before_it` seconds of other work.
@@ -69,6 +71,7 @@ class CapKeeper {
   void check_startable(double elapsed_seconds) const;
 
  private:
+  double left_of_cap(double elapsed_seconds) const;
   double left_before_reserve(double elapsed_seconds) const;
 
   Cap cap_;

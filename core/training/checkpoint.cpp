@@ -169,9 +169,11 @@ fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& conte
     throw;
   }
   replace_file(root_ / "latest", name + "\n");
-  const std::vector<fs::path> have = all();
-  for (std::size_t old = static_cast<std::size_t>(std::max(1, keep)); old < have.size(); ++old) {
-    remove_quietly(have[old]);
+  // Folders of later steps were passed over as damaged: nobody will read them, and none may take the place of a sound
+  // one.
+  int place = 0;
+  for (const fs::path& checkpoint : all()) {
+    if (step_of(checkpoint) > step || ++place > std::max(1, keep)) remove_quietly(checkpoint);
   }
   return committed;
 }

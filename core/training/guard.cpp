@@ -53,4 +53,9 @@ std::string Guard::judge(std::int64_t step, double loss, double gradient_norm) {
   return reason;
 }
 
+void Guard::forget() {
+  state_.losses.clear();
+  state_.norms.clear();
+}
+
 }  // namespace shoestring

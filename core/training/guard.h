@@ -30,6 +30,9 @@ class Guard {
   /// when skip_limit steps in a row were skipped.
   std::string judge(std::int64_t step, double loss, double gradient_norm);
 
+  /// What was usual is so no longer: another phase has other text, lengths and batches.
+  void forget();
+
   const GuardState& state() const { return state_; }
   void restore(GuardState state) { state_ = std::move(state); }
 

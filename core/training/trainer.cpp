@@ -62,7 +62,7 @@ Trainer::Decision Trainer::decide() {
     const Meter::Scope exchanging(meter_, Category::exposed_communication);
     world_.all_reduce(view_of(&stop, DType::f64, {1}), Reduction::max);
   }
-  request_stop(stop != 0);
+  if (stop != 0) request_stop(true);
   Decision decision;
   if (leads()) decision = decide_alone();
   if (world_.size() == 1) return decision;
@@ -140,7 +140,7 @@ std::optional<HorizonDecision> Trainer::replan() {
   const HorizonState now = {.step = state_.step,
                             .progress = progress(),
                             .phase = state_.phase,
-                            .remaining_seconds = cap_->remaining_seconds(meter_.elapsed_seconds()),
+                            .remaining_seconds = cap_->remaining_of_cap(meter_.elapsed_seconds()),
                             .step_seconds = cap_->steps().typical(),
                             .slow_step_seconds = cap_->steps().slow()};
   return plan_horizon(now, phase_ends_, state_.decisions.empty() ? nullptr : &state_.decisions.back());
@@ -179,8 +179,7 @@ bool Trainer::horizon_reached() const {
 ExitCode Trainer::run() {
   if (over_) return ExitCode::done;
   try {
-    const Verdict verdict = train();
-    finish(verdict);
+    const Verdict verdict = finish(train());
     return verdict == Verdict::preempted ? ExitCode::preempted : ExitCode::done;
   } catch (const std::exception& error) {
     give_up(error);

@@ -43,6 +43,9 @@ class Trainer {
   ExitCode run();
 
  private:
+  /// Seconds that others wait while rank 0 alone writes, reads back or hashes files.
+  static constexpr double kLongestFileWork = 4 * 3600;
+
   enum class Verdict { step, done, budget, preempted };
   /// What rank 0 decides before each step and tells the others.
   struct Decision {
@@ -76,7 +79,7 @@ class Trainer {
   AttemptStart attempt_start(std::int64_t from_step) const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
-  void finish(Verdict verdict);
+  Verdict finish(Verdict verdict);
   void give_up(const std::exception& exception) noexcept;
   void record(const StepOutcome& outcome);
   void save();

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/model/accounting.h"
+#include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
 #include "core/training/model_files.h"
 #include "core/training/trainer.h"
@@ -52,6 +53,22 @@ int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks
   return groups;
 }
 
+// With a budget horizon the learning rate came down while the budget ran out.
+constexpr double kScheduleOver = 0.95;
+
+void check_schedule_left(const LedgerHistory& history, const Cap& cap, double progress, double rate) {
+  if (progress < kScheduleOver) return;
+  for (const AttemptHistory& attempt : history.attempts) {
+    const double before = attempt.start.cap.gpu_hours;
+    if (attempt.reason != "budget" || cap.gpu_hours <= before) continue;
+    fail(ExitCode::bad_recipe,
+         "the schedule of this run ended with its budget of {:.6g} GPU-hours (schedule.horizon = budget): under {:.6g} "
+         "({}) further steps would all be taken at the learning rate of its end, {:.3g}. Begin a new run with the "
+         "higher cap under another run.name, or go on all the same with --allow-recipe-change",
+         before, cap.gpu_hours, cap.from, rate);
+  }
+}
+
 }  // namespace
 
 Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options)
@@ -77,7 +94,6 @@ void Trainer::begin() {
   if (leads()) {
     make_directories(directory_);
     ledger_ = std::make_unique<Ledger>(directory_, clock_);
-    life_sign_ = std::make_unique<LifeSign>(directory_, ledger_->attempt(), clock_);
     const LedgerHistory& history = ledger_->history();
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
@@ -86,6 +102,8 @@ void Trainer::begin() {
     // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
     // not become an attempt before it knows.
     if (ended == 0) ledger_->begin(attempt_start(-1));
+    // Not before: a start that is refused leaves the sign of the attempt before, which that one's bill rests on.
+    life_sign_ = std::make_unique<LifeSign>(directory_, ledger_->attempt(), clock_);
   }
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   try {
@@ -101,7 +119,10 @@ void Trainer::begin() {
 void Trainer::load(bool ended) {
   std::string newest;
   if (leads()) newest = checkpoints_.newest([this](const std::string& text) { announce(text); }).value_or("").string();
-  newest = broadcast_text(world_, newest);
+  {
+    const LongerWait waiting(world_, kLongestFileWork);
+    newest = broadcast_text(world_, newest);
+  }
   if (!newest.empty()) resume(newest);
   over_ = ended && !newest.empty() && horizon_reached();
   if (over_) {
@@ -113,6 +134,8 @@ void Trainer::load(bool ended) {
   state_.recipe = canonical_text(recipe_);
   if (fresh) resources_->model().initialise(recipe_.run.seed);
   resources_->model().prepare();
+  // Weights are quantised anew here; in a run that never stopped, a skipped step left them as they were, uncounted.
+  if (state_.guard.skipped_in_row > 0) resources_->model().take_precision_counts();
   gradient_ = std::make_unique<BatchGradient>(resources_->model(), world_, groups, resources_->stream(), meter_);
   enter_phase(state_.phase);
 
@@ -124,6 +147,10 @@ void Trainer::load(bool ended) {
   if (!leads()) return;
   guess_ending(evaluation_seconds);
   cap_->check_startable(meter_.elapsed_seconds());
+  if (recipe_.schedule.horizon == Horizon::budget && !options_.allow_recipe_change) {
+    check_schedule_left(ledger_->history(), cap_->cap(), progress(),
+                        learning_rate(recipe_.schedule, state_.updates + 1, progress()));
+  }
   replace_file(directory_ / "recipe.recipe", state_.recipe);  // not before the run has taken this recipe
   ledger_->begin(attempt_start(state_.step));
   metrics_ = std::make_unique<MetricsLog>(directory_, state_.step, recipe_.run.tensorboard, clock_.unix_seconds());
@@ -181,11 +208,14 @@ void Trainer::resume(const fs::path& checkpoint) {
 }
 
 void Trainer::enter_phase(int phase) {
-  const bool going_on = phase == state_.phase && !state_.data_plan.empty();
-  if (phase != state_.phase) {
+  const bool next = phase != state_.phase;
+  const bool going_on = !next && !state_.data_plan.empty();
+  if (next) {
     state_.phase = phase;
     state_.phase_steps = 0;
     state_.phase_samples = 0;
+    guard_.forget();
+    state_.guard = guard_.state();
   }
   batches_.reset();
   loader_ = resources_->train_loader(phase);
@@ -211,7 +241,9 @@ void Trainer::enter_phase(int phase) {
     evaluator_ = std::make_unique<Evaluator>(resources_->model(), world_, std::move(held_out), recipe_.evaluation,
                                              spec.micro_batch);
   }
-  if (metrics_) ledger_->phase(spec.name, attempt_progress());
+  if (!next) return;
+  const AttemptProgress progress = attempt_progress();
+  if (leads()) ledger_->phase(spec.name, progress);
 }
 
 }  // namespace shoestring

@@ -106,6 +106,7 @@ void Trainer::save() {
   const double begin = meter_.elapsed_seconds();
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
+    const LongerWait waiting(world_, kLongestFileWork);
     if (leads()) {
       const fs::path folder = checkpoints_.save(
           state_.step,
@@ -133,7 +134,11 @@ void Trainer::save() {
 // A signal makes it futile; the cap only makes it shorter.
 bool Trainer::evaluate() {
   const double begin = meter_.elapsed_seconds();
-  double most_seconds = leads() ? cap_->seconds_to_cap(begin) : 0;
+  double most_seconds = 0;
+  if (leads()) {
+    const bool saved = saved_step_ == state_.step;
+    most_seconds = cap_->seconds_to_cap(begin) - (saved ? 0 : cap_->expected_seconds(Ending::checkpoint));
+  }
   if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
   Evaluator::Outcome outcome;
   {
@@ -165,17 +170,20 @@ bool Trainer::evaluate() {
   return true;
 }
 
-void Trainer::finish(Verdict verdict) {
+// A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
+Trainer::Verdict Trainer::finish(Verdict verdict) {
   save();
-  if (verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step) evaluate();
+  const bool evaluating = verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step;
+  if (evaluating && !evaluate()) verdict = Verdict::preempted;
   const AttemptProgress progress = attempt_progress();
-  if (!leads()) return;
+  if (!leads()) return verdict;
   const bool preempted = verdict == Verdict::preempted;
   ledger_->end(preempted                    ? "preempted"
                : verdict == Verdict::budget ? "budget"
                                             : "done",
                static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
   write_report(directory_, make_report(directory_));
+  return verdict;
 }
 
 // The last line of an attempt that an error ends. Other ranks cannot be asked any more: they are taken to be as we are.

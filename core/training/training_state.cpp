@@ -74,7 +74,8 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     state.reduction_groups = small_count_of(json, "reduction_groups");
     state.data_plan = json.at("data_plan").get<std::string>();
     state.recipe = json.at("recipe").get<std::string>();
-    state.loss = json.at("loss").get<double>();
+    const nlohmann::json& loss = json.at("loss");  // of a skipped step it may be no number: JSON has none for that
+    state.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.get<double>();
     for (const nlohmann::json& entry : json.at("decisions")) {
       state.decisions.push_back({.step = count_of(entry, "step"),
                                  .progress = entry.at("progress").get<double>(),

@@ -61,6 +61,16 @@ TEST_F(Mpirun, ResumesOnAnotherNumberOfRanks) {
   }
 }
 
+TEST_F(Mpirun, PhasesFollowEachOther) {
+  const std::string second = "[phase.second]\nsequence = 32\nmicro_batch = 2\nglobal_batch = 8\nsteps = 4\n";
+  testing::write_text(place().path() / "phases.recipe", testing::read_text(place().path() / "small.recipe") + second);
+  ASSERT_EQ(place().run("train phases.recipe --run.name=phases_1").exit_code, 0);
+  const Ended ended = place().run("train phases.recipe --run.name=phases_2", ranks(2));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_NE(ended.output.find("step_00000024"), std::string::npos) << ended.output;
+  EXPECT_EQ(place().result("phases_2"), place().result("phases_1"));
+}
+
 TEST_F(Mpirun, RanksThatCannotShareTheGroupsAreRefused) {
   const Ended ended = place().run(place().train("uneven"), ranks(3));
   EXPECT_EQ(ended.exit_code, 78) << ended.output;

@@ -93,7 +93,8 @@ TEST(Train, SavesAndLeavesOnSignals) {
 }
 
 TEST(Train, BudgetEndsTheRunAndThenRefuses) {
-  const std::string options = "--budget.gpu_hours=0.0008 --schedule.horizon=budget --checkpoint.every_steps=0";
+  const std::string schedule = "--schedule.horizon=budget --checkpoint.every_steps=0 ";
+  const std::string options = schedule + "--budget.gpu_hours=0.0008";
   const Ended ended = place().run(place().train("capped", options));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
   const auto spent = [] { return report_of("capped")["budget"]["spent_gpu_hours"].get<double>(); };
@@ -104,6 +105,36 @@ TEST(Train, BudgetEndsTheRunAndThenRefuses) {
   for (int again = 0; code == 0 && again < 10; ++again) code = place().run(place().train("capped", options)).exit_code;
   EXPECT_EQ(code, 84);
   EXPECT_LE(spent(), 0.0008 * 1.005);
+  // The schedule has ended with the budget: more of it would buy steps at the last learning rate.
+  const std::string more = place().train("capped", schedule + "--budget.gpu_hours=0.0012");
+  const Ended refused = place().run(more);
+  EXPECT_EQ(refused.exit_code, 78) << refused.output;
+  EXPECT_NE(refused.output.find("schedule"), std::string::npos) << refused.output;
+  EXPECT_EQ(place().run(more + " --allow-recipe-change").exit_code, 0);
+}
+
+// A start that is refused changes nothing in the bill of the attempt before, however that one ended.
+TEST(Train, ARefusedStartChangesNoBill) {
+  const std::string train = place().train("billed", "--phase.pretrain.steps=4000 --checkpoint.every_steps=0");
+  ASSERT_EQ(place().interrupt("billed", train, SIGKILL, after(0.4)).exit_code, 128 + SIGKILL);
+  const auto spent = [] { return place().run("report runs/billed --json").output; };
+  const std::string before = spent();
+  EXPECT_EQ(place().run(train + " --budget.gpu_hours=0.00001").exit_code, 84);
+  EXPECT_EQ(spent(), before);
+}
+
+// What a signal cuts short at the end is made up for: a run that is done has been evaluated.
+TEST(Train, ASignalAtTheEndLosesNoEvaluation) {
+  const std::string train = place().train("late", "--phase.pretrain.steps=10");
+  const fs::path saved = place().run_folder("late") / "checkpoints/step_00000010/manifest.json";
+  const Ended ended = place().interrupt("late", train, SIGUSR2, [&] {
+    while (!fs::exists(saved) && !fs::exists(place().run_folder("late") / "report.json")) after(0.001)();
+  });
+  if (ended.exit_code != 0) {
+    ASSERT_EQ(ended.exit_code, 75) << ended.output;
+    ASSERT_EQ(place().run(train).exit_code, 0);
+  }
+  EXPECT_TRUE(report_of("late")["validation"].contains("loss"));
 }
 
 TEST(Train, ExactlyOneTrainerInARunDirectory) {

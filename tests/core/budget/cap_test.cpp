@@ -70,6 +70,7 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   EXPECT_DOUBLE_EQ(four.spent_gpu_hours(9), 0.01);
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
   EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60 - kClosing);
+  EXPECT_DOUBLE_EQ(job.remaining_of_cap(0), 36000 - kClosing);  // what a schedule that outlives the job is planned with
   job.step_took(1);
   EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
 }

@@ -90,6 +90,20 @@ TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
   EXPECT_EQ(store.newest(notice)->filename(), "step_00000002");
 }
 
+// A damaged one that was passed over takes no sound one's place, and never that of the one just committed.
+TEST(Checkpoint, RetentionCountsSoundOnes) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(1, Content(1).content(), 2);
+  fs::resize_file(store.save(5, Content(5).content(), 2) / "model.safetensors", 100);
+  store.save(2, Content(2).content(), 2);
+  ASSERT_EQ(store.all().size(), 2u);
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000002");
+  store.save(3, Content(3).content(), 1);
+  ASSERT_EQ(store.all().size(), 1u);
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000003");
+}
+
 TEST(Checkpoint, AllDamagedIsItsOwnError) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");

@@ -23,6 +23,15 @@ TEST(Guard, AcceptsTheOrdinaryAndSkipsSpikes) {
   EXPECT_EQ(guard.state().skipped_in_row, 0);
 }
 
+// Smaller batches have larger norms: they are no spikes.
+TEST(Guard, ForgetsWhatAnotherPhaseWasLike) {
+  Guard guard(kSpec);
+  for (int step = 1; step <= 20; ++step) guard.judge(step, wobble(step), 1.0 + wobble(step));
+  guard.forget();
+  EXPECT_EQ(guard.judge(21, 20.0, 300.0), "");
+  EXPECT_EQ(guard.state().losses.size(), 1u);
+}
+
 TEST(Guard, SaysNothingBeforeHalfAWindow) {
   Guard guard(kSpec);
   EXPECT_EQ(guard.judge(1, 1.0, 1.0), "");

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -34,6 +37,13 @@ TEST(TrainingState, KeepsEveryBit) {
   EXPECT_EQ(back.guard.losses, state.guard.losses);
   EXPECT_EQ(back.guard.norms[0], 1e-300);
   EXPECT_EQ(back.decisions[0].progress, 1.0 / 3);
+}
+
+// The loss of a step that was skipped for it.
+TEST(TrainingState, ALossThatIsNoNumberIsKept) {
+  TrainingState state = sample();
+  state.loss = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(training_state_from_json(to_json(state), "x").loss));
 }
 
 TEST(TrainingState, RefusesWhatIsNotOne) {
