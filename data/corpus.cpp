@@ -127,7 +127,12 @@ struct CorpusReader::State {
     while (read_line(line)) {
       ++part;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      const nlohmann::json value = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      nlohmann::json value;
+      try {
+        value = nlohmann::json::parse(line);
+      } catch (const nlohmann::json::exception& error) {
+        fail(ExitCode::bad_data, "{}:{}: is not JSON: {}", path.string(), part, error.what());
+      }
       if (!value.is_object() || !value.contains(options.jsonl_field) || !value[options.jsonl_field].is_string()) {
         fail(ExitCode::bad_data, "{}:{}: is not a JSON object with a text field \"{}\"", path.string(), part,
              options.jsonl_field);
@@ -172,7 +177,12 @@ CorpusReader::CorpusReader(CorpusOptions options) : state_(std::make_unique<Stat
   if (state_->options.document_bytes <= 0) fail(ExitCode::usage, "a document must be allowed at least one byte");
   Level inputs;
   for (const fs::path& input : state_->options.inputs) {
-    if (!fs::exists(input)) fail(ExitCode::missing_input, "{}: there is no such file or folder", input.string());
+    std::error_code error;
+    const fs::file_status status = fs::status(input, error);
+    if (!fs::is_directory(status) && !fs::is_regular_file(status)) {
+      fail(ExitCode::missing_input, "{}: there is no such file or folder{}", input.string(),
+           error && error != std::errc::no_such_file_or_directory ? ": " + error.message() : std::string());
+    }
     inputs.push_back(fs::canonical(input));
   }
   std::reverse(inputs.begin(), inputs.end());

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/near_duplicates.h"
+#include "data/partial_folder.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
@@ -179,6 +180,19 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
   result.validation_tokens = validation.tokens;
 }
 
+// The second pass would read what is being written.
+void refuse_output_in_input(const CorpusBuildOptions& options) {
+  const fs::path out = fs::weakly_canonical(options.out);
+  for (const fs::path& input : options.corpus.inputs) {
+    std::error_code missing;  // CorpusReader names it
+    const fs::path folder = fs::canonical(input, missing);
+    if (missing || !fs::is_directory(folder)) continue;
+    if (std::mismatch(folder.begin(), folder.end(), out.begin(), out.end()).first != folder.end()) continue;
+    fail(ExitCode::usage, "{}: lies inside the input {}, shards would be read as text; build into a folder beside it",
+         options.out.string(), input.string());
+  }
+}
+
 std::string summary(const CorpusBuildResult& result) {
   const nlohmann::ordered_json json = {
       {"schema", "shoestring.corpus/1"},
@@ -204,37 +218,31 @@ std::string summary(const CorpusBuildResult& result) {
 
 CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers,
                                const std::function<void(const std::string&)>& say) {
-  if (fs::exists(options.out)) {
-    fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", options.out.string());
+  refuse_output_in_input(options);
+  PartialFolder out(options.out);
+  const fs::path& folder = out.path();
+  CorpusBuildResult result;
+  say("reading the text and looking for duplicates");
+  const std::vector<Verdict> verdicts = find_duplicates(options, folder, workers, result);
+  if (result.read.documents == 0) {
+    fail(ExitCode::bad_data, "the input holds no text: {} files were read, {} of them binary{}", result.read.files,
+         result.read.binary_files,
+         options.corpus.extensions.empty() ? "" : "; others do not end in one of the extensions asked for");
   }
-  fs::path folder = options.out;
-  folder += ".partial";
-  std::error_code ignored;
-  fs::remove_all(folder, ignored);
-  make_directories(folder);
-  try {
-    CorpusBuildResult result;
-    say("reading the text and looking for duplicates");
-    const std::vector<Verdict> verdicts = find_duplicates(options, folder, workers, result);
-    if (result.read.documents == 0) fail(ExitCode::bad_data, "the input holds no text");
-    say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
-                    result.read.bytes, result.exact_duplicates, result.near_duplicates));
-    if (options.tokenizer == TokenizerChoice::train)
-      say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-    const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, verdicts, result.read.bytes);
-    result.vocabulary = tokenizer->vocabulary_size();
-    result.tokenizer_hash = tokenizer->hash();
-    say("writing shards");
-    write_shards(options, folder, verdicts, *tokenizer, workers, result);
-    if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
-    replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
-    replace_file(folder / "corpus.json", summary(result));
-    rename_durably(folder, options.out);
-    return result;
-  } catch (...) {
-    fs::remove_all(folder, ignored);
-    throw;
-  }
+  say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
+                  result.read.bytes, result.exact_duplicates, result.near_duplicates));
+  if (options.tokenizer == TokenizerChoice::train)
+    say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
+  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, verdicts, result.read.bytes);
+  result.vocabulary = tokenizer->vocabulary_size();
+  result.tokenizer_hash = tokenizer->hash();
+  say("writing shards");
+  write_shards(options, folder, verdicts, *tokenizer, workers, result);
+  if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
+  replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
+  replace_file(folder / "corpus.json", summary(result));
+  out.commit();
+  return result;
 }
 
 }  // namespace shoestring

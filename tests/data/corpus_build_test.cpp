@@ -116,5 +116,22 @@ TEST(CorpusBuild, LeavesNothingBehindWhenItFails) {
   }
 }
 
+TEST(CorpusBuild, RefusesToWriteIntoWhatItReads) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "text" / "a.c", file_text(1));
+  Workers workers(1);
+  for (const char* inside : {"text/shards", "text/deep/shards", "shards/../text/shards/"}) {
+    CorpusBuildOptions options = options_for(folder);
+    options.out = folder / inside;
+    EXPECT_THROW(build_corpus(options, workers, quiet), Error) << inside;
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "text"), {}), 1);
+  CorpusBuildOptions beside = options_for(folder);
+  beside.out = folder / "text_shards/";
+  beside.hold_out = 0;
+  build_corpus(beside, workers, quiet);
+  EXPECT_TRUE(std::filesystem::exists(folder / "text_shards" / "corpus.json"));
+}
+
 }  // namespace
 }  // namespace shoestring

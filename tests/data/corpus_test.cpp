@@ -105,7 +105,23 @@ TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_NE(std::string(error.what()).find("x.jsonl:2"), std::string::npos) << error.what();
   }
-  EXPECT_THROW(CorpusReader({.inputs = {folder / "absent"}, .extensions = {}}), Error);
+  write_text(folder / "x.jsonl", "{\"text\": \"\\ud800\"}\n");  // half of a pair
+  try {
+    read_all({.inputs = {folder.path()}, .extensions = {}});
+    FAIL() << "a line that is not JSON was taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("surrogate"), std::string::npos) << error.what();
+  }
+  std::filesystem::create_symlink("loop", folder / "loop");
+  for (const char* name : {"absent", "loop"}) {
+    try {
+      CorpusReader({.inputs = {folder / name}, .extensions = {}});
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::missing_input);
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,60 @@
+#include "data/partial_folder.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLockFile = "being_built";
+
+// "shards/" and "shards" are one name.
+fs::path without_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+}  // namespace
+
+PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), folder_(out_) {
+  if (fs::exists(out_)) {
+    fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", out_.string());
+  }
+  folder_ += ".partial";
+  const fs::path lock_path = folder_ / kLockFile;
+  if (fs::exists(folder_) && !fs::exists(lock_path)) {
+    fail(ExitCode::usage, "{}: is in the way and was not left by a build; move it away", folder_.string());
+  }
+  make_directories(folder_);
+  lock_ = FileHandle(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (lock_.get() < 0) fail(ExitCode::io, "cannot write {}: {}", lock_path.string(), std::strerror(errno));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(lock_.get(), F_OFD_SETLK, &lock) != 0) {
+    fail(ExitCode::io, "{}: another build is writing there", folder_.string());
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
+    if (entry.path() != lock_path) fs::remove_all(entry.path());
+  }
+}
+
+PartialFolder::~PartialFolder() {
+  std::error_code ignored;
+  if (!committed_) fs::remove_all(folder_, ignored);
+}
+
+void PartialFolder::commit() {
+  rename_durably(folder_, out_);
+  committed_ = true;
+  std::error_code ignored;
+  fs::remove(out_ / kLockFile, ignored);
+}
+
+}  // namespace shoestring
