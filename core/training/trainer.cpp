@@ -112,7 +112,14 @@ Trainer::Decision Trainer::decide_alone() {
   if (!cap.step) {
     announce(fmt::format("{}: the next step and what must follow no longer fit", cap.reason));
     // A limit of this job leaves the run unfinished: the next job goes on.
-    decision.verdict = cap.reason == "budget.job_hours" ? Verdict::preempted : Verdict::budget;
+    const bool job = cap.reason == "budget.job_hours";
+    if (job && state_.step == first_step_) {
+      fail(ExitCode::no_progress,
+           "budget.job_hours: {:.3g} s of a job leave no room for a step before what must follow ({:.3g} s); give jobs "
+           "more time",
+           cap_->cap().job_hours * 3600, cap_->reserve_seconds());
+    }
+    decision.verdict = job ? Verdict::preempted : Verdict::budget;
     return decision;
   }
   // What is due now is put off to the ending when it would leave no room for a step.

@@ -80,6 +80,7 @@ class Trainer {
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
   Verdict finish(Verdict verdict);
+  void store_report();
   void give_up(const std::exception& exception) noexcept;
   void record(const StepOutcome& outcome);
   void save();
@@ -120,7 +121,8 @@ class Trainer {
   std::unique_ptr<PrefetchingLoader> batches_;
   std::optional<BatchPlan> plan_;
 
-  bool over_ = false;  // an earlier attempt brought the run to its end
+  bool over_ = false;            // an earlier attempt brought the run to its end
+  std::int64_t first_step_ = 0;  // steps done when this attempt began
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;
   double saved_at_ = 0;  // meter seconds of the last checkpoint

@@ -53,6 +53,15 @@ int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks
   return groups;
 }
 
+// Without its ledger a run would begin its budget anew.
+void check_ledger(const LedgerHistory& history, const CheckpointStore& checkpoints) {
+  if (!history.attempts.empty() || checkpoints.all().empty()) return;
+  fail(ExitCode::bad_data,
+       "{} holds checkpoints, but the ledger beside it tells of no attempt: what the run has spent is unknown. Put "
+       "ledger.jsonl back from a copy, or begin a new run under another run.name",
+       checkpoints.root().string());
+}
+
 // With a budget horizon the learning rate came down while the budget ran out.
 constexpr double kScheduleOver = 0.95;
 
@@ -95,6 +104,11 @@ void Trainer::begin() {
     make_directories(directory_);
     ledger_ = std::make_unique<Ledger>(directory_, clock_);
     const LedgerHistory& history = ledger_->history();
+    check_ledger(history, checkpoints_);
+    if (history.damaged_lines > 0) {
+      announce(fmt::format("{} damaged lines of {} could not be read: what they charged may be missing from the bill",
+                           history.damaged_lines, (directory_ / kLedgerFile).string()));
+    }
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
     cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, hardware_), world_.size(), history.charged_gpu_seconds());
@@ -157,6 +171,7 @@ void Trainer::load(bool ended) {
   announce(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe_.run.name, ledger_->attempt(),
                        world_.size(), world_.size() == 1 ? "" : "s", fresh ? "beginning" : "going on", state_.step));
   saved_at_ = meter_.elapsed_seconds();
+  first_step_ = state_.step;
   meter_.enter(Category::idle);
 }
 

@@ -182,8 +182,18 @@ Trainer::Verdict Trainer::finish(Verdict verdict) {
                : verdict == Verdict::budget ? "budget"
                                             : "done",
                static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
-  write_report(directory_, make_report(directory_));
+  store_report();
   return verdict;
+}
+
+// The ledger holds all of it: a report that could not be stored can be made again.
+void Trainer::store_report() {
+  try {
+    write_report(directory_, make_report(directory_));
+  } catch (const std::exception& error) {
+    announce(fmt::format("the report could not be stored ({}); shoestring report {} makes it anew", error.what(),
+                         directory_.string()));
+  }
 }
 
 // The last line of an attempt that an error ends. Other ranks cannot be asked any more: they are taken to be as we are.
@@ -200,7 +210,7 @@ void Trainer::give_up(const std::exception& exception) noexcept {
     progress.flops = flops_;
     progress.loss = state_.loss;
     ledger_->end("failed", static_cast<int>(error.code()), error.what(), progress);
-    write_report(directory_, make_report(directory_));
+    store_report();
   } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
     announce(fmt::format("the ledger could not be closed: {}", second.what()));
   }

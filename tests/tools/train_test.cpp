@@ -123,6 +123,32 @@ TEST(Train, ARefusedStartChangesNoBill) {
   EXPECT_EQ(spent(), before);
 }
 
+TEST(Train, WithoutItsLedgerARunDoesNotBeginItsBudgetAnew) {
+  const std::string train = place().train("robbed", "--phase.pretrain.steps=5");
+  ASSERT_EQ(place().run(train).exit_code, 0);
+  for (const char* ledger : {"", "{{\n"}) {
+    write_text(place().run_folder("robbed") / "ledger.jsonl", ledger);
+    for (int time = 0; time < 2; ++time) {
+      const Ended refused = place().run(train);
+      EXPECT_EQ(refused.exit_code, 65) << refused.output;
+      EXPECT_NE(refused.output.find("ledger"), std::string::npos) << refused.output;
+    }
+  }
+}
+
+TEST(Train, JobsTooShortForAStepAreNotStartedForEver) {
+  const Ended ended = place().run(place().train("short", "--budget.job_hours=0.00001"));
+  EXPECT_EQ(ended.exit_code, 83) << ended.output;
+  EXPECT_NE(ended.output.find("budget.job_hours"), std::string::npos) << ended.output;
+}
+
+TEST(Train, AReportThatCannotBeStoredFailsNoRun) {
+  fs::create_directories(place().run_folder("unreported") / "report.json.tmp");
+  const Ended ended = place().run(place().train("unreported", "--phase.pretrain.steps=5"));
+  EXPECT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_NE(ended.output.find("report could not be stored"), std::string::npos) << ended.output;
+}
+
 // What a signal cuts short at the end is made up for: a run that is done has been evaluated.
 TEST(Train, ASignalAtTheEndLosesNoEvaluation) {
   const std::string train = place().train("late", "--phase.pretrain.steps=10");
