@@ -1,6 +1,7 @@
 #include "data/corpus.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -31,6 +32,13 @@ Level sorted_entries(const fs::path& folder) {
   return entries;
 }
 
+bool is_jsonl(const fs::path& file) {
+  std::string extension = file.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return extension == ".jsonl";
+}
+
 }  // namespace
 
 struct CorpusReader::State {
@@ -45,7 +53,7 @@ struct CorpusReader::State {
   std::string buffer;     // for reading
 
   bool wanted(const fs::path& candidate) const {
-    if (candidate.extension() == ".jsonl" || options.extensions.empty()) return true;
+    if (is_jsonl(candidate) || options.extensions.empty()) return true;
     return std::find(options.extensions.begin(), options.extensions.end(), candidate.extension().string()) !=
            options.extensions.end();
   }
@@ -75,7 +83,7 @@ struct CorpusReader::State {
     path = entry;
     file = std::ifstream(entry, std::ios::binary);
     if (!file) fail(ExitCode::io, "{}: cannot be opened: {}", entry.string(), std::strerror(errno));
-    jsonl = entry.extension() == ".jsonl";
+    jsonl = is_jsonl(entry);
     part = 0;
     carry.clear();
     ++counts.files;

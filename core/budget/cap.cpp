@@ -91,10 +91,11 @@ void CapKeeper::check_startable(double elapsed_seconds) const {
   const double cap_seconds = cap_.gpu_hours * kSecondsPerHour;
   if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + reserve_seconds()) < cap_seconds) return;
   fail(ExitCode::budget_spent,
-       "the budget is spent: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
-       "the final evaluation and checkpoint ({:.3g} s on {} ranks); raise the cap to go on, or begin a new run where "
+       "{}: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
+       "the final evaluation and checkpoint ({:.3g} s, ranks: {}); raise the cap to go on, or begin a new run where "
        "schedule.horizon = budget has ended the schedule",
-       spent_gpu_seconds_ / kSecondsPerHour, cap_.gpu_hours, cap_.from, reserve_seconds(), ranks_);
+       spent_gpu_seconds_ > 0 ? "the budget is spent" : "the budget is too small", spent_gpu_seconds_ / kSecondsPerHour,
+       cap_.gpu_hours, cap_.from, reserve_seconds(), ranks_);
 }
 
 }  // namespace shoestring

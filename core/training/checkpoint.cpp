@@ -197,7 +197,7 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
   }
   if (!have.empty()) {
     fail(ExitCode::corrupt_checkpoint,
-         "{}: all {} checkpoints are damaged; restore one from a copy, or move the run "
+         "{}: every checkpoint is damaged ({}); restore one from a copy, or move the run "
          "directory away to begin anew",
          root_.string(), have.size());
   }

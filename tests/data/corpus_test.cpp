@@ -67,6 +67,8 @@ TEST(Corpus, ReadsJsonLines) {
   ASSERT_EQ(all.size(), 2u);
   EXPECT_EQ(all[0].text, "one\nline");
   EXPECT_TRUE(all[1].name.ends_with("x.jsonl:3"));
+  write_text(folder / "X.JSONL", "{\"text\": \"three\"}\n");
+  EXPECT_EQ(read_all({.inputs = {folder / "X.JSONL"}, .extensions = {}}).at(0).text, "three");
 }
 
 TEST(Corpus, LinesOfAnyLengthArriveWhole) {
