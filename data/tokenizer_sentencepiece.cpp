@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "data/tokenizer.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiece writes a space
 constexpr std::size_t kEncodeBytes = 32 << 10;  // text is encoded in lines up to this much: time and memory stay linear
 constexpr std::size_t kTrainBytes = 4000;       // one training sentence
+constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
 
 // Length of the well-formed UTF-8 character at the front of `text`, or 0.
 std::size_t character_bytes(std::string_view text) {
@@ -73,6 +75,7 @@ class SentencePieceTokenizer : public Tokenizer {
       } else if (processor_.IsControl(id) || processor_.IsUnknown(id)) {
         texts_.emplace_back();
       } else {
+        knows_space_ = knows_space_ || piece == kSpace;
         texts_.push_back(spaced(piece));
       }
     }
@@ -84,7 +87,7 @@ class SentencePieceTokenizer : public Tokenizer {
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
     std::vector<int> part;
     while (!text.empty()) {
-      const std::size_t plain = plain_bytes(text);
+      const std::size_t plain = plain_bytes(knows_space_ ? text : text.substr(0, text.find(' ')));
       if (plain == 0) {
         ids.push_back(static_cast<std::uint32_t>(byte_ids_[static_cast<std::uint8_t>(text[0])]));
         text.remove_prefix(1);
@@ -141,7 +144,27 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string name_ = "tokenizer.model";
   std::array<int, 256> byte_ids_{};
   std::vector<std::string> texts_;  // by id
+  bool knows_space_ = false;        // one trained on text without a space would spell out kSpace instead
 };
+
+// What a model's normaliser may change: the front of a text (each part would gain a blank), blanks, line ends, case,
+// characters that have a compatible or a composed form.
+constexpr std::array<std::string_view, 5> kProbes = {"int a;", " x ", "a  b\n\tc\r\n", "Case",
+                                                     "\xEF\xBC\xA1 \xEF\xAC\x81 e\xCC\x81"};
+
+void check_lossless(const Tokenizer& tokenizer, const std::string& where) {
+  for (const std::string_view probe : kProbes) {
+    std::vector<std::uint32_t> ids;
+    tokenizer.encode(probe, ids);
+    const std::string back = tokenizer.decode(std::vector<std::int32_t>(ids.begin(), ids.end()));
+    if (back == probe) continue;
+    fail(ExitCode::bad_data,
+         "{}: the SentencePiece model changes text: {} comes back as {}; train one with `shoestring data build`, or "
+         "with spm_train --byte_fallback --normalization_rule_name=identity --add_dummy_prefix=false "
+         "--remove_extra_whitespaces=false",
+         where, nlohmann::json(probe).dump(), nlohmann::json(back).dump(-1, ' ', false, kReplace));
+  }
+}
 
 // Feeds the trainer: texts cut into well-formed sentences at line ends.
 class Sentences : public sentencepiece::SentenceIterator {
@@ -194,7 +217,9 @@ class Sentences : public sentencepiece::SentenceIterator {
 }  // namespace
 
 std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where) {
-  return std::make_unique<SentencePieceTokenizer>(std::move(model), where);
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(model), where);
+  check_lossless(*tokenizer, where);
+  return tokenizer;
 }
 
 std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,

@@ -1,6 +1,9 @@
 #include "data/tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <sentencepiece_trainer.h>
+
+#include <unordered_map>
 
 #include "kernels/base/check.h"
 #include "kernels/base/random.h"
@@ -102,6 +105,57 @@ TEST(Tokenizer, FilesLoadByContent) {
   EXPECT_EQ(loaded->hash(), trained().hash());
   testing::write_text(folder / "byte_tokenizer.json", byte_tokenizer()->file_content());
   EXPECT_EQ(load_tokenizer(folder / "byte_tokenizer.json")->vocabulary_size(), 260u);
+}
+
+// SentencePiece's own defaults, as in many published models: a blank before each text, blanks dropped, characters
+// mapped.
+TEST(Tokenizer, RefusesModelsThatChangeText) {
+  const testing::TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 60; ++i) lines += "int value_" + std::to_string(i) + " = count of things;\n";
+  testing::write_text(folder / "lines", lines);
+  const auto load_with = [&](const std::string& key, const std::string& value) {
+    std::unordered_map<std::string, std::string> settings = {
+        {"input", (folder / "lines").string()},
+        {"model_prefix", (folder / "tokenizer").string()},
+        {"model_type", "bpe"},
+        {"vocab_size", "320"},
+        {"byte_fallback", "true"},
+        {"normalization_rule_name", "identity"},
+        {"add_dummy_prefix", "false"},
+        {"remove_extra_whitespaces", "false"},
+        {"minloglevel", "2"},
+    };
+    settings[key] = value;
+    const auto status = sentencepiece::SentencePieceTrainer::Train(settings);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    load_tokenizer(folder / "tokenizer.model");
+  };
+  EXPECT_NO_THROW(load_with("add_dummy_prefix", "false"));
+  for (const auto& [key, value] : {std::pair("add_dummy_prefix", "true"),
+                                   {"remove_extra_whitespaces", "true"},
+                                   {"normalization_rule_name", "nmt_nfkc"},
+                                   {"normalization_rule_name", "nfkc"},
+                                   {"normalization_rule_name", "nfkc_cf"}}) {
+    try {
+      load_with(key, value);
+      ADD_FAILURE() << "taken: " << key << " = " << value;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      const std::string text = error.what();
+      EXPECT_NE(text.find("tokenizer.model: the SentencePiece model changes text"), std::string::npos) << text;
+      EXPECT_NE(text.find("shoestring data build"), std::string::npos) << text;
+    }
+  }
+}
+
+TEST(Tokenizer, AModelOfTextWithoutBlanksKeepsThem) {
+  int part = 0;
+  const auto tokenizer = train_sentencepiece(280, 1 << 20, [&](std::string& text) {
+    text = "word" + std::to_string(part) + "\n";
+    return ++part < 60;
+  });
+  for (const std::string& text : awkward_texts()) EXPECT_EQ(round_trip(*tokenizer, text), text);
 }
 
 TEST(Tokenizer, RefusesOtherFilesAndIds) {
