@@ -89,6 +89,11 @@ struct CorpusReader::State {
     ++counts.files;
   }
 
+  // A file that cannot be read on must not pass for one that ends here.
+  void check_read() const {
+    if (file.bad()) fail(ExitCode::io, "{}: reading it failed: {}", path.string(), std::strerror(errno));
+  }
+
   // Reads up to document_bytes, cut behind the last line end unless the file ends there. False at its end.
   bool next_part(std::string& text) {
     const auto limit = static_cast<std::size_t>(options.document_bytes);
@@ -98,10 +103,12 @@ struct CorpusReader::State {
       // By way of a buffer, so that a short file does not come with the capacity of the longest.
       buffer.resize(limit);
       file.read(buffer.data(), static_cast<std::streamsize>(limit - text.size()));
+      check_read();
       text.append(buffer.data(), static_cast<std::size_t>(file.gcount()));
     }
     if (text.empty()) return false;
     const bool more = file && file.peek() != std::ifstream::traits_type::eof();
+    check_read();
     if (more) {
       const std::size_t line = text.rfind('\n');
       if (line != std::string::npos && line + 1 < text.size()) {
@@ -119,6 +126,7 @@ struct CorpusReader::State {
     buffer.resize(kLineChunk);
     while (true) {
       file.getline(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+      check_read();
       const bool ended = !file.fail() && !file.eof();  // by '\n', which counts but is not stored
       line.append(buffer.data(), static_cast<std::size_t>(file.gcount() - (ended ? 1 : 0)));
       if (line.size() > kLineLimit) {

@@ -97,6 +97,17 @@ TEST(Corpus, AShortFileComesWithLittleMemory) {
   EXPECT_LT(all[0].text.capacity(), 100u);
 }
 
+// The memory of this process is a regular file whose first page cannot be read.
+TEST(Corpus, AReadErrorIsNotTheEndOfAFile) {
+  try {
+    read_all({.inputs = {"/proc/self/mem"}, .extensions = {}});
+    FAIL() << "a file that cannot be read was taken for an empty one";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("/mem: reading it failed"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
   const testing::TemporaryFolder folder;
   write_text(folder / "x.jsonl", "{\"text\": \"one\"}\n{\"txt\": 1}\n");
