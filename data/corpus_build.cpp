@@ -142,6 +142,15 @@ class SplitWriter {
   int shards_ = 0;
 };
 
+// Verdicts belong to documents by their place, so every pass must find the same number of them.
+void check_count(std::size_t now, std::size_t before) {
+  if (now == before) return;
+  fail(ExitCode::bad_data,
+       "the input changed while it was read: {} documents in the first pass, {}{} in the last; build again when "
+       "nothing writes to it",
+       before, now > before ? "at least " : "", now);
+}
+
 void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const std::vector<Verdict>& verdicts,
                   const Tokenizer& tokenizer, Workers& workers, CorpusBuildResult& result) {
   SplitWriter train(folder / "train", "train", options, tokenizer);
@@ -153,9 +162,7 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
   std::size_t first = 0;
   while (reader.next(batch)) {
     ids.resize(batch.size());
-    if (first + batch.size() > verdicts.size()) {
-      fail(ExitCode::bad_data, "the input grew while it was read; build again");
-    }
+    if (first + batch.size() > verdicts.size()) check_count(first + batch.size(), verdicts.size());
     workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);
       ids[at].clear();
@@ -169,6 +176,7 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
     }
     first += batch.size();
   }
+  check_count(first, verdicts.size());
   train.finish();
   validation.finish();
   names.finish();

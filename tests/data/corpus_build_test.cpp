@@ -100,6 +100,28 @@ TEST(CorpusBuild, IsAFunctionOfItsInput) {
   }
 }
 
+// Shards are written in a second pass over the input, by the verdicts of the first.
+TEST(CorpusBuild, RefusesInputThatChangesMeanwhile) {
+  for (const bool grows : {false, true}) {
+    const testing::TemporaryFolder folder;
+    for (int i = 0; i < 9; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
+    Workers workers(1);
+    const auto change = [&](const std::string& said) {
+      if (said != "writing shards") return;
+      if (grows) write_text(folder / "text" / "5b.c", file_text(10));
+      if (!grows) std::filesystem::remove(folder / "text" / "5.c");
+    };
+    try {
+      build_corpus(options_for(folder), workers, change);
+      FAIL() << "documents were written by the verdicts of others";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_NE(std::string(error.what()).find("changed while it was read: 9"), std::string::npos) << error.what();
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder / "shards"));
+  }
+}
+
 TEST(CorpusBuild, LeavesNothingBehindWhenItFails) {
   const testing::TemporaryFolder folder;
   write_text(folder / "text" / "bad.jsonl", "{\n");
