@@ -8,6 +8,7 @@ std::int64_t BatchPlan::global_batch(std::int64_t samples) const {
   if (phase_.batch_ramp_from <= 0 || phase_.batch_ramp_tokens <= 0) return phase_.global_batch;
   const double way =
       std::min(1.0, static_cast<double>(samples * phase_.sequence) / static_cast<double>(phase_.batch_ramp_tokens));
+  if (way >= 1) return phase_.global_batch;  // whether or not it is whole micro-batches per group
   const double wanted = static_cast<double>(phase_.batch_ramp_from) +
                         way * static_cast<double>(phase_.global_batch - phase_.batch_ramp_from);
   const std::int64_t unit = phase_.micro_batch * groups_;

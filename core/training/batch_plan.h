@@ -20,7 +20,7 @@ class BatchPlan {
       : phase_(phase), groups_(reduction_groups), ranks_(ranks) {}
 
   /// Sequences of the global batch that begins after `samples` samples: ramped linearly in tokens, in whole
-  /// micro-batches per reduction group.
+  /// micro-batches per reduction group until the ramp ends at the phase's global_batch.
   std::int64_t global_batch(std::int64_t samples) const;
   std::int64_t microbatches(std::int64_t samples) const { return global_batch(samples) / phase_.micro_batch; }
   int rounds() const { return groups_ / ranks_; }

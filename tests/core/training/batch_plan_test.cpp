@@ -56,6 +56,20 @@ TEST(BatchPlan, RampGrowsInWholeMicroBatchesPerGroup) {
   EXPECT_EQ(firsts(spec, 2, 2, 100), firsts(spec, 2, 1, 100));
 }
 
+TEST(BatchPlan, RampEndsAtABatchThatGroupsDoNotDivide) {
+  PhaseSpec spec = phase();
+  spec.micro_batch = 1;
+  spec.global_batch = 10;
+  spec.batch_ramp_from = 4;
+  spec.batch_ramp_tokens = 128 * 20;
+  const BatchPlan plan(spec, 4, 2);
+  EXPECT_EQ(plan.global_batch(0), 4);
+  EXPECT_EQ(plan.global_batch(19), 8);
+  EXPECT_EQ(plan.global_batch(20), 10);
+  EXPECT_EQ(plan.global_batch(1000), 10);
+  EXPECT_EQ(firsts(spec, 4, 2, 100), firsts(spec, 4, 1, 100));
+}
+
 TEST(BatchPlan, ResumesAnywhere) {
   RankOrder whole(BatchPlan(phase(), 4, 2), 0, 1);
   for (int i = 0; i < 6 * 2; ++i) whole.next();  // two steps of this rank
