@@ -92,7 +92,7 @@ struct PrefetchingLoader::State {
 
 PrefetchingLoader::PrefetchingLoader(const Loader& loader, std::function<std::optional<SampleRange>()> next_range,
                                      int depth) {
-  check(depth >= 0 && depth <= 1024, "a prefetch depth of {} batches", depth);
+  check(depth >= 0 && depth <= kMostPrefetch, "a prefetch depth of {} batches", depth);
   state_ = std::make_unique<State>(loader, std::move(next_range), depth);
   if (depth > 0) state_->thread = std::thread([state = state_.get()] { state->serve(); });
 }

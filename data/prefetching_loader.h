@@ -9,12 +9,14 @@
 
 namespace shoestring {
 
+inline constexpr int kMostPrefetch = 1024;  ///< batches ready ahead: past this they only take memory
+
 /// Delivers loader.fetch(range) for the ranges that `next_range` names, in that order, whatever `depth`. Belongs to one
 /// consumer thread; `loader` outlives it.
 class PrefetchingLoader {
  public:
   /// `next_range` is called on the background thread, up to `depth` ranges ahead of the consumer; nothing ends the
-  /// stream. depth 0 fetches on the consumer's own thread.
+  /// stream. depth 0 fetches on the consumer's own thread; at most kMostPrefetch.
   PrefetchingLoader(const Loader& loader, std::function<std::optional<SampleRange>()> next_range, int depth);
   ~PrefetchingLoader();
   PrefetchingLoader(const PrefetchingLoader&) = delete;

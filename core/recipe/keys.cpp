@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/recipe/values.h"
+#include "data/prefetching_loader.h"
 
 namespace shoestring {
 namespace {
@@ -194,7 +195,7 @@ void add_data(std::vector<Key>& keys) {
       .key("document_mask", &DataSpec::document_mask, kText, "documents in one sequence do not see each other")
       .key("fim_rate", &DataSpec::fim_rate, kShare, "share of documents rearranged for fill-in-the-middle")
       .key("io", &DataSpec::io, kText, "how shards are read", kFree)
-      .key("prefetch", &DataSpec::prefetch, {1, 4096}, "micro-batches prepared ahead", kFree);
+      .key("prefetch", &DataSpec::prefetch, {1, kMostPrefetch}, "micro-batches prepared ahead", kFree);
 }
 
 void add_optimizer(std::vector<Key>& keys) {

@@ -1,10 +1,12 @@
 #include "core/recipe/validate.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "core/recipe/parse.h"
+#include "data/prefetching_loader.h"
 
 namespace shoestring {
 namespace {
@@ -74,6 +76,12 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
     const std::string found = mistakes(wanted.changes);
     EXPECT_NE(found.find(wanted.expected), std::string::npos) << wanted.changes[0] << " gave\n" << found;
   }
+}
+
+TEST(ValidateRecipe, LimitsAreThoseOfTheCodeThatRuns) {
+  const auto at = [](const char* key, std::int64_t value) { return fmt::format("--data.{}={}", key, value); };
+  EXPECT_EQ(mistakes({at("prefetch", kMostPrefetch)}), "");
+  EXPECT_NE(mistakes({at("prefetch", kMostPrefetch + 1)}).find("data.prefetch"), std::string::npos);
 }
 
 TEST(ValidateRecipe, ARuleIsSilentWhenItsKeyIsMistakenAlready) {
