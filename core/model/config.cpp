@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/base/check.h"
+#include "kernels/router.h"
 
 namespace shoestring {
 namespace {
@@ -82,7 +83,8 @@ void check_latent_attention(const ModelSpec& spec, Findings& found) {
 }
 
 void check_rope(const ModelSpec& spec, Findings& found) {
-  found.positive("rope_theta", spec.rope_theta);
+  found.unless(std::isfinite(spec.rope_theta) && spec.rope_theta > 1, "rope_theta",
+               fmt::format("must be above 1, is {}", spec.rope_theta));
   if (spec.rope_scaling == RopeScalingKind::none) return;
   found.unless(std::isfinite(spec.rope_factor) && spec.rope_factor >= 1, "rope_factor",
                fmt::format("must be at least 1, is {}", spec.rope_factor));
@@ -93,14 +95,14 @@ void check_rope(const ModelSpec& spec, Findings& found) {
                  "must be above rope_low_frequency_factor");
   } else {
     found.positive("rope_beta_slow", spec.rope_beta_slow);
-    found.unless(spec.rope_beta_fast >= spec.rope_beta_slow, "rope_beta_fast", "must not be below rope_beta_slow");
+    found.unless(spec.rope_beta_fast > spec.rope_beta_slow, "rope_beta_fast", "must be above rope_beta_slow");
     found.not_negative("rope_mscale", spec.rope_mscale);
     found.not_negative("rope_mscale_all_dim", spec.rope_mscale_all_dim);
   }
 }
 
 void check_mixture(const ModelSpec& spec, Findings& found) {
-  found.range("experts", spec.experts, 1, 1 << 16);
+  found.range("experts", spec.experts, 1, kRouterMaxExperts);
   found.range("experts_per_token", spec.experts_per_token, 1, std::max<std::int64_t>(1, spec.experts));
   found.range("expert_feed_forward", spec.expert_feed_forward, 1, kMostExtent);
   found.range("dense_layers", spec.dense_layers, 0, std::max<std::int64_t>(0, spec.layers));

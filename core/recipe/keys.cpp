@@ -4,6 +4,7 @@
 
 #include "core/recipe/values.h"
 #include "data/prefetching_loader.h"
+#include "kernels/router.h"
 
 namespace shoestring {
 namespace {
@@ -13,6 +14,7 @@ constexpr double kMostWhole = 9007199254740992.0;  // 2^53
 constexpr double kMostExtent = 1 << 24;
 constexpr double kMostPositions = 1 << 30;
 constexpr double kMostInt = 1 << 20;
+constexpr double kMostExperts = kRouterMaxExperts;
 constexpr auto kFree = OnResume::free;
 
 /// Bounds and unit of a number; ignored by other types.
@@ -143,16 +145,19 @@ void add_experts(std::vector<Key>& keys) {
       .key("qk_nope_head_dim", &ModelSpec::qk_nope_head_dim, kExtent, "part of a query or key head without RoPE")
       .key("qk_rope_head_dim", &ModelSpec::qk_rope_head_dim, kExtent, "part with RoPE")
       .key("v_head_dim", &ModelSpec::v_head_dim, kExtent, "of a value head")
-      .key("experts", &ModelSpec::experts, {0, 65536}, "routed experts of a layer [n_routed_experts, num_experts]")
-      .key("experts_per_token", &ModelSpec::experts_per_token, {0, 65536},
+      .key("experts", &ModelSpec::experts, {0, kMostExperts},
+           "routed experts of a layer [n_routed_experts, num_experts]")
+      .key("experts_per_token", &ModelSpec::experts_per_token, {0, kMostExperts},
            "experts a token is routed to [num_experts_per_tok]")
       .key("shared_experts", &ModelSpec::shared_experts, {0, 1024},
            "experts every token goes through [n_shared_experts]")
       .key("expert_feed_forward", &ModelSpec::expert_feed_forward, kExtent,
            "width of one expert [moe_intermediate_size]")
       .key("dense_layers", &ModelSpec::dense_layers, {0, 4096}, "first layers, without experts [first_k_dense_replace]")
-      .key("expert_groups", &ModelSpec::expert_groups, {1, 65536}, "groups the experts are divided into [n_group]")
-      .key("expert_topk_groups", &ModelSpec::expert_topk_groups, {1, 65536}, "groups a token may use [topk_group]")
+      .key("expert_groups", &ModelSpec::expert_groups, {1, kMostExperts},
+           "groups the experts are divided into [n_group]")
+      .key("expert_topk_groups", &ModelSpec::expert_topk_groups, {1, kMostExperts},
+           "groups a token may use [topk_group]")
       .key("router", &ModelSpec::router, kText, "function that turns a logit into an expert's score")
       .key("normalize_weights", &ModelSpec::normalize_weights, kText,
            "weights of the chosen experts sum to 1 [norm_topk_prob]")

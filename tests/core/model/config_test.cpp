@@ -6,6 +6,7 @@
 
 #include "core/model/hugging_face_config.h"
 #include "kernels/base/check.h"
+#include "kernels/router.h"
 #include "tests/core/model/published_models.h"
 #include "tests/core/model/small_models.h"
 
@@ -53,6 +54,23 @@ TEST(Config, EveryProblemIsReported) {
     EXPECT_TRUE(mentions(problems, std::string("model.") + key)) << key;
   }
   EXPECT_THROW(resolve_model(spec, 50, 0), Error);
+}
+
+// What the kernels refuse would otherwise end the run as a bug of the program.
+TEST(Config, IsAsStrictAsTheKernels) {
+  const ModelSpec good = small_spec(Architecture::deepseek_v3);
+  EXPECT_TRUE(check_model(good, 0).empty());
+  ModelSpec spec = good;
+  spec.rope_theta = 1;
+  EXPECT_TRUE(mentions(check_model(spec, 0), "model.rope_theta"));
+  spec = good;
+  spec.rope_beta_fast = spec.rope_beta_slow;
+  EXPECT_TRUE(mentions(check_model(spec, 0), "model.rope_beta_fast"));
+  spec = good;
+  spec.experts = kRouterMaxExperts;
+  EXPECT_TRUE(check_model(spec, 0).empty());
+  spec.experts = 2 * kRouterMaxExperts;
+  EXPECT_TRUE(mentions(check_model(spec, 0), "model.experts"));
 }
 
 TEST(Config, WhatAFamilyHasNotIsRefused) {

@@ -7,6 +7,7 @@
 
 #include "core/recipe/parse.h"
 #include "data/prefetching_loader.h"
+#include "kernels/router.h"
 
 namespace shoestring {
 namespace {
@@ -82,6 +83,8 @@ TEST(ValidateRecipe, LimitsAreThoseOfTheCodeThatRuns) {
   const auto at = [](const char* key, std::int64_t value) { return fmt::format("--data.{}={}", key, value); };
   EXPECT_EQ(mistakes({at("prefetch", kMostPrefetch)}), "");
   EXPECT_NE(mistakes({at("prefetch", kMostPrefetch + 1)}).find("data.prefetch"), std::string::npos);
+  const std::string experts = mistakes({"--model.architecture=qwen3_moe", "--model.experts=1025"});
+  EXPECT_NE(experts.find(std::to_string(kRouterMaxExperts)), std::string::npos) << experts;
 }
 
 TEST(ValidateRecipe, ARuleIsSilentWhenItsKeyIsMistakenAlready) {
