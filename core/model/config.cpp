@@ -151,6 +151,34 @@ void check_families(const ModelSpec& spec, Findings& found) {
   }
 }
 
+/// No weight matrix is so large that bytes summed over all layers could overflow. Fused projections and stacked experts
+/// are one matrix. All extents have passed their own bounds, so the products here do not overflow either.
+void check_matrices(const ModelSpec& spec, std::int64_t tokenizer_vocabulary, Findings& found) {
+  const auto matrix = [&](std::string_view key, std::int64_t rows, std::int64_t columns) {
+    found.unless(rows <= kMostElements / std::max<std::int64_t>(1, columns), key,
+                 fmt::format("makes a weight matrix of {} x {}; at most {} elements are supported", rows, columns,
+                             kMostElements));
+  };
+  const std::int64_t hidden = spec.hidden;
+  matrix("vocabulary", std::max(spec.vocabulary, tokenizer_vocabulary), hidden);
+  matrix("feed_forward", 2 * spec.feed_forward, hidden);
+  matrix("expert_feed_forward", spec.experts * 2 * spec.expert_feed_forward, hidden);
+  matrix("shared_experts", spec.shared_experts * 2 * spec.expert_feed_forward, hidden);
+  if (spec.architecture == Architecture::deepseek_v3) {
+    matrix("q_lora_rank", spec.q_lora_rank, hidden);
+    matrix("kv_lora_rank", spec.kv_lora_rank + spec.qk_rope_head_dim, hidden);
+    matrix("heads", spec.heads * (spec.qk_nope_head_dim + spec.qk_rope_head_dim),
+           spec.q_lora_rank > 0 ? spec.q_lora_rank : hidden);
+    matrix("kv_lora_rank", spec.heads * (spec.qk_nope_head_dim + spec.v_head_dim), spec.kv_lora_rank);
+    matrix("v_head_dim", spec.heads * spec.v_head_dim, hidden);
+    matrix("hidden", spec.mtp_layers * 2 * hidden, hidden);
+  } else {
+    const std::int64_t size = spec.head_dim > 0 ? spec.head_dim : hidden / spec.heads;
+    const std::int64_t kv_heads = spec.kv_heads > 0 ? spec.kv_heads : spec.heads;
+    matrix("heads", (spec.heads + 2 * kv_heads) * size, hidden);
+  }
+}
+
 /// YaRN's attention factor (Peng et al. 2023, as DeepSeek uses it).
 double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
 
@@ -161,12 +189,7 @@ std::vector<ConfigProblem> check_model(const ModelSpec& spec, std::int64_t token
   check_extents(spec, tokenizer_vocabulary, found);
   check_rope(spec, found);
   check_families(spec, found);
-  if (found.clean()) {  // extents are bounded, so that products of two cannot overflow
-    const std::int64_t widest = std::max({spec.feed_forward, spec.vocabulary, spec.heads * spec.head_dim,
-                                          spec.heads * (spec.qk_nope_head_dim + spec.v_head_dim)});
-    found.unless(widest <= kMostElements / std::max<std::int64_t>(1, spec.hidden), "hidden",
-                 fmt::format("one weight matrix of {} x {} is beyond what is supported", widest, spec.hidden));
-  }
+  if (found.clean()) check_matrices(spec, tokenizer_vocabulary, found);
   return found.take();
 }
 

@@ -73,6 +73,33 @@ TEST(Config, IsAsStrictAsTheKernels) {
   EXPECT_TRUE(mentions(check_model(spec, 0), "model.experts"));
 }
 
+// The bytes of such models do not fit 64 bits.
+TEST(Config, MatricesBeyondCountingAreRefused) {
+  const std::int64_t much = std::int64_t{1} << 24;
+  const std::pair<std::int64_t ModelSpec::*, const char*> latent[] = {
+      {&ModelSpec::expert_feed_forward, "expert_feed_forward"},
+      {&ModelSpec::q_lora_rank, "q_lora_rank"},
+      {&ModelSpec::kv_lora_rank, "kv_lora_rank"},
+      {&ModelSpec::v_head_dim, "v_head_dim"},
+      {&ModelSpec::qk_nope_head_dim, "heads"},
+      {&ModelSpec::feed_forward, "feed_forward"}};
+  for (const auto& [extent, key] : latent) {
+    ModelSpec spec = small_spec(Architecture::deepseek_v3);
+    spec.mtp_layers = 0;
+    spec.hidden = much / 2;
+    EXPECT_FALSE(mentions(check_model(spec, 0), std::string("model.") + key)) << key;
+    spec.*extent = much;
+    if (extent == &ModelSpec::qk_nope_head_dim) spec.q_lora_rank = 0;
+    EXPECT_TRUE(mentions(check_model(spec, 0), std::string("model.") + key)) << key;
+  }
+  ModelSpec spec = small_spec(Architecture::deepseek_v3);
+  spec.hidden = much;  // joined with the embedding for multi-token prediction
+  EXPECT_TRUE(mentions(check_model(spec, 0), "model.hidden"));
+  spec = small_spec(Architecture::llama);
+  spec.hidden = much;
+  EXPECT_TRUE(mentions(check_model(spec, 0), "model.heads"));
+}
+
 TEST(Config, WhatAFamilyHasNotIsRefused) {
   ModelSpec spec = small_spec(Architecture::llama);
   spec.experts = 8;
