@@ -34,6 +34,17 @@ std::string broadcast_text(Communicator& world, std::string text) {
   return text;
 }
 
+// The launcher says how many ranks there are. A recipe that counts on another number is refused before it costs
+// anything.
+void check_ranks(const Recipe& recipe, int ranks) {
+  const int wanted = recipe.parallel.data;
+  if (wanted == 0 || wanted == ranks) return;
+  fail(ExitCode::bad_recipe,
+       "parallel.data = {}, but the run was launched on {} rank{}; launch it with mpirun -n {}, or leave parallel.data "
+       "out to train on all there are",
+       wanted, ranks, ranks == 1 ? "" : "s", wanted);
+}
+
 int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks) {
   const int groups = state.reduction_groups > 0             ? state.reduction_groups
                      : recipe.parallel.reduction_groups > 0 ? recipe.parallel.reduction_groups
@@ -97,6 +108,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
 Trainer::~Trainer() { observe_variants({}); }
 
 void Trainer::begin() {
+  check_ranks(recipe_, world_.size());
   hardware_ = hardware_of(recipe_, options_.recipe_folder);
   price_ = price_of(recipe_.budget);
   double ended = 0;

@@ -51,6 +51,15 @@ TEST(Train, EndsWithAModelAndATrueReport) {
   EXPECT_EQ(place().run("report runs/whole").exit_code, 0);
 }
 
+TEST(Train, RefusesAnotherNumberOfRanksThanTheRecipeAsksFor) {
+  const Ended refused = place().run(place().train("ranks", "--parallel.data=4"));
+  EXPECT_EQ(refused.exit_code, 78) << refused.output;
+  EXPECT_NE(refused.output.find("parallel.data = 4, but the run was launched on 1 rank;"), std::string::npos)
+      << refused.output;
+  EXPECT_FALSE(fs::exists(place().run_folder("ranks")));
+  EXPECT_EQ(place().run(place().train("ranks", "--parallel.data=1")).exit_code, 0);
+}
+
 TEST(Train, LearnsTheText) {
   ASSERT_EQ(place().run(place().train("learns", "--phase.pretrain.steps=60 --schedule.learning_rate=3e-3")).exit_code,
             0);
