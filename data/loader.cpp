@@ -20,8 +20,8 @@ void require_options(const LoaderOptions& options) {
     if (!holds) fail(ExitCode::usage, "data: {}", rule);
   };
   require(!options.sources.empty(), "no source is given");
-  require(options.sequence >= 1 && options.sequence < (1 << 20) - 1,
-          fmt::format("a sequence of {} tokens; 1 to {} are possible", options.sequence, (1 << 20) - 2));
+  require(options.sequence >= 1 && options.sequence <= kMostSequence,
+          fmt::format("a sequence of {} tokens; 1 to {} are possible", options.sequence, kMostSequence));
   for (const DataSource& source : options.sources) {
     require(!source.paths.empty(), fmt::format("source `{}` names no shard", source.name));
   }

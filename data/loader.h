@@ -24,6 +24,8 @@ struct DataSource {
   double weight = 1.0;             ///< share of the samples, relative to the other sources
 };
 
+inline constexpr std::int64_t kMostSequence = (1 << 20) - 2;  ///< tokens of a sample
+
 struct LoaderOptions {
   std::vector<DataSource> sources;
   std::int64_t sequence = 0;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/recipe/values.h"
+#include "data/loader.h"
 #include "data/prefetching_loader.h"
 #include "kernels/router.h"
 
@@ -228,7 +229,7 @@ void add_schedule(std::vector<Key>& keys) {
 void add_phase(std::vector<Key>& keys) {
   const auto at = [](auto& recipe, std::size_t phase) -> auto& { return recipe.phases[phase]; };
   SectionKeys<PhaseSpec, decltype(at)>(keys, "phase", at)
-      .key("sequence", &PhaseSpec::sequence, kPositions, "tokens per sequence")
+      .key("sequence", &PhaseSpec::sequence, {0, kMostSequence, Unit::positions}, "tokens per sequence")
       .key("micro_batch", &PhaseSpec::micro_batch, {1, kMostExtent, Unit::count}, "sequences per micro-batch")
       .key("global_batch", &PhaseSpec::global_batch, {0, kMostExtent, Unit::count}, "sequences per optimizer step")
       .key("batch_ramp_from", &PhaseSpec::batch_ramp_from, {0, kMostExtent, Unit::count},

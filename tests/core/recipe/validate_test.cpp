@@ -83,6 +83,7 @@ TEST(ValidateRecipe, LimitsAreThoseOfTheCodeThatRuns) {
   const auto at = [](const char* key, std::int64_t value) { return fmt::format("--data.{}={}", key, value); };
   EXPECT_EQ(mistakes({at("prefetch", kMostPrefetch)}), "");
   EXPECT_NE(mistakes({at("prefetch", kMostPrefetch + 1)}).find("data.prefetch"), std::string::npos);
+  EXPECT_NE(mistakes({"--phase.p.sequence=1Mi"}).find("phase.p.sequence"), std::string::npos);
   const std::string experts = mistakes({"--model.architecture=qwen3_moe", "--model.experts=1025"});
   EXPECT_NE(experts.find(std::to_string(kRouterMaxExperts)), std::string::npos) << experts;
 }
