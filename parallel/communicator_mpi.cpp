@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <exception>
@@ -120,7 +121,9 @@ class MpiCommunicator final : public HostCommunicator {
   }
 
   void abort(ExitCode code, const std::string& why) override {
-    fmt::print(stderr, "{}: rank {} ends the run with code {}: {}\n", name(), rank(), static_cast<int>(code), why);
+    std::fputs(
+        fmt::format("{}: rank {} ends the run with code {}: {}\n", name(), rank(), static_cast<int>(code), why).c_str(),
+        stderr);  // not fmt::print: it throws where stderr cannot be written
     std::fflush(stderr);
     MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
     std::abort();  // not reached: MPI_Abort does not return

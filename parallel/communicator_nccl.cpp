@@ -5,6 +5,7 @@
 #include <nccl.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -121,7 +122,8 @@ class NcclCommunicator final : public Communicator {
   }
 
   void abort(ExitCode code, const std::string& why) override {
-    fmt::print(stderr, "{}: rank {} ends with code {}: {}\n", name(), rank(), static_cast<int>(code), why);
+    std::fputs(fmt::format("{}: rank {} ends with code {}: {}\n", name(), rank(), static_cast<int>(code), why).c_str(),
+               stderr);
     aborted_ = true;
     library().abort(comm_);
   }

@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 
@@ -29,7 +30,7 @@ int report_command(const Words& words) {
   try {
     write_report(run, report);
   } catch (const Error& error) {  // a report on a read-only place is still a report
-    fmt::print(stderr, "shoestring: the report was not stored: {}\n", error.what());
+    say("shoestring: the report was not stored: {}", error.what());
   }
   return 0;
 }

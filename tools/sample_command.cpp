@@ -15,6 +15,7 @@
 #include "kernels/base/workers.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 namespace {
@@ -26,7 +27,7 @@ fs::path checkpoint_of(const fs::path& place) {
   if (fs::exists(place / "config.json")) return place;
   if (!fs::exists(place)) fail(ExitCode::missing_input, "{}: there is no such run or checkpoint", place.string());
   const CheckpointStore store(place / "checkpoints");
-  const auto newest = store.newest([](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  const auto newest = store.newest([](const std::string& text) { say("{}", text); });
   if (!newest) fail(ExitCode::missing_input, "{}: is neither a checkpoint nor a run with one", place.string());
   return *newest;
 }

@@ -11,6 +11,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 namespace {
@@ -73,7 +74,7 @@ int main(int count, char** arguments) {
     return shoestring::run({arguments + 1, arguments + count});
   } catch (const std::exception& exception) {
     const shoestring::Error error = shoestring::as_error(exception);
-    fmt::print(stderr, "shoestring: {}\n", error.what());
+    shoestring::say("shoestring: {}", error.what());
     return static_cast<int>(error.code());
   }
 }

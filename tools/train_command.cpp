@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 
@@ -37,7 +38,7 @@ int train_command(const Words& words) {
   } catch (const std::exception& exception) {
     if (world->size() > 1) {  // the other ranks would wait for this one for ever
       const Error error = as_error(exception);
-      std::fprintf(stderr, "shoestring: rank %d: %s\n", world->rank(), error.what());
+      say("shoestring: rank {}: {}", world->rank(), error.what());
       world->abort(error.code(), error.what());
     }
     throw;

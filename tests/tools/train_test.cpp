@@ -235,6 +235,12 @@ TEST(Train, FailingToLoadIsAnAttempt) {
   for (const nlohmann::json& attempt : report["attempts"]) EXPECT_GT(attempt["gpu_hours"].get<double>(), 0);
 }
 
+// The exit code is the error's own where there is nowhere to say it; a build goes on unheard.
+TEST(Train, AFullStderrChangesNothing) {
+  EXPECT_EQ(place().run("train nope 2>/dev/full").exit_code, 66);
+  EXPECT_EQ(place().run("data build text --out unheard --tokenizer bytes --threads 1 2>/dev/full").exit_code, 0);
+}
+
 TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   const std::pair<const char*, int> refusals[] = {
       {"train absent.recipe", 66},
