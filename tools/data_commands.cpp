@@ -1,4 +1,5 @@
 // shoestring data build | inspect | verify
+#include <csignal>
 #include <cstdio>
 #include <limits>
 
@@ -69,6 +70,7 @@ int data_build_command(const Words& words) {
   options.source = arguments.text("source", options.corpus.inputs.front().string());
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 17, 0, kMost));
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
+  std::signal(SIGPIPE, SIG_IGN);  // it goes on when nobody reads its progress
   const CorpusBuildResult result = build_corpus(options, workers, [](const std::string& text) { say("{}", text); });
   fmt::print("{}: {} training tokens in {} documents, {} held out in {}; vocabulary {}\n", options.out.string(),
              result.train_tokens, result.train_documents, result.validation_tokens, result.validation_documents,

@@ -1,6 +1,8 @@
 // The program: finds the command, runs it, turns what it throws into a message and an exit code.
+#include <fcntl.h>
 #include <fmt/core.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -66,10 +68,19 @@ int run(const Words& words) {
        near.empty() ? "; 'shoestring help' lists them" : fmt::format("; did you mean '{}'?", near));
 }
 
+/// A file opened later must not take the number of a standard stream that is closed: what is printed would go into it.
+void open_closed_streams() {
+  for (const int stream : {0, 1, 2}) {
+    if (::fcntl(stream, F_GETFD) < 0) ::open("/dev/null", O_RDWR);  // takes the lowest free number: this one
+  }
+}
+
 }  // namespace
 }  // namespace shoestring
 
 int main(int count, char** arguments) {
+  shoestring::open_closed_streams();
+  std::signal(SIGXFSZ, SIG_IGN);  // a write past the limit on file sizes fails with its error
   try {
     return shoestring::run({arguments + 1, arguments + count});
   } catch (const std::exception& exception) {

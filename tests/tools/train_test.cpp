@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "kernels/base/random.h"
 #include "tests/tools/program.h"
@@ -239,6 +240,21 @@ TEST(Train, FailingToLoadIsAnAttempt) {
 TEST(Train, AFullStderrChangesNothing) {
   EXPECT_EQ(place().run("train nope 2>/dev/full").exit_code, 66);
   EXPECT_EQ(place().run("data build text --out unheard --tokenizer bytes --threads 1 2>/dev/full").exit_code, 0);
+}
+
+// No file takes the place of a stream that is closed, and with it what is printed.
+TEST(Train, ClosedStreamsLeaveFilesClean) {
+  const Ended ended = place().run(place().train("closed") + " >&-");
+  ASSERT_EQ(ended.exit_code, 0);
+  std::istringstream lines(read_text(place().run_folder("closed") / "ledger.jsonl"));
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) EXPECT_TRUE(line.starts_with("{")) << line;
+  EXPECT_GT(count, 2);
+}
+
+TEST(Train, ALimitOnFileSizesIsAnErrorOfTheBuild) {
+  const Ended ended = place().run("data build text --out limited --tokenizer bytes --threads 1", "ulimit -f 8;");
+  EXPECT_EQ(ended.exit_code, 74) << ended.output;
 }
 
 TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
