@@ -1,5 +1,6 @@
 #include "tools/arguments.h"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <charconv>
 #include <string_view>
@@ -61,10 +62,13 @@ Arguments::Arguments(const Usage& usage, const std::vector<std::string>& words) 
     po::store(po::command_line_parser(own).options(description).positional(positional).style(style).run(), values);
   } catch (const po::unknown_option& error) {
     const std::string name = error.get_option_name();
-    if (usage.recipe_overrides && name.find('.') != std::string::npos) {
-      refuse(usage, fmt::format("{} gives no value: write {}=VALUE", name, name));
+    const std::string bare = name.substr(std::min(name.find_first_not_of('-'), name.size()));
+    if (usage.recipe_overrides && bare.find('.') != std::string::npos) {
+      refuse(usage, bare.find('=') != std::string::npos
+                        ? fmt::format("{} begins with one dash: write --{}", name, bare)
+                        : fmt::format("{} gives no value: write --{}=VALUE", name, bare));
     }
-    const std::string_view near = nearest_word(name.substr(name.find_first_not_of('-')), option_names(usage));
+    const std::string_view near = nearest_word(bare, option_names(usage));
     refuse(usage,
            fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean --{}?", near)));
   } catch (const po::error& error) {

@@ -69,6 +69,7 @@ std::string explain(const RecipeReading& reading, std::string_view key) {
   }
   std::vector<std::string_view> words(names.begin(), names.end());
   words.insert(words.end(), recipe_sections().begin(), recipe_sections().end());
+  for (const Place& place : places) words.push_back(place.key->name);
   const std::string_view near = nearest_word(key, words);
   fail(ExitCode::usage, "there is no key '{}'{}", key, near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
 }

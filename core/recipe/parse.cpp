@@ -1,7 +1,6 @@
 // The idea: scan.h finds entries and their lines, this file judges their words against the table of keys, and
-// Boost.Program_options parses the command line and each accepted line and keeps the first value stored for a key
-// (command line, then the recipe, then what it includes). Boost alone would lose line numbers and stop at the first
-// mistake.
+// Boost.Program_options parses each accepted line and keeps the first value stored for a key (command line, then the
+// recipe, then what it includes). Boost alone would lose line numbers and stop at the first mistake.
 #include "core/recipe/parse.h"
 
 #include <fmt/core.h>
@@ -210,7 +209,6 @@ void Reader::declare() {
 }
 
 void Reader::store_overrides() {
-  namespace style = options::command_line_style;
   for (const std::string& argument : overrides_) {
     const Origin origin{"command line", 0, argument};
     const auto blame = [&](const std::string& text) { mistake(origin, {}, text); };
@@ -220,23 +218,22 @@ void Reader::store_overrides() {
     }
     const std::string dotted = argument.substr(2, argument.find('=') - 2);
     const auto dot = dotted.rfind('.');
+    const Entry entry{dotted.substr(0, dot), dotted.substr(dot + 1), argument.substr(argument.find('=') + 1), origin};
     try {
-      // Prefix guessing would set model.layers for --model.layer: only whole names count.
-      options::store(options::command_line_parser(std::vector<std::string>{argument})
-                         .options(description_)
-                         .style(style::allow_long | style::long_allow_adjacent)
-                         .run(),
-                     values_);
-      Entry entry{dotted.substr(0, dot), dotted.substr(dot + 1), argument.substr(argument.find('=') + 1), origin};
+      // Not through Boost's parser of command lines: it refuses an empty value.
+      options::parsed_options parsed(&description_);
+      parsed.options.emplace_back(dotted, std::vector<std::string>{entry.value});
+      options::store(parsed, values_);
       layers_.push_back({entry});
       if (!reading_.origins.emplace(dotted, origin).second) blame(fmt::format("{} is given twice", dotted));
     } catch (const options::unknown_option&) {
-      const std::string section = dotted.substr(0, dot);
-      const bool no_phase = section.starts_with("phase.") && find_key(section, dotted.substr(dot + 1)) != nullptr;
+      const bool no_phase = entry.section.starts_with("phase.") && find_key(entry.section, entry.key) != nullptr;
       std::vector<std::string_view> phases(phases_.begin(), phases_.end());
-      blame(no_phase ? fmt::format("there is no section [{}]{}", section, did_you_mean(nearest_word(section, phases)))
-                     : fmt::format("unknown key {}{}", quote_text(dotted),
-                                   did_you_mean(nearest_key(section, dotted.substr(dot + 1)))));
+      const std::string some_phase = phases_.empty() ? "phase.NAME" : phases_.front();
+      const std::string near = nearest_key(entry.section == "phase" ? some_phase : entry.section, entry.key);
+      blame(no_phase ? fmt::format("there is no section [{}]{}", entry.section,
+                                   did_you_mean(nearest_word(entry.section, phases)))
+                     : fmt::format("unknown key {}{}", quote_text(dotted), did_you_mean(near)));
     } catch (const options::error& error) {
       blame(error.what());
     }

@@ -263,6 +263,8 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
       {"train", 64},
       {"train small.recipe --model.layer=3", 78},
       {"train small.recipe --model.layers 3", 64},
+      {"train small.recipe -model.layers=3", 64},
+      {"train small.recipe ---", 64},
       {"train small.recipe --run.name=u --run.directory=/dev/null/run", 74},
       {"train small.recipe --run.name=u --data.train=absent", 66},
       {"tarin small.recipe", 64},
@@ -278,6 +280,8 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   EXPECT_NE(place().run("tarin small.recipe").output.find("train"), std::string::npos);
   EXPECT_NE(place().run("train small.recipe --model.layer=3").output.find("model.layers"), std::string::npos);
   EXPECT_NE(place().run("train small.recipe --model.layers 3").output.find("--model.layers=VALUE"), std::string::npos);
+  const std::string one_dash = place().run("train small.recipe -model.layers=3").output;
+  EXPECT_NE(one_dash.find("write --model.layers=3\n"), std::string::npos) << one_dash;
 }
 
 }  // namespace

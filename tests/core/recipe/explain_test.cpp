@@ -32,12 +32,14 @@ TEST(Explain, WithoutAKeyTellsAll) {
 
 TEST(Explain, AnUnknownKeyNamesTheNearest) {
   const RecipeReading reading = parse_recipe(kRecipes / "tiny_dense.recipe");
-  try {
-    explain(reading, "model.hiden");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::usage);
-    EXPECT_STREQ(error.what(), "there is no key 'model.hiden'; did you mean 'model.hidden'?");
+  for (const auto& [asked, near] : {std::pair{"model.hiden", "model.hidden"}, std::pair{"seedd", "seed"}}) {
+    try {
+      explain(reading, asked);
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      EXPECT_EQ(error.what(), std::string("there is no key '") + asked + "'; did you mean '" + near + "'?");
+    }
   }
 }
 

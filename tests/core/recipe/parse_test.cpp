@@ -158,6 +158,22 @@ TEST(ParseRecipe, MistakesOfOverridesAreReportedToo) {
   }
 }
 
+TEST(ParseRecipe, APhaseKeyWithoutItsPhaseNamesOne) {
+  for (const auto& [given, meant] : {std::pair{"steps", "steps"}, std::pair{"global_bach", "global_batch"}}) {
+    const std::vector<std::string> overrides = {std::string("--phase.") + given + "=5"};
+    EXPECT_EQ(
+        all_lines(read_recipe_text(kSound, "small.recipe", overrides)),
+        std::string("command line: unknown key 'phase.") + given + "'; did you mean 'phase.pretrain." + meant + "'?\n");
+  }
+}
+
+TEST(ParseRecipe, AnEmptyOverrideEmptiesTheKey) {
+  const std::string text = kSound + "[data]\nvalidation = shards/v\n";
+  EXPECT_EQ(parse_recipe_text(text, "r").recipe.data.validation.size(), 1u);
+  const std::vector<std::string> overrides = {"--data.validation="};
+  EXPECT_TRUE(parse_recipe_text(text, "r", overrides).recipe.data.validation.empty());
+}
+
 TEST(ParseRecipe, KeysOfOtherSectionsAreFound) {
   const std::string lines =
       all_lines(read_recipe_text(kSound + "[schedule]\nbeta1 = 0.9\n[run]\nglobal_batch = 3\n", "r"));
