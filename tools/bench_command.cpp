@@ -1,8 +1,12 @@
 // shoestring bench
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "core/recipe/names.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
@@ -51,6 +55,29 @@ void print_row(const BenchRow& row) {
   std::fflush(stdout);
 }
 
+/// Refuses a name that is no suite's before the suites named beside it are timed.
+void check_suites(const Words& wanted, const std::string& names) {
+  std::vector<std::string_view> known;
+  for (const BenchSuite& suite : bench_suites()) known.push_back(suite.name);
+  for (const std::string& name : wanted) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const std::string_view near = nearest_word(name, known);
+    fail(ExitCode::usage, "unknown suite '{}'{}; there are: {}", name,
+         near.empty() ? "" : fmt::format("; did you mean '{}'?", near), names);
+  }
+}
+
+/// Refuses a file that could not be written before anything is timed for it; what it holds stays until the rows come.
+void check_target(const std::filesystem::path& file) {
+  std::error_code unknown;
+  if (std::filesystem::is_directory(file, unknown))
+    fail(ExitCode::io, "{}: is a folder; --json takes a file", file.string());
+  std::filesystem::path beside = file;  // as replace_file writes it
+  beside += fmt::format(".tmp{}", ::getpid());
+  FileWriter{beside};
+  std::filesystem::remove(beside);
+}
+
 }  // namespace
 
 int bench_command(const Words& words) {
@@ -72,6 +99,9 @@ int bench_command(const Words& words) {
        .most = 100},
       words);
   if (arguments.helped()) return 0;
+  const Words& wanted = arguments.positional();
+  check_suites(wanted, names);
+  if (arguments.has("json")) check_target(arguments.text("json"));
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   BenchEffort effort;
   effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600);
@@ -79,19 +109,14 @@ int bench_command(const Words& words) {
                    .pytorch = arguments.text("pytorch", ""),
                    .pytorch_compiled = arguments.has("pytorch-compile")};
   std::vector<BenchRow> rows;
-  std::size_t known = 0;
   for (const BenchSuite& suite : bench_suites()) {
-    const Words& wanted = arguments.positional();
-    const auto asked = static_cast<std::size_t>(std::count(wanted.begin(), wanted.end(), suite.name));
-    known += asked;
-    if (!wanted.empty() && asked == 0) continue;
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), suite.name) == wanted.end()) continue;
     fmt::print("{}: {}\n", suite.name, suite.meaning);
     suite.run(workers, effort, [&](const BenchRow& row) {
       print_row(row);
       rows.push_back(row);
     });
   }
-  if (known < arguments.positional().size()) fail(ExitCode::usage, "unknown suite; there are: {}", names);
   if (arguments.has("json")) replace_file(arguments.text("json"), json_of(rows, workers.count()));
   return 0;
 }

@@ -257,6 +257,21 @@ TEST(Train, ALimitOnFileSizesIsAnErrorOfTheBuild) {
   EXPECT_EQ(ended.exit_code, 74) << ended.output;
 }
 
+// Nothing is timed for a mistyped name or a file that cannot be written.
+TEST(Bench, RefusesBeforeAnythingIsTimed) {
+  const std::pair<const char*, int> refusals[] = {
+      {"bench calibration gem --seconds 0.1", 64},
+      {"bench calibration --seconds 0.1 --json absent/rows.json", 74},
+      {"bench calibration --seconds 0.1 --json text", 74},
+  };
+  for (const auto& [arguments, code] : refusals) {
+    const Ended ended = place().run(arguments);
+    EXPECT_EQ(ended.exit_code, code) << arguments << ": " << ended.output;
+    EXPECT_EQ(ended.output.find("calibration: "), std::string::npos) << ended.output;
+  }
+  EXPECT_NE(place().run("bench gem").output.find("did you mean 'gemm'?"), std::string::npos);
+}
+
 TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   const std::pair<const char*, int> refusals[] = {
       {"train absent.recipe", 66},
