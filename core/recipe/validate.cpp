@@ -1,16 +1,19 @@
 #include "core/recipe/validate.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
 #include <initializer_list>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "core/model/config.h"
 #include "core/recipe/keys.h"
+#include "core/recipe/names.h"
 #include "core/recipe/scan.h"
+#include "kernels/variant_list.h"
 
 namespace shoestring {
 namespace {
@@ -101,11 +104,35 @@ void check_budget(const BudgetSpec& budget, Rules& rules) {
                            quote_text(budget.hardware)));
 }
 
+std::string did_you_mean(std::string_view word, const std::vector<std::string_view>& words) {
+  const std::string_view near = nearest_word(word, words);
+  return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
+}
+
+/// What is wrong with a pin, or nothing. A pin that names nothing would be ignored, or end the run in its first step.
+std::string pin_mistake(std::string_view pin) {
+  const auto equals = pin.find('=');
+  if (equals == std::string_view::npos || equals == 0 || equals + 1 == pin.size()) {
+    return fmt::format("kernels.pin holds {}: write op=variant", quote_text(pin));
+  }
+  const std::string_view op = pin.substr(0, equals);
+  const std::string_view variant = pin.substr(equals + 1);
+  std::vector<std::string_view> ops;
+  for (const OpVariants& known : op_variants()) {
+    ops.push_back(known.op);
+    if (known.op != op) continue;
+    const auto& rows = known.variants;
+    if (std::find(rows.begin(), rows.end(), variant) != rows.end()) return {};
+    return fmt::format("kernels.pin: {} has no variant {} in this build, only {}{}", op, quote_text(variant),
+                       fmt::join(rows, ", "), did_you_mean(variant, rows));
+  }
+  return fmt::format("kernels.pin: there is no op {}{}", quote_text(op), did_you_mean(op, ops));
+}
+
 void check_kernels(const KernelsSpec& kernels, Rules& rules) {
   for (const std::string& pin : kernels.pin) {
-    const auto equals = pin.find('=');
-    rules.unless(equals != std::string::npos && equals > 0 && equals + 1 < pin.size(), {"kernels.pin"},
-                 fmt::format("kernels.pin holds {}: write op=variant", quote_text(pin)));
+    const std::string mistake = pin_mistake(pin);
+    rules.unless(mistake.empty(), {"kernels.pin"}, mistake);
   }
 }
 

@@ -280,6 +280,8 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
       {"train small.recipe --model.layers 3", 64},
       {"train small.recipe -model.layers=3", 64},
       {"train small.recipe ---", 64},
+      {"train small.recipe --run.name=u --kernels.pin=gem=reference", 78},
+      {"train small.recipe --run.name=u --kernels.pin=gemm=avx5", 78},
       {"train small.recipe --run.name=u --run.directory=/dev/null/run", 74},
       {"train small.recipe --run.name=u --data.train=absent", 66},
       {"tarin small.recipe", 64},

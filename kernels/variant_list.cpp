@@ -1,0 +1,68 @@
+#include "kernels/variant_list.h"
+
+#include <span>
+
+#include "kernels/adamw.h"
+#include "kernels/attention.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
+#include "kernels/grouped_gemm.h"
+#include "kernels/latent_key.h"
+#include "kernels/permute.h"
+#include "kernels/quantize.h"
+#include "kernels/quantized_gemm.h"
+#include "kernels/reduce.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/router.h"
+#include "kernels/swiglu.h"
+
+namespace shoestring {
+namespace {
+
+template <class Args>
+OpVariants named(std::string_view op, std::span<const Variant<Args>> rows) {
+  OpVariants result{op, {}};
+  for (const Variant<Args>& row : rows) result.variants.push_back(row.name);
+  return result;
+}
+
+}  // namespace
+
+const std::vector<OpVariants>& op_variants() {
+  static const std::vector<OpVariants> all = {
+      named("adamw_step", adamw_step_variants()),
+      named("attention_forward", attention_forward_variants()),
+      named("attention_backward", attention_backward_variants()),
+      named("cross_entropy", cross_entropy_variants()),
+      named("cross_entropy_chunk", cross_entropy_chunk_variants()),
+      named("cross_entropy_chunk_gradient", cross_entropy_chunk_gradient_variants()),
+      named("embedding_forward", embedding_forward_variants()),
+      named("embedding_backward", embedding_backward_variants()),
+      named("gemm", gemm_variants()),
+      named("grouped_gemm", grouped_gemm_variants()),
+      named("grouped_weight_gemm", grouped_weight_gemm_variants()),
+      named("latent_key", latent_key_variants()),
+      named("latent_key_gradient", latent_key_gradient_variants()),
+      named("gather_rows", gather_rows_variants()),
+      named("combine_rows", combine_rows_variants()),
+      named("permute_weight_gradient", permute_weight_gradient_variants()),
+      named("quantize", quantize_variants()),
+      named("dequantize", dequantize_variants()),
+      named("quantized_gemm", quantized_gemm_variants()),
+      named("reduce", reduce_variants()),
+      named("axpby", axpby_variants()),
+      named("rms_norm_forward", rms_norm_forward_variants()),
+      named("rms_norm_input_gradient", rms_norm_input_gradient_variants()),
+      named("rms_norm_weight_gradient", rms_norm_weight_gradient_variants()),
+      named("rope", rope_variants()),
+      named("router_forward", router_forward_variants()),
+      named("router_gradient", router_gradient_variants()),
+      named("swiglu_forward", swiglu_forward_variants()),
+      named("swiglu_gradient", swiglu_gradient_variants()),
+  };
+  return all;
+}
+
+}  // namespace shoestring
