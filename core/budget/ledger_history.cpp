@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -289,9 +290,14 @@ LedgerHistory read_ledger_text(std::string_view text, bool written, const std::o
 
 LedgerHistory read_ledger(const std::filesystem::path& run_directory) {
   const std::filesystem::path file = run_directory / kLedgerFile;
-  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for a writer
   if (descriptor < 0 && errno == ENOENT) return {};
   if (descriptor < 0) fail(ExitCode::io, "cannot open {}: {}", file.string(), std::strerror(errno));
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    fail(ExitCode::io, "{} is not a regular file; a run's ledger is one: name another run directory", file.string());
+  }
   struct flock lock {};  // asked about, not taken: a trainer that starts now must not find it held
   lock.l_type = F_RDLCK;
   lock.l_whence = SEEK_SET;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -320,6 +321,18 @@ TEST(Ledger, HeartbeatsThinOutWithAge) {
   EXPECT_FALSE(ledger.heartbeat_due());
   clock.now += 11;
   EXPECT_TRUE(ledger.heartbeat_due());
+}
+
+TEST(Ledger, WhatIsNoFileIsRefusedNotWaitedFor) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "ledger.jsonl").c_str(), 0600), 0);
+  try {
+    read_ledger(folder.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("ledger.jsonl is not a regular file"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Ledger, AnUnwritableDirectoryIsAnIoError) {
