@@ -71,8 +71,7 @@ bool panels_stay(const Machine& machine, const PanelShape& panels) {
 
 std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, const PanelShape& panels,
                            int workers) {
-  const std::int64_t bytes =
-      panels_stay(machine, panels) ? machine.left_beside_panels_bytes : machine.left_bytes;
+  const std::int64_t bytes = panels_stay(machine, panels) ? machine.left_beside_panels_bytes : machine.left_bytes;
   const std::int64_t cached = bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
   const std::int64_t floor = 4 * kPanel;
   std::int64_t rows = std::clamp(cached, floor, kMaxBlockRows);
