@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/budget/life_sign.h"
 #include "kernels/base/random.h"
 #include "tests/tools/program.h"
 
@@ -127,6 +128,7 @@ TEST(Train, BudgetEndsTheRunAndThenRefuses) {
 TEST(Train, ARefusedStartChangesNoBill) {
   const std::string train = place().train("billed", "--phase.pretrain.steps=4000 --checkpoint.every_steps=0");
   ASSERT_EQ(place().interrupt("billed", train, SIGKILL, after(0.4)).exit_code, 128 + SIGKILL);
+  last_life_sign(place().run_folder("billed"));  // waits for it: the killed process leaves memory first
   const auto spent = [] { return place().run("report runs/billed --json").output; };
   const std::string before = spent();
   EXPECT_EQ(place().run(train + " --budget.gpu_hours=0.00001").exit_code, 84);
@@ -164,7 +166,7 @@ TEST(Train, ASignalAtTheEndLosesNoEvaluation) {
   const std::string train = place().train("late", "--phase.pretrain.steps=10");
   const fs::path saved = place().run_folder("late") / "checkpoints/step_00000010/manifest.json";
   const Ended ended = place().interrupt("late", train, SIGUSR2, [&] {
-    while (!fs::exists(saved) && !fs::exists(place().run_folder("late") / "report.json")) after(0.001)();
+    for (int wait = 0; wait < 60000 && !fs::exists(saved); ++wait) after(0.001)();
   });
   if (ended.exit_code != 0) {
     ASSERT_EQ(ended.exit_code, 75) << ended.output;
