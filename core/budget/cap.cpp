@@ -9,8 +9,11 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;     // over the longest ending measured so far
-constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
+constexpr double kMargin = 1.15;  // over the longest ending measured so far
+// Slow steps over usual ones, as far as a guess is stretched by it. Less for an evaluation: one that finds no time left
+// ends early, and time kept for it in vain is lost to training.
+constexpr double kMostUneven = 2.5;
+constexpr double kMostUnevenEvaluation = 1.5;
 constexpr double kClosingSeconds = 0.1;
 constexpr double kSecondsPerHour = 3600;
 
@@ -46,7 +49,8 @@ double CapKeeper::expected_seconds(Ending ending) const {
   if (longest_[which] > 0) return kMargin * longest_[which];
   // Where steps are uneven, an ending may fall into a slow stretch as well.
   const double usual = steps_.typical();
-  const double uneven = usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, kMostUneven) : 1.0;
+  const double most = ending == Ending::evaluation ? kMostUnevenEvaluation : kMostUneven;
+  const double uneven = usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, most) : 1.0;
   return uneven * guess_[which];
 }
 

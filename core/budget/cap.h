@@ -2,7 +2,7 @@
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
 // duration measured so far times a margin; before the first measurement, a conservative guess given by the caller,
-// stretched by as much as slow steps exceed usual ones.
+// stretched by as much as slow steps exceed usual ones, within bounds.
 // On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
 // and a GPU-hour is a rank times an hour.
 #pragma once

@@ -52,15 +52,16 @@ TEST(CapKeeper, WhatComesBeforeAStepMustFitToo) {
   EXPECT_TRUE(keeper.may_step(72, checkpoint).step);
 }
 
-// On a machine that is slow now and then, the evaluation may meet such a moment too.
+// On a machine that is slow now and then, the ending may meet such a moment too. An evaluation can be cut short.
 TEST(CapKeeper, UnevenStepsStretchAGuess) {
   CapKeeper keeper(cap_of_seconds(100), 1, 0);
   keeper.guess(Ending::evaluation, 3);
-  keeper.measured(Ending::checkpoint, 2);
-  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.5 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 1.15 * 2 + kClosing);
+  keeper.guess(Ending::checkpoint, 1);
+  keeper.measured(Ending::export_model, 2);
+  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.25 : 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.25 * 3 + 1.25 * 1 + 1.15 * 2 + kClosing);
   for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 3 + 1.15 * 2 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 2.5 * 1 + 1.15 * 2 + kClosing);
 }
 
 TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
