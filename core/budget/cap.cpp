@@ -9,27 +9,32 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;  // over the longest ending measured so far
-// Slow steps over usual ones, as far as a guess is stretched by it. Less for an evaluation: one that finds no time left
-// ends early, and time kept for it in vain is lost to training.
-constexpr double kMostUneven = 2.5;
-constexpr double kMostUnevenEvaluation = 1.5;
+constexpr double kMargin = 1.15;     // over what is expected of an ending
+constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
+constexpr double kMostSlowdown = 5;  // steps at the present pace over those at the best, likewise
 constexpr double kClosingSeconds = 0.1;
 constexpr double kSecondsPerHour = 3600;
 
 }  // namespace
 
-void StepSeconds::add(double seconds) {
-  last_[static_cast<std::size_t>(count_ % kWindow)] = seconds;
+void StepSeconds::add(double seconds, double tokens) {
+  const auto at = static_cast<std::size_t>(count_ % kWindow);
+  last_[at] = seconds;
+  per_token_[at] = seconds / std::max(1.0, tokens);
+  best_per_token_ = std::min(best_per_token_, per_token_[at]);
   ++count_;
 }
 
-double StepSeconds::quantile(double share) const {
+double StepSeconds::quantile(const Window& of, double share) const {
   if (count_ == 0) return 0;
   const auto filled = static_cast<std::size_t>(std::min<std::int64_t>(count_, kWindow));
-  std::vector<double> sorted(last_.begin(), last_.begin() + static_cast<std::ptrdiff_t>(filled));
+  std::vector<double> sorted(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(filled));
   std::sort(sorted.begin(), sorted.end());
   return sorted[static_cast<std::size_t>(std::llround(share * static_cast<double>(filled - 1)))];
+}
+
+double StepSeconds::slowdown() const {
+  return measured() && best_per_token_ > 0 ? quantile(per_token_, 0.5) / best_per_token_ : 1;
 }
 
 CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds)
@@ -37,7 +42,18 @@ CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds)
   check(ranks > 0, "a run has at least one rank, not {}", ranks);
 }
 
-void CapKeeper::guess(Ending ending, double seconds) { guess_[static_cast<std::size_t>(ending)] = seconds; }
+// How many times longer than at pace 1 a guessed ending takes.
+double CapKeeper::pace_of(Ending ending) const {
+  if (ending == Ending::evaluation) return std::min(steps_.slowdown(), kMostSlowdown);
+  // Where steps are uneven, it may fall into a slow stretch.
+  const double usual = steps_.typical();
+  return usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, kMostUneven) : 1.0;
+}
+
+void CapKeeper::guess(Ending ending, double seconds) {
+  const double pace = ending == Ending::evaluation ? pace_of(ending) : 1.0;
+  guess_[static_cast<std::size_t>(ending)] = seconds / pace;
+}
 
 void CapKeeper::measured(Ending ending, double seconds) {
   double& longest = longest_[static_cast<std::size_t>(ending)];
@@ -47,11 +63,8 @@ void CapKeeper::measured(Ending ending, double seconds) {
 double CapKeeper::expected_seconds(Ending ending) const {
   const auto which = static_cast<std::size_t>(ending);
   if (longest_[which] > 0) return kMargin * longest_[which];
-  // Where steps are uneven, an ending may fall into a slow stretch as well.
-  const double usual = steps_.typical();
-  const double most = ending == Ending::evaluation ? kMostUnevenEvaluation : kMostUneven;
-  const double uneven = usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, most) : 1.0;
-  return uneven * guess_[which];
+  const double margin = ending == Ending::evaluation ? kMargin : 1.0;  // other guesses are conservative
+  return margin * pace_of(ending) * guess_[which];
 }
 
 double CapKeeper::reserve_seconds() const {

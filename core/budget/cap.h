@@ -1,14 +1,16 @@
 // Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
-// duration measured so far times a margin; before the first measurement, a conservative guess given by the caller,
-// stretched by as much as slow steps exceed usual ones, within bounds.
+// duration measured so far times a margin. Before the first measurement it is a guess given by the caller: conservative
+// for files, and stretched by as much as slow steps exceed usual ones; for an evaluation, which finds an early end when
+// time runs out, what it takes at the pace at which steps are taken now.
 // On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
 // and a GPU-hour is a rank times an hour.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "core/budget/price.h"
@@ -19,19 +21,24 @@ namespace shoestring {
 enum class Ending : std::uint8_t { evaluation, checkpoint, export_model };
 inline constexpr int kEndings = 3;
 
-/// Duration to expect of the coming step, from the last ones.
+/// Duration to expect of the coming step, from the last 32.
 class StepSeconds {
  public:
-  void add(double seconds);
+  void add(double seconds, double tokens);
   bool measured() const { return count_ > 0; }
-  double typical() const { return quantile(0.5); }  ///< of the last 32; 0 before the first
-  double slow() const { return quantile(0.9); }
+  double typical() const { return quantile(last_, 0.5); }  ///< 0 before the first
+  double slow() const { return quantile(last_, 0.9); }
+  /// Usual seconds per token over the least of all steps, which has the best pace; 1 before the first.
+  double slowdown() const;
 
  private:
-  double quantile(double share) const;
-
   static constexpr int kWindow = 32;
-  std::array<double, kWindow> last_{};
+  using Window = std::array<double, kWindow>;
+  double quantile(const Window& of, double share) const;
+
+  Window last_{};
+  Window per_token_{};
+  double best_per_token_ = std::numeric_limits<double>::infinity();
   std::int64_t count_ = 0;
 };
 
@@ -45,10 +52,11 @@ class CapKeeper {
   /// `spent_gpu_seconds`: charged to earlier attempts of the run (LedgerHistory::charged_gpu_seconds).
   CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds);
 
-  /// A guess that holds until the ending is first measured.
+  /// What the ending would take now; the last guess holds until the ending is first measured.
   void guess(Ending ending, double seconds);
   void measured(Ending ending, double seconds);
-  void step_took(double seconds) { steps_.add(seconds); }
+  bool is_measured(Ending ending) const { return longest_[static_cast<std::size_t>(ending)] > 0; }
+  void step_took(double seconds, double tokens) { steps_.add(seconds, tokens); }
   const StepSeconds& steps() const { return steps_; }
 
   /// What `ending` is expected to take, margin included.
@@ -71,6 +79,7 @@ class CapKeeper {
   void check_startable(double elapsed_seconds) const;
 
  private:
+  double pace_of(Ending ending) const;
   double left_of_cap(double elapsed_seconds) const;
   double left_before_reserve(double elapsed_seconds) const;
 
@@ -78,7 +87,7 @@ class CapKeeper {
   int ranks_;
   double spent_gpu_seconds_;
   StepSeconds steps_;
-  std::array<double, kEndings> guess_{};
+  std::array<double, kEndings> guess_{};  ///< at pace 1
   std::array<double, kEndings> longest_{};
 };
 

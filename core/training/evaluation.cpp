@@ -121,15 +121,21 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
 }
 
 double Evaluator::estimate_seconds() {
+  constexpr std::int64_t kTimed = 3;  // their median: one of them may be held up
   double seconds = 0;
   for (const Part& part : parts_) {
     if (part.samples == 0) continue;
     evaluate(part, 0);  // warms caches and pages
-    const auto begin = std::chrono::steady_clock::now();
-    evaluate(part, 0);
-    const std::chrono::duration<double> once = std::chrono::steady_clock::now() - begin;
+    std::array<double, kTimed> took{};
+    for (std::int64_t i = 0; i < kTimed; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      evaluate(part, i % microbatches(part));
+      const std::chrono::duration<double> once = std::chrono::steady_clock::now() - begin;
+      took[static_cast<std::size_t>(i)] = once.count();
+    }
+    std::sort(took.begin(), took.end());
     const std::int64_t turns = (microbatches(part) + world_.size() - 1) / world_.size();
-    seconds += once.count() * static_cast<double>(turns);
+    seconds += took[kTimed / 2] * static_cast<double>(turns);
   }
   return seconds;
 }

@@ -32,7 +32,7 @@ class Evaluator {
   /// longest so far, ends within `most_seconds` of the call.
   Outcome run(std::int64_t step, bool (*may_stop)(), double most_seconds = std::numeric_limits<double>::infinity());
 
-  /// Seconds one whole run will take, from timing a few micro-batches now.
+  /// Seconds a whole run would take now, from timing a few micro-batches of each source on this rank alone.
   double estimate_seconds();
 
  private:

@@ -16,7 +16,10 @@ Trainer::Verdict Trainer::train() {
     const Decision decision = decide();
     if (decision.horizon) state_.decisions.push_back(*decision.horizon);
     if (decision.evaluate && !evaluate()) continue;  // a signal cut it short: decide anew
-    if (decision.checkpoint) save();
+    if (decision.checkpoint) {
+      save();
+      if (leads()) guess_evaluation();  // anew: the guess before may be of a slow moment
+    }
     if (decision.verdict != Verdict::step) return decision.verdict;
     if (decision.next_phase) {
       enter_phase(state_.phase + 1);

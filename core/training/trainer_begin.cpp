@@ -165,13 +165,9 @@ void Trainer::load(bool ended) {
   gradient_ = std::make_unique<BatchGradient>(resources_->model(), world_, groups, resources_->stream(), meter_);
   enter_phase(state_.phase);
 
-  double evaluation_seconds = 0;
-  if (evaluator_) {
-    const Meter::Scope timing(meter_, Category::evaluation);
-    evaluation_seconds = evaluator_->estimate_seconds();
-  }
   if (!leads()) return;
-  guess_ending(evaluation_seconds);
+  guess_evaluation();
+  guess_checkpoint();
   cap_->check_startable(meter_.elapsed_seconds());
   if (recipe_.schedule.horizon == Horizon::budget && !options_.allow_recipe_change) {
     check_schedule_left(ledger_->history(), cap_->cap(), progress(),
@@ -188,10 +184,14 @@ void Trainer::load(bool ended) {
 }
 
 // What the end of the run will cost, until the first evaluation and checkpoint have been measured.
-void Trainer::guess_ending(double evaluation_seconds) {
+void Trainer::guess_evaluation() {
+  if (!evaluator_ || cap_->is_measured(Ending::evaluation)) return;
+  const Meter::Scope timing(meter_, Category::evaluation);
+  cap_->guess(Ending::evaluation, evaluator_->estimate_seconds());
+}
+
+void Trainer::guess_checkpoint() {
   constexpr double kDiskBytesPerSecond = 200e6;
-  constexpr double kMargin = 1.35;  // a few micro-batches stand for the whole evaluation
-  cap_->guess(Ending::evaluation, kMargin * evaluation_seconds);
   cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
                                                             resources_->optimizer().state_bytes()) /
                                             kDiskBytesPerSecond);

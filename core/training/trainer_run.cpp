@@ -21,7 +21,7 @@ void Trainer::record(const StepOutcome& outcome) {
   }
   const AttemptProgress progress = attempt_progress();
   if (!leads()) return;
-  cap_->step_took(outcome.seconds);
+  cap_->step_took(outcome.seconds, outcome.batch.tokens);
   if (!outcome.skipped.empty()) {
     ledger_->note("skipped", fmt::format("step {}: {}", state_.step, outcome.skipped));
     announce(fmt::format("step {} skipped: {}", state_.step, outcome.skipped));

@@ -20,21 +20,22 @@ TEST(StepSeconds, MedianIgnoresOutliers) {
   StepSeconds steps;
   EXPECT_FALSE(steps.measured());
   EXPECT_EQ(steps.typical(), 0);
-  for (int i = 0; i < 100; ++i) steps.add(i == 50 ? 90.0 : 0.5);
+  for (int i = 0; i < 100; ++i) steps.add(i == 50 ? 90.0 : 0.5, 10);
   EXPECT_EQ(steps.typical(), 0.5);
   EXPECT_EQ(steps.slow(), 0.5);
+  EXPECT_EQ(steps.slowdown(), 1);
 }
 
 TEST(CapKeeper, KeepsTheReserve) {
   CapKeeper keeper(cap_of_seconds(100), 1, 20);
   keeper.guess(Ending::checkpoint, 5);
   keeper.guess(Ending::evaluation, 3);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 8 + kClosing);
-  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 62 - kClosing);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 5 + 1.15 * 3 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 70 - (5 + 1.15 * 3) - kClosing);
   keeper.measured(Ending::checkpoint, 2);
   keeper.measured(Ending::checkpoint, 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 3 + 1.15 * 2 + kClosing);
-  keeper.step_took(4);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.15 * 3 + 1.15 * 2 + kClosing);
+  keeper.step_took(4, 1);
   EXPECT_TRUE(keeper.may_step(70).step);
   EXPECT_FALSE(keeper.may_step(71).step);
   EXPECT_EQ(keeper.may_step(71).reason, "budget.gpu_hours");
@@ -44,7 +45,7 @@ TEST(CapKeeper, KeepsTheReserve) {
 TEST(CapKeeper, WhatComesBeforeAStepMustFitToo) {
   CapKeeper keeper(cap_of_seconds(100), 1, 0);
   keeper.measured(Ending::checkpoint, 10);
-  keeper.step_took(4);
+  keeper.step_took(4, 1);
   const double checkpoint = keeper.expected_seconds(Ending::checkpoint);
   EXPECT_DOUBLE_EQ(checkpoint, 11.5);
   EXPECT_TRUE(keeper.may_step(80).step);
@@ -52,16 +53,40 @@ TEST(CapKeeper, WhatComesBeforeAStepMustFitToo) {
   EXPECT_TRUE(keeper.may_step(72, checkpoint).step);
 }
 
-// On a machine that is slow now and then, the ending may meet such a moment too. An evaluation can be cut short.
+// On a machine that is slow now and then, the ending may meet such a moment too.
 TEST(CapKeeper, UnevenStepsStretchAGuess) {
   CapKeeper keeper(cap_of_seconds(100), 1, 0);
-  keeper.guess(Ending::evaluation, 3);
   keeper.guess(Ending::checkpoint, 1);
   keeper.measured(Ending::export_model, 2);
-  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.25 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.25 * 3 + 1.25 * 1 + 1.15 * 2 + kClosing);
-  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.5 * 3 + 2.5 * 1 + 1.15 * 2 + kClosing);
+  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.25 : 1, 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.25 * 1 + 1.15 * 2 + kClosing);
+  for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1, 1);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 1 + 1.15 * 2 + kClosing);
+}
+
+// What an evaluation would take is guessed in one moment and needed in another: it follows the pace of the steps.
+TEST(CapKeeper, AnEvaluationFollowsThePace) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 0);
+  const auto steps = [&](double seconds, double tokens) {
+    for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : seconds, tokens);
+  };
+  const auto expected = [&] { return keeper.expected_seconds(Ending::evaluation); };
+  keeper.guess(Ending::evaluation, 9);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
+  steps(1, 10);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
+  steps(2, 20);  // a larger batch
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
+  steps(4, 20);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 2 * 9);
+  keeper.guess(Ending::evaluation, 8);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 8);
+  steps(2, 20);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 4);
+  steps(80, 20);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 5 * 4);
+  keeper.measured(Ending::evaluation, 2);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 2);
 }
 
 TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
@@ -72,7 +97,7 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
   EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60 - kClosing);
   EXPECT_DOUBLE_EQ(job.remaining_of_cap(0), 36000 - kClosing);  // what a schedule that outlives the job is planned with
-  job.step_took(1);
+  job.step_took(1, 1);
   EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
 }
 
@@ -120,7 +145,7 @@ RunOutcome run(double step_seconds, double jitter, double slow_from, bool measur
     double took = step_seconds * (1 + jitter * ((state >> 8) % 1000) / 1000.0);
     if (now > slow_from) took *= 2;
     now += took;
-    keeper.step_took(took);
+    keeper.step_took(took, 1);
     ++outcome.steps;
     if (measured_once && outcome.steps == 20) {
       keeper.measured(Ending::checkpoint, 0.7);
