@@ -1,26 +1,56 @@
 #!/usr/bin/env bash
 # One folder that runs on a machine with nothing installed: the programs, the shared libraries they need in lib/ beside
-# them, recipes. tools/package.sh [FOLDER] (default: package). Build first: tools/build.sh release
+# them, recipes. Build first: tools/build.sh release
+#
+#   tools/package.sh [--cuda-libraries] [FOLDER]     default: package
+#
+# Programs load cuBLASLt and NCCL when they first use them, and look in lib/ before the machine's own folders.
+# --cuda-libraries brings both along (some 700 MB).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+cuda_libraries=no
+if [ "${1:-}" = --cuda-libraries ]; then cuda_libraries=yes; shift; fi
 out=${1:-package}
+case $out in -*) echo "usage: tools/package.sh [--cuda-libraries] [FOLDER]" >&2; exit 64 ;; esac
 [ -x build/shoestring ] || { echo "build/shoestring is missing: run tools/build.sh first" >&2; exit 66; }
+command -v patchelf >/dev/null || { echo "patchelf is missing: run tools/setup.sh first" >&2; exit 66; }
+if [ -e "$out" ] && [ ! -e "$out/.shoestring_package" ]; then
+  echo "$out exists and is not a package that this script made: name another folder" >&2
+  exit 64
+fi
 
 rm -rf "$out"
 mkdir -p "$out/lib"
-programs=(build/shoestring)
-[ -x build/shoestring_gpu_check ] && programs+=(build/shoestring_gpu_check)
-cp "${programs[@]}" "$out/"
+touch "$out/.shoestring_package"
+programs=(shoestring)
+[ -x build/shoestring_gpu_check ] && programs+=(shoestring_gpu_check)
+cp "${programs[@]/#/build/}" "$out/"
 cp -r recipes "$out/recipes"
 
 # The C library and the driver belong to the machine; everything else travels.
+of_machine='/(libc|libm|libpthread|libdl|librt|libresolv|ld-linux[^/]*|libcuda)\.so'
 for program in "${programs[@]}"; do
-  ldd "$program" | awk '$3 ~ /^\// { print $3 }'
-done | sort -u | grep -vE '/(libc|libm|libpthread|libdl|librt|libresolv|ld-linux[^/]*|libcuda)\.so' |
-  while IFS= read -r library; do cp -L "$library" "$out/lib/"; done
+  ldd "build/$program" | awk '$3 ~ /^\// { print $3 }'
+done | sort -u | grep -vE "$of_machine" | while IFS= read -r library; do cp -L "$library" "$out/lib/"; done
+if [ $cuda_libraries = yes ]; then
+  for name in libcublasLt.so.13 libnccl.so.2; do
+    library=$(find /usr/local/cuda/lib64/ /usr/local/cuda/lib/ /usr/lib/x86_64-linux-gnu/ -name "$name" 2>/dev/null | head -n 1)
+    [ -n "$library" ] || { echo "$name was not found" >&2; exit 66; }
+    cp -L "$library" "$out/lib/"
+  done
+fi
 
-# The programs look in $ORIGIN/lib first (RPATH, so that libraries of libraries are found there too).
-missing=$(env -i "$(readlink -f /lib64/ld-linux-x86-64.so.2)" --list "$out/shoestring" | grep 'not found' || true)
-[ -z "$missing" ] || { echo "the package lacks: $missing" >&2; exit 70; }
+# Programs look in lib/ first, for what their libraries need too: but not for one with a path of its own.
+chmod u+w "$out"/lib/*
+for library in "$out"/lib/*; do patchelf --remove-rpath "$library"; done
+for program in "${programs[@]}"; do patchelf --force-rpath --set-rpath '$ORIGIN/lib' "$out/$program"; done
+
+here=$(cd "$out" && pwd -P)
+for program in "${programs[@]}"; do
+  elsewhere=$(env -i "$(readlink -f /lib64/ld-linux-x86-64.so.2)" --list "$here/$program" |
+    grep '=>' | grep -vF "=> $here/lib/" | grep -vE "$of_machine" || true)
+  [ -z "$elsewhere" ] || { echo "$program of the package would look elsewhere for: $elsewhere" >&2; exit 70; }
+done
 "$out/shoestring" --version
-echo "$out: $(du -sh "$out" | cut -f1)"
+glibc=$(objdump -T "${programs[@]/#/$out/}" "$out"/lib/* | grep -oE 'GLIBC_2\.[0-9]+' | sort -uV | tail -n 1)
+echo "$out: $(du -sh "$out" | cut -f1), for x86-64 machines with ${glibc/_/ } or newer"

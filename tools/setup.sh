@@ -8,7 +8,7 @@ packages=(
   libfmt-dev libxxhash-dev nlohmann-json3-dev libboost-program-options-dev
   libhdf5-dev libsentencepiece-dev libopenmpi-dev openmpi-bin
   libgtest-dev libdnnl-dev
-  gzip xz-utils
+  gzip xz-utils patchelf
 )
 
 missing=()
