@@ -60,6 +60,12 @@ void copy_cuda(TensorView to, ConstTensorView from, Stream& stream) {
   if (source.count == 1) source = {target.count, target.bytes, target.bytes};
   check(target.count > 0 && target.count == source.count && target.bytes == source.bytes,
         "cannot copy {} between devices: its rows are not dense", from.to_string());
+  if (source.count == 1) {  // of any size: one from row to row has a limit of 2 GiB
+    cuda_check(cudaMemcpyAsync(to.data, from.data, static_cast<std::size_t>(source.bytes), cudaMemcpyDefault,
+                               cuda_stream(stream)),
+               "cudaMemcpyAsync");
+    return;
+  }
   cuda_check(cudaMemcpy2DAsync(to.data, static_cast<std::size_t>(target.pitch), from.data,
                                static_cast<std::size_t>(source.pitch), static_cast<std::size_t>(source.bytes),
                                static_cast<std::size_t>(source.count), cudaMemcpyDefault, cuda_stream(stream)),

@@ -55,6 +55,8 @@ void* allocate_cuda([[maybe_unused]] std::int64_t bytes, [[maybe_unused]] Device
   cuda_check(cudaSetDevice(device.index), "cudaSetDevice");
   cuda_check(cudaMalloc(&data, static_cast<std::size_t>(bytes)), "cudaMalloc");
   cuda_check(cudaMemset(data, 0, static_cast<std::size_t>(bytes)), "cudaMemset");
+  // It runs in stream 0, which the streams of ours do not wait for.
+  cuda_check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
   return data;
 #else
   fail(ExitCode::missing_input, "this build has no CUDA, so it cannot hold memory on {}", to_string(device));
