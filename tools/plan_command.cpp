@@ -1,7 +1,9 @@
 // shoestring plan RECIPE
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
+#include "core/budget/best_case.h"
 #include "core/budget/cap.h"
 #include "core/budget/hardware.h"
 #include "core/model/accounting.h"
@@ -71,34 +73,46 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
       gib(plan.model.tables));
 }
 
-// What the cap buys at the best speed the hardware file knows of: an upper bound, and said to be one.
-void print_budget(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware) {
-  const Cap cap = cap_of(recipe.budget, hardware);
+void print_budget(const Recipe& recipe, const Cap& cap) {
+  if (std::isinf(cap.gpu_hours)) {
+    fmt::print("budget       no cap\n");
+    return;
+  }
   fmt::print("budget       {} GPU-hours ({})", rounded(cap.gpu_hours), cap.from);
   if (const auto price = price_of(recipe.budget)) {
     fmt::print(", ${} at ${} per GPU-hour ({}, {})", rounded(price->usd(cap.gpu_hours)), price->usd_per_gpu_hour,
                price->source, price->date);
   }
   fmt::print("\n");
-  const FormatFlops formats =
-      count_flops(config, recipe.precision, recipe.phases.front().sequence).training_by_format();
-  const auto rate = [&](RateFormat format) {
-    return hardware.achievable_flops[format] > 0 ? hardware.achievable_flops[format] : hardware.peak_flops[format];
-  };
-  double seconds = 0;
-  for (const auto& [format, flops] :
-       {std::pair(RateFormat::fp8, formats.fp8), std::pair(RateFormat::bf16, formats.bf16),
-        std::pair(RateFormat::fp32, formats.f32)}) {
-    if (flops <= 0) continue;
-    if (rate(format) <= 0) {
-      fmt::print("             {} does not say how fast it multiplies in {}\n", hardware.name, name(format));
-      return;
-    }
-    seconds += flops / rate(format);
+}
+
+void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware, const Cap& cap) {
+  const bool by_budget = recipe.schedule.horizon == Horizon::budget;
+  const BestCase best = best_case(recipe, config, hardware, cap.gpu_hours);
+  if (best.unrated) {
+    fmt::print("at best      {} does not say how fast it multiplies in {}\n", hardware.name, name(*best.unrated));
+    return;
   }
-  if (seconds <= 0) return;
-  fmt::print("             at most {} tokens on {}: its matrix products at their best, nothing lost\n",
-             rounded(cap.gpu_hours * 3600 / seconds), hardware.name);
+  const auto price = price_of(recipe.budget);
+  const auto row = [&](const std::string& what, double tokens, double gpu_hours) {
+    fmt::print("             {:<20} {:>10} {:>12} {:>12}", what, rounded(tokens), rounded(gpu_hours),
+               price ? rounded(price->usd(gpu_hours)) : "-");
+  };
+  fmt::print("at best      on {}, its matrix products as fast as they get and nothing lost\n", hardware.name);
+  fmt::print("             {:<20} {:>10} {:>12} {:>12}\n", "phase", by_budget ? "tokens <=" : "tokens",
+             by_budget ? "GPU-hours" : "GPU-hours >=", by_budget ? "usd" : "usd >=");
+  for (const PhaseBound& phase : best.phases) {
+    row(phase.name, phase.tokens, phase.gpu_hours);
+    fmt::print("\n");
+  }
+  if (best.phases.size() > 1) {
+    row("all", best.tokens(), best.gpu_hours());
+    fmt::print("\n");
+  }
+  if (by_budget || std::isinf(cap.gpu_hours)) return;
+  const double share = best.gpu_hours() / cap.gpu_hours;
+  fmt::print("             {:.1f}% of the cap{}\n", 100 * share,
+             share > 1 ? ": this run cannot reach its end inside it" : "");
 }
 
 }  // namespace
@@ -108,7 +122,7 @@ int plan_command(const Words& words) {
       {.command = "plan",
        .positional = "RECIPE",
        .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
-                  "the budget buys at most.",
+                  "the budget buys, or the phases cost, at best.",
        .options = {},
        .least = 1,
        .most = 1,
@@ -124,7 +138,10 @@ int plan_command(const Words& words) {
   print_flops(recipe, config);
   print_memory(recipe, config);
   if (!recipe.budget.hardware.empty()) {
-    print_budget(recipe, config, read_hardware(find_hardware(recipe.budget.hardware, file.parent_path())));
+    const Hardware hardware = read_hardware(find_hardware(recipe.budget.hardware, file.parent_path()));
+    const Cap cap = cap_of(recipe.budget, hardware);
+    print_budget(recipe, cap);
+    print_best_case(recipe, config, hardware, cap);
   }
   return 0;
 }

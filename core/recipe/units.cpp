@@ -162,7 +162,7 @@ std::string rounded(double value, int digits) {
       if (size >= known.factor && digits < 9) return fmt::format("{:.{}g}{}", value / known.factor, digits, known.text);
     }
   }
-  if (value == std::floor(value) && size < 1e15) return fmt::format("{:.0f}", value);
+  if (size < 1e15 && (value == std::floor(value) || size >= std::pow(10, digits))) return fmt::format("{:.0f}", value);
   return fmt::format("{:.{}g}", value, digits);
 }
 

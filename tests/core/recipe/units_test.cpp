@@ -62,6 +62,9 @@ TEST(Units, WhatIsPrintedParsesBack) {
   EXPECT_EQ(print_quantity(14.8e12, Unit::count), "14.8T");
   EXPECT_EQ(rounded(2788000), "2.788M");
   EXPECT_EQ(rounded(INFINITY), "unlimited");
+  EXPECT_EQ(rounded(17229.6), "17230");
+  EXPECT_EQ(rounded(8616.9), "8617");
+  EXPECT_EQ(rounded(0.049717), "0.04972");
 }
 
 }  // namespace
