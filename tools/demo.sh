@@ -19,6 +19,8 @@ if [ -e "$run" ]; then
   rm -rf "$run"
 fi
 
+# What the cap will buy, foretold by steps of ten seconds; the report says how far off that was.
+build/shoestring plan recipes/tiny_moe.recipe --measure 10
 build/shoestring train recipes/tiny_moe.recipe
 
 # What general-purpose compressors reach on the same held-out files, one by one.

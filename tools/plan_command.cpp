@@ -5,14 +5,16 @@
 
 #include "core/budget/best_case.h"
 #include "core/budget/cap.h"
-#include "core/budget/hardware.h"
+#include "core/budget/ledger.h"
+#include "core/budget/planner.h"
 #include "core/model/accounting.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
 #include "core/recipe/units.h"
 #include "core/training/run_resources.h"
+#include "core/training/speed_trial.h"
 #include "data/tokenizer.h"
-#include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 
@@ -54,16 +56,19 @@ void print_flops(const Recipe& recipe, const ModelConfig& config) {
 }
 
 void print_memory(const Recipe& recipe, const ModelConfig& config) {
-  const PhaseSpec& phase = recipe.phases.front();
-  const MemoryPlan plan =
-      plan_memory({.model = config,
-                   .precision = recipe.precision,
-                   .run = {.tokens = phase.sequence * phase.micro_batch, .sequences = phase.micro_batch, .workers = 1},
-                   .stages = 1,
-                   .own_stages = {},
-                   .in_flight = 1,
-                   .count_precision = true},
-                  recipe.optimizer.name);
+  RunShape shape{.tokens = 0, .sequences = 0, .workers = 1};
+  for (const PhaseSpec& phase : recipe.phases) {
+    shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
+    shape.sequences = std::max(shape.sequences, phase.micro_batch);
+  }
+  const MemoryPlan plan = plan_memory({.model = config,
+                                       .precision = recipe.precision,
+                                       .run = shape,
+                                       .stages = 1,
+                                       .own_stages = {},
+                                       .in_flight = 1,
+                                       .count_precision = true},
+                                      recipe.optimizer.name);
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   fmt::print(
       "memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
@@ -115,6 +120,34 @@ void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hard
              share > 1 ? ": this run cannot reach its end inside it" : "");
 }
 
+// Takes real steps, foretells the run from them, and keeps that for the report.
+void measure(const Recipe& recipe, const Cap& cap, double seconds) {
+  const std::filesystem::path directory = run_directory(recipe);
+  const bool begun = std::filesystem::exists(directory / kLedgerFile);
+  const Plan plan = make_plan(recipe, cap.gpu_hours, try_speed(recipe, system_clock(), seconds));
+  const auto price = price_of(recipe.budget);
+  fmt::print("foretold     by steps of its own, {:.3g} s of each phase, on one rank\n", seconds);
+  fmt::print("             {:<20} {:>10} {:>12} {:>12} {:>10}\n", "phase", "tokens", "GPU-hours", "usd", "steps");
+  const auto usd = [&](double gpu_hours) { return price ? rounded(price->usd(gpu_hours)) : "-"; };
+  const auto row = [&](const std::string& what, const std::string& tokens, double gpu_hours, const std::string& steps) {
+    fmt::print("             {:<20} {:>10} {:>12} {:>12} {:>10}\n", what, tokens, rounded(gpu_hours), usd(gpu_hours),
+               steps);
+  };
+  for (const PlannedPhase& phase : plan.phases) {
+    row(phase.name, rounded(phase.tokens), phase.gpu_hours, rounded(phase.steps));
+  }
+  row("start and end", "", plan.around_gpu_hours, "");
+  row("all", rounded(plan.tokens()), plan.gpu_hours(), rounded(plan.steps()));
+  if (plan.cut_short) fmt::print("             the cap ends the run before its phases end\n");
+  if (begun) {
+    fmt::print("             not stored: {} has begun, and a plan is made before the run\n", directory.string());
+    return;
+  }
+  make_directories(directory);
+  write_plan(directory, plan, price ? std::optional(price->usd(plan.gpu_hours())) : std::nullopt);
+  fmt::print("             stored in {}, for the report\n", (directory / kPlanFile).string());
+}
+
 }  // namespace
 
 int plan_command(const Words& words) {
@@ -123,12 +156,17 @@ int plan_command(const Words& words) {
        .positional = "RECIPE",
        .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
                   "the budget buys, or the phases cost, at best.",
-       .options = {},
+       .options =
+           {{"measure", "SECONDS",
+             "take real steps of each phase for about that long, foretell the run, and keep that as RUN/plan.json: "
+             "the report sets it beside what came"}},
        .least = 1,
        .most = 1,
        .recipe_overrides = true},
       words);
   if (arguments.helped()) return 0;
+  constexpr double kMostSeconds = 3600;
+  const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds);
   const std::filesystem::path file = arguments.positional()[0];
   const Recipe recipe = parse_recipe(file, arguments.overrides()).recipe;
   std::int64_t longest = 0;
@@ -137,11 +175,13 @@ int plan_command(const Words& words) {
   print_model(config);
   print_flops(recipe, config);
   print_memory(recipe, config);
-  if (!recipe.budget.hardware.empty()) {
-    const Hardware hardware = read_hardware(find_hardware(recipe.budget.hardware, file.parent_path()));
-    const Cap cap = cap_of(recipe.budget, hardware);
-    print_budget(recipe, cap);
-    print_best_case(recipe, config, hardware, cap);
+  const Hardware hardware = hardware_of(recipe, file.parent_path());
+  const Cap cap = cap_of(recipe.budget, hardware);
+  print_budget(recipe, cap);
+  if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
+  if (arguments.has("measure")) {
+    std::fflush(stdout);
+    measure(recipe, cap, seconds);
   }
   return 0;
 }

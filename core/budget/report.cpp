@@ -6,8 +6,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "kernels/base/check.h"
 
@@ -15,18 +13,6 @@ namespace shoestring {
 namespace {
 
 constexpr double kSecondsPerHour = 3600;
-
-std::optional<Prediction> read_plan(const std::filesystem::path& file) {
-  std::ifstream stream(file);
-  if (!stream) return std::nullopt;
-  try {
-    const auto plan = nlohmann::json::parse(stream);
-    return Prediction{plan.at("gpu_hours").get<double>(), plan.value("tokens", 0.0), plan.value("step_seconds", 0.0),
-                      plan.value("loss", 0.0)};
-  } catch (const std::exception&) {
-    return std::nullopt;  // a report without its comparison is better than none
-  }
-}
 
 void add_phases(const AttemptHistory& attempt, std::vector<PhaseCost>& phases) {
   for (const PhaseSpan& span : attempt.phases) {
@@ -118,7 +104,7 @@ Report make_report(const std::filesystem::path& run_directory) {
   if (!std::filesystem::exists(run_directory / kLedgerFile)) {
     fail(ExitCode::missing_input, "{} holds no {}: no run was started there", run_directory.string(), kLedgerFile);
   }
-  Report report = make_report(read_ledger(run_directory), read_plan(run_directory / "plan.json"));
+  Report report = make_report(read_ledger(run_directory), read_prediction(run_directory));
   if (report.run.empty()) report.run = run_directory.filename().string();
   return report;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/budget/ledger_history.h"
+#include "core/budget/planner.h"
 
 namespace shoestring {
 
@@ -28,14 +29,6 @@ struct FormatUse {
   double flops = 0;
   double of_peak = 0;
   double of_achievable = 0;
-};
-
-/// What was foretold before the run (plan.json).
-struct Prediction {
-  double gpu_hours = 0;
-  double tokens = 0;
-  double step_seconds = 0;
-  double loss = 0;
 };
 
 struct Report {

@@ -98,10 +98,7 @@ json predicted(const Report& report) {
   return {{"gpu_hours", known(report.predicted->gpu_hours)},
           {"gpu_hours_error", error(report.predicted->gpu_hours, report.spent_gpu_hours)},
           {"tokens", known(report.predicted->tokens)},
-          {"tokens_error", error(report.predicted->tokens, static_cast<double>(report.tokens))},
-          {"step_seconds", known(report.predicted->step_seconds)},
-          {"loss", known(report.predicted->loss)},
-          {"loss_error", error(report.predicted->loss, report.validation ? report.validation->loss : 0)}};
+          {"tokens_error", error(report.predicted->tokens, static_cast<double>(report.tokens))}};
 }
 
 }  // namespace

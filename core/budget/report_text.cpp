@@ -131,7 +131,6 @@ std::string foretold(const Report& report) {
   };
   row("GPU-hours", report.predicted->gpu_hours, report.spent_gpu_hours);
   row("tokens", report.predicted->tokens, static_cast<double>(report.tokens));
-  if (report.validation) row("held-out loss", report.predicted->loss, report.validation->loss);
   return text;
 }
 

@@ -100,6 +100,11 @@ RunResources::RunResources(const Recipe& recipe, int ranks_sharing_cores)
   optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());
 }
 
+double RunResources::guessed_checkpoint_seconds() const {
+  constexpr double kDiskBytesPerSecond = 200e6;
+  return 0.2 + static_cast<double>(model_->memory().parameters + optimizer_->state_bytes()) / kDiskBytesPerSecond;
+}
+
 std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {
   auto loader = std::make_unique<Loader>(std::move(options));
   if (loader->tokenizer_hash() != tokenizer_->hash()) {

@@ -40,6 +40,9 @@ class RunResources {
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
 
+  /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
+  double guessed_checkpoint_seconds() const;
+
   /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer do not belong together.
   std::unique_ptr<Loader> train_loader(int phase) const;
   /// One loader per validation source, at the phase's sequence length.

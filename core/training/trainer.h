@@ -76,7 +76,6 @@ class Trainer {
   void begin();
   void load(bool ended);
   void guess_evaluation();
-  void guess_checkpoint();
   AttemptStart attempt_start(std::int64_t from_step) const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);

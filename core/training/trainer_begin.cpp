@@ -167,7 +167,7 @@ void Trainer::load(bool ended) {
 
   if (!leads()) return;
   guess_evaluation();
-  guess_checkpoint();
+  cap_->guess(Ending::checkpoint, resources_->guessed_checkpoint_seconds());
   cap_->check_startable(meter_.elapsed_seconds());
   if (recipe_.schedule.horizon == Horizon::budget && !options_.allow_recipe_change) {
     check_schedule_left(ledger_->history(), cap_->cap(), progress(),
@@ -183,18 +183,11 @@ void Trainer::load(bool ended) {
   meter_.enter(Category::idle);
 }
 
-// What the end of the run will cost, until the first evaluation and checkpoint have been measured.
+// What the last evaluation will take, until one has been measured.
 void Trainer::guess_evaluation() {
   if (!evaluator_ || cap_->is_measured(Ending::evaluation)) return;
   const Meter::Scope timing(meter_, Category::evaluation);
   cap_->guess(Ending::evaluation, evaluator_->estimate_seconds());
-}
-
-void Trainer::guess_checkpoint() {
-  constexpr double kDiskBytesPerSecond = 200e6;
-  cap_->guess(Ending::checkpoint, 0.2 + static_cast<double>(resources_->model().memory().parameters +
-                                                            resources_->optimizer().state_bytes()) /
-                                            kDiskBytesPerSecond);
 }
 
 AttemptStart Trainer::attempt_start(std::int64_t from_step) const {

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/file.h"
 #include "tests/tools/program.h"
 
 namespace shoestring {
@@ -26,6 +29,30 @@ TEST(Plan, SaysThatTheEndIsOutOfReach) {
   const testing::Ended plan = place.run("plan " + recipe + " --budget.gpu_hours=0.5M");
   EXPECT_EQ(plan.exit_code, 0);
   expect_holds(plan.output, {"186.3% of the cap: this run cannot reach its end inside it"});
+}
+
+// Foretold before it, set beside what came after it; and none is made when the run has begun.
+TEST(Plan, IsMeasuredAndComparedWithTheRun) {
+  const testing::Workplace place;
+  const testing::Ended plan = place.run("plan small.recipe --run.name=foretold --measure 0.2");
+  EXPECT_EQ(plan.exit_code, 0) << plan.output;
+  expect_holds(plan.output, {"foretold", "stored in runs/foretold/plan.json"});
+  const std::filesystem::path file = place.run_folder("foretold") / "plan.json";
+  const nlohmann::json stored = nlohmann::json::parse(read_file(file, 1 << 20));
+  EXPECT_EQ(stored.at("schema"), "shoestring.plan/1");
+
+  EXPECT_EQ(place.run(place.train("foretold")).exit_code, 0);
+  const nlohmann::json report = nlohmann::json::parse(read_file(place.run_folder("foretold") / "report.json", 1 << 20));
+  EXPECT_EQ(stored.at("steps"), report.at("steps"));
+  EXPECT_EQ(stored.at("tokens"), report.at("predicted").at("tokens"));
+  EXPECT_NEAR(report.at("predicted").at("tokens_error").get<double>(), 0, 0.02);
+  expect_holds(place.run("report runs/foretold").output, {"predicted, actual"});
+
+  const std::string before = read_file(file, 1 << 20);
+  const testing::Ended again = place.run("plan small.recipe --run.name=foretold --measure 0.2");
+  EXPECT_EQ(again.exit_code, 0);
+  expect_holds(again.output, {"not stored: runs/foretold has begun"});
+  EXPECT_EQ(read_file(file, 1 << 20), before);
 }
 
 }  // namespace

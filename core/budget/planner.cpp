@@ -1,0 +1,103 @@
+#include "core/budget/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kSecondsPerHour = 3600;
+constexpr double kSecondsPerMinute = 60;
+
+double per_step(double seconds, std::int64_t every_steps) {
+  return every_steps > 0 ? seconds / static_cast<double>(every_steps) : 0;
+}
+
+// A step with its share of what comes between steps.
+double whole_step_seconds(const Recipe& recipe, const Speeds& speeds, const PhaseSpeed& speed) {
+  const double by_steps = speed.step_seconds + per_step(speed.evaluation_seconds, recipe.evaluation.every_steps) +
+                          per_step(speeds.checkpoint_seconds, recipe.checkpoint.every_steps);
+  const double minutes = recipe.checkpoint.every_minutes;
+  return minutes > 0 ? by_steps * (1 + speeds.checkpoint_seconds / (kSecondsPerMinute * minutes)) : by_steps;
+}
+
+double wanted_steps(const PhaseSpec& phase, Horizon horizon) {
+  if (horizon == Horizon::steps) return static_cast<double>(phase.steps);
+  return static_cast<double>(phase.tokens) / static_cast<double>(phase.global_batch * phase.sequence);
+}
+
+double sum_of(const std::vector<PlannedPhase>& phases, double PlannedPhase::*what) {
+  double sum = 0;
+  for (const PlannedPhase& phase : phases) sum += phase.*what;
+  return sum;
+}
+
+}  // namespace
+
+double Plan::tokens() const { return sum_of(phases, &PlannedPhase::tokens); }
+double Plan::steps() const { return sum_of(phases, &PlannedPhase::steps); }
+double Plan::gpu_hours() const { return around_gpu_hours + sum_of(phases, &PlannedPhase::gpu_hours); }
+
+Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds) {
+  check(speeds.phases.size() == recipe.phases.size(), "{} phases were measured, the recipe has {}",
+        speeds.phases.size(), recipe.phases.size());
+  const Horizon horizon = recipe.schedule.horizon;
+  double shares = 0;
+  for (const PhaseSpec& phase : recipe.phases) shares += phase.share;
+
+  Plan plan;
+  const double around = speeds.startup_seconds + speeds.checkpoint_seconds + speeds.phases.back().evaluation_seconds;
+  plan.around_gpu_hours = std::min(around / kSecondsPerHour, cap_gpu_hours);
+  const double for_steps = (cap_gpu_hours - plan.around_gpu_hours) * kSecondsPerHour;
+  double left = for_steps;
+  for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
+    const PhaseSpec& phase = recipe.phases[i];
+    const double step_seconds = whole_step_seconds(recipe, speeds, speeds.phases[i]);
+    const double possible = left / step_seconds;
+    double steps = horizon == Horizon::budget ? for_steps * phase.share / shares / step_seconds
+                                              : std::ceil(wanted_steps(phase, horizon));
+    plan.cut_short = plan.cut_short || (horizon != Horizon::budget && steps > possible);
+    steps = std::floor(std::min(steps, possible) + 1e-9);
+    left -= steps * step_seconds;
+    plan.phases.push_back({.name = phase.name,
+                           .tokens = steps * speeds.phases[i].tokens_per_step,
+                           .steps = steps,
+                           .gpu_hours = steps * step_seconds / kSecondsPerHour});
+  }
+  return plan;
+}
+
+void write_plan(const std::filesystem::path& run_directory, const Plan& plan, std::optional<double> usd) {
+  using Json = nlohmann::ordered_json;
+  Json phases = Json::array();
+  for (const PlannedPhase& phase : plan.phases) {
+    phases.push_back({{"name", phase.name},
+                      {"tokens", std::round(phase.tokens)},
+                      {"steps", phase.steps},
+                      {"gpu_hours", phase.gpu_hours}});
+  }
+  const Json file = {{"schema", kPlanSchema},
+                     {"gpu_hours", plan.gpu_hours()},
+                     {"usd", usd ? Json(*usd) : Json(nullptr)},
+                     {"tokens", std::round(plan.tokens())},
+                     {"steps", plan.steps()},
+                     {"cut_short", plan.cut_short},
+                     {"phases", phases}};
+  replace_file(run_directory / kPlanFile, file.dump(1) + "\n");
+}
+
+std::optional<Prediction> read_prediction(const std::filesystem::path& run_directory) {
+  constexpr std::int64_t kMostBytes = 1 << 20;
+  try {
+    const auto plan = nlohmann::json::parse(read_file(run_directory / kPlanFile, kMostBytes));
+    return Prediction{plan.at("gpu_hours").get<double>(), plan.value("tokens", 0.0)};
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace shoestring

@@ -1,0 +1,99 @@
+#include "core/training/speed_trial.h"
+
+#include <algorithm>
+
+#include "core/optimizer/learning_rate.h"
+#include "core/training/batch_gradient.h"
+#include "core/training/evaluation.h"
+#include "core/training/run_resources.h"
+#include "core/training/weight_update.h"
+#include "parallel/communicator_threads.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int kWarmingSteps = 2;
+constexpr std::size_t kLeastSteps = 3;
+
+class Trial {
+ public:
+  Trial(const Recipe& recipe, const Clock& clock)
+      : recipe_(recipe),
+        clock_(clock),
+        meter_(clock),
+        world_(ThreadWorld(1).communicator(0)),
+        resources_(recipe, 1),
+        groups_(std::max(1, recipe.parallel.reduction_groups)),
+        guard_(recipe.guard),
+        gradient_(resources_.model(), *world_, groups_, resources_.stream(), meter_) {
+    resources_.model().initialise(recipe.run.seed);
+    resources_.model().prepare();
+  }
+
+  Speeds run(double seconds_per_phase) {
+    Speeds speeds{.startup_seconds = 0, .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
+    for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
+      const std::unique_ptr<Loader> loader = resources_.train_loader(phase);
+      if (phase == 0) speeds.startup_seconds = meter_.elapsed_seconds();
+      PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
+      std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
+      if (held_out.empty()) continue;
+      speed.evaluation_seconds = Evaluator(resources_.model(), *world_, std::move(held_out), recipe_.evaluation,
+                                           recipe_.phases[static_cast<std::size_t>(phase)].micro_batch)
+                                     .estimate_seconds();
+    }
+    return speeds;
+  }
+
+ private:
+  PhaseSpeed steps(int phase, const Loader& loader, double seconds) {
+    PhaseSpec spec = recipe_.phases[static_cast<std::size_t>(phase)];
+    spec.batch_ramp_from = 0;  // the full batch from the first step
+    const BatchPlan plan(spec, groups_, 1);
+    PrefetchingLoader batches(
+        loader, [order = RankOrder(plan, 0, 0)]() mutable { return std::optional<SampleRange>(order.next()); },
+        recipe_.data.prefetch);
+    std::vector<double> took;
+    double tokens = 0;
+    double spent = 0;
+    std::int64_t samples = 0;
+    for (int i = 0; took.size() < kLeastSteps || spent < seconds; ++i) {
+      const double begin = clock_.monotonic_seconds();
+      const BatchResult batch = gradient_.compute(plan, samples, batches);
+      ++updates_;
+      update_weights({.recipe = recipe_,
+                      .batch = batch,
+                      .step = updates_,
+                      .number = updates_,
+                      .learning_rate = learning_rate(recipe_.schedule, updates_, 0)},
+                     resources_.model(), resources_.optimizer(), guard_, resources_.stream());
+      samples += plan.global_batch(samples);
+      if (i < kWarmingSteps) continue;
+      took.push_back(clock_.monotonic_seconds() - begin);
+      spent += took.back();
+      tokens += batch.tokens;
+    }
+    guard_.forget();
+    // The mean, slow moments included: the run will have them too.
+    const auto count = static_cast<double>(took.size());
+    return {.step_seconds = spent / count, .tokens_per_step = tokens / count, .evaluation_seconds = 0};
+  }
+
+  const Recipe& recipe_;
+  const Clock& clock_;
+  Meter meter_;
+  std::unique_ptr<Communicator> world_;
+  RunResources resources_;
+  int groups_;
+  Guard guard_;
+  BatchGradient gradient_;
+  std::int64_t updates_ = 0;
+};
+
+}  // namespace
+
+Speeds try_speed(const Recipe& recipe, const Clock& clock, double seconds_per_phase) {
+  return Trial(recipe, clock).run(seconds_per_phase);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,94 @@
+#include "core/budget/planner.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kUnlimited = std::numeric_limits<double>::infinity();
+
+/// Two phases of 1000 and 500 tokens a step, at 2 and 4 seconds; 10 s around them.
+class PlannerTest : public ::testing::Test {
+ protected:
+  PlannerTest() {
+    recipe_.phases = {{.name = "first", .sequence = 100, .global_batch = 10, .tokens = 20'000, .steps = 30},
+                      {.name = "second", .sequence = 50, .global_batch = 10, .tokens = 5'000, .steps = 40}};
+    recipe_.checkpoint.every_steps = 0;
+    recipe_.checkpoint.every_minutes = 0;
+    speeds_ = {.startup_seconds = 3,
+               .checkpoint_seconds = 2,
+               .phases = {{.step_seconds = 2, .tokens_per_step = 990, .evaluation_seconds = 6},
+                          {.step_seconds = 4, .tokens_per_step = 480, .evaluation_seconds = 5}}};
+  }
+
+  Plan plan(Horizon horizon, double cap_seconds) {
+    recipe_.schedule.horizon = horizon;
+    return make_plan(recipe_, cap_seconds / 3600, speeds_);
+  }
+
+  Recipe recipe_;
+  Speeds speeds_;
+};
+
+TEST_F(PlannerTest, TokensAndStepsTakeTheirTime) {
+  const Plan by_tokens = plan(Horizon::tokens, kUnlimited);
+  ASSERT_EQ(by_tokens.phases.size(), 2u);
+  EXPECT_EQ(by_tokens.phases[0].steps, 20);
+  EXPECT_EQ(by_tokens.phases[1].steps, 10);
+  EXPECT_DOUBLE_EQ(by_tokens.tokens(), 20 * 990 + 10 * 480);
+  EXPECT_DOUBLE_EQ(by_tokens.gpu_hours() * 3600, 10 + 20 * 2 + 10 * 4);
+  EXPECT_FALSE(by_tokens.cut_short);
+  const Plan by_steps = plan(Horizon::steps, 1000);
+  EXPECT_EQ(by_steps.steps(), 70);
+  EXPECT_DOUBLE_EQ(by_steps.gpu_hours() * 3600, 10 + 30 * 2 + 40 * 4);
+  EXPECT_FALSE(by_steps.cut_short);
+}
+
+TEST_F(PlannerTest, WhatComesBetweenStepsCosts) {
+  recipe_.evaluation.every_steps = 4;
+  recipe_.checkpoint.every_steps = 10;
+  recipe_.checkpoint.every_minutes = 0.5;
+  const double first = (2 + 6.0 / 4 + 2.0 / 10) * (1 + 2.0 / 30);
+  const double second = (4 + 5.0 / 4 + 2.0 / 10) * (1 + 2.0 / 30);
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).gpu_hours() * 3600, 10 + 30 * first + 40 * second);
+}
+
+TEST_F(PlannerTest, TheCapCutsTheLastPhasesShort) {
+  const Plan in_second = plan(Horizon::steps, 10 + 60 + 7);
+  EXPECT_TRUE(in_second.cut_short);
+  EXPECT_EQ(in_second.phases[0].steps, 30);
+  EXPECT_EQ(in_second.phases[1].steps, 1);
+  const Plan in_first = plan(Horizon::steps, 10 + 21);
+  EXPECT_EQ(in_first.phases[0].steps, 10);
+  EXPECT_EQ(in_first.phases[1].steps, 0);
+  EXPECT_LE(in_first.gpu_hours() * 3600, 31);
+  EXPECT_EQ(plan(Horizon::steps, 5).steps(), 0);
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 5).gpu_hours() * 3600, 5);
+}
+
+TEST_F(PlannerTest, PhasesShareABudget) {
+  recipe_.phases[1].share = 3;
+  const Plan shared = plan(Horizon::budget, 10 + 400);
+  EXPECT_EQ(shared.phases[0].steps, 50);
+  EXPECT_EQ(shared.phases[1].steps, 75);
+  EXPECT_FALSE(shared.cut_short);
+  EXPECT_DOUBLE_EQ(shared.gpu_hours() * 3600, 410);
+}
+
+TEST_F(PlannerTest, IsReadBackForTheReport) {
+  testing::TemporaryFolder folder;
+  EXPECT_FALSE(read_prediction(folder.path()));
+  const Plan made = plan(Horizon::tokens, kUnlimited);
+  write_plan(folder.path(), made, 1.5);
+  const auto prediction = read_prediction(folder.path());
+  ASSERT_TRUE(prediction);
+  EXPECT_DOUBLE_EQ(prediction->gpu_hours, made.gpu_hours());
+  EXPECT_DOUBLE_EQ(prediction->tokens, made.tokens());
+}
+
+}  // namespace
+}  // namespace shoestring
