@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -44,6 +45,28 @@ class BatchReader {
   CorpusReader reader_;
 };
 
+/// All documents of a pass, their texts and their order, in one number.
+class PassDigest {
+ public:
+  /// Of a batch, hashed by many.
+  void add(const std::vector<Document>& batch, Workers& workers) {
+    hashes_.resize(batch.size());
+    workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
+      const std::string& text = batch[static_cast<std::size_t>(i)].text;
+      hashes_[static_cast<std::size_t>(i)] = XXH3_64bits(text.data(), text.size());
+    });
+    for (const std::uint64_t hash : hashes_) {
+      const std::array<std::uint64_t, 2> both = {value_, hash};
+      value_ = XXH3_64bits(both.data(), sizeof both);
+    }
+  }
+  std::uint64_t value() const { return value_; }
+
+ private:
+  std::vector<std::uint64_t> hashes_;
+  std::uint64_t value_ = 0;
+};
+
 // A number in [0, 1) that belongs to a text, whatever its name and place.
 double draw(std::string_view text, std::uint64_t seed, std::uint32_t use) {
   return Random(seed, Purpose::hold_out, use).uniform(XXH3_64bits(text.data(), text.size()));
@@ -55,13 +78,21 @@ bool held_out(const CorpusBuildOptions& options, std::string_view text) {
   return draw(text, options.seed, kHoldOut) < options.hold_out;
 }
 
-std::vector<Verdict> find_duplicates(const CorpusBuildOptions& options, const fs::path& folder, Workers& workers,
-                                     CorpusBuildResult& result) {
+/// What the first pass finds.
+struct FirstPass {
+  std::vector<Verdict> verdicts;
+  std::uint64_t digest = 0;
+};
+
+FirstPass find_duplicates(const CorpusBuildOptions& options, const fs::path& folder, Workers& workers,
+                          CorpusBuildResult& result) {
   DuplicateFinder finder(folder);
   BatchReader reader(options.corpus);
   std::vector<Document> batch;
   std::vector<Fingerprint> prints;
+  PassDigest digest;
   while (reader.next(batch)) {
+    digest.add(batch, workers);
     prints.resize(batch.size());
     workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
       prints[static_cast<std::size_t>(i)] = fingerprint(batch[static_cast<std::size_t>(i)].text);
@@ -74,7 +105,7 @@ std::vector<Verdict> find_duplicates(const CorpusBuildOptions& options, const fs
     result.exact_duplicates += verdict == Verdict::exact_duplicate ? 1 : 0;
     result.near_duplicates += verdict == Verdict::near_duplicate ? 1 : 0;
   }
-  return verdicts;
+  return {std::move(verdicts), digest.value()};
 }
 
 std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, const std::vector<Verdict>& verdicts,
@@ -142,7 +173,7 @@ class SplitWriter {
   int shards_ = 0;
 };
 
-// Verdicts belong to documents by their place, so every pass must find the same number of them.
+// Verdicts belong to documents by their place, so every pass must find the same ones.
 void check_count(std::size_t now, std::size_t before) {
   if (now == before) return;
   fail(ExitCode::bad_data,
@@ -151,8 +182,9 @@ void check_count(std::size_t now, std::size_t before) {
        before, now > before ? "at least " : "", now);
 }
 
-void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const std::vector<Verdict>& verdicts,
+void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const FirstPass& found,
                   const Tokenizer& tokenizer, Workers& workers, CorpusBuildResult& result) {
+  const std::vector<Verdict>& verdicts = found.verdicts;
   SplitWriter train(folder / "train", "train", options, tokenizer);
   SplitWriter validation(folder / "validation", "validation", options, tokenizer);
   FileWriter names(folder / "held_out.txt");
@@ -160,7 +192,9 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
   std::vector<Document> batch;
   std::vector<std::vector<std::uint32_t>> ids;
   std::size_t first = 0;
+  PassDigest digest;
   while (reader.next(batch)) {
+    digest.add(batch, workers);
     ids.resize(batch.size());
     if (first + batch.size() > verdicts.size()) check_count(first + batch.size(), verdicts.size());
     workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
@@ -177,6 +211,12 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
     first += batch.size();
   }
   check_count(first, verdicts.size());
+  if (digest.value() != found.digest) {
+    fail(ExitCode::bad_data,
+         "the input changed while it was read: {} documents in both passes, but not the same; build again when nothing "
+         "writes to it",
+         first);
+  }
   train.finish();
   validation.finish();
   names.finish();
@@ -231,7 +271,7 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& worke
   const fs::path& folder = out.path();
   CorpusBuildResult result;
   say("reading the text and looking for duplicates");
-  const std::vector<Verdict> verdicts = find_duplicates(options, folder, workers, result);
+  const FirstPass found = find_duplicates(options, folder, workers, result);
   if (result.read.documents == 0) {
     fail(ExitCode::bad_data, "the input holds no text: {} files were read, {} of them binary{}", result.read.files,
          result.read.binary_files,
@@ -241,11 +281,11 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& worke
                   result.read.bytes, result.exact_duplicates, result.near_duplicates));
   if (options.tokenizer == TokenizerChoice::train)
     say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, verdicts, result.read.bytes);
+  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, found.verdicts, result.read.bytes);
   result.vocabulary = tokenizer->vocabulary_size();
   result.tokenizer_hash = tokenizer->hash();
   say("writing shards");
-  write_shards(options, folder, verdicts, *tokenizer, workers, result);
+  write_shards(options, folder, found, *tokenizer, workers, result);
   if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
   replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
   replace_file(folder / "corpus.json", summary(result));

@@ -102,14 +102,16 @@ TEST(CorpusBuild, IsAFunctionOfItsInput) {
 
 // Shards are written in a second pass over the input, by the verdicts of the first.
 TEST(CorpusBuild, RefusesInputThatChangesMeanwhile) {
-  for (const bool grows : {false, true}) {
+  enum class Change { grows, shrinks, differs };
+  for (const Change how : {Change::grows, Change::shrinks, Change::differs}) {
     const testing::TemporaryFolder folder;
     for (int i = 0; i < 9; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
     Workers workers(1);
     const auto change = [&](const std::string& said) {
       if (said != "writing shards") return;
-      if (grows) write_text(folder / "text" / "5b.c", file_text(10));
-      if (!grows) std::filesystem::remove(folder / "text" / "5.c");
+      if (how == Change::grows) write_text(folder / "text" / "5b.c", file_text(10));
+      if (how == Change::shrinks) std::filesystem::remove(folder / "text" / "5.c");
+      if (how == Change::differs) write_text(folder / "text" / "5.c", file_text(10));
     };
     try {
       build_corpus(options_for(folder), workers, change);
