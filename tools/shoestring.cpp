@@ -2,11 +2,14 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "core/recipe/names.h"
@@ -22,16 +25,17 @@ struct Command {
   std::string name;
   std::string summary;
   int (*run)(const Words&);
+  bool speaks = true;  ///< what it prints is what it is called for; otherwise what it leaves on disk
 };
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
-      {"train", "train a recipe, or go on with its run; under mpirun with one rank per device", train_command},
+      {"train", "train a recipe, or go on with its run; under mpirun with one rank per device", train_command, false},
       {"plan", "what a recipe is: parameters, FLOPs and bytes, and what its budget buys", plan_command},
       {"explain", "every key of a recipe: value, where it came from, what it means", explain_command},
       {"report", "what a run cost and what it bought", report_command},
       {"sample", "text from a checkpoint", sample_command},
-      {"data build", "folders of text or JSONL into token shards", data_build_command},
+      {"data build", "folders of text or JSONL into token shards", data_build_command, false},
       {"data inspect", "what a shard holds", data_inspect_command},
       {"data verify", "check every block of a shard", data_verify_command},
       {"bench", "time the kernels and the loader as ratios to a calibration or a rival", bench_command},
@@ -46,6 +50,23 @@ void print_help() {
   for (const Command& command : commands()) fmt::print("  {:<14} {}\n", command.name, command.summary);
 }
 
+void check_printed() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  fail(ExitCode::io, "standard output could not be written: {}", std::strerror(errno));
+}
+
+int run_command(const Command& command, const Words& words) {
+  int code = 0;
+  try {
+    code = command.run(words);
+  } catch (const std::system_error& error) {  // fmt's, when a full buffer cannot be written
+    if (std::ferror(stdout) == 0) throw;
+    fail(ExitCode::io, "standard output could not be written: {}", error.code().message());
+  }
+  if (command.speaks) check_printed();
+  return code;
+}
+
 int run(const Words& words) {
   if (words.empty() || words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     print_help();
@@ -58,8 +79,8 @@ int run(const Words& words) {
   const std::string pair = words.size() > 1 ? words[0] + " " + words[1] : words[0];
   std::vector<std::string_view> names;
   for (const Command& command : commands()) {
-    if (command.name == words[0]) return command.run({words.begin() + 1, words.end()});
-    if (command.name == pair) return command.run({words.begin() + 2, words.end()});
+    if (command.name == words[0]) return run_command(command, {words.begin() + 1, words.end()});
+    if (command.name == pair) return run_command(command, {words.begin() + 2, words.end()});
     names.push_back(command.name);
   }
   const std::string asked = words[0] == "data" ? pair : words[0];

@@ -244,6 +244,16 @@ TEST(Train, AFullStderrChangesNothing) {
   EXPECT_EQ(place().run("data build text --out unheard --tokenizer bytes --threads 1 2>/dev/full").exit_code, 0);
 }
 
+// A command whose product is what it prints has failed when that is lost, however long it is; training has not.
+TEST(Train, AFullStdoutFailsWhatSpeaks) {
+  for (const char* command : {"plan small.recipe", "explain small.recipe", "data inspect shards/train"}) {
+    const Ended ended = place().run(std::string(command) + " 2>&1 >/dev/full");
+    EXPECT_EQ(ended.exit_code, 74) << command;
+    EXPECT_NE(ended.output.find("standard output could not be written"), std::string::npos) << ended.output;
+  }
+  EXPECT_EQ(place().run(place().train("unseen") + " >/dev/full").exit_code, 0);
+}
+
 // No file takes the place of a stream that is closed, and with it what is printed.
 TEST(Train, ClosedStreamsLeaveFilesClean) {
   const Ended ended = place().run(place().train("closed") + " >&-");
