@@ -7,6 +7,7 @@ namespace shoestring {
 
 void cuda_check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // said here: the check of the next launch must not find it again
   const ExitCode code = status == cudaErrorMemoryAllocation ? ExitCode::io : ExitCode::bug;
   fail(code, "{} failed: {} ({})", call, cudaGetErrorString(status), static_cast<int>(status));
 }
