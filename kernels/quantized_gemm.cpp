@@ -10,6 +10,7 @@
 #include "kernels/gemm_problem.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantize_variants.h"
+#include "kernels/quantized_gemm_codes.h"
 
 namespace shoestring {
 namespace {
@@ -54,19 +55,42 @@ QuantizeArgs casts(const QuantizedGemmArgs& args, const ScaledView& row_tiles, c
           .stream = args.stream};
 }
 
+ScaledView row_codes(const QuantizedGemmArgs& args) {
+  return gemm_detail::take_row_codes(args.scratch, args.x.shape, args.values, args.row_tile, args.scale_kind,
+                                     args.stream.device().kind);
+}
+
 /// The two ops one after the other, the row codes in scratch.
 void quantize_then_multiply(const QuantizedGemmArgs& args, const ScaledView& column_tiles) {
   const Arena::Scope scope(args.scratch);
-  const Shape& shape = args.x.shape;
-  const DType scale = args.scale_kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32;
-  const ScaledView codes{args.scratch.take(args.values, shape),
-                         args.scratch.take(scale, scales_shape(shape[0], shape[1], args.row_tile)), args.row_tile};
+  const ScaledView codes = row_codes(args);
   quantize(casts(args, codes, column_tiles));
   if (args.offsets.empty()) {
     gemm(dense(args, codes));
   } else {
     grouped_gemm(grouped(args, codes));
   }
+}
+
+/// Why no row of the product's table takes these arguments; empty when one does.
+template <class Args>
+std::string nothing_takes(std::span<const Variant<Args>> rows, const Args& args) {
+  std::string reasons;
+  for (const Variant<Args>& row : rows) {
+    const std::string reason = row.refuses(args);
+    if (reason.empty()) return {};
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "of the product: " : "; ", row.name, reason);
+  }
+  return reasons;
+}
+
+/// On a CPU the product takes whatever quantize writes. A device is asked before anything is enqueued on it.
+std::string two_ops_refuses(const QuantizedGemmArgs& args) {
+  if (args.stream.device().kind == DeviceKind::cpu || args.c.elements() == 0) return {};
+  const Arena::Scope scope(args.scratch);
+  const ScaledView codes = row_codes(args);
+  return args.offsets.empty() ? nothing_takes(gemm_variants(), dense(args, codes))
+                              : nothing_takes(grouped_gemm_variants(), grouped(args, codes));
 }
 
 void run_in_two(const QuantizedGemmArgs& args) { quantize_then_multiply(args, args.column_tiles); }
@@ -119,10 +143,24 @@ void amx_run(const QuantizedGemmArgs& args) {
 
 constexpr std::array kVariants = std::to_array<Variant<QuantizedGemmArgs>>({
     {"amx", amx_refuses, amx_run},
-    {"two_ops", never_refuses<QuantizedGemmArgs>, run_in_two},
+    {"two_ops", two_ops_refuses, run_in_two},
 });
 
 }  // namespace
+
+namespace gemm_detail {
+
+ScaledView take_row_codes(Arena& scratch, const Shape& shape, DType values, Granularity row_tile, ScaleKind kind,
+                          DeviceKind reader) {
+  const DType scale = kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32;
+  const Shape tiles = scales_shape(shape[0], shape[1], row_tile);
+  const bool columns = reader == DeviceKind::cuda && row_tile == kRowTile128;
+  ScaledView codes{scratch.take(values, shape), {}, row_tile};
+  codes.scales = columns ? scratch.take(scale, {tiles[1], tiles[0]}).transposed() : scratch.take(scale, tiles);
+  return codes;
+}
+
+}  // namespace gemm_detail
 
 void quantized_gemm(const QuantizedGemmArgs& args) {
   constexpr std::string_view kOp = "quantized_gemm";

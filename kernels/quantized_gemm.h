@@ -5,6 +5,9 @@
 // The result is that of the two ops one after the other, bit for bit. The row codes serve this product only, so a
 // variant need not write them down: on AMX each worker rounds the rows that it multiplies straight into BF16 tiles.
 // What other products read (x in column tiles, for the weight gradient) is written as quantize would.
+//
+// On a CUDA stream: dense products that cuBLASLt takes (gemm_cublaslt.h), so row tiles of 1x128 with f32 scales of x,
+// powers of two or not; anything else is declined before x is quantised.
 #pragma once
 
 #include <cstdint>
