@@ -9,17 +9,18 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <type_traits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/gemm_cublaslt_plan.h"
 
 namespace shoestring::gemm_detail::cublaslt {
 namespace {
 
-constexpr std::int64_t kWorkspaceBytes = std::int64_t{32} << 20;
 constexpr std::size_t kBlockScalesFrom = 120900;  // cuBLASLt 12.9
 
 /// The functions of the library that are used here, by name.
@@ -81,9 +82,6 @@ void lt_check(cublasStatus_t status, const char* call) {
         static_cast<int>(status));
 }
 
-/// What decides the algorithm: extents, formats, orientations, strides, scales, accumulation, bias, workspace, device.
-using Key = std::array<std::int64_t, 16>;
-
 /// One handle per device, and the algorithms chosen so far. Guarded by `mutex`.
 struct Session {
   std::mutex mutex;
@@ -96,8 +94,6 @@ Session& session() {
   return instance;
 }
 
-bool byte_format(DType dtype) { return dtype == DType::e4m3 || dtype == DType::e5m2; }
-
 cudaDataType type_of(DType dtype) {
   switch (dtype) {
     case DType::f32: return CUDA_R_32F;
@@ -108,69 +104,52 @@ cudaDataType type_of(DType dtype) {
   }
 }
 
-/// An operand [rows, k] in cuBLASLt's terms.
-struct LtOperand {
-  bool k_contiguous = false;
-  std::int64_t leading = 0;
-};
-
-LtOperand operand_of(const ConstTensorView& view) {
-  if (view.strides[1] == 1 || view.shape[1] <= 1) return {true, std::max(view.strides[0], view.shape[1])};
-  if (view.strides[0] == 1 || view.shape[0] <= 1) return {false, view.strides[1]};
-  return {false, 0};
-}
-
 cublasLtMatmulMatrixScale_t scale_mode(const ConstScaledView& view) {
   if (view.granularity == kRowTile128) return CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
   if (view.granularity == kBlock128) return CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
   return CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
 }
 
-std::string refuses_scales(const ConstScaledView& view, const char* which) {
-  const std::string prefix = std::string("scales of ") + which + " ";
-  if (view.scales.dtype != DType::f32) return prefix + "are not f32";
-  const Strides& s = view.scales.strides;
-  const std::int64_t blocks = (view.values.shape[1] + 127) / 128;
-  if (view.granularity == kPerTensor) return {};
-  if (view.granularity == kRowTile128) {
-    return s[0] == 1 && (blocks == 1 || s[1] == view.values.shape[0]) ? "" : prefix + "are not contiguous along rows";
-  }
-  if (view.granularity != kBlock128) return prefix + "are neither per tensor, 1x128 nor 128x128";
-  const bool padded = s[1] == 1 && (view.scales.shape[0] == 1 || s[0] == (blocks + 3) / 4 * 4);
-  return padded ? "" : prefix + "are not contiguous along k in lines padded to 4";
-}
-
-std::string refuses_bytes(const GemmArgs& args) {
-  const ConstTensorView& a = args.a.values;
-  const ConstTensorView& b = args.b.values;
-  if (a.dtype == DType::e5m2 && b.dtype == DType::e5m2) return "e5m2 by e5m2 is not supported";
-  if (!operand_of(a).k_contiguous || !operand_of(b).k_contiguous) return "8-bit operands must have k contiguous";
-  if (a.shape[1] % 16 != 0 || a.strides[0] % 16 != 0 || b.strides[0] % 16 != 0) return "k and strides not of 16";
-  if (a.shape[0] % 8 != 0 || b.shape[0] % 8 != 0) return "m or n is not a multiple of 8";
-  for (const auto& [view, which] : {std::pair{&args.a, "a"}, std::pair{&args.b, "b"}}) {
-    if (std::string reason = refuses_scales(*view, which); !reason.empty()) return reason;
-  }
-  const bool scalar = args.a.granularity == kPerTensor;
-  if (scalar != (args.b.granularity == kPerTensor)) return "one operand has a single scale, the other has tiles";
-  if (args.a.granularity == kBlock128 && args.b.granularity == kBlock128) return "128x128 by 128x128 scales";
-  if (scalar) return {};
+/// Scales of 128 need a library and a device that know them.
+std::string refuses_block_scales(int device) {
   if (library().version() < kBlockScalesFrom) return "block scales need cuBLASLt 12.9";
   int major = 0;
   int minor = 0;
-  const int device = args.c.device.index;
   cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
   return major == 9 && minor == 0 ? "" : "block scales of 128 run on sm_90 only";
 }
 
+/// Frees what the library made.
+struct Destroy {
+  void operator()(cublasLtMatmulDesc_t made) const { library().desc_destroy(made); }
+  void operator()(cublasLtMatrixLayout_t made) const { library().layout_destroy(made); }
+  void operator()(cublasLtMatmulPreference_t made) const { library().preference_destroy(made); }
+};
+template <class Handle>
+using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroy>;
+using Layout = Owned<cublasLtMatrixLayout_t>;
+
+Layout layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t leading) {
+  cublasLtMatrixLayout_t made = nullptr;
+  lt_check(library().layout_create(&made, type_of(dtype), static_cast<std::uint64_t>(rows),
+                                   static_cast<std::uint64_t>(columns), leading),
+           "cublasLtMatrixLayoutCreate");
+  return Layout(made);
+}
+
 /// Descriptors of one product; freed with it.
 class Descriptors {
  public:
-  Descriptors(const GemmArgs& args, const LtOperand& a, const LtOperand& b) {
+  explicit Descriptors(const GemmArgs& args) {
+    const LtOperand a = operand_of(args.a.values);
+    const LtOperand b = operand_of(args.b.values);
     const std::int64_t m = args.c.shape[0];
     const std::int64_t n = args.c.shape[1];
     const std::int64_t k = args.a.values.shape[1];
-    lt_check(library().desc_create(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    cublasLtMatmulDesc_t made = nullptr;
+    lt_check(library().desc_create(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    product.reset(made);
     const cublasOperation_t left_turn = b.k_contiguous ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t right_turn = a.k_contiguous ? CUBLAS_OP_N : CUBLAS_OP_T;
     set(CUBLASLT_MATMUL_DESC_TRANSA, left_turn);
@@ -186,106 +165,77 @@ class Descriptors {
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias.data);
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type_of(args.bias.dtype)));
     }
-    layout(left, args.b.values.dtype, b.k_contiguous ? k : n, b.k_contiguous ? n : k, b.leading);
-    layout(right, args.a.values.dtype, a.k_contiguous ? k : m, a.k_contiguous ? m : k, a.leading);
-    layout(result, args.c.dtype, n, m, std::max(args.c.strides[0], n));
+    left = layout(args.b.values.dtype, b.k_contiguous ? k : n, b.k_contiguous ? n : k, b.leading);
+    right = layout(args.a.values.dtype, a.k_contiguous ? k : m, a.k_contiguous ? m : k, a.leading);
+    result = layout(args.c.dtype, n, m, leading_of(args.c));
   }
-  ~Descriptors() {
-    for (cublasLtMatrixLayout_t each : {left, right, result}) {
-      if (each != nullptr) library().layout_destroy(each);
-    }
-    if (product != nullptr) library().desc_destroy(product);
-  }
-  Descriptors(const Descriptors&) = delete;
-  Descriptors& operator=(const Descriptors&) = delete;
 
-  cublasLtMatmulDesc_t product = nullptr;
-  cublasLtMatrixLayout_t left = nullptr;
-  cublasLtMatrixLayout_t right = nullptr;
-  cublasLtMatrixLayout_t result = nullptr;
+  Owned<cublasLtMatmulDesc_t> product;
+  Layout left;
+  Layout right;
+  Layout result;
 
  private:
   template <class Value>
   void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
-    lt_check(library().desc_set(product, attribute, &value, sizeof(value)), "cublasLtMatmulDescSetAttribute");
-  }
-  static void layout(cublasLtMatrixLayout_t& into, DType dtype, std::int64_t rows, std::int64_t columns,
-                     std::int64_t leading) {
-    lt_check(library().layout_create(&into, type_of(dtype), static_cast<std::uint64_t>(rows),
-                                     static_cast<std::uint64_t>(columns), leading),
-             "cublasLtMatrixLayoutCreate");
+    lt_check(library().desc_set(product.get(), attribute, &value, sizeof(value)), "cublasLtMatmulDescSetAttribute");
   }
 };
 
-Key key_of(const GemmArgs& args, const LtOperand& a, const LtOperand& b, std::int64_t workspace) {
-  const auto format = [](DType dtype) { return static_cast<std::int64_t>(dtype); };
-  return {args.c.shape[0],
-          args.c.shape[1],
-          args.a.values.shape[1],
-          format(args.c.dtype),
-          format(args.a.values.dtype),
-          format(args.b.values.dtype),
-          a.k_contiguous,
-          b.k_contiguous,
-          a.leading,
-          b.leading,
-          args.c.strides[0],
-          static_cast<std::int64_t>(scale_mode(args.a)) * 16 + static_cast<std::int64_t>(scale_mode(args.b)),
-          args.accumulate,
-          args.bias.empty() ? -1 : format(args.bias.dtype),
-          workspace,
-          args.c.device.index};
-}
-
-cublasLtMatmulAlgo_t choose_algorithm(cublasLtHandle_t handle, const Descriptors& d, std::int64_t workspace) {
+cublasLtMatmulAlgo_t choose_algorithm(cublasLtHandle_t handle, const GemmArgs& args, const Descriptors& d,
+                                      std::int64_t workspace_bytes) {
   const Library& lib = library();
-  cublasLtMatmulPreference_t preference = nullptr;
-  lt_check(lib.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
-  const auto bytes = static_cast<std::uint64_t>(workspace);
-  lib.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+  cublasLtMatmulPreference_t made = nullptr;
+  lt_check(lib.preference_create(&made), "cublasLtMatmulPreferenceCreate");
+  const Owned<cublasLtMatmulPreference_t> preference(made);
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    lt_check(lib.preference_set(made, attribute, &value, sizeof(value)), "cublasLtMatmulPreferenceSetAttribute");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_bytes));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(args.b.values.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(args.a.values.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(args.c.data));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(args.c.data));
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  const cublasStatus_t status =
-      lib.heuristic(handle, d.product, d.left, d.right, d.result, d.result, preference, 1, &best, &found);
-  lib.preference_destroy(preference);
-  lt_check(status, "cublasLtMatmulAlgoGetHeuristic");
+  lt_check(lib.heuristic(handle, d.product.get(), d.left.get(), d.right.get(), d.result.get(), d.result.get(), made, 1,
+                         &best, &found),
+           "cublasLtMatmulAlgoGetHeuristic");
   check(found > 0, "cuBLASLt knows no algorithm for this product");
   return best.algo;
+}
+
+/// k = 0: c becomes zeros or the bias, or is kept.
+void run_empty_sum(const GemmArgs& args) {
+  if (args.accumulate) return;
+  if (!args.bias.empty()) return spread_bias(args.c, args.bias, args.stream);
+  const std::int64_t size = size_bytes(args.c.dtype);
+  cuda_check(cudaMemset2DAsync(args.c.data, static_cast<std::size_t>(leading_of(args.c) * size), 0,
+                               static_cast<std::size_t>(args.c.shape[1] * size),
+                               static_cast<std::size_t>(args.c.shape[0]), cuda_stream(args.stream)),
+             "cudaMemset2DAsync");
 }
 
 }  // namespace
 
 std::string refuses(const GemmArgs& args) {
-  if (args.stream.device().kind != DeviceKind::cuda) return "runs on a CUDA stream only";
-  for (const Device device : {args.c.device, args.a.values.device, args.b.values.device}) {
-    if (device != args.stream.device()) return "a tensor is on " + to_string(device);
-  }
-  if (args.packed_b != nullptr) return "b is packed for another variant";
+  const Device device = args.stream.device();
+  if (device.kind != DeviceKind::cuda) return "runs on a CUDA stream only";
+  if (std::string reason = refuses_arguments(args, device); !reason.empty()) return reason;
+  if (args.a.values.shape[1] == 0) return {};  // needs no library
   if (!library().fault.empty()) return library().fault;
-  const DType a = args.a.values.dtype;
-  const DType b = args.b.values.dtype;
-  if (args.c.dtype != DType::f32 && args.c.dtype != DType::bf16) return "c must be f32 or bf16";
-  if (!args.bias.empty() && args.bias.dtype != args.c.dtype) return "bias and c differ in format";
-  if (args.a.values.shape[1] == 0) return "k is 0";
-  if (byte_format(a) && byte_format(b)) return refuses_bytes(args);
-  if (a != b || (a != DType::f32 && a != DType::bf16)) return "a and b must be f32, bf16 or 8-bit alike";
-  if (a == DType::f32 && args.c.dtype != DType::f32) return "f32 operands make an f32 result";
-  if (operand_of(args.a.values).leading == 0 || operand_of(args.b.values).leading == 0) {
-    return "one dim of each operand must be contiguous";
-  }
-  return {};
+  return block_scaled(args) ? refuses_block_scales(device.index) : "";
 }
 
 void run(const GemmArgs& args) {
-  const LtOperand a = operand_of(args.a.values);
-  const LtOperand b = operand_of(args.b.values);
+  if (args.a.values.shape[1] == 0) return run_empty_sum(args);
   const Arena::Scope scope(args.scratch);
   const std::int64_t left = (args.scratch.capacity_bytes() - args.scratch.used_bytes()) / 64 * 64;
-  const std::int64_t workspace = std::min(left, kWorkspaceBytes);
-  void* scratch = workspace > 0 ? args.scratch.take(DType::u8, {workspace}).data : nullptr;
+  const std::int64_t taken = std::min(left, kWorkspaceBytes + kAlignment);
+  const Workspace workspace = workspace_of(args.scratch.take(DType::u8, {taken}).data, taken);
 
-  const Descriptors d(args, a, b);
-  const Key key = key_of(args, a, b, workspace);
+  const Descriptors d(args);
+  const Key key = key_of(args, workspace.bytes);
   cublasLtHandle_t handle = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   {
@@ -296,15 +246,15 @@ void run(const GemmArgs& args) {
     handle = own;
     auto known = session().algorithms.find(key);
     if (known == session().algorithms.end()) {
-      known = session().algorithms.emplace(key, choose_algorithm(handle, d, workspace)).first;
+      known = session().algorithms.emplace(key, choose_algorithm(handle, args, d, workspace.bytes)).first;
     }
     algorithm = known->second;
   }
   const float alpha = 1;
   const float beta = args.accumulate ? 1 : 0;
-  lt_check(library().matmul(handle, d.product, &alpha, args.b.values.data, d.left, args.a.values.data, d.right, &beta,
-                            args.c.data, d.result, args.c.data, d.result, &algorithm, scratch,
-                            static_cast<std::size_t>(workspace), cuda_stream(args.stream)),
+  lt_check(library().matmul(handle, d.product.get(), &alpha, args.b.values.data, d.left.get(), args.a.values.data,
+                            d.right.get(), &beta, args.c.data, d.result.get(), args.c.data, d.result.get(), &algorithm,
+                            workspace.data, static_cast<std::size_t>(workspace.bytes), cuda_stream(args.stream)),
            "cublasLtMatmul");
 }
 
