@@ -2,6 +2,7 @@
 // it runs from a folder on a machine without the other libraries.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,16 +25,22 @@ struct CudaTiming {
   double floor_seconds = 0;  ///< the larger of bytes over bandwidth and operations over peak
   double bytes_per_second = 0;
   double flops_per_second = 0;  ///< 0 for ops that only move data
+  std::string error{};          ///< why it could not be taken; then there are no figures
 };
 
-/// Everything compared on `device` against the CPU.
-std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers);
+/// Told of each row as soon as there is one.
+using CheckObserver = std::function<void(const CudaCheck&)>;
+using TimingObserver = std::function<void(const CudaTiming&)>;
 
-/// The same ops at the sizes of real models.
-std::vector<CudaTiming> time_cuda_ops(Device device);
+/// Everything compared on `device` against the CPU. An op that throws is a failed check, not the end of the others.
+std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObserver observer = {});
 
-/// Runs both on the first device, prints them, writes `json_path` (unless empty). Returns the exit code: 0; 70 when a
-/// check failed; 66 when there is no CUDA device, which it says.
+/// The same ops at the sizes of real models. An op that throws is a timing with an error.
+std::vector<CudaTiming> time_cuda_ops(Device device, TimingObserver observer = {});
+
+/// Runs both on the first device and prints rows as they come; `json_path` (unless empty) is replaced after the checks
+/// and after each timing. Returns the exit code: 0; 70 when a check failed or an op could not be timed; 74 when the
+/// file could not be written; 66 when there is no CUDA device, which it says.
 int run_cuda_check(const std::string& json_path);
 
 }  // namespace shoestring

@@ -60,7 +60,15 @@ struct QuantizeOutputs {
   }
 };
 
-void check_quantize(Bench& bench, const QuantizeCase& c, const Tensor& x) {
+std::string describe(const QuantizeCase& c) {
+  return fmt::format("quantize {} to {} [{}, {}] {}x{} + {}x{} kind {}{}{}{}", name(c.input), name(c.payload), c.rows,
+                     c.columns, c.row_tiles.rows, c.row_tiles.columns, c.column_tiles.rows, c.column_tiles.columns,
+                     static_cast<int>(c.kind), c.transposed ? " transposed" : "", c.given ? " given scales" : "",
+                     c.segments.empty() ? "" : " segments");
+}
+
+/// What differs between the two sides; empty when nothing does.
+std::string quantize_difference(Bench& bench, const QuantizeCase& c, const Tensor& x) {
   QuantizeOutputs host(c, {});
   QuantizeOutputs device(c, bench.device());
   if (c.given) {
@@ -90,11 +98,15 @@ void check_quantize(Bench& bench, const QuantizeCase& c, const Tensor& x) {
                           counts->underflowed, counts->non_finite, counts->amax, expected.elements, expected.saturated,
                           expected.underflowed, expected.non_finite, expected.amax);
   }
-  bench.verdict(fmt::format("quantize {} to {} [{}, {}] {}x{} + {}x{} kind {}{}{}{}", name(c.input), name(c.payload),
-                            c.rows, c.columns, c.row_tiles.rows, c.row_tiles.columns, c.column_tiles.rows,
-                            c.column_tiles.columns, static_cast<int>(c.kind), c.transposed ? " transposed" : "",
-                            c.given ? " given scales" : "", c.segments.empty() ? "" : " segments"),
-                detail.empty(), detail);
+  return detail;
+}
+
+void check_quantize(Bench& bench, const QuantizeCase& c, const Tensor& x) {
+  const std::string name = describe(c);
+  bench.part(name, [&] {
+    const std::string detail = quantize_difference(bench, c, x);
+    bench.verdict(name, detail.empty(), detail);
+  });
 }
 
 void check_quantize(Bench& bench) {
@@ -131,6 +143,21 @@ void check_quantize(Bench& bench) {
   }
 }
 
+void check_dequantize(Bench& bench, const Tensor& codes, const Tensor& scales, Granularity tile, DType output) {
+  const std::string title =
+      fmt::format("dequantize {} to {} {}x{}", name(codes.dtype()), name(output), tile.rows, tile.columns);
+  bench.part(title, [&] {
+    Tensor expected(output, codes.shape());
+    dequantize({.y = expected, .x = ConstScaledView{codes, scales, tile}, .stream = bench.cpu});
+    const Tensor device_codes = bench.to_device(codes);
+    const Tensor device_scales = bench.to_device(scales);
+    Tensor y(output, codes.shape(), bench.device());
+    dequantize({.y = y, .x = ConstScaledView{device_codes, device_scales, tile}, .stream = bench.cuda});
+    const std::string detail = difference(bench.to_host(y), expected);
+    bench.verdict(title, detail.empty(), detail);
+  });
+}
+
 void check_dequantize(Bench& bench) {
   for (const DType payload : {DType::e4m3, DType::e5m2}) {
     Tensor codes(payload, {256, 256});
@@ -141,17 +168,7 @@ void check_dequantize(Bench& bench) {
       for (std::int64_t i = 0; i < scales.view().elements(); ++i) {
         scales.as<float>()[i] = 0.37f + 0.01f * static_cast<float>(i % 90);
       }
-      for (const DType output : {DType::f32, DType::bf16}) {
-        Tensor expected(output, {256, 256});
-        dequantize({.y = expected, .x = ScaledView{codes, scales, tile}, .stream = bench.cpu});
-        Tensor device_codes = bench.to_device(codes);
-        Tensor device_scales = bench.to_device(scales);
-        Tensor y(output, {256, 256}, bench.device());
-        dequantize({.y = y, .x = ScaledView{device_codes, device_scales, tile}, .stream = bench.cuda});
-        const std::string detail = difference(bench.to_host(y), expected);
-        bench.verdict(fmt::format("dequantize {} to {} {}x{}", name(payload), name(output), tile.rows, tile.columns),
-                      detail.empty(), detail);
-      }
+      for (const DType output : {DType::f32, DType::bf16}) check_dequantize(bench, codes, scales, tile, output);
     }
   }
 }
@@ -179,6 +196,7 @@ void check_rms_norm(Bench& bench, DType dtype, std::int64_t rows, std::int64_t w
                       .stream = stream});
     rms_norm_input_gradient({.dx = r.dx, .dy = dy_in, .x = r.sum, .gamma = gamma_in, .rstd = r.rstd, .stream = stream});
     rms_norm_weight_gradient({.dgamma = r.dgamma, .dy = dy_in, .x = r.sum, .rstd = r.rstd, .stream = stream});
+    stream.synchronize();  // the callers' inputs may be temporaries
     return r;
   };
   const Results expected = run(x, residual, dy, gamma, bench.cpu);
@@ -207,11 +225,12 @@ void check_rms_norm(Bench& bench, DType dtype, std::int64_t rows, std::int64_t w
 }  // namespace
 
 void check_moves(Bench& bench) {
-  check_quantize(bench);
-  check_dequantize(bench);
+  bench.part("quantize", [&] { check_quantize(bench); });
+  bench.part("dequantize", [&] { check_dequantize(bench); });
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const auto& [rows, width] : {std::pair<std::int64_t, std::int64_t>{300, 128}, {130, 1000}, {257, 4096}}) {
-      check_rms_norm(bench, dtype, rows, width);
+      bench.part(fmt::format("rms_norm {} [{}, {}]", name(dtype), rows, width),
+                 [&, n = rows, w = width] { check_rms_norm(bench, dtype, n, w); });
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <utility>
 
@@ -13,6 +14,15 @@ namespace shoestring::cuda_compare {
 
 void Bench::verdict(std::string name, bool passed, std::string detail) {
   checks.push_back({std::move(name), passed, std::move(detail)});
+  if (observer) observer(checks.back());
+}
+
+void Bench::part(const std::string& name, const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    verdict(name, false, error.what());
+  }
 }
 
 Tensor Bench::to_device(ConstTensorView view) {

@@ -1,6 +1,7 @@
 // What the checks and timings of CUDA ops share: two streams, numbers to try, and how results are compared.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,12 @@ namespace shoestring::cuda_compare {
 struct Bench {
   Stream cpu;
   Stream cuda;
+  CheckObserver observer{};  ///< told of each verdict as it falls; optional
   std::vector<CudaCheck> checks{};
 
   void verdict(std::string name, bool passed, std::string detail);
+  /// Runs `body`; what it throws is a failed check of this name, not the end of the others. Parts may nest.
+  void part(const std::string& name, const std::function<void()>& body);
   Tensor to_device(ConstTensorView view);
   Tensor to_host(ConstTensorView view);
   Device device() const { return cuda.device(); }
@@ -39,6 +43,6 @@ double sum_error(std::int64_t length);
 
 /// The parts of check_cuda_ops.
 void check_moves(Bench& bench);     ///< quantise, dequantise, RMSNorm
-void check_products(Bench& bench);  ///< GEMM
+void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 
 }  // namespace shoestring::cuda_compare
