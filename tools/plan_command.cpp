@@ -1,4 +1,4 @@
-// shoestring plan RECIPE
+// shoestring plan RECIPE [--measure SECONDS]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -100,20 +100,14 @@ void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hard
   }
   const auto price = price_of(recipe.budget);
   const auto row = [&](const std::string& what, double tokens, double gpu_hours) {
-    fmt::print("             {:<20} {:>10} {:>12} {:>12}", what, rounded(tokens), rounded(gpu_hours),
+    fmt::print("             {:<20} {:>10} {:>12} {:>12}\n", what, rounded(tokens), rounded(gpu_hours),
                price ? rounded(price->usd(gpu_hours)) : "-");
   };
   fmt::print("at best      on {}, its matrix products as fast as they get and nothing lost\n", hardware.name);
   fmt::print("             {:<20} {:>10} {:>12} {:>12}\n", "phase", by_budget ? "tokens <=" : "tokens",
              by_budget ? "GPU-hours" : "GPU-hours >=", by_budget ? "usd" : "usd >=");
-  for (const PhaseBound& phase : best.phases) {
-    row(phase.name, phase.tokens, phase.gpu_hours);
-    fmt::print("\n");
-  }
-  if (best.phases.size() > 1) {
-    row("all", best.tokens(), best.gpu_hours());
-    fmt::print("\n");
-  }
+  for (const PhaseBound& phase : best.phases) row(phase.name, phase.tokens, phase.gpu_hours);
+  if (best.phases.size() > 1) row("all", best.tokens(), best.gpu_hours());
   if (by_budget || std::isinf(cap.gpu_hours)) return;
   const double share = best.gpu_hours() / cap.gpu_hours;
   fmt::print("             {:.1f}% of the cap{}\n", 100 * share,
