@@ -13,7 +13,7 @@ namespace shoestring {
 namespace {
 
 constexpr int kWarmingSteps = 2;
-constexpr std::size_t kLeastSteps = 3;
+constexpr int kLeastSteps = 3;
 
 class Trial {
  public:
@@ -53,11 +53,11 @@ class Trial {
     PrefetchingLoader batches(
         loader, [order = RankOrder(plan, 0, 0)]() mutable { return std::optional<SampleRange>(order.next()); },
         recipe_.data.prefetch);
-    std::vector<double> took;
     double tokens = 0;
     double spent = 0;
+    int counted = 0;
     std::int64_t samples = 0;
-    for (int i = 0; took.size() < kLeastSteps || spent < seconds; ++i) {
+    for (int i = 0; counted < kLeastSteps || spent < seconds; ++i) {
       const double begin = clock_.monotonic_seconds();
       const BatchResult batch = gradient_.compute(plan, samples, batches);
       ++updates_;
@@ -69,14 +69,13 @@ class Trial {
                      resources_.model(), resources_.optimizer(), guard_, resources_.stream());
       samples += plan.global_batch(samples);
       if (i < kWarmingSteps) continue;
-      took.push_back(clock_.monotonic_seconds() - begin);
-      spent += took.back();
+      spent += clock_.monotonic_seconds() - begin;
       tokens += batch.tokens;
+      ++counted;
     }
     guard_.forget();
     // The mean, slow moments included: the run will have them too.
-    const auto count = static_cast<double>(took.size());
-    return {.step_seconds = spent / count, .tokens_per_step = tokens / count, .evaluation_seconds = 0};
+    return {.step_seconds = spent / counted, .tokens_per_step = tokens / counted, .evaluation_seconds = 0};
   }
 
   const Recipe& recipe_;
