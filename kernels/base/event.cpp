@@ -69,6 +69,19 @@ void Event::synchronize() const {
 #endif
 }
 
+bool Event::reached() const {
+#if SHOESTRING_CUDA
+  if (native_ == nullptr) return true;
+  const cudaError_t status = cudaEventQuery(event_of(native_));
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // not an error, but CUDA notes it as one, and the check after a launch would find it
+    return false;
+  }
+  cuda_check(status, "cudaEventQuery");
+#endif
+  return true;
+}
+
 double Event::seconds_until(const Event& later) const {
   check(device_ == later.device_, "events of {} and {} have no common clock", to_string(device_),
         to_string(later.device_));

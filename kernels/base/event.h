@@ -21,6 +21,9 @@ class Event {
   void block(const Stream& stream) const;
   /// Waits until the mark is reached.
   void synchronize() const;
+  /// Whether the mark is reached; returns at once. True before the first `record`, and always on a CPU. Throws what
+  /// went wrong on the device.
+  bool reached() const;
   /// Seconds from this mark to a later one of the same device; both must be reached.
   double seconds_until(const Event& later) const;
 
