@@ -8,19 +8,16 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <exception>
-#include <thread>
 
 #include "parallel/host_communicator.h"
+#include "parallel/pace.h"
 
 namespace shoestring {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 void mpi_check(int status, const char* call) {
   if (status == MPI_SUCCESS) return;
@@ -248,16 +245,10 @@ bool MpiPending::finished() {
 }
 
 void MpiPending::wait() {
-  const auto start = Clock::now();
   const double patience = communicator_.timeout_seconds();
-  for (int turn = 0; !finished(); ++turn) {
-    // Ranks often outnumber cores: spin briefly, then give the core away.
-    if (turn > 2000) {
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    } else if (turn > 100) {
-      std::this_thread::yield();
-    }
-    if (turn % 64 != 0 || std::chrono::duration<double>(Clock::now() - start).count() < patience) continue;
+  Pace pace(patience);
+  while (!finished()) {
+    if (pace.next()) continue;
     for (const auto& receive : receives) {
       if (receive->matched && receive->requests.empty()) continue;
       throw_hang(communicator_.name(), communicator_.rank(), receive->transfer.peer, false, receive->note, patience);
