@@ -1,4 +1,5 @@
-// What every back end must do, as cases that run on all ranks of one communicator: used with threads and with MPI.
+// What every back end must do, as cases that run on all ranks of one communicator: used with threads and with MPI, and
+// through staged_communicator.h with NCCL.
 #pragma once
 
 #include <span>
