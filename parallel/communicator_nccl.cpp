@@ -278,7 +278,7 @@ NcclCommunicator::~NcclCommunicator() {
 std::unique_ptr<Communicator> NcclCommunicator::do_split(int color, int key, const std::string& child_name) {
   // Ranks of the child, told over this communicator: place and size by counting smaller (key, rank). Memory and copies
   // that are not pinned may wait for the stream without end, so the watchdog goes before them.
-  finish("what comes before a split");
+  finish("split");
   Tensor mine(DType::i64, {2}, stream_.device());
   Tensor all(DType::i64, {size(), 2}, stream_.device());
   const std::int64_t pair[2] = {color, key};
