@@ -138,7 +138,7 @@ void measure(const Recipe& recipe, const Cap& cap, double seconds) {
     return;
   }
   make_directories(directory);
-  write_plan(directory, plan, price ? std::optional(price->usd(plan.gpu_hours())) : std::nullopt);
+  write_plan(directory, plan, recipe);
   fmt::print("             stored in {}, for the report\n", (directory / kPlanFile).string());
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/budget/price.h"
+#include "core/recipe/explain.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -71,8 +73,9 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
   return plan;
 }
 
-void write_plan(const std::filesystem::path& run_directory, const Plan& plan, std::optional<double> usd) {
+void write_plan(const std::filesystem::path& run_directory, const Plan& plan, const Recipe& recipe) {
   using Json = nlohmann::ordered_json;
+  const auto price = price_of(recipe.budget);
   Json phases = Json::array();
   for (const PlannedPhase& phase : plan.phases) {
     phases.push_back({{"name", phase.name},
@@ -81,8 +84,9 @@ void write_plan(const std::filesystem::path& run_directory, const Plan& plan, st
                       {"gpu_hours", phase.gpu_hours}});
   }
   const Json file = {{"schema", kPlanSchema},
+                     {"recipe", recipe_hash(recipe)},
                      {"gpu_hours", plan.gpu_hours()},
-                     {"usd", usd ? Json(*usd) : Json(nullptr)},
+                     {"usd", price ? Json(price->usd(plan.gpu_hours())) : Json(nullptr)},
                      {"tokens", std::round(plan.tokens())},
                      {"steps", plan.steps()},
                      {"cut_short", plan.cut_short},
@@ -94,7 +98,8 @@ std::optional<Prediction> read_prediction(const std::filesystem::path& run_direc
   constexpr std::int64_t kMostBytes = 1 << 20;
   try {
     const auto plan = nlohmann::json::parse(read_file(run_directory / kPlanFile, kMostBytes));
-    return Prediction{plan.at("gpu_hours").get<double>(), plan.value("tokens", 0.0)};
+    return Prediction{plan.at("gpu_hours").get<double>(), plan.value("tokens", 0.0),
+                      plan.value("recipe", std::string())};
   } catch (const std::exception&) {
     return std::nullopt;
   }

@@ -53,10 +53,11 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
 struct Prediction {
   double gpu_hours = 0;
   double tokens = 0;
+  std::string recipe;  ///< recipe_hash of the one it was made for; empty: not known
 };
 
-/// Stores the plan; `usd`: what it costs, nothing where there is no price.
-void write_plan(const std::filesystem::path& run_directory, const Plan& plan, std::optional<double> usd);
+/// Stores the plan of `recipe`, and what it costs where the recipe has a price.
+void write_plan(const std::filesystem::path& run_directory, const Plan& plan, const Recipe& recipe);
 /// Nothing where no plan was stored, or none that can be read: a report without its comparison is better than none.
 std::optional<Prediction> read_prediction(const std::filesystem::path& run_directory);
 

@@ -89,6 +89,10 @@ Report make_report(const LedgerHistory& history, const std::optional<Prediction>
   report.active_parameters = latest.start.active_parameters;
   report.flops_per_token = latest.start.flops_per_token;
   report.hardware = latest.start.hardware.name;
+  if (predicted && !predicted->recipe.empty() && predicted->recipe != latest.start.recipe_hash) {
+    report.predicted.reset();
+    report.planned_otherwise = true;
+  }
   for (const AttemptHistory& attempt : history.attempts) {
     add_phases(attempt, report.phases);
     if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;

@@ -50,6 +50,7 @@ struct Report {
   std::vector<FormatUse> formats;
   double ideal_share = 0;  ///< sum over formats of flops / peak, over the GPU-seconds charged
   std::optional<Prediction> predicted;
+  bool planned_otherwise = false;  ///< there is a plan, but of another recipe: it is not compared
   int damaged_lines = 0;
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;

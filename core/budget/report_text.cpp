@@ -121,6 +121,7 @@ std::string utilisation(const Report& report) {
 }
 
 std::string foretold(const Report& report) {
+  if (report.planned_otherwise) return "\n  its plan was made for another recipe: not compared\n";
   if (!report.predicted) return {};
   std::string text =
       fmt::format("\n  {:<22} {:>10} {:>10} {:>8}\n", "predicted, actual", "predicted", "actual", "error");

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/recipe/explain.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -83,11 +84,12 @@ TEST_F(PlannerTest, IsReadBackForTheReport) {
   testing::TemporaryFolder folder;
   EXPECT_FALSE(read_prediction(folder.path()));
   const Plan made = plan(Horizon::tokens, kUnlimited);
-  write_plan(folder.path(), made, 1.5);
+  write_plan(folder.path(), made, recipe_);
   const auto prediction = read_prediction(folder.path());
   ASSERT_TRUE(prediction);
   EXPECT_DOUBLE_EQ(prediction->gpu_hours, made.gpu_hours());
   EXPECT_DOUBLE_EQ(prediction->tokens, made.tokens());
+  EXPECT_EQ(prediction->recipe, recipe_hash(recipe_));
 }
 
 }  // namespace

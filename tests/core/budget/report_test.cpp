@@ -119,6 +119,9 @@ TEST(Report, ThePredictionIsComparedWithWhatHappened) {
   const Report report = make_report(folder.path());
   EXPECT_NEAR(json::parse(report_json(report))["predicted"]["gpu_hours_error"].get<double>(), 0.2, 1e-9);
   EXPECT_NE(report_text(report).find("+20.0%"), std::string::npos) << report_text(report);
+  testing::write_text(folder / "plan.json", R"({"recipe":"another","gpu_hours":0.06,"tokens":102400})");
+  EXPECT_NE(report_text(make_report(folder.path())).find("made for another recipe"), std::string::npos);
+  EXPECT_TRUE(json::parse(report_json(make_report(folder.path())))["predicted"].is_null());
   testing::write_text(folder / "plan.json", "{broken");
   EXPECT_FALSE(make_report(folder.path()).predicted);
 }
