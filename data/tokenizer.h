@@ -12,8 +12,9 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
+
+#include "data/tokenizer_json.h"
 
 namespace shoestring {
 
@@ -42,8 +43,8 @@ class Tokenizer {
   virtual const std::string& file_content() const = 0;
   /// Names the tokenizer in shards and checkpoints: hash of file_content.
   std::string hash() const;
-  /// tokenizer_config.json and its like, as a Hugging Face reader expects them beside the file: name, content.
-  virtual std::vector<std::pair<std::string, std::string>> companion_files() const = 0;
+  /// What Hugging Face readers expect beside the file: tokenizer.json, tokenizer_config.json.
+  virtual TokenizerFiles companion_files() const = 0;
 };
 
 std::unique_ptr<Tokenizer> byte_tokenizer();

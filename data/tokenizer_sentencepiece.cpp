@@ -124,14 +124,45 @@ class SentencePieceTokenizer : public Tokenizer {
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return model_; }
 
-  std::vector<std::pair<std::string, std::string>> companion_files() const override {
-    return {{"tokenizer_config.json",
-             "{\n \"tokenizer_class\": \"LlamaTokenizer\",\n \"add_bos_token\": false,\n \"add_eos_token\": false,\n"
-             " \"add_prefix_space\": false,\n \"legacy\": false,\n \"bos_token\": \"<s>\",\n \"eos_token\": \"</s>\",\n"
-             " \"unk_token\": \"<unk>\",\n \"clean_up_tokenization_spaces\": false\n}\n"}};
+  TokenizerFiles companion_files() const override {
+    if (!is_bpe()) {  // readers that know SentencePiece take tokenizer.model
+      const nlohmann::json config = {{"tokenizer_class", "LlamaTokenizer"},
+                                     {"legacy", false},
+                                     {"add_bos_token", false},
+                                     {"add_eos_token", false},
+                                     {"add_prefix_space", false},
+                                     {"eos_token", processor_.IdToPiece(processor_.eos_id())},
+                                     {"clean_up_tokenization_spaces", false}};
+      return {{"tokenizer_config.json", config.dump(1) + "\n"}};
+    }
+    BpePieces bpe{.pieces = {},
+                  .unknown = processor_.unk_id(),
+                  .end_of_document = processor_.eos_id(),
+                  .has_space = knows_space_};
+    for (int id = 0; id < processor_.GetPieceSize(); ++id) {
+      bpe.pieces.push_back({processor_.IdToPiece(id), processor_.GetScore(id), kind_of(id)});
+    }
+    return bpe_tokenizer_files(bpe);
   }
 
  private:
+  BpePieces::Kind kind_of(int id) const {
+    if (processor_.IsByte(id)) return BpePieces::Kind::byte;
+    const bool special = processor_.IsControl(id) || processor_.IsUnknown(id);
+    return special ? BpePieces::Kind::special : BpePieces::Kind::text;
+  }
+
+  // The scores of BPE are the order of its merges: 0, -1, -2, ... Those of other models are logarithms.
+  bool is_bpe() const {
+    float next = 0;
+    for (int id = 0; id < processor_.GetPieceSize(); ++id) {
+      if (kind_of(id) != BpePieces::Kind::text) continue;
+      if (processor_.GetScore(id) != next) return false;
+      next -= 1;
+    }
+    return true;
+  }
+
   static std::string spaced(std::string piece) {
     for (std::size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + 1)) {
       piece.replace(at, kSpace.size(), " ");

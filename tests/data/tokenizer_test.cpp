@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <sentencepiece_trainer.h>
 
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "kernels/base/check.h"
@@ -61,24 +60,6 @@ TEST(Tokenizer, BytesRoundTrip) {
   const auto tokenizer = byte_tokenizer();
   for (const std::string& text : awkward_texts()) EXPECT_EQ(round_trip(*tokenizer, text), text);
   EXPECT_EQ(tokenizer->vocabulary_size(), 260u);
-}
-
-// What the library `tokenizers` makes of it is compared in tests/oracle/trained_checkpoint.py.
-TEST(Tokenizer, BytesHaveAFormForOtherReaders) {
-  const auto tokenizer = byte_tokenizer();
-  const auto files = tokenizer->companion_files();
-  ASSERT_EQ(files.size(), 2u);
-  EXPECT_EQ(files[0].first, "tokenizer.json");
-  const nlohmann::json file = nlohmann::json::parse(files[0].second);
-  const nlohmann::json& vocabulary = file.at("model").at("vocab");
-  EXPECT_EQ(vocabulary.size(), 256u);
-  EXPECT_EQ(vocabulary.at("A"), 'A');
-  EXPECT_EQ(vocabulary.at("\xC4\xA0"), ' ');   // U+0120
-  EXPECT_EQ(vocabulary.at("\xC3\xBF"), 0xFF);  // U+00FF, printable, for itself
-  ASSERT_EQ(file.at("added_tokens").size(), 4u);
-  EXPECT_EQ(file.at("added_tokens")[0].at("id"), tokenizer->special().end_of_document);
-  EXPECT_EQ(file.at("added_tokens")[3].at("id"), tokenizer->special().fim_end);
-  EXPECT_EQ(nlohmann::json::parse(files[1].second).at("eos_token"), file.at("added_tokens")[0].at("content"));
 }
 
 TEST(Tokenizer, TrainedModelLosesNothing) {

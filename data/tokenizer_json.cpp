@@ -1,0 +1,115 @@
+#include "data/tokenizer_json.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <unordered_map>
+
+namespace shoestring {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+
+TokenizerFiles files_of(const Json& added, const Json& normalizer, const Json& before, const Json& decoder,
+                        const Json& model, const std::string& end_of_document) {
+  const Json file = {{"version", "1.0"},          {"truncation", nullptr},    {"padding", nullptr},
+                     {"added_tokens", added},     {"normalizer", normalizer}, {"pre_tokenizer", before},
+                     {"post_processor", nullptr}, {"decoder", decoder},       {"model", model}};
+  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                       {"eos_token", end_of_document},
+                       {"clean_up_tokenization_spaces", false}};
+  return {{"tokenizer.json", file.dump(1) + "\n"}, {"tokenizer_config.json", config.dump(1) + "\n"}};
+}
+
+Json special_token(std::size_t id, const std::string& text) {
+  return {{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false}, {"special", true}};
+}
+
+// The character that stands for a byte where a vocabulary must be text, as GPT-2's does it: printable Latin-1 for
+// itself, the other bytes in turn for the characters from U+0100 on. All take one or two bytes of UTF-8.
+std::array<std::string, 256> byte_characters() {
+  std::array<std::string, 256> characters;
+  int next = 0x100;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
+    const int code = printable ? byte : next++;
+    std::string& character = characters[static_cast<std::size_t>(byte)];
+    if (code >= 0x80) character.push_back(static_cast<char>(0xc0 | code >> 6));
+    character.push_back(static_cast<char>(code < 0x80 ? code : 0x80 | (code & 0x3f)));
+  }
+  return characters;
+}
+
+struct Merge {
+  std::size_t left;
+  std::size_t right;
+  float score;
+};
+
+std::vector<Merge> merges_of(const BpePieces& bpe) {
+  std::unordered_map<std::string_view, std::size_t> ids;
+  for (std::size_t id = 0; id < bpe.pieces.size(); ++id) {
+    if (bpe.pieces[id].kind == BpePieces::Kind::text) ids.emplace(bpe.pieces[id].text, id);
+  }
+  std::vector<Merge> merges;
+  for (const auto& [text, id] : ids) {
+    for (std::size_t cut = 1; cut < text.size(); ++cut) {
+      const auto left = ids.find(text.substr(0, cut));
+      const auto right = ids.find(text.substr(cut));
+      if (left == ids.end() || right == ids.end()) continue;
+      merges.push_back({left->second, right->second, bpe.pieces[id].score});
+    }
+  }
+  std::sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
+    if (a.score != b.score) return a.score > b.score;
+    return a.left != b.left ? a.left < b.left : a.right < b.right;
+  });
+  return merges;
+}
+
+}  // namespace
+
+TokenizerFiles byte_tokenizer_files(std::span<const char* const> specials) {
+  const std::array<std::string, 256> characters = byte_characters();
+  Json vocabulary = Json::object();
+  for (std::size_t byte = 0; byte < characters.size(); ++byte) vocabulary[characters[byte]] = byte;
+  Json added = Json::array();
+  for (std::size_t i = 0; i < specials.size(); ++i) added.push_back(special_token(characters.size() + i, specials[i]));
+  const Json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
+  const Json model = {{"type", "BPE"}, {"unk_token", nullptr}, {"vocab", vocabulary}, {"merges", Json::array()}};
+  return files_of(added, nullptr, byte_level, byte_level, model, specials[0]);
+}
+
+TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe) {
+  Json vocabulary = Json::object();
+  Json added = Json::array();
+  for (std::size_t id = 0; id < bpe.pieces.size(); ++id) {
+    const BpePieces::Piece& piece = bpe.pieces[id];
+    vocabulary[piece.text] = id;
+    if (piece.kind == BpePieces::Kind::special) added.push_back(special_token(id, piece.text));
+  }
+  Json merges = Json::array();
+  for (const Merge& merge : merges_of(bpe)) {
+    merges.push_back(bpe.pieces[merge.left].text + " " + bpe.pieces[merge.right].text);
+  }
+  const auto replace = [](std::string_view from, std::string_view to) -> Json {
+    return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+  };
+  Json decoders = Json::array();
+  if (bpe.has_space) decoders.push_back(replace(kSpace, " "));
+  decoders.push_back({{"type", "ByteFallback"}});
+  decoders.push_back({{"type", "Fuse"}});
+  const Json model = {{"type", "BPE"},       {"unk_token", bpe.pieces[static_cast<std::size_t>(bpe.unknown)].text},
+                      {"fuse_unk", true},    {"byte_fallback", true},
+                      {"vocab", vocabulary}, {"merges", merges}};
+  return files_of(added, bpe.has_space ? replace(" ", kSpace) : Json(nullptr), nullptr,
+                  {{"type", "Sequence"}, {"decoders", decoders}}, model,
+                  bpe.pieces[static_cast<std::size_t>(bpe.end_of_document)].text);
+}
+
+}  // namespace shoestring
