@@ -21,7 +21,10 @@ TokenizerFiles files_of(const Json& added, const Json& normalizer, const Json& b
   const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                        {"eos_token", end_of_document},
                        {"clean_up_tokenization_spaces", false}};
-  return {{"tokenizer.json", file.dump(1) + "\n"}, {"tokenizer_config.json", config.dump(1) + "\n"}};
+  const auto text = [](const Json& json) {  // a piece of a model brought along may be no UTF-8
+    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  };
+  return {{"tokenizer.json", text(file)}, {"tokenizer_config.json", text(config)}};
 }
 
 Json special_token(std::size_t id, const std::string& text) {

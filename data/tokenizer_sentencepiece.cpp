@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -124,7 +125,14 @@ class SentencePieceTokenizer : public Tokenizer {
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return model_; }
 
+  // Half a second for 128K pieces: once, not for every checkpoint.
   TokenizerFiles companion_files() const override {
+    std::call_once(files_made_, [this] { files_ = make_companion_files(); });
+    return files_;
+  }
+
+ private:
+  TokenizerFiles make_companion_files() const {
     if (!is_bpe()) {  // readers that know SentencePiece take tokenizer.model
       const nlohmann::json config = {{"tokenizer_class", "LlamaTokenizer"},
                                      {"legacy", false},
@@ -145,19 +153,20 @@ class SentencePieceTokenizer : public Tokenizer {
     return bpe_tokenizer_files(bpe);
   }
 
- private:
   BpePieces::Kind kind_of(int id) const {
     if (processor_.IsByte(id)) return BpePieces::Kind::byte;
     const bool special = processor_.IsControl(id) || processor_.IsUnknown(id);
     return special ? BpePieces::Kind::special : BpePieces::Kind::text;
   }
 
-  // The scores of BPE are the order of its merges: 0, -1, -2, ... Those of other models are logarithms.
+  // The scores of BPE are the order of its merges: 0, -1, -2, ... Those of other models are logarithms. Finding the
+  // merges takes the square of a piece's length.
   bool is_bpe() const {
+    constexpr std::size_t kLongestPiece = 256;
     float next = 0;
     for (int id = 0; id < processor_.GetPieceSize(); ++id) {
       if (kind_of(id) != BpePieces::Kind::text) continue;
-      if (processor_.GetScore(id) != next) return false;
+      if (processor_.GetScore(id) != next || processor_.IdToPiece(id).size() > kLongestPiece) return false;
       next -= 1;
     }
     return true;
@@ -175,7 +184,9 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string name_ = "tokenizer.model";
   std::array<int, 256> byte_ids_{};
   std::vector<std::string> texts_;  // by id
-  bool knows_space_ = false;        // one trained on text without a space would spell out kSpace instead
+  mutable std::once_flag files_made_;
+  mutable TokenizerFiles files_;
+  bool knows_space_ = false;  // one trained on text without a space would spell out kSpace instead
 };
 
 // What a model's normaliser may change: the front of a text (each part would gain a blank), blanks, line ends, case,

@@ -49,6 +49,13 @@ TEST(TokenizerJson, PiecesMergeInTheOrderOfTheirScores) {
   EXPECT_EQ(file.at("added_tokens").size(), 2u);
 }
 
+// Of a model brought along: better a piece that nobody meets than a run that ends at its first checkpoint.
+TEST(TokenizerJson, APieceThatIsNoTextIsStoredAllTheSame) {
+  BpePieces bpe = small_vocabulary();
+  bpe.pieces.push_back({"\xFF", -6, BpePieces::Kind::text});
+  EXPECT_EQ(Json::parse(bpe_tokenizer_files(bpe)[0].second).at("model").at("vocab").size(), 10u);
+}
+
 TEST(TokenizerJson, SpacesAreReplacedWhereThePiecesKnowThem) {
   BpePieces bpe = small_vocabulary();
   EXPECT_TRUE(Json::parse(bpe_tokenizer_files(bpe)[0].second).at("normalizer").is_null());
