@@ -141,7 +141,7 @@ class SentencePieceTokenizer : public Tokenizer {
                                      {"add_prefix_space", false},
                                      {"eos_token", processor_.IdToPiece(processor_.eos_id())},
                                      {"clean_up_tokenization_spaces", false}};
-      return {{"tokenizer_config.json", config.dump(1) + "\n"}};
+      return {{"tokenizer_config.json", config.dump(1, ' ', false, kReplace) + "\n"}};
     }
     BpePieces bpe{.pieces = {},
                   .unknown = processor_.unk_id(),
