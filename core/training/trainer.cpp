@@ -19,6 +19,7 @@ Trainer::Verdict Trainer::train() {
     if (decision.checkpoint) {
       save();
       if (leads()) guess_evaluation();  // anew: the guess before may be of a slow moment
+      continue;                         // it took time too: decide anew
     }
     if (decision.verdict != Verdict::step) return decision.verdict;
     if (decision.next_phase) {
