@@ -1,5 +1,7 @@
 #include "kernels/base/cpu.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
@@ -37,11 +39,16 @@ CpuFeatures detect() {
   std::uint32_t c = 0;
   std::uint32_t d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c >> 27 & 1u) == 0) return features;  // no OSXSAVE
-  const std::uint64_t state = enabled_state();
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
   const auto has = [](std::uint32_t reg, int bit) { return (reg >> bit & 1u) != 0; };
-  const bool registers = (state & 0xE6u) == 0xE6u;  // SSE, AVX, opmask, upper zmm
-  features.avx512 = registers && has(b, 16) && has(b, 17) && has(b, 30) && has(b, 31);
+  const bool base = has(c, 12) && has(c, 22) && has(c, 28) && has(c, 29);  // FMA, MOVBE, AVX, F16C
+  const std::uint64_t state = enabled_state();
+  if (__get_cpuid(0x80000001u, &a, &b, &c, &d) == 0) return features;
+  const bool lzcnt = has(c, 5);
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
+  const bool upper_ymm = (state & 0x6u) == 0x6u;
+  features.avx2 = upper_ymm && base && lzcnt && has(b, 3) && has(b, 5) && has(b, 8);  // BMI1, AVX2, BMI2
+  const bool registers = (state & 0xE6u) == 0xE6u;                                    // SSE, AVX, opmask, upper zmm
+  features.avx512 = features.avx2 && registers && has(b, 16) && has(b, 17) && has(b, 28) && has(b, 30) && has(b, 31);
   features.avx512_vbmi = features.avx512 && has(c, 1);
   const bool tile_state = (state >> 17 & 3u) == 3u;
   features.amx_bf16 = features.avx512_vbmi && tile_state && has(d, 22) && has(d, 24) && request_tiles();
@@ -53,23 +60,30 @@ CpuFeatures detect() { return {}; }
 
 CpuFeatures limited() {
   CpuFeatures features = detect();
-  const char* limit = std::getenv("SHOESTRING_CPU");
+  const char* limit = std::getenv("SHOESTRING_MAX_ISA");
   if (limit == nullptr) return features;
   const std::string_view level = limit;
-  if (level == "portable") {
-    features = {};
-  } else if (level == "avx512") {
-    features.amx_bf16 = false;
-  } else if (level != "amx") {
-    fail(ExitCode::usage, "SHOESTRING_CPU={} is not one of portable, avx512, amx", level);
+  constexpr std::array<std::string_view, 4> kLevels = {"portable", "avx2", "avx512", "amx"};
+  const auto found = std::find(kLevels.begin(), kLevels.end(), level);
+  if (found == kLevels.end()) {
+    fail(ExitCode::usage,
+         "the environment variable SHOESTRING_MAX_ISA is '{}'; it may be portable, avx2, avx512 or amx", level);
   }
+  const auto allows = [&](std::string_view needed) {
+    return found >= std::find(kLevels.begin(), kLevels.end(), needed);
+  };
+  features.avx2 = features.avx2 && allows("avx2");
+  features.avx512 = features.avx512 && allows("avx512");
+  features.avx512_vbmi = features.avx512_vbmi && allows("avx512");
+  features.amx_bf16 = features.amx_bf16 && allows("amx");
   return features;
 }
 
 }  // namespace
 
 std::string CpuFeatures::to_string() const {
-  std::string text = avx512 ? "avx512" : "portable";
+  std::string text = avx2 ? "avx2" : "portable";
+  if (avx512) text += " avx512";
   if (avx512_vbmi) text += " avx512_vbmi";
   if (amx_bf16) text += " amx_bf16";
   return text;

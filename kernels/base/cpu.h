@@ -6,14 +6,16 @@
 namespace shoestring {
 
 struct CpuFeatures {
-  bool avx512 = false;            ///< F, BW, VL, DQ, and the system saves the registers
+  bool avx2 = false;              ///< x86-64-v3: AVX2, FMA, F16C, BMI, LZCNT, and the system saves the registers
+  bool avx512 = false;            ///< x86-64-v4: F, BW, CD, DQ, VL besides, and the system saves the registers
   bool avx512_vbmi = false;       ///< byte permutes: table decoding of FP8
   bool amx_bf16 = false;          ///< tiles of BF16, and the system granted this process the tile state
-  std::string to_string() const;  ///< "avx512 avx512_vbmi amx_bf16"
+  std::string to_string() const;  ///< "avx2 avx512 avx512_vbmi amx_bf16"
 };
 
 /// Asked once per process; the first call requests the AMX tile state from the kernel. The environment variable
-/// SHOESTRING_CPU=portable|avx512|amx lowers what is reported (valgrind, cross-checks).
+/// SHOESTRING_MAX_ISA=portable|avx2|avx512|amx lowers what is reported, so that any machine can stand for a lesser one
+/// (tests, valgrind, ranks on unlike hosts); another value throws a usage error.
 const CpuFeatures& cpu_features();
 
 }  // namespace shoestring
