@@ -15,6 +15,15 @@ std::string needs_cpu(const Args& args) {
   return args.stream.device().kind == DeviceKind::cpu ? std::string() : "runs on a CPU stream only";
 }
 
+/// For vector rows (`*_simd.cpp`); `format` is that of the activations.
+template <class Args>
+std::string needs_simd(const Args& args, DType format) {
+  if (args.stream.device().kind != DeviceKind::cpu) return "runs on a CPU stream only";
+  if (!cpu_features().vectors()) return "the processor has no AVX2 and FMA (x86-64-v3)";
+  if (format != DType::f32 && format != DType::bf16) return std::string(name(format)) + " is not f32 or bf16";
+  return {};
+}
+
 /// For AVX-512 rows; `format` is that of the activations.
 template <class Args>
 std::string needs_avx512(const Args& args, DType format) {

@@ -115,6 +115,7 @@ constexpr std::array kForward = std::to_array<Variant<RmsNormArgs>>({
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::forward},
 #endif
       {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::forward},
+      {"simd", rms_norm::simd::refuses, rms_norm::simd::forward},
       {"reference", needs_cpu<RmsNormArgs>, rms_norm::reference::forward},
 });
 constexpr std::array kInputGradient = std::to_array<Variant<RmsNormInputGradientArgs>>({
@@ -122,6 +123,7 @@ constexpr std::array kInputGradient = std::to_array<Variant<RmsNormInputGradient
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::input_gradient},
 #endif
       {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::input_gradient},
+      {"simd", rms_norm::simd::refuses, rms_norm::simd::input_gradient},
       {"reference", needs_cpu<RmsNormInputGradientArgs>, rms_norm::reference::input_gradient},
 });
 constexpr std::array kWeightGradient = std::to_array<Variant<RmsNormWeightGradientArgs>>({
@@ -129,6 +131,7 @@ constexpr std::array kWeightGradient = std::to_array<Variant<RmsNormWeightGradie
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::weight_gradient},
 #endif
       {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::weight_gradient},
+      {"simd", rms_norm::simd::refuses, rms_norm::simd::weight_gradient},
       {"reference", needs_cpu<RmsNormWeightGradientArgs>, rms_norm::reference::weight_gradient},
 });
 

@@ -71,6 +71,14 @@ void forward(const RmsNormArgs& args);
 void input_gradient(const RmsNormInputGradientArgs& args);
 void weight_gradient(const RmsNormWeightGradientArgs& args);
 }  // namespace rms_norm::avx512
+namespace rms_norm::simd {
+std::string refuses(const RmsNormArgs& args);
+std::string refuses(const RmsNormInputGradientArgs& args);
+std::string refuses(const RmsNormWeightGradientArgs& args);
+void forward(const RmsNormArgs& args);
+void input_gradient(const RmsNormInputGradientArgs& args);
+void weight_gradient(const RmsNormWeightGradientArgs& args);
+}  // namespace rms_norm::simd
 namespace rms_norm::cuda {
 std::string refuses(const RmsNormArgs& args);
 std::string refuses(const RmsNormInputGradientArgs& args);

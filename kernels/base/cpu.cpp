@@ -81,6 +81,16 @@ CpuFeatures limited() {
 
 }  // namespace
 
+bool CpuFeatures::vectors() const {
+#if defined(__x86_64__)
+  return avx2;
+#elif defined(__aarch64__)
+  return true;
+#else
+  return false;
+#endif
+}
+
 std::string CpuFeatures::to_string() const {
   std::string text = avx2 ? "avx2" : "portable";
   if (avx512) text += " avx512";

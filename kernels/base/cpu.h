@@ -6,10 +6,12 @@
 namespace shoestring {
 
 struct CpuFeatures {
-  bool avx2 = false;              ///< x86-64-v3: AVX2, FMA, F16C, BMI, LZCNT, and the system saves the registers
-  bool avx512 = false;            ///< x86-64-v4: F, BW, CD, DQ, VL besides, and the system saves the registers
-  bool avx512_vbmi = false;       ///< byte permutes: table decoding of FP8
-  bool amx_bf16 = false;          ///< tiles of BF16, and the system granted this process the tile state
+  bool avx2 = false;         ///< x86-64-v3: AVX2, FMA, F16C, BMI, LZCNT, and the system saves the registers
+  bool avx512 = false;       ///< x86-64-v4: F, BW, CD, DQ, VL besides, and the system saves the registers
+  bool avx512_vbmi = false;  ///< byte permutes: table decoding of FP8
+  bool amx_bf16 = false;     ///< tiles of BF16, and the system granted this process the tile state
+  /// Whether vector rows run: always on AArch64, from x86-64-v3 on where there is x86.
+  bool vectors() const;
   std::string to_string() const;  ///< "avx2 avx512 avx512_vbmi amx_bf16"
 };
 

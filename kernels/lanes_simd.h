@@ -1,0 +1,310 @@
+// Sixteen floats at a time from rows of f32 or bf16, for the vector rows of ops, on whatever vectors the processor has:
+// one register of AVX-512, two of AVX2, four of NEON, through Highway. Not for the reader of models.
+//
+// A row is written once, for sixteen lanes; Highway compiles its file for each instruction set (foreach_target.h) and
+// kernels/base/cpu.cpp says which one runs. Because the lanes are sixteen everywhere, sums run in one order everywhere:
+// a row gives the same bits on every processor, which tests hold.
+//
+// bf16 is widened exactly and rounded to nearest even as BFloat16(float) does, subnormals and NaN included.
+#if defined(SHOESTRING_KERNELS_LANES_SIMD_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SHOESTRING_KERNELS_LANES_SIMD_H_
+#undef SHOESTRING_KERNELS_LANES_SIMD_H_
+#else
+#define SHOESTRING_KERNELS_LANES_SIMD_H_
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include <hwy/highway.h>
+
+#include "kernels/base/dtype.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace shoestring::HWY_NAMESPACE::lanes {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr std::int64_t kLanes = 16;
+using F = hn::CappedTag<float, kLanes>;
+using I = hn::RebindToSigned<F>;
+using U = hn::RebindToUnsigned<F>;
+inline constexpr std::int64_t kPart = static_cast<std::int64_t>(hn::MaxLanes(F()));
+inline constexpr int kParts = static_cast<int>(kLanes / kPart);
+
+struct Floats {
+  hn::Vec<F> part[kParts];
+};
+struct Ints {
+  hn::Vec<I> part[kParts];
+};
+struct Mask {
+  hn::Mask<F> part[kParts];
+};
+
+/// The first `count` lanes, all of them from 16 on, none below 1.
+struct First {
+  std::int64_t count;
+  HWY_INLINE bool all() const { return count >= kLanes; }
+};
+HWY_INLINE First first(std::int64_t count) { return {count}; }
+
+HWY_INLINE Floats broadcast(float value) {
+  Floats r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::Set(F(), value);
+  return r;
+}
+HWY_INLINE Ints broadcast(std::int32_t value) {
+  Ints r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::Set(I(), value);
+  return r;
+}
+HWY_INLINE Floats zeros() { return broadcast(0.0f); }
+
+// Arithmetic, lane by lane; -ffp-contract=off keeps a product and a sum apart unless fma says otherwise.
+HWY_INLINE Floats operator+(Floats a, Floats b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Add(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Floats operator-(Floats a, Floats b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Sub(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Floats operator*(Floats a, Floats b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Mul(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Floats operator/(Floats a, Floats b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Div(a.part[p], b.part[p]);
+  return a;
+}
+/// a b + c, rounded once.
+HWY_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::MulAdd(a.part[p], b.part[p], c.part[p]);
+  return a;
+}
+/// c - a b, rounded once.
+HWY_INLINE Floats fnma(Floats a, Floats b, Floats c) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::NegMulAdd(a.part[p], b.part[p], c.part[p]);
+  return a;
+}
+/// a b - c, rounded once.
+HWY_INLINE Floats fms(Floats a, Floats b, Floats c) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::MulSub(a.part[p], b.part[p], c.part[p]);
+  return a;
+}
+HWY_INLINE Floats sqrt(Floats a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Sqrt(a.part[p]);
+  return a;
+}
+HWY_INLINE Floats abs(Floats a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Abs(a.part[p]);
+  return a;
+}
+/// To the nearest integer, ties to even.
+HWY_INLINE Floats round(Floats a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Round(a.part[p]);
+  return a;
+}
+
+HWY_INLINE Mask operator<(Floats a, Floats b) {
+  Mask r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::Lt(a.part[p], b.part[p]);
+  return r;
+}
+HWY_INLINE Mask is_nan(Floats a) {
+  Mask r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::IsNaN(a.part[p]);
+  return r;
+}
+HWY_INLINE Mask operator!(Mask a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Not(a.part[p]);
+  return a;
+}
+HWY_INLINE Mask operator&(Mask a, Mask b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::And(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Mask mask_of(First lanes) {
+  Mask r;
+  const auto count = hn::Set(I(), static_cast<std::int32_t>(std::clamp<std::int64_t>(lanes.count, 0, kLanes)));
+  for (int p = 0; p < kParts; ++p) {
+    const auto index = hn::Iota(I(), static_cast<std::int32_t>(p * kPart));
+    r.part[p] = hn::RebindMask(F(), hn::Lt(index, count));
+  }
+  return r;
+}
+/// Lanes of a where the mask holds, of b elsewhere.
+HWY_INLINE Floats select(Mask mask, Floats a, Floats b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::IfThenElse(mask.part[p], a.part[p], b.part[p]);
+  return a;
+}
+/// Lanes of a where the mask holds, 0 elsewhere.
+HWY_INLINE Floats keep(Mask mask, Floats a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::IfThenElseZero(mask.part[p], a.part[p]);
+  return a;
+}
+/// a < b ? a : b and a > b ? a : b: b where either is NaN, as the instructions of x86 have it.
+HWY_INLINE Floats lesser(Floats a, Floats b) {
+#if HWY_ARCH_X86
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Min(a.part[p], b.part[p]);
+  return a;
+#else
+  return select(a < b, a, b);
+#endif
+}
+HWY_INLINE Floats greater(Floats a, Floats b) {
+#if HWY_ARCH_X86
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Max(a.part[p], b.part[p]);
+  return a;
+#else
+  return select(b < a, a, b);
+#endif
+}
+
+HWY_INLINE Ints operator+(Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Add(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Ints operator-(Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Sub(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Ints operator&(Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::And(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Ints operator|(Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Or(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Ints greater(Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::Max(a.part[p], b.part[p]);
+  return a;
+}
+template <int bits>
+HWY_INLINE Ints shift_left(Ints a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::ShiftLeft<bits>(a.part[p]);
+  return a;
+}
+/// With copies of the sign.
+template <int bits>
+HWY_INLINE Ints shift_right(Ints a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::ShiftRight<bits>(a.part[p]);
+  return a;
+}
+HWY_INLINE Ints bits_of(Floats a) {
+  Ints r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::BitCast(I(), a.part[p]);
+  return r;
+}
+HWY_INLINE Floats from_bits(Ints a) {
+  Floats r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::BitCast(F(), a.part[p]);
+  return r;
+}
+/// Towards zero; the least integer for NaN and what does not fit.
+HWY_INLINE Ints to_ints(Floats a) {
+  Ints r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::ConvertTo(I(), a.part[p]);
+  return r;
+}
+
+// Memory. Addresses need no alignment; lanes outside `lanes` are 0 and their memory is not touched.
+HWY_INLINE Floats load(const float* from) {
+  Floats r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::LoadU(F(), from + p * kPart);
+  return r;
+}
+HWY_INLINE void store(float* to, Floats value) {
+  for (int p = 0; p < kParts; ++p) hn::StoreU(value.part[p], F(), to + p * kPart);
+}
+HWY_INLINE Floats load(const BFloat16* from) {
+  const hn::Rebind<std::uint16_t, F> half;
+  Floats r;
+  for (int p = 0; p < kParts; ++p) {
+    const auto bits = hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(from) + p * kPart);
+    r.part[p] = hn::BitCast(F(), hn::ShiftLeft<16>(hn::PromoteTo(U(), bits)));
+  }
+  return r;
+}
+/// The bits of bf16, in the upper halves of the lanes.
+HWY_INLINE hn::Vec<U> rounded_bits(hn::Vec<F> value) {
+  const auto raw = hn::BitCast(U(), value);
+  const auto odd = hn::And(hn::ShiftRight<16>(raw), hn::Set(U(), 1u));
+  const auto nearest = hn::Add(hn::Add(raw, hn::Set(U(), 0x7FFFu)), odd);
+  const auto quieted = hn::Or(raw, hn::Set(U(), 0x400000u));
+  return hn::IfThenElse(hn::RebindMask(U(), hn::IsNaN(value)), quieted, nearest);
+}
+HWY_INLINE void store(BFloat16* to, Floats value) {
+  const hn::Rebind<std::uint16_t, F> half;
+  for (int p = 0; p < kParts; ++p) {
+    const auto bits = hn::BitCast(I(), hn::ShiftRight<16>(rounded_bits(value.part[p])));
+    hn::StoreU(hn::DemoteTo(half, bits), half, reinterpret_cast<std::uint16_t*>(to) + p * kPart);
+  }
+}
+
+template <class T>
+HWY_INLINE Floats load(const T* from, First lanes) {
+  if (HWY_LIKELY(lanes.all())) return load(from);
+  alignas(64) T room[kLanes] = {};
+  if (lanes.count > 0) std::memcpy(room, from, static_cast<std::size_t>(lanes.count) * sizeof(T));
+  return load(room);
+}
+template <class T>
+HWY_INLINE void store(T* to, Floats value, First lanes) {
+  if (HWY_LIKELY(lanes.all())) return store(to, value);
+  alignas(64) T room[kLanes];
+  store(room, value);
+  if (lanes.count > 0) std::memcpy(to, room, static_cast<std::size_t>(lanes.count) * sizeof(T));
+}
+
+/// What a store to this format and a load again give.
+HWY_INLINE Floats rounded(const float*, Floats value) { return value; }
+HWY_INLINE Floats rounded(const BFloat16*, Floats value) {
+  for (int p = 0; p < kParts; ++p) {
+    const auto upper = hn::And(rounded_bits(value.part[p]), hn::Set(U(), 0xFFFF0000u));
+    value.part[p] = hn::BitCast(F(), upper);
+  }
+  return value;
+}
+
+/// Halves combined with halves until one lane is left.
+template <class D, class Combine>
+HWY_INLINE float halved([[maybe_unused]] D d, hn::Vec<D> value, Combine combine) {
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    return halved(half, combine(hn::LowerHalf(half, value), hn::UpperHalf(half, value)), combine);
+  } else {
+    const auto two = combine(value, hn::Shuffle1032(value));
+    return hn::GetLane(combine(two, hn::Shuffle2301(two)));
+  }
+}
+template <class Combine>
+HWY_INLINE float across(Floats value, Combine combine) {
+  for (int n = kParts / 2; n > 0; n /= 2) {
+    for (int p = 0; p < n; ++p) value.part[p] = combine(value.part[p], value.part[p + n]);
+  }
+  return halved(F(), value.part[0], combine);
+}
+struct Adding {
+  template <class V>
+  HWY_INLINE V operator()(V a, V b) const {
+    return hn::Add(a, b);
+  }
+};
+struct TakingGreater {
+  template <class V>
+  HWY_INLINE V operator()(V a, V b) const {
+    return hn::Max(a, b);
+  }
+};
+HWY_INLINE float sum(Floats value) { return across(value, Adding()); }
+/// The largest lane; none may be NaN.
+HWY_INLINE float largest(Floats value) { return across(value, TakingGreater()); }
+
+}  // namespace shoestring::HWY_NAMESPACE::lanes
+HWY_AFTER_NAMESPACE();
+
+#endif
