@@ -69,6 +69,7 @@ namespace {
 
 constexpr std::array kVariants = std::to_array<Variant<AdamwArgs>>({
     {"avx512", adamw::avx512::refuses, adamw::avx512::step},
+    {"simd", adamw::simd::refuses, adamw::simd::step},
     {"reference", needs_cpu<AdamwArgs>, adamw::reference::step},
 });
 

@@ -57,6 +57,10 @@ namespace avx512 {
 std::string refuses(const AdamwArgs& args);
 void step(const AdamwArgs& args);
 }  // namespace avx512
+namespace simd {
+std::string refuses(const AdamwArgs& args);
+void step(const AdamwArgs& args);
+}  // namespace simd
 }  // namespace adamw
 
 }  // namespace shoestring

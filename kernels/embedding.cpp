@@ -101,6 +101,7 @@ void backward(const EmbeddingBackwardArgs& args) {
 std::span<const Variant<EmbeddingArgs>> embedding_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<EmbeddingArgs>>({
       {"avx512", embedding::avx512::refuses, embedding::avx512::forward},
+      {"simd", embedding::simd::refuses, embedding::simd::forward},
       {"reference", never_refuses<EmbeddingArgs>, embedding::reference::forward},
   });
   return kVariants;
@@ -109,6 +110,7 @@ std::span<const Variant<EmbeddingArgs>> embedding_forward_variants() {
 std::span<const Variant<EmbeddingBackwardArgs>> embedding_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<EmbeddingBackwardArgs>>({
       {"avx512", embedding::avx512::refuses, embedding::avx512::backward},
+      {"simd", embedding::simd::refuses, embedding::simd::backward},
       {"reference", never_refuses<EmbeddingBackwardArgs>, embedding::reference::backward},
   });
   return kVariants;

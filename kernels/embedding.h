@@ -39,5 +39,11 @@ std::string refuses(const EmbeddingBackwardArgs& args);
 void forward(const EmbeddingArgs& args);
 void backward(const EmbeddingBackwardArgs& args);
 }  // namespace embedding::avx512
+namespace embedding::simd {
+std::string refuses(const EmbeddingArgs& args);
+std::string refuses(const EmbeddingBackwardArgs& args);
+void forward(const EmbeddingArgs& args);
+void backward(const EmbeddingBackwardArgs& args);
+}  // namespace embedding::simd
 
 }  // namespace shoestring

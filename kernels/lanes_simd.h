@@ -42,6 +42,11 @@ struct Ints {
 struct Mask {
   hn::Mask<F> part[kParts];
 };
+/// Sixteen doubles, for sums: twice the registers.
+using D = hn::CappedTag<double, kPart / 2>;
+struct Doubles {
+  hn::Vec<D> part[2 * kParts];
+};
 
 /// The first `count` lanes, all of them from 16 on, none below 1.
 struct First {
@@ -270,23 +275,49 @@ HWY_INLINE Floats rounded(const BFloat16*, Floats value) {
   return value;
 }
 
+HWY_INLINE Doubles no_doubles() {
+  Doubles r;
+  for (int p = 0; p < 2 * kParts; ++p) r.part[p] = hn::Zero(D());
+  return r;
+}
+HWY_INLINE Doubles widened(Floats a) {
+  const hn::Half<F> half;
+  Doubles r;
+  for (int p = 0; p < kParts; ++p) {
+    r.part[2 * p] = hn::PromoteTo(D(), hn::LowerHalf(half, a.part[p]));
+    r.part[2 * p + 1] = hn::PromoteTo(D(), hn::UpperHalf(half, a.part[p]));
+  }
+  return r;
+}
+HWY_INLINE Doubles operator+(Doubles a, Doubles b) {
+  for (int p = 0; p < 2 * kParts; ++p) a.part[p] = hn::Add(a.part[p], b.part[p]);
+  return a;
+}
+HWY_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
+  for (int p = 0; p < 2 * kParts; ++p) a.part[p] = hn::MulAdd(a.part[p], b.part[p], c.part[p]);
+  return a;
+}
+HWY_INLINE void store(double* to, Doubles value) {
+  for (int p = 0; p < 2 * kParts; ++p) hn::StoreU(value.part[p], D(), to + p * kPart / 2);
+}
+
 /// Halves combined with halves until one lane is left.
-template <class D, class Combine>
-HWY_INLINE float halved([[maybe_unused]] D d, hn::Vec<D> value, Combine combine) {
-  if constexpr (hn::MaxLanes(D()) > 4) {
-    const hn::Half<D> half;
+template <class Tag, class Combine>
+HWY_INLINE hn::TFromD<Tag> halved([[maybe_unused]] Tag d, hn::Vec<Tag> value, Combine combine) {
+  if constexpr (hn::MaxLanes(Tag()) > 4) {
+    const hn::Half<Tag> half;
     return halved(half, combine(hn::LowerHalf(half, value), hn::UpperHalf(half, value)), combine);
   } else {
     const auto two = combine(value, hn::Shuffle1032(value));
     return hn::GetLane(combine(two, hn::Shuffle2301(two)));
   }
 }
-template <class Combine>
-HWY_INLINE float across(Floats value, Combine combine) {
+template <class Tag, class Value, class Combine>
+HWY_INLINE hn::TFromD<Tag> across(Tag tag, Value value, Combine combine) {
   for (int n = kParts / 2; n > 0; n /= 2) {
     for (int p = 0; p < n; ++p) value.part[p] = combine(value.part[p], value.part[p + n]);
   }
-  return halved(F(), value.part[0], combine);
+  return halved(tag, value.part[0], combine);
 }
 struct Adding {
   template <class V>
@@ -300,9 +331,10 @@ struct TakingGreater {
     return hn::Max(a, b);
   }
 };
-HWY_INLINE float sum(Floats value) { return across(value, Adding()); }
+HWY_INLINE float sum(Floats value) { return across(F(), value, Adding()); }
 /// The largest lane; none may be NaN.
-HWY_INLINE float largest(Floats value) { return across(value, TakingGreater()); }
+HWY_INLINE float largest(Floats value) { return across(F(), value, TakingGreater()); }
+HWY_INLINE std::int32_t largest(Ints value) { return across(I(), value, TakingGreater()); }
 
 }  // namespace shoestring::HWY_NAMESPACE::lanes
 HWY_AFTER_NAMESPACE();

@@ -129,10 +129,12 @@ namespace {
 
 constexpr std::array kGather = std::to_array<Variant<GatherRowsArgs>>({
     {"avx512", permute::avx512::refuses, permute::avx512::gather},
+    {"simd", permute::simd::refuses, permute::simd::gather},
     {"reference", needs_cpu<GatherRowsArgs>, permute::reference::gather},
 });
 constexpr std::array kCombine = std::to_array<Variant<CombineRowsArgs>>({
     {"avx512", permute::avx512::refuses, permute::avx512::combine},
+    {"simd", permute::simd::refuses, permute::simd::combine},
     {"reference", needs_cpu<CombineRowsArgs>, permute::reference::combine},
 });
 constexpr std::array kWeightGradient = std::to_array<Variant<PermuteWeightGradientArgs>>({

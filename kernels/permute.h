@@ -95,5 +95,11 @@ std::string refuses(const CombineRowsArgs& args);
 void gather(const GatherRowsArgs& args);
 void combine(const CombineRowsArgs& args);
 }  // namespace permute::avx512
+namespace permute::simd {
+std::string refuses(const GatherRowsArgs& args);
+std::string refuses(const CombineRowsArgs& args);
+void gather(const GatherRowsArgs& args);
+void combine(const CombineRowsArgs& args);
+}  // namespace permute::simd
 
 }  // namespace shoestring

@@ -127,10 +127,12 @@ namespace {
 
 constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
     {"avx512", reduce::avx512::refuses, reduce::avx512::run},
+    {"simd", reduce::simd::refuses, reduce::simd::run},
     {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
 constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
     {"avx512", reduce::avx512::refuses, reduce::avx512::run},
+    {"simd", reduce::simd::refuses, reduce::simd::run},
     {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
 });
 

@@ -74,6 +74,12 @@ std::string refuses(const AxpbyArgs& args);
 void run(const ReduceArgs& args);
 void run(const AxpbyArgs& args);
 }  // namespace avx512
+namespace simd {
+std::string refuses(const ReduceArgs& args);
+std::string refuses(const AxpbyArgs& args);
+void run(const ReduceArgs& args);
+void run(const AxpbyArgs& args);
+}  // namespace simd
 }  // namespace reduce
 
 }  // namespace shoestring
