@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
-  libfmt-dev libxxhash-dev nlohmann-json3-dev libboost-program-options-dev
+  libfmt-dev libxxhash-dev libhwy-dev nlohmann-json3-dev libboost-program-options-dev
   libhdf5-dev libsentencepiece-dev libopenmpi-dev openmpi-bin
   libgtest-dev libdnnl-dev
   gzip xz-utils patchelf
