@@ -150,6 +150,11 @@ HWY_INLINE Floats keep(Mask mask, Floats a) {
   for (int p = 0; p < kParts; ++p) a.part[p] = hn::IfThenElseZero(mask.part[p], a.part[p]);
   return a;
 }
+/// 0 where the mask holds, lanes of a elsewhere.
+HWY_INLINE Floats drop(Mask mask, Floats a) {
+  for (int p = 0; p < kParts; ++p) a.part[p] = hn::IfThenZeroElse(mask.part[p], a.part[p]);
+  return a;
+}
 /// a < b ? a : b and a > b ? a : b: b where either is NaN, as the instructions of x86 have it.
 HWY_INLINE Floats lesser(Floats a, Floats b) {
 #if HWY_ARCH_X86
