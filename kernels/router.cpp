@@ -141,6 +141,7 @@ namespace {
 
 constexpr std::array kForward = std::to_array<Variant<RouterArgs>>({
     {"avx512", router::avx512::refuses, router::avx512::forward},
+    {"simd", router::simd::refuses, router::simd::forward},
     {"reference", needs_cpu<RouterArgs>, router::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<RouterGradientArgs>>({

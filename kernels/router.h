@@ -93,5 +93,9 @@ namespace router::avx512 {
 std::string refuses(const RouterArgs& args);
 void forward(const RouterArgs& args);
 }  // namespace router::avx512
+namespace router::simd {
+std::string refuses(const RouterArgs& args);
+void forward(const RouterArgs& args);
+}  // namespace router::simd
 
 }  // namespace shoestring
