@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace shoestring {
 namespace {
 
 using testing::assign;
+using testing::bits_hash;
 using testing::Bound;
 using testing::cast;
 using testing::Fenced;
@@ -293,6 +295,33 @@ TEST(RmsNorm, SameBitsForAnyNumberOfWorkersAndRows) {
   Tensor last(DType::bf16, {1, 160});
   rms_norm_forward({.y = last, .x = c.x.view().slice(0, 299, 1), .gamma = c.gamma, .eps = kEps, .stream = alone});
   EXPECT_TRUE(same_bits(last, y1.view().slice(0, 299, 1)));
+}
+
+// Written down on AVX2: the vector row's sums run in one order on every instruction set.
+TEST(RmsNorm, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
+  const auto simd = [](const auto& variants) {
+    return *std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
+  };
+  Workers workers(2);
+  Stream stream(workers);
+  const Shape shape = {37, 213};
+  const Tensor x = uniform(DType::bf16, shape, 1, -3, 3), residual = uniform(DType::bf16, shape, 2, -1, 1);
+  const Tensor dy = uniform(DType::bf16, shape, 3, -2, 2), gamma = uniform(DType::f32, {213}, 4, 0.5, 1.5);
+  Tensor y(DType::bf16, shape), total(DType::bf16, shape), dx(DType::bf16, shape);
+  Tensor rstd(DType::f32, {37}), dgamma(DType::f32, {213});
+  const RmsNormArgs args{
+      .y = y, .rstd = rstd, .x = x, .gamma = gamma, .residual = residual, .sum = total, .eps = kEps, .stream = stream};
+  const auto forward = simd(rms_norm_forward_variants());
+  if (!forward.refuses(args).empty()) GTEST_SKIP() << forward.refuses(args);
+  forward.run(args);
+  simd(rms_norm_input_gradient_variants())
+      .run({.dx = dx, .dy = dy, .x = total, .gamma = gamma, .rstd = rstd, .stream = stream});
+  simd(rms_norm_weight_gradient_variants())
+      .run({.dgamma = dgamma, .dy = dy, .x = total, .rstd = rstd, .stream = stream});
+  EXPECT_EQ(bits_hash(y), 0x33772A86DAFD1E82u);
+  EXPECT_EQ(bits_hash(rstd), 0x19D0965F6A9F04DCu);
+  EXPECT_EQ(bits_hash(dx), 0xADFCD5B6CDF8BF26u);
+  EXPECT_EQ(bits_hash(dgamma), 0x42AC24D0BB7AE123u);
 }
 
 TEST(RmsNorm, DamagedResultsLeaveTheBounds) {

@@ -16,6 +16,7 @@
 namespace shoestring {
 namespace {
 
+using testing::bits_hash;
 using testing::cast;
 using testing::normal;
 using testing::same_bits;
@@ -142,6 +143,25 @@ TEST(Router, EveryVariantSelectsByTheRule) {
         expect_routing(r, s, bias);
       }
     }
+  }
+}
+
+// Written down on AVX2: the vector row's sums run in one order on every instruction set.
+TEST(Router, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
+  const auto variants = router_forward_variants();
+  const auto simd = std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
+  Workers workers(2);
+  Stream stream(workers);
+  const std::uint64_t expected[] = {0x472072105F21E958, 0x274E06E33EF22610};
+  for (const int i : {0, 1}) {
+    const Setting& s = kSettings[static_cast<std::size_t>(i)];
+    const Tensor logits = uniform(DType::f32, {50, s.experts}, 1, -9, 9),
+                 bias = uniform(DType::f32, {s.experts}, 2, 0, 0.1);
+    Routed routed(50, s, DType::f32);
+    const RouterArgs args = routed.args(s, logits, bias, stream);
+    if (!simd->refuses(args).empty()) GTEST_SKIP() << simd->refuses(args);
+    simd->run(args);
+    EXPECT_EQ(bits_hash(routed.scores), expected[i]);
   }
 }
 
