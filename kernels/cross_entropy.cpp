@@ -201,6 +201,7 @@ void chunk_gradient(const CrossEntropyChunkGradientArgs& args) {
 std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
+      {"simd", token_loss::simd::refuses, token_loss::simd::rows},
       {"reference", never_refuses<CrossEntropyArgs>, token_loss::reference::rows},
   });
   return kVariants;
@@ -209,6 +210,7 @@ std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
 std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
+      {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
       {"reference", never_refuses<CrossEntropyChunkArgs>, token_loss::reference::chunk},
   });
   return kVariants;
@@ -217,6 +219,7 @@ std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
 std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_gradient_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkGradientArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
+      {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
       {"reference", never_refuses<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
   });
   return kVariants;

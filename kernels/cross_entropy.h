@@ -86,5 +86,13 @@ void rows(const CrossEntropyArgs& args);
 void chunk(const CrossEntropyChunkArgs& args);
 void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
 }  // namespace token_loss::avx512
+namespace token_loss::simd {
+std::string refuses(const CrossEntropyArgs& args);
+std::string refuses(const CrossEntropyChunkArgs& args);
+std::string refuses(const CrossEntropyChunkGradientArgs& args);
+void rows(const CrossEntropyArgs& args);
+void chunk(const CrossEntropyChunkArgs& args);
+void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
+}  // namespace token_loss::simd
 
 }  // namespace shoestring

@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
 #include "kernels/base/workers.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/recorded_bits.h"
 
 namespace shoestring {
 namespace {
@@ -262,6 +264,45 @@ TEST(CrossEntropy, WorkersDoNotMatter) {
       }
     }
   }
+}
+
+/// Rows and, after them, chunks of 64 of the same logits.
+std::uint64_t hash_of_row(std::string_view variant, Formats formats, Stream& stream) {
+  Problem problem(formats.logits, 9, 197);
+  fill_uniform(problem.padded, 3, -9, 9);
+  Results whole = empty_results(problem, formats.logits, formats.gradient);
+  Results chunked = empty_results(problem, formats.logits, formats.gradient);
+  Tensor highest(DType::f32, {9}), sum(DType::f32, {9}), target(DType::f32, {9});
+  for (const char* op : {"cross_entropy", "cross_entropy_chunk", "cross_entropy_chunk_gradient"}) {
+    pin_variant(op, variant);
+  }
+  cross_entropy({whole.loss, whole.lse, whole.loss_sum, whole.count, whole.dlogits, problem.logits(), problem.targets,
+                 0.3, stream});
+  cross_entropy_begin(highest, sum, target);
+  const auto part = [&](TensorView view, std::int64_t first) {
+    return view.slice(1, first, std::min<std::int64_t>(64, problem.vocabulary - first));
+  };
+  for (std::int64_t first = 0; first < problem.vocabulary; first += 64) {
+    cross_entropy_chunk({highest, sum, target, part(problem.logits(), first), problem.targets, first, stream});
+  }
+  cross_entropy_finish({chunked.lse, chunked.loss, chunked.loss_sum, chunked.count, highest, sum, target,
+                        problem.targets, problem.vocabulary, stream});
+  for (std::int64_t first = 0; first < problem.vocabulary; first += 64) {
+    cross_entropy_chunk_gradient({part(chunked.dlogits, first), part(problem.logits(), first), chunked.lse,
+                                  problem.targets, first, 0.3, stream});
+  }
+  for (const char* op : {"cross_entropy", "cross_entropy_chunk", "cross_entropy_chunk_gradient"}) pin_variant(op, "");
+  return hash_of({whole.loss, whole.lse, whole.dlogits, chunked.loss, chunked.lse, chunked.dlogits});
+}
+
+// Recorded on AVX2.
+TEST(CrossEntropy, VectorsGiveTheRecordedBits) {
+  if (!cpu_features().vectors()) GTEST_SKIP() << "the processor has no vectors that rows are written for";
+  Workers workers(2);
+  Stream stream(workers);
+  EXPECT_EQ(hash_of_row("simd", {DType::f32, DType::f32}, stream), 0x1498FB15063F3102u);
+  EXPECT_EQ(hash_of_row("simd", {DType::f32, DType::bf16}, stream), 0xB574AE6380E5D3DBu);
+  EXPECT_EQ(hash_of_row("simd", {DType::bf16, DType::bf16}, stream), 0xDC72017D27780745u);
 }
 
 TEST(CrossEntropy, GradientMatchesCentralDifferences) {
