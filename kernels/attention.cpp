@@ -84,6 +84,7 @@ std::span<const Variant<AttentionArgs>> attention_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionArgs>>({
       {"amx", attention::amx::refuses, attention::amx::forward},
       {"avx512", attention::avx512::refuses, attention::avx512::forward},
+      {"simd", attention::simd::refuses, attention::simd::forward},
       {"reference", never_refuses<AttentionArgs>, attention::reference::forward},
   });
   return kVariants;
@@ -93,6 +94,7 @@ std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionBackwardArgs>>({
       {"amx", attention::amx::refuses, attention::amx::backward},
       {"avx512", attention::avx512::refuses, attention::avx512::backward},
+      {"simd", attention::simd::refuses, attention::simd::backward},
       {"reference", never_refuses<AttentionBackwardArgs>, attention::reference::backward},
   });
   return kVariants;
@@ -124,8 +126,8 @@ std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
   const attention::Extents extents{attention::round_up(longest, 32), shape.heads, shape.kv_heads,
                                    attention::round_up(shape.qk_dim, 32), attention::round_up(shape.v_dim, 32)};
   const std::int64_t reference = (shape.tokens + 1) * (shape.qk_dim + shape.v_dim + 1) * size_bytes(DType::f64);
-  const std::int64_t each =
-      std::max({reference, attention::avx512::worker_bytes(extents), attention::amx::worker_bytes(extents)});
+  const std::int64_t each = std::max({reference, attention::avx512::worker_bytes(extents),
+                                      attention::amx::worker_bytes(extents), attention::simd::worker_bytes(extents)});
   return Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
 }
 

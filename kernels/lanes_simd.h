@@ -118,6 +118,11 @@ HWY_INLINE Mask operator<(Floats a, Floats b) {
   for (int p = 0; p < kParts; ++p) r.part[p] = hn::Lt(a.part[p], b.part[p]);
   return r;
 }
+HWY_INLINE Mask operator==(Floats a, Floats b) {
+  Mask r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::Eq(a.part[p], b.part[p]);
+  return r;
+}
 HWY_INLINE Mask is_nan(Floats a) {
   Mask r;
   for (int p = 0; p < kParts; ++p) r.part[p] = hn::IsNaN(a.part[p]);
@@ -130,6 +135,12 @@ HWY_INLINE Mask operator!(Mask a) {
 HWY_INLINE Mask operator&(Mask a, Mask b) {
   for (int p = 0; p < kParts; ++p) a.part[p] = hn::And(a.part[p], b.part[p]);
   return a;
+}
+HWY_INLINE bool all(Mask a) {
+  for (int p = 0; p < kParts; ++p) {
+    if (!hn::AllTrue(F(), a.part[p])) return false;
+  }
+  return true;
 }
 HWY_INLINE Mask mask_of(First lanes) {
   Mask r;

@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
 #include "kernels/base/workers.h"
 #include "tests/kernels/attention_oracle.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/recorded_bits.h"
 
 namespace shoestring {
 namespace {
@@ -237,6 +239,32 @@ TEST(Attention, WorkersAndNeighboursDoNotMatter) {
       EXPECT_TRUE(same_bits(*part, whole->view().slice(0, 37, 70)));
     }
   });
+}
+
+std::size_t row_named(std::string_view variant) {
+  const auto rows = attention_forward_variants();
+  return static_cast<std::size_t>(
+      std::find_if(rows.begin(), rows.end(), [&](const auto& row) { return row.name == variant; }) - rows.begin());
+}
+
+/// Uniform inputs: unlike the normal ones they do not depend on a mathematical library.
+std::uint64_t hash_of_simd(const Case& c, DType dtype) {
+  Problem problem(c, dtype);
+  fill_uniform(problem.fused, 5, -2, 2);
+  fill_uniform(problem.d_o, 6, -1, 1);
+  const Results results = run_all(row_named("simd"), problem, dtype, 2);
+  return hash_of({results.o, results.lse, results.dq, results.dk, results.dv});
+}
+
+// Recorded on AVX2.
+TEST(Attention, VectorsGiveTheRecordedBits) {
+  if (!cpu_features().vectors()) GTEST_SKIP() << "the processor has no vectors that rows are written for";
+  const Case grouped{{161, 1, 40, 64}, 4, 2, 96, 64};
+  const Case small{{70, 5, 3}, 2, 1, 24, 16};
+  EXPECT_EQ(hash_of_simd(grouped, DType::f32), 0x206397BB684CCE07u);
+  EXPECT_EQ(hash_of_simd(grouped, DType::bf16), 0xE9D92DEFE143ECFCu);
+  EXPECT_EQ(hash_of_simd(small, DType::f32), 0x9581EC12C6F7A18Du);
+  EXPECT_EQ(hash_of_simd(small, DType::bf16), 0xCBF6C697DB71CC22u);
 }
 
 TEST(Attention, LargeScoresStayFinite) {
