@@ -186,7 +186,8 @@ const Machine& machine_for(DType dtype) {
   const std::string pin = variant_detail::pinned("gemm");
   const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
   if (tiles) return amx::machine;
-  return cpu_features().avx512 && pin != "portable" ? avx512::machine : portable::machine;
+  if (cpu_features().avx512 && pin != "avx2" && pin != "portable") return avx512::machine;
+  return cpu_features().avx2 && pin != "portable" ? avx2::machine : portable::machine;
 }
 
 }  // namespace gemm_detail
@@ -211,6 +212,11 @@ std::string avx512_refuses(const GemmArgs& args) {
   return refuses(gemm_detail::avx512::machine, gemm_detail::problem_of(args));
 }
 
+std::string avx2_refuses(const GemmArgs& args) {
+  if (!cpu_features().avx2) return "the processor has no AVX2";
+  return refuses(gemm_detail::avx2::machine, gemm_detail::problem_of(args));
+}
+
 std::string portable_refuses(const GemmArgs& args) {
   return refuses(gemm_detail::portable::machine, gemm_detail::problem_of(args));
 }
@@ -228,6 +234,7 @@ constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
 #endif
       {"amx", amx_refuses, run_on<gemm_detail::amx::machine>},
       {"avx512", avx512_refuses, run_on<gemm_detail::avx512::machine>},
+      {"avx2", avx2_refuses, run_on<gemm_detail::avx2::machine>},
       {"portable", portable_refuses, run_on<gemm_detail::portable::machine>},
       {"reference", reference_refuses, reference_run},
 });

@@ -35,7 +35,7 @@ class PackedMatrix {
   enum class Layout : std::uint8_t {
     none,
     bf16_pairs,  ///< [panel][k / 2][32][2] bf16: what AMX reads
-    f32,         ///< [panel][k][32] f32: what AVX-512 and portable code read
+    f32,         ///< [panel][k][32] f32: what AVX-512, AVX2 and portable code read
   };
 
   bool empty() const { return layout_ == Layout::none; }

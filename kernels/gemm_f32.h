@@ -1,4 +1,4 @@
-// Inside of gemm, not for other code: packing to f32 and writing c, shared by the portable and AVX-512 machines.
+// Inside of gemm, not for other code: packing to f32 and writing c, shared by the machines that multiply f32.
 #pragma once
 
 #include "kernels/gemm_problem.h"

@@ -193,6 +193,9 @@ extern const Machine machine;
 namespace avx512 {
 extern const Machine machine;
 }
+namespace avx2 {
+extern const Machine machine;
+}
 namespace amx {
 extern const Machine machine;
 }

@@ -132,6 +132,12 @@ std::string avx512_refuses(const Args& args) {
 }
 
 template <class Args>
+std::string avx2_refuses(const Args& args) {
+  if (!cpu_features().avx2) return "the processor has no AVX2";
+  return refuses(gemm_detail::avx2::machine, problem_of(args, 0));
+}
+
+template <class Args>
 std::string portable_refuses(const Args& args) {
   return refuses(gemm_detail::portable::machine, problem_of(args, 0));
 }
@@ -146,6 +152,7 @@ template <class Args>
 constexpr std::array kVariants = std::to_array<Variant<Args>>({
     {"amx", amx_refuses<Args>, run_on<Args, gemm_detail::amx::machine>},
     {"avx512", avx512_refuses<Args>, run_on<Args, gemm_detail::avx512::machine>},
+    {"avx2", avx2_refuses<Args>, run_on<Args, gemm_detail::avx2::machine>},
     {"portable", portable_refuses<Args>, run_on<Args, gemm_detail::portable::machine>},
     {"reference", reference_refuses<Args>, reference_run<Args>},
 });

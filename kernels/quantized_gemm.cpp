@@ -15,6 +15,7 @@
 namespace shoestring {
 namespace {
 
+using gemm_detail::Machine;
 using gemm_detail::Problem;
 using gemm_detail::RowCast;
 
@@ -107,8 +108,9 @@ Problem problem_of(const QuantizedGemmArgs& args, std::int64_t index, const RowC
   return problem;
 }
 
-std::string amx_refuses(const QuantizedGemmArgs& args) {
-  if (!cpu_features().amx_bf16) return "the processor has no AMX";
+/// Why `machine` cannot round the rows that it multiplies.
+std::string fused_refuses(const Machine& machine, const QuantizedGemmArgs& args) {
+  if (&gemm_detail::machine_for(args.values) != &machine) return "gemm runs on another machine";
   if (args.x.strides[1] != 1) return "the columns of x are not contiguous";
   if (args.row_tile != kRowTile128) return "rounds tiles of 1x128";
   if (args.x.shape[1] % 32 != 0) return "rounds 32 of k at a time";
@@ -116,10 +118,21 @@ std::string amx_refuses(const QuantizedGemmArgs& args) {
   if (b_tile != 0 && b_tile != kRowTile128.columns) return "the scales of b are finer than those of x";
   if (args.accumulate && power_of_two(args)) return "a sum cannot be taken back when a scale proves unfoldable";
   const RowCast cast{.values = args.values, .kind = args.scale_kind};
-  return refuses(gemm_detail::amx::machine, problem_of(args, 0, cast));
+  return refuses(machine, problem_of(args, 0, cast));
 }
 
-void amx_run(const QuantizedGemmArgs& args) {
+std::string amx_refuses(const QuantizedGemmArgs& args) {
+  if (!cpu_features().amx_bf16) return "the processor has no AMX";
+  return fused_refuses(gemm_detail::amx::machine, args);
+}
+
+std::string avx2_refuses(const QuantizedGemmArgs& args) {
+  if (!cpu_features().avx2) return "the processor has no AVX2";
+  return fused_refuses(gemm_detail::avx2::machine, args);
+}
+
+template <const Machine& machine>
+void fused_run(const QuantizedGemmArgs& args) {
   if (!args.column_tiles.values.empty()) quantize(casts(args, {}, args.column_tiles));
   std::atomic<bool> unfoldable{false};
   QuantizeCounts counts;
@@ -132,7 +145,7 @@ void amx_run(const QuantizedGemmArgs& args) {
     const std::int64_t count = problems_of(args);
     auto* problems = args.scratch.take(DType::u8, {count * static_cast<std::int64_t>(sizeof(Problem))}).as<Problem>();
     for (std::int64_t i = 0; i < count; ++i) new (problems + i) Problem(problem_of(args, i, cast));
-    gemm_detail::run(gemm_detail::amx::machine, {problems, static_cast<std::size_t>(count)}, args.scratch, args.stream);
+    gemm_detail::run(machine, {problems, static_cast<std::size_t>(count)}, args.scratch, args.stream);
   }
   if (unfoldable) {  // rare; whether scales are folded is decided for a whole operand, before its first product
     quantize_then_multiply(args, {});
@@ -142,7 +155,8 @@ void amx_run(const QuantizedGemmArgs& args) {
 }
 
 constexpr std::array kVariants = std::to_array<Variant<QuantizedGemmArgs>>({
-    {"amx", amx_refuses, amx_run},
+    {"amx", amx_refuses, fused_run<gemm_detail::amx::machine>},
+    {"avx2", avx2_refuses, fused_run<gemm_detail::avx2::machine>},
     {"two_ops", two_ops_refuses, run_in_two},
 });
 

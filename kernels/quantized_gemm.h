@@ -3,7 +3,7 @@
 //   (values, scales) = quantize(x)   in row tiles              c (=|+=) (values, scales) * b^T (+ bias)
 //
 // The result is that of the two ops one after the other, bit for bit. The row codes serve this product only, so a
-// variant need not write them down: on AMX each worker rounds the rows that it multiplies straight into BF16 tiles.
+// variant need not write them down: with AMX or AVX2 each worker rounds the rows that it multiplies as it packs them.
 // What other products read (x in column tiles, for the weight gradient) is written as quantize would.
 //
 // On a CUDA stream: dense products that cuBLASLt takes (gemm_cublaslt.h), so row tiles of 1x128 with f32 scales of x,

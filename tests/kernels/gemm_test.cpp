@@ -98,6 +98,10 @@ TEST(Gemm, Sizes) {
                                                                           {13, 127, 31},
                                                                           {200, 40, 600},
                                                                           {16, 48, 64},
+                                                                          {5, 15, 7},
+                                                                          {6, 16, 8},
+                                                                          {7, 17, 9},
+                                                                          {12, 24, 512},
                                                                           {17, 96, 1}}) {
       cross_check({m, n, k, DType::f32, {.dtype = dtype}, {.dtype = dtype}});
       cross_check({.m = m,
@@ -149,6 +153,137 @@ TEST(Gemm, TilesAndPortableCodeAgree) {  // both sum exact products in FP32: onl
     }
     for (const Tensor& c : results) {
       EXPECT_TRUE(within(c, results.back(), {0, 2 * testing::sum_error(384, DType::f32)}, want.magnitude));
+    }
+  }
+}
+
+/// c as the FMA machines promise it: chains of fma over `depth` of k, each promoted, then added up in their order.
+Tensor in_chains(const ConstScaledView& a, const ConstScaledView& b, std::int64_t depth) {
+  const std::int64_t m = a.values.shape[0];
+  const std::int64_t n = b.values.shape[0];
+  const std::int64_t k = a.values.shape[1];
+  Tensor c(DType::f32, {m, n});
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      float total = 0;
+      for (std::int64_t begin = 0; begin < k; begin += depth) {
+        float sum = 0;
+        for (std::int64_t x = begin; x < std::min(begin + depth, k); ++x) {
+          sum = std::fma(static_cast<float>(testing::value_at(a.values, i * k + x)),
+                         static_cast<float>(testing::value_at(b.values, j * k + x)), sum);
+        }
+        if (a.scaled()) {
+          sum *=
+              static_cast<float>(testing::scale_at(a, i, begin)) * static_cast<float>(testing::scale_at(b, j, begin));
+        }
+        total = begin == 0 ? sum : total + sum;
+      }
+      c.as<float>()[i * n + j] = total;
+    }
+  }
+  return c;
+}
+
+TEST(Gemm, FmaMachinesSumInOneOrder) {  // so that AVX2 and AVX-512 give the same bits
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  for (const DType dtype : kFormats) {
+    const Operand a = make({.dtype = dtype, .order = Order::rows_contiguous}, 27, 700, 1, stream);
+    const Operand b = make({.dtype = dtype, .granularity = kBlock128}, 45, 700, 2, stream);
+    const std::int64_t depth = size_bytes(dtype) == 1 ? 128 : 256;
+    const Tensor want = in_chains(a.view, b.view, depth);
+    Arena scratch(gemm_scratch_bytes(27, 45, 700, kWorkers, false), Device{});
+    for (const Variant<GemmArgs>& row : gemm_variants()) {
+      if (row.name != "avx2" && row.name != "avx512") continue;
+      Tensor c(DType::f32, {27, 45});
+      const GemmArgs args{.c = c, .a = a.view, .b = b.view, .scratch = scratch, .stream = stream};
+      if (!row.refuses(args).empty()) continue;
+      row.run(args);
+      EXPECT_TRUE(testing::same_bits(c, want)) << row.name << " " << name(dtype);
+      EXPECT_FALSE(testing::same_bits(c, in_chains(a.view, b.view, 64))) << "another order shows";
+    }
+  }
+}
+
+TEST(Gemm, OneLayoutOneMeaning) {  // what one machine packed as f32 another may multiply: panels are the same for all
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  Arena scratch(gemm_scratch_bytes(19, 50, 300, kWorkers, true), Device{});
+  for (const DType dtype : kFormats) {
+    const Operand a = make({.dtype = dtype}, 19, 300, 1, stream);
+    const Operand b = make({.dtype = dtype, .granularity = kBlock128}, 50, 300, 2, stream);
+    int pairs = 0;
+    for (const Variant<GemmArgs>& row : gemm_variants()) {
+      Tensor own(DType::f32, {19, 50});
+      const GemmArgs args{.c = own, .a = a.view, .b = b.view, .scratch = scratch, .stream = stream};
+      if (row.name == "reference" || !row.refuses(args).empty()) continue;
+      row.run(args);
+      for (const Variant<GemmArgs>& packer : gemm_variants()) {
+        PackedMatrix packed;
+        pin_variant("gemm", packer.name);
+        pack(b.view, false, packed, stream);
+        pin_variant("gemm", "");
+        Tensor c(DType::f32, {19, 50});
+        const GemmArgs with_packed{
+            .c = c, .a = a.view, .b = b.view, .packed_b = &packed, .scratch = scratch, .stream = stream};
+        if (!row.refuses(with_packed).empty()) continue;
+        row.run(with_packed);
+        EXPECT_TRUE(testing::same_bits(c, own)) << name(dtype) << " packed by " << packer.name << " for " << row.name;
+        ++pairs;
+      }
+    }
+    EXPECT_GE(pairs, 2);
+  }
+}
+
+TEST(Gemm, StridedOperands) {  // neither dim contiguous, and rows with gaps
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor wide_a = testing::heavy_tailed(dtype, {40, 2 * 70}, 1);
+    const Tensor wide_b = testing::heavy_tailed(dtype, {50, 100}, 2);
+    ConstTensorView a = wide_a.view();
+    a.shape = {20, 70};
+    a.strides = {2 * wide_a.view().strides[0], 2};
+    const ConstTensorView b = wide_b.view().slice(1, 13, 70);
+    const Tensor dense_a = testing::copy(a);
+    const Tensor dense_b = testing::copy(b);
+    const Expected want = expected(unscaled(dense_a), unscaled(dense_b), {}, {});
+    Arena scratch(gemm_scratch_bytes(20, 50, 70, kWorkers, false), Device{});
+    int ran = 0;
+    for (const Variant<GemmArgs>& row : gemm_variants()) {
+      Fenced c(DType::f32, {20, 50}, 3);
+      const GemmArgs args{.c = c, .a = unscaled(a), .b = unscaled(b), .scratch = scratch, .stream = stream};
+      if (!row.refuses(args).empty()) continue;
+      row.run(args);
+      EXPECT_TRUE(within(c, want.c, bound_of(DType::f32, 70), want.magnitude)) << row.name;
+      EXPECT_TRUE(c.intact()) << row.name;
+      ++ran;
+    }
+    EXPECT_GE(ran, 2);
+  }
+}
+
+TEST(Gemm, LargeOutputsHaveTheSameBits) {  // c of 4 MiB goes around the cache, its parts do not
+  constexpr std::int64_t kM = 1024, kN = 1024, kK = 5, kPart = 128;
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  const Operand a = make({.dtype = DType::f32}, kM, kK, 1, stream);
+  const Operand b = make({.dtype = DType::f32}, kN, kK, 2, stream);
+  Arena scratch(gemm_scratch_bytes(kM, kN, kK, kWorkers, false), Device{});
+  for (const Variant<GemmArgs>& row : gemm_variants()) {
+    Tensor whole(DType::f32, {kM, kN});
+    Tensor part(DType::f32, {kPart, kN});
+    const GemmArgs args{.c = whole, .a = a.view, .b = b.view, .scratch = scratch, .stream = stream};
+    if (row.name == "reference" || !row.refuses(args).empty()) continue;
+    row.run(args);
+    for (std::int64_t begin = 0; begin < kM; begin += kPart) {
+      row.run({.c = part,
+               .a = unscaled(a.view.values.slice(0, begin, kPart)),
+               .b = b.view,
+               .scratch = scratch,
+               .stream = stream});
+      EXPECT_TRUE(testing::same_bits(part, ConstTensorView(whole).slice(0, begin, kPart))) << row.name;
     }
   }
 }
@@ -256,10 +391,10 @@ TEST(Gemm, ScalesOutsideTheFoldingRange) {
   }
 }
 
-TEST(Gemm, EveryCodeDecodesExactly) {  // one code a row against one: c is the code's value
+TEST(Gemm, EveryCodeDecodesExactly) {  // one code a row, or a column, against one: c is the code's value
   Workers workers(kWorkers);
   Stream stream(workers);
-  Arena scratch(gemm_scratch_bytes(256, 1, 1, kWorkers, false), Device{});
+  Arena scratch(gemm_scratch_bytes(256, 256, 1, kWorkers, false), Device{});
   for (const DType dtype : {DType::e4m3, DType::e5m2}) {
     for (const float factor : {1.0f, 0.5f, 4.0f, 0x1p-20f, 0x1p33f}) {
       Tensor codes(dtype, {256, 1});
@@ -270,17 +405,26 @@ TEST(Gemm, EveryCodeDecodesExactly) {  // one code a row against one: c is the c
       testing::fill_constant(scale_a, factor);
       Tensor scale_b(DType::f32, {1, 1});
       testing::fill_constant(scale_b, 1.0);
-      Tensor c(DType::f32, {256, 1});
-      gemm({.c = c,
-            .a = {codes, scale_a, kRowTile128},
-            .b = {one, scale_b, kBlock128},
-            .power_of_two_scales = true,
-            .scratch = scratch,
-            .stream = stream});
-      for (std::int64_t i = 0; i < 256; ++i) {
-        const double want = testing::value_at(codes.view(), i) * double{factor};
-        const double got = double{c.as<float>()[i]};
-        EXPECT_TRUE(want == got || (std::isnan(want) && std::isnan(got))) << i << ": " << got << " for " << want;
+      const ConstScaledView all{codes, scale_a, kRowTile128};
+      const ConstScaledView unit{one, scale_b, kRowTile128};
+      for (const Variant<GemmArgs>& row : gemm_variants()) {
+        for (const bool left : {true, false}) {
+          Tensor c(DType::f32, left ? Shape{256, 1} : Shape{1, 256});
+          const GemmArgs args{.c = c,
+                              .a = left ? all : unit,
+                              .b = left ? unit : all,
+                              .power_of_two_scales = true,
+                              .scratch = scratch,
+                              .stream = stream};
+          if (!row.refuses(args).empty()) continue;
+          row.run(args);
+          for (std::int64_t i = 0; i < 256; ++i) {
+            const double want = testing::value_at(codes.view(), i) * double{factor};
+            const double got = double{c.as<float>()[i]};
+            EXPECT_TRUE(want == got || (std::isnan(want) && std::isnan(got)))
+                << row.name << " " << i << ": " << got << " for " << want;
+          }
+        }
       }
     }
   }
