@@ -11,15 +11,16 @@
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/recorded_bits.h"
 
 namespace shoestring {
 namespace {
 
 using testing::assign;
-using testing::bits_hash;
 using testing::Bound;
 using testing::cast;
 using testing::Fenced;
+using testing::hash_of;
 using testing::heavy_tailed;
 using testing::normal;
 using testing::same_bits;
@@ -318,10 +319,10 @@ TEST(RmsNorm, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
       .run({.dx = dx, .dy = dy, .x = total, .gamma = gamma, .rstd = rstd, .stream = stream});
   simd(rms_norm_weight_gradient_variants())
       .run({.dgamma = dgamma, .dy = dy, .x = total, .rstd = rstd, .stream = stream});
-  EXPECT_EQ(bits_hash(y), 0x33772A86DAFD1E82u);
-  EXPECT_EQ(bits_hash(rstd), 0x19D0965F6A9F04DCu);
-  EXPECT_EQ(bits_hash(dx), 0xADFCD5B6CDF8BF26u);
-  EXPECT_EQ(bits_hash(dgamma), 0x42AC24D0BB7AE123u);
+  EXPECT_EQ(hash_of({y}), 0x33772A86DAFD1E82u);
+  EXPECT_EQ(hash_of({rstd}), 0x19D0965F6A9F04DCu);
+  EXPECT_EQ(hash_of({dx}), 0xADFCD5B6CDF8BF26u);
+  EXPECT_EQ(hash_of({dgamma}), 0x42AC24D0BB7AE123u);
 }
 
 TEST(RmsNorm, DamagedResultsLeaveTheBounds) {

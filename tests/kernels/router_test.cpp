@@ -12,12 +12,13 @@
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/recorded_bits.h"
 
 namespace shoestring {
 namespace {
 
-using testing::bits_hash;
 using testing::cast;
+using testing::hash_of;
 using testing::normal;
 using testing::same_bits;
 using testing::uniform;
@@ -161,7 +162,7 @@ TEST(Router, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
     const RouterArgs args = routed.args(s, logits, bias, stream);
     if (!simd->refuses(args).empty()) GTEST_SKIP() << simd->refuses(args);
     simd->run(args);
-    EXPECT_EQ(bits_hash(routed.scores), expected[i]);
+    EXPECT_EQ(hash_of({routed.scores}), expected[i]);
   }
 }
 

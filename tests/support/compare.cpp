@@ -1,13 +1,11 @@
 #include "tests/support/compare.h"
 
 #include <fmt/core.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "kernels/base/check.h"
 #include "tests/support/fill.h"
 
 namespace shoestring::testing {
@@ -112,11 +110,6 @@ Bound rounding_bound(DType output, DType accumulator, int operations, std::int64
                blind);
   }
   return ::testing::AssertionSuccess();
-}
-
-std::uint64_t bits_hash(ConstTensorView view) {
-  check(view.contiguous(), "bits_hash: {} is not contiguous", view.to_string());
-  return XXH3_64bits(view.data, static_cast<std::size_t>(view.elements() * size_bytes(view.dtype)));
 }
 
 }  // namespace shoestring::testing

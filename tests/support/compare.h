@@ -42,10 +42,6 @@ Bound rounding_bound(DType output, DType accumulator, int operations, std::int64
 /// Same shape, format and bits; strides may differ.
 ::testing::AssertionResult same_bits(ConstTensorView actual, ConstTensorView expected);
 
-/// A number that stands for all bits of a contiguous tensor: for results that must be the same on every processor. What
-/// goes in may not come from the C library's functions (`normal`, `heavy_tailed`), which round as the processor does.
-std::uint64_t bits_hash(ConstTensorView view);
-
 /// Every element of `actual` within `bound` of `expected` (any formats, same shape). NaN passes nothing; infinities
 /// must agree. `magnitude` is empty or has the same shape. The message names the worst element.
 ::testing::AssertionResult within(ConstTensorView actual, ConstTensorView expected, const Bound& bound,

@@ -11,7 +11,8 @@
 
 namespace shoestring::testing {
 
-/// XXH3 of the bytes of contiguous tensors, one behind the other.
+/// XXH3 of the bytes of contiguous tensors, one behind the other. What goes in may not come from functions of the C
+/// library (`normal`, `heavy_tailed`): they round as the processor has it.
 inline std::uint64_t hash_of(std::initializer_list<ConstTensorView> tensors) {
   std::uint64_t hash = 0;
   for (const ConstTensorView& tensor : tensors) {
