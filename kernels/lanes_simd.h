@@ -215,6 +215,23 @@ HWY_INLINE Ints shift_right(Ints a) {
   for (int p = 0; p < kParts; ++p) a.part[p] = hn::ShiftRight<bits>(a.part[p]);
   return a;
 }
+HWY_INLINE Mask operator<(Ints a, Ints b) {
+  Mask r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::RebindMask(F(), hn::Lt(a.part[p], b.part[p]));
+  return r;
+}
+HWY_INLINE Ints select(Mask mask, Ints a, Ints b) {
+  for (int p = 0; p < kParts; ++p) {
+    a.part[p] = hn::IfThenElse(hn::RebindMask(I(), mask.part[p]), a.part[p], b.part[p]);
+  }
+  return a;
+}
+/// Lanes in which the mask holds.
+HWY_INLINE std::int64_t count(Mask mask) {
+  std::size_t total = 0;
+  for (int p = 0; p < kParts; ++p) total += hn::CountTrue(F(), mask.part[p]);
+  return static_cast<std::int64_t>(total);
+}
 HWY_INLINE Ints bits_of(Floats a) {
   Ints r;
   for (int p = 0; p < kParts; ++p) r.part[p] = hn::BitCast(I(), a.part[p]);
@@ -279,6 +296,15 @@ HWY_INLINE void store(T* to, Floats value, First lanes) {
   alignas(64) T room[kLanes];
   store(room, value);
   if (lanes.count > 0) std::memcpy(to, room, static_cast<std::size_t>(lanes.count) * sizeof(T));
+}
+
+HWY_INLINE Ints load(const std::int32_t* from) {
+  Ints r;
+  for (int p = 0; p < kParts; ++p) r.part[p] = hn::LoadU(I(), from + p * kPart);
+  return r;
+}
+HWY_INLINE void store(std::int32_t* to, Ints value) {
+  for (int p = 0; p < kParts; ++p) hn::StoreU(value.part[p], I(), to + p * kPart);
 }
 
 /// What a store to this format and a load again give.

@@ -227,6 +227,7 @@ constexpr std::array kQuantize = std::to_array<Variant<QuantizeArgs>>({
   {"cuda", quantization::cuda::refuses_quantize, quantization::cuda::quantize},
 #endif
       {"avx512", quantization::avx512::refuses_quantize, quantization::avx512::quantize},
+      {"simd", quantization::simd::refuses_quantize, quantization::simd::quantize},
       {"reference", quantization::refuses_device, quantization::reference::quantize},
 });
 
@@ -235,6 +236,7 @@ constexpr std::array kDequantize = std::to_array<Variant<DequantizeArgs>>({
   {"cuda", quantization::cuda::refuses_dequantize, quantization::cuda::dequantize},
 #endif
       {"avx512", quantization::avx512::refuses_dequantize, quantization::avx512::dequantize},
+      {"simd", quantization::simd::refuses_dequantize, quantization::simd::dequantize},
       {"reference", quantization::refuses_device, quantization::reference::dequantize},
 });
 

@@ -61,6 +61,13 @@ std::string refuses_dequantize(const DequantizeArgs& args);
 void dequantize(const DequantizeArgs& args);
 }  // namespace avx512
 
+namespace simd {
+std::string refuses_quantize(const QuantizeArgs& args);
+void quantize(const QuantizeArgs& args);
+std::string refuses_dequantize(const DequantizeArgs& args);
+void dequantize(const DequantizeArgs& args);
+}  // namespace simd
+
 #if SHOESTRING_CUDA
 namespace cuda {
 std::string refuses_quantize(const QuantizeArgs& args);
