@@ -28,29 +28,20 @@ struct Squares {
   }
 };
 
-/// Hands out matrices of one worker's scratch, or counts what they need.
+/// Hands out matrices of one worker's scratch; with no scratch it counts what they need.
 class SquaresTaker {
  public:
-  explicit SquaresTaker(float* at) : begin_(at), at_(at) {}
-  Squares take(std::int64_t rows, std::int64_t columns) {
-    const Squares taken{at_, rows * kSquare};
-    skip(rows * columns);
-    return taken;
-  }
+  explicit SquaresTaker(float* scratch) : scratch_(scratch) {}
+  Squares take(std::int64_t rows, std::int64_t columns) { return {take(rows * columns), rows * kSquare}; }
   float* take(std::int64_t floats) {
-    float* taken = at_;
-    skip(round_up(floats, kSquare));
+    float* taken = scratch_ == nullptr ? nullptr : scratch_ + floats_;
+    floats_ += round_up(floats, kSquare);
     return taken;
   }
   std::int64_t floats() const { return floats_; }
 
  private:
-  void skip(std::int64_t floats) {
-    floats_ += floats;
-    if (begin_ != nullptr) at_ = begin_ + floats_;
-  }
-  float* begin_;
-  float* at_;
+  float* scratch_;
   std::int64_t floats_ = 0;
 };
 
