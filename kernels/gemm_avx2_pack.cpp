@@ -73,6 +73,7 @@ void pack_along(const Operand& a, const Rows& rows, std::int64_t k_begin) {
   const bool whole = rows.present >= kLanes;  // of six, two more are read
   for (std::int64_t k = k_begin; k < k_end; ++k) {
     const Element* x = from + k * a.k_stride;
+    _mm_prefetch(reinterpret_cast<const char*>(x + kDeep * a.k_stride), _MM_HINT_T0);  // a page away: no hardware does
     __m256 value = whole ? widen(x) : widen_some(x, rows.present);
     if (a.folded) value = _mm256_mul_ps(value, scale);
     float* to = rows.to + k * rows.width;
