@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "core/recipe/names.h"
 #include "kernels/base/check.h"
@@ -18,9 +21,30 @@
 namespace shoestring {
 namespace {
 
+/// "2026-11-29", UTC.
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  return fmt::format("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday);
+}
+
+/// As the kernel names it, with how many there are.
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string model = "unknown processor";
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) model = line.substr(colon + 2);
+  }
+  return fmt::format("{}, {} logical processors", model, std::thread::hardware_concurrency());
+}
+
 std::string json_of(const std::vector<BenchRow>& rows, int threads) {
   nlohmann::ordered_json json;
   json["schema"] = "shoestring.bench/1";
+  json["date"] = today();
+  json["machine"] = processor_name();
   json["cpu"] = cpu_features().to_string();
   json["threads"] = threads;
   json["rows"] = nlohmann::ordered_json::array();
@@ -38,11 +62,16 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
                             {"dropped", row.dropped},
                             {"slow", row.slow},
                             {"slow_median", row.slow_median}});
+    if (!row.lacking.empty()) json["rows"].back() = {{"name", row.name}, {"over", row.over}, {"lacking", row.lacking}};
   }
   return json.dump(1) + "\n";
 }
 
 void print_row(const BenchRow& row) {
+  if (!row.lacking.empty()) {
+    fmt::print("  {:<52} over {}: not on this processor ({})\n", row.name, row.over, row.lacking);
+    return;
+  }
   const std::string verdict = row.goal <= 0                                                     ? ""
                               : row.kept == 0                                                   ? "unmeasured"
                               : (row.at_most ? row.median <= row.goal : row.median >= row.goal) ? "reached"

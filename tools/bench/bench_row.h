@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 namespace shoestring {
 
@@ -19,6 +20,16 @@ struct BenchRow {
   int slow = 0;               ///< repetitions at slow pace: they count only where hardly one was not
   double slow_median = 0;     ///< of those
   bool at_most = false;       ///< the goal is an upper bound
+  std::string lacking{};      ///< what this processor lacks for the row, which then has no figures: "no AMX"
 };
+
+/// A row that this processor cannot have.
+inline BenchRow not_here(std::string name, std::string over, std::string lacking) {
+  BenchRow row;
+  row.name = std::move(name);
+  row.over = std::move(over);
+  row.lacking = std::move(lacking);
+  return row;
+}
 
 }  // namespace shoestring

@@ -12,6 +12,7 @@ namespace {
 
 void calibrations(Workers& workers, const BenchEffort&, const BenchReport& report) {
   const auto peak = [&](const char* name, double flops) {
+    if (flops == 0) return report(not_here(name, "itself", "it has no such unit"));
     report({.name = name,
             .over = "itself",
             .median = 1,

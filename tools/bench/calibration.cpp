@@ -60,8 +60,31 @@ void products_of_cleared_tiles(std::int64_t rounds) {
   tile_products(rounds);
 }
 
+/// `rounds` of twelve independent FMA of 8 numbers.
+void fma_products_of_8(std::int64_t rounds) {
+  asm volatile(
+      "vmovups (%1), %%ymm12\n"
+      "vxorps %%ymm0, %%ymm0, %%ymm0\n vxorps %%ymm1, %%ymm1, %%ymm1\n vxorps %%ymm2, %%ymm2, %%ymm2\n"
+      "vxorps %%ymm3, %%ymm3, %%ymm3\n vxorps %%ymm4, %%ymm4, %%ymm4\n vxorps %%ymm5, %%ymm5, %%ymm5\n"
+      "vxorps %%ymm6, %%ymm6, %%ymm6\n vxorps %%ymm7, %%ymm7, %%ymm7\n vxorps %%ymm8, %%ymm8, %%ymm8\n"
+      "vxorps %%ymm9, %%ymm9, %%ymm9\n vxorps %%ymm10, %%ymm10, %%ymm10\n vxorps %%ymm11, %%ymm11, %%ymm11\n"
+      "1:\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm0\n vfmadd231ps %%ymm12, %%ymm12, %%ymm1\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm2\n vfmadd231ps %%ymm12, %%ymm12, %%ymm3\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm4\n vfmadd231ps %%ymm12, %%ymm12, %%ymm5\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm6\n vfmadd231ps %%ymm12, %%ymm12, %%ymm7\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm8\n vfmadd231ps %%ymm12, %%ymm12, %%ymm9\n"
+      "vfmadd231ps %%ymm12, %%ymm12, %%ymm10\n vfmadd231ps %%ymm12, %%ymm12, %%ymm11\n"
+      "dec %0\n jnz 1b\n"
+      "vzeroupper\n"
+      : "+r"(rounds)
+      : "r"(kNumbers.data())
+      : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+        "xmm11", "xmm12");
+}
+
 /// `rounds` of sixteen independent FMA of 16 numbers.
-void fma_products(std::int64_t rounds) {
+void fma_products_of_16(std::int64_t rounds) {
   asm volatile(
       "1:\n"
       "vfmadd231ps %%zmm16, %%zmm16, %%zmm0\n vfmadd231ps %%zmm16, %%zmm16, %%zmm1\n"
@@ -126,9 +149,9 @@ double amx_peak(Workers& workers) {
 }
 
 double fma_peak(Workers& workers) {
-  if (!cpu_features().avx512) return 0;
-  constexpr double kFlops = 16.0 * 16 * 2;
-  return kFlops * sum(rates_of(workers, fma_products, 500000));
+  if (cpu_features().avx512) return 16.0 * 16 * 2 * sum(rates_of(workers, fma_products_of_16, 500000));
+  if (cpu_features().avx2) return 12.0 * 8 * 2 * sum(rates_of(workers, fma_products_of_8, 800000));
+  return 0;
 }
 
 Pace pace(Workers& workers) {

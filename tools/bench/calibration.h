@@ -23,7 +23,7 @@ double now_seconds();
 /// FLOP/s of AMX BF16 products of loaded tiles, without further loads, all workers together, about 1 ms; 0 without AMX.
 double amx_peak(Workers& workers);
 
-/// FLOP/s of AVX-512 FP32 FMA on registers, all workers together, about 2 ms; 0 without AVX-512.
+/// FLOP/s of FP32 FMA on the widest registers there are (AVX-512, AVX2), all workers together, about 2 ms; 0 without.
 double fma_peak(Workers& workers);
 
 /// The slower of the workers' paces at the moment, about 1 ms. At the slow one, tile products take 2.3 times as long on

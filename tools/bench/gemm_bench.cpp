@@ -135,10 +135,31 @@ class Fp8Product : public Product {
   PackedMatrix packed_;
 };
 
-/// dW += dY^T X over `size.k` tokens, both quantised along tokens ahead of the timing.
-class WeightGradient : public Product {
+/// dW += dY^T X over `size.k` tokens.
+class PlainWeightGradient : public Product {
  public:
-  WeightGradient(Size size, ScaleKind kind, Workers& workers)
+  PlainWeightGradient(Size size, Workers& workers)
+      : Product(size, DType::f32, workers),
+        a_(random(DType::f32, {size.k, size.m})),
+        b_(random(DType::f32, {size.k, size.n})) {}
+  void run() override {
+    gemm({.c = c_,
+          .a = unscaled(a_.view().transposed()),
+          .b = unscaled(b_.view().transposed()),
+          .accumulate = true,
+          .scratch = scratch_,
+          .stream = stream_});
+  }
+
+ private:
+  Tensor a_;
+  Tensor b_;
+};
+
+/// The same, both quantised along tokens ahead of the timing.
+class Fp8WeightGradient : public Product {
+ public:
+  Fp8WeightGradient(Size size, ScaleKind kind, Workers& workers)
       : Product(size, DType::f32, workers),
         two_(kind != ScaleKind::f32),
         a_({size.k, size.m}, kColumnTile128, kind),
@@ -162,15 +183,39 @@ class WeightGradient : public Product {
   Quantised b_;
 };
 
-void over_peak(const Bench& bench, const std::string& name, double goal, double flops, bool amx, Product& product) {
+void over_fma_peak(const Bench& bench, const std::string& name, double goal, Size size, Product& product) {
+  constexpr const char* kOver = "FMA peak";
+  const std::string what = name + " " + size.text();
+  if (!cpu_features().avx2) return bench.report(not_here(what, kOver, "neither AVX2 nor AVX-512"));
   bench.report(bench_over_peak(
-      name, amx ? "AMX calibration" : "FMA peak", goal, flops, bench.workers, amx ? amx_peak : fma_peak,
-      [&] { product.run(); }, bench.effort));
+      what, kOver, goal, size.flops(), bench.workers, fma_peak, [&] { product.run(); }, bench.effort));
+}
+
+/// Goals of a low-precision product: over the tile unit, and, where there is none, over the product in FP32.
+struct Goals {
+  double amx;
+  double f32;
+};
+
+/// `f32` is the same product in FP32: what low precision costs or saves where both run on one unit.
+void over_amx_or_f32(const Bench& bench, const std::string& name, Goals goals, Size size, Product& product,
+                     Product& f32) {
+  constexpr const char* kOver = "AMX calibration";
+  const std::string what = name + " " + size.text();
+  const auto run = [&] { product.run(); };
+  if (cpu_features().amx_bf16) {
+    bench.report(bench_over_peak(what, kOver, goals.amx, size.flops(), bench.workers, amx_peak, run, bench.effort));
+    return;
+  }
+  bench.report(not_here(what, kOver, "no AMX"));
+  bench.report(bench_over_rival(
+      what, "the FP32 product", goals.f32, size.flops() * 1e-12, "TFLOP/s", bench.workers, run, [&] { f32.run(); },
+      bench.effort));
 }
 
 /// The faster of oneDNN's two ways to hold b.
-void over_onednn(const Bench& bench, const std::string& name, double goal, Size size, Product& product) {
-  PlainProduct same(size, DType::bf16, bench.workers);
+void over_onednn(const Bench& bench, const std::string& name, DType dtype, double goal, Size size, Product& product) {
+  PlainProduct same(size, dtype, bench.workers);
   double best = 0;
   std::unique_ptr<OnednnMatmul> rival;
   for (const bool packed : {false, true}) {
@@ -186,25 +231,31 @@ void over_onednn(const Bench& bench, const std::string& name, double goal, Size 
   }
   if (rival == nullptr) return;  // built without oneDNN
   bench.report(bench_over_rival(
-      name, "oneDNN bf16", goal, size.flops() * 1e-12, "TFLOP/s", bench.workers, [&] { product.run(); },
-      [&] { rival->run(); }, bench.effort));
+      name + " " + size.text(), fmt::format("oneDNN {}", shoestring::name(dtype)), goal, size.flops() * 1e-12,
+      "TFLOP/s", bench.workers, [&] { product.run(); }, [&] { rival->run(); }, bench.effort));
 }
 
-void dense_rows(const Bench& bench, Size size, bool judged) {
-  const auto goal = [&](double value) { return judged ? value : 0; };
+void dense_rows(const Bench& bench, Size size) {
+  const bool tiles = cpu_features().amx_bf16;
+  const double f32_goal = !cpu_features().avx512 && size.m == kCube.m ? 0.80 : 0.70;
   PlainProduct f32(size, DType::f32, bench.workers);
-  over_peak(bench, "gemm f32 " + size.text(), goal(0.70), size.flops(), false, f32);
+  over_fma_peak(bench, "gemm f32", f32_goal, size, f32);
+  over_onednn(bench, "gemm f32", DType::f32, 0, size, f32);
   PlainProduct bf16(size, DType::bf16, bench.workers);
-  over_peak(bench, "gemm bf16 " + size.text(), goal(0.35), size.flops(), true, bf16);
-  over_onednn(bench, "gemm bf16 " + size.text(), goal(1.2), size, bf16);
+  over_amx_or_f32(bench, "gemm bf16", {.amx = 0.35, .f32 = 0}, size, bf16, f32);
   Fp8Product fp8(size, ScaleKind::f32, bench.workers);
-  over_peak(bench, "gemm fp8 f32 scales " + size.text(), goal(0.28), size.flops(), true, fp8);
-  over_onednn(bench, "gemm fp8 f32 scales " + size.text(), goal(1.0), size, fp8);
+  over_amx_or_f32(bench, "gemm fp8 f32 scales", {.amx = 0.28, .f32 = 0.60}, size, fp8, f32);
+  if (tiles) {  // oneDNN multiplies BF16 well where there are tiles
+    over_onednn(bench, "gemm bf16", DType::bf16, 1.2, size, bf16);
+    over_onednn(bench, "gemm fp8 f32 scales", DType::bf16, 1.0, size, fp8);
+  }
   Fp8Product two(size, ScaleKind::power_of_two, bench.workers);
-  over_peak(bench, "gemm fp8 power-of-two scales " + size.text(), goal(0.40), size.flops(), true, two);
+  over_amx_or_f32(bench, "gemm fp8 power-of-two scales", {.amx = 0.40, .f32 = 0.60}, size, two, f32);
   const Size gradient{size.n, size.k, size.m};
-  WeightGradient weight(gradient, ScaleKind::f32, bench.workers);
-  over_peak(bench, "gemm fp8 weight gradient " + gradient.text(), 0, size.flops(), true, weight);
+  PlainWeightGradient plain(gradient, bench.workers);
+  over_fma_peak(bench, "gemm f32 weight gradient", 0, gradient, plain);
+  Fp8WeightGradient weight(gradient, ScaleKind::f32, bench.workers);
+  over_amx_or_f32(bench, "gemm fp8 weight gradient", {.amx = 0, .f32 = 0}, gradient, weight, plain);
 }
 
 /// 16 experts with empty, single and uneven groups against one product of the same size.
@@ -246,8 +297,8 @@ void threads_rows(const Bench& bench) {
 
 void bench_gemm(Workers& workers, const BenchEffort& effort, const BenchReport& report) {
   const Bench bench{workers, effort, report};
-  dense_rows(bench, kCube, true);
-  for (const Size size : kDemo) dense_rows(bench, size, true);
+  dense_rows(bench, kCube);
+  for (const Size size : kDemo) dense_rows(bench, size);
   for (const Size size : kGroupedDemo) grouped_row(bench, size);
   threads_rows(bench);
 }

@@ -17,16 +17,16 @@ struct State {
 }  // namespace
 
 void* shoestring_onednn_make(std::int64_t m, std::int64_t n, std::int64_t k, const void* a, const void* b, void* c,
-                             int packed, int threads) {
+                             int brief, int packed, int threads) {
   using Tag = dnnl::memory::format_tag;
-  constexpr auto kBf16 = dnnl::memory::data_type::bf16;
+  const auto type = brief != 0 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
   try {
     omp_set_num_threads(threads);
     auto state = std::make_unique<State>();
-    const dnnl::memory::desc a_shape({m, k}, kBf16, Tag::ab);
-    const dnnl::memory::desc b_shape({k, n}, kBf16, Tag::ba);
-    const dnnl::memory::desc c_shape({m, n}, kBf16, Tag::ab);
-    const dnnl::memory::desc b_wanted = packed != 0 ? dnnl::memory::desc({k, n}, kBf16, Tag::any) : b_shape;
+    const dnnl::memory::desc a_shape({m, k}, type, Tag::ab);
+    const dnnl::memory::desc b_shape({k, n}, type, Tag::ba);
+    const dnnl::memory::desc c_shape({m, n}, type, Tag::ab);
+    const dnnl::memory::desc b_wanted = packed != 0 ? dnnl::memory::desc({k, n}, type, Tag::any) : b_shape;
     const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a_shape, b_wanted, c_shape), state->engine);
     state->product = dnnl::matmul(chosen);
     dnnl::memory right(b_shape, state->engine, const_cast<void*>(b));

@@ -4,9 +4,9 @@
 #include <cstdint>
 
 extern "C" {
-/// nullptr where oneDNN refuses.
+/// bf16 where `brief` is not 0, otherwise f32; nullptr where oneDNN refuses.
 void* shoestring_onednn_make(std::int64_t m, std::int64_t n, std::int64_t k, const void* a, const void* b, void* c,
-                             int packed, int threads);
+                             int brief, int packed, int threads);
 void shoestring_onednn_run(void* state);
 void shoestring_onednn_free(void* state);
 }

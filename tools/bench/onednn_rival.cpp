@@ -41,7 +41,8 @@ std::unique_ptr<OnednnMatmul> OnednnMatmul::make(ConstTensorView a, ConstTensorV
                                                  int threads) {
   const Module& onednn = module(threads);
   if (onednn.make == nullptr) return nullptr;
-  void* state = onednn.make(a.shape[0], b.shape[0], a.shape[1], a.data, b.data, c.data, packed ? 1 : 0, threads);
+  const int brief = a.dtype == DType::bf16 ? 1 : 0;
+  void* state = onednn.make(a.shape[0], b.shape[0], a.shape[1], a.data, b.data, c.data, brief, packed ? 1 : 0, threads);
   return state == nullptr ? nullptr : std::unique_ptr<OnednnMatmul>(new OnednnMatmul(state));
 }
 

@@ -1,4 +1,4 @@
-// oneDNN's BF16 matrix product as a rival in the same process.
+// oneDNN's matrix product as a rival in the same process.
 //
 // It lives in a module of its own that is loaded when a bench asks for it: the program does not depend on oneDNN, and
 // OpenMP reads OMP_WAIT_POLICY=passive, without which two thread teams spin against each other.
@@ -13,8 +13,8 @@ namespace shoestring {
 
 class OnednnMatmul {
  public:
-  /// c [m, n] = a [m, k] * b [n, k]^T, all bf16 and contiguous; b in oneDNN's own layout where `packed`, made here.
-  /// nullptr where the module or oneDNN is missing. The views must outlive it.
+  /// c [m, n] = a [m, k] * b [n, k]^T, all bf16 or all f32, contiguous; b in oneDNN's own layout where `packed`, made
+  /// here. nullptr where the module or oneDNN is missing. The views must outlive it.
   static std::unique_ptr<OnednnMatmul> make(ConstTensorView a, ConstTensorView b, TensorView c, bool packed,
                                             int threads);
   ~OnednnMatmul();
