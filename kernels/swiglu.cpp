@@ -119,10 +119,12 @@ namespace {
 
 constexpr std::array kForward = std::to_array<Variant<SwigluArgs>>({
     {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
+    {"simd", swiglu::simd::refuses, swiglu::simd::forward},
     {"reference", needs_cpu<SwigluArgs>, swiglu::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<SwigluGradientArgs>>({
     {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
+    {"simd", swiglu::simd::refuses, swiglu::simd::gradient},
     {"reference", needs_cpu<SwigluGradientArgs>, swiglu::reference::gradient},
 });
 

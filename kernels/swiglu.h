@@ -73,5 +73,11 @@ std::string refuses(const SwigluGradientArgs& args);
 void forward(const SwigluArgs& args);
 void gradient(const SwigluGradientArgs& args);
 }  // namespace swiglu::avx512
+namespace swiglu::simd {
+std::string refuses(const SwigluArgs& args);
+std::string refuses(const SwigluGradientArgs& args);
+void forward(const SwigluArgs& args);
+void gradient(const SwigluGradientArgs& args);
+}  // namespace swiglu::simd
 
 }  // namespace shoestring

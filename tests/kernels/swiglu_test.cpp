@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/recorded_bits.h"
 
 namespace shoestring {
 namespace {
@@ -17,6 +19,7 @@ namespace {
 using testing::Bound;
 using testing::cast;
 using testing::Fenced;
+using testing::hash_of;
 using testing::heavy_tailed;
 using testing::normal;
 using testing::same_bits;
@@ -228,6 +231,51 @@ TEST(Swiglu, SameBitsForAnyNumberOfWorkers) {
     y1 = std::move(y);
     dgate_up1 = std::move(dgate_up);
     dweight1 = std::move(dweight);
+  }
+}
+
+// Hashes of y, then of dgate_up and of drow_weight, written down on AVX2.
+struct Recorded {
+  DType input, act;
+  std::uint64_t y, dgate_up, dweight;
+};
+constexpr Recorded kRecorded[] = {
+    {DType::f32, DType::f32, 0x00BC689B9B7563FC, 0xF391FF23E4CADD95, 0x62406E003FFA877E},
+    {DType::bf16, DType::bf16, 0x9965B8004C9D8203, 0x781EA02EB3764F5C, 0xBADB15C1F684830A},
+    {DType::e4m3, DType::f32, 0x7672FC16E86806D7, 0x09D30427C8958A7B, 0x16AA97B3EDA7BA66},
+    {DType::e4m3, DType::bf16, 0xCFD26D33CEFD1FFB, 0x9A08F45A9209884E, 0x400A763F2874EE8D},
+};
+
+TEST(Swiglu, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
+  const auto simd = [](const auto& variants) {
+    return *std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
+  };
+  Workers workers(2);
+  Stream stream(workers);
+  for (const Recorded& recorded : kRecorded) {
+    SCOPED_TRACE(fmt::format("{} to {}", name(recorded.input), name(recorded.act)));
+    const bool tiled = recorded.input == DType::e4m3;
+    const std::int64_t rows = 9, f = tiled ? 256 : 213;
+    const Tensor gate_up = uniform(recorded.input, {rows, 2 * f}, 1, -9, 9);
+    const Tensor scales = uniform(DType::f32, {rows, f / 64}, 2, 0.3, 1.1);
+    const Tensor dy = uniform(recorded.act, {rows, f}, 3, -2, 2), weight = uniform(DType::f32, {rows}, 4, 0.1, 1.0);
+    const ConstScaledView in = tiled ? ConstScaledView{gate_up, scales, kRowTile128} : unscaled(gate_up);
+    Tensor y(recorded.act, {rows, f}), dgate_up(recorded.act, {rows, 2 * f}), dweight(DType::f32, {rows});
+    const SwigluArgs args{.y = y, .gate_up = in, .row_weight = weight, .clamp = 7, .stream = stream};
+    const auto forward = simd(swiglu_forward_variants());
+    if (!forward.refuses(args).empty()) GTEST_SKIP() << forward.refuses(args);
+    forward.run(args);
+    EXPECT_EQ(hash_of({y}), recorded.y);
+    simd(swiglu_gradient_variants())
+        .run({.dgate_up = dgate_up,
+              .drow_weight = dweight,
+              .dy = dy,
+              .gate_up = in,
+              .row_weight = weight,
+              .clamp = 7,
+              .stream = stream});
+    EXPECT_EQ(hash_of({dgate_up}), recorded.dgate_up);
+    EXPECT_EQ(hash_of({dweight}), recorded.dweight);
   }
 }
 
