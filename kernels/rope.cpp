@@ -184,6 +184,7 @@ void rotate(const RopeArgs& args) {
 std::span<const Variant<RopeArgs>> rope_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<RopeArgs>>({
       {"avx512", rotary::avx512::refuses, rotary::avx512::rotate},
+      {"simd", rotary::simd::refuses, rotary::simd::rotate},
       {"reference", never_refuses<RopeArgs>, rotary::reference::rotate},
   });
   return kVariants;

@@ -77,5 +77,9 @@ namespace rotary::avx512 {
 std::string refuses(const RopeArgs& args);
 void rotate(const RopeArgs& args);
 }  // namespace rotary::avx512
+namespace rotary::simd {
+std::string refuses(const RopeArgs& args);
+void rotate(const RopeArgs& args);
+}  // namespace rotary::simd
 
 }  // namespace shoestring
