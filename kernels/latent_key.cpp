@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/cpu_refusals.h"
 
 namespace shoestring {
 namespace latent_key_op::reference {
@@ -76,15 +77,12 @@ void split_gradient(const LatentKeyGradientArgs& args) {
 
 namespace {
 
-template <class Args>
-std::string needs_cpu(const Args& args) {
-  return args.stream.device().kind == DeviceKind::cpu ? "" : "runs on a CPU";
-}
-
 constexpr std::array kJoin = std::to_array<Variant<LatentKeyArgs>>({
+    {"simd", latent_key_op::simd::refuses, latent_key_op::simd::join},
     {"reference", needs_cpu<LatentKeyArgs>, latent_key_op::reference::join},
 });
 constexpr std::array kSplit = std::to_array<Variant<LatentKeyGradientArgs>>({
+    {"simd", latent_key_op::simd::refuses, latent_key_op::simd::split},
     {"reference", needs_cpu<LatentKeyGradientArgs>, latent_key_op::reference::split_gradient},
 });
 

@@ -35,4 +35,12 @@ void latent_key_gradient(const LatentKeyGradientArgs& args);
 std::span<const Variant<LatentKeyArgs>> latent_key_variants();
 std::span<const Variant<LatentKeyGradientArgs>> latent_key_gradient_variants();
 
+// The rows that live in other files.
+namespace latent_key_op::simd {
+std::string refuses(const LatentKeyArgs& args);
+std::string refuses(const LatentKeyGradientArgs& args);
+void join(const LatentKeyArgs& args);
+void split(const LatentKeyGradientArgs& args);
+}  // namespace latent_key_op::simd
+
 }  // namespace shoestring
