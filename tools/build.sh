@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Configures and builds a preset (release unless named): tools/build.sh [PRESET] [TARGET...]
+# With ccache, where it is installed. SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
 [ $# -gt 0 ] && shift
-launcher=()
+options=()
 if command -v ccache >/dev/null; then
-  launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+  options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 fi
-cmake --preset "$preset" "${launcher[@]}"
+if [ -n "${SHOESTRING_CUDA:-}" ]; then options+=("-DSHOESTRING_CUDA=$SHOESTRING_CUDA"); fi
+export NINJA_STATUS=${NINJA_STATUS-'[%f of %t, %e s] '}
+cmake --preset "$preset" "${options[@]}"
 if [ $# -gt 0 ]; then
   cmake --build --preset "$preset" --target "$@"
 else
