@@ -1,9 +1,13 @@
 #include "kernels/variant_list.h"
 
+#include <cstdint>
 #include <span>
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/device.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
@@ -23,7 +27,7 @@ namespace {
 
 template <class Args>
 OpVariants named(std::string_view op, std::span<const Variant<Args>> rows) {
-  OpVariants result{op, {}};
+  OpVariants result{op, {}, rows.data(), rows.size_bytes()};
   for (const Variant<Args>& row : rows) result.variants.push_back(row.name);
   return result;
 }
@@ -63,6 +67,30 @@ const std::vector<OpVariants>& op_variants() {
       named("swiglu_gradient", swiglu_gradient_variants()),
   };
   return all;
+}
+
+std::string_view op_of_row(const void* row) {
+  const auto address = reinterpret_cast<std::uintptr_t>(row);
+  for (const OpVariants& op : op_variants()) {
+    const auto first = reinterpret_cast<std::uintptr_t>(op.table);
+    if (address >= first && address < first + op.table_bytes) return op.op;
+  }
+  return {};
+}
+
+std::string_view machine_lacks(std::string_view variant) {
+  const CpuFeatures& cpu = cpu_features();
+  if (variant == "reference" || variant == "portable" || variant == "two_ops") return {};
+  if (variant == "amx") return cpu.amx_bf16 ? "" : "AMX";
+  if (variant == "avx512") return cpu.avx512 ? "" : "AVX-512";
+  if (variant == "avx2") return cpu.avx2 ? "" : "AVX2";
+  if (variant == "cuda" || variant == "cublaslt") return cuda_device_count() > 0 ? "" : "a CUDA device";
+#if defined(__x86_64__)
+  if (variant == "simd") return cpu.avx2 ? "" : "AVX2";
+#else
+  if (variant == "simd") return {};
+#endif
+  fail(ExitCode::bug, "it is not known what a row named {} needs: say so in machine_lacks", variant);
 }
 
 }  // namespace shoestring

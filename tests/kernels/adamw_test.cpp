@@ -8,6 +8,7 @@
 #include "kernels/base/workers.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
+#include "tests/support/row_coverage.h"
 
 namespace shoestring {
 namespace {
@@ -81,7 +82,7 @@ TEST(Adamw, EveryVariantTakesTheTextbookStep) {
         assign(second, start.second);
         AdamwArgs args = arguments(parameter, first, second, start.gradient, stream);
         args.copy = half;
-        if (!variant.refuses(args).empty()) continue;
+        if (!testing::runs(variant, args)) continue;
         variant.run(args);
         // m is a difference of terms of size 0.2 at most; v is a sum of positive terms. The step is lr times a ratio
         // below 10, so its relative error hardly shows beside the rounding of p itself.
@@ -115,7 +116,7 @@ TEST(Adamw, AllVariantsAndWorkersGiveTheSameBits) {
              second = testing::copy(start.second), half(DType::bf16, {n});
       AdamwArgs args = arguments(parameter, first, second, start.gradient, stream);
       args.copy = half;
-      if (!variant.refuses(args).empty()) continue;
+      if (!testing::runs(variant, args)) continue;
       variant.run(args);
       if (parameter1.empty()) {
         parameter1 = std::move(parameter);

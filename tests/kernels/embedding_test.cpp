@@ -9,6 +9,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
+#include "tests/support/row_coverage.h"
 
 namespace shoestring {
 namespace {
@@ -40,7 +41,7 @@ TEST(Embedding, ForwardCopiesRows) {
           SCOPED_TRACE(fmt::format("{} {} {} {}", variant.name, hidden, name(from), name(to)));
           Fenced y(to, {33, hidden}, 3);
           const EmbeddingArgs args{y, rows, ids, stream};
-          if (!variant.refuses(args).empty()) continue;
+          if (!testing::runs(variant, args)) continue;
           variant.run(args);
           EXPECT_TRUE(same_bits(y, expected));
           EXPECT_TRUE(y.intact());
@@ -71,7 +72,7 @@ TEST(Embedding, BackwardAddsInTokenOrder) {
           Fenced dtable(sum, {kVocabulary, hidden}, 3);
           assign(dtable, before);
           const EmbeddingBackwardArgs args{dtable, dy, ids, stream};
-          if (!variant.refuses(args).empty()) continue;
+          if (!testing::runs(variant, args)) continue;
           variant.run(args);
           EXPECT_TRUE(same_bits(dtable, expected));
           EXPECT_TRUE(dtable.intact());

@@ -7,6 +7,10 @@
 #include <fstream>
 #include <string>
 
+#include "kernels/base/check.h"
+#include "kernels/reduce.h"
+#include "kernels/rope.h"
+
 namespace shoestring {
 namespace {
 
@@ -37,6 +41,22 @@ TEST(VariantList, HoldsEveryTableThatAHeaderDeclares) {
 
 TEST(VariantList, EveryOpHasItsRows) {
   for (const OpVariants& op : op_variants()) EXPECT_FALSE(op.variants.empty()) << op.op;
+}
+
+// Where a machine lacks nothing for a row, it is not the arguments that decide: the reference of each op runs anywhere.
+TEST(VariantList, KnowsWhatEveryRowNeeds) {
+  for (const OpVariants& op : op_variants()) {
+    for (const std::string_view variant : op.variants) EXPECT_NO_THROW(machine_lacks(variant)) << op.op << variant;
+    EXPECT_EQ(machine_lacks(op.variants.back()), "") << op.op;
+  }
+  EXPECT_THROW(machine_lacks("praised"), Error);
+}
+
+TEST(VariantList, FindsTheOpOfARow) {
+  EXPECT_EQ(op_of_row(&rope_variants().front()), "rope");
+  EXPECT_EQ(op_of_row(&rope_variants().back()), "rope");
+  EXPECT_EQ(op_of_row(&reduce_variants().back()), "reduce");
+  EXPECT_EQ(op_of_row(nullptr), "");
 }
 
 }  // namespace
