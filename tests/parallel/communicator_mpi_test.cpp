@@ -1,10 +1,18 @@
-// Started by mpirun; one process is one rank. `--abort CODE` lets the last rank end the run with that code instead.
+// One process is one rank. `--ranks N` starts the whole suite again under mpirun; `--abort CODE` lets the last rank end
+// the run with that code instead.
 #include "parallel/communicator_mpi.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kernels/base/workers.h"
 #include "parallel/reduction.h"
@@ -50,13 +58,39 @@ TEST(MpiWorld, CanonicalReductionEqualsOneRank) {
   EXPECT_EQ(std::memcmp(total.as<float>(), want.as<float>(), static_cast<std::size_t>(want.bytes())), 0);
 }
 
+// Becomes `mpirun -n N PROGRAM REST`, with N what stands behind `ranks`. Ranks may outnumber cores, and root may run
+// them (containers).
+int start_ranks(char** argv, char** ranks) {
+  const std::pair<const char*, const char*> settings[] = {
+      {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+      {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+      {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+      {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+      {"OMPI_MCA_mpi_yield_when_idle", "1"},
+      {"LSAN_OPTIONS", "suppressions=" SHOESTRING_SOURCE_DIR "/tests/support/openmpi.supp:print_suppressions=0"}};
+  for (const auto& [name, value] : settings) setenv(name, value, 1);
+  std::string launcher = "mpirun";
+  std::string count_flag = "-n";
+  std::vector<char*> command = {launcher.data(), count_flag.data(), ranks[1]};
+  command.insert(command.end(), argv, ranks);
+  for (char** rest = ranks + 2; *rest != nullptr; ++rest) command.push_back(*rest);
+  command.push_back(nullptr);
+  execvp(command[0], command.data());
+  fmt::print(stderr, "mpirun could not be started: {}\n", std::strerror(errno));
+  return 74;
+}
+
 }  // namespace
 }  // namespace shoestring
 
 int main(int argc, char** argv) {
+  const bool launched = !shoestring::mpi_launch_sign().empty();
+  char** ranks = std::find(argv, argv + argc, std::string_view("--ranks"));
+  if (!launched && ranks + 1 < argv + argc) return shoestring::start_ranks(argv, ranks);
   ::testing::InitGoogleTest(&argc, argv);
-  if (shoestring::mpi_launch_sign().empty()) {
-    fmt::print(stderr, "start this with mpirun\n");
+  if (::testing::GTEST_FLAG(list_tests)) return RUN_ALL_TESTS();
+  if (!launched) {
+    fmt::print(stderr, "start this with mpirun, or with --ranks N\n");
     return 64;
   }
   // Pieces of 64 KiB, so that the large message of the suite travels in several.

@@ -33,6 +33,8 @@ tensorboard = false
 [budget]
 gpu_hours = 10
 hardware = cpu
+[kernels]
+allow_reference = yes
 [model]
 architecture = llama
 layers = 2
@@ -147,6 +149,34 @@ std::map<std::string, std::string> Workplace::result(const std::string& name) co
     result["metrics"] += json.dump() + "\n";
   }
   return result;
+}
+
+void wait_for_step(const Workplace& place, const std::string& name) {
+  const auto running = [&] {
+    const AttemptHistory& attempt = read_ledger(place.run_folder(name)).attempts.back();
+    return attempt.last().step == 0 && attempt.state == AttemptState::running;
+  };
+  while (running()) after(0.01)();
+}
+
+double hours_of_steps(const nlohmann::json& report) {
+  double hours = 0;
+  for (const auto& [category, spent] : report.at("categories").items()) {
+    if (category != "evaluation" && category != "checkpoint") hours += spent.get<double>();
+  }
+  return hours;
+}
+
+double slowest_step_hours(const Workplace& place, const std::string& name) {
+  double slowest = 0;
+  std::istringstream lines(read_text(place.run_folder(name) / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json json = nlohmann::json::parse(line);
+    if (json.contains("timing") && json["timing"].contains("step_seconds")) {
+      slowest = std::max(slowest, json["timing"]["step_seconds"].get<double>());
+    }
+  }
+  return slowest / 3600;
 }
 
 }  // namespace shoestring::testing

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -44,5 +45,13 @@ class Workplace {
  private:
   TemporaryFolder folder_;
 };
+
+/// Waits until the ledger of run `name` knows a step; as long as a process writes it.
+void wait_for_step(const Workplace& place, const std::string& name);
+
+/// Of a report: GPU-hours that went into anything but what follows the last step (evaluation, checkpoint).
+double hours_of_steps(const nlohmann::json& report);
+/// The longest step in the metrics of run `name`.
+double slowest_step_hours(const Workplace& place, const std::string& name);
 
 }  // namespace shoestring::testing

@@ -28,6 +28,9 @@ nlohmann::json report_of(const std::string& name) {
   return nlohmann::json::parse(read_text(place().run_folder(name) / "report.json"));
 }
 
+// A run that no machine brings to its end before it is interrupted.
+constexpr const char* kEndless = "--phase.pretrain.steps=1000000 --checkpoint.every_steps=0";
+
 TEST(Train, EndsWithAModelAndATrueReport) {
   const Ended ended = place().run(place().train("whole"));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
@@ -70,22 +73,24 @@ TEST(Train, LearnsTheText) {
 
 // SIGKILL at random moments, started again until the end: the same bits as a run that nothing disturbed.
 TEST(Train, KilledAndResumedGivesTheSameBits) {
-  const std::string options = "--phase.pretrain.steps=300 --precision.policy=bf16 --checkpoint.every_steps=20";
-  ASSERT_EQ(place().run(place().train("undisturbed", options)).exit_code, 0);
+  const std::string options = "--phase.pretrain.steps=100 --precision.policy=bf16 --checkpoint.every_steps=10";
+  const Ended undisturbed = place().run(place().train("undisturbed", options));
+  ASSERT_EQ(undisturbed.exit_code, 0) << undisturbed.output;
+  // At most an eighth of the whole run each time: the kills find it unfinished. The first loses steps for certain.
   const Random random(7, Purpose::test);
-  int kills = 0;
-  Ended ended;
-  for (std::uint64_t trial = 0; trial < 5; ++trial) {
-    const double moment = 0.2 + 1.0 * random.uniform(trial);
-    ended = place().interrupt("killed", place().train("killed", options), SIGKILL, after(moment));
-    if (ended.exit_code == 128 + SIGKILL) ++kills;
+  constexpr int kKills = 5;
+  for (int kill = 0; kill < kKills; ++kill) {
+    const Ended ended = place().interrupt("killed", place().train("killed", options), SIGKILL, [&] {
+      if (kill == 0) testing::wait_for_step(place(), "killed");
+      after(undisturbed.seconds / 8 * random.uniform(static_cast<std::uint64_t>(kill)))();
+    });
+    ASSERT_EQ(ended.exit_code, 128 + SIGKILL) << ended.output;
   }
-  ended = place().run(place().train("killed", options));
+  const Ended ended = place().run(place().train("killed", options));
   EXPECT_EQ(ended.exit_code, 0) << ended.output;
-  EXPECT_GT(kills, 0);
   EXPECT_EQ(place().result("killed"), place().result("undisturbed"));
   const nlohmann::json report = report_of("killed");
-  EXPECT_EQ(report["attempts"].size(), static_cast<std::size_t>(kills) + 1);
+  EXPECT_EQ(report["attempts"].size(), static_cast<std::size_t>(kKills) + 1);
   EXPECT_GT(report["categories"]["lost"].get<double>(), 0);
   double sum = 0;
   for (const auto& [category, hours] : report["categories"].items()) sum += hours.get<double>();
@@ -93,40 +98,43 @@ TEST(Train, KilledAndResumedGivesTheSameBits) {
 }
 
 TEST(Train, SavesAndLeavesOnSignals) {
-  const std::string options = "--phase.pretrain.steps=4000 --checkpoint.every_steps=0";
   for (const int signal : {SIGUSR2, SIGTERM}) {
     const std::string name = "asked_" + std::to_string(signal);
-    const Ended ended = place().interrupt(name, place().train(name, options), signal, after(0.6));
+    const Ended ended = place().interrupt(name, place().train(name, kEndless), signal, after(0.6));
     EXPECT_EQ(ended.exit_code, 75) << ended.output;
     EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()),
               2);
   }
 }
 
+// The cap is a multiple of what a short run costs on this machine at this hour. How closely it is kept depends on how
+// evenly the machine runs, so that is tested with a clock held in hand (cap_test.cpp); here, no step is taken beyond
+// it.
 TEST(Train, BudgetEndsTheRunAndThenRefuses) {
-  const std::string schedule = "--schedule.horizon=budget --checkpoint.every_steps=0 ";
-  const std::string options = schedule + "--budget.gpu_hours=0.0008";
-  const Ended ended = place().run(place().train("capped", options));
+  ASSERT_EQ(place().run(place().train("probe", "--phase.pretrain.steps=5")).exit_code, 0);
+  const double probe = report_of("probe")["budget"]["spent_gpu_hours"].get<double>();
+  const auto capped = [&](double probes) {
+    return place().train("capped", "--schedule.horizon=budget --checkpoint.every_steps=0 --budget.gpu_hours=" +
+                                       std::to_string(3600 * probes * probe) + "s");
+  };
+  const Ended ended = place().run(capped(3));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
-  const auto spent = [] { return report_of("capped")["budget"]["spent_gpu_hours"].get<double>(); };
-  EXPECT_LE(spent(), 0.0008 * 1.005);
-  EXPECT_GT(spent(), 0.0008 * 0.7);
-  // What a slow moment left over may be worth another step; then nothing is.
+  EXPECT_GT(report_of("capped")["tokens"].get<double>(), 0);
+  // What a slow moment left over may be worth another step; then nothing is: each start costs something.
   int code = 0;
-  for (int again = 0; code == 0 && again < 10; ++again) code = place().run(place().train("capped", options)).exit_code;
+  for (int again = 0; code == 0 && again < 100; ++again) code = place().run(capped(3)).exit_code;
   EXPECT_EQ(code, 84);
-  EXPECT_LE(spent(), 0.0008 * 1.005);
+  EXPECT_LE(testing::hours_of_steps(report_of("capped")), 3 * probe + testing::slowest_step_hours(place(), "capped"));
   // The schedule has ended with the budget: more of it would buy steps at the last learning rate.
-  const std::string more = place().train("capped", schedule + "--budget.gpu_hours=0.0012");
-  const Ended refused = place().run(more);
+  const Ended refused = place().run(capped(9));
   EXPECT_EQ(refused.exit_code, 78) << refused.output;
   EXPECT_NE(refused.output.find("schedule"), std::string::npos) << refused.output;
-  EXPECT_EQ(place().run(more + " --allow-recipe-change").exit_code, 0);
+  EXPECT_EQ(place().run(capped(9) + " --allow-recipe-change").exit_code, 0);
 }
 
 // A start that is refused changes nothing in the bill of the attempt before, however that one ended.
 TEST(Train, ARefusedStartChangesNoBill) {
-  const std::string train = place().train("billed", "--phase.pretrain.steps=4000 --checkpoint.every_steps=0");
+  const std::string train = place().train("billed", kEndless);
   ASSERT_EQ(place().interrupt("billed", train, SIGKILL, after(0.4)).exit_code, 128 + SIGKILL);
   last_life_sign(place().run_folder("billed"));  // waits for it: the killed process leaves memory first
   const auto spent = [] { return place().run("report runs/billed --json").output; };
