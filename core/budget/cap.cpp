@@ -37,9 +37,13 @@ double StepSeconds::slowdown() const {
   return measured() && best_per_token_ > 0 ? quantile(per_token_, 0.5) / best_per_token_ : 1;
 }
 
-CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds)
-    : cap_(cap), ranks_(ranks), spent_gpu_seconds_(spent_gpu_seconds) {
+CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share)
+    : cap_(cap), ranks_(ranks), spent_gpu_seconds_(spent_gpu_seconds), evaluation_share_(evaluation_share) {
   check(ranks > 0, "a run has at least one rank, not {}", ranks);
+}
+
+double CapKeeper::most_of_evaluation() const {
+  return evaluation_share_ * kSecondsPerHour * std::min(cap_.gpu_hours / ranks_, cap_.job_hours);
 }
 
 // How many times longer than at pace 1 a guessed ending takes.
@@ -62,9 +66,10 @@ void CapKeeper::measured(Ending ending, double seconds) {
 
 double CapKeeper::expected_seconds(Ending ending) const {
   const auto which = static_cast<std::size_t>(ending);
-  if (longest_[which] > 0) return kMargin * longest_[which];
-  const double margin = ending == Ending::evaluation ? kMargin : 1.0;  // other guesses are conservative
-  return margin * pace_of(ending) * guess_[which];
+  const bool evaluation = ending == Ending::evaluation;
+  const double margin = evaluation ? kMargin : 1.0;  // other guesses are conservative
+  const double seconds = longest_[which] > 0 ? kMargin * longest_[which] : margin * pace_of(ending) * guess_[which];
+  return evaluation ? std::min(seconds, most_of_evaluation()) : seconds;
 }
 
 double CapKeeper::reserve_seconds() const {
@@ -93,8 +98,14 @@ double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
   return left_before_reserve(elapsed_seconds) - kClosingSeconds;
 }
 
+double CapKeeper::seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const {
+  const double left = seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint));
+  return last ? left : std::min(left, most_of_evaluation());
+}
+
 CapDecision CapKeeper::may_step(double elapsed_seconds, double before_it) const {
-  if (remaining_seconds(elapsed_seconds) - before_it >= steps_.slow()) return {true, {}};
+  const double lent = steps_.measured() ? 0 : expected_seconds(Ending::evaluation);
+  if (remaining_seconds(elapsed_seconds) + lent - before_it >= steps_.slow()) return {true, {}};
   const double ranks = ranks_;
   const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
   return {false, job ? "budget.job_hours" : cap_.from};
@@ -106,13 +117,14 @@ double CapKeeper::spent_gpu_hours(double elapsed_seconds) const {
 
 void CapKeeper::check_startable(double elapsed_seconds) const {
   const double cap_seconds = cap_.gpu_hours * kSecondsPerHour;
-  if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + reserve_seconds()) < cap_seconds) return;
+  const double needed = reserve_seconds() - expected_seconds(Ending::evaluation);
+  if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + needed) < cap_seconds) return;
   fail(ExitCode::budget_spent,
        "{}: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
-       "the final evaluation and checkpoint ({:.3g} s, ranks: {}); raise the cap to go on, or begin a new run where "
+       "a step and the final checkpoint ({:.3g} s, ranks: {}); raise the cap to go on, or begin a new run where "
        "schedule.horizon = budget has ended the schedule",
        spent_gpu_seconds_ > 0 ? "the budget is spent" : "the budget is too small", spent_gpu_seconds_ / kSecondsPerHour,
-       cap_.gpu_hours, cap_.from, reserve_seconds(), ranks_);
+       cap_.gpu_hours, cap_.from, needed, ranks_);
 }
 
 }  // namespace shoestring

@@ -3,7 +3,8 @@
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
 // duration measured so far times a margin. Before the first measurement it is a guess given by the caller: conservative
 // for files, and stretched by as much as slow steps exceed usual ones; for an evaluation, which finds an early end when
-// time runs out, what it takes at the pace at which steps are taken now.
+// time runs out, what it takes at the pace at which steps are taken now. That of an evaluation is bounded besides: what
+// it may take of the cap is a setting, and an evaluation that needs more is cut.
 // On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
 // and a GPU-hour is a rank times an hour.
 #pragma once
@@ -50,7 +51,8 @@ struct CapDecision {
 class CapKeeper {
  public:
   /// `spent_gpu_seconds`: charged to earlier attempts of the run (LedgerHistory::charged_gpu_seconds).
-  CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds);
+  /// `evaluation_share`: of the cap, or of one job where that is less, the most that one evaluation may take.
+  CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share = 1);
 
   /// What the ending would take now; the last guess holds until the ending is first measured.
   void guess(Ending ending, double seconds);
@@ -59,7 +61,7 @@ class CapKeeper {
   void step_took(double seconds, double tokens) { steps_.add(seconds, tokens); }
   const StepSeconds& steps() const { return steps_; }
 
-  /// What `ending` is expected to take, margin included.
+  /// What `ending` is expected to take, margin included; an evaluation at most its share.
   double expected_seconds(Ending ending) const;
   /// Wall-clock seconds needed after the last step: all endings, and what it takes to close the ledger.
   double reserve_seconds() const;
@@ -69,23 +71,29 @@ class CapKeeper {
   double remaining_of_cap(double elapsed_seconds) const;
   /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
-  /// Whether one more step fits, after `before_it` seconds of other work.
+  /// Wall-clock seconds an evaluation may take that begins now: its share of the cap, or with `last`, when no step
+  /// comes after it, all that is left; less the checkpoint where one is still to be `saved`.
+  double seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const;
+  /// Whether one more step fits, after `before_it` seconds of other work. The first step of an attempt goes before the
+  /// evaluation: that may be cut to nothing.
   CapDecision may_step(double elapsed_seconds, double before_it = 0) const;
 
   double spent_gpu_hours(double elapsed_seconds) const;
   const Cap& cap() const { return cap_; }
 
-  /// Throws Error(budget_spent) if the reserve and one step no longer fit at the start of an attempt.
+  /// Throws Error(budget_spent) if not even one step and a checkpoint fit at the start of an attempt.
   void check_startable(double elapsed_seconds) const;
 
  private:
   double pace_of(Ending ending) const;
+  double most_of_evaluation() const;
   double left_of_cap(double elapsed_seconds) const;
   double left_before_reserve(double elapsed_seconds) const;
 
   Cap cap_;
   int ranks_;
   double spent_gpu_seconds_;
+  double evaluation_share_;
   StepSeconds steps_;
   std::array<double, kEndings> guess_{};  ///< at pace 1
   std::array<double, kEndings> longest_{};

@@ -70,6 +70,8 @@ struct EvaluationResult {
   double loss = 0;          ///< nats per token
   double bits_per_byte = 0;
   double took_seconds = 0;
+  std::int64_t sequences = 0;      ///< held-out sequences looked at, spread evenly over all
+  std::int64_t all_sequences = 0;  ///< that the recipe asks for; 0: a ledger from before they were counted
 };
 
 /// The writing end. Holds an exclusive lock on the file; the lock ends with the process, however it ends.

@@ -168,12 +168,19 @@ json write(const EvaluationResult& result) {
           {"tokens", result.tokens},
           {"loss", finite(result.loss)},
           {"bits_per_byte", finite(result.bits_per_byte)},
-          {"took_seconds", result.took_seconds}};
+          {"took_seconds", result.took_seconds},
+          {"sequences", result.sequences},
+          {"all_sequences", result.all_sequences}};
 }
 
 EvaluationResult read_evaluation(const json& object) {
-  return {whole(object, "step"), whole(object, "tokens"), limit(object, "loss"), limit(object, "bits_per_byte"),
-          bounded(number(object, "took_seconds"))};
+  return {whole(object, "step"),
+          whole(object, "tokens"),
+          limit(object, "loss"),
+          limit(object, "bits_per_byte"),
+          bounded(number(object, "took_seconds")),
+          object.contains("sequences") ? whole(object, "sequences") : 0,
+          object.contains("all_sequences") ? whole(object, "all_sequences") : 0};
 }
 
 json write(const HorizonDecision& decision) {

@@ -84,10 +84,9 @@ json budget(const Report& report) {
 
 json validation(const Report& report) {
   if (!report.validation) return {{"loss", nullptr}, {"bits_per_byte", nullptr}};
-  return {{"loss", known(report.validation->loss)},
-          {"bits_per_byte", known(report.validation->bits_per_byte)},
-          {"step", report.validation->step},
-          {"tokens", report.validation->tokens}};
+  return {{"loss", known(report.validation->loss)},    {"bits_per_byte", known(report.validation->bits_per_byte)},
+          {"step", report.validation->step},           {"tokens", report.validation->tokens},
+          {"sequences", report.validation->sequences}, {"all_sequences", report.validation->all_sequences}};
 }
 
 json predicted(const Report& report) {

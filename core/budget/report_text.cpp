@@ -61,6 +61,11 @@ std::string head(const Report& r) {
   if (r.validation) {
     text += fmt::format("  held out   {:.4f} nats per token = {:.4f} bits per byte (step {})\n", r.validation->loss,
                         r.validation->bits_per_byte, r.validation->step);
+    if (r.validation->sequences < r.validation->all_sequences) {
+      text +=
+          fmt::format("             on {} of {} held-out sequences, spread evenly: the budget had no room for more\n",
+                      r.validation->sequences, r.validation->all_sequences);
+    }
   }
   return text;
 }

@@ -243,7 +243,9 @@ void add_phase(std::vector<Key>& keys) {
 void add_care(std::vector<Key>& keys) {
   section_keys(keys, "evaluation", &Recipe::evaluation)
       .key("every_steps", &EvaluationSpec::every_steps, kCount, "steps between evaluations; 0: only at the end", kFree)
-      .key("tokens", &EvaluationSpec::tokens, kCount, "held-out tokens per evaluation; 0: all", kFree);
+      .key("tokens", &EvaluationSpec::tokens, kCount, "held-out tokens per evaluation; 0: all", kFree)
+      .key("cap_share", &EvaluationSpec::cap_share, kShare,
+           "most of the cap that an evaluation may take; a longer one is cut to sequences spread evenly", kFree);
   section_keys(keys, "checkpoint", &Recipe::checkpoint)
       .key("every_steps", &CheckpointSpec::every_steps, kCount, "0: not by steps", kFree)
       .key("every_minutes", &CheckpointSpec::every_minutes, {0, kAny, Unit::minutes}, "0: not by time", kFree)

@@ -181,6 +181,7 @@ struct PhaseSpec {
 struct EvaluationSpec {
   std::int64_t every_steps = 0;  ///< 0: only at the end
   std::int64_t tokens = 0;       ///< held-out tokens per evaluation; 0: all there are
+  double cap_share = 0.1;        ///< most of the cap that one evaluation may take; a longer one is cut
 };
 
 struct CheckpointSpec {

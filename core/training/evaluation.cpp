@@ -73,21 +73,40 @@ Evaluator::Sums& Evaluator::Sums::operator+=(const Sums& other) {
   return *this;
 }
 
-// Micro-batch i is rank (i mod size)'s; the sums of all are added in order of i on every rank.
-Evaluator::Sums Evaluator::evaluate_all(const Part& part, Deadline& deadline) {
-  const std::int64_t count = microbatches(part);
-  const std::int64_t mine = (count + world_.size() - 1) / world_.size();
-  std::vector<Sums> own(static_cast<std::size_t>(mine));
-  for (std::int64_t turn = 0; turn < mine && !deadline.passed(); ++turn) {
-    const std::int64_t microbatch = turn * world_.size() + world_.rank();
-    if (microbatch < count) own[static_cast<std::size_t>(turn)] = evaluate(part, microbatch);
+// Any first part of this order is spread evenly over each source, and over the sources by their size: a turn comes
+// where the bits of its number, read backwards as a fraction, say (van der Corput's sequence).
+std::vector<Evaluator::Turn> Evaluator::spread_turns() const {
+  std::vector<std::pair<double, Turn>> placed;
+  for (std::size_t index = 0; index < parts_.size(); ++index) {
+    std::vector<std::pair<double, Turn>> of_part;
+    for (std::int64_t number = 0; number < turns(parts_[index]); ++number) {
+      double fraction = 0;
+      double weight = 0.5;
+      for (std::int64_t bits = number; bits > 0; bits /= 2, weight /= 2)
+        fraction += static_cast<double>(bits % 2) * weight;
+      of_part.push_back({fraction, {index, number}});
+    }
+    std::sort(of_part.begin(), of_part.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const auto count = static_cast<double>(of_part.size());
+    for (std::size_t place = 0; place < of_part.size(); ++place) {
+      placed.push_back({(static_cast<double>(place) + 0.5) / count, of_part[place].second});
+    }
   }
+  std::stable_sort(placed.begin(), placed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<Turn> order;
+  for (const auto& [place, turn] : placed) order.push_back(turn);
+  return order;
+}
+
+// Micro-batch i is rank (i mod size)'s; the sums of all are added in order of i on every rank.
+Evaluator::Sums Evaluator::gather(const Part& part, const std::vector<Sums>& own) {
+  const auto mine = static_cast<std::int64_t>(own.size());
   std::vector<Sums> all(own.size() * static_cast<std::size_t>(world_.size()));
   static_assert(sizeof(Sums) == kSums * sizeof(double));
   world_.all_gather(view_of(static_cast<void*>(all.data()), DType::f64, {kSums * mine * world_.size()}),
                     view_of(static_cast<const void*>(own.data()), DType::f64, {kSums * mine}));
   Sums total;
-  for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < microbatches(part); ++i) {
     total += all[static_cast<std::size_t>((i % world_.size()) * mine + i / world_.size())];
   }
   return total;
@@ -95,22 +114,34 @@ Evaluator::Sums Evaluator::evaluate_all(const Part& part, Deadline& deadline) {
 
 Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double most_seconds) {
   Deadline deadline(may_stop, most_seconds);
+  std::vector<std::vector<Sums>> own;
+  for (const Part& part : parts_) own.emplace_back(static_cast<std::size_t>(turns(part)));
+  for (const Turn& turn : spread_turns()) {
+    if (deadline.passed()) break;
+    const Part& part = parts_[turn.part];
+    const std::int64_t microbatch = turn.number * world_.size() + world_.rank();
+    if (microbatch >= microbatches(part)) continue;
+    own[turn.part][static_cast<std::size_t>(turn.number)] = evaluate(part, microbatch);
+  }
+  Outcome outcome;
   double nats = 0;
   double bytes = 0;
   double tokens = 0;
   double loss = 0;
-  for (const Part& part : parts_) {
-    const Sums total = evaluate_all(part, deadline);
+  for (std::size_t index = 0; index < parts_.size(); ++index) {
+    const Part& part = parts_[index];
+    const Sums total = gather(part, own[index]);
     const double unpredicted = total.text - total.tokens;
     nats += total.loss + unpredicted * std::log(static_cast<double>(part.loader->vocabulary_size()));
     bytes += static_cast<double>(part.loader->text_bytes(0)) * total.samples /
              static_cast<double>(std::max<std::int64_t>(1, part.all_samples));
     loss += total.loss;
     tokens += total.tokens;
+    outcome.sequences += static_cast<std::int64_t>(total.samples);
+    outcome.all_sequences += part.samples;
   }
   std::array<double, 2> ends = {deadline.stopped() ? 1.0 : 0.0, deadline.late() ? 1.0 : 0.0};
   world_.all_reduce(view_of(ends.data(), DType::f64, {2}), Reduction::max);
-  Outcome outcome;
   outcome.metrics = {.step = step,
                      .tokens = static_cast<std::int64_t>(tokens),
                      .loss = tokens > 0 ? loss / tokens : 0,
@@ -120,22 +151,23 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
   return outcome;
 }
 
-double Evaluator::estimate_seconds() {
+double Evaluator::estimate_seconds(bool (*may_stop)()) {
   constexpr std::int64_t kTimed = 3;  // their median: one of them may be held up
   double seconds = 0;
   for (const Part& part : parts_) {
     if (part.samples == 0) continue;
+    if (may_stop()) return seconds;
     evaluate(part, 0);  // warms caches and pages
     std::array<double, kTimed> took{};
     for (std::int64_t i = 0; i < kTimed; ++i) {
+      if (may_stop()) return seconds;
       const auto begin = std::chrono::steady_clock::now();
       evaluate(part, i % microbatches(part));
       const std::chrono::duration<double> once = std::chrono::steady_clock::now() - begin;
       took[static_cast<std::size_t>(i)] = once.count();
     }
     std::sort(took.begin(), took.end());
-    const std::int64_t turns = (microbatches(part) + world_.size() - 1) / world_.size();
-    seconds += took[kTimed / 2] * static_cast<double>(turns);
+    seconds += took[kTimed / 2] * static_cast<double>(turns(part));
   }
   return seconds;
 }

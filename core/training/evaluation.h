@@ -23,17 +23,21 @@ class Evaluator {
             const EvaluationSpec& spec, std::int64_t micro_batch);
 
   struct Outcome {
-    EvaluationMetrics metrics;  ///< over what was evaluated; tokens = 0: nothing
-    bool whole = true;          ///< all held-out tokens that the recipe asks for
-    bool stopped = false;       ///< on some rank `may_stop` cut it short
+    EvaluationMetrics metrics;       ///< over what was evaluated; tokens = 0: nothing
+    std::int64_t sequences = 0;      ///< evaluated
+    std::int64_t all_sequences = 0;  ///< that the recipe asks for
+    bool whole = true;               ///< all of them
+    bool stopped = false;            ///< on some rank `may_stop` cut it short
   };
   /// Every rank evaluates its share; all get the same result, and that of a whole evaluation has bits that do not
   /// depend on their number. Before each micro-batch a rank asks `may_stop`, and whether one more, as long as the
-  /// longest so far, ends within `most_seconds` of the call.
+  /// longest so far, ends within `most_seconds` of the call. What is cut short has looked at sequences spread evenly
+  /// over every source.
   Outcome run(std::int64_t step, bool (*may_stop)(), double most_seconds = std::numeric_limits<double>::infinity());
 
-  /// Seconds a whole run would take now, from timing a few micro-batches of each source on this rank alone.
-  double estimate_seconds();
+  /// Seconds a whole run would take now, from timing a few micro-batches of each source on this rank alone. Asks
+  /// `may_stop` before each; once true, what is known so far.
+  double estimate_seconds(bool (*may_stop)());
 
  private:
   struct Part {  // one source
@@ -51,8 +55,14 @@ class Evaluator {
   };
   static constexpr int kSums = 4;
   class Deadline;
+  struct Turn {  // one micro-batch of one source for every rank
+    std::size_t part = 0;
+    std::int64_t number = 0;  // among the source's turns
+  };
+  std::vector<Turn> spread_turns() const;
   Sums evaluate(const Part& part, std::int64_t microbatch);
-  Sums evaluate_all(const Part& part, Deadline& deadline);
+  Sums gather(const Part& part, const std::vector<Sums>& own);
+  std::int64_t turns(const Part& part) const { return (microbatches(part) + world_.size() - 1) / world_.size(); }
   std::int64_t microbatches(const Part& part) const { return (part.samples + micro_batch_ - 1) / micro_batch_; }
 
   Transformer& model_;

@@ -6,6 +6,7 @@
 #include "core/training/batch_gradient.h"
 #include "core/training/evaluation.h"
 #include "core/training/run_resources.h"
+#include "core/training/signals.h"
 #include "core/training/weight_update.h"
 #include "parallel/communicator_threads.h"
 
@@ -40,7 +41,7 @@ class Trial {
       if (held_out.empty()) continue;
       speed.evaluation_seconds = Evaluator(resources_.model(), *world_, std::move(held_out), recipe_.evaluation,
                                            recipe_.phases[static_cast<std::size_t>(phase)].micro_batch)
-                                     .estimate_seconds();
+                                     .estimate_seconds(stop_requested);
     }
     return speeds;
   }

@@ -15,7 +15,7 @@ Trainer::Verdict Trainer::train() {
   while (true) {
     const Decision decision = decide();
     if (decision.horizon) state_.decisions.push_back(*decision.horizon);
-    if (decision.evaluate && !evaluate()) continue;  // a signal cut it short: decide anew
+    if (decision.evaluate && !evaluate(false)) continue;  // a signal cut it short: decide anew
     if (decision.checkpoint) {
       save();
       if (leads()) guess_evaluation();  // anew: the guess before may be of a slow moment

@@ -84,7 +84,7 @@ class Trainer {
   void give_up(const std::exception& exception) noexcept;
   void record(const StepOutcome& outcome);
   void save();
-  bool evaluate();
+  bool evaluate(bool last);
   AttemptProgress attempt_progress();
   StepMetrics metrics_of(const StepOutcome& outcome) const;
   void announce(const std::string& text);

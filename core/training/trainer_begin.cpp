@@ -8,6 +8,7 @@
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
 #include "core/training/model_files.h"
+#include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/file.h"
 #include "kernels/base/variant.h"
@@ -123,7 +124,8 @@ void Trainer::begin() {
     }
     ended = !history.attempts.empty() && history.attempts.back().reason == "done" ? 1.0 : 0.0;
     observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
-    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, hardware_), world_.size(), history.charged_gpu_seconds());
+    cap_ = std::make_unique<CapKeeper>(cap_of(recipe_.budget, hardware_), world_.size(), history.charged_gpu_seconds(),
+                                       recipe_.evaluation.cap_share);
     cap_->check_startable(meter_.elapsed_seconds());
     // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
     // not become an attempt before it knows.
@@ -187,7 +189,7 @@ void Trainer::load(bool ended) {
 void Trainer::guess_evaluation() {
   if (!evaluator_ || cap_->is_measured(Ending::evaluation)) return;
   const Meter::Scope timing(meter_, Category::evaluation);
-  cap_->guess(Ending::evaluation, evaluator_->estimate_seconds());
+  cap_->guess(Ending::evaluation, evaluator_->estimate_seconds(stop_requested));
 }
 
 AttemptStart Trainer::attempt_start(std::int64_t from_step) const {

@@ -131,14 +131,11 @@ void Trainer::save() {
   }
 }
 
-// A signal makes it futile; the cap only makes it shorter.
-bool Trainer::evaluate() {
+// A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.
+bool Trainer::evaluate(bool last) {
   const double begin = meter_.elapsed_seconds();
   double most_seconds = 0;
-  if (leads()) {
-    const bool saved = saved_step_ == state_.step;
-    most_seconds = cap_->seconds_to_cap(begin) - (saved ? 0 : cap_->expected_seconds(Ending::checkpoint));
-  }
+  if (leads()) most_seconds = cap_->seconds_for_evaluation(begin, saved_step_ == state_.step, last);
   if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
   Evaluator::Outcome outcome;
   {
@@ -153,16 +150,19 @@ bool Trainer::evaluate() {
   cap_->measured(Ending::evaluation, took);
   const EvaluationMetrics& metrics = outcome.metrics;
   if (!outcome.whole) {
-    const std::string text = fmt::format("the budget ended it after {} tokens", metrics.tokens);
+    const std::string text = fmt::format("step {}: evaluation cut to {} of {} held-out sequences, spread evenly",
+                                         state_.step, outcome.sequences, outcome.all_sequences);
     ledger_->note("evaluation", text);
-    announce(fmt::format("step {}: evaluation is not whole, {}", state_.step, text));
+    announce(text);
   }
   if (metrics.tokens == 0) return true;
   ledger_->evaluation({.step = metrics.step,
                        .tokens = metrics.tokens,
                        .loss = metrics.loss,
                        .bits_per_byte = metrics.bits_per_byte,
-                       .took_seconds = took},
+                       .took_seconds = took,
+                       .sequences = outcome.sequences,
+                       .all_sequences = outcome.all_sequences},
                       progress);
   metrics_->evaluation(metrics, clock_.unix_seconds());
   announce(fmt::format("step {}: held-out loss {:.4f}, {:.4f} bits per byte ({} tokens, {:.2f} s)", metrics.step,
@@ -174,7 +174,7 @@ bool Trainer::evaluate() {
 Trainer::Verdict Trainer::finish(Verdict verdict) {
   save();
   const bool evaluating = verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step;
-  if (evaluating && !evaluate()) verdict = Verdict::preempted;
+  if (evaluating && !evaluate(true)) verdict = Verdict::preempted;
   const AttemptProgress progress = attempt_progress();
   if (!leads()) return verdict;
   const bool preempted = verdict == Verdict::preempted;

@@ -101,9 +101,44 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
 }
 
+// However long the held-out text is, nine tenths of the cap are for steps, and what does not fit is cut.
+TEST(CapKeeper, AnEvaluationIsBoundedByItsShare) {
+  CapKeeper keeper(cap_of_seconds(400), 4, 0, 0.1);
+  keeper.guess(Ending::evaluation, 5000);
+  keeper.guess(Ending::checkpoint, 2);
+  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::evaluation), 10);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 10 + 2 + kClosing);
+  keeper.step_took(1, 1);
+  EXPECT_TRUE(keeper.may_step(100 - kClosing - 12 - 1.01).step);
+  EXPECT_FALSE(keeper.may_step(100 - kClosing - 12 - 0.99).step);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, false), 10);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, true), 50 - kClosing);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(95, false, false), 5 - kClosing - 2);
+  keeper.measured(Ending::evaluation, 4);
+  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::evaluation), 1.15 * 4);
+
+  CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0, 0.1);
+  job.guess(Ending::evaluation, 5000);
+  EXPECT_DOUBLE_EQ(job.expected_seconds(Ending::evaluation), 6);
+}
+
+// A run whose start leaves room for a step and a checkpoint takes that step; the evaluation gets what is left.
+TEST(CapKeeper, TheFirstStepGoesBeforeTheEvaluation) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 0, 0.1);
+  keeper.guess(Ending::evaluation, 50);
+  keeper.guess(Ending::checkpoint, 2);
+  EXPECT_NO_THROW(keeper.check_startable(97));
+  EXPECT_THROW(keeper.check_startable(98), Error);
+  EXPECT_TRUE(keeper.may_step(97).step);
+  EXPECT_FALSE(keeper.may_step(98).step);
+  keeper.step_took(0.5, 1);
+  EXPECT_FALSE(keeper.may_step(90).step);
+  EXPECT_TRUE(keeper.may_step(87).step);
+}
+
 TEST(CapKeeper, ASpentBudgetRefusesToStart) {
   CapKeeper spent(cap_of_seconds(100), 1, 98);
-  spent.guess(Ending::evaluation, 3);
+  spent.guess(Ending::checkpoint, 3);
   try {
     spent.check_startable(0.1);
     FAIL();

@@ -54,7 +54,7 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
     clock.now += 10;
     ledger.heartbeat(at(5, 10, 2));
     ledger.horizon({5, 0.25, 20, 1, 0});
-    ledger.evaluation({5, 1000, 2.25, 1.125, 0.5}, at(5, 10.5, 2));
+    ledger.evaluation({5, 1000, 2.25, 1.125, 0.5, 12, 30}, at(5, 10.5, 2));
     clock.now += 5;
     ledger.checkpoint({9, 900, "step-9", 1234, 0.5}, at(9, 15, 2));
     ledger.note("spike", "step 7 skipped");
@@ -75,6 +75,8 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
   EXPECT_EQ(attempt.kept_tokens, 900);
   ASSERT_EQ(attempt.evaluations.size(), 1u);
   EXPECT_EQ(attempt.evaluations[0].bits_per_byte, 1.125);
+  EXPECT_EQ(attempt.evaluations[0].sequences, 12);
+  EXPECT_EQ(attempt.evaluations[0].all_sequences, 30);
   ASSERT_EQ(history.decisions.size(), 1u);
   EXPECT_EQ(history.decisions[0].progress, 0.25);
   EXPECT_EQ(attempt.notes[0], "spike: step 7 skipped");

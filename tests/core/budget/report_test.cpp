@@ -50,7 +50,7 @@ void write_run(const std::filesystem::path& folder, const std::string& run, cons
   ledger.phase("pretrain", at(0, 0, "pretrain"));
   clock.now += 40;
   ledger.phase("long", at(100, 80, "long"));
-  ledger.evaluation({100, 5000, 2.25, 1.125, 3}, at(100, 80, "long"));
+  ledger.evaluation({100, 5000, 2.25, 1.125, 3, 40, 90}, at(100, 80, "long"));
   clock.now += 40;
   ledger.checkpoint({200, 102400, "step-200", 9, 1}, at(200, 150, "long"));
   clock.now += 3;
@@ -87,7 +87,8 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   const std::string text = report_text(report);
   for (const char* expected :
        {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
-        "102.4K tokens in 200 steps", "1.1250 bits per byte", "compute", "pretrain", "of peak 1.00%"}) {
+        "102.4K tokens in 200 steps", "1.1250 bits per byte", "on 40 of 90 held-out sequences", "compute", "pretrain",
+        "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;

@@ -26,14 +26,18 @@ class EvaluationTest : public ::testing::Test {
     write_shard(folder_ / "held_out.h5", make_documents(40, 10, vocabulary, 1), vocabulary);
   }
 
+  LoaderOptions options(const std::string& source = "held_out") const {
+    LoaderOptions result;
+    result.sources = {{source, {folder_ / (source + ".h5")}, 1}};
+    result.sequence = kSequence;
+    return result;
+  }
+
   /// Evaluates on this rank's own model.
   Evaluator::Outcome evaluate(Communicator& world, std::int64_t tokens, bool (*may_stop)(), double most_seconds) const {
     SmallRun run(config_, policy(PrecisionPolicy::fp32), 1, kMicroBatch, kSequence);
-    LoaderOptions options;
-    options.sources = {{"held_out", {folder_ / "held_out.h5"}, 1}};
-    options.sequence = kSequence;
     std::vector<std::unique_ptr<Loader>> loaders;
-    loaders.push_back(std::make_unique<Loader>(options));
+    loaders.push_back(std::make_unique<Loader>(options()));
     EvaluationSpec spec;
     spec.tokens = tokens;
     Evaluator evaluator(run.model, world, std::move(loaders), spec, kMicroBatch);
@@ -66,12 +70,52 @@ TEST_F(EvaluationTest, IsTheSameOnAnyNumberOfRanks) {
   }
 }
 
-TEST_F(EvaluationTest, CutShortItIsTheResultOfWhatItLookedAt) {
+// Three of seventeen micro-batches: the first, the middle and the last.
+TEST_F(EvaluationTest, CutShortItIsTheResultOfSequencesSpreadEvenly) {
   asked = 0;
   const Evaluator::Outcome cut = evaluate(0, at_fourth);
   EXPECT_TRUE(cut.stopped);
   EXPECT_FALSE(cut.whole);
-  expect_same(cut.metrics, evaluate(3 * kMicroBatch * kSequence).metrics);
+  ASSERT_EQ((cut.all_sequences + kMicroBatch - 1) / kMicroBatch, 17);
+
+  SmallRun run(config_, policy(PrecisionPolicy::fp32), 1, kMicroBatch, kSequence);
+  const Loader loader(options());
+  double loss = 0;
+  std::int64_t tokens = 0;
+  std::int64_t sequences = 0;
+  for (const std::int64_t microbatch : {0, 8, 16}) {
+    const std::int64_t first = microbatch * kMicroBatch;
+    const std::int64_t samples = std::min(kMicroBatch, cut.all_sequences - first);
+    const Batch batch = loader.fetch({first, samples});
+    const LossSum part = run.model.evaluate({.inputs = batch.inputs,
+                                             .targets = batch.targets,
+                                             .segment_start = batch.segment_start,
+                                             .sequence = batch.sequence});
+    loss += part.loss;
+    tokens += part.tokens;
+    sequences += samples;
+  }
+  EXPECT_EQ(cut.sequences, sequences);
+  EXPECT_EQ(cut.metrics.tokens, tokens);
+  EXPECT_DOUBLE_EQ(cut.metrics.loss, loss / static_cast<double>(tokens));
+}
+
+// Two sources, of which one is a fifth of the other: an evaluation that is cut has seen both.
+TEST_F(EvaluationTest, CutShortItHasSeenEverySource) {
+  const auto vocabulary = static_cast<std::uint32_t>(config_.vocabulary);
+  write_shard(folder_ / "small.h5", make_documents(8, 10, vocabulary, 2), vocabulary);
+  SmallRun run(config_, policy(PrecisionPolicy::fp32), 1, kMicroBatch, kSequence);
+  const auto evaluated = [&](std::initializer_list<const char*> names, bool (*may_stop)()) {
+    std::vector<std::unique_ptr<Loader>> loaders;
+    for (const char* name : names) loaders.push_back(std::make_unique<Loader>(options(name)));
+    return Evaluator(run.model, *self_communicator(), std::move(loaders), {}, kMicroBatch).run(7, may_stop).metrics;
+  };
+  asked = -6;  // after nine micro-batches
+  const EvaluationMetrics both = evaluated({"held_out", "small"}, at_fourth);
+  asked = -6;
+  const EvaluationMetrics one = evaluated({"held_out"}, at_fourth);
+  EXPECT_GT(both.tokens, 0);
+  EXPECT_NE(both.loss, one.loss);
 }
 
 TEST_F(EvaluationTest, WithoutTimeItLooksAtNothing) {
