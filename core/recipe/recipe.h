@@ -33,8 +33,10 @@ struct BudgetSpec {
 enum class AllowReference { automatic, yes, no };
 
 struct KernelsSpec {
-  AllowReference allow_reference = AllowReference::automatic;  ///< automatic: only where the processor lacks AVX-512
-  std::vector<std::string> pin;                                ///< "op=variant"
+  /// Whether plain reference kernels may run; automatic: where the processor has no vector row, unless a step would take
+  /// more than ten times as long with them.
+  AllowReference allow_reference = AllowReference::automatic;
+  std::vector<std::string> pin;  ///< "op=variant"
 };
 
 enum class Architecture { llama, qwen2, qwen3, qwen3_moe, deepseek_v3 };

@@ -8,11 +8,13 @@
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
 #include "core/training/model_files.h"
+#include "core/training/reference_cost.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/file.h"
 #include "kernels/base/variant.h"
 #include "kernels/base/workers.h"
+#include "kernels/variant_list.h"
 #include "parallel/placement.h"
 
 namespace shoestring {
@@ -110,6 +112,9 @@ Trainer::~Trainer() { observe_variants({}); }
 
 void Trainer::begin() {
   check_ranks(recipe_, world_.size());
+  const ReferenceCost plain_rows = reference_cost(recipe_, machine_lacks);
+  check_reference_cost(plain_rows, recipe_.kernels.allow_reference);
+  if (!plain_rows.ops.empty()) announce(plain_rows.to_string());
   hardware_ = hardware_of(recipe_, options_.recipe_folder);
   price_ = price_of(recipe_.budget);
   double ended = 0;
