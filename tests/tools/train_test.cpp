@@ -73,7 +73,7 @@ TEST(Train, LearnsTheText) {
 
 // SIGKILL at random moments, started again until the end: the same bits as a run that nothing disturbed.
 TEST(Train, KilledAndResumedGivesTheSameBits) {
-  const std::string options = "--phase.pretrain.steps=100 --precision.policy=bf16 --checkpoint.every_steps=10";
+  const std::string options = "--phase.pretrain.steps=60 --precision.policy=bf16 --checkpoint.every_steps=10";
   const Ended undisturbed = place().run(place().train("undisturbed", options));
   ASSERT_EQ(undisturbed.exit_code, 0) << undisturbed.output;
   // At most an eighth of the whole run each time: the kills find it unfinished. The first loses steps for certain.

@@ -47,7 +47,7 @@ TEST(ReferenceCost, NamesTheOpsOfThisRecipeAlone) {
 }
 
 TEST(ReferenceCost, MoreThanTenTimesAsLongNeedsTheRecipesYes) {
-  const ReferenceCost cost{{"gemm=portable"}, 10.5};
+  const ReferenceCost cost{{"gemm=portable"}, 10.6};
   EXPECT_NO_THROW(check_reference_cost({{"rope=reference"}, 9.5}, AllowReference::automatic));
   EXPECT_NO_THROW(check_reference_cost(cost, AllowReference::yes));
   try {
