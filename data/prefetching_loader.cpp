@@ -5,6 +5,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -91,10 +92,15 @@ struct PrefetchingLoader::State {
 };
 
 PrefetchingLoader::PrefetchingLoader(const Loader& loader, std::function<std::optional<SampleRange>()> next_range,
-                                     int depth) {
+                                     int depth, const ThreadMaker& make) {
   check(depth >= 0 && depth <= kMostPrefetch, "a prefetch depth of {} batches", depth);
   state_ = std::make_unique<State>(loader, std::move(next_range), depth);
-  if (depth > 0) state_->thread = std::thread([state = state_.get()] { state->serve(); });
+  if (depth == 0) return;
+  try {
+    state_->thread = make([state = state_.get()] { state->serve(); });
+  } catch (const std::system_error& error) {
+    fail(ExitCode::io, "cannot make the thread that reads data ahead: {}; {}", error.code().message(), thread_limits());
+  }
 }
 
 PrefetchingLoader::~PrefetchingLoader() {

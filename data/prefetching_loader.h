@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "data/loader.h"
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 
@@ -17,7 +18,9 @@ class PrefetchingLoader {
  public:
   /// `next_range` is called on the background thread, up to `depth` ranges ahead of the consumer; nothing ends the
   /// stream. depth 0 fetches on the consumer's own thread; at most kMostPrefetch.
-  PrefetchingLoader(const Loader& loader, std::function<std::optional<SampleRange>()> next_range, int depth);
+  /// Throws Error(io) naming the limits when the system allows no more threads.
+  PrefetchingLoader(const Loader& loader, std::function<std::optional<SampleRange>()> next_range, int depth,
+                    const ThreadMaker& make = make_thread);
   ~PrefetchingLoader();
   PrefetchingLoader(const PrefetchingLoader&) = delete;
   PrefetchingLoader& operator=(const PrefetchingLoader&) = delete;

@@ -16,6 +16,7 @@
 #include "data/shard_format.h"
 #include "data/shard_shape.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
@@ -43,7 +44,7 @@ class ShardFile {
     if (fd_ < 0) {
       const int reason = errno;
       fail(reason == ENOENT ? ExitCode::missing_input : ExitCode::io, "cannot open shard {}: {}", path,
-           std::strerror(reason));
+           system_reason(reason));
     }
     struct stat status {};
     if (::fstat(fd_, &status) != 0) stop("cannot look at");
@@ -54,7 +55,7 @@ class ShardFile {
     bytes_ = static_cast<std::uint64_t>(status.st_size);
     if (io == ShardIo::mmap && bytes_ > 0) {
       void* map = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, fd_, 0);
-      if (map == MAP_FAILED) stop("cannot map");
+      if (map == MAP_FAILED) stop("cannot map (data.io = pread does without)");
       map_ = static_cast<const unsigned char*>(map);
     }
   }
@@ -89,7 +90,7 @@ class ShardFile {
   [[noreturn]] void stop(const char* what) {
     const int reason = errno;
     ::close(fd_);
-    fail(ExitCode::io, "{} shard {}: {}", what, path_, std::strerror(reason));
+    fail(ExitCode::io, "{} shard {}: {}", what, path_, system_reason(reason));
   }
 
   std::string path_;

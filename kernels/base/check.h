@@ -10,6 +10,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace shoestring {
@@ -43,10 +44,17 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-/// Any exception as what the command's main says of it.
+/// Any exception as what the command's main says of it. What the standard library throws because the system refused
+/// something (a thread, a folder's listing, memory) is no bug of ours.
 inline Error as_error(const std::exception& exception) {
   if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
-  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) return {ExitCode::io, "out of memory"};
+  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr ||
+      dynamic_cast<const std::length_error*>(&exception) != nullptr) {
+    return {ExitCode::io, "out of memory; look at `ulimit -v` and at memory.max of the control group, or ask for less"};
+  }
+  if (dynamic_cast<const std::system_error*>(&exception) != nullptr) {
+    return {ExitCode::io, std::string("the system refused: ") + exception.what()};
+  }
   return {ExitCode::bug, std::string("unexpected: ") + exception.what()};
 }
 

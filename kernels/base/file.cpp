@@ -27,10 +27,19 @@ int retry_open(const char* path, int flags, mode_t mode) {
 
 }  // namespace
 
+std::string system_reason(int error) {
+  const char* remedy = error == EMFILE   ? "; raise `ulimit -n`"
+                       : error == ENFILE ? "; raise fs.file-max"
+                       : error == ENOMEM ? "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group"
+                       : error == ENOSPC || error == EDQUOT ? "; make room"
+                                                            : "";
+  return std::string(std::strerror(error)) + remedy;
+}
+
 void fail_io(const std::filesystem::path& path, std::string_view what) {
   const int error = errno;
   const ExitCode code = error == ENOENT ? ExitCode::missing_input : ExitCode::io;
-  fail(code, "{}: cannot {}: {}", path.string(), what, std::strerror(error));
+  fail(code, "{}: cannot {}: {}", path.string(), what, system_reason(error));
 }
 
 FileHandle::~FileHandle() { close(); }
@@ -119,7 +128,7 @@ std::string hash_file(const std::filesystem::path& path) {
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
   file_ = FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!file_.open()) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), std::strerror(errno));
+  if (!file_.open()) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), system_reason(errno));
 }
 
 void FileWriter::write(const void* data, std::size_t bytes) {

@@ -86,6 +86,9 @@ void make_directories(const std::filesystem::path& directory);
 /// Renames within one file system and fsyncs the parent folder.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
+/// What errno says, with the limit to look at where one was met.
+std::string system_reason(int error);
+
 /// Throws Error(io or missing_input) "PATH: cannot WHAT: reason" from errno.
 [[noreturn]] void fail_io(const std::filesystem::path& path, std::string_view what);
 

@@ -8,10 +8,13 @@
 #include <exception>
 #include <fstream>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/cpu_quota.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,11 +36,14 @@ void relax() {
 
 }  // namespace
 
-int Workers::usable_cores() {
+int Workers::usable_cores() { return usable_cores(cpu_quota()); }
+
+int Workers::usable_cores(std::optional<double> quota) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
+  const int cores = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, quota && *quota < cores ? static_cast<int>(*quota) : cores);
 }
 
 std::string Workers::cores_name() {
@@ -68,6 +74,16 @@ struct Workers::Team {
   std::exception_ptr fault;
   std::mutex fault_mutex;
 
+  ~Team() {
+    {
+      const std::scoped_lock lock(mutex);
+      stop = true;
+      round.fetch_add(1, std::memory_order_acq_rel);
+    }
+    wake.notify_all();
+    for (std::thread& thread : threads) thread.join();
+  }
+
   void call(int worker) {
     try {
       (*body)(worker);
@@ -93,21 +109,21 @@ struct Workers::Team {
   }
 };
 
-Workers::Workers(int count) : team_(std::make_unique<Team>()), count_(count > 0 ? count : usable_cores()) {
-  for (int worker = 1; worker < count_; ++worker) {
-    team_->threads.emplace_back([team = team_.get(), worker] { team->serve(worker); });
+Workers::Workers(int count, const ThreadMaker& make) : count_(count > 0 ? count : usable_cores()) {
+  auto team = std::make_unique<Team>();  // its destructor ends the threads begun, also when one more cannot be made
+  team->threads.reserve(static_cast<std::size_t>(count_ - 1));
+  try {
+    for (int worker = 1; worker < count_; ++worker) {
+      team->threads.push_back(make([place = team.get(), worker] { place->serve(worker); }));
+    }
+  } catch (const std::system_error& error) {
+    fail(ExitCode::io, "cannot make {} worker threads, only {} with the first: {}; {}", count_,
+         team->threads.size() + 1, error.code().message(), thread_limits());
   }
+  team_ = std::move(team);
 }
 
-Workers::~Workers() {
-  {
-    const std::scoped_lock lock(team_->mutex);
-    team_->stop = true;
-    team_->round.fetch_add(1, std::memory_order_acq_rel);
-  }
-  team_->wake.notify_all();
-  for (std::thread& thread : team_->threads) thread.join();
-}
+Workers::~Workers() = default;
 
 void Workers::run(const std::function<void(int)>& body) {
   Team& team = *team_;

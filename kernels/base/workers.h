@@ -10,21 +10,27 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 
 class Workers {
  public:
-  /// `count` threads, the caller included; 0 takes one per core the process may run on.
-  explicit Workers(int count = 0);
+  /// `count` threads, the caller included; 0 takes one per usable core. Where the system allows no more threads, those
+  /// begun end and Error(io) names how many were wanted and which limits to look at.
+  explicit Workers(int count = 0, const ThreadMaker& make = make_thread);
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
   int count() const { return count_; }
-  /// Cores this process may run on.
+  /// Cores this process may keep busy: those it may run on, or fewer where a control group's quota of CPU time says so
+  /// (rounded down: a thread too many would make all others wait), at least 1.
   static int usable_cores();
+  static int usable_cores(std::optional<double> quota);
   /// The machine and those cores: equal for two processes that would compete for the same cores.
   static std::string cores_name();
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <system_error>
 #include <thread>
 
 #include "tests/data/shard_fixture.h"
@@ -83,6 +84,17 @@ TEST_F(PrefetchingLoaderTest, WaitIsMeasured) {
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   prefetching.next();  // was made ready meanwhile
   EXPECT_LT(prefetching.wait_seconds() - before, 0.02);
+}
+
+TEST_F(PrefetchingLoaderTest, AThreadThatCannotBeMadeNamesTheLimits) {
+  const ThreadMaker refuse = [](const std::function<void()>&) -> std::thread {
+    throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+  };
+  const Error error = error_of([&] { const PrefetchingLoader prefetching(*loader_, ranges(0, 1), 2, refuse); });
+  EXPECT_EQ(error.code(), ExitCode::io);
+  EXPECT_NE(std::string(error.what()).find("ulimit -u"), std::string::npos) << error.what();
+  PrefetchingLoader none(*loader_, ranges(0, 1), 0, refuse);  // asks for no thread
+  EXPECT_NE(none.next(), nullptr);
 }
 
 }  // namespace

@@ -10,10 +10,12 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 
 #include "kernels/base/check.h"
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 namespace {
@@ -43,7 +45,7 @@ pid_t start(const ChildCommand& command, int input, int output) {
   const std::vector<char*> words = pointers(command.words);
   const std::vector<char*> settings = pointers(environment);
   const pid_t pid = ::fork();
-  if (pid < 0) fail(ExitCode::io, "cannot start {}", command.words[0]);
+  if (pid < 0) fail(ExitCode::io, "cannot start {}: {}; {}", command.words[0], std::strerror(errno), thread_limits());
   if (pid == 0) become(words.data(), settings.data(), command.log.c_str(), input, output);
   return pid;
 }

@@ -25,5 +25,15 @@ TEST(Check, FailCarriesTheExitCode) {
   }
 }
 
+TEST(Check, WhatTheSystemRefusesIsNoBug) {
+  EXPECT_EQ(as_error(Error(ExitCode::hang, "stuck")).code(), ExitCode::hang);
+  EXPECT_EQ(as_error(std::bad_alloc()).code(), ExitCode::io);
+  EXPECT_EQ(as_error(std::length_error("vector")).code(), ExitCode::io);
+  const Error refused = as_error(std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)));
+  EXPECT_EQ(refused.code(), ExitCode::io);
+  EXPECT_EQ(std::string(refused.what()).find("unexpected"), std::string::npos) << refused.what();
+  EXPECT_EQ(as_error(std::out_of_range("map::at")).code(), ExitCode::bug);
+}
+
 }  // namespace
 }  // namespace shoestring

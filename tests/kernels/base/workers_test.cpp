@@ -1,11 +1,18 @@
 #include "kernels/base/workers.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/check.h"
@@ -85,6 +92,67 @@ TEST(Workers, WakeAfterSleep) {
     workers.run([&](int) { ++calls; });
     EXPECT_EQ(calls, 2);
   }
+}
+
+/// A maker of threads that refuses the n-th, and counts those it made that have not ended.
+struct Scarce {
+  int left = 0;
+  std::atomic<int> alive{0};
+  std::thread make(std::function<void()> body) {
+    if (left-- == 0) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+    ++alive;
+    return std::thread([this, body = std::move(body)] {
+      body();
+      --alive;
+    });
+  }
+};
+
+TEST(Workers, AThreadThatCannotBeMadeEndsThoseBegunAndNamesTheLimits) {
+  for (int made = 0; made < 5; ++made) {
+    Scarce scarce{.left = made};
+    try {
+      const Workers workers(6, [&](std::function<void()> body) { return scarce.make(std::move(body)); });
+      FAIL() << "six workers of " << made + 1;
+    } catch (const Error& error) {
+      const std::string text = error.what();
+      EXPECT_EQ(error.code(), ExitCode::io);
+      EXPECT_NE(text.find("cannot make 6 worker threads"), std::string::npos) << text;
+      EXPECT_NE(text.find("only " + std::to_string(made + 1)), std::string::npos) << text;
+      for (const char* limit : {"ulimit -u", "pids.max", "run.threads"}) {
+        EXPECT_NE(text.find(limit), std::string::npos) << text;
+      }
+    }
+    EXPECT_EQ(scarce.alive, 0);
+  }
+  Scarce enough{.left = 5};
+  Workers workers(6, [&](std::function<void()> body) { return enough.make(std::move(body)); });
+  std::atomic<int> calls{0};
+  workers.run([&](int) { ++calls; });
+  EXPECT_EQ(calls, 6);
+}
+
+TEST(Workers, AUserWithoutProcessesLeftGetsAnErrorInsteadOfAHang) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::alarm(60);  // a hang fails the test
+    const rlimit few{3, 3};
+    if (::setrlimit(RLIMIT_NPROC, &few) != 0) ::_exit(1);
+    if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(2);  // root has no such limit
+    try {
+      const Workers workers(16);
+      ::_exit(3);
+    } catch (const Error& error) {
+      ::_exit(error.code() == ExitCode::io ? 0 : 4);
+    } catch (...) {
+      ::_exit(5);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace
