@@ -6,10 +6,10 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -143,17 +143,13 @@ struct CorpusReader::State {
     while (read_line(line)) {
       ++part;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      nlohmann::json value;
-      try {
-        value = nlohmann::json::parse(line);
-      } catch (const nlohmann::json::exception& error) {
-        fail(ExitCode::bad_data, "{}:{}: is not JSON: {}", path.string(), part, error.what());
-      }
-      if (!value.is_object() || !value.contains(options.jsonl_field) || !value[options.jsonl_field].is_string()) {
+      auto found =
+          parse_json_text_field(line, options.jsonl_field, fmt::format("{}:{}: is not JSON", path.string(), part));
+      if (!found) {
         fail(ExitCode::bad_data, "{}:{}: is not a JSON object with a text field \"{}\"", path.string(), part,
              options.jsonl_field);
       }
-      text = value[options.jsonl_field].get<std::string>();
+      text = *std::move(found);
       return true;
     }
     return false;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 #include "kernels/base/random.h"
 
 namespace shoestring {
@@ -242,7 +242,7 @@ void refuse_output_in_input(const CorpusBuildOptions& options) {
 }
 
 std::string summary(const CorpusBuildResult& result) {
-  const nlohmann::ordered_json json = {
+  const Json json = Json::object({
       {"schema", "shoestring.corpus/1"},
       {"files", result.read.files},
       {"documents", result.read.documents},
@@ -251,14 +251,14 @@ std::string summary(const CorpusBuildResult& result) {
       {"exact_duplicates", result.exact_duplicates},
       {"near_duplicates", result.near_duplicates},
       {"train",
-       {{"documents", result.train_documents}, {"bytes", result.train_bytes}, {"tokens", result.train_tokens}}},
-      {"validation",
-       {{"documents", result.validation_documents},
-        {"bytes", result.validation_bytes},
-        {"tokens", result.validation_tokens}}},
+       Json::object(
+           {{"documents", result.train_documents}, {"bytes", result.train_bytes}, {"tokens", result.train_tokens}})},
+      {"validation", Json::object({{"documents", result.validation_documents},
+                                   {"bytes", result.validation_bytes},
+                                   {"tokens", result.validation_tokens}})},
       {"vocabulary", result.vocabulary},
       {"tokenizer_hash", result.tokenizer_hash},
-  };
+  });
   return json.dump(1) + "\n";
 }
 

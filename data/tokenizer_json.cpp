@@ -2,34 +2,46 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
 
-TokenizerFiles files_of(const Json& added, const Json& normalizer, const Json& before, const Json& decoder,
-                        const Json& model, const std::string& end_of_document) {
-  const Json file = {{"version", "1.0"},          {"truncation", nullptr},    {"padding", nullptr},
-                     {"added_tokens", added},     {"normalizer", normalizer}, {"pre_tokenizer", before},
-                     {"post_processor", nullptr}, {"decoder", decoder},       {"model", model}};
-  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                       {"eos_token", end_of_document},
-                       {"clean_up_tokenization_spaces", false}};
-  const auto text = [](const Json& json) {  // a piece of a model brought along may be no UTF-8
-    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-  };
-  return {{"tokenizer.json", text(file)}, {"tokenizer_config.json", text(config)}};
+TokenizerFiles files_of(Json added, Json normalizer, Json before, Json decoder, Json model,
+                        const std::string& end_of_document) {
+  const Json file = Json::object({{"version", "1.0"},
+                                  {"truncation", nullptr},
+                                  {"padding", nullptr},
+                                  {"added_tokens", std::move(added)},
+                                  {"normalizer", std::move(normalizer)},
+                                  {"pre_tokenizer", std::move(before)},
+                                  {"post_processor", nullptr},
+                                  {"decoder", std::move(decoder)},
+                                  {"model", std::move(model)}});
+  const Json config = Json::object({{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                    {"eos_token", end_of_document},
+                                    {"clean_up_tokenization_spaces", false}});
+  return {{"tokenizer.json", file.dump(1) + "\n"}, {"tokenizer_config.json", config.dump(1) + "\n"}};
 }
 
 Json special_token(std::size_t id, const std::string& text) {
-  return {{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
-          {"rstrip", false}, {"normalized", false}, {"special", true}};
+  return Json::object({{"id", id},
+                       {"content", text},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", true}});
+}
+
+Json replace(std::string_view from, std::string_view to) {
+  return Json::object({{"type", "Replace"}, {"pattern", Json::object({{"String", from}})}, {"content", to}});
 }
 
 // The character that stands for a byte where a vocabulary must be text, as GPT-2's does it: printable Latin-1 for
@@ -79,13 +91,16 @@ std::vector<Merge> merges_of(const BpePieces& bpe) {
 TokenizerFiles byte_tokenizer_files(std::span<const char* const> specials) {
   const std::array<std::string, 256> characters = byte_characters();
   Json vocabulary = Json::object();
-  for (std::size_t byte = 0; byte < characters.size(); ++byte) vocabulary[characters[byte]] = byte;
+  for (std::size_t byte = 0; byte < characters.size(); ++byte) vocabulary.add(characters[byte], byte);
   Json added = Json::array();
-  for (std::size_t i = 0; i < specials.size(); ++i) added.push_back(special_token(characters.size() + i, specials[i]));
-  const Json byte_level = {
-      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
-  const Json model = {{"type", "BPE"}, {"unk_token", nullptr}, {"vocab", vocabulary}, {"merges", Json::array()}};
-  return files_of(added, nullptr, byte_level, byte_level, model, specials[0]);
+  for (std::size_t i = 0; i < specials.size(); ++i) added.push(special_token(characters.size() + i, specials[i]));
+  const auto byte_level = [] {
+    return Json::object(
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}});
+  };
+  Json model = Json::object(
+      {{"type", "BPE"}, {"unk_token", nullptr}, {"vocab", std::move(vocabulary)}, {"merges", Json::array()}});
+  return files_of(std::move(added), nullptr, byte_level(), byte_level(), std::move(model), specials[0]);
 }
 
 TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe) {
@@ -93,25 +108,25 @@ TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe) {
   Json added = Json::array();
   for (std::size_t id = 0; id < bpe.pieces.size(); ++id) {
     const BpePieces::Piece& piece = bpe.pieces[id];
-    vocabulary[piece.text] = id;
-    if (piece.kind == BpePieces::Kind::special) added.push_back(special_token(id, piece.text));
+    vocabulary.add(piece.text, id);
+    if (piece.kind == BpePieces::Kind::special) added.push(special_token(id, piece.text));
   }
   Json merges = Json::array();
   for (const Merge& merge : merges_of(bpe)) {
-    merges.push_back(bpe.pieces[merge.left].text + " " + bpe.pieces[merge.right].text);
+    merges.push(bpe.pieces[merge.left].text + " " + bpe.pieces[merge.right].text);
   }
-  const auto replace = [](std::string_view from, std::string_view to) -> Json {
-    return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
-  };
   Json decoders = Json::array();
-  if (bpe.has_space) decoders.push_back(replace(kSpace, " "));
-  decoders.push_back({{"type", "ByteFallback"}});
-  decoders.push_back({{"type", "Fuse"}});
-  const Json model = {{"type", "BPE"},       {"unk_token", bpe.pieces[static_cast<std::size_t>(bpe.unknown)].text},
-                      {"fuse_unk", true},    {"byte_fallback", true},
-                      {"vocab", vocabulary}, {"merges", merges}};
-  return files_of(added, bpe.has_space ? replace(" ", kSpace) : Json(nullptr), nullptr,
-                  {{"type", "Sequence"}, {"decoders", decoders}}, model,
+  if (bpe.has_space) decoders.push(replace(kSpace, " "));
+  decoders.push(Json::object({{"type", "ByteFallback"}}));
+  decoders.push(Json::object({{"type", "Fuse"}}));
+  Json model = Json::object({{"type", "BPE"},
+                             {"unk_token", bpe.pieces[static_cast<std::size_t>(bpe.unknown)].text},
+                             {"fuse_unk", true},
+                             {"byte_fallback", true},
+                             {"vocab", std::move(vocabulary)},
+                             {"merges", std::move(merges)}});
+  return files_of(std::move(added), bpe.has_space ? replace(" ", kSpace) : Json(), nullptr,
+                  Json::object({{"type", "Sequence"}, {"decoders", std::move(decoders)}}), std::move(model),
                   bpe.pieces[static_cast<std::size_t>(bpe.end_of_document)].text);
 }
 

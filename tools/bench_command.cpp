@@ -6,13 +6,13 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/recipe/names.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 #include "tools/arguments.h"
 #include "tools/bench/bench_row.h"
 #include "tools/bench/bench_suites.h"
@@ -41,15 +41,13 @@ std::string processor_name() {
 }
 
 std::string json_of(const std::vector<BenchRow>& rows, int threads) {
-  nlohmann::ordered_json json;
-  json["schema"] = "shoestring.bench/1";
-  json["date"] = today();
-  json["machine"] = processor_name();
-  json["cpu"] = cpu_features().to_string();
-  json["threads"] = threads;
-  json["rows"] = nlohmann::ordered_json::array();
+  Json list = Json::array();
   for (const BenchRow& row : rows) {
-    json["rows"].push_back({{"name", row.name},
+    if (!row.lacking.empty()) {
+      list.push(Json::object({{"name", row.name}, {"over", row.over}, {"lacking", row.lacking}}));
+      continue;
+    }
+    list.push(Json::object({{"name", row.name},
                             {"over", row.over},
                             {"median", row.median},
                             {"p10", row.p10},
@@ -61,9 +59,14 @@ std::string json_of(const std::vector<BenchRow>& rows, int threads) {
                             {"kept", row.kept},
                             {"dropped", row.dropped},
                             {"slow", row.slow},
-                            {"slow_median", row.slow_median}});
-    if (!row.lacking.empty()) json["rows"].back() = {{"name", row.name}, {"over", row.over}, {"lacking", row.lacking}};
+                            {"slow_median", row.slow_median}}));
   }
+  const Json json = Json::object({{"schema", "shoestring.bench/1"},
+                                  {"date", today()},
+                                  {"machine", processor_name()},
+                                  {"cpu", cpu_features().to_string()},
+                                  {"threads", threads},
+                                  {"rows", std::move(list)}});
   return json.dump(1) + "\n";
 }
 

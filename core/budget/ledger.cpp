@@ -7,17 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "core/budget/ledger_history.h"
 #include "core/budget/ledger_lines.h"
 #include "core/budget/life_sign.h"
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
-
-using nlohmann::json;
 
 [[noreturn]] void fail_io(const char* what, const std::filesystem::path& file) {
   fail(ExitCode::io, "cannot {} {}: {}", what, file.string(), std::strerror(errno));
@@ -86,13 +84,12 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
 
 Ledger::~Ledger() { ::close(descriptor_); }
 
-void Ledger::write(std::string_view kind, const json& content) {
-  json object = content;
-  object["kind"] = kind;
-  object["attempt"] = attempt_;
-  object["mono"] = clock_.monotonic_seconds();
-  object["wall"] = clock_.unix_seconds();
-  const std::string line = object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+void Ledger::write(std::string_view kind, Json content) {
+  content.set("kind", kind);
+  content.set("attempt", attempt_);
+  content.set("mono", clock_.monotonic_seconds());
+  content.set("wall", clock_.unix_seconds());
+  const std::string line = content.dump() + "\n";
   ssize_t wrote = 0;
   do {
     wrote = ::write(descriptor_, line.data(), line.size());
@@ -107,52 +104,54 @@ void Ledger::write(std::string_view kind, const json& content) {
     fail_io("write", file_);
   }
   if (::fsync(descriptor_) != 0) fail_io("sync", file_);
-  if (object.contains("seconds")) last_progress_ = clock_.monotonic_seconds();
+  if (content.find("seconds") != nullptr) last_progress_ = clock_.monotonic_seconds();
 }
 
 void Ledger::begin(const AttemptStart& start) {
-  json object = ledger_lines::write(start);
-  object["schema"] = kLedgerSchema;
-  object["age_seconds"] = clock_.monotonic_seconds() - clock_.process_start();
-  if (previous_alive_ > 0) object["previous_alive"] = previous_alive_;
-  write("attempt", object);
+  Json object = ledger_lines::write(start);
+  object.set("schema", kLedgerSchema);
+  object.set("age_seconds", clock_.monotonic_seconds() - clock_.process_start());
+  if (previous_alive_ > 0) object.set("previous_alive", previous_alive_);
+  write("attempt", std::move(object));
 }
 
-void Ledger::variants(const std::map<std::string, std::string>& chosen) { write("variants", {{"variants", chosen}}); }
+void Ledger::variants(const std::map<std::string, std::string>& chosen) {
+  write("variants", Json::object({{"variants", Json::object_of(chosen)}}));
+}
 
 void Ledger::heartbeat(const AttemptProgress& progress) { write("heartbeat", ledger_lines::write(progress)); }
 
 void Ledger::checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress) {
-  json object = ledger_lines::write(progress);
-  object["checkpoint"] = ledger_lines::write(commit);
-  write("checkpoint", object);
+  Json object = ledger_lines::write(progress);
+  object.set("checkpoint", ledger_lines::write(commit));
+  write("checkpoint", std::move(object));
 }
 
 void Ledger::evaluation(const EvaluationResult& result, const AttemptProgress& progress) {
-  json object = ledger_lines::write(progress);
-  object["evaluation"] = ledger_lines::write(result);
-  write("evaluation", object);
+  Json object = ledger_lines::write(progress);
+  object.set("evaluation", ledger_lines::write(result));
+  write("evaluation", std::move(object));
 }
 
 void Ledger::horizon(const HorizonDecision& decision) { write("horizon", ledger_lines::write(decision)); }
 
 void Ledger::phase(const std::string& name, const AttemptProgress& progress) {
-  json object = ledger_lines::write(progress);
-  object["phase"] = name;
-  write("phase", object);
+  Json object = ledger_lines::write(progress);
+  object.set("phase", name);
+  write("phase", std::move(object));
 }
 
 void Ledger::note(const std::string& kind, const std::string& text) {
-  write("note", {{"about", kind}, {"text", text}});
+  write("note", Json::object({{"about", kind}, {"text", text}}));
 }
 
 void Ledger::end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress) {
   if (ended_) return;
-  json object = ledger_lines::write(progress);
-  object["reason"] = reason;
-  object["exit_code"] = exit_code;
-  object["text"] = text;
-  write("end", object);
+  Json object = ledger_lines::write(progress);
+  object.set("reason", reason);
+  object.set("exit_code", exit_code);
+  object.set("text", text);
+  write("end", std::move(object));
   ended_ = true;
 }
 

@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +21,7 @@
 
 namespace shoestring {
 
+class Json;
 struct LedgerHistory;
 
 inline constexpr std::string_view kLedgerSchema = "shoestring.ledger/1";
@@ -108,7 +108,7 @@ class Ledger {
   bool heartbeat_due() const;
 
  private:
-  void write(std::string_view kind, const nlohmann::json& content);
+  void write(std::string_view kind, Json content);
 
   std::filesystem::path file_;
   const Clock& clock_;

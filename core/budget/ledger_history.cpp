@@ -8,22 +8,24 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <sstream>
+#include <unordered_map>
 
 #include "core/budget/ledger_lines.h"
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
 
-using nlohmann::json;
-
-constexpr std::size_t kLineLimit = 1 << 20;
-constexpr double kMostTail = 30;  // seconds; the longest interval between heartbeats
+constexpr JsonLimits kLineLimits{.bytes = 1 << 20, .depth = 8};
+constexpr int kMostAttempt = 1'000'000'000;
+constexpr double kMostClock = 1e12;  // seconds, monotonic or since 1970; beyond is damage
+constexpr double kMostTail = 30;     // seconds; the longest interval between heartbeats
 // Seconds; beyond, one of the two clocks was set in between. A step of an hour without a line is still believed.
 constexpr double kMostSilence = 4 * 3600;
 
@@ -36,8 +38,8 @@ struct Trail {
   double alive_wall = 0;   // last sign of life; 0: none
   double age_seconds = 0;  // of the process at its first line
   int lines = 0;
-  std::vector<std::size_t> at_commit;  // index into points, per checkpoint
-  std::vector<std::string> kinds;      // of each point
+  std::vector<CategorySeconds> at_commit;  // spent when each checkpoint was written
+  std::vector<bool> begins_phase;          // of each point
 };
 
 class Gatherer {
@@ -46,8 +48,7 @@ class Gatherer {
 
   void line(std::string_view text) {
     try {
-      if (text.size() > kLineLimit) throw std::length_error("line");
-      take(json::parse(text));
+      take(parse_json(text, "a line of the ledger", ExitCode::bad_data, kLineLimits));
     } catch (const std::exception&) {
       ++history_.damaged_lines;
     }
@@ -73,9 +74,9 @@ class Gatherer {
   }
 
  private:
-  void take(const json& object);
-  void take_progress(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind, double mono);
-  void take_kind(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind);
+  void take(const Json& object);
+  void take_progress(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind, double mono);
+  void take_kind(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind);
   std::size_t index_of(int attempt);
   void settle_state(std::size_t index, bool written);
   void settle_tail(std::size_t index);
@@ -85,41 +86,66 @@ class Gatherer {
 
   LedgerHistory& history_;
   std::vector<Trail> trails_;
+  std::unordered_map<int, std::size_t> places_;  // of attempts in the history
 };
 
-/// The attempt's place; an attempt whose first line is damaged begins with whatever line is left of it.
+/// The number under `key`, which stands for a time.
+double clock_of(const Json& object, std::string_view key) {
+  const double seconds = object.at(key).number();
+  if (!(std::abs(seconds) <= kMostClock)) fail(ExitCode::bad_data, "{} = {}", key, seconds);
+  return seconds;
+}
+
+/// The attempt's place; an attempt whose first line is damaged begins with whatever line is left of it, and is taken to
+/// be as the one before it. What was chosen for each op is not: a line of a megabyte must not stand for many.
 std::size_t Gatherer::index_of(int number) {
-  if (number < 1) throw std::out_of_range("attempt");
-  for (std::size_t i = 0; i < trails_.size(); ++i) {
-    if (history_.attempts[i].attempt == number) return i;
-  }
-  history_.attempts.emplace_back().attempt = number;
+  const auto [found, fresh] = places_.emplace(number, trails_.size());
+  if (!fresh) return found->second;
+  AttemptHistory& attempt = history_.attempts.emplace_back();
+  attempt.attempt = number;
   trails_.emplace_back();
   if (trails_.size() > 1) {
-    history_.attempts.back().start = history_.attempts[trails_.size() - 2].start;
-    history_.attempts.back().start.pid = 0;
+    const AttemptStart& before = history_.attempts[trails_.size() - 2].start;
+    attempt.start = {.run = before.run,
+                     .ranks = before.ranks,
+                     .host = before.host,
+                     .recipe_hash = before.recipe_hash,
+                     .build = before.build,
+                     .variants = {},
+                     .from_step = before.from_step,
+                     .from_tokens = before.from_tokens,
+                     .cap = before.cap,
+                     .price = before.price,
+                     .hardware = before.hardware,
+                     .parameters = before.parameters,
+                     .active_parameters = before.active_parameters,
+                     .flops_per_token = before.flops_per_token};
   }
   return trails_.size() - 1;
 }
 
-void Gatherer::take(const json& object) {
-  const std::string kind = object.at("kind").get<std::string>();
-  const double mono = object.at("mono").get<double>();
-  const double wall = object.at("wall").get<double>();
+void Gatherer::take(const Json& object) {
+  const std::string& kind = object.at("kind").text();
+  const double mono = clock_of(object, "mono");
+  const double wall = clock_of(object, "wall");
+  const auto number = static_cast<int>(object.at("attempt").count(kMostAttempt));
+  if (number < 1) fail(ExitCode::bad_data, "attempt {}", number);
   AttemptStart start;
   if (kind == "attempt") start = ledger_lines::read_start(object);
-  const std::size_t index = index_of(object.at("attempt").get<int>());
+  const std::size_t index = index_of(number);
   AttemptHistory& attempt = history_.attempts[index];
   Trail& trail = trails_[index];
   if (kind == "attempt") {
     attempt.start = std::move(start);
-    trail.age_seconds = std::max(0.0, object.value("age_seconds", 0.0));
+    trail.age_seconds = std::clamp(object.number_or("age_seconds", 0), 0.0, kMostClock);
     trail.progress_mono = mono;
     const std::int64_t from = attempt.start.from_step;
-    if (index > 0 && trail.lines == 0) trails_[index - 1].alive_wall = object.value("previous_alive", 0.0);
-    if (from >= 0) std::erase_if(history_.decisions, [&](const HorizonDecision& made) { return made.step > from; });
+    if (index > 0 && trail.lines == 0) trails_[index - 1].alive_wall = object.number_or("previous_alive", 0);
+    while (from >= 0 && !history_.decisions.empty() && history_.decisions.back().step > from) {
+      history_.decisions.pop_back();
+    }
   }
-  if (object.contains("seconds")) take_progress(attempt, trail, object, kind, mono);
+  if (object.find("seconds") != nullptr) take_progress(attempt, trail, object, kind, mono);
   take_kind(attempt, trail, object, kind);
   if (trail.lines++ == 0) {
     trail.first_mono = mono;
@@ -129,32 +155,35 @@ void Gatherer::take(const json& object) {
   trail.last_wall = wall;
 }
 
-void Gatherer::take_progress(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind,
+void Gatherer::take_progress(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind,
                              double mono) {
   AttemptProgress progress = ledger_lines::read_progress(object);
   if (!attempt.points.empty() && progress.loss == 0) progress.loss = attempt.points.back().loss;
   attempt.points.push_back(std::move(progress));
-  trail.kinds.push_back(kind);
+  trail.begins_phase.push_back(kind == "phase");
   trail.progress_mono = mono;
 }
 
-void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const json& object, const std::string& kind) {
+void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind) {
   if (kind == "checkpoint") {
     attempt.checkpoints.push_back(ledger_lines::read_commit(object.at("checkpoint")));
-    trail.at_commit.push_back(attempt.points.size() - 1);
+    trail.at_commit.push_back(attempt.points.empty() ? CategorySeconds{} : attempt.points.back().seconds);
   } else if (kind == "evaluation") {
     attempt.evaluations.push_back(ledger_lines::read_evaluation(object.at("evaluation")));
   } else if (kind == "variants") {
-    attempt.start.variants = object.at("variants").get<std::map<std::string, std::string>>();
+    attempt.start.variants = ledger_lines::read_variants(object);
   } else if (kind == "horizon") {
-    history_.decisions.push_back(ledger_lines::read_decision(object));
+    const HorizonDecision made = ledger_lines::read_decision(object);
+    const auto later = [](std::int64_t step, const HorizonDecision& other) { return step < other.step; };
+    auto& decisions = history_.decisions;  // by step: those undone are at the end
+    decisions.insert(std::upper_bound(decisions.begin(), decisions.end(), made.step, later), made);
   } else if (kind == "note") {
-    attempt.notes.push_back(fmt::format("{}: {}", object.value("about", ""), object.value("text", "")));
+    attempt.notes.push_back(fmt::format("{}: {}", object.text_or("about", ""), object.text_or("text", "")));
   } else if (kind == "end") {
     attempt.state = AttemptState::ended;
-    attempt.reason = object.value("reason", "");
-    attempt.exit_code = object.value("exit_code", 0);
-    attempt.text = object.value("text", "");
+    attempt.reason = object.text_or("reason", "");
+    attempt.exit_code = static_cast<int>(std::clamp<std::int64_t>(object.whole_or("exit_code", 0), -1, 255));
+    attempt.text = object.text_or("text", "");
   }
 }
 
@@ -201,7 +230,7 @@ void Gatherer::settle_loss(std::size_t index, std::int64_t survives) {
     if (commit.step > survives || commit.step < attempt.kept_step) continue;
     attempt.kept_step = commit.step;
     attempt.kept_tokens = commit.tokens;
-    kept = attempt.points[trails_[index].at_commit[i]].seconds;
+    kept = trails_[index].at_commit[i];
   }
   const bool clean =
       attempt.state == AttemptState::ended && attempt.reason != "failed" && last.step <= attempt.kept_step;
@@ -218,27 +247,26 @@ void Gatherer::settle_loss(std::size_t index, std::int64_t survives) {
 
 void Gatherer::settle_phases(std::size_t index) {
   AttemptHistory& attempt = history_.attempts[index];
+  std::unordered_map<std::string, std::size_t> places;  // in attempt.phases
   const auto span = [&](const std::string& phase) -> PhaseSpan& {
-    for (PhaseSpan& known : attempt.phases) {
-      if (known.phase == phase) return known;
-    }
-    attempt.phases.push_back({phase, 0, 0, 0});
-    return attempt.phases.back();
+    const auto [place, fresh] = places.emplace(phase, attempt.phases.size());
+    if (fresh) attempt.phases.push_back({phase, 0, 0, 0});
+    return attempt.phases[place->second];
   };
-  AttemptProgress before;
-  before.step = attempt.start.from_step;
-  before.tokens = attempt.start.from_tokens;
+  std::int64_t step = attempt.start.from_step;  // furthest so far
+  std::int64_t tokens = attempt.start.from_tokens;
   std::string phase;
   double spent = 0;
   for (std::size_t i = 0; i < attempt.points.size(); ++i) {
     const AttemptProgress& point = attempt.points[i];
-    const bool changes = trails_[index].kinds[i] == "phase" && !phase.empty();
+    const bool changes = trails_[index].begins_phase[i] && !phase.empty();
     PhaseSpan& part = span(changes ? phase : point.phase);
     part.gpu_seconds += point.seconds.total() - spent;
     if (point.step <= attempt.kept_step) {
-      part.steps += std::max<std::int64_t>(0, point.step - before.step);
-      part.tokens += std::max<std::int64_t>(0, point.tokens - before.tokens);
-      before = point;
+      part.steps += std::max<std::int64_t>(0, point.step - step);
+      part.tokens += std::max<std::int64_t>(0, point.tokens - tokens);
+      step = std::max(step, point.step);
+      tokens = std::max(tokens, point.tokens);
     }
     spent = point.seconds.total();
     phase = point.phase;

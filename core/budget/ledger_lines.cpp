@@ -3,198 +3,219 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
-#include <stdexcept>
 
 namespace shoestring::ledger_lines {
 namespace {
 
-using nlohmann::json;
+constexpr double kMostSeconds = 1e12;                       // 30,000 years of one device: beyond is damage
+constexpr std::int64_t kMostCount = std::int64_t{1} << 53;  // steps, tokens, parameters, bytes
+constexpr std::int64_t kMostRanks = 1 << 24;
+constexpr std::size_t kLongestLabel = 256;      // a name, a date, a hash
+constexpr std::size_t kLongestSentence = 1024;  // where a figure comes from
+constexpr std::size_t kMostVariants = 1024;
+constexpr std::int64_t kMostPhase = 1 << 20;
 
-constexpr double kMostSeconds = 1e12;  // 30,000 years of one device: beyond is damage
-
-json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
+Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 /// A number that is null when unlimited.
-double limit(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? std::numeric_limits<double>::infinity() : found->get<double>();
+double limit(const Json& object, std::string_view key) {
+  const Json* found = object.find(key);
+  return found == nullptr || found->is_null() ? std::numeric_limits<double>::infinity() : found->number();
 }
 
-double number(const json& object, const char* key, double otherwise = 0) { return object.value(key, otherwise); }
+double number(const Json& object, std::string_view key) { return object.number_or(key, 0); }
 
 double bounded(double value) {
-  if (!(value >= 0 && value <= kMostSeconds)) throw std::out_of_range("seconds out of range");
+  if (!(value >= 0 && value <= kMostSeconds)) fail(ExitCode::bad_data, "{} seconds", value);
   return value;
 }
 
-std::int64_t whole(const json& object, const char* key) {
-  const std::int64_t value = object.value(key, std::int64_t{0});
-  if (value < 0) throw std::out_of_range("negative count");
-  return value;
+std::int64_t count(const Json& object, std::string_view key) {
+  const Json* found = object.find(key);
+  return found == nullptr ? 0 : found->count(kMostCount);
 }
 
-json write(const PerFormat& formats) {
-  json object = json::object();
+std::string text(const Json& object, std::string_view key, std::size_t longest = kLongestLabel) {
+  return object.text_or(key, "").substr(0, longest);
+}
+
+Json write(const PerFormat& formats) {
+  Json object = Json::object();
   for (int i = 0; i < kRateFormats; ++i) {
     const auto format = static_cast<RateFormat>(i);
-    if (formats[format] > 0) object[std::string(name(format))] = formats[format];
+    if (formats[format] > 0) object.add(std::string(name(format)), formats[format]);
   }
   return object;
 }
 
-PerFormat read_formats(const json& object, const char* key) {
+PerFormat read_formats(const Json& object, std::string_view key) {
   PerFormat formats;
-  const json part = object.value(key, json::object());
-  for (int i = 0; i < kRateFormats; ++i) {
+  const Json* part = object.find(key);
+  for (int i = 0; part != nullptr && i < kRateFormats; ++i) {
     const auto format = static_cast<RateFormat>(i);
-    formats[format] = part.value(std::string(name(format)), 0.0);
+    formats[format] = part->number_or(name(format), 0);
   }
   return formats;
 }
 
+Hardware read_hardware_part(const Json& object) {
+  Hardware hardware;
+  hardware.name = text(object, "name");
+  hardware.watts = number(object, "watts");
+  hardware.peak_flops = read_formats(object, "peak");
+  hardware.achievable_flops = read_formats(object, "achievable");
+  hardware.achievable_source = text(object, "achievable_source", kLongestSentence);
+  return hardware;
+}
+
 }  // namespace
 
-json write(const CategorySeconds& seconds) {
-  json object = json::object();
+Json write(const CategorySeconds& seconds) {
+  Json object = Json::object();
   for (int i = 0; i < kCategories; ++i) {
     const auto category = static_cast<Category>(i);
-    if (seconds[category] != 0) object[std::string(name(category))] = seconds[category];
+    if (seconds[category] != 0) object.add(std::string(name(category)), seconds[category]);
   }
   return object;
 }
 
-json write(const AttemptStart& start) {
-  json object = {{"run", start.run},
-                 {"ranks", start.ranks},
-                 {"host", start.host},
-                 {"pid", start.pid},
-                 {"recipe", start.recipe_hash},
-                 {"build", start.build},
-                 {"variants", start.variants},
-                 {"from_step", start.from_step},
-                 {"from_tokens", start.from_tokens},
-                 {"cap_gpu_hours", finite(start.cap.gpu_hours)},
-                 {"cap_from", start.cap.from},
-                 {"job_hours", finite(start.cap.job_hours)},
-                 {"parameters", start.parameters},
-                 {"active_parameters", start.active_parameters},
-                 {"flops_per_token", start.flops_per_token},
-                 {"hardware",
-                  {{"name", start.hardware.name},
-                   {"watts", start.hardware.watts},
-                   {"peak", write(start.hardware.peak_flops)},
-                   {"achievable", write(start.hardware.achievable_flops)},
-                   {"achievable_source", start.hardware.achievable_source}}}};
+Json write(const AttemptStart& start) {
+  Json object = Json::object({{"run", start.run},
+                              {"ranks", start.ranks},
+                              {"host", start.host},
+                              {"pid", start.pid},
+                              {"recipe", start.recipe_hash},
+                              {"build", start.build},
+                              {"variants", Json::object_of(start.variants)},
+                              {"from_step", start.from_step},
+                              {"from_tokens", start.from_tokens},
+                              {"cap_gpu_hours", finite(start.cap.gpu_hours)},
+                              {"cap_from", start.cap.from},
+                              {"job_hours", finite(start.cap.job_hours)},
+                              {"parameters", start.parameters},
+                              {"active_parameters", start.active_parameters},
+                              {"flops_per_token", start.flops_per_token},
+                              {"hardware", Json::object({{"name", start.hardware.name},
+                                                         {"watts", start.hardware.watts},
+                                                         {"peak", write(start.hardware.peak_flops)},
+                                                         {"achievable", write(start.hardware.achievable_flops)},
+                                                         {"achievable_source", start.hardware.achievable_source}})}});
   if (start.price) {
-    object["price"] = {{"usd_per_gpu_hour", start.price->usd_per_gpu_hour},
-                       {"source", start.price->source},
-                       {"date", start.price->date}};
+    object.add("price", Json::object({{"usd_per_gpu_hour", start.price->usd_per_gpu_hour},
+                                      {"source", start.price->source},
+                                      {"date", start.price->date}}));
   }
   return object;
 }
 
-AttemptStart read_start(const json& object) {
+std::map<std::string, std::string> read_variants(const Json& object) {
+  std::map<std::string, std::string> variants;
+  const Json* found = object.find("variants");
+  if (found == nullptr) return variants;
+  for (const auto& [op, variant] : found->members()) {
+    if (variants.size() == kMostVariants) break;
+    variants.emplace(op.substr(0, kLongestLabel), variant.text().substr(0, kLongestLabel));
+  }
+  return variants;
+}
+
+AttemptStart read_start(const Json& object) {
   AttemptStart start;
-  start.run = object.value("run", "");
-  start.ranks = object.at("ranks").get<int>();
-  if (start.ranks < 1) throw std::out_of_range("no ranks");
-  start.host = object.value("host", "");
-  start.pid = object.value("pid", std::int64_t{0});
-  start.recipe_hash = object.value("recipe", "");
-  start.build = object.value("build", "");
-  start.variants = object.value("variants", std::map<std::string, std::string>{});
-  start.from_step = std::max<std::int64_t>(-1, object.value("from_step", std::int64_t{0}));
-  start.from_tokens = whole(object, "from_tokens");
+  start.run = text(object, "run");
+  start.ranks = static_cast<int>(object.at("ranks").count(kMostRanks));
+  if (start.ranks < 1) fail(ExitCode::bad_data, "no ranks");
+  start.host = text(object, "host");
+  start.pid = object.whole_or("pid", 0);
+  start.recipe_hash = text(object, "recipe");
+  start.build = text(object, "build");
+  start.variants = read_variants(object);
+  start.from_step = std::clamp<std::int64_t>(object.whole_or("from_step", 0), -1, kMostCount);
+  start.from_tokens = count(object, "from_tokens");
   start.cap.gpu_hours = limit(object, "cap_gpu_hours");
-  start.cap.from = object.value("cap_from", "");
+  start.cap.from = text(object, "cap_from");
   start.cap.job_hours = limit(object, "job_hours");
-  start.parameters = whole(object, "parameters");
-  start.active_parameters = whole(object, "active_parameters");
+  start.parameters = count(object, "parameters");
+  start.active_parameters = count(object, "active_parameters");
   start.flops_per_token = number(object, "flops_per_token");
-  const json hardware = object.value("hardware", json::object());
-  start.hardware.name = hardware.value("name", "");
-  start.hardware.watts = number(hardware, "watts");
-  start.hardware.peak_flops = read_formats(hardware, "peak");
-  start.hardware.achievable_flops = read_formats(hardware, "achievable");
-  start.hardware.achievable_source = hardware.value("achievable_source", "");
-  if (const auto price = object.find("price"); price != object.end()) {
+  if (const Json* hardware = object.find("hardware")) start.hardware = read_hardware_part(*hardware);
+  if (const Json* price = object.find("price")) {
     start.price =
-        Price{price->at("usd_per_gpu_hour").get<double>(), price->value("source", ""), price->value("date", "")};
+        Price{price->at("usd_per_gpu_hour").number(), text(*price, "source", kLongestSentence), text(*price, "date")};
   }
   return start;
 }
 
-json write(const AttemptProgress& progress) {
-  json object = {{"step", progress.step},
-                 {"tokens", progress.tokens},
-                 {"phase", progress.phase},
-                 {"seconds", write(progress.seconds)},
-                 {"flops", write(progress.flops)}};
-  if (progress.loss != 0 && std::isfinite(progress.loss)) object["loss"] = progress.loss;
+Json write(const AttemptProgress& progress) {
+  Json object = Json::object({{"step", progress.step},
+                              {"tokens", progress.tokens},
+                              {"phase", progress.phase},
+                              {"seconds", write(progress.seconds)},
+                              {"flops", write(progress.flops)}});
+  if (progress.loss != 0 && std::isfinite(progress.loss)) object.add("loss", progress.loss);
   return object;
 }
 
-AttemptProgress read_progress(const json& object) {
+AttemptProgress read_progress(const Json& object) {
   AttemptProgress progress;
-  progress.step = whole(object, "step");
-  progress.tokens = whole(object, "tokens");
-  progress.phase = object.value("phase", "");
-  const json& seconds = object.at("seconds");
+  progress.step = count(object, "step");
+  progress.tokens = count(object, "tokens");
+  progress.phase = text(object, "phase");
+  const Json& seconds = object.at("seconds");
   for (int i = 0; i < kCategories; ++i) {
     const auto category = static_cast<Category>(i);
-    progress.seconds[category] = bounded(seconds.value(std::string(name(category)), 0.0));
+    progress.seconds[category] = bounded(seconds.number_or(name(category), 0));
   }
   progress.flops = read_formats(object, "flops");
   progress.loss = number(object, "loss");
   return progress;
 }
 
-json write(const CheckpointCommit& commit) {
-  return {{"step", commit.step},
-          {"tokens", commit.tokens},
-          {"name", commit.name},
-          {"bytes", commit.bytes},
-          {"took_seconds", commit.took_seconds}};
+Json write(const CheckpointCommit& commit) {
+  return Json::object({{"step", commit.step},
+                       {"tokens", commit.tokens},
+                       {"name", commit.name},
+                       {"bytes", commit.bytes},
+                       {"took_seconds", commit.took_seconds}});
 }
 
-CheckpointCommit read_commit(const json& object) {
-  return {whole(object, "step"), whole(object, "tokens"), object.value("name", ""), whole(object, "bytes"),
+CheckpointCommit read_commit(const Json& object) {
+  return {count(object, "step"), count(object, "tokens"), text(object, "name"), count(object, "bytes"),
           bounded(number(object, "took_seconds"))};
 }
 
-json write(const EvaluationResult& result) {
-  return {{"step", result.step},
-          {"tokens", result.tokens},
-          {"loss", finite(result.loss)},
-          {"bits_per_byte", finite(result.bits_per_byte)},
-          {"took_seconds", result.took_seconds},
-          {"sequences", result.sequences},
-          {"all_sequences", result.all_sequences}};
+Json write(const EvaluationResult& result) {
+  return Json::object({{"step", result.step},
+                       {"tokens", result.tokens},
+                       {"loss", finite(result.loss)},
+                       {"bits_per_byte", finite(result.bits_per_byte)},
+                       {"took_seconds", result.took_seconds},
+                       {"sequences", result.sequences},
+                       {"all_sequences", result.all_sequences}});
 }
 
-EvaluationResult read_evaluation(const json& object) {
-  return {whole(object, "step"),
-          whole(object, "tokens"),
+EvaluationResult read_evaluation(const Json& object) {
+  return {count(object, "step"),
+          count(object, "tokens"),
           limit(object, "loss"),
           limit(object, "bits_per_byte"),
           bounded(number(object, "took_seconds")),
-          object.contains("sequences") ? whole(object, "sequences") : 0,
-          object.contains("all_sequences") ? whole(object, "all_sequences") : 0};
+          count(object, "sequences"),
+          count(object, "all_sequences")};
 }
 
-json write(const HorizonDecision& decision) {
-  return {{"step", decision.step},
-          {"progress", decision.progress},
-          {"end_step", decision.end_step},
-          {"end_progress", decision.end_progress},
-          {"phase_index", decision.phase}};
+Json write(const HorizonDecision& decision) {
+  return Json::object({{"step", decision.step},
+                       {"progress", decision.progress},
+                       {"end_step", decision.end_step},
+                       {"end_progress", decision.end_progress},
+                       {"phase_index", decision.phase}});
 }
 
-HorizonDecision read_decision(const json& object) {
-  HorizonDecision decision{whole(object, "step"), object.at("progress").get<double>(), whole(object, "end_step"),
-                           object.at("end_progress").get<double>(), object.at("phase_index").get<int>()};
-  if (decision.end_step <= decision.step) throw std::out_of_range("a horizon that ends before it begins");
+HorizonDecision read_decision(const Json& object) {
+  HorizonDecision decision{count(object, "step"), object.at("progress").number(), count(object, "end_step"),
+                           object.at("end_progress").number(),
+                           static_cast<int>(object.at("phase_index").count(kMostPhase))};
+  if (decision.end_step <= decision.step) fail(ExitCode::bad_data, "a horizon that ends before it begins");
   return decision;
 }
 

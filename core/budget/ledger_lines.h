@@ -2,24 +2,24 @@
 // Not for users of the ledger.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "core/budget/ledger.h"
+#include "kernels/base/json.h"
 
 namespace shoestring::ledger_lines {
 
-nlohmann::json write(const AttemptStart& start);
-nlohmann::json write(const AttemptProgress& progress);
-nlohmann::json write(const CheckpointCommit& commit);
-nlohmann::json write(const EvaluationResult& result);
-nlohmann::json write(const HorizonDecision& decision);
-nlohmann::json write(const CategorySeconds& seconds);
+Json write(const AttemptStart& start);
+Json write(const AttemptProgress& progress);
+Json write(const CheckpointCommit& commit);
+Json write(const EvaluationResult& result);
+Json write(const HorizonDecision& decision);
+Json write(const CategorySeconds& seconds);
 
-// Each throws a std::exception when the object does not fit.
-AttemptStart read_start(const nlohmann::json& object);
-AttemptProgress read_progress(const nlohmann::json& object);
-CheckpointCommit read_commit(const nlohmann::json& object);
-EvaluationResult read_evaluation(const nlohmann::json& object);
-HorizonDecision read_decision(const nlohmann::json& object);
+// Each throws Error(bad_data) when the object does not fit. Texts are cut to a length that no writer of ours reaches.
+AttemptStart read_start(const Json& object);
+AttemptProgress read_progress(const Json& object);
+CheckpointCommit read_commit(const Json& object);
+std::map<std::string, std::string> read_variants(const Json& object);
+EvaluationResult read_evaluation(const Json& object);
+HorizonDecision read_decision(const Json& object);
 
 }  // namespace shoestring::ledger_lines

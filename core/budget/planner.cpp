@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/budget/price.h"
 #include "core/recipe/explain.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -74,33 +74,32 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
 }
 
 void write_plan(const std::filesystem::path& run_directory, const Plan& plan, const Recipe& recipe) {
-  using Json = nlohmann::ordered_json;
   const auto price = price_of(recipe.budget);
   Json phases = Json::array();
   for (const PlannedPhase& phase : plan.phases) {
-    phases.push_back({{"name", phase.name},
-                      {"tokens", std::round(phase.tokens)},
-                      {"steps", phase.steps},
-                      {"gpu_hours", phase.gpu_hours}});
+    phases.push(Json::object({{"name", phase.name},
+                              {"tokens", std::round(phase.tokens)},
+                              {"steps", phase.steps},
+                              {"gpu_hours", phase.gpu_hours}}));
   }
-  const Json file = {{"schema", kPlanSchema},
-                     {"recipe", recipe_hash(recipe)},
-                     {"gpu_hours", plan.gpu_hours()},
-                     {"usd", price ? Json(price->usd(plan.gpu_hours())) : Json(nullptr)},
-                     {"tokens", std::round(plan.tokens())},
-                     {"steps", plan.steps()},
-                     {"cut_short", plan.cut_short},
-                     {"phases", phases}};
+  const Json file = Json::object({{"schema", kPlanSchema},
+                                  {"recipe", recipe_hash(recipe)},
+                                  {"gpu_hours", plan.gpu_hours()},
+                                  {"usd", price ? Json(price->usd(plan.gpu_hours())) : Json()},
+                                  {"tokens", std::round(plan.tokens())},
+                                  {"steps", plan.steps()},
+                                  {"cut_short", plan.cut_short},
+                                  {"phases", std::move(phases)}});
   replace_file(run_directory / kPlanFile, file.dump(1) + "\n");
 }
 
 std::optional<Prediction> read_prediction(const std::filesystem::path& run_directory) {
   constexpr std::int64_t kMostBytes = 1 << 20;
   try {
-    const auto plan = nlohmann::json::parse(read_file(run_directory / kPlanFile, kMostBytes));
-    return Prediction{plan.at("gpu_hours").get<double>(), plan.value("tokens", 0.0),
-                      plan.value("recipe", std::string())};
-  } catch (const std::exception&) {
+    const std::filesystem::path file = run_directory / kPlanFile;
+    const Json plan = parse_json(read_file(file, kMostBytes), file.string());
+    return Prediction{plan.at("gpu_hours").number(), plan.number_or("tokens", 0), plan.text_or("recipe", "")};
+  } catch (const Error&) {
     return std::nullopt;
   }
 }

@@ -1,18 +1,15 @@
 #include "core/model/hugging_face_config.h"
 
-#include <nlohmann/json.hpp>
-
 #include <array>
 #include <cmath>
 #include <optional>
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct Family {
   Architecture architecture;
@@ -35,34 +32,35 @@ class Reader {
 
   /// Null and absent are the same.
   const Json* find(const char* key) const {
-    const auto it = object_.find(key);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
+    const Json* value = object_.find(key);
+    return value == nullptr || value->is_null() ? nullptr : value;
   }
   std::int64_t integer(const char* key, std::optional<std::int64_t> otherwise = {}) const {
     const Json* value = find(key);
     if (value == nullptr) return absent(key, otherwise);
-    const bool fits = value->is_number_unsigned() ? value->get<std::uint64_t>() < (std::uint64_t{1} << 40)
-                                                  : value->is_number_integer();
-    if (!fits) fail(ExitCode::bad_data, "{}: {} is not an integer of this range: {}", where_, key, text_of(*value));
-    return value->get<std::int64_t>();
+    constexpr std::int64_t kMost = std::int64_t{1} << 40;
+    if (!value->is_whole() || !(value->number() < kMost && value->number() > -kMost)) {
+      fail(ExitCode::bad_data, "{}: {} is not an integer of this range: {}", where_, key, text_of(*value));
+    }
+    return value->whole();
   }
   double number(const char* key, std::optional<double> otherwise = {}) const {
     const Json* value = find(key);
     if (value == nullptr) return absent(key, otherwise);
     if (!value->is_number()) fail(ExitCode::bad_data, "{}: {} is not a number: {}", where_, key, text_of(*value));
-    return value->get<double>();
+    return value->number();
   }
   bool boolean(const char* key, std::optional<bool> otherwise = {}) const {
     const Json* value = find(key);
     if (value == nullptr) return absent(key, otherwise);
-    if (!value->is_boolean()) fail(ExitCode::bad_data, "{}: {} is not true or false: {}", where_, key, text_of(*value));
-    return value->get<bool>();
+    if (!value->is_flag()) fail(ExitCode::bad_data, "{}: {} is not true or false: {}", where_, key, text_of(*value));
+    return value->flag();
   }
   std::string string(const char* key, std::optional<std::string> otherwise = {}) const {
     const Json* value = find(key);
     if (value == nullptr) return absent(key, std::move(otherwise));
-    if (!value->is_string()) fail(ExitCode::bad_data, "{}: {} is not a string: {}", where_, key, text_of(*value));
-    return value->get<std::string>();
+    if (!value->is_text()) fail(ExitCode::bad_data, "{}: {} is not a string: {}", where_, key, text_of(*value));
+    return value->text();
   }
   void refuse_unless(bool supported, const char* key) const {
     if (supported) return;
@@ -77,7 +75,7 @@ class Reader {
     return *std::move(otherwise);
   }
   static std::string text_of(const Json& value) {
-    std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+    std::string text = value.dump();
     if (text.size() > 60) text = text.substr(0, 60) + "...";
     return text;
   }
@@ -87,78 +85,67 @@ class Reader {
 };
 
 Json parse(std::string_view text) {
-  if (text.size() > (std::size_t{1} << 20)) {
-    fail(ExitCode::bad_data, "config.json: {} bytes, more than a model's configuration can be", text.size());
-  }
-  // Depth first, without recursion limits of the parser: refuse what no configuration needs.
-  int depth = 0;
-  for (const char c : text) {
-    depth += c == '[' || c == '{' ? 1 : c == ']' || c == '}' ? -1 : 0;
-    if (depth > 32) fail(ExitCode::bad_data, "config.json: nested too deeply");
-  }
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) fail(ExitCode::bad_data, "config.json: not valid JSON");
-  return json;
+  return parse_json(text, "config.json", ExitCode::bad_data, {.bytes = std::size_t{1} << 20, .depth = 32});
 }
 
 Json rope_scaling_of(const ModelConfig& config) {
   Json scaling;
   if (config.rope_scaling == RopeScalingKind::none) return scaling;
   const bool yarn = config.rope_scaling == RopeScalingKind::yarn;
-  scaling["rope_type"] = yarn ? "yarn" : "llama3";
-  if (yarn) scaling["type"] = "yarn";
-  scaling["factor"] = config.rope_factor;
-  scaling["original_max_position_embeddings"] = config.rope_original_positions;
+  scaling.add("rope_type", yarn ? "yarn" : "llama3");
+  if (yarn) scaling.add("type", "yarn");
+  scaling.add("factor", config.rope_factor);
+  scaling.add("original_max_position_embeddings", config.rope_original_positions);
   if (yarn) {
-    scaling["beta_fast"] = config.rope_beta_fast;
-    scaling["beta_slow"] = config.rope_beta_slow;
+    scaling.add("beta_fast", config.rope_beta_fast);
+    scaling.add("beta_slow", config.rope_beta_slow);
     if (config.latent_attention) {
-      scaling["mscale"] = config.rope_mscale;
-      scaling["mscale_all_dim"] = config.rope_mscale_all_dim;
+      scaling.add("mscale", config.rope_mscale);
+      scaling.add("mscale_all_dim", config.rope_mscale_all_dim);
     }
   } else {
-    scaling["low_freq_factor"] = config.rope_low_frequency_factor;
-    scaling["high_freq_factor"] = config.rope_high_frequency_factor;
+    scaling.add("low_freq_factor", config.rope_low_frequency_factor);
+    scaling.add("high_freq_factor", config.rope_high_frequency_factor);
   }
   return scaling;
 }
 
 void write_mixture(const ModelConfig& config, Json& json) {
-  json["moe_intermediate_size"] = config.expert_feed_forward;
-  json["num_experts_per_tok"] = config.experts_per_token;
-  json["norm_topk_prob"] = config.normalize_weights;
+  json.add("moe_intermediate_size", config.expert_feed_forward);
+  json.add("num_experts_per_tok", config.experts_per_token);
+  json.add("norm_topk_prob", config.normalize_weights);
   if (config.architecture == Architecture::qwen3_moe) {
-    json["num_experts"] = config.experts;
-    json["decoder_sparse_step"] = 1;
-    json["mlp_only_layers"] = Json::array();
-    for (std::int64_t layer = 0; layer < config.dense_layers; ++layer) json["mlp_only_layers"].push_back(layer);
-    json["router_aux_loss_coef"] = config.balance_loss;
-    json["output_router_logits"] = false;
+    json.add("num_experts", config.experts);
+    json.add("decoder_sparse_step", 1);
+    Json& dense = json.add("mlp_only_layers", Json::array());
+    for (std::int64_t layer = 0; layer < config.dense_layers; ++layer) dense.push(layer);
+    json.add("router_aux_loss_coef", config.balance_loss);
+    json.add("output_router_logits", false);
     return;
   }
-  json["n_routed_experts"] = config.experts;
-  json["n_shared_experts"] = config.shared_experts;
-  json["routed_scaling_factor"] = config.routed_scale;
-  json["n_group"] = config.expert_groups;
-  json["topk_group"] = config.expert_topk_groups;
-  json["first_k_dense_replace"] = config.dense_layers;
-  json["moe_layer_freq"] = 1;
-  json["scoring_func"] = config.router == RouterKindSpec::sigmoid   ? "sigmoid"
-                         : config.router == RouterKindSpec::softmax ? "softmax"
-                                                                    : "sqrtsoftplus";
-  json["topk_method"] = "noaux_tc";
-  json["seq_aux"] = true;
-  json["aux_loss_alpha"] = config.balance_loss;
+  json.add("n_routed_experts", config.experts);
+  json.add("n_shared_experts", config.shared_experts);
+  json.add("routed_scaling_factor", config.routed_scale);
+  json.add("n_group", config.expert_groups);
+  json.add("topk_group", config.expert_topk_groups);
+  json.add("first_k_dense_replace", config.dense_layers);
+  json.add("moe_layer_freq", 1);
+  json.add("scoring_func", config.router == RouterKindSpec::sigmoid   ? "sigmoid"
+                           : config.router == RouterKindSpec::softmax ? "softmax"
+                                                                      : "sqrtsoftplus");
+  json.add("topk_method", "noaux_tc");
+  json.add("seq_aux", true);
+  json.add("aux_loss_alpha", config.balance_loss);
 }
 
 void write_latent_attention(const ModelConfig& config, Json& json) {
-  json["q_lora_rank"] = config.q_lora_rank > 0 ? Json(config.q_lora_rank) : Json();
-  json["kv_lora_rank"] = config.kv_lora_rank;
-  json["qk_nope_head_dim"] = config.qk_nope_head_dim;
-  json["qk_rope_head_dim"] = config.qk_rope_head_dim;
-  json["v_head_dim"] = config.v_head_dim;
-  json["rope_interleave"] = true;
-  json["num_nextn_predict_layers"] = config.mtp_layers;
+  json.add("q_lora_rank", config.q_lora_rank > 0 ? Json(config.q_lora_rank) : Json());
+  json.add("kv_lora_rank", config.kv_lora_rank);
+  json.add("qk_nope_head_dim", config.qk_nope_head_dim);
+  json.add("qk_rope_head_dim", config.qk_rope_head_dim);
+  json.add("v_head_dim", config.v_head_dim);
+  json.add("rope_interleave", true);
+  json.add("num_nextn_predict_layers", config.mtp_layers);
 }
 
 void read_rope(const Reader& top, ModelSpec& spec) {
@@ -195,8 +182,8 @@ void read_mixture(const Reader& top, ModelSpec& spec) {
     top.refuse_unless(top.integer("decoder_sparse_step", 1) == 1, "decoder_sparse_step");
     if (const Json* dense = top.find("mlp_only_layers")) {
       top.refuse_unless(dense->is_array() && dense->size() <= 4096, "mlp_only_layers");
-      for (const Json& layer : *dense) {  // only a leading run of dense layers is supported
-        top.refuse_unless(layer.is_number_integer() && layer == spec.dense_layers, "mlp_only_layers");
+      for (const Json& layer : dense->items()) {  // only a leading run of dense layers is supported
+        top.refuse_unless(layer.is_count() && layer.whole() == spec.dense_layers, "mlp_only_layers");
         ++spec.dense_layers;
       }
     }
@@ -244,39 +231,40 @@ void read_attention(const Reader& top, ModelSpec& spec) {
 std::string write_hugging_face_config(const ModelConfig& config, const ModelFileFacts& facts) {
   Json json;
   for (const Family& family : kFamilies) {
-    if (family.architecture == config.architecture) json["architectures"] = Json::array({family.class_name});
+    if (family.architecture == config.architecture)
+      json.add("architectures", Json::array_of(std::array{family.class_name}));
   }
-  json["model_type"] = std::string(name(config.architecture));
-  json["vocab_size"] = config.vocabulary;
-  json["hidden_size"] = config.hidden;
-  json["intermediate_size"] = config.feed_forward > 0 ? config.feed_forward : config.expert_feed_forward;
-  json["num_hidden_layers"] = config.layers;
-  json["num_attention_heads"] = config.heads;
-  json["num_key_value_heads"] = config.kv_heads;
+  json.add("model_type", std::string(name(config.architecture)));
+  json.add("vocab_size", config.vocabulary);
+  json.add("hidden_size", config.hidden);
+  json.add("intermediate_size", config.feed_forward > 0 ? config.feed_forward : config.expert_feed_forward);
+  json.add("num_hidden_layers", config.layers);
+  json.add("num_attention_heads", config.heads);
+  json.add("num_key_value_heads", config.kv_heads);
   if (config.latent_attention) {
     write_latent_attention(config, json);
   } else {
-    json["head_dim"] = config.head_dim;
+    json.add("head_dim", config.head_dim);
   }
   if (config.experts > 0) write_mixture(config, json);
-  json["hidden_act"] = "silu";
-  json["max_position_embeddings"] = config.max_positions;
-  json["initializer_range"] = config.init_std;
-  json["rms_norm_eps"] = config.norm_eps;
-  json["rope_theta"] = config.rope_theta;
-  json["rope_scaling"] = rope_scaling_of(config);
+  json.add("hidden_act", "silu");
+  json.add("max_position_embeddings", config.max_positions);
+  json.add("initializer_range", config.init_std);
+  json.add("rms_norm_eps", config.norm_eps);
+  json.add("rope_theta", config.rope_theta);
+  json.add("rope_scaling", rope_scaling_of(config));
   if (config.architecture == Architecture::qwen2) {
-    json["use_sliding_window"] = false;
+    json.add("use_sliding_window", false);
   } else {
-    json["attention_bias"] = false;
+    json.add("attention_bias", false);
   }
-  if (config.architecture == Architecture::llama) json["mlp_bias"] = false;
-  json["attention_dropout"] = 0.0;
-  json["tie_word_embeddings"] = config.tie_embeddings;
-  json["bos_token_id"] = facts.bos_token >= 0 ? Json(facts.bos_token) : Json();
-  json["eos_token_id"] = facts.eos_token >= 0 ? Json(facts.eos_token) : Json();
-  json["torch_dtype"] = facts.torch_dtype;
-  json["use_cache"] = true;
+  if (config.architecture == Architecture::llama) json.add("mlp_bias", false);
+  json.add("attention_dropout", 0.0);
+  json.add("tie_word_embeddings", config.tie_embeddings);
+  json.add("bos_token_id", facts.bos_token >= 0 ? Json(facts.bos_token) : Json());
+  json.add("eos_token_id", facts.eos_token >= 0 ? Json(facts.eos_token) : Json());
+  json.add("torch_dtype", facts.torch_dtype);
+  json.add("use_cache", true);
   return json.dump(2) + "\n";
 }
 
@@ -299,6 +287,7 @@ ModelConfig read_hugging_face_config(std::string_view text) {
   spec.hidden = top.integer("hidden_size");
   spec.heads = top.integer("num_attention_heads");
   spec.max_positions = top.integer("max_position_embeddings");
+  top.refuse_unless(spec.max_positions >= 1, "max_position_embeddings");  // in a recipe 0 means: as long as its phases
   spec.norm_eps = top.number("rms_norm_eps", 1e-6);
   spec.init_std = top.number("initializer_range", 0.02);
   spec.tie_embeddings = top.boolean("tie_word_embeddings", false);
@@ -322,8 +311,10 @@ ModelFileFacts read_hugging_face_facts(std::string_view text) {
   const auto token = [&](const char* key) -> std::int64_t {
     const Json* value = top.find(key);
     if (value != nullptr && value->is_array()) {  // several ends of text: the first is the one we write
-      if (value->empty() || !(*value)[0].is_number_integer()) fail(ExitCode::bad_data, "config.json: {}", key);
-      return (*value)[0].get<std::int64_t>();
+      if (value->size() == 0 || !value->items()[0].is_count()) {
+        fail(ExitCode::bad_data, "config.json: {} is a list without an id at its front", key);
+      }
+      return value->items()[0].whole();
     }
     return top.integer(key, -1);
   };

@@ -4,12 +4,12 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -58,15 +58,16 @@ std::vector<const NamedTensor*> in_file_order(std::span<const NamedTensor> tenso
 }
 
 std::string header_of(const std::vector<const NamedTensor*>& order) {
-  nlohmann::ordered_json header;
-  header["__metadata__"] = {{"format", "pt"}};
+  Json header = Json::object();
+  header.add("__metadata__", Json::object({{"format", "pt"}}));
   std::int64_t offset = 0;
   for (const NamedTensor* tensor : order) {
     std::vector<std::int64_t> shape;
     for (int dim = 0; dim < tensor->data.shape.rank(); ++dim) shape.push_back(tensor->data.shape[dim]);
-    header[tensor->name] = {{"dtype", format_name(tensor->data.dtype)},
-                            {"shape", shape},
-                            {"data_offsets", {offset, offset + tensor->data.bytes()}}};
+    header.add(tensor->name,
+               Json::object({{"dtype", format_name(tensor->data.dtype)},
+                             {"shape", Json::array_of(shape)},
+                             {"data_offsets", Json::array_of(std::array{offset, offset + tensor->data.bytes()})}}));
     offset += tensor->data.bytes();
   }
   std::string text = header.dump();
@@ -75,33 +76,31 @@ std::string header_of(const std::vector<const NamedTensor*>& order) {
 }
 
 // Turns one header entry into an Entry, or explains which rule it breaks.
-std::string parse_entry(const nlohmann::json& value, std::int64_t data_bytes, SafetensorsFile::Entry& entry) {
-  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
-      !value.contains("data_offsets")) {
+std::string parse_entry(const Json& value, std::int64_t data_bytes, SafetensorsFile::Entry& entry) {
+  const Json* type = value.find("dtype");
+  const Json* shape = value.find("shape");
+  const Json* offsets = value.find("data_offsets");
+  if (value.size() != 3 || type == nullptr || shape == nullptr || offsets == nullptr) {
     return "needs exactly dtype, shape and data_offsets";
   }
-  const std::optional<DType> dtype = value["dtype"].is_string() ? dtype_of(value["dtype"]) : std::nullopt;
+  const std::optional<DType> dtype = type->is_text() ? dtype_of(type->text()) : std::nullopt;
   if (!dtype) return "has an unknown dtype";
   entry.dtype = *dtype;
-  const nlohmann::json& shape = value["shape"];
-  if (!shape.is_array() || shape.size() > Shape::kMaxRank) return "has a shape that is not a list of up to 4 extents";
+  if (!shape->is_array() || shape->size() > Shape::kMaxRank) return "has a shape that is not a list of up to 4 extents";
   std::vector<std::int64_t> extents;
   std::int64_t bytes = size_bytes(*dtype);
-  for (const nlohmann::json& extent : shape) {
-    if (!extent.is_number_unsigned() || extent.get<std::uint64_t>() > static_cast<std::uint64_t>(data_bytes)) {
-      return "has an extent out of range";
-    }
-    extents.push_back(extent.get<std::int64_t>());
+  for (const Json& extent : shape->items()) {
+    if (!extent.is_count() || extent.whole() > data_bytes) return "has an extent out of range";
+    extents.push_back(extent.whole());
     if (__builtin_mul_overflow(bytes, extents.back(), &bytes)) return "has a shape whose size overflows";
   }
-  const nlohmann::json& offsets = value["data_offsets"];
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
-      !offsets[1].is_number_unsigned() || offsets[1].get<std::uint64_t>() > static_cast<std::uint64_t>(data_bytes) ||
-      offsets[0].get<std::uint64_t>() > offsets[1].get<std::uint64_t>()) {
+  const auto offset = [&](std::size_t i) { return offsets->items()[i].whole(); };
+  if (!offsets->is_array() || offsets->size() != 2 || !offsets->items()[0].is_count() ||
+      !offsets->items()[1].is_count() || offset(1) > data_bytes || offset(0) > offset(1)) {
     return "has data_offsets outside the file";
   }
-  entry.begin = offsets[0].get<std::int64_t>();
-  entry.bytes = offsets[1].get<std::int64_t>() - entry.begin;
+  entry.begin = offset(0);
+  entry.bytes = offset(1) - entry.begin;
   if (entry.bytes != bytes) return "has data_offsets that do not fit its shape";
   switch (extents.size()) {
     case 0: entry.shape = {}; break;
@@ -149,18 +148,13 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   read_at(file_, path_, 8, text.data(), static_cast<std::int64_t>(length));
   if (text.empty() || text[0] != '{') broken("the header does not start with '{'");
 
-  int depth = 0;
-  const auto shallow = [&depth](int level, nlohmann::json::parse_event_t, nlohmann::json&) {
-    depth = std::max(depth, level);
-    return depth <= 4;
-  };
-  const nlohmann::json header = nlohmann::json::parse(text, shallow, /*allow_exceptions=*/false);
-  if (depth > 4 || !header.is_object()) broken("the header is not a shallow JSON object");
+  const Json header = parse_json(text, fmt::format("{}: the header", path_.string()), ExitCode::corrupt_checkpoint,
+                                 {.bytes = static_cast<std::size_t>(kMaxHeaderBytes), .depth = 4});
   if (header.size() > kMaxTensors) broken("too many tensors");
 
   const std::int64_t data_begin = 8 + static_cast<std::int64_t>(length);
   std::vector<std::pair<std::int64_t, std::int64_t>> spans;
-  for (const auto& [key, value] : header.items()) {
+  for (const auto& [key, value] : header.members()) {
     if (key == "__metadata__") continue;
     if (key.size() > kMaxNameBytes) broken("a tensor name is too long");
     Entry entry{};
