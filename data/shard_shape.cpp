@@ -1,16 +1,16 @@
 #include "data/shard_shape.h"
 
-#include <array>
 #include <bit>
-#include <fstream>
 #include <utility>
 
 #include "data/hdf5_handle.h"
 #include "data/shard_format.h"
+#include "data/shard_header.h"
 #include "kernels/base/check.h"
 
 // HDF5 can express far more than a shard: bytes kept in other files, links, filters that load code, layouts without an
 // address. Each function below names one thing it accepts; everything else is refused before any of it is followed.
+// That the bytes can be given to the library at all is checked first, in shard_header.h.
 
 namespace shoestring::shard_shape {
 
@@ -27,17 +27,13 @@ class Examiner {
  private:
   template <class... Values>
   [[noreturn]] void refuse(fmt::format_string<Values...> rule, Values&&... values) const {
-    fail(ExitCode::bad_data,
-         "{}: not a sound token shard: {}; restore the file from a copy or rebuild it with "
-         "`shoestring data build`",
-         path_, fmt::format(rule, std::forward<Values>(values)...));
+    shard_header::refuse(path_, fmt::format(rule, std::forward<Values>(values)...));
   }
   template <class... Values>
   void require(bool holds, fmt::format_string<Values...> rule, Values&&... values) const {
     if (!holds) refuse(rule, std::forward<Values>(values)...);
   }
 
-  void check_superblock() const;
   void check_objects(hid_t file) const;
   std::uint64_t number(hid_t file, const char* name, std::size_t bytes) const;
   std::string text(hid_t file, const char* name) const;
@@ -48,29 +44,6 @@ class Examiner {
   const std::string& path_;
   std::uint64_t file_bytes_;
 };
-
-// Version 3 of the superblock (48 bytes) comes with bounds V110: all metadata behind it carries checksums. Its end-of-
-// file address catches a cut tail before the library meets it.
-void Examiner::check_superblock() const {
-  std::array<unsigned char, 48> head{};
-  std::ifstream file(path_, std::ios::binary);
-  file.read(reinterpret_cast<char*>(head.data()), head.size());
-  if (!file) refuse("{} bytes are too few for an HDF5 file", file_bytes_);
-  const std::array<unsigned char, 8> signature{0x89, 'H', 'D', 'F', '\r', '\n', 0x1A, '\n'};
-  require(std::equal(signature.begin(), signature.end(), head.begin()), "it does not begin as an HDF5 file does");
-  require(head[8] == 3 && head[9] == 8 && head[10] == 8,
-          "the HDF5 superblock has version {} with {}-byte addresses; shards have version 3 (bounds V110) with 8",
-          head[8], head[9]);
-  require(head[11] == 0, "it is marked as open for writing: its writer did not finish");
-  const auto address = [&](std::size_t at) {
-    std::uint64_t value = 0;
-    for (std::size_t i = 8; i-- > 0;) value = value << 8 | head[at + i];
-    return value;
-  };
-  require(address(12) == 0, "it has a user block");
-  require(address(28) == file_bytes_, "it is {} bytes long but its header says {}: the file was cut or extended",
-          file_bytes_, address(28));
-}
 
 void Examiner::check_objects(hid_t file) const {
   H5G_info_t group{};
@@ -193,7 +166,7 @@ void Examiner::check_layout(ShardInfo& info, hid_t file) const {
 }
 
 ShardInfo Examiner::run() {
-  check_superblock();
+  shard_header::check(path_, file_bytes_);
   const Hdf5Quiet quiet;
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V110, H5F_LIBVER_V110);

@@ -4,11 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "data/sentencepiece_check.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 
@@ -19,7 +20,6 @@ namespace {
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiece writes a space
 constexpr std::size_t kEncodeBytes = 32 << 10;  // text is encoded in lines up to this much: time and memory stay linear
 constexpr std::size_t kTrainBytes = 4000;       // one training sentence
-constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
 
 // Length of the well-formed UTF-8 character at the front of `text`, or 0.
 std::size_t character_bytes(std::string_view text) {
@@ -63,8 +63,15 @@ class SentencePieceTokenizer : public Tokenizer {
     const auto refuse = [&](const std::string& why) {
       fail(ExitCode::bad_data, "{}: not a tokenizer this program can use: {}", where, why);
     };
-    const auto status = processor_.LoadFromSerializedProto(model_);
-    if (!status.ok()) refuse(status.ToString());
+    if (const std::string unsound = sentencepiece_unsoundness(model_); !unsound.empty()) refuse(unsound);
+    try {
+      const auto status = processor_.LoadFromSerializedProto(model_);
+      if (!status.ok()) refuse(status.ToString());
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {  // the library's tries throw what its statuses do not say
+      refuse(error.what());
+    }
     if (processor_.eos_id() < 0) refuse("the SentencePiece model has no end-of-sentence piece");
     byte_ids_.fill(-1);
     for (int id = 0; id < processor_.GetPieceSize(); ++id) {
@@ -134,14 +141,14 @@ class SentencePieceTokenizer : public Tokenizer {
  private:
   TokenizerFiles make_companion_files() const {
     if (!is_bpe()) {  // readers that know SentencePiece take tokenizer.model
-      const nlohmann::json config = {{"tokenizer_class", "LlamaTokenizer"},
-                                     {"legacy", false},
-                                     {"add_bos_token", false},
-                                     {"add_eos_token", false},
-                                     {"add_prefix_space", false},
-                                     {"eos_token", processor_.IdToPiece(processor_.eos_id())},
-                                     {"clean_up_tokenization_spaces", false}};
-      return {{"tokenizer_config.json", config.dump(1, ' ', false, kReplace) + "\n"}};
+      const Json config = Json::object({{"tokenizer_class", "LlamaTokenizer"},
+                                        {"legacy", false},
+                                        {"add_bos_token", false},
+                                        {"add_eos_token", false},
+                                        {"add_prefix_space", false},
+                                        {"eos_token", processor_.IdToPiece(processor_.eos_id())},
+                                        {"clean_up_tokenization_spaces", false}});
+      return {{"tokenizer_config.json", config.dump(1) + "\n"}};
     }
     BpePieces bpe{.pieces = {},
                   .unknown = processor_.unk_id(),
@@ -204,7 +211,7 @@ void check_lossless(const Tokenizer& tokenizer, const std::string& where) {
          "{}: the SentencePiece model changes text: {} comes back as {}; train one with `shoestring data build`, or "
          "with spm_train --byte_fallback --normalization_rule_name=identity --add_dummy_prefix=false "
          "--remove_extra_whitespaces=false",
-         where, nlohmann::json(probe).dump(), nlohmann::json(back).dump(-1, ' ', false, kReplace));
+         where, Json(probe).dump(), Json(back).dump());
   }
 }
 

@@ -230,7 +230,7 @@ TEST_F(ShardShape, ExtentsAndTypes) {
   for (const hid_t type : {H5T_STD_U16BE, H5T_STD_I16LE, H5T_STD_U32LE, H5T_IEEE_F32LE}) {
     Forgery forgery;
     forgery.types[format::kTokens] = type;
-    expect_refused(forgery, "little-endian unsigned 2-byte");
+    expect_refused(forgery, "does not hold little-endian unsigned");
   }
   Forgery wide;  // ids of a large vocabulary in two bytes
   wide.info.vocabulary_size = 100000;
