@@ -135,6 +135,7 @@ void Gatherer::take(const Json& object) {
   const std::size_t index = index_of(number);
   AttemptHistory& attempt = history_.attempts[index];
   Trail& trail = trails_[index];
+  if (trail.lines == 0) trail.progress_mono = mono;  // nothing is known of the time before
   if (kind == "attempt") {
     attempt.start = std::move(start);
     trail.age_seconds = std::clamp(object.number_or("age_seconds", 0), 0.0, kMostClock);

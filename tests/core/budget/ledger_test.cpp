@@ -209,6 +209,68 @@ TEST(Ledger, ATornLastLineIsCut) {
   EXPECT_EQ(history.attempts.size(), 2u);
 }
 
+// The lines below were found by fuzzing: each ended the program, or took time or memory without bound.
+std::string line_of(const std::string& kind, int attempt, const std::string& rest) {
+  return "{\"kind\":\"" + kind + "\",\"attempt\":" + std::to_string(attempt) + ",\"mono\":1,\"wall\":1" + rest + "}\n";
+}
+
+TEST(Ledger, ACheckpointBeforeAnyProgress) {
+  const LedgerHistory history =
+      read_ledger_text(line_of("checkpoint", 1, ",\"checkpoint\":{\"step\":4,\"tokens\":400}"), false);
+  ASSERT_EQ(history.attempts.size(), 1u);
+  ASSERT_EQ(history.attempts[0].checkpoints.size(), 1u);
+  EXPECT_EQ(history.attempts[0].kept_step, 4);
+  EXPECT_EQ(history.charged_gpu_seconds(), 0);
+}
+
+TEST(Ledger, NestingIsRefusedBeforeItIsCopied) {
+  for (const std::string open : {"[", "{\"a\":"}) {
+    const std::string close = open == "[" ? "]" : "}";
+    std::string deep;
+    for (int level = 0; level < 100000; ++level) deep += open;
+    deep += "0";
+    for (int level = 0; level < 100000; ++level) deep += close;
+    const LedgerHistory history = read_ledger_text(
+        line_of("attempt", 1, ",\"ranks\":1,\"hardware\":" + deep) + line_of("note", 1, ",\"text\":\"on\""), false);
+    EXPECT_EQ(history.damaged_lines, 1);
+    EXPECT_EQ(history.attempts.size(), 1u);
+  }
+}
+
+TEST(Ledger, ManyAttemptsEachTakeLittleOfTheOneBefore) {
+  const std::string large(500000, 'x');
+  std::string text =
+      line_of("attempt", 1, ",\"ranks\":3,\"run\":\"" + large + "\",\"variants\":{\"op\":\"" + large + "\"}");
+  constexpr int kAttempts = 5000;
+  for (int attempt = 2; attempt <= kAttempts; ++attempt) text += line_of("note", attempt, "");
+  for (int attempt = 2; attempt <= kAttempts; attempt += 977) text += line_of("note", attempt, ",\"text\":\"again\"");
+  const LedgerHistory history = read_ledger_text(text, false);
+  EXPECT_EQ(history.damaged_lines, 0);
+  ASSERT_EQ(history.attempts.size(), static_cast<std::size_t>(kAttempts));
+  std::size_t held = 0;
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    const AttemptHistory& one = history.attempts[static_cast<std::size_t>(attempt - 1)];
+    ASSERT_EQ(one.attempt, attempt);
+    EXPECT_EQ(one.start.ranks, 3);
+    held += one.start.run.size();
+    for (const auto& [op, variant] : one.start.variants) held += op.size() + variant.size();
+    if (attempt > 1) EXPECT_EQ(one.notes.size(), (attempt - 2) % 977 == 0 ? 2u : 1u);
+  }
+  EXPECT_LT(held, 10 * text.size());
+}
+
+TEST(Ledger, FiguresBeyondReasonAreDamage) {
+  const std::string lines[] = {line_of("attempt", 1, ",\"ranks\":9007199254740993"),
+                               line_of("attempt", 1, ",\"ranks\":0"),
+                               line_of("attempt", 1, ",\"ranks\":1.5"),
+                               line_of("attempt", 1, ",\"ranks\":1,\"parameters\":18446744073709551616"),
+                               line_of("heartbeat", 1, ",\"step\":9223372036854775807,\"seconds\":{}"),
+                               line_of("heartbeat", 2147483647, ",\"seconds\":{}"),
+                               line_of("heartbeat", 1, ",\"mono\":2,\"seconds\":{}"),
+                               "{\"kind\":\"heartbeat\",\"attempt\":1,\"mono\":1e300,\"wall\":1,\"seconds\":{}}\n"};
+  for (const std::string& line : lines) EXPECT_EQ(read_ledger_text(line, false).damaged_lines, 1) << line;
+}
+
 TEST(Ledger, DamagedLinesAreCountedNotObeyed) {
   TemporaryFolder folder;
   HandClock clock;
