@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <numeric>
 
+#include "core/model/accounting.h"
 #include "core/model/hugging_face_config.h"
 #include "core/training/checkpoint.h"
 #include "core/training/model_files.h"
@@ -30,6 +31,27 @@ fs::path checkpoint_of(const fs::path& place) {
   const auto newest = store.newest([](const std::string& text) { say("{}", text); });
   if (!newest) fail(ExitCode::missing_input, "{}: is neither a checkpoint nor a run with one", place.string());
   return *newest;
+}
+
+// What the files say of each other is checked before memory is taken for what one of them says.
+void check_sizes(const fs::path& checkpoint, const ModelConfig& config, const Tokenizer& tokenizer) {
+  if (tokenizer.vocabulary_size() > static_cast<std::uint64_t>(config.vocabulary)) {
+    fail(ExitCode::bad_data,
+         "{}: {} has {} pieces, but config.json says vocab_size = {}: they belong to different models; put the "
+         "tokenizer there that the model was trained with",
+         checkpoint.string(), tokenizer.file_name(), tokenizer.vocabulary_size(), config.vocabulary);
+  }
+  std::uintmax_t bytes = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint)) {
+    if (entry.path().extension() == ".safetensors" && entry.is_regular_file()) bytes += entry.file_size();
+  }
+  const std::int64_t parameters = count_parameters(config).total;
+  if (static_cast<std::uintmax_t>(parameters) > bytes) {  // a byte for each would be the least
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: config.json describes {} parameters, but its safetensors files have {} bytes: they belong to different "
+         "models or are cut short; restore the folder from a copy",
+         checkpoint.string(), parameters, bytes);
+  }
 }
 
 // Draws from softmax(logits / temperature) cut to the k likeliest; ties and order by token id, so that a seed repeats.
@@ -82,10 +104,11 @@ int sample_command(const Words& words) {
 
   const fs::path checkpoint = checkpoint_of(arguments.positional()[0]);
   const CheckpointReader reader(checkpoint);
-  const ModelConfig config = read_hugging_face_config(reader.file("config.json"));
+  ModelConfig config = read_hugging_face_config(reader.file("config.json"));
   const fs::path file = find_tokenizer(checkpoint);
   if (file.empty()) fail(ExitCode::missing_input, "{}: holds no tokenizer file", checkpoint.string());
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(file);
+  check_sizes(checkpoint, config, *tokenizer);
 
   std::vector<std::uint32_t> prompt;
   tokenizer->encode(arguments.text("prompt"), prompt);
@@ -98,7 +121,9 @@ int sample_command(const Words& words) {
   allow_reference(!cpu_features().avx512);
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   Stream stream(workers);
-  const std::int64_t window = config.max_positions;
+  const std::int64_t window =
+      std::min(config.max_positions, std::max<std::int64_t>(1, static_cast<std::int64_t>(ids.size()) + count));
+  config.max_positions = window;  // no table or activation for places that this text never has
   PrecisionSpec precision;
   precision.policy = PrecisionPolicy::bf16;
   Transformer model({.model = config,

@@ -68,6 +68,8 @@ class Reader {
   void mistake(Origin origin, std::string key, std::string text) {
     reading_.mistakes.push_back({std::move(origin), std::move(key), std::move(text)});
   }
+  /// Whether one more mistake will be read by anybody: what might have been meant is looked up for those only.
+  bool listed() const { return reading_.mistakes.size() < kMostListed; }
   void take_scan(Scan scan);
   void include(const Entry& entry, const std::filesystem::path& folder, int depth);
   void judge(const std::vector<Header>& headers);
@@ -158,7 +160,8 @@ void Reader::judge(const std::vector<Header>& headers) {
       mistake(header.origin, section, "a phase needs a name: [phase.NAME]");
     } else if (std::find(known.begin(), known.end(), section) == known.end()) {
       mistake(header.origin, section,
-              fmt::format("unknown section {}{}", quote_text(section), did_you_mean(nearest_word(section, known))));
+              fmt::format("unknown section {}{}", quote_text(section),
+                          did_you_mean(listed() ? nearest_word(section, known) : "")));
       continue;
     }
     reading_.origins.emplace(section, header.origin);
@@ -169,7 +172,7 @@ void Reader::judge(const std::vector<Header>& headers) {
 bool Reader::accept(const Entry& entry) {
   if (entry.section.empty()) {
     const auto dot = entry.key.rfind('.');
-    const std::string near = dot == std::string::npos ? nearest_key({}, entry.key) : entry.key;
+    const std::string near = dot != std::string::npos ? entry.key : listed() ? nearest_key({}, entry.key) : "";
     mistake(entry.origin, entry.key,
             fmt::format("{} stands outside a section{}", quote_text(entry.key), did_you_mean(near)));
     return false;
@@ -180,9 +183,9 @@ bool Reader::accept(const Entry& entry) {
   if (std::find(sections.begin(), sections.end(), kind) == sections.end()) return false;
   if (phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) return false;
   if (find_key(entry.section, entry.key) != nullptr) return true;
-  mistake(
-      entry.origin, entry.section + "." + entry.key,
-      fmt::format("unknown key {}{}", quote_text(entry.dotted()), did_you_mean(nearest_key(entry.section, entry.key))));
+  mistake(entry.origin, entry.section + "." + entry.key,
+          fmt::format("unknown key {}{}", quote_text(entry.dotted()),
+                      did_you_mean(listed() ? nearest_key(entry.section, entry.key) : "")));
   return false;
 }
 

@@ -13,6 +13,8 @@
 namespace shoestring {
 namespace {
 
+constexpr std::size_t kLongestSection = 128;  // beyond what any section is called
+
 std::string_view trimmed(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\r");
   if (first == std::string_view::npos) return {};
@@ -72,7 +74,7 @@ class Scanner {
 
   void header(std::string_view text) {
     const std::string_view inside = text.back() == ']' ? text.substr(1, text.size() - 2) : text.substr(1);
-    section_ = trimmed(inside);
+    section_ = trimmed(inside).substr(0, kLongestSection);  // it stands with every entry that follows
     in_section_ = true;
     scan_.headers.push_back({section_, origin(text)});
     if (text.back() != ']') mistake(text, fmt::format("{} lacks its closing ']'", quote_text(text)));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -92,7 +93,7 @@ std::int64_t step_of(const fs::path& checkpoint) {
   const std::string name = checkpoint.filename().string();
   if (!name.starts_with(kPrefix) || name.size() > 24) return -1;
   const std::string digits = name.substr(kPrefix.size());
-  if (digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
+  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
   return std::stoll(digits);
 }
 
@@ -213,12 +214,12 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
       fail(ExitCode::corrupt_checkpoint, "{}: has no weight_map", index_path.string());
     }
-    std::vector<std::string> names;
+    std::set<std::string> names;
     for (const auto& [weight, file] : index["weight_map"].items()) {
       if (!file.is_string() || !safe_name(file.get<std::string>())) {
         fail(ExitCode::corrupt_checkpoint, "{}: names an unsafe file for {}", index_path.string(), weight);
       }
-      if (std::find(names.begin(), names.end(), file.get<std::string>()) == names.end()) names.push_back(file);
+      names.insert(file.get<std::string>());
     }
     for (const std::string& name : names) model_.emplace_back(checkpoint_ / name);
   }

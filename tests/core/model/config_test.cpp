@@ -143,7 +143,13 @@ TEST(HuggingFaceConfig, HostileFilesAreRefused) {
         with(good, "\"attention_bias\": false", "\"attention_bias\": true"),
         with(good, "\"model_type\": \"llama\"", "\"model_type\": \"mixtral\""),
         with(good, "\"rope_type\": \"llama3\"", "\"rope_type\": \"linear\""),
-        with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0")}) {
+        with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0"),
+        with(good, "\"max_position_embeddings\": ", "\"max_position_embeddings\": 0, \"was\": "),
+        with(good, "\"hidden_size\": 24", "\"hidden_size\": 24, \"hidden_size\": 48"),
+        // Brackets inside a text are no nesting, and must not hide what is.
+        with(good, "\"hidden_size\": 24",
+             "\"a\": \"" + std::string(100000, ']') + "\", \"hidden_size\": " + std::string(100000, '[') +
+                 std::string(100000, ']'))}) {
     try {
       read_hugging_face_config(bad);
       ADD_FAILURE() << "accepted: " << bad.substr(0, 80);

@@ -79,6 +79,24 @@ TEST(ParseRecipe, TheIncludingFileWinsOverTheIncluded) {
   EXPECT_EQ(reading.files.size(), 2u);
 }
 
+// What might have been meant is looked up for mistakes that are shown, and a section's name stands with each of its
+// entries: a megabyte of nonsense takes neither minutes nor gigabytes.
+TEST(ParseRecipe, ManyMistakesAreCountedButNotAllPondered) {
+  std::string text = "[" + std::string(60000, 'x') + "\n[run]\n";
+  for (int i = 0; i < 5000; ++i) text += "seee = 1\n";
+  const RecipeReading reading = read_recipe_text(text, "long.recipe");
+  std::size_t suggestions = 0;
+  std::size_t held = 0;
+  for (const Mistake& mistake : reading.mistakes) {
+    suggestions += mistake.text.find("did you mean 'run.seed'") != std::string::npos ? 1 : 0;
+    held += mistake.key.size() + mistake.text.size();
+  }
+  EXPECT_GE(reading.mistakes.size(), 5000u);
+  EXPECT_GE(suggestions, 50u);
+  EXPECT_LE(suggestions, 100u);
+  EXPECT_LT(held, 100 * text.size());
+}
+
 TEST(ParseRecipe, TenMistakesAreTenMessages) {
   const std::string text = R"([run]
 nam = small

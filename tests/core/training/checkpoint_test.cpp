@@ -171,5 +171,29 @@ TEST(Checkpoint, InterruptedSaveIsSweptAway) {
   EXPECT_FALSE(fs::exists(folder / "checkpoints" / ".partial_step_00000009"));
 }
 
+TEST(Checkpoint, FoldersOfStepsThatNoRunReachesAreNoCheckpoints) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  fs::create_directories(store.root() / "step_9999999999999999999");  // beyond 64 bits
+  EXPECT_TRUE(store.all().empty());
+  EXPECT_EQ(store.newest(notice), std::nullopt);
+  store.save(1, Content(1).content(), 3);
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000001");
+}
+
+TEST(Checkpoint, AnIndexOfManyFilesNamesTheFirstThatIsMissing) {
+  const TemporaryFolder folder;
+  std::string index = "{\"weight_map\":{\"w\":\"a.safetensors\"";
+  for (int i = 0; i < 20000; ++i) index += fmt::format(",\"w{0}\":\"m{0}.safetensors\"", i);
+  write_text(folder / "model.safetensors.index.json", index + "}}");
+  try {
+    const CheckpointReader reader(folder.path());
+    FAIL() << "files that are not there were read";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("a.safetensors"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace shoestring
