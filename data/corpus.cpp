@@ -24,11 +24,8 @@ constexpr std::size_t kLineChunk = std::size_t{64} << 10;
 using Level = std::vector<fs::path>;
 
 Level sorted_entries(const fs::path& folder) {
-  std::error_code error;
-  Level entries;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) entries.push_back(entry.path());
-  if (error) fail(ExitCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
-  std::sort(entries.begin(), entries.end(), std::greater<>());
+  Level entries = list_directory(folder);
+  std::reverse(entries.begin(), entries.end());
   return entries;
 }
 
@@ -69,6 +66,9 @@ struct CorpusReader::State {
       levels.back().pop_back();
       std::error_code error;
       const fs::file_status status = fs::symlink_status(entry, error);
+      if (status.type() != fs::file_type::not_found && error) {
+        fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), error.message());
+      }
       if (fs::is_directory(status)) {
         levels.push_back(sorted_entries(entry));
       } else if (fs::is_regular_file(status) && wanted(entry)) {

@@ -23,12 +23,12 @@ fs::path without_slash(const fs::path& path) {
 }  // namespace
 
 PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), folder_(out_) {
-  if (fs::exists(out_)) {
+  if (type_of(out_) != fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", out_.string());
   }
   folder_ += ".partial";
   const fs::path lock_path = folder_ / kLockFile;
-  if (fs::exists(folder_) && !fs::exists(lock_path)) {
+  if (type_of(folder_) != fs::file_type::not_found && type_of(lock_path) == fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is in the way and was not left by a build; move it away", folder_.string());
   }
   make_directories(folder_);
@@ -40,8 +40,10 @@ PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), fo
   if (::fcntl(lock_.get(), F_OFD_SETLK, &lock) != 0) {
     fail(ExitCode::io, "{}: another build is writing there", folder_.string());
   }
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
-    if (entry.path() != lock_path) fs::remove_all(entry.path());
+  for (const fs::path& entry : list_directory(folder_)) {
+    std::error_code error;
+    if (entry != lock_path) fs::remove_all(entry, error);
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", entry.string(), error.message());
   }
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -95,21 +96,16 @@ ShardVerdict verify_shard(const std::string& path) {
 
 std::vector<std::string> list_shards(const std::string& path) {
   namespace fs = std::filesystem;
-  std::error_code fault;
-  if (!fs::is_directory(path, fault)) {
-    if (!fs::exists(path, fault)) {
-      fail(ExitCode::missing_input, "{}: no such shard or folder; build shards with `shoestring data build`", path);
-    }
-    return {path};
+  const fs::file_type type = type_of(path);
+  if (type == fs::file_type::not_found) {
+    fail(ExitCode::missing_input, "{}: no such shard or folder; build shards with `shoestring data build`", path);
   }
+  if (type != fs::file_type::directory) return {path};
   std::vector<std::string> files;
-  fs::directory_iterator entries(path, fault);
-  if (fault) fail(ExitCode::io, "cannot list {}: {}", path, fault.message());
-  for (const fs::directory_entry& entry : entries) {
-    if (entry.path().extension() == kShardExtension) files.push_back(entry.path().string());
+  for (const fs::path& entry : list_directory(path)) {
+    if (entry.extension() == kShardExtension) files.push_back(entry.string());
   }
   if (files.empty()) fail(ExitCode::missing_input, "{}: the folder holds no *{} shard", path, kShardExtension);
-  std::sort(files.begin(), files.end());
   return files;
 }
 

@@ -63,7 +63,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& file) {
 std::filesystem::path find_tokenizer(const std::filesystem::path& folder) {
   for (const std::string_view name : kFileNames) {
     const std::filesystem::path file = folder / name;
-    if (std::filesystem::is_regular_file(file)) return file;
+    if (type_of(file) == std::filesystem::file_type::regular) return file;
   }
   return {};
 }

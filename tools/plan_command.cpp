@@ -117,7 +117,7 @@ void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hard
 // Takes real steps, foretells the run from them, and keeps that for the report.
 void measure(const Recipe& recipe, const Cap& cap, double seconds) {
   const std::filesystem::path directory = run_directory(recipe);
-  const bool begun = std::filesystem::exists(directory / kLedgerFile);
+  const bool begun = type_of(directory / kLedgerFile) != std::filesystem::file_type::not_found;
   const Plan plan = make_plan(recipe, cap.gpu_hours, try_speed(recipe, system_clock(), seconds));
   const auto price = price_of(recipe.budget);
   fmt::print("foretold     by steps of its own, {:.3g} s of each phase, on one rank\n", seconds);

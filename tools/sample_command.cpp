@@ -11,6 +11,7 @@
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/file.h"
 #include "kernels/base/random.h"
 #include "kernels/base/variant.h"
 #include "kernels/base/workers.h"
@@ -25,8 +26,9 @@ namespace fs = std::filesystem;
 
 // A run directory's newest sound checkpoint, or the folder itself when it is one.
 fs::path checkpoint_of(const fs::path& place) {
-  if (fs::exists(place / "config.json")) return place;
-  if (!fs::exists(place)) fail(ExitCode::missing_input, "{}: there is no such run or checkpoint", place.string());
+  if (type_of(place / "config.json") != fs::file_type::not_found) return place;
+  if (type_of(place) == fs::file_type::not_found)
+    fail(ExitCode::missing_input, "{}: there is no such run or checkpoint", place.string());
   const CheckpointStore store(place / "checkpoints");
   const auto newest = store.newest([](const std::string& text) { say("{}", text); });
   if (!newest) fail(ExitCode::missing_input, "{}: is neither a checkpoint nor a run with one", place.string());

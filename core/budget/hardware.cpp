@@ -10,6 +10,7 @@
 #include "core/recipe/scan.h"
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -159,13 +160,13 @@ std::filesystem::path find_hardware(std::string_view name, const std::filesystem
                                                       program.parent_path() / "recipes" / "hardware"};
   std::vector<std::string> present;
   std::string places;
-  std::error_code error;
   for (const std::filesystem::path& folder : folders) {
     const std::filesystem::path file = folder / fmt::format("{}.hardware", name);
-    if (std::filesystem::is_regular_file(file, error)) return file;
+    if (type_of(file) == std::filesystem::file_type::regular) return file;
     places += fmt::format("\n  {}", file.string());
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".hardware") present.push_back(entry.path().stem().string());
+    if (type_of(folder) != std::filesystem::file_type::directory) continue;
+    for (const std::filesystem::path& entry : list_directory(folder)) {
+      if (entry.extension() == ".hardware") present.push_back(entry.stem().string());
     }
   }
   const std::vector<std::string_view> words(present.begin(), present.end());

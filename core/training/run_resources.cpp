@@ -4,6 +4,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/file.h"
 #include "kernels/base/variant.h"
 
 namespace shoestring {
@@ -55,7 +56,7 @@ Hardware hardware_of(const Recipe& recipe, const fs::path& recipe_folder) {
 fs::path tokenizer_file(const Recipe& recipe) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
   const fs::path first = recipe.data.train.at(0).path;
-  const fs::path folder = fs::is_directory(first) ? first : first.parent_path();
+  const fs::path folder = type_of(first) == fs::file_type::directory ? first : first.parent_path();
   for (const fs::path& place : {folder, folder.lexically_normal().parent_path()}) {
     const fs::path file = find_tokenizer(place.empty() ? "." : place);
     if (!file.empty()) return file;

@@ -38,7 +38,7 @@ std::string system_reason(int error) {
 
 void fail_io(const std::filesystem::path& path, std::string_view what) {
   const int error = errno;
-  const ExitCode code = error == ENOENT ? ExitCode::missing_input : ExitCode::io;
+  const ExitCode code = error == ENOENT || error == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
   fail(code, "{}: cannot {}: {}", path.string(), what, system_reason(error));
 }
 
@@ -147,6 +147,30 @@ void FileWriter::write(const void* data, std::size_t bytes) {
 void FileWriter::finish() {
   if (fsync(file_.get()) != 0) fail_io(path_, "bring it to disk (fsync)");
   file_.close();
+}
+
+std::vector<std::filesystem::path> list_directory(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> entries;
+  std::error_code error;
+  std::filesystem::directory_iterator at(directory, error);
+  while (!error && at != std::filesystem::directory_iterator()) {
+    entries.push_back(at->path());
+    at.increment(error);
+  }
+  if (error) {
+    errno = error.value();
+    fail_io(directory, "list the folder");
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+std::filesystem::file_type type_of(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  if (type == std::filesystem::file_type::not_found) return type;
+  if (error) fail(ExitCode::io, "{}: cannot be looked at: {}", path.string(), error.message());
+  return type;
 }
 
 void sync_directory(const std::filesystem::path& directory) {

@@ -80,6 +80,12 @@ class FileWriter {
 
 /// Puts `content` under `path` in one step: temporary sibling, fsync, rename, fsync of the folder.
 void replace_file(const std::filesystem::path& path, std::string_view content);
+/// Every entry of the folder, by name. Error(missing_input) where there is no such folder, Error(io) where it cannot be
+/// read to its end: nothing is left out in silence.
+std::vector<std::filesystem::path> list_directory(const std::filesystem::path& directory);
+/// What stands under a name, links followed; file_type::not_found where nothing does, or a link leads nowhere.
+/// Error(io) where the system will not say.
+std::filesystem::file_type type_of(const std::filesystem::path& path);
 void sync_directory(const std::filesystem::path& directory);
 /// Creates the folder and its parents; Error(io) with the reason when that is refused.
 void make_directories(const std::filesystem::path& directory);

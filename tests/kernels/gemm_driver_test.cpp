@@ -8,6 +8,7 @@
 #include "kernels/base/workers.h"
 #include "kernels/gemm.h"
 #include "tests/kernels/gemm_operands.h"
+#include "tests/support/row_coverage.h"
 
 namespace shoestring {
 namespace {

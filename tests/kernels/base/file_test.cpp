@@ -1,0 +1,85 @@
+#include "kernels/base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+template <class Body>
+ExitCode code_of(const Body& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ExitCode::done;
+}
+
+/// No further file or folder can be opened while it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit none{0, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST(ListDirectory, NamesEverythingInOrder) {
+  const TemporaryFolder folder;
+  write_text(folder / "b", "");
+  write_text(folder / ".a", "");
+  fs::create_directory(folder / "c");
+  fs::create_symlink("nowhere", folder / "d");
+  const std::vector<fs::path> wanted = {folder / ".a", folder / "b", folder / "c", folder / "d"};
+  EXPECT_EQ(list_directory(folder.path()), wanted);
+}
+
+TEST(ListDirectory, AFailureIsNoEmptyFolder) {
+  const TemporaryFolder folder;
+  write_text(folder / "file", "");
+  EXPECT_EQ(code_of([&] { list_directory(folder / "absent"); }), ExitCode::missing_input);
+  EXPECT_EQ(code_of([&] { list_directory(folder / "file"); }), ExitCode::missing_input);
+  const NoDescriptors none;
+  EXPECT_EQ(code_of([&] { list_directory(folder.path()); }), ExitCode::io);
+}
+
+TEST(TypeOf, FollowsLinksAndTellsWhatItMayNotSee) {
+  const TemporaryFolder folder;
+  write_text(folder / "file", "");
+  fs::create_symlink("nowhere", folder / "dead");
+  fs::create_symlink("file", folder / "link");
+  fs::create_symlink("round", folder / "round");
+  EXPECT_EQ(type_of(folder / "file"), fs::file_type::regular);
+  EXPECT_EQ(type_of(folder / "link"), fs::file_type::regular);
+  EXPECT_EQ(type_of(folder.path()), fs::file_type::directory);
+  EXPECT_EQ(type_of(folder / "dead"), fs::file_type::not_found);
+  EXPECT_EQ(type_of(folder / "file" / "below"), fs::file_type::not_found);
+  EXPECT_EQ(code_of([&] { type_of(folder / "round"); }), ExitCode::io);
+}
+
+TEST(OpenForReading, AbsentIsMissingAndHinderedIsNot) {
+  const TemporaryFolder folder;
+  write_text(folder / "file", "");
+  EXPECT_EQ(code_of([&] { open_for_reading(folder / "absent"); }), ExitCode::missing_input);
+  EXPECT_EQ(code_of([&] { open_for_reading(folder / "file" / "below"); }), ExitCode::missing_input);
+  const NoDescriptors none;
+  EXPECT_EQ(code_of([&] { open_for_reading(folder / "file"); }), ExitCode::io);
+}
+
+}  // namespace
+}  // namespace shoestring
