@@ -21,7 +21,10 @@ int train_command(const Words& words) {
            "with exit code 75;\nthe same command goes on. To mpirun send SIGUSR2: it returns 75. After SIGTERM Open "
            "MPI's mpirun\nkills the ranks within a second, saved or not, and returns 1. Exit code 84: the budget is "
            "spent.",
-       .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"}},
+       .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"},
+                   {"begin-anew", "",
+                    "move what an earlier run of this name left aside, and begin with an empty ledger"},
+                   {"from-older", "", "go on from an older checkpoint where the last saved one is not there"}},
        .least = 1,
        .most = 1,
        .recipe_overrides = true},
@@ -35,6 +38,8 @@ int train_command(const Words& words) {
     Trainer trainer(std::move(reading.recipe), *world, system_clock(),
                     {.recipe_folder = file.parent_path(),
                      .allow_recipe_change = arguments.has("allow-recipe-change"),
+                     .begin_anew = arguments.has("begin-anew"),
+                     .from_older = arguments.has("from-older"),
                      .out = stdout});
     return static_cast<int>(trainer.run());
   } catch (const std::exception& exception) {

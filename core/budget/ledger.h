@@ -51,9 +51,12 @@ struct AttemptProgress {
   std::int64_t step = 0;    ///< steps done, of the run
   std::int64_t tokens = 0;  ///< trained tokens, of the run
   std::string phase;
-  CategorySeconds seconds;  ///< since the start of the attempt, summed over ranks
-  PerFormat flops;          ///< done in this attempt, summed over ranks
-  double loss = 0;          ///< of the last step; 0: none yet
+  CategorySeconds seconds;   ///< since the start of the attempt, summed over ranks
+  PerFormat flops;           ///< done in this attempt, summed over ranks
+  double loss = 0;           ///< of the last step; 0: none yet
+  std::int64_t clipped = 0;  ///< steps, of the run, whose gradient was clipped
+  std::int64_t skipped = 0;  ///< steps, of the run, that left the weights as they were
+  std::int64_t returns = 0;  ///< times the run went back to a checkpoint
 };
 
 struct CheckpointCommit {

@@ -152,6 +152,9 @@ Json write(const AttemptProgress& progress) {
                               {"seconds", write(progress.seconds)},
                               {"flops", write(progress.flops)}});
   if (progress.loss != 0 && std::isfinite(progress.loss)) object.add("loss", progress.loss);
+  if (progress.clipped > 0) object.add("clipped", progress.clipped);
+  if (progress.skipped > 0) object.add("skipped", progress.skipped);
+  if (progress.returns > 0) object.add("returns", progress.returns);
   return object;
 }
 
@@ -167,6 +170,9 @@ AttemptProgress read_progress(const Json& object) {
   }
   progress.flops = read_formats(object, "flops");
   progress.loss = number(object, "loss");
+  progress.clipped = count(object, "clipped");
+  progress.skipped = count(object, "skipped");
+  progress.returns = count(object, "returns");
   return progress;
 }
 

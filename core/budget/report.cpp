@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -96,6 +97,12 @@ Report make_report(const LedgerHistory& history, const std::optional<Prediction>
   for (const AttemptHistory& attempt : history.attempts) {
     add_phases(attempt, report.phases);
     if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;
+    for (const AttemptProgress& point : attempt.points) {
+      if (point.step > attempt.kept_step) break;
+      report.clipped = point.clipped;
+      report.skipped = point.skipped;
+      report.returns = point.returns;
+    }
     for (const EvaluationResult& result : attempt.evaluations) {
       if (result.step <= attempt.kept_step) report.validation = result;
     }
@@ -105,12 +112,21 @@ Report make_report(const LedgerHistory& history, const std::optional<Prediction>
 }
 
 Report make_report(const std::filesystem::path& run_directory) {
-  if (!std::filesystem::exists(run_directory / kLedgerFile)) {
+  if (type_of(run_directory / kLedgerFile) == std::filesystem::file_type::not_found) {
     fail(ExitCode::missing_input, "{} holds no {}: no run was started there", run_directory.string(), kLedgerFile);
   }
   Report report = make_report(read_ledger(run_directory), read_prediction(run_directory));
   if (report.run.empty()) report.run = run_directory.filename().string();
   return report;
+}
+
+std::string guard_words(const Report& report) {
+  std::string text =
+      fmt::format("{} step{} clipped, {} skipped", report.clipped, report.clipped == 1 ? "" : "s", report.skipped);
+  if (report.returns > 0) {
+    text += fmt::format("; {} return{} to a checkpoint", report.returns, report.returns == 1 ? "" : "s");
+  }
+  return text;
 }
 
 void write_report(const std::filesystem::path& run_directory, const Report& report) {

@@ -45,6 +45,9 @@ struct Report {
   std::vector<AttemptHistory> attempts;
   std::int64_t tokens = 0;  ///< trained tokens the run still has
   std::int64_t steps = 0;
+  std::int64_t clipped = 0;                    ///< of these steps, by a gradient norm above what was applied
+  std::int64_t skipped = 0;                    ///< of these steps: the weights stayed as they were
+  std::int64_t returns = 0;                    ///< times the run went back to a checkpoint
   double train_loss = 0;                       ///< of the last step; 0: none
   std::optional<EvaluationResult> validation;  ///< the last one
   std::vector<FormatUse> formats;
@@ -61,6 +64,9 @@ struct Report {
 /// Builds the report of `run_directory`. Throws Error(missing_input) if there is no ledger.
 Report make_report(const std::filesystem::path& run_directory);
 Report make_report(const LedgerHistory& history, const std::optional<Prediction>& predicted);
+
+/// "12 steps clipped, 3 skipped; 1 return to a checkpoint".
+std::string guard_words(const Report& report);
 
 std::string report_text(const Report& report);
 std::string report_json(const Report& report);

@@ -50,6 +50,7 @@ std::string summary(const Report& report) {
                               rounded(report.price->usd_per_gpu_hour), report.price->source, report.price->date));
   }
   line("bought", fmt::format("{} tokens in {} steps", rounded(static_cast<double>(report.tokens)), report.steps));
+  if (report.clipped + report.skipped > 0) line("guard", guard_words(report));
   if (report.validation) {
     line("held out", fmt::format("{:.4f} nats per token, {:.4f} bits per byte", report.validation->loss,
                                  report.validation->bits_per_byte));

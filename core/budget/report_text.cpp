@@ -57,6 +57,7 @@ std::string head(const Report& r) {
                         rounded(static_cast<double>(r.active_parameters)));
   }
   text += '\n';
+  if (r.clipped + r.skipped > 0) text += fmt::format("  guard      {}\n", guard_words(r));
   if (r.train_loss != 0) text += fmt::format("  loss       {:.4f} nats per token, last step\n", r.train_loss);
   if (r.validation) {
     text += fmt::format("  held out   {:.4f} nats per token = {:.4f} bits per byte (step {})\n", r.validation->loss,

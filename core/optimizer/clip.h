@@ -10,7 +10,7 @@ namespace shoestring {
 /// Summed in one fixed order, so the bits do not depend on threads or ranks. NaN or infinity comes through.
 double gradient_norm(const ParameterStore& store, double scale, Stream& stream);
 
-/// What the gradient is multiplied by so that its norm is at most `limit`; 1 where limit is 0 (off).
+/// What the gradient is multiplied by so that its norm is at most `limit`; 1 where limit is 0 or infinite (off).
 double clip_factor(double norm, double limit);
 
 }  // namespace shoestring

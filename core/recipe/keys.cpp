@@ -255,9 +255,13 @@ void add_care(std::vector<Key>& keys) {
       .key("keep", &CheckpointSpec::keep, {1, 1000000}, "verified checkpoints kept", kFree);
   section_keys(keys, "guard", &Recipe::guard)
       .key("spike_sigmas", &GuardSpec::spike_sigmas, kPositive,
-           "skip a step whose loss or gradient norm exceeds mean + that many sigmas")
+           "beyond mean + that many sigmas a gradient norm is clipped, a loss skips its step, once")
       .key("window", &GuardSpec::window, {2, 65536}, "steps the mean is taken over; active from half of it")
-      .key("skip_limit", &GuardSpec::skip_limit, {1, 1000000}, "skipped steps in a row before the run stops");
+      .key("on_repeat", &GuardSpec::on_repeat, kText,
+           "when the next loss stands out too, the weights are the cause: take the clipped step (clip), or go back to "
+           "the last checkpoint and pass over the data between (go_back)")
+      .key("skip_limit", &GuardSpec::skip_limit, {1, 1000000},
+           "steps in a row that are not finite before the run saves and ends");
 }
 
 std::vector<Key> build_keys() {

@@ -23,6 +23,7 @@ constexpr Word kDataIo[] = {"mmap", "pread"};
 constexpr Word kOptimizerName[] = {"adamw", "muon"};
 constexpr Word kLearningRateKind[] = {"warmup_stable_decay", "cosine", "deepseek", "constant"};
 constexpr Word kHorizon[] = {"budget", "tokens", "steps"};
+constexpr Word kOnRepeat[] = {"clip", "go_back"};
 
 constexpr std::size_t kLongestWord = 64;  // longer texts are no misspelt word
 
@@ -87,6 +88,10 @@ std::span<const Word> enum_words<LearningRateKind>() {
 template <>
 std::span<const Word> enum_words<Horizon>() {
   return kHorizon;
+}
+template <>
+std::span<const Word> enum_words<OnRepeat>() {
+  return kOnRepeat;
 }
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {

@@ -40,6 +40,8 @@ template <>
 std::span<const std::string_view> enum_words<LearningRateKind>();
 template <>
 std::span<const std::string_view> enum_words<Horizon>();
+template <>
+std::span<const std::string_view> enum_words<OnRepeat>();
 
 template <class Enum>
 std::string_view word(Enum value) {

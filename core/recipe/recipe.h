@@ -192,10 +192,15 @@ struct CheckpointSpec {
   int keep = 2;                  ///< verified checkpoints kept, the newest first
 };
 
+/// What is done when the loss stands out again right after a skipped step, on other data.
+enum class OnRepeat { clip, go_back };
+
 struct GuardSpec {
-  double spike_sigmas = 6;  ///< skip a step whose loss or gradient norm exceeds mean + that many sigmas
+  double spike_sigmas = 6;  ///< a loss (gradient norm) beyond mean + that many sigmas is skipped once (clipped to it)
   int window = 128;         ///< steps the mean and sigma are taken over; active from half of it
-  int skip_limit = 10;      ///< consecutive skipped steps before the run stops
+  OnRepeat on_repeat =
+      OnRepeat::clip;   ///< take the clipped step; or back to the last checkpoint, past the data between
+  int skip_limit = 10;  ///< steps in a row that are not finite before the run ends
 };
 
 struct Recipe {

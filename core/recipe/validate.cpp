@@ -201,6 +201,14 @@ void check_schedule(const Recipe& recipe, Rules& rules) {
                fmt::format("schedule.warmup_steps = {} leaves nothing of the {} steps", schedule.warmup_steps, steps));
 }
 
+void check_guard(const Recipe& recipe, Rules& rules) {
+  rules.unless(recipe.guard.on_repeat != OnRepeat::go_back || recipe.checkpoint.every_steps > 0 ||
+                   recipe.checkpoint.every_minutes > 0,
+               {"guard.on_repeat", "checkpoint.every_steps", "checkpoint.every_minutes"},
+               "guard.on_repeat = go_back needs checkpoints to go back to: set checkpoint.every_steps or "
+               "checkpoint.every_minutes");
+}
+
 void check_phase_length(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
   switch (recipe.schedule.horizon) {
     case Horizon::tokens:
@@ -272,6 +280,7 @@ std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, cons
   check_data(recipe, rules);
   check_schedule(recipe, rules);
   check_phases(recipe, rules);
+  check_guard(recipe, rules);
   return rules.take();
 }
 

@@ -89,28 +89,46 @@ void add_model(FolderWriter& folder, const std::vector<NamedTensor>& weights, st
   folder.add("model.safetensors.index.json", index.dump(1));
 }
 
-std::int64_t step_of(const fs::path& checkpoint) {
-  const std::string name = checkpoint.filename().string();
-  if (!name.starts_with(kPrefix) || name.size() > 24) return -1;
-  const std::string digits = name.substr(kPrefix.size());
-  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
-  return std::stoll(digits);
-}
-
 nlohmann::json parse_json(const fs::path& path) {
   nlohmann::json value = nlohmann::json::parse(read_file(path, kSmallFileLimit), nullptr, false);
   if (value.is_discarded()) fail(ExitCode::corrupt_checkpoint, "{}: is not valid JSON", path.string());
   return value;
 }
 
-void remove_quietly(const fs::path& folder) {
-  std::error_code ignored;
-  fs::remove_all(folder, ignored);
+void discard(const fs::path& folder, const CheckpointNotice& notice) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (error) notice(fmt::format("{}: cannot be removed: {}; remove it by hand", folder.string(), error.message()));
+}
+
+// What interrupted saves left behind. A save does not depend on it.
+void sweep(const fs::path& root, const CheckpointNotice& notice) {
+  try {
+    for (const fs::path& entry : list_directory(root)) {
+      if (entry.filename().string().starts_with(kPartial)) discard(entry, notice);
+    }
+  } catch (const Error& error) {
+    notice(error.what());
+  }
+}
+
+// "a link to ELSEWHERE that leads nowhere".
+std::string dead_link(const fs::path& link) {
+  std::error_code error;
+  return fmt::format("a link to {} that leads nowhere", fs::read_symlink(link, error).string());
 }
 
 }  // namespace
 
-std::string checkpoint_damage(const fs::path& checkpoint) {
+std::int64_t step_of(const fs::path& checkpoint) {
+  const std::string name = checkpoint.filename().string();
+  if (!name.starts_with(kPrefix) || name.size() > 22) return -1;  // 17 digits fit
+  const std::string digits = name.substr(kPrefix.size());
+  if (digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
+  return std::stoll(digits);
+}
+
+std::string checkpoint_damage(const fs::path& checkpoint, Look look) {
   try {
     const nlohmann::json manifest = parse_json(checkpoint / "manifest.json");
     if (!manifest.is_object() || manifest.value("schema", "") != "shoestring.manifest/1" ||
@@ -128,11 +146,12 @@ std::string checkpoint_damage(const fs::path& checkpoint) {
       if (static_cast<std::uint64_t>(bytes) != entry["bytes"].get<std::uint64_t>()) {
         return fmt::format("{}: {} bytes, the manifest says {}", name, bytes, entry["bytes"].get<std::uint64_t>());
       }
-      if (hash_file(path) != entry["xxh3_128"].get<std::string>()) {
+      if (look == Look::content && hash_file(path) != entry["xxh3_128"].get<std::string>()) {
         return fmt::format("{}: its content does not match the hash in the manifest", name);
       }
     }
   } catch (const Error& error) {
+    if (error.code() == ExitCode::io) throw;
     return error.what();
   } catch (const nlohmann::json::exception& error) {
     return fmt::format("manifest.json: {}", error.what());
@@ -143,16 +162,15 @@ std::string checkpoint_damage(const fs::path& checkpoint) {
 CheckpointStore::CheckpointStore(fs::path root, std::int64_t model_file_limit_bytes)
     : root_(std::move(root)), model_file_limit_bytes_(model_file_limit_bytes) {}
 
-fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& content, int keep) {
+fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& content, int keep,
+                               const CheckpointNotice& notice) {
   make_directories(root_);
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root_, ignored)) {
-    if (entry.path().filename().string().starts_with(kPartial)) remove_quietly(entry.path());
-  }
+  sweep(root_, notice);
   const std::string name = fmt::format("{}{:08}", kPrefix, step);
   const fs::path partial = root_ / fmt::format("{}{}", kPartial, name);
   const fs::path committed = root_ / name;
-  if (fs::exists(committed) && checkpoint_damage(committed).empty()) return committed;  // this step is safe already
+  const bool there = type_of(committed) != fs::file_type::not_found;
+  if (there && checkpoint_damage(committed).empty()) return committed;  // this step is safe already
   try {
     FolderWriter folder(partial);
     for (const auto& [file, text] : content.files) folder.add(file, text);
@@ -163,43 +181,93 @@ fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& conte
     if (const std::string damage = checkpoint_damage(partial); !damage.empty()) {
       fail(ExitCode::io, "{}: read back after writing, it is damaged: {}", partial.string(), damage);
     }
-    if (fs::exists(committed)) remove_quietly(committed);  // damaged: it was passed over at the start
+    if (there) discard(committed, notice);  // damaged: it was passed over at the start
     rename_durably(partial, committed);
   } catch (...) {
-    remove_quietly(partial);
+    discard(partial, [](const std::string&) {});  // the error under way is what matters
     throw;
   }
   replace_file(root_ / "latest", name + "\n");
-  // Folders of later steps were passed over as damaged: nobody will read them, and none may take the place of a sound
-  // one.
-  int place = 0;
-  for (const fs::path& checkpoint : all()) {
-    if (step_of(checkpoint) > step || ++place > std::max(1, keep)) remove_quietly(checkpoint);
-  }
+  make_room(step, keep, notice);
   return committed;
 }
 
-std::vector<fs::path> CheckpointStore::all() const {
+// Folders of later steps were passed over as damaged: nobody will read them, and none may take the place of a sound
+// one. What was committed stays committed, whatever hinders this.
+void CheckpointStore::make_room(std::int64_t step, int keep, const CheckpointNotice& notice) const {
+  try {
+    int place = 0;
+    for (const fs::path& checkpoint : all()) {
+      if (step_of(checkpoint) > step || ++place > std::max(1, keep)) discard(checkpoint, notice);
+    }
+  } catch (const Error& error) {
+    notice(fmt::format("older checkpoints stay where they are: {}", error.what()));
+  }
+}
+
+std::vector<fs::path> CheckpointStore::named() const {
   std::vector<fs::path> found;
-  std::error_code missing;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root_, missing)) {
-    if (entry.is_directory() && !entry.is_symlink() && step_of(entry.path()) >= 0) found.push_back(entry.path());
+  const fs::file_type type = type_of(root_);
+  if (type == fs::file_type::not_found && !fs::is_symlink(root_)) return found;
+  if (type != fs::file_type::directory) {
+    fail(ExitCode::missing_input, "{}: is {}; checkpoints are kept in a folder of this name, or behind a link to one",
+         root_.string(), type == fs::file_type::not_found ? dead_link(root_) : "no folder");
+  }
+  for (const fs::path& entry : list_directory(root_)) {
+    if (step_of(entry) >= 0) found.push_back(entry);
   }
   std::sort(found.begin(), found.end(), [](const fs::path& a, const fs::path& b) { return step_of(a) > step_of(b); });
   return found;
 }
 
+std::vector<fs::path> CheckpointStore::all() const {
+  std::vector<fs::path> found = named();
+  std::erase_if(found, [](const fs::path& path) { return type_of(path) != fs::file_type::directory; });
+  return found;
+}
+
+std::vector<UnseenCheckpoint> CheckpointStore::unseen() const {
+  std::vector<UnseenCheckpoint> found;
+  for (const fs::path& path : named()) {
+    const fs::file_type type = type_of(path);
+    if (type == fs::file_type::directory) continue;
+    const bool dead = type == fs::file_type::not_found;
+    found.push_back({path, dead, dead ? dead_link(path) : "no folder"});
+  }
+  return found;
+}
+
+std::string damage_of(const fs::path& checkpoint, Look look) {
+  try {
+    return checkpoint_damage(checkpoint, look);
+  } catch (const Error& error) {
+    fail(ExitCode::io,
+         "{}\nwhether {} is sound cannot be told, and an older checkpoint is not taken in its place: see to it that it "
+         "can be read (rights, limits of the process, the disk)",
+         error.what(), checkpoint.string());
+  }
+}
+
 std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) const {
   const std::vector<fs::path> have = all();
+  for (const UnseenCheckpoint& hidden : unseen()) {
+    if (!have.empty() && step_of(hidden.path) < step_of(have.front())) continue;
+    if (hidden.dead_link) {
+      fail(ExitCode::missing_input,
+           "{}: is {}; put back what it led to (is a disk not mounted?), or move it away to do without it",
+           hidden.path.string(), hidden.why);
+    }
+    notice(fmt::format("{}: is {}, passed over", hidden.path.string(), hidden.why));
+  }
   for (const fs::path& checkpoint : have) {
-    const std::string damage = checkpoint_damage(checkpoint);
+    const std::string damage = damage_of(checkpoint, Look::content);
     if (damage.empty()) return checkpoint;
     notice(fmt::format("{}: damaged, passed over: {}", checkpoint.string(), damage));
   }
   if (!have.empty()) {
     fail(ExitCode::corrupt_checkpoint,
-         "{}: every checkpoint is damaged ({}); restore one from a copy, or move the run "
-         "directory away to begin anew",
+         "{}: every checkpoint there is damaged ({}); restore one from a copy, or begin anew with --begin-anew, which "
+         "moves the run directory aside",
          root_.string(), have.size());
   }
   return std::nullopt;
@@ -207,7 +275,7 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
 
 CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(checkpoint)) {
   const fs::path index_path = checkpoint_ / "model.safetensors.index.json";
-  if (!fs::exists(index_path)) {
+  if (type_of(index_path) == fs::file_type::not_found) {
     model_.emplace_back(checkpoint_ / "model.safetensors");
   } else {
     const nlohmann::json index = parse_json(index_path);
@@ -223,7 +291,8 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
     }
     for (const std::string& name : names) model_.emplace_back(checkpoint_ / name);
   }
-  if (fs::exists(checkpoint_ / kOptimizerFile)) optimizer_.emplace(checkpoint_ / kOptimizerFile);
+  if (type_of(checkpoint_ / kOptimizerFile) != fs::file_type::not_found)
+    optimizer_.emplace(checkpoint_ / kOptimizerFile);
 }
 
 bool CheckpointReader::holds_weight(const std::string& name) const {

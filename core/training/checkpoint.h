@@ -31,34 +31,62 @@ struct CheckpointContent {
   std::string state_json;
 };
 
-/// Tells the user about a checkpoint that was passed over, and why.
+/// Tells the user about a checkpoint that was passed over or could not be removed, and why.
 using CheckpointNotice = std::function<void(const std::string&)>;
+
+/// A checkpoint's name under which no folder can be seen.
+struct UnseenCheckpoint {
+  std::filesystem::path path;
+  bool dead_link = false;  ///< else something that is no folder
+  std::string why;
+};
 
 class CheckpointStore {
  public:
-  /// `root` is RUN/checkpoints; created on the first save. What an interrupted save left behind is removed then.
+  /// `root` is RUN/checkpoints, a folder or a link to one; created on the first save. What an interrupted save left
+  /// behind is removed then.
   explicit CheckpointStore(std::filesystem::path root, std::int64_t model_file_limit_bytes = std::int64_t{4} << 30);
 
   /// Commits a checkpoint and keeps the newest `keep`; returns its folder. Throws Error(io) and leaves every older
-  /// checkpoint as it was.
-  std::filesystem::path save(std::int64_t step, const CheckpointContent& content, int keep);
+  /// checkpoint as it was. An older one that cannot be removed is told to `notice`. Of one that is a link only the link
+  /// is removed.
+  std::filesystem::path save(std::int64_t step, const CheckpointContent& content, int keep,
+                             const CheckpointNotice& notice);
 
   /// The newest checkpoint whose every file has the size and hash of its manifest. A damaged one is passed over with a
-  /// notice. Nothing when there is none at all; Error(corrupt_checkpoint) when there are some, all damaged.
+  /// notice. Nothing when there is none at all; Error(corrupt_checkpoint) when there are some, all damaged. What cannot
+  /// be looked at is not passed over, since the run would go on from an older one: Error(io) where the system refuses
+  /// (rights, say), Error(missing_input) where a newer one is a link that leads nowhere.
   std::optional<std::filesystem::path> newest(const CheckpointNotice& notice) const;
 
-  /// All committed checkpoints, newest step first; not verified.
+  /// All committed checkpoints, newest step first; not verified. Links to folders are among them. Throws Error(io) or
+  /// Error(missing_input) where they cannot be listed; only an absent `root` holds none.
   std::vector<std::filesystem::path> all() const;
+  /// Links that lead nowhere and files under the name of a checkpoint, newest step first; nobody removes them.
+  std::vector<UnseenCheckpoint> unseen() const;
 
   const std::filesystem::path& root() const { return root_; }
 
  private:
+  /// Whatever has a checkpoint's name, newest step first.
+  std::vector<std::filesystem::path> named() const;
+  void make_room(std::int64_t step, int keep, const CheckpointNotice& notice) const;
+
   std::filesystem::path root_;
   std::int64_t model_file_limit_bytes_;
 };
 
-/// Empty when every file is as its manifest says; otherwise what is wrong, naming the file.
-std::string checkpoint_damage(const std::filesystem::path& checkpoint);
+/// The step in a checkpoint's name; -1: it is no checkpoint's name.
+std::int64_t step_of(const std::filesystem::path& checkpoint);
+
+enum class Look : std::uint8_t { sizes, content };
+
+/// Empty when every file is as its manifest says (by size alone, or by hash too); otherwise what is wrong, naming the
+/// file. Throws Error(io) where a file is there and the system does not let it be read: that is no damage.
+std::string checkpoint_damage(const std::filesystem::path& checkpoint, Look look = Look::content);
+
+/// The same for a start: the Error(io) says why no older checkpoint is taken instead.
+std::string damage_of(const std::filesystem::path& checkpoint, Look look);
 
 /// Reads tensors of a checkpoint's model files (one, or several with an index) or of its optimizer file.
 class CheckpointReader {

@@ -54,7 +54,7 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
 MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t last_step, bool tensorboard,
                        double unix_seconds)
     : path_(run_directory / "metrics.jsonl") {
-  if (std::filesystem::exists(path_)) {
+  if (type_of(path_) != std::filesystem::file_type::not_found) {
     const std::string text = read_file(path_, kMetricsLimit);
     const std::string kept = kept_lines(text, last_step);
     if (kept.size() != text.size()) replace_file(path_, kept);
@@ -89,7 +89,12 @@ void MetricsLog::step(const StepMetrics& metrics) {
   json["gradient_norm_hex"] = hexadecimal(metrics.gradient_norm);
   json["learning_rate"] = metrics.learning_rate;
   if (metrics.expert_overload != 0) json["expert_overload"] = number(metrics.expert_overload);
+  if (metrics.clipped_to > 0) json["clipped_to"] = metrics.clipped_to;
   if (!metrics.skipped.empty()) json["skipped"] = metrics.skipped;
+  if (!metrics.stands_out.empty()) json["stands_out"] = metrics.stands_out;
+  if (!metrics.went_back.empty()) json["went_back"] = metrics.went_back;
+  json["clipped_steps"] = metrics.clipped_steps;
+  json["skipped_steps"] = metrics.skipped_steps;
   if (!metrics.shares.empty()) json["quantisation"] = pairs(metrics.shares);
   Json timing = {{"attempt", metrics.attempt},
                  {"unix_seconds", metrics.unix_seconds},
@@ -108,6 +113,8 @@ void MetricsLog::step(const StepMetrics& metrics) {
                                                           {"train/tokens", static_cast<double>(metrics.tokens)},
                                                           {"speed/tokens_per_second", metrics.tokens_per_second},
                                                           {"budget/gpu_hours", metrics.gpu_hours}};
+    values.emplace_back("guard/clipped_steps", static_cast<double>(metrics.clipped_steps));
+    values.emplace_back("guard/skipped_steps", static_cast<double>(metrics.skipped_steps));
     if (metrics.mtp_loss != 0) values.emplace_back("train/mtp_loss", metrics.mtp_loss);
     if (metrics.expert_overload != 0) values.emplace_back("experts/overload", metrics.expert_overload);
     for (const auto& [name, value] : metrics.shares) values.emplace_back("quantisation/" + name, value);

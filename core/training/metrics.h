@@ -27,7 +27,12 @@ struct StepMetrics {
   double gradient_norm = 0;    ///< before clipping
   double learning_rate = 0;
   double expert_overload = 0;  ///< largest expert load over the mean, minus 1 (MaxVio), worst layer; 0 without experts
+  double clipped_to = 0;       ///< the norm that was applied; 0: the gradient was not clipped
   std::string skipped;         ///< why the step was not applied; empty when it was
+  std::string stands_out;      ///< what stood out although the step was applied
+  std::string went_back;       ///< why the run went back to a checkpoint
+  std::int64_t clipped_steps = 0;  ///< so far, as the next
+  std::int64_t skipped_steps = 0;
   std::vector<std::pair<std::string, double>> shares;  ///< "saturated.activation", "underflowed.gradient", ...
 
   // Timing: depends on the machine.

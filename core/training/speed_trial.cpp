@@ -8,6 +8,7 @@
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
 #include "core/training/weight_update.h"
+#include "kernels/base/check.h"
 #include "parallel/communicator_threads.h"
 
 namespace shoestring {
@@ -25,7 +26,7 @@ class Trial {
         world_(ThreadWorld(1).communicator(0)),
         resources_(recipe, 1),
         groups_(std::max(1, recipe.parallel.reduction_groups)),
-        guard_(recipe.guard),
+        guard_(recipe.guard, recipe.optimizer.clip),
         gradient_(resources_.model(), *world_, groups_, resources_.stream(), meter_) {
     resources_.model().initialise(recipe.run.seed);
     resources_.model().prepare();
@@ -62,12 +63,18 @@ class Trial {
       const double begin = clock_.monotonic_seconds();
       const BatchResult batch = gradient_.compute(plan, samples, batches);
       ++updates_;
-      update_weights({.recipe = recipe_,
-                      .batch = batch,
-                      .step = updates_,
-                      .number = updates_,
-                      .learning_rate = learning_rate(recipe_.schedule, updates_, 0)},
-                     resources_.model(), resources_.optimizer(), guard_, resources_.stream());
+      const WeightUpdate update =
+          update_weights({.recipe = recipe_,
+                          .batch = batch,
+                          .number = updates_,
+                          .learning_rate = learning_rate(recipe_.schedule, updates_, 0)},
+                         resources_.model(), resources_.optimizer(), guard_, resources_.stream());
+      if (update.judgement.verdict == StepVerdict::end) {
+        fail(ExitCode::non_finite,
+             "the speed trial: step {}, {}, and so the steps before it; look at the recipe's "
+             "learning rate and precision",
+             updates_, update.judgement.why);
+      }
       samples += plan.global_batch(samples);
       if (i < kWarmingSteps) continue;
       spent += clock_.monotonic_seconds() - begin;

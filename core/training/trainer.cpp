@@ -26,7 +26,10 @@ Trainer::Verdict Trainer::train() {
       enter_phase(state_.phase + 1);
       continue;
     }
-    record(step());
+    const StepOutcome outcome = step();
+    record(outcome);
+    if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
+    if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
   }
 }
 
@@ -39,22 +42,24 @@ Trainer::StepOutcome Trainer::step() {
   outcome.batch = gradient_->compute(*plan_, state_.phase_samples, *batches_);
 
   const Meter::Scope computing(meter_, Category::compute);
+  whole_ = false;
   const WeightUpdate update =
       update_weights({.recipe = recipe_,
                       .batch = outcome.batch,
-                      .step = state_.step + 1,
                       .number = state_.updates + 1,
-                      .learning_rate = outcome.learning_rate},
+                      .learning_rate = outcome.learning_rate,
+                      .may_go_back = saved_step_ >= 0},
                      resources_->model(), resources_->optimizer(), guard_, resources_->stream());
   outcome.gradient_norm = update.gradient_norm;
-  outcome.skipped = update.skipped;
-  if (outcome.skipped.empty()) ++state_.updates;
+  outcome.judgement = update.judgement;
+  if (update.judgement.verdict == StepVerdict::apply) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;
   state_.phase_samples += outcome.sequences;
   state_.tokens += static_cast<std::int64_t>(outcome.batch.tokens);
   state_.loss = update.loss;
   state_.guard = guard_.state();
+  whole_ = true;
   outcome.seconds = meter_.elapsed_seconds() - begin;
   return outcome;
 }
@@ -136,7 +141,9 @@ Trainer::Decision Trainer::decide_alone() {
   };
   const bool overdue = recipe_.checkpoint.every_minutes > 0 && state_.step != saved_step_ &&
                        meter_.elapsed_seconds() - saved_at_ > recipe_.checkpoint.every_minutes * 60;
-  decision.checkpoint = (overdue || due(recipe_.checkpoint.every_steps, saved_step_)) && fits(Ending::checkpoint);
+  // A loss that is no number may come from weights that are none: the next one tells.
+  decision.checkpoint = (overdue || due(recipe_.checkpoint.every_steps, saved_step_)) && std::isfinite(state_.loss) &&
+                        fits(Ending::checkpoint);
   decision.evaluate =
       evaluator_ != nullptr && due(recipe_.evaluation.every_steps, evaluated_step_) && fits(Ending::evaluation);
   decision.horizon = replan();
@@ -192,9 +199,13 @@ ExitCode Trainer::run() {
   try {
     const Verdict verdict = finish(train());
     return verdict == Verdict::preempted ? ExitCode::preempted : ExitCode::done;
-  } catch (const std::exception& error) {
-    give_up(error);
-    throw;
+  } catch (const std::exception& exception) {
+    const Error error = as_error(exception);
+    const std::string kept = keep_what_is_whole(error);
+    const Error whole(error.code(), fmt::format("{}{}{}", error.what(), kept.empty() ? "" : "\n", kept));
+    give_up(whole);
+    if (shared_error_) await_the_others();
+    throw whole;
   }
 }
 

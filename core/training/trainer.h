@@ -1,5 +1,5 @@
 // The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
-// goes on, trainer_run.cpp what surrounds a step (recording, saving, evaluating, ending).
+// goes on, trainer_run.cpp what surrounds a step (recording, saving, evaluating), trainer_end.cpp how an attempt ends.
 #pragma once
 
 #include <cstdio>
@@ -28,6 +28,8 @@ namespace shoestring {
 struct TrainerOptions {
   std::filesystem::path recipe_folder;  ///< where relative names of the recipe (hardware) are looked for
   bool allow_recipe_change = false;     ///< go on although the recipe is not the one the run began with
+  bool begin_anew = false;              ///< move aside what an earlier run of this name left
+  bool from_older = false;              ///< go on from an older checkpoint where the last saved one is not there
   std::FILE* out = stdout;              ///< progress of rank 0
 };
 
@@ -39,7 +41,8 @@ class Trainer {
   ~Trainer();
 
   /// Trains until the horizon or the budget ends, or a signal asks to leave. Returns done or preempted; throws Error
-  /// when the run must stop otherwise. Either way the ledger has its last line.
+  /// when the run must stop otherwise, after saving what is whole and not yet saved; its text names the checkpoints
+  /// that are there. Either way the ledger has its last line.
   ExitCode run();
 
  private:
@@ -59,7 +62,7 @@ class Trainer {
     BatchResult batch;
     double gradient_norm = 0;
     double learning_rate = 0;
-    std::string skipped;
+    Judgement judgement;
     double seconds = 0;
     std::int64_t sequences = 0;
   };
@@ -74,6 +77,8 @@ class Trainer {
 
   // Around it.
   void begin();
+  void set_old_run_aside();
+  std::string newest_checkpoint();
   void load(bool ended);
   void guess_evaluation();
   AttemptStart attempt_start(std::int64_t from_step) const;
@@ -81,11 +86,23 @@ class Trainer {
   void enter_phase(int phase);
   Verdict finish(Verdict verdict);
   void store_report();
-  void give_up(const std::exception& exception) noexcept;
+  std::string keep_what_is_whole(const Error& error) noexcept;
+  void give_up(const Error& error) noexcept;
+  void await_the_others() noexcept;
   void record(const StepOutcome& outcome);
+  void note_judgement(const Judgement& judgement);
+  void go_back();
+  [[noreturn]] void end_on_non_finite(const std::string& why);
   void save();
+  void save(int keep);
+  void save_alone();
+  void write_checkpoint(double begin, int keep);
+  CheckpointCommit commit_of(double begin) const;
+  void check_finite();
   bool evaluate(bool last);
   AttemptProgress attempt_progress();
+  AttemptProgress progress_of_rank() const;
+  AttemptProgress progress_alone() const;
   StepMetrics metrics_of(const StepOutcome& outcome) const;
   void announce(const std::string& text);
   bool leads() const { return world_.rank() == 0; }
@@ -123,6 +140,9 @@ class Trainer {
 
   bool over_ = false;            // an earlier attempt brought the run to its end
   std::int64_t first_step_ = 0;  // steps done when this attempt began
+  bool whole_ = true;            // weights and optimizer are those of state_.step, not half-way to another
+  bool saving_ = false;          // a checkpoint is being written
+  bool shared_error_ = false;    // the error under way was thrown by every rank
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;
   double saved_at_ = 0;  // meter seconds of the last checkpoint

@@ -9,6 +9,7 @@
 #include "core/recipe/explain.h"
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
+#include "core/training/saved_work.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/file.h"
@@ -67,15 +68,6 @@ int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks
   return groups;
 }
 
-// Without its ledger a run would begin its budget anew.
-void check_ledger(const LedgerHistory& history, const CheckpointStore& checkpoints) {
-  if (!history.attempts.empty() || checkpoints.all().empty()) return;
-  fail(ExitCode::bad_data,
-       "{} holds checkpoints, but the ledger beside it tells of no attempt: what the run has spent is unknown. Put "
-       "ledger.jsonl back from a copy, or begin a new run under another run.name",
-       checkpoints.root().string());
-}
-
 // With a budget horizon the learning rate came down while the budget ran out.
 constexpr double kScheduleOver = 0.95;
 
@@ -102,7 +94,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       meter_(clock),
       directory_(run_directory(recipe_)),
       checkpoints_(directory_ / "checkpoints"),
-      guard_(recipe_.guard),
+      guard_(recipe_.guard, recipe_.optimizer.clip),
       phase_ends_(phase_ends(recipe_)),
       progress_line_(options_.out, world.size() == 1) {
   begin();
@@ -119,10 +111,11 @@ void Trainer::begin() {
   price_ = price_of(recipe_.budget);
   double ended = 0;
   if (leads()) {
+    if (options_.begin_anew) set_old_run_aside();
     make_directories(directory_);
     ledger_ = std::make_unique<Ledger>(directory_, clock_);
     const LedgerHistory& history = ledger_->history();
-    check_ledger(history, checkpoints_);
+    check_saved_work(history, checkpoints_, options_.from_older);
     if (history.damaged_lines > 0) {
       announce(fmt::format("{} damaged lines of {} could not be read: what they charged may be missing from the bill",
                            history.damaged_lines, (directory_ / kLedgerFile).string()));
@@ -143,19 +136,28 @@ void Trainer::begin() {
     resources_ = std::make_unique<RunResources>(recipe_, ranks_sharing_cores(world_, Workers::cores_name()));
     load(ended != 0);
   } catch (const std::exception& error) {
-    if (ended == 0) give_up(error);
+    if (ended == 0) give_up(as_error(error));
     throw;
   }
 }
 
-// Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
-void Trainer::load(bool ended) {
+void Trainer::set_old_run_aside() {
+  const fs::path old = set_aside(directory_, clock_);
+  if (!old.empty())
+    announce(fmt::format("{}: begun anew; the run before is kept in {}", recipe_.run.name, old.string()));
+}
+
+// The same on every rank; empty where there is none.
+std::string Trainer::newest_checkpoint() {
   std::string newest;
   if (leads()) newest = checkpoints_.newest([this](const std::string& text) { announce(text); }).value_or("").string();
-  {
-    const LongerWait waiting(world_, kLongestFileWork);
-    newest = broadcast_text(world_, newest);
-  }
+  const LongerWait waiting(world_, kLongestFileWork);
+  return broadcast_text(world_, newest);
+}
+
+// Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
+void Trainer::load(bool ended) {
+  const std::string newest = newest_checkpoint();
   if (!newest.empty()) resume(newest);
   over_ = ended && !newest.empty() && horizon_reached();
   if (over_) {

@@ -1,14 +1,14 @@
-// What surrounds the training loop: recording, saving, evaluating, reporting, ending.
+// What surrounds the training loop: recording, saving, going back, evaluating.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 
-#include "core/budget/report.h"
 #include "core/training/model_files.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/memory.h"
+#include "kernels/reduce.h"
 
 namespace shoestring {
 
@@ -22,10 +22,7 @@ void Trainer::record(const StepOutcome& outcome) {
   const AttemptProgress progress = attempt_progress();
   if (!leads()) return;
   cap_->step_took(outcome.seconds, outcome.batch.tokens);
-  if (!outcome.skipped.empty()) {
-    ledger_->note("skipped", fmt::format("step {}: {}", state_.step, outcome.skipped));
-    announce(fmt::format("step {} skipped: {}", state_.step, outcome.skipped));
-  }
+  note_judgement(outcome.judgement);
   if (!variants_.empty()) {
     ledger_->variants(variants_);
     std::string text = "kernels:";
@@ -58,7 +55,18 @@ StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
   metrics.mtp_loss = batch.further_tokens > 0 ? batch.further_loss / batch.further_tokens : 0;
   metrics.gradient_norm = outcome.gradient_norm;
   metrics.learning_rate = outcome.learning_rate;
-  metrics.skipped = outcome.skipped;
+  const Judgement& judgement = outcome.judgement;
+  switch (judgement.verdict) {
+    case StepVerdict::apply:
+      if (outcome.gradient_norm > judgement.norm_limit) metrics.clipped_to = judgement.norm_limit;
+      metrics.stands_out = judgement.why;
+      break;
+    case StepVerdict::go_back: metrics.went_back = judgement.why; break;
+    case StepVerdict::skip:
+    case StepVerdict::end: metrics.skipped = judgement.why; break;
+  }
+  metrics.clipped_steps = state_.guard.clipped;
+  metrics.skipped_steps = state_.guard.skipped;
   if (!batch.router_counts.empty()) {
     const std::int64_t experts = batch.router_counts.shape()[1];
     for (std::int64_t layer = 0; layer < batch.router_counts.shape()[0]; ++layer) {
@@ -101,34 +109,105 @@ StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
   return metrics;
 }
 
-void Trainer::save() {
+// What stood out, and what was done about it: on the terminal and in the ledger.
+void Trainer::note_judgement(const Judgement& judgement) {
+  if (judgement.why.empty()) return;
+  const auto tell = [&](const char* about, const std::string& done) {
+    const std::string text = fmt::format("step {}: {}; {}", state_.step, judgement.why, done);
+    ledger_->note(about, text);
+    announce(text);
+  };
+  switch (judgement.verdict) {
+    case StepVerdict::apply: return tell("clipped", "the step was taken, clipped");
+    case StepVerdict::go_back: return tell("went back", "other data does not help: back to the last checkpoint");
+    case StepVerdict::skip:
+    case StepVerdict::end: return tell("skipped", "the step was skipped");
+  }
+}
+
+// To the weights of the newest sound checkpoint and past the data since then. Saved at once: the decision holds for
+// every later start, wherever it comes from.
+void Trainer::go_back() {
+  std::string from;
+  {
+    const Meter::Scope timing(meter_, Category::checkpoint);
+    from = newest_checkpoint();
+    if (!from.empty()) {
+      const CheckpointReader reader(from);
+      const TrainingState then = training_state_from_json(reader.state_json(), from);
+      whole_ = false;
+      load_weights(reader, resources_->model());
+      load_optimizer(reader, resources_->optimizer());
+      resources_->model().prepare();
+      state_.updates = then.updates;
+      guard_.went_back(then.phase == state_.phase ? then.guard : GuardState{});
+      whole_ = true;
+    } else {
+      guard_.stayed();
+    }
+  }
+  state_.guard = guard_.state();
+  if (from.empty()) return announce(fmt::format("step {}: no checkpoint is there: the step was skipped", state_.step));
+  announce(fmt::format("step {}: went back to the weights of {}, past the data since then", state_.step, from));
+  save();
+}
+
+// Weights that are no numbers are of no use to anybody, and must not push a sound checkpoint out.
+void Trainer::check_finite() {
+  bool finite = all_finite(resources_->model().store().values, resources_->stream());
+  for (const OptimizerState& state : resources_->optimizer().state()) {
+    finite = finite && all_finite(state.data, resources_->stream());
+  }
+  if (finite) return;
+  whole_ = false;
+  fail(ExitCode::non_finite,
+       "step {}: weights or optimizer state hold numbers that are not finite, and are not saved; lower the learning "
+       "rate or take a wider number format, and go on from an earlier checkpoint",
+       state_.step);
+}
+
+void Trainer::save() { save(recipe_.checkpoint.keep); }
+
+void Trainer::save(int keep) {
   if (saved_step_ == state_.step) return;
   const double begin = meter_.elapsed_seconds();
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
+    shared_error_ = true;  // every rank has the same weights
+    check_finite();
+    shared_error_ = false;
     const LongerWait waiting(world_, kLongestFileWork);
-    if (leads()) {
-      const fs::path folder = checkpoints_.save(
-          state_.step,
-          checkpoint_content(resources_->model(), resources_->optimizer(), resources_->tokenizer(), to_json(state_)),
-          recipe_.checkpoint.keep);
-      const double took = meter_.elapsed_seconds() - begin;
-      cap_->measured(Ending::checkpoint, took);
-      announce(fmt::format("saved {} in {:.2f} s", folder.string(), took));
-    }
+    if (leads()) write_checkpoint(begin, keep);
     world_.barrier();
   }
   saved_step_ = state_.step;
   saved_at_ = meter_.elapsed_seconds();
   const AttemptProgress progress = attempt_progress();
-  if (leads()) {
-    ledger_->checkpoint({.step = state_.step,
-                         .tokens = state_.tokens,
-                         .name = fmt::format("step_{:08}", state_.step),
-                         .bytes = resources_->model().memory().parameters + resources_->optimizer().state_bytes(),
-                         .took_seconds = saved_at_ - begin},
-                        progress);
-  }
+  if (leads()) ledger_->checkpoint(commit_of(begin), progress);
+}
+
+// Rank 0's part of it.
+void Trainer::write_checkpoint(double begin, int keep) {
+  saving_ = true;
+  const fs::path folder = checkpoints_.save(
+      state_.step,
+      checkpoint_content(resources_->model(), resources_->optimizer(), resources_->tokenizer(), to_json(state_)), keep,
+      [this](const std::string& text) {
+        ledger_->note("checkpoints", text);
+        announce(text);
+      });
+  saving_ = false;
+  const double took = meter_.elapsed_seconds() - begin;
+  cap_->measured(Ending::checkpoint, took);
+  announce(fmt::format("saved {} in {:.2f} s", folder.string(), took));
+}
+
+CheckpointCommit Trainer::commit_of(double begin) const {
+  return {.step = state_.step,
+          .tokens = state_.tokens,
+          .name = fmt::format("step_{:08}", state_.step),
+          .bytes = resources_->model().memory().parameters + resources_->optimizer().state_bytes(),
+          .took_seconds = saved_at_ - begin};
 }
 
 // A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.
@@ -170,54 +249,8 @@ bool Trainer::evaluate(bool last) {
   return true;
 }
 
-// A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
-Trainer::Verdict Trainer::finish(Verdict verdict) {
-  save();
-  const bool evaluating = verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step;
-  if (evaluating && !evaluate(true)) verdict = Verdict::preempted;
-  const AttemptProgress progress = attempt_progress();
-  if (!leads()) return verdict;
-  const bool preempted = verdict == Verdict::preempted;
-  ledger_->end(preempted                    ? "preempted"
-               : verdict == Verdict::budget ? "budget"
-                                            : "done",
-               static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
-  store_report();
-  return verdict;
-}
-
-// The ledger holds all of it: a report that could not be stored can be made again.
-void Trainer::store_report() {
-  try {
-    write_report(directory_, make_report(directory_));
-  } catch (const std::exception& error) {
-    announce(fmt::format("the report could not be stored ({}); shoestring report {} makes it anew", error.what(),
-                         directory_.string()));
-  }
-}
-
-// The last line of an attempt that an error ends. Other ranks cannot be asked any more: they are taken to be as we are.
-void Trainer::give_up(const std::exception& exception) noexcept {
-  if (!leads()) return;
-  try {
-    const Error error = as_error(exception);
-    AttemptProgress progress;
-    progress.step = state_.step;
-    progress.tokens = state_.tokens;
-    progress.phase = phase().name;
-    progress.seconds = meter_.read();
-    for (double& seconds : progress.seconds.seconds) seconds *= world_.size();
-    progress.flops = flops_;
-    progress.loss = state_.loss;
-    ledger_->end("failed", static_cast<int>(error.code()), error.what(), progress);
-    store_report();
-  } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
-    announce(fmt::format("the ledger could not be closed: {}", second.what()));
-  }
-}
-
-// Cumulative over this attempt; collective, so that every rank's seconds are in it.
-AttemptProgress Trainer::attempt_progress() {
+// Cumulative over this attempt, seconds of this rank.
+AttemptProgress Trainer::progress_of_rank() const {
   AttemptProgress progress;
   progress.step = state_.step;
   progress.tokens = state_.tokens;
@@ -225,9 +258,25 @@ AttemptProgress Trainer::attempt_progress() {
   progress.seconds = meter_.read();
   progress.flops = flops_;
   progress.loss = state_.loss;
+  progress.clipped = state_.guard.clipped;
+  progress.skipped = state_.guard.skipped;
+  progress.returns = state_.guard.returns;
+  return progress;
+}
+
+// Collective, so that every rank's seconds are in it.
+AttemptProgress Trainer::attempt_progress() {
+  AttemptProgress progress = progress_of_rank();
   if (world_.size() > 1) {
     world_.all_reduce(view_of(progress.seconds.seconds.data(), DType::f64, {kCategories}));
   }
+  return progress;
+}
+
+// Where other ranks cannot be asked: they are taken to be as we are.
+AttemptProgress Trainer::progress_alone() const {
+  AttemptProgress progress = progress_of_rank();
+  for (double& seconds : progress.seconds.seconds) seconds *= world_.size();
   return progress;
 }
 

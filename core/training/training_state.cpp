@@ -8,7 +8,8 @@
 namespace shoestring {
 namespace {
 
-constexpr const char* kSchema = "shoestring.state/1";
+constexpr const char* kSchema = "shoestring.state/2";
+constexpr const char* kFirstSchema = "shoestring.state/1";  // its guard skipped whatever stood out
 constexpr std::size_t kMaxEntries = 1'000'000;
 
 std::int64_t count_of(const nlohmann::json& object, const char* key) {
@@ -28,6 +29,20 @@ std::deque<double> window_of(const nlohmann::json& object, const char* key) {
   const nlohmann::json& list = object.at(key);
   if (!list.is_array() || list.size() > kMaxEntries) throw std::runtime_error(fmt::format("{} is not a list", key));
   return list.get<std::deque<double>>();
+}
+
+GuardState guard_of(const nlohmann::json& json, bool first_schema) {
+  GuardState guard;
+  guard.losses = window_of(json, "losses");
+  guard.norms = window_of(json, "norms");
+  guard.skipped_in_row = small_count_of(json, "skipped_in_row");
+  guard.skipped = count_of(json, "skipped");
+  guard.strange_in_row = first_schema ? guard.skipped_in_row : small_count_of(json, "strange_in_row");
+  if (first_schema) return guard;
+  guard.tried_return = json.at("tried_return").get<bool>();
+  guard.clipped = count_of(json, "clipped");
+  guard.returns = count_of(json, "returns");
+  return guard;
 }
 
 }  // namespace
@@ -55,8 +70,12 @@ std::string to_json(const TrainingState& state) {
   }
   json["guard"] = {{"losses", state.guard.losses},
                    {"norms", state.guard.norms},
+                   {"strange_in_row", state.guard.strange_in_row},
                    {"skipped_in_row", state.guard.skipped_in_row},
-                   {"skipped", state.guard.skipped}};
+                   {"tried_return", state.guard.tried_return},
+                   {"skipped", state.guard.skipped},
+                   {"clipped", state.guard.clipped},
+                   {"returns", state.guard.returns}};
   return json.dump(1);
 }
 
@@ -64,7 +83,10 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
   TrainingState state;
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
-    if (json.at("schema") != kSchema) throw std::runtime_error("the schema is not shoestring.state/1");
+    const bool first = json.at("schema") == kFirstSchema;
+    if (!first && json.at("schema") != kSchema) {
+      throw std::runtime_error(fmt::format("the schema is neither {} nor {}", kSchema, kFirstSchema));
+    }
     state.step = count_of(json, "step");
     state.updates = count_of(json, "updates");
     state.tokens = count_of(json, "tokens");
@@ -83,11 +105,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
                                  .end_progress = entry.at("end_progress").get<double>(),
                                  .phase = small_count_of(entry, "phase")});
     }
-    const nlohmann::json& guard = json.at("guard");
-    state.guard.losses = window_of(guard, "losses");
-    state.guard.norms = window_of(guard, "norms");
-    state.guard.skipped_in_row = small_count_of(guard, "skipped_in_row");
-    state.guard.skipped = count_of(guard, "skipped");
+    state.guard = guard_of(json.at("guard"), first);
   } catch (const std::exception& error) {
     fail(ExitCode::corrupt_checkpoint, "{}: training/state.json: {}", where, error.what());
   }

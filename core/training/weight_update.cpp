@@ -11,9 +11,9 @@ WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Op
   WeightUpdate update;
   update.loss = batch.loss * scale;
   update.gradient_norm = gradient_norm(model.store(), scale, stream);
-  update.skipped = guard.judge(args.step, update.loss, update.gradient_norm);
-  if (!update.skipped.empty()) return update;
-  const double clip = clip_factor(update.gradient_norm, args.recipe.optimizer.clip);
+  update.judgement = guard.judge(update.loss, update.gradient_norm, args.may_go_back);
+  if (update.judgement.verdict != StepVerdict::apply) return update;
+  const double clip = clip_factor(update.gradient_norm, update.judgement.norm_limit);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.number}, stream);
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, args.recipe.model.bias_speed);
   model.prepare();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
@@ -15,19 +14,18 @@ namespace shoestring {
 struct WeightUpdateArgs {
   const Recipe& recipe;
   const BatchResult& batch;  ///< its gradient is in model.store().gradients
-  std::int64_t step;         ///< of the run, from 1, skipped ones counted
   std::int64_t number;       ///< of the update, from 1
   double learning_rate;
+  bool may_go_back = false;  ///< see Guard::judge
 };
 
 struct WeightUpdate {
   double loss = 0;           ///< mean over the trained tokens
   double gradient_norm = 0;  ///< of the mean gradient, before clipping
-  std::string skipped;       ///< why the weights did not move; empty when they did
+  Judgement judgement;       ///< the weights moved if its verdict is apply
 };
 
-/// Moves the weights unless `guard` objects, then the router biases, and makes the compute copies anew. Throws what
-/// Guard::judge throws.
+/// Moves the weights unless `guard` objects, then the router biases, and makes the compute copies anew.
 WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Optimizer& optimizer, Guard& guard,
                             Stream& stream);
 

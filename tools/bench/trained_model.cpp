@@ -15,7 +15,7 @@ TrainedModel::TrainedModel(Recipe recipe)
       world_(self_communicator()),
       resources_(recipe_, 1),
       gradient_(resources_.model(), *world_, 1, resources_.stream(), meter_),
-      guard_(recipe_.guard),
+      guard_(recipe_.guard, recipe_.optimizer.clip),
       plan_(recipe_.phases.at(0), 1, 1),
       loader_(resources_.train_loader(0)) {
   resources_.model().initialise(recipe_.run.seed);
@@ -32,11 +32,10 @@ double TrainedModel::step() {
   const BatchResult batch = gradient_.compute(plan_, samples_, *batches_);
   const WeightUpdate update = update_weights({.recipe = recipe_,
                                               .batch = batch,
-                                              .step = steps_ + 1,
                                               .number = steps_ + 1,
                                               .learning_rate = learning_rate(recipe_.schedule, steps_ + 1, 0)},
                                              resources_.model(), resources_.optimizer(), guard_, resources_.stream());
-  check(update.skipped.empty(), "step {} was skipped: {}", steps_ + 1, update.skipped);
+  check(update.judgement.verdict == StepVerdict::apply, "step {} was skipped: {}", steps_ + 1, update.judgement.why);
   samples_ += plan_.global_batch(samples_);
   ++steps_;
   loss_ = update.loss;

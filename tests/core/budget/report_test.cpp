@@ -39,6 +39,9 @@ AttemptProgress at(std::int64_t step, double compute, const char* phase) {
   progress.seconds[Category::evaluation] = 10;
   progress.flops[RateFormat::fp8] = 1.8e12;
   progress.loss = 2.5;
+  progress.clipped = step / 2;
+  progress.skipped = 3;
+  progress.returns = 1;
   return progress;
 }
 
@@ -73,6 +76,10 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   EXPECT_EQ(document["tokens"], 102400);
   EXPECT_EQ(document["validation"]["loss"], 2.25);
   EXPECT_EQ(document["validation"]["bits_per_byte"], 1.125);
+  EXPECT_EQ(document["clipped_steps"], 100);
+  EXPECT_EQ(document["skipped_steps"], 3);
+  EXPECT_EQ(document["returns_to_checkpoints"], 1);
+  EXPECT_NE(report_html(report).find("100 steps clipped, 3 skipped"), std::string::npos);
   EXPECT_EQ(document["attempts"].size(), 1u);
   ASSERT_EQ(document["phases"].size(), 2u);
   EXPECT_EQ(document["phases"][0]["name"], "pretrain");
@@ -87,8 +94,8 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   const std::string text = report_text(report);
   for (const char* expected :
        {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
-        "102.4K tokens in 200 steps", "1.1250 bits per byte", "on 40 of 90 held-out sequences", "compute", "pretrain",
-        "of peak 1.00%"}) {
+         "102.4K tokens in 200 steps", "100 steps clipped, 3 skipped; 1 return to a checkpoint", "1.1250 bits per byte",
+         "on 40 of 90 held-out sequences", "compute", "pretrain", "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;

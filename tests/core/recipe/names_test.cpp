@@ -27,6 +27,7 @@ TEST(Names, EveryEnumeratorHasItsWord) {
   EXPECT_EQ(word(ScheduleName::dualpipev), "dualpipev");
   EXPECT_EQ(word(LearningRateKind::constant), "constant");
   EXPECT_EQ(word(Horizon::steps), "steps");
+  EXPECT_EQ(word(OnRepeat::go_back), "go_back");
   EXPECT_EQ(word(AllowReference::no), "no");
   EXPECT_EQ(word(RouterKindSpec::sqrt_softplus), "sqrt_softplus");
 }

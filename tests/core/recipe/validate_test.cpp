@@ -71,6 +71,7 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--schedule.horizon=tokens"}, "phase.p.tokens is missing"},
       {{"--schedule.horizon=steps"}, "phase.p.steps is missing"},
       {{"--schedule.horizon=steps", "--phase.p.steps=10", "--schedule.warmup_steps=10"}, "leaves nothing"},
+      {{"--guard.on_repeat=go_back", "--checkpoint.every_minutes=0"}, "needs checkpoints to go back to"},
       {{"--phase.p.share=0"}, "share must be above 0"},
       {{"--phase.p.global_batch=0"}, "global_batch is missing"},
       {{"--phase.p.sequence=0"}, "sequence is missing"},

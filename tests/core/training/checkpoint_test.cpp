@@ -45,7 +45,7 @@ TEST(Checkpoint, SavesReadsAndRetains) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
   EXPECT_FALSE(store.newest(notice).has_value());
-  for (int step = 1; step <= 4; ++step) store.save(step, Content(static_cast<float>(step)).content(), 2);
+  for (int step = 1; step <= 4; ++step) store.save(step, Content(static_cast<float>(step)).content(), 2, notice);
   ASSERT_EQ(store.all().size(), 2u);
   const fs::path newest = *store.newest(notice);
   EXPECT_EQ(newest.filename(), "step_00000004");
@@ -61,7 +61,7 @@ TEST(Checkpoint, SavesReadsAndRetains) {
 TEST(Checkpoint, SplitsLargeModelsWithAnIndex) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints", /*model_file_limit_bytes=*/8192);
-  const fs::path checkpoint = store.save(1, Content(7).content(), 2);
+  const fs::path checkpoint = store.save(1, Content(7).content(), 2, notice);
   EXPECT_TRUE(fs::exists(checkpoint / "model-00001-of-00002.safetensors"));
   EXPECT_EQ(checkpoint_damage(checkpoint), "");
   EXPECT_EQ(first_weight(checkpoint), 7.0f);
@@ -71,8 +71,8 @@ TEST(Checkpoint, SplitsLargeModelsWithAnIndex) {
 TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
-  store.save(1, Content(1).content(), 3);
-  const fs::path damaged = store.save(2, Content(2).content(), 3);
+  store.save(1, Content(1).content(), 3, notice);
+  const fs::path damaged = store.save(2, Content(2).content(), 3, notice);
   for (const char* name :
        {"model.safetensors", "training/optimizer.safetensors", "training/state.json", "config.json"}) {
     const std::string sound = read_text(damaged / name);
@@ -94,12 +94,12 @@ TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
 TEST(Checkpoint, RetentionCountsSoundOnes) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
-  store.save(1, Content(1).content(), 2);
-  fs::resize_file(store.save(5, Content(5).content(), 2) / "model.safetensors", 100);
-  store.save(2, Content(2).content(), 2);
+  store.save(1, Content(1).content(), 2, notice);
+  fs::resize_file(store.save(5, Content(5).content(), 2, notice) / "model.safetensors", 100);
+  store.save(2, Content(2).content(), 2, notice);
   ASSERT_EQ(store.all().size(), 2u);
   EXPECT_EQ(store.newest(notice)->filename(), "step_00000002");
-  store.save(3, Content(3).content(), 1);
+  store.save(3, Content(3).content(), 1, notice);
   ASSERT_EQ(store.all().size(), 1u);
   EXPECT_EQ(store.newest(notice)->filename(), "step_00000003");
 }
@@ -107,7 +107,7 @@ TEST(Checkpoint, RetentionCountsSoundOnes) {
 TEST(Checkpoint, AllDamagedIsItsOwnError) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
-  const fs::path checkpoint = store.save(1, Content(1).content(), 3);
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3, notice);
   fs::resize_file(checkpoint / "model.safetensors", 100);
   try {
     store.newest(notice);
@@ -120,7 +120,7 @@ TEST(Checkpoint, AllDamagedIsItsOwnError) {
 TEST(Checkpoint, RefusesManifestsThatReachOutside) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
-  const fs::path checkpoint = store.save(1, Content(1).content(), 3);
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3, notice);
   const std::string manifest = read_text(checkpoint / "manifest.json");
   for (const char* name : {"../../etc/passwd", "/etc/passwd", "training/../x", "a/b", ""}) {
     std::string changed = manifest;
@@ -138,7 +138,7 @@ TEST(Checkpoint, RefusesManifestsThatReachOutside) {
 TEST(Checkpoint, FullDiskLosesNothing) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
-  store.save(1, Content(1).content(), 1);
+  store.save(1, Content(1).content(), 1, notice);
   rlimit before{};
   getrlimit(RLIMIT_FSIZE, &before);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -147,7 +147,7 @@ TEST(Checkpoint, FullDiskLosesNothing) {
     const rlimit small{limit, before.rlim_max};
     setrlimit(RLIMIT_FSIZE, &small);
     try {
-      store.save(2, Content(2).content(), 1);
+      store.save(2, Content(2).content(), 1, notice);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::io);
       ++failures;
@@ -160,14 +160,67 @@ TEST(Checkpoint, FullDiskLosesNothing) {
   }
   std::signal(SIGXFSZ, handler);
   EXPECT_GT(failures, 10);
-  EXPECT_EQ(store.save(2, Content(2).content(), 1).filename(), "step_00000002");
+  EXPECT_EQ(store.save(2, Content(2).content(), 1, notice).filename(), "step_00000002");
+}
+
+// A checkpoint may lie behind a link; making room removes the link, not what it leads to.
+TEST(Checkpoint, LinkedOnesAreSeenAndKept) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3, notice);
+  fs::rename(checkpoint, folder / "elsewhere");
+  fs::create_directory_symlink(folder / "elsewhere", checkpoint);
+  ASSERT_EQ(store.all().size(), 1u);
+  EXPECT_EQ(first_weight(*store.newest(notice)), 1.0f);
+  store.save(2, Content(2).content(), 1, notice);
+  EXPECT_EQ(store.all().size(), 1u);
+  EXPECT_EQ(checkpoint_damage(folder / "elsewhere"), "");
+}
+
+TEST(Checkpoint, WhatCannotBeSeenIsNotPassedOver) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(5, Content(5).content(), 3, notice);
+  fs::create_directory_symlink("not-mounted", folder / "checkpoints" / "step_00000003");
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000005");  // an older one does not matter
+  write_text(folder / "checkpoints" / "step_00000007", "a file");
+  notices.clear();
+  EXPECT_EQ(store.newest(notice)->filename(), "step_00000005");
+  EXPECT_EQ(notices.size(), 1u);
+  fs::create_directory_symlink("not-mounted", folder / "checkpoints" / "step_00000009");
+  try {
+    store.newest(notice);
+    FAIL() << "went on from an older one";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("not-mounted"), std::string::npos) << error.what();
+  }
+  store.save(6, Content(6).content(), 1, notice);  // nor does anybody remove it
+  EXPECT_EQ(store.unseen().size(), 3u);
+}
+
+TEST(Checkpoint, AFolderThatCannotBeListedIsNotEmpty) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  const fs::path checkpoint = store.save(1, Content(1).content(), 3, notice);
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{0, before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  EXPECT_THROW(store.all(), Error);
+  EXPECT_THROW(store.newest(notice), Error);
+  EXPECT_THROW(checkpoint_damage(checkpoint), Error);
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(checkpoint_damage(checkpoint), "");
+  fs::resize_file(checkpoint / "model.safetensors", 100);
+  EXPECT_NE(checkpoint_damage(checkpoint, Look::sizes), "");
 }
 
 TEST(Checkpoint, InterruptedSaveIsSweptAway) {
   const TemporaryFolder folder;
   CheckpointStore store(folder / "checkpoints");
   write_text(folder / "checkpoints" / ".partial_step_00000009" / "model.safetensors", "half");
-  store.save(1, Content(1).content(), 1);
+  store.save(1, Content(1).content(), 1, notice);
   EXPECT_FALSE(fs::exists(folder / "checkpoints" / ".partial_step_00000009"));
 }
 

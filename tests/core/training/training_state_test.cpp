@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "kernels/base/check.h"
 
@@ -25,6 +26,10 @@ TrainingState sample() {
   state.guard.losses = {1.0 / 7, 2.0 / 7};
   state.guard.norms = {1e-300};
   state.guard.skipped = 2;
+  state.guard.clipped = 77;
+  state.guard.strange_in_row = 3;
+  state.guard.tried_return = true;
+  state.guard.returns = 1;
   return state;
 }
 
@@ -37,6 +42,21 @@ TEST(TrainingState, KeepsEveryBit) {
   EXPECT_EQ(back.guard.losses, state.guard.losses);
   EXPECT_EQ(back.guard.norms[0], 1e-300);
   EXPECT_EQ(back.decisions[0].progress, 1.0 / 3);
+  EXPECT_EQ(back.guard.clipped, 77);
+  EXPECT_TRUE(back.guard.tried_return);
+}
+
+// What earlier versions saved: their guard knew skipped steps only, and those may have been skipped for the weights.
+TEST(TrainingState, ReadsItsFirstSchema) {
+  nlohmann::json json = nlohmann::json::parse(to_json(sample()));
+  json["schema"] = "shoestring.state/1";
+  json["guard"] = {{"losses", {1.5, 2.5}}, {"norms", {0.5}}, {"skipped_in_row", 4}, {"skipped", 9}};
+  const TrainingState state = training_state_from_json(json.dump(), "x");
+  EXPECT_EQ(state.guard.losses.size(), 2u);
+  EXPECT_EQ(state.guard.skipped, 9);
+  EXPECT_EQ(state.guard.skipped_in_row, 4);
+  EXPECT_EQ(state.guard.strange_in_row, 4);
+  EXPECT_EQ(state.guard.clipped, 0);
 }
 
 // The loss of a step that was skipped for it.
@@ -56,7 +76,7 @@ TEST(TrainingState, RefusesWhatIsNotOne) {
   for (const std::string& text :
        {std::string("{}"), std::string("["), changed("\"step\": 120", "\"step\": -1"),
         changed("\"step\": 120", "\"step\": \"120\""), changed("\"phase\": 1", "\"phase\": 99999999999"),
-        changed("state/1", "state/2"), changed("\"losses\"", "\"loses\"")}) {
+        changed("state/2", "state/3"), changed("\"losses\"", "\"loses\"")}) {
     try {
       training_state_from_json(text, "here");
       ADD_FAILURE() << "accepted " << text.substr(0, 60);

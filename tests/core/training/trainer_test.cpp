@@ -1,0 +1,274 @@
+// Whole attempts in this process, on a model of one layer, with a clock that the test holds in its hands.
+#include "core/training/trainer.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/recipe/parse.h"
+#include "data/corpus_build.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::read_text;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+constexpr const char* kRecipe = R"([run]
+name = r
+threads = 1
+tensorboard = false
+[budget]
+gpu_hours = 10
+[model]
+architecture = llama
+layers = 1
+hidden = 32
+heads = 1
+feed_forward = 32
+init_std = 0.02
+[precision]
+policy = fp32
+[parallel]
+reduction_groups = 2
+[schedule]
+kind = constant
+horizon = steps
+learning_rate = 1e-3
+[phase.pretrain]
+sequence = 16
+micro_batch = 1
+global_batch = 2
+steps = 12
+)";
+
+/// Real time; at one reading of it something happens.
+class EventfulClock : public Clock {
+ public:
+  EventfulClock(std::function<bool()> when, std::function<void()> what)
+      : when_(std::move(when)), what_(std::move(what)) {}
+  double monotonic_seconds() const override {
+    if (!over_ && when_()) {
+      over_ = true;
+      what_();
+    }
+    return system_clock().monotonic_seconds();
+  }
+  double unix_seconds() const override { return system_clock().unix_seconds(); }
+  double process_start() const override { return system_clock().process_start(); }
+
+ private:
+  std::function<bool()> when_;
+  std::function<void()> what_;
+  mutable bool over_ = false;
+};
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<TemporaryFolder>();
+    for (int file = 0; file < 8; ++file) {
+      std::string text;
+      for (int line = 0; line < 20; ++line) text += fmt::format("value {} is {}\n", file * 31 + line, line * line);
+      write_text(*folder_ / "text" / fmt::format("{}.txt", file), text);
+    }
+    CorpusBuildOptions options;
+    options.corpus.inputs = {*folder_ / "text"};
+    options.out = *folder_ / "shards";
+    options.tokenizer = TokenizerChoice::bytes;
+    options.hold_out = 0;
+    Workers workers(1);
+    build_corpus(options, workers, [](const std::string&) {});
+    write_text(*folder_ / "r.recipe",
+               fmt::format("{}[data]\ntrain = {}\n", kRecipe, (*folder_ / "shards/train").string()));
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+
+  static fs::path run_folder(const std::string& name) { return *folder_ / "runs" / name; }
+
+  static Recipe recipe(const std::string& name, const std::vector<std::string>& overrides) {
+    std::vector<std::string> all = {"--run.directory=" + run_folder(name).string()};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return parse_recipe(*folder_ / "r.recipe", all).recipe;
+  }
+
+  static ExitCode train(const std::string& name, const std::vector<std::string>& overrides = {},
+                        const TrainerOptions& options = {}, const Clock& clock = system_clock()) {
+    const std::unique_ptr<Communicator> world = self_communicator();
+    return train_on(*world, name, overrides, options, clock);
+  }
+  static ExitCode train_on(Communicator& world, const std::string& name, const std::vector<std::string>& overrides,
+                           TrainerOptions options = {}, const Clock& clock = system_clock()) {
+    static std::FILE* nowhere = std::fopen("/dev/null", "w");
+    options.out = nowhere;
+    return Trainer(recipe(name, overrides), world, clock, options).run();
+  }
+
+  static TrainerOptions beginning_anew() {
+    TrainerOptions options;
+    options.begin_anew = true;
+    return options;
+  }
+
+  static Error error_of(const std::function<void()>& body) {
+    try {
+      body();
+    } catch (const Error& error) {
+      return error;
+    }
+    ADD_FAILURE() << "no error was thrown";
+    return {ExitCode::done, ""};
+  }
+
+  static std::vector<nlohmann::json> metrics(const std::string& name) {
+    std::istringstream text(read_text(run_folder(name) / "metrics.jsonl"));
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(text, line);) {
+      lines.push_back(nlohmann::json::parse(line));
+      lines.back().erase("timing");
+    }
+    return lines;
+  }
+  static std::vector<fs::path> checkpoints(const std::string& name) {
+    return CheckpointStore(run_folder(name) / "checkpoints").all();
+  }
+  static std::string weights(const fs::path& checkpoint) { return hash_file(checkpoint / "model.safetensors"); }
+
+  static std::unique_ptr<TemporaryFolder> folder_;
+};
+std::unique_ptr<TemporaryFolder> TrainerTest::folder_;
+
+// Weights that are finite themselves, and no step over them is.
+const std::vector<std::string> kHopeless = {"--model.init_std=1e15", "--guard.skip_limit=3"};
+
+TEST_F(TrainerTest, StepsThatAreNotFiniteEndTheRunSavedAndNamed) {
+  const Error error = error_of([] { train("hopeless", kHopeless); });
+  EXPECT_EQ(error.code(), ExitCode::non_finite) << error.what();
+  ASSERT_EQ(checkpoints("hopeless").size(), 1u) << error.what();
+  EXPECT_EQ(checkpoints("hopeless")[0].filename(), "step_00000003");
+  EXPECT_NE(std::string(error.what()).find("step_00000003"), std::string::npos) << error.what();
+  const nlohmann::json report = nlohmann::json::parse(read_text(run_folder("hopeless") / "report.json"));
+  EXPECT_EQ(report["skipped_steps"], 3);
+  EXPECT_EQ(report["run"]["state"], "failed");
+  EXPECT_NE(report["run"]["text"].get<std::string>().find("step_00000003"), std::string::npos);
+}
+
+TEST_F(TrainerTest, EveryRankJudgesTheSame) {
+  const Error error = error_of([] {
+    testing::run_ranks(
+        2, [](Communicator& world) { train_on(world, "ranks", kHopeless); }, 20);
+  });
+  EXPECT_EQ(error.code(), ExitCode::non_finite) << error.what();
+  ASSERT_EQ(checkpoints("ranks").size(), 1u);
+  EXPECT_EQ(weights(checkpoints("ranks")[0]), weights(checkpoints("hopeless")[0]));
+}
+
+// The disk takes no more metrics in the middle of a run: what was trained is saved, and the run goes on from there to
+// the same bits.
+TEST_F(TrainerTest, AnErrorSavesWhatIsWhole) {
+  ASSERT_EQ(train("undisturbed"), ExitCode::done);
+  const fs::path file = run_folder("disturbed") / "metrics.jsonl";
+  const EventfulClock clock([&] { return fs::exists(file) && metrics("disturbed").size() == 5; },
+                            [&] {
+                              for (const fs::path& open : list_directory("/proc/self/fd")) {
+                                std::error_code gone;
+                                if (fs::read_symlink(open, gone) != file) continue;
+                                const int full = ::open("/dev/full", O_WRONLY);
+                                ::dup2(full, std::stoi(open.filename()));
+                                ::close(full);
+                              }
+                            });
+  const Error error = error_of([&] { train("disturbed", {}, {}, clock); });
+  EXPECT_EQ(error.code(), ExitCode::io) << error.what();
+  ASSERT_EQ(checkpoints("disturbed").size(), 1u) << error.what();
+  EXPECT_EQ(checkpoints("disturbed")[0].filename(), "step_00000006");
+  EXPECT_NE(std::string(error.what()).find("step_00000006"), std::string::npos) << error.what();
+  ASSERT_EQ(train("disturbed"), ExitCode::done);
+  EXPECT_EQ(weights(checkpoints("disturbed")[0]), weights(checkpoints("undisturbed")[0]));
+}
+
+// With hardly any deviation allowed half the steps stand out: the run comes to its end all the same, and the counts of
+// metrics, report and checkpoint agree.
+const std::vector<std::string> kNervous = {"--guard.spike_sigmas=0.01", "--guard.window=4",
+                                           "--checkpoint.every_steps=2", "--checkpoint.keep=100",
+                                           "--phase.pretrain.steps=40"};
+
+TEST_F(TrainerTest, CountsWhatIsClippedAndSkipped) {
+  ASSERT_EQ(train("nervous", kNervous), ExitCode::done);
+  const auto lines = metrics("nervous");
+  ASSERT_EQ(lines.size(), 40u);
+  int clipped = 0;
+  int skipped = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    clipped += lines[i].contains("clipped_to");
+    skipped += lines[i].contains("skipped");
+    EXPECT_FALSE(i > 0 && lines[i].contains("skipped") && lines[i - 1].contains("skipped"));
+    EXPECT_EQ(lines[i]["clipped_steps"], clipped);
+    EXPECT_EQ(lines[i]["skipped_steps"], skipped);
+  }
+  EXPECT_GT(clipped, 0);
+  EXPECT_GT(skipped, 0);
+  const nlohmann::json report = nlohmann::json::parse(read_text(run_folder("nervous") / "report.json"));
+  EXPECT_EQ(report["clipped_steps"], clipped);
+  EXPECT_EQ(report["skipped_steps"], skipped);
+}
+
+// Back at a checkpoint: its weights, the data after the present step, saved at once under the present step.
+TEST_F(TrainerTest, GoesBackToItsLastCheckpoint) {
+  std::vector<std::string> overrides = kNervous;
+  overrides.emplace_back("--guard.on_repeat=go_back");
+  overrides.emplace_back("--schedule.learning_rate=1e-6");  // no trend: every other loss is above the mean
+  ASSERT_EQ(train("returning", overrides), ExitCode::done);
+  const auto lines = metrics("returning");
+  ASSERT_EQ(lines.size(), 40u);
+  int returns = 0;
+  for (const nlohmann::json& line : lines) {
+    if (!line.contains("went_back")) continue;
+    ++returns;
+    const auto step = line["step"].get<std::int64_t>();
+    const auto saved = checkpoints("returning");
+    for (std::size_t i = 0; i + 1 < saved.size(); ++i) {
+      if (step_of(saved[i]) != step) continue;
+      EXPECT_EQ(weights(saved[i]), weights(saved[i + 1])) << "step " << step;
+    }
+  }
+  EXPECT_GT(returns, 0);
+  EXPECT_EQ(nlohmann::json::parse(read_text(run_folder("returning") / "report.json"))["returns_to_checkpoints"],
+            returns);
+}
+
+// Refused, and nothing touched; begun anew, with the old run kept whole.
+TEST_F(TrainerTest, BeginsAnewOnlyWhenTold) {
+  ASSERT_EQ(train("lost"), ExitCode::done);
+  const fs::path run = run_folder("lost");
+  fs::rename(run / "checkpoints", run / "elsewhere");
+  const auto content = [&] {
+    std::map<std::string, std::string> files;
+    for (const fs::path& file : list_directory(run)) {
+      if (fs::is_regular_file(file)) files[file.filename()] = read_text(file);
+    }
+    return files;
+  };
+  const auto before = content();
+  const Error error = error_of([] { train("lost"); });
+  EXPECT_EQ(error.code(), ExitCode::missing_input);
+  EXPECT_NE(std::string(error.what()).find("step 12"), std::string::npos) << error.what();
+  EXPECT_EQ(content(), before);
+  ASSERT_EQ(train("lost", {}, beginning_anew()), ExitCode::done);
+  EXPECT_TRUE(fs::exists(run / "checkpoints/step_00000012"));
+  EXPECT_EQ(read_text(run_folder("lost.old_1") / "metrics.jsonl"), before.at("metrics.jsonl"));
+}
+
+}  // namespace
+}  // namespace shoestring
