@@ -33,8 +33,8 @@ struct BudgetSpec {
 enum class AllowReference { automatic, yes, no };
 
 struct KernelsSpec {
-  /// Whether plain reference kernels may run; automatic: where the processor has no vector row, unless a step would take
-  /// more than ten times as long with them.
+  /// Whether plain reference kernels may run; automatic: where the processor has no vector row, unless a step would
+  /// take more than ten times as long with them.
   AllowReference allow_reference = AllowReference::automatic;
   std::vector<std::string> pin;  ///< "op=variant"
 };
