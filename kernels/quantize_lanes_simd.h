@@ -76,9 +76,9 @@ HWY_INLINE void count_underflow(Floats x, Floats inverse, QuantizeCounts& counts
   counts.underflowed += count((broadcast(0) < magnitude(x)) & small);
 }
 
-/// Codes of x * inverse for any x and scale; counts what is lost.
+/// Codes of x * inverse for any x and scale; counts what is lost. Rare, so not inlined.
 template <class Payload>
-HWY_INLINE Ints encode_any(Floats x, Floats inverse, QuantizeCounts& counts) {
+HWY_NOINLINE Ints encode_any(Floats x, Floats inverse, QuantizeCounts& counts) {
   using C = Constants<Payload>;
   const Ints bits = magnitude(abs(x) * inverse);
   const Mask nan = broadcast(0x7F800000) < bits;
@@ -129,7 +129,8 @@ HWY_INLINE Scales scales_of(Ints amax, ScaleKind kind) {
           select(some, from_bits(shift_left<23>(broadcast(254) - exponent)), one)};
 }
 
-// Both formats' fields, shifted, are those of an IEEE half; E4M3's weigh 2^8 less there than they should.
+// Both formats' fields, shifted, are those of an IEEE half; E4M3's weigh 2^8 less there than they should. F16C and NEON
+// widen halves as IEEE has it; Highway's substitute for processors without knows neither NaN nor infinities.
 HWY_INLINE hn::Vec<F> value_of(E5M2, hn::Vec<hn::Rebind<std::uint16_t, F>> code) {
   const hn::Rebind<hwy::float16_t, F> half;
   return hn::PromoteTo(F(), hn::BitCast(half, hn::ShiftLeft<8>(code)));
