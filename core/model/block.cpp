@@ -34,7 +34,7 @@ Block::Block(const ModelConfig& config, const PrecisionSpec& precision, std::int
     attention_ = std::make_unique<AttentionGqa>(config, precision, attention, rope);
   }
   if (config.mixture(index)) {
-    auto mixture = std::make_unique<MixtureOfExperts>(config, precision, mlp);
+    auto mixture = std::make_unique<MixtureOfExperts>(config, precision, config.mixture_index(index), mlp);
     mixture_ = mixture.get();
     feed_forward_ = std::move(mixture);
   } else {

@@ -25,6 +25,9 @@ struct ModelConfig : ModelSpec {
   double softmax_scale = 0;   ///< qk_dim^-0.5, times mscale^2 under YaRN
 
   bool mixture(std::int64_t layer) const { return experts > 0 && layer >= dense_layers; }
+  /// Mixtures of experts in the order of the layers, that of multi-token prediction last.
+  std::int64_t mixtures() const { return experts > 0 ? layers + mtp_layers - dense_layers : 0; }
+  std::int64_t mixture_index(std::int64_t layer) const { return layer - dense_layers; }
   std::int64_t shared_feed_forward() const { return shared_experts * expert_feed_forward; }
 };
 

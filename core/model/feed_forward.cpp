@@ -45,7 +45,7 @@ ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView 
   quantize({.x = gate_up,
             .row_tiles = cached,
             .scale_kind = kind,
-            .counts = context.counts != nullptr ? &context.counts->activations : nullptr,
+            .counts = context.activation_counts(),
             .stream = context.stream});
   return cached;
 }

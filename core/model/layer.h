@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/model/step_tally.h"
 #include "kernels/base/tensor.h"
 #include "kernels/quantize.h"
 
@@ -104,20 +105,16 @@ struct RunShape {
   int workers = 1;             ///< of the stream
 };
 
-/// What quantisation lost, by tensor class. The caller clears it.
-struct PrecisionCounts {
-  QuantizeCounts activations;
-  QuantizeCounts weights;
-  QuantizeCounts gradients;
-};
-
 /// What a layer call needs besides its tensors. `scratch` is free again when the call returns.
 struct LayerContext {
   const TokenLayout& tokens;
   Arena& scratch;
   Stream& stream;
-  bool training = true;               ///< false: no backward pass will follow, and no statistic is kept
-  PrecisionCounts* counts = nullptr;  ///< optional
+  bool training = true;        ///< false: no backward pass will follow, and no statistic is kept
+  StepTally* tally = nullptr;  ///< where statistics are added up; nullptr: nowhere
+
+  QuantizeCounts* activation_counts() const { return tally != nullptr ? tally->activations() : nullptr; }
+  QuantizeCounts* gradient_counts() const { return tally != nullptr ? tally->gradients() : nullptr; }
 };
 
 struct PrepareContext {

@@ -181,9 +181,8 @@ void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   const bool kept_in_fp8 = context.training && keep && !keeps_input();
-  const QuantizeRequest request{
-      x,           DType::e4m3, p.forward == ProductFormat::fp8,
-      kept_in_fp8, offsets,     context.counts != nullptr ? &context.counts->activations : nullptr};
+  const QuantizeRequest request{x,           DType::e4m3, p.forward == ProductFormat::fp8,
+                                kept_in_fp8, offsets,     context.activation_counts()};
   const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
   if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
 }
@@ -207,9 +206,8 @@ void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, Lay
   Record& record = saved.record<Record>(this);
   const bool along_rows = p.weight_gradient == ProductFormat::fp8;
   if (bias.rows > 0) sum_bias(dy, record, saved, context);
-  const QuantizeRequest request{
-      dy,         p.gradient_values, p.input_gradient == ProductFormat::fp8,
-      along_rows, offsets,           context.counts != nullptr ? &context.counts->gradients : nullptr};
+  const QuantizeRequest request{dy,         p.gradient_values, p.input_gradient == ProductFormat::fp8,
+                                along_rows, offsets,           context.gradient_counts()};
   const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
   record.dy = along_rows ? kept : unscaled(dy);
 }

@@ -17,7 +17,8 @@ LossHead::LossHead(const ModelConfig& config, const PrecisionSpec& precision, co
   further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head);
 }
 
-LossSums LossHead::forward(ConstTensorView x, const LossInputs& inputs, Saved& saved, LayerContext& context) {
+ObjectiveSums LossHead::forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, Saved& saved,
+                                LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const Shape shape{x.shape[0], hidden_};
   const bool further = further_ && context.training;
@@ -25,9 +26,9 @@ LossSums LossHead::forward(ConstTensorView x, const LossInputs& inputs, Saved& s
   norm_.forward(x, normed, saved, context);
   TensorView dnormed;
   if (context.training) dnormed = saved.record<Record>(this).dnormed = saved.take(activation_, shape);
-  LossSums sums;
-  sums.main = head_.loss({.x = normed, .targets = inputs.targets, .dx = dnormed}, saved, context);
-  if (further) sums.further = further_->forward(normed, inputs.next_ids, inputs.next_targets, saved, context);
+  ObjectiveSums sums;
+  sums.main = head_.loss({.x = normed, .batch = batch, .objective = objective, .dx = dnormed}, saved, context);
+  if (further) sums.further = further_->forward(normed, batch, objective, saved, context);
   return sums;
 }
 
@@ -37,8 +38,8 @@ void LossHead::backward_input(TensorView dx, Saved& saved, LayerContext& context
   norm_.backward_input(dnormed, dx, false, saved, context);
 }
 
-void LossHead::backward_weight(const LossInputs& inputs, Saved& saved, LayerContext& context) {
-  if (further_) further_->backward_weight(inputs.next_ids, saved, context);
+void LossHead::backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context) {
+  if (further_) further_->backward_weight(batch, saved, context);
   norm_.backward_weight(saved, context);
 }
 

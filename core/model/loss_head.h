@@ -9,18 +9,6 @@
 
 namespace shoestring {
 
-/// What the loss reads besides the hidden state; i32 [tokens] each.
-struct LossInputs {
-  ConstTensorView targets;       ///< -1 ignored
-  ConstTensorView next_ids;      ///< of the token after each one, for multi-token prediction
-  ConstTensorView next_targets;  ///< its target, -1 where it belongs to another document
-};
-
-struct LossSums {
-  LossSum main;
-  LossSum further;  ///< of multi-token prediction, not yet weighted
-};
-
 class LossHead {
  public:
   /// `embedding` may be nullptr where the model has no multi-token prediction.
@@ -29,9 +17,10 @@ class LossHead {
 
   /// x [tokens, hidden] must stay until backward_input. In training, multi-token prediction adds its loss; the output
   /// head's weight gradient is added here, since it needs what a chunk of logits needs.
-  LossSums forward(ConstTensorView x, const LossInputs& inputs, Saved& saved, LayerContext& context);
+  ObjectiveSums forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, Saved& saved,
+                        LayerContext& context);
   void backward_input(TensorView dx, Saved& saved, LayerContext& context);
-  void backward_weight(const LossInputs& inputs, Saved& saved, LayerContext& context);
+  void backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context);
   /// Logits of one row of x, f32 (f64) [1, vocabulary].
   void logits(ConstTensorView x_row, TensorView logits, Saved& saved, LayerContext& context);
 

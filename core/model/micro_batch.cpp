@@ -3,24 +3,35 @@
 #include <algorithm>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 
 namespace shoestring {
 
-MicroBatch::MicroBatch(const RunShape& most)
-    : most_(most), values_(DType::i32, {kParts, most.tokens}), sequence_starts_(DType::i32, {most.sequences + 1}) {}
-
-std::int64_t MicroBatch::bytes(const RunShape& most) {
-  return (kParts * most.tokens + most.sequences + 1) * size_bytes(DType::i32);
+MicroBatch::MicroBatch(const RunShape& most, std::vector<TokenColumn> columns, Device device)
+    : most_(most),
+      columns_(std::move(columns)),
+      host_(static_cast<std::size_t>(kParts * most.tokens + most.sequences + 1)),
+      values_(DType::i32, {kParts * most.tokens}, device),
+      sequence_starts_(DType::i32, {most.sequences + 1}, device) {
+  for (const TokenColumn& column : columns_) {
+    column_values_.emplace_back(DType::f32, Shape{most.tokens, column.width}, device);
+  }
 }
 
-ConstTensorView MicroBatch::part(int index) const {
-  const std::int32_t* begin = values_.as<std::int32_t>() + index * most_.tokens;
-  return view_of(static_cast<const void*>(begin), DType::i32, {tokens_});
+std::int64_t MicroBatch::bytes(const RunShape& most, std::span<const TokenColumn> columns) {
+  std::int64_t bytes = (kParts * most.tokens + most.sequences + 1) * size_bytes(DType::i32);
+  for (const TokenColumn& column : columns) bytes += most.tokens * column.width * size_bytes(DType::f32);
+  return bytes;
 }
 
-void MicroBatch::fill(const BatchView& batch) {
-  tokens_ = static_cast<std::int64_t>(batch.inputs.size());
+std::span<std::int32_t> MicroBatch::host(int index) {
+  return std::span(host_).subspan(static_cast<std::size_t>(index * most_.tokens), static_cast<std::size_t>(tokens_));
+}
+
+void MicroBatch::fill(const BatchView& batch, int number, Stream& stream) {
   const std::size_t count = batch.inputs.size();
+  number_ = number;
+  tokens_ = static_cast<std::int64_t>(count);
   check(batch.sequence > 0 && tokens_ > 0 && tokens_ % batch.sequence == 0, "a batch of {} tokens in sequences of {}",
         tokens_, batch.sequence);
   const std::int64_t sequences = tokens_ / batch.sequence;
@@ -30,55 +41,55 @@ void MicroBatch::fill(const BatchView& batch) {
   check(batch.targets.size() == count && batch.segment_start.size() == count,
         "a batch of {} inputs has {} targets, {} segment starts", count, batch.targets.size(),
         batch.segment_start.size());
-  int index = 0;
-  for (const auto& from : {batch.inputs, batch.targets, batch.segment_start}) {
-    std::copy(from.begin(), from.end(), data(index++));
+  derive(batch);
+  for (int index = 0; index < kParts; ++index) {
+    copy(values_.view().slice(0, index * most_.tokens, tokens_),
+         view_of(static_cast<const void*>(host(index).data()), DType::i32, {tokens_}), stream);
   }
-  std::int32_t* positions = data(3);
-  std::int32_t* next_ids = data(4);
-  std::int32_t* next_targets = data(5);
+  const std::span<std::int32_t> starts = std::span(host_).subspan(static_cast<std::size_t>(kParts * most_.tokens));
+  for (std::int64_t s = 0; s <= sequences; ++s) {
+    starts[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(s * batch.sequence);
+  }
+  const TensorView own_starts = sequence_starts_.view().slice(0, 0, sequences + 1);
+  copy(own_starts, view_of(static_cast<const void*>(starts.data()), DType::i32, {sequences + 1}), stream);
+  layout_ = {part(kPositions), part(kSegmentStart), own_starts};
+  for (std::size_t i = 0; i < columns_.size(); ++i) fill_column(i, batch, stream);
+}
+
+/// All parts, in host memory.
+void MicroBatch::derive(const BatchView& batch) {
+  std::copy(batch.inputs.begin(), batch.inputs.end(), host(kInputs).begin());
+  std::copy(batch.targets.begin(), batch.targets.end(), host(kTargets).begin());
+  std::copy(batch.segment_start.begin(), batch.segment_start.end(), host(kSegmentStart).begin());
+  const std::span<std::int32_t> positions = host(kPositions);
+  const std::span<std::int32_t> next_ids = host(kNextIds);
+  const std::span<std::int32_t> next_targets = host(kNextTargets);
+  const std::size_t count = batch.inputs.size();
   for (std::size_t t = 0; t < count; ++t) {
     positions[t] = static_cast<std::int32_t>(t) - batch.segment_start[t];
     const bool same_document = t + 1 < count && batch.segment_start[t + 1] == batch.segment_start[t];
-    next_ids[t] = same_document ? batch.inputs[t + 1] : batch.inputs[t];  // any valid id where nothing is trained
+    next_ids[t] = same_document ? batch.inputs[t + 1] : batch.inputs[t];
     next_targets[t] = same_document ? batch.targets[t + 1] : -1;
   }
-  for (std::int64_t s = 0; s <= sequences; ++s) {
-    sequence_starts_.as<std::int32_t>()[s] = static_cast<std::int32_t>(s * batch.sequence);
+}
+
+void MicroBatch::fill_column(std::size_t index, const BatchView& batch, Stream& stream) {
+  const TokenColumn& column = columns_[index];
+  const auto given = std::find_if(batch.columns.begin(), batch.columns.end(),
+                                  [&](const ColumnView& view) { return view.name == column.name; });
+  check(given != batch.columns.end(), "the objective reads the column '{}', which the batch does not bring",
+        column.name);
+  check(static_cast<std::int64_t>(given->values.size()) == tokens_ * column.width,
+        "column '{}' holds {} values for {} tokens of {}", column.name, given->values.size(), tokens_, column.width);
+  copy(column_values_[index].view().slice(0, 0, tokens_),
+       view_of(static_cast<const void*>(given->values.data()), DType::f32, {tokens_, column.width}), stream);
+}
+
+ConstTensorView MicroBatch::column(std::string_view name) const {
+  for (std::size_t i = 0; i < columns_.size(); ++i) {
+    if (columns_[i].name == name) return column_values_[i].view().slice(0, 0, tokens_);
   }
-  layout_ = {part(3), part(2),
-             view_of(static_cast<const void*>(sequence_starts_.as<std::int32_t>()), DType::i32, {sequences + 1})};
-  loss_inputs_ = {part(1), part(4), part(5)};
-}
-
-std::unique_ptr<MicroBatch> MicroBatches::take_free() {
-  if (free_.empty()) return std::make_unique<MicroBatch>(most_);
-  std::unique_ptr<MicroBatch> batch = std::move(free_.back());
-  free_.pop_back();
-  return batch;
-}
-
-const MicroBatch& MicroBatches::get(int microbatch) {
-  Entry& entry = in_flight_[microbatch];
-  if (!entry.batch) {
-    check(static_cast<bool>(source_), "micro-batch {} is asked for, but nothing gives batches", microbatch);
-    entry.batch = take_free();
-    entry.batch->fill(source_(microbatch));
-  }
-  return *entry.batch;
-}
-
-void MicroBatches::release(int microbatch) {
-  const auto it = in_flight_.find(microbatch);
-  check(it != in_flight_.end(), "micro-batch {} is released but not in flight", microbatch);
-  if (++it->second.released < stages_) return;
-  free_.push_back(std::move(it->second.batch));
-  in_flight_.erase(it);
-}
-
-MicroBatch& MicroBatches::spare() {
-  if (!spare_) spare_ = std::make_unique<MicroBatch>(most_);
-  return *spare_;
+  fail(ExitCode::bug, "no column '{}' in a micro-batch: Objective::columns does not name it", name);
 }
 
 }  // namespace shoestring

@@ -1,17 +1,25 @@
-// The tokens of micro-batches in flight: copied once from where they come from, kept until the last stage is done.
+// The tokens of one micro-batch, where the model reads them: copied once from where they come from.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <map>
-#include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/model/layer.h"
-#include "core/model/loss_head.h"
 
 namespace shoestring {
+
+/// What an objective reads of each token besides ids and targets: f32 [tokens, width] under a name.
+struct TokenColumn {
+  std::string name;  ///< "advantage"
+  std::int64_t width = 1;
+};
+struct ColumnView {
+  std::string_view name;
+  std::span<const float> values;  ///< token by token
+};
 
 /// Borrowed tokens of one micro-batch; every span holds the same number, whole sequences behind each other.
 struct BatchView {
@@ -19,67 +27,57 @@ struct BatchView {
   std::span<const std::int32_t> targets;        ///< -1: not trained
   std::span<const std::int32_t> segment_start;  ///< flat index of the first token that may be looked at
   std::int64_t sequence = 0;                    ///< tokens per sequence
+  std::span<const ColumnView> columns{};        ///< at least those that the objective asks for
+};
+
+/// Which token a target is, seen from its position.
+enum class Depth : std::uint8_t {
+  next,
+  further,  ///< the one after: multi-token prediction
 };
 
 /// One micro-batch's own copy, with what follows from it: places in documents, next tokens for multi-token prediction,
 /// sequence starts.
 class MicroBatch {
  public:
-  explicit MicroBatch(const RunShape& most);
+  MicroBatch(const RunShape& most, std::vector<TokenColumn> columns, Device device);
   MicroBatch(const MicroBatch&) = delete;
   MicroBatch& operator=(const MicroBatch&) = delete;
 
-  /// Throws Error(bug) where the batch is larger than what was planned, or its spans disagree.
-  void fill(const BatchView& batch);
+  /// Throws Error(bug) where the batch is larger than what was planned, its spans disagree, or a column is missing.
+  void fill(const BatchView& batch, int number, Stream& stream);
 
+  /// In its pass.
+  int number() const { return number_; }
   std::int64_t tokens() const { return tokens_; }
-  ConstTensorView inputs() const { return part(0); }
   const TokenLayout& layout() const { return layout_; }
-  const LossInputs& loss_inputs() const { return loss_inputs_; }
+  /// i32 [tokens], as are the next two.
+  ConstTensorView inputs() const { return part(kInputs); }
+  /// The token after each one; any valid id where it belongs to another document.
+  ConstTensorView next_ids() const { return part(kNextIds); }
+  /// -1: not trained, or of another document.
+  ConstTensorView targets(Depth depth) const { return part(depth == Depth::next ? kTargets : kNextTargets); }
+  /// f32 [tokens, width].
+  ConstTensorView column(std::string_view name) const;
 
-  static std::int64_t bytes(const RunShape& most);
+  static std::int64_t bytes(const RunShape& most, std::span<const TokenColumn> columns);
 
  private:
-  static constexpr int kParts = 6;  // inputs, targets, segment starts, positions, next ids, next targets
-  ConstTensorView part(int index) const;
-  std::int32_t* data(int index) { return values_.as<std::int32_t>() + index * most_.tokens; }
+  enum Part { kInputs, kTargets, kSegmentStart, kPositions, kNextIds, kNextTargets, kParts };
+  ConstTensorView part(int index) const { return values_.view().slice(0, index * most_.tokens, tokens_); }
+  std::span<std::int32_t> host(int index);
+  void derive(const BatchView& batch);
+  void fill_column(std::size_t index, const BatchView& batch, Stream& stream);
 
   RunShape most_;
+  std::vector<TokenColumn> columns_;
+  int number_ = -1;
   std::int64_t tokens_ = 0;
-  Tensor values_;           ///< i32 [kParts, tokens]
-  Tensor sequence_starts_;  ///< i32 [sequences + 1]
+  std::vector<std::int32_t> host_;  ///< what `values_` and `sequence_starts_` are copied from
+  Tensor values_;                   ///< i32 [kParts * most tokens], each part at its beginning
+  Tensor sequence_starts_;          ///< i32 [sequences + 1]
+  std::vector<Tensor> column_values_;
   TokenLayout layout_;
-  LossInputs loss_inputs_;
-};
-
-/// The micro-batches that this rank's stages work on.
-class MicroBatches {
- public:
-  using Source = std::function<BatchView(int microbatch)>;
-
-  /// Every micro-batch is asked for by `stages` stages and released by each.
-  MicroBatches(const RunShape& most, int stages) : most_(most), stages_(stages) {}
-
-  /// Asked once per micro-batch, in the order in which the first stage needs them; the view is copied at once.
-  void set_source(Source source) { source_ = std::move(source); }
-  const MicroBatch& get(int microbatch);
-  void release(int microbatch);
-  /// A spare one, for evaluation.
-  MicroBatch& spare();
-
- private:
-  struct Entry {
-    std::unique_ptr<MicroBatch> batch;
-    int released = 0;
-  };
-  std::unique_ptr<MicroBatch> take_free();
-
-  RunShape most_;
-  int stages_;
-  Source source_;
-  std::map<int, Entry> in_flight_;
-  std::vector<std::unique_ptr<MicroBatch>> free_;
-  std::unique_ptr<MicroBatch> spare_;
 };
 
 }  // namespace shoestring

@@ -53,8 +53,9 @@ RowOffsets row_offsets(const Permutation& plan) {
 
 }  // namespace
 
-MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix)
-    : name_(prefix),
+MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index,
+                                   const std::string& prefix)
+    : index_(index),
       hidden_(config.hidden),
       width_(config.expert_feed_forward),
       experts_(config.experts),
@@ -113,16 +114,18 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   plan_permutation(record.plan, record.indices, context.stream);
   weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
   if (!context.training) return;
-  router_count_load(counts_, record.indices, context.stream);
+  StepTally* tally = context.tally;
+  if (tally != nullptr) router_count_load(tally->loads_of(index_), record.indices, context.stream);
   if (alpha_ == 0) return;
   const std::int64_t sequences = context.tokens.sequence_starts.shape[0] - 1;
   record.load = saved.take(master_, {sequences, experts_});
-  balance_sum_ += router_balance_loss({.load = record.load,
-                                       .indices = record.indices,
-                                       .scores = record.scores,
-                                       .sequence_starts = context.tokens.sequence_starts,
-                                       .alpha = alpha_,
-                                       .stream = context.stream});
+  const double balance = router_balance_loss({.load = record.load,
+                                              .indices = record.indices,
+                                              .scores = record.scores,
+                                              .sequence_starts = context.tokens.sequence_starts,
+                                              .alpha = alpha_,
+                                              .stream = context.stream});
+  if (tally != nullptr) tally->balance_losses.at(static_cast<std::size_t>(index_)) += balance;
 }
 
 TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, LayerContext& context) const {

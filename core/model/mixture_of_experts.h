@@ -13,7 +13,6 @@
 
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "core/model/config.h"
 #include "core/model/feed_forward.h"
@@ -25,8 +24,9 @@ namespace shoestring {
 
 class MixtureOfExperts final : public Layer {
  public:
-  /// `prefix` is "model.layers.N.mlp.".
-  MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix);
+  /// Number `index` of the model's mixtures, on whichever ranks the others stand; `prefix` is "model.layers.N.mlp.".
+  MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index,
+                   const std::string& prefix);
 
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
@@ -39,13 +39,9 @@ class MixtureOfExperts final : public Layer {
   std::int64_t scratch_bytes(const RunShape& run) const override;
   std::int64_t prepared_bytes() const override;
 
-  /// Where to count, i64 [experts], before the first forward: slots that chose each expert, in training forwards only.
-  void set_counts(TensorView counts) { counts_ = counts; }
-  /// Sum over tokens of the balance loss since the last call.
-  double take_balance_sum() { return std::exchange(balance_sum_, 0.0); }
+  std::int64_t index() const { return index_; }
   /// Moves the selection bias; `global_counts` i64 [experts] of the whole batch. Nothing where there is no bias.
   void update_bias(ConstTensorView global_counts, double speed);
-  const std::string& name() const { return name_; }
 
  private:
   struct Record {
@@ -69,7 +65,7 @@ class MixtureOfExperts final : public Layer {
   TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
 
-  std::string name_;
+  std::int64_t index_;
   std::int64_t hidden_;
   std::int64_t width_;
   std::int64_t experts_;
@@ -89,8 +85,6 @@ class MixtureOfExperts final : public Layer {
   Linear down_;
   std::unique_ptr<FeedForward> shared_;
   Parameter bias_;  ///< no rows where the architecture has none
-  TensorView counts_;
-  double balance_sum_ = 0;
 };
 
 }  // namespace shoestring

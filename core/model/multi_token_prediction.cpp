@@ -29,7 +29,6 @@ LinearOptions join_options(const ModelConfig& config, const PrecisionSpec& preci
 MultiTokenPrediction::MultiTokenPrediction(const ModelConfig& config, const PrecisionSpec& precision,
                                            const RopeTable& rope, TokenEmbedding& embedding, OutputHead& head)
     : hidden_(config.hidden),
-      loss_weight_(config.mtp_weight),
       activation_(activation_dtype(precision)),
       embedding_(embedding),
       head_(head),
@@ -44,7 +43,7 @@ TensorView MultiTokenPrediction::take(bool saved_too, std::int64_t tokens, std::
   return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, columns});
 }
 
-LossSum MultiTokenPrediction::forward(ConstTensorView h, ConstTensorView next_ids, ConstTensorView next_targets,
+LossSum MultiTokenPrediction::forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective,
                                       Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = h.shape[0];
@@ -52,7 +51,7 @@ LossSum MultiTokenPrediction::forward(ConstTensorView h, ConstTensorView next_id
   for (TensorView* view : {&record.embedded, &record.block_in, &record.block_out, &record.dnormed}) {
     *view = saved.take(activation_, {tokens, hidden_});
   }
-  embedding_.forward(next_ids, record.embedded, context);
+  embedding_.forward(batch.next_ids(), record.embedded, context);
   const TensorView joined = take(join_.keeps_input(), tokens, 2 * hidden_, saved, context);
   embedding_norm_.forward(record.embedded, joined.slice(1, 0, hidden_), saved, context);
   hidden_norm_.forward(h, joined.slice(1, hidden_, hidden_), saved, context);
@@ -60,8 +59,9 @@ LossSum MultiTokenPrediction::forward(ConstTensorView h, ConstTensorView next_id
   block_.forward(record.block_in, record.block_out, saved, context);
   const TensorView normed = context.scratch.take(activation_, {tokens, hidden_});
   head_norm_.forward(record.block_out, normed, saved, context);
-  return head_.loss({.x = normed, .targets = next_targets, .dx = record.dnormed, .scale = loss_weight_}, saved,
-                    context);
+  return head_.loss(
+      {.x = normed, .batch = batch, .objective = objective, .depth = Depth::further, .dx = record.dnormed}, saved,
+      context);
 }
 
 void MultiTokenPrediction::backward_input(TensorView dh, Saved& saved, LayerContext& context) {
@@ -79,13 +79,13 @@ void MultiTokenPrediction::backward_input(TensorView dh, Saved& saved, LayerCont
   hidden_norm_.backward_input(djoined.slice(1, hidden_, hidden_), dh, true, saved, context);
 }
 
-void MultiTokenPrediction::backward_weight(ConstTensorView next_ids, Saved& saved, LayerContext& context) {
+void MultiTokenPrediction::backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context) {
   head_norm_.backward_weight(saved, context);
   block_.backward_weight(saved, context);
   join_.backward_weight(saved, context);
   embedding_norm_.backward_weight(saved, context);
   hidden_norm_.backward_weight(saved, context);
-  embedding_.backward_weight(next_ids, saved.record<Record>(this).dembedded, context);
+  embedding_.backward_weight(batch.next_ids(), saved.record<Record>(this).dembedded, context);
 }
 
 std::vector<Parameter*> MultiTokenPrediction::parameters() {

@@ -19,13 +19,12 @@ class MultiTokenPrediction {
   MultiTokenPrediction(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope,
                        TokenEmbedding& embedding, OutputHead& head);
 
-  /// `h` [tokens, hidden] must stay until backward_input; ids and targets are those of the next token, -1 for no
-  /// target.
-  LossSum forward(ConstTensorView h, ConstTensorView next_ids, ConstTensorView next_targets, Saved& saved,
+  /// `h` [tokens, hidden] must stay until backward_input.
+  LossSum forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective, Saved& saved,
                   LayerContext& context);
   /// Adds to dh.
   void backward_input(TensorView dh, Saved& saved, LayerContext& context);
-  void backward_weight(ConstTensorView next_ids, Saved& saved, LayerContext& context);
+  void backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context);
 
   std::vector<Parameter*> parameters();
   Block& block() { return block_; }
@@ -45,7 +44,6 @@ class MultiTokenPrediction {
   TensorView take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved, LayerContext& context) const;
 
   std::int64_t hidden_;
-  double loss_weight_;
   DType activation_;
   TokenEmbedding& embedding_;
   OutputHead& head_;

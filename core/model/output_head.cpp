@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/cross_entropy.h"
-
 namespace shoestring {
 namespace {
 
@@ -55,15 +53,14 @@ LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& conte
     const TensorView chunk = logits.slice(0, 0, rows);
     const TensorView dchunk = dlogits.slice(0, 0, rows);
     linear_.forward(x, chunk, saved, context, {}, false);
-    cross_entropy({.loss = losses.slice(0, 0, rows),
-                   .lse = {},
-                   .loss_sum = view_of(&sum.loss, DType::f64, {1}),
-                   .count = view_of(&sum.tokens, DType::i64, {1}),
-                   .dlogits = training ? dchunk : TensorView{},
-                   .logits = chunk,
-                   .targets = args.targets.slice(0, begin, rows),
-                   .scale = args.scale,
-                   .stream = context.stream});
+    args.objective.rows({.batch = args.batch,
+                         .begin = begin,
+                         .depth = args.depth,
+                         .logits = chunk,
+                         .targets = args.batch.targets(args.depth).slice(0, begin, rows),
+                         .dlogits = training ? dchunk : TensorView{},
+                         .losses = losses.slice(0, 0, rows)},
+                        sum, context.stream);
     if (!training) continue;
     linear_.backward_input(dchunk, args.dx.slice(0, begin, rows), saved, context);
     linear_.backward_weight_of(x, dchunk, context);

@@ -1,5 +1,5 @@
-// The output projection and its cross-entropy. [tokens, vocabulary] never exists: rows are worked on in chunks, and
-// each chunk's loss, input gradient and weight gradient are done before the next begins.
+// The output projection and the objective over its logits. [tokens, vocabulary] never exists: rows are worked on in
+// chunks, and each chunk's loss, input gradient and weight gradient are done before the next begins.
 //
 // Low-precision policies leave the head in BF16. Losses and gradients are sums over tokens.
 #pragma once
@@ -8,17 +8,9 @@
 
 #include "core/model/config.h"
 #include "core/model/linear.h"
+#include "core/model/objective.h"
 
 namespace shoestring {
-
-struct LossSum {
-  double loss = 0;          ///< sum over the trained tokens, in nats
-  std::int64_t tokens = 0;  ///< how many they were
-  void add(const LossSum& other) {
-    loss += other.loss;
-    tokens += other.tokens;
-  }
-};
 
 class OutputHead {
  public:
@@ -26,10 +18,11 @@ class OutputHead {
   OutputHead(const ModelConfig& config, const PrecisionSpec& precision);
 
   struct LossArgs {
-    ConstTensorView x;        ///< [tokens, hidden], normed
-    ConstTensorView targets;  ///< [tokens] i32, -1 ignored
-    TensorView dx;            ///< [tokens, hidden], overwritten; empty: evaluation
-    double scale = 1;         ///< factor on the gradients, not on the sum
+    ConstTensorView x;  ///< [tokens, hidden], normed
+    const MicroBatch& batch;
+    const Objective& objective;
+    Depth depth = Depth::next;
+    TensorView dx;  ///< [tokens, hidden], overwritten; empty: evaluation
   };
   /// Returns the loss; with `dx`, gives the input gradient and adds the weight gradient.
   LossSum loss(const LossArgs& args, Saved& saved, LayerContext& context);

@@ -41,9 +41,7 @@ StageBlocks stage_blocks(std::int64_t layers, int stages, int stage) {
 }
 
 Transformer::Transformer(TransformerOptions options)
-    : options_(std::move(options)),
-      batches_(options_.run,
-               options_.own_stages.empty() ? options_.stages : static_cast<int>(options_.own_stages.size())) {
+    : options_(std::move(options)), next_token_(options_.model.mtp_weight) {
   check(options_.stages >= 1 && options_.in_flight >= 1 && options_.run.tokens >= 1 && options_.run.workers >= 1,
         "a model of {} stages, {} micro-batches in flight, {} tokens", options_.stages, options_.in_flight,
         options_.run.tokens);
@@ -86,7 +84,6 @@ void Transformer::build_stages() {
       parts.blocks.push_back(std::make_unique<Block>(config, options_.precision, layer, rope_));
     }
     stages_.push_back(std::make_unique<TransformerStage>(std::move(parts)));
-    stage_views_.push_back(stages_.back().get());
   }
 }
 
@@ -95,9 +92,7 @@ void Transformer::collect_parameters() {
     parameters_.insert(parameters_.end(), more.begin(), more.end());
   };
   const auto add_mixture = [&](Block& block) {
-    if (block.mixture() == nullptr) return;
-    mixtures_.push_back(block.mixture());
-    router_names_.push_back(block.mixture()->name());
+    if (block.mixture() != nullptr) mixtures_.push_back(block.mixture());
   };
   if (embedding_) add(embedding_->parameters());
   for (const auto& stage : stages_) {
@@ -143,8 +138,8 @@ ModelMemory Transformer::memory() const {
   }
   memory.scratch = scratch_bytes();
   memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
-                  options_.in_flight * MicroBatch::bytes(options_.run) +
-                  static_cast<std::int64_t>(mixtures_.size()) * options_.model.experts * size_bytes(DType::i64);
+                  options_.in_flight * MicroBatch::bytes(options_.run, objective().columns()) +
+                  options_.model.mixtures() * options_.model.experts * size_bytes(DType::i64);
   return memory;
 }
 
@@ -163,15 +158,7 @@ void Transformer::allocate(Stream& stream) {
                           master_dtype(options_.precision));
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision));
   scratch_ = Arena(scratch_bytes(), stream.device());
-  if (!mixtures_.empty()) {
-    router_counts_ = Tensor(DType::i64, {static_cast<std::int64_t>(mixtures_.size()), options_.model.experts});
-    for (std::size_t i = 0; i < mixtures_.size(); ++i) {
-      const TensorView row = router_counts_.view().slice(0, static_cast<std::int64_t>(i), 1);
-      mixtures_[i]->set_counts(row.reshaped({options_.model.experts}));
-    }
-  }
-  runtime_ = std::make_unique<StageRuntime>(
-      StageRuntime{batches_, scratch_, stream, losses_, options_.count_precision ? &counts_ : nullptr});
+  runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, stream, objective(), next_token_});
   for (const auto& stage : stages_) stage->allocate(options_.run, options_.in_flight, *runtime_);
 }
 
@@ -197,15 +184,15 @@ void Transformer::zero_gradients() {
   }
 }
 
-void Transformer::prepare() {
-  const PrepareContext context{scratch_, *stream_, options_.count_precision ? &counts_.weights : nullptr};
+QuantizeCounts Transformer::prepare() {
+  QuantizeCounts counts;
+  const PrepareContext context{scratch_, *stream_, options_.count_precision ? &counts : nullptr};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
+  return counts;
 }
 
 // ---- running
-
-void Transformer::set_source(MicroBatches::Source source) { batches_.set_source(std::move(source)); }
 
 Boundary Transformer::boundary() const {
   return {activation_dtype(options_.precision),
@@ -213,40 +200,42 @@ Boundary Transformer::boundary() const {
           stream_ != nullptr ? stream_->device() : Device{}};
 }
 
-void Transformer::set_training(bool training) { runtime_->training = training; }
+StepTally Transformer::tally() const {
+  return {options_.model.mixtures(), options_.model.experts, options_.count_precision};
+}
 
-LossSums Transformer::take_losses() { return std::exchange(losses_, {}); }
+std::unique_ptr<MicroBatch> Transformer::make_micro_batch() const {
+  return std::make_unique<MicroBatch>(options_.run, objective().columns(), stream_->device());
+}
 
-double Transformer::take_balance_loss() {
-  double sum = 0;
-  for (MixtureOfExperts* mixture : mixtures_) sum += mixture->take_balance_sum();
-  return sum;
+/// The hidden state after all blocks, every stage on this rank; `loss` as TransformerStage::evaluate.
+ConstTensorView Transformer::look_at(const BatchView& batch, LossSum* loss) {
+  check(static_cast<int>(stages_.size()) == options_.stages, "evaluation and sampling need every stage on this rank");
+  if (!looked_at_) {
+    looked_at_ = std::make_unique<MicroBatch>(options_.run, std::vector<TokenColumn>{}, stream_->device());
+  }
+  looked_at_->fill(batch, 0, *stream_);
+  ConstTensorView x;
+  for (const auto& stage : stages_) x = stage->evaluate(*looked_at_, x, loss);
+  return x;
 }
 
 LossSum Transformer::evaluate(const BatchView& batch) {
-  check(static_cast<int>(stages_.size()) == options_.stages, "evaluate needs every stage on this rank");
-  MicroBatch& spare = batches_.spare();
-  spare.fill(batch);
-  LossSums sums;
-  ConstTensorView x;
-  for (const auto& stage : stages_) x = stage->evaluate(spare, x, &sums);
-  return sums.main;
+  LossSum loss;
+  look_at(batch, &loss);
+  return loss;
 }
 
 std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> tokens) {
-  check(static_cast<int>(stages_.size()) == options_.stages, "sampling needs every stage on this rank");
   const std::size_t count = tokens.size();
   const std::vector<std::int32_t> starts(count, 0);
   const std::vector<std::int32_t> targets(count, -1);
-  MicroBatch& spare = batches_.spare();
-  spare.fill({tokens, targets, starts, static_cast<std::int64_t>(count)});
-  ConstTensorView x;
-  for (const auto& stage : stages_) x = stage->evaluate(spare, x, nullptr);
+  const ConstTensorView x = look_at({tokens, targets, starts, static_cast<std::int64_t>(count)}, nullptr);
   const std::int64_t vocabulary = options_.model.vocabulary;
   Arena::Scope scope(scratch_);
   const bool wide = options_.precision.policy == PrecisionPolicy::fp64;
   const TensorView logits = scratch_.take(wide ? DType::f64 : DType::f32, {1, vocabulary});
-  stages_.back()->logits(spare, x, spare.tokens() - 1, logits);
+  stages_.back()->logits(*looked_at_, x, looked_at_->tokens() - 1, logits);
   if (!wide) return {logits.as<float>(), logits.as<float>() + vocabulary};
   std::vector<float> narrow;
   for (std::int64_t i = 0; i < vocabulary; ++i) narrow.push_back(static_cast<float>(logits.as<double>()[i]));
@@ -255,20 +244,14 @@ std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> 
 
 // ---- statistics
 
-void Transformer::clear_router_counts() {
-  if (router_counts_.empty()) return;  // no experts here
-  std::fill_n(router_counts_.as<std::int64_t>(), router_counts_.view().elements(), std::int64_t{0});
-}
-
 void Transformer::update_router_biases(ConstTensorView global_counts, double speed) {
-  check(global_counts.shape == router_counts_.shape() && global_counts.dtype == DType::i64,
-        "router counts {}, the model's are {}", global_counts.to_string(), router_counts_.view().to_string());
-  for (std::size_t i = 0; i < mixtures_.size(); ++i) {
-    const ConstTensorView row = global_counts.slice(0, static_cast<std::int64_t>(i), 1);
-    mixtures_[i]->update_bias(row.reshaped({options_.model.experts}), speed);
+  const Shape expected{options_.model.mixtures(), options_.model.experts};
+  check(global_counts.shape == expected && global_counts.dtype == DType::i64, "router counts {}, the model's are {}",
+        global_counts.to_string(), expected.to_string());
+  for (MixtureOfExperts* mixture : mixtures_) {
+    const ConstTensorView row = global_counts.slice(0, mixture->index(), 1);
+    mixture->update_bias(row.reshaped({options_.model.experts}), speed);
   }
 }
-
-PrecisionCounts Transformer::take_precision_counts() { return std::exchange(counts_, {}); }
 
 }  // namespace shoestring

@@ -1,11 +1,12 @@
-// A whole model, or this rank's stages of it: weights, stages for the pipeline, losses and router statistics.
+// A whole model, or this rank's stages of it: weights, and stages for the pipeline. It keeps no data and no statistic:
+// micro-batches come in with each call, sums go out through the caller's tally.
 //
 //   Transformer model(options);          // declares parameters; takes no memory, so accounting builds any model
 //   model.allocate(stream);              // memory, as model.memory() says
 //   model.initialise(seed);              // or a checkpoint's loader fills parameters()
 //   model.prepare();                     // after every change of the weights
-//   model.set_source(source);            // micro-batch number -> tokens
-//   pipeline over model.stages() runs;   // gradients add up in store().gradients, losses in take_losses()
+//   StepTally tally = model.tally();     // then model.stages() forward and backward (core/training/pass):
+//                                        // gradients add up in store().gradients, losses and loads in the tally
 //
 // Everything is a sum over tokens: the optimizer divides by the global number of trained tokens.
 #pragma once
@@ -19,6 +20,7 @@
 #include "core/model/config.h"
 #include "core/model/transformer_stage.h"
 #include "kernels/rope.h"
+#include "parallel/pipeline.h"
 
 namespace shoestring {
 
@@ -30,6 +32,8 @@ struct TransformerOptions {
   std::vector<int> own_stages;  ///< this rank's, in order; empty: all
   int in_flight = 1;            ///< micro-batches that one stage holds at most
   bool count_precision = true;  ///< saturation and underflow counts
+  /// What is trained; outlives the model. nullptr: the next token, with the model's weight for the one after.
+  const Objective* objective = nullptr;
 };
 
 /// Bytes by purpose. `total` is what training holds, without the optimizer's moments.
@@ -39,7 +43,7 @@ struct ModelMemory {
   std::int64_t prepared = 0;  ///< compute copies: quantised and packed weights
   std::int64_t saved = 0;     ///< activations of all micro-batches in flight
   std::int64_t scratch = 0;
-  std::int64_t tables = 0;  ///< RoPE tables, tokens, router counts
+  std::int64_t tables = 0;  ///< RoPE tables, tokens, a tally
   std::int64_t total() const { return parameters + gradients + prepared + saved + scratch + tables; }
 };
 
@@ -72,34 +76,28 @@ class Transformer {
   void initialise(std::uint64_t seed);
   /// Begins a new sum: afterwards every gradient is zero or stale (see Parameter).
   void zero_gradients();
-  /// Refreshes the compute copies.
-  void prepare();
+  /// Refreshes the compute copies. What their quantisation lost; zero where precision is not counted.
+  QuantizeCounts prepare();
 
-  void set_source(MicroBatches::Source source);
-  std::span<Stage* const> stages() const { return stage_views_; }
+  /// This rank's, in order.
+  std::span<const std::unique_ptr<TransformerStage>> stages() const { return stages_; }
   /// What passes between stages.
   Boundary boundary() const;
-  /// false: the stages' forward is an evaluation (no backward pass follows, no statistic is kept).
-  void set_training(bool training);
-  /// The losses since the last call, of training or evaluation; zero unless the last stage is this rank's.
-  LossSums take_losses();
-  /// Sum over tokens of the balance losses since the last call (already weighted).
-  double take_balance_loss();
+  /// An empty one, of the whole model's mixtures; what is not of this rank stays zero.
+  StepTally tally() const;
+  /// Memory for the tokens of one micro-batch in flight.
+  std::unique_ptr<MicroBatch> make_micro_batch() const;
 
-  /// Forward of the whole model, every stage on this rank. Returns the main loss.
+  /// Forward of the whole model, every stage on this rank, while nothing is in flight. The loss of the next token,
+  /// whatever the objective.
   LossSum evaluate(const BatchView& batch);
   /// Logits after the last token of `tokens` (one document), [vocabulary].
   std::vector<float> next_token_logits(std::span<const std::int32_t> tokens);
 
-  /// Router loads of training since the last clear, i64 [mixtures, experts]; empty without experts on this rank.
-  TensorView router_counts() { return router_counts_.view(); }
-  const std::vector<std::string>& router_names() const { return router_names_; }
-  void clear_router_counts();
-  /// Moves the selection biases by `speed` along the sign of the load error of `global_counts` [mixtures, experts].
+  /// Moves the selection biases by `speed` along the sign of the load error of `global_counts`, i64 [mixtures of the
+  /// whole model, experts].
   void update_router_biases(ConstTensorView global_counts, double speed);
 
-  /// What quantisation lost since the last call.
-  PrecisionCounts take_precision_counts();
   /// What was really used of `memory().scratch`, and by one micro-batch of `memory().saved`.
   std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes(); }
   std::int64_t saved_peak_bytes() const;
@@ -110,24 +108,23 @@ class Transformer {
   bool owns(int stage) const;
   std::int64_t scratch_bytes() const;
 
+  const Objective& objective() const { return options_.objective != nullptr ? *options_.objective : next_token_; }
+  ConstTensorView look_at(const BatchView& batch, LossSum* loss);
+
   TransformerOptions options_;
+  NextToken next_token_;
   RopeTable rope_;
   std::unique_ptr<OutputHead> head_;
   std::unique_ptr<TokenEmbedding> embedding_;
   std::unique_ptr<LossHead> loss_;
   std::vector<std::unique_ptr<TransformerStage>> stages_;
-  std::vector<Stage*> stage_views_;
   std::vector<Parameter*> parameters_;
   std::vector<MixtureOfExperts*> mixtures_;
-  std::vector<std::string> router_names_;
 
   Stream* stream_ = nullptr;
   std::unique_ptr<ParameterStore> store_;
-  MicroBatches batches_;
   Arena scratch_;
-  Tensor router_counts_;
-  LossSums losses_;
-  PrecisionCounts counts_;
+  std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate and next_token_logits
   std::unique_ptr<StageRuntime> runtime_;
 };
 

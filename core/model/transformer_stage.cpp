@@ -39,8 +39,8 @@ TransformerStage::Slot& TransformerStage::slot_of(int microbatch) {
   return **it;
 }
 
-LayerContext TransformerStage::context(const MicroBatch& batch, bool training) const {
-  return {batch.layout(), runtime_->scratch, runtime_->stream, training, training ? runtime_->counts : nullptr};
+LayerContext TransformerStage::context(const MicroBatch& batch, StepTally* tally) const {
+  return {batch.layout(), runtime_->scratch, runtime_->stream, tally != nullptr, tally};
 }
 
 ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output,
@@ -62,24 +62,13 @@ ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTenso
   return x;
 }
 
-void TransformerStage::forward(int microbatch, ConstTensorView input, TensorView output) {
-  const MicroBatch& batch = runtime_->batches.get(microbatch);
-  Slot& slot = free_slot(microbatch);
-  LayerContext context = this->context(batch, runtime_->training);
+void TransformerStage::forward(const MicroBatch& batch, ConstTensorView input, TensorView output, StepTally& tally) {
+  Slot& slot = free_slot(batch.number());
+  LayerContext context = this->context(batch, &tally);
   const ConstTensorView x =
       run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), slot.saved, context);
-  if (parts_.loss != nullptr) {
-    const LossSums sums = parts_.loss->forward(x, batch.loss_inputs(), slot.saved, context);
-    runtime_->losses.main.add(sums.main);
-    runtime_->losses.further.add(sums.further);
-  }
-  if (!runtime_->training) end(slot);
-}
-
-void TransformerStage::end(Slot& slot) {
-  runtime_->batches.release(slot.microbatch);
-  slot.saved.clear();
-  slot.microbatch = -1;
+  if (parts_.loss == nullptr) return;
+  tally.objective += parts_.loss->forward(x, batch, runtime_->objective, slot.saved, context);
 }
 
 bool TransformerStage::any_turns() const {
@@ -97,10 +86,10 @@ TensorView TransformerStage::gradient_for(std::size_t block, TensorView input_gr
   return gradient;
 }
 
-void TransformerStage::backward_input(int microbatch, ConstTensorView output_gradient, TensorView input_gradient) {
-  const MicroBatch& batch = runtime_->batches.get(microbatch);
-  Slot& slot = slot_of(microbatch);
-  LayerContext context = this->context(batch, true);
+void TransformerStage::backward_input(const MicroBatch& batch, ConstTensorView output_gradient,
+                                      TensorView input_gradient, StepTally& tally) {
+  Slot& slot = slot_of(batch.number());
+  LayerContext context = this->context(batch, &tally);
   Arena::Scope scope(context.scratch);
   slot.shape = {batch.tokens(), parts_.hidden};
   Turns turns;
@@ -121,34 +110,34 @@ void TransformerStage::backward_input(int microbatch, ConstTensorView output_gra
   }
 }
 
-void TransformerStage::backward_weight(int microbatch) {
-  const MicroBatch& batch = runtime_->batches.get(microbatch);
-  Slot& slot = slot_of(microbatch);
-  LayerContext context = this->context(batch, true);
-  if (parts_.loss != nullptr) parts_.loss->backward_weight(batch.loss_inputs(), slot.saved, context);
+void TransformerStage::backward_weight(const MicroBatch& batch, StepTally& tally) {
+  Slot& slot = slot_of(batch.number());
+  LayerContext context = this->context(batch, &tally);
+  if (parts_.loss != nullptr) parts_.loss->backward_weight(batch, slot.saved, context);
   for (std::size_t i = parts_.blocks.size(); i-- > 0;) parts_.blocks[i]->backward_weight(slot.saved, context);
   if (parts_.embedding != nullptr) {
     parts_.embedding->backward_weight(batch.inputs(), slot.embedding_gradient, context);
   }
-  end(slot);
+  slot.saved.clear();
+  slot.microbatch = -1;
 }
 
-ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSums* losses) {
+ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss) {
   check(std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->microbatch < 0; }),
         "evaluation begins while a micro-batch is in flight");
   Saved& saved = slots_.front()->saved;
   saved.clear();
-  LayerContext context = this->context(batch, false);
+  LayerContext context = this->context(batch, nullptr);
   const ConstTensorView x = run_blocks(batch, input, {}, saved, context);
-  if (parts_.loss != nullptr && losses != nullptr) {
-    losses->main.add(parts_.loss->forward(x, batch.loss_inputs(), saved, context).main);
+  if (parts_.loss != nullptr && loss != nullptr) {
+    *loss += parts_.loss->forward(x, batch, runtime_->next_token, saved, context).main;
   }
   return x;
 }
 
 void TransformerStage::logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits) {
   check(parts_.loss != nullptr, "only the last stage has logits");
-  LayerContext context = this->context(batch, false);
+  LayerContext context = this->context(batch, nullptr);
   parts_.loss->logits(hidden.slice(0, row, 1), logits, slots_.front()->saved, context);
 }
 

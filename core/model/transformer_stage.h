@@ -1,5 +1,5 @@
 // One stage of a pipeline: a contiguous run of blocks, with the embedding at the model's beginning and the loss at its
-// end.
+// end. What a call needs of a micro-batch comes in with the call; between calls a stage keeps its activations only.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,6 @@
 #include "core/model/loss_head.h"
 #include "core/model/micro_batch.h"
 #include "core/model/token_embedding.h"
-#include "parallel/pipeline.h"
 
 namespace shoestring {
 
@@ -24,28 +23,30 @@ struct StageParts {
 
 /// What all stages of a rank share while they run.
 struct StageRuntime {
-  MicroBatches& batches;
   Arena& scratch;
   Stream& stream;
-  LossSums& losses;                   ///< added to by the last stage
-  PrecisionCounts* counts = nullptr;  ///< nullptr: not counted
-  bool training = true;  ///< false: `forward` is all there is of a micro-batch, and adds to the losses only
+  const Objective& objective;   ///< of training
+  const Objective& next_token;  ///< of evaluation, whatever is trained
 };
 
-class TransformerStage final : public Stage {
+/// Views are as parallel's Stage has them: empty where there is no neighbour.
+class TransformerStage {
  public:
   explicit TransformerStage(StageParts parts);
 
   /// Memory for `in_flight` micro-batches; before the first call.
   void allocate(const RunShape& run, int in_flight, const StageRuntime& runtime);
 
-  void forward(int microbatch, ConstTensorView input, TensorView output) override;
-  void backward_input(int microbatch, ConstTensorView output_gradient, TensorView input_gradient) override;
-  void backward_weight(int microbatch) override;
+  /// `tally` gets what this call adds up; the last stage's is the objective. `batch` must stay as it is until
+  /// backward_weight has returned.
+  void forward(const MicroBatch& batch, ConstTensorView input, TensorView output, StepTally& tally);
+  void backward_input(const MicroBatch& batch, ConstTensorView output_gradient, TensorView input_gradient,
+                      StepTally& tally);
+  void backward_weight(const MicroBatch& batch, StepTally& tally);
 
-  /// Forward without a backward pass. The hidden state after the blocks, valid until the next call; in the last stage
-  /// the loss is added to `losses` unless that is nullptr.
-  ConstTensorView evaluate(const MicroBatch& batch, ConstTensorView input, LossSums* losses);
+  /// Forward without a backward pass, while nothing is in flight. The hidden state after the blocks, valid until the
+  /// next call; in the last stage the loss of the next token is added to `loss` unless that is nullptr.
+  ConstTensorView evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss);
   /// Logits of row `row` of what evaluate returned; last stage only.
   void logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits);
 
@@ -69,8 +70,8 @@ class TransformerStage final : public Stage {
   };
   Slot& slot_of(int microbatch);
   Slot& free_slot(int microbatch);
-  void end(Slot& slot);
-  LayerContext context(const MicroBatch& batch, bool training) const;
+  /// `tally` nullptr: an evaluation.
+  LayerContext context(const MicroBatch& batch, StepTally* tally) const;
   ConstTensorView run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output, Saved& saved,
                              LayerContext& context);
   /// Gradients between blocks that nobody reads later take turns in two buffers.

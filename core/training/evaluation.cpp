@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/training/feed.h"
+
 namespace shoestring {
 
 Evaluator::Evaluator(Transformer& model, Communicator& world, std::vector<std::unique_ptr<Loader>> loaders,
@@ -28,10 +30,7 @@ Evaluator::Sums Evaluator::evaluate(const Part& part, std::int64_t microbatch) {
   const std::int64_t first = microbatch * micro_batch_;
   const std::int64_t samples = std::min(micro_batch_, part.samples - first);
   const Batch batch = part.loader->fetch({first, samples});
-  const LossSum loss = model_.evaluate({.inputs = batch.inputs,
-                                        .targets = batch.targets,
-                                        .segment_start = batch.segment_start,
-                                        .sequence = batch.sequence});
+  const LossSum loss = model_.evaluate(view_of(batch));
   return {loss.loss, static_cast<double>(loss.tokens), static_cast<double>(batch.text_tokens),
           static_cast<double>(samples)};
 }

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/optimizer/learning_rate.h"
-#include "core/training/batch_gradient.h"
 #include "core/training/evaluation.h"
+#include "core/training/pass.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
 #include "core/training/weight_update.h"
@@ -27,7 +27,7 @@ class Trial {
         resources_(recipe, 1),
         groups_(std::max(1, recipe.parallel.reduction_groups)),
         guard_(recipe.guard, recipe.optimizer.clip),
-        gradient_(resources_.model(), *world_, groups_, resources_.stream(), meter_) {
+        pass_(resources_.model(), *world_, groups_, resources_.stream(), meter_) {
     resources_.model().initialise(recipe.run.seed);
     resources_.model().prepare();
   }
@@ -52,16 +52,14 @@ class Trial {
     PhaseSpec spec = recipe_.phases[static_cast<std::size_t>(phase)];
     spec.batch_ramp_from = 0;  // the full batch from the first step
     const BatchPlan plan(spec, groups_, 1);
-    PrefetchingLoader batches(
-        loader, [order = RankOrder(plan, 0, 0)]() mutable { return std::optional<SampleRange>(order.next()); },
-        recipe_.data.prefetch);
+    LoaderFeed feed(loader, plan, 0, 0, recipe_.data.prefetch);
     double tokens = 0;
     double spent = 0;
     int counted = 0;
     std::int64_t samples = 0;
     for (int i = 0; counted < kLeastSteps || spent < seconds; ++i) {
       const double begin = clock_.monotonic_seconds();
-      const BatchResult batch = gradient_.compute(plan, samples, batches);
+      const PassResult batch = pass_.run(plan, samples, feed);
       ++updates_;
       const WeightUpdate update =
           update_weights({.recipe = recipe_,
@@ -93,7 +91,7 @@ class Trial {
   RunResources resources_;
   int groups_;
   Guard guard_;
-  BatchGradient gradient_;
+  Pass pass_;
   std::int64_t updates_ = 0;
 };
 

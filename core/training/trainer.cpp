@@ -39,7 +39,7 @@ Trainer::StepOutcome Trainer::step() {
   StepOutcome outcome;
   outcome.sequences = plan_->global_batch(state_.phase_samples);
   outcome.learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress());
-  outcome.batch = gradient_->compute(*plan_, state_.phase_samples, *batches_);
+  outcome.batch = pass_->run(*plan_, state_.phase_samples, *feed_);
 
   const Meter::Scope computing(meter_, Category::compute);
   whole_ = false;
@@ -50,6 +50,7 @@ Trainer::StepOutcome Trainer::step() {
                       .learning_rate = outcome.learning_rate,
                       .may_go_back = saved_step_ >= 0},
                      resources_->model(), resources_->optimizer(), guard_, resources_->stream());
+  outcome.batch.precision.weights = update.weights;
   outcome.gradient_norm = update.gradient_norm;
   outcome.judgement = update.judgement;
   if (update.judgement.verdict == StepVerdict::apply) ++state_.updates;

@@ -15,11 +15,11 @@
 #include "core/budget/life_sign.h"
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
-#include "core/training/batch_gradient.h"
 #include "core/training/checkpoint.h"
 #include "core/training/evaluation.h"
 #include "core/training/guard.h"
 #include "core/training/metrics.h"
+#include "core/training/pass.h"
 #include "core/training/run_resources.h"
 #include "core/training/training_state.h"
 
@@ -59,7 +59,7 @@ class Trainer {
     bool checkpoint = false;
   };
   struct StepOutcome {
-    BatchResult batch;
+    PassResult batch;
     double gradient_norm = 0;
     double learning_rate = 0;
     Judgement judgement;
@@ -129,13 +129,13 @@ class Trainer {
   std::optional<Price> price_;
   std::map<std::string, std::string> variants_;
   std::unique_ptr<RunResources> resources_;
-  std::unique_ptr<BatchGradient> gradient_;
+  std::unique_ptr<Pass> pass_;
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<MetricsLog> metrics_;  // rank 0
   ProgressLine progress_line_;
 
   std::unique_ptr<Loader> loader_;
-  std::unique_ptr<PrefetchingLoader> batches_;
+  std::unique_ptr<Feed> feed_;
   std::optional<BatchPlan> plan_;
 
   bool over_ = false;            // an earlier attempt brought the run to its end

@@ -169,9 +169,7 @@ void Trainer::load(bool ended) {
   state_.recipe = canonical_text(recipe_);
   if (fresh) resources_->model().initialise(recipe_.run.seed);
   resources_->model().prepare();
-  // Weights are quantised anew here; in a run that never stopped, a skipped step left them as they were, uncounted.
-  if (state_.guard.skipped_in_row > 0) resources_->model().take_precision_counts();
-  gradient_ = std::make_unique<BatchGradient>(resources_->model(), world_, groups, resources_->stream(), meter_);
+  pass_ = std::make_unique<Pass>(resources_->model(), world_, groups, resources_->stream(), meter_);
   enter_phase(state_.phase);
 
   if (!leads()) return;
@@ -246,18 +244,13 @@ void Trainer::enter_phase(int phase) {
     guard_.forget();
     state_.guard = guard_.state();
   }
-  batches_.reset();
+  feed_.reset();
   loader_ = resources_->train_loader(phase);
   if (going_on) loader_->check_plan(state_.data_plan);
   state_.data_plan = loader_->plan();
   const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
   plan_.emplace(spec, state_.reduction_groups, world_.size());
-  batches_ = std::make_unique<PrefetchingLoader>(
-      *loader_,
-      [order = RankOrder(*plan_, state_.phase_samples, world_.rank())]() mutable {
-        return std::optional<SampleRange>(order.next());
-      },
-      recipe_.data.prefetch);
+  feed_ = std::make_unique<LoaderFeed>(*loader_, *plan_, state_.phase_samples, world_.rank(), recipe_.data.prefetch);
   const FormatFlops flops =
       count_flops(resources_->model().config(), recipe_.precision, spec.sequence).training_by_format();
   flops_per_token_[RateFormat::fp64] = flops.f64;

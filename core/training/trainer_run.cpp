@@ -45,7 +45,7 @@ void Trainer::record(const StepOutcome& outcome) {
 }
 
 StepMetrics Trainer::metrics_of(const StepOutcome& outcome) const {
-  const BatchResult& batch = outcome.batch;
+  const PassResult& batch = outcome.batch;
   StepMetrics metrics;
   metrics.step = state_.step;
   metrics.phase = phase().name;

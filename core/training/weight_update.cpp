@@ -6,7 +6,7 @@ namespace shoestring {
 
 WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Optimizer& optimizer, Guard& guard,
                             Stream& stream) {
-  const BatchResult& batch = args.batch;
+  const PassResult& batch = args.batch;
   const double scale = batch.tokens > 0 ? 1.0 / batch.tokens : 0.0;
   WeightUpdate update;
   update.loss = batch.loss * scale;
@@ -16,7 +16,7 @@ WeightUpdate update_weights(const WeightUpdateArgs& args, Transformer& model, Op
   const double clip = clip_factor(update.gradient_norm, update.judgement.norm_limit);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.number}, stream);
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, args.recipe.model.bias_speed);
-  model.prepare();
+  update.weights = model.prepare();
   return update;
 }
 

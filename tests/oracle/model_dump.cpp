@@ -52,7 +52,7 @@ void dump(const std::string& architecture, const std::string& folder) {
       parameter->value.as<double>()[e] = 0.02F * static_cast<float>((5 * e) % parameter->rows);
     }
   }
-  const LossSums sums = run.step();
+  const ObjectiveSums sums = run.step().objective;
   nlohmann::json index;
   const auto* values = run.model.store().values.as<double>();
   const auto* gradients = run.model.store().gradients.as<double>();

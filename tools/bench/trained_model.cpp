@@ -1,7 +1,5 @@
 #include "tools/bench/trained_model.h"
 
-#include <optional>
-
 #include "core/optimizer/learning_rate.h"
 #include "core/training/weight_update.h"
 #include "kernels/base/check.h"
@@ -14,22 +12,20 @@ TrainedModel::TrainedModel(Recipe recipe)
       meter_(system_clock()),
       world_(self_communicator()),
       resources_(recipe_, 1),
-      gradient_(resources_.model(), *world_, 1, resources_.stream(), meter_),
+      pass_(resources_.model(), *world_, 1, resources_.stream(), meter_),
       guard_(recipe_.guard, recipe_.optimizer.clip),
       plan_(recipe_.phases.at(0), 1, 1),
       loader_(resources_.train_loader(0)) {
   resources_.model().initialise(recipe_.run.seed);
   resources_.model().prepare();
-  batches_ = std::make_unique<PrefetchingLoader>(
-      *loader_, [order = RankOrder(plan_, 0, 0)]() mutable { return std::optional<SampleRange>(order.next()); },
-      recipe_.data.prefetch);
+  feed_ = std::make_unique<LoaderFeed>(*loader_, plan_, 0, 0, recipe_.data.prefetch);
 }
 
 std::int64_t TrainedModel::tokens_per_step() const { return plan_.phase().global_batch * plan_.phase().sequence; }
 
 double TrainedModel::step() {
   const double begin = now_seconds();
-  const BatchResult batch = gradient_.compute(plan_, samples_, *batches_);
+  const PassResult batch = pass_.run(plan_, samples_, *feed_);
   const WeightUpdate update = update_weights({.recipe = recipe_,
                                               .batch = batch,
                                               .number = steps_ + 1,

@@ -6,9 +6,9 @@
 
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
-#include "core/training/batch_gradient.h"
 #include "core/training/batch_plan.h"
 #include "core/training/guard.h"
+#include "core/training/pass.h"
 #include "core/training/run_resources.h"
 
 namespace shoestring {
@@ -28,11 +28,11 @@ class TrainedModel {
   Meter meter_;
   std::unique_ptr<Communicator> world_;
   RunResources resources_;
-  BatchGradient gradient_;
+  Pass pass_;
   Guard guard_;
   BatchPlan plan_;
   std::unique_ptr<Loader> loader_;
-  std::unique_ptr<PrefetchingLoader> batches_;
+  std::unique_ptr<Feed> feed_;
   std::int64_t steps_ = 0;
   std::int64_t samples_ = 0;
   double loss_ = 0;

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <functional>
+#include <numeric>
 
 #include "core/model/attention_gqa.h"
 #include "core/model/attention_mla.h"
@@ -29,12 +30,13 @@ class Bench {
   explicit Bench(const ModelConfig& config)
       : stream(workers),
         batch(config.vocabulary, kSequences, kTokens / kSequences, 3),
-        micro_batch({kTokens, kSequences, 1}),
+        micro_batch({kTokens, kSequences, 1}, {}, {}),
+        tally(config.mixtures(), config.experts, false),
         rope(make_rope_table({.dim = config.rope_dim,
                               .theta = 100,
                               .style = config.latent_attention ? RopeStyle::interleaved : RopeStyle::half_split},
                              64, DType::f64)) {
-    micro_batch.fill(batch.view());
+    micro_batch.fill(batch.view(), 0, stream);
   }
 
   void allocate(const std::vector<Parameter*>& parameters, std::int64_t saved_bytes, std::int64_t scratch_bytes) {
@@ -51,12 +53,19 @@ class Bench {
     saved->clear();
     std::memset(store->gradients.as<char>(), 0, static_cast<std::size_t>(store->gradients.bytes()));
   }
-  LayerContext context() { return {micro_batch.layout(), scratch, stream}; }
+  LayerContext context() { return {micro_batch.layout(), scratch, stream, true, &tally}; }
+  /// Of the forwards since the last call.
+  double balance_loss() {
+    const double sum = tally.balance_loss();
+    std::fill(tally.balance_losses.begin(), tally.balance_losses.end(), 0.0);
+    return sum;
+  }
 
   Workers workers{1};
   Stream stream;
   SmallBatch batch;
   MicroBatch micro_batch;
+  StepTally tally;
   RopeTable rope;
   std::unique_ptr<ParameterStore> store;
   Arena arena, scratch;
@@ -131,12 +140,19 @@ TEST(Layer, MixtureOfExperts) {
       spec.normalize_weights = normalize;
       const ModelConfig config = resolve_model(spec, 0, 0);
       Bench bench(config);
-      MixtureOfExperts layer(config, policy(PrecisionPolicy::fp64), "mlp.");
-      Tensor counts(DType::i64, {config.experts});
-      layer.set_counts(counts);
-      check_layer(bench, layer, config.hidden, [&] { return layer.take_balance_sum(); });
-      const std::int64_t forwards = counts.as<std::int64_t>()[0] > 0 ? 1 : 0;
-      EXPECT_EQ(forwards, 1);
+      MixtureOfExperts layer(config, policy(PrecisionPolicy::fp64), 1, "mlp.");
+      int forwards = 0;
+      check_layer(bench, layer, config.hidden, [&] {
+        ++forwards;
+        return bench.balance_loss();
+      });
+      EXPECT_GT(forwards, 2);
+      const auto load = [&](std::int64_t mixture) {
+        const ConstTensorView loads = bench.tally.loads_of(mixture);
+        return std::accumulate(loads.as<std::int64_t>(), loads.as<std::int64_t>() + config.experts, std::int64_t{0});
+      };
+      EXPECT_EQ(load(0), 0);  // another layer's
+      EXPECT_EQ(load(1), forwards * kTokens * config.experts_per_token);
     }
   }
 }
@@ -156,9 +172,7 @@ TEST(Layer, LossHeadAndMultiTokenPrediction) {
   OutputHead head(config, spec);
   TokenEmbedding embedding(config, nullptr);
   LossHead layer(config, spec, bench.rope, head, &embedding);
-  Tensor counts(DType::i64, {config.experts});
-  MixtureOfExperts* experts = layer.further()->block().mixture();
-  experts->set_counts(counts);
+  const NextToken objective(config.mtp_weight);
   const RunShape run{kTokens, kSequences, 1};
   std::vector<Parameter*> parameters = layer.parameters();
   parameters.push_back(&head.weight());
@@ -171,13 +185,13 @@ TEST(Layer, LossHeadAndMultiTokenPrediction) {
   head.prepare({bench.scratch, bench.stream});
   const auto loss = [&] {
     bench.saved->clear();
-    const LossSums sums = layer.forward(x, bench.micro_batch.loss_inputs(), *bench.saved, context);
-    return sums.main.loss + config.mtp_weight * sums.further.loss + experts->take_balance_sum();
+    const ObjectiveSums sums = layer.forward(x, bench.micro_batch, objective, *bench.saved, context);
+    return sums.main.loss + config.mtp_weight * sums.further.loss + bench.balance_loss();
   };
   bench.clear();
   loss();
   layer.backward_input(dx, *bench.saved, context);
-  layer.backward_weight(bench.micro_batch.loss_inputs(), *bench.saved, context);
+  layer.backward_weight(bench.micro_batch, *bench.saved, context);
   const Tensor gradients = copy(bench.store->gradients);
   EXPECT_TRUE(gradient_matches(loss, x, dx, kCheck)) << "input";
   for (Parameter* parameter : bench.store->parameters) {
@@ -186,24 +200,6 @@ TEST(Layer, LossHeadAndMultiTokenPrediction) {
     const ConstTensorView analytic =
         view_of(static_cast<const void*>(gradients.as<double>() + offset), DType::f64, parameter->grad.shape);
     EXPECT_TRUE(gradient_matches(loss, parameter->value, analytic, kCheck)) << parameter->slices.front().name;
-  }
-}
-
-// Places in documents; targets of the further token only where the next token is of the same document.
-TEST(MicroBatch, PlacesAndFurtherTargetsRespectDocuments) {
-  const std::vector<std::int32_t> inputs{10, 11, 12, 20, 21, 30, 31, 32};
-  const std::vector<std::int32_t> targets{11, 12, -1, 21, 22, 31, 32, -1};
-  const std::vector<std::int32_t> starts{0, 0, 0, 3, 3, 5, 5, 5};
-  MicroBatch batch({8, 1, 1});
-  batch.fill({inputs, targets, starts, 8});
-  const LossInputs& loss = batch.loss_inputs();
-  const std::vector<std::int32_t> ids{11, 12, 12, 21, 21, 31, 32, 32};
-  const std::vector<std::int32_t> wanted{12, -1, -1, 22, -1, 32, -1, -1};
-  const std::vector<std::int32_t> positions{0, 1, 2, 0, 1, 0, 1, 2};
-  for (std::size_t t = 0; t < ids.size(); ++t) {
-    EXPECT_EQ(batch.layout().positions.as<std::int32_t>()[t], positions[t]) << t;
-    EXPECT_EQ(loss.next_ids.as<std::int32_t>()[t], ids[t]) << t;
-    EXPECT_EQ(loss.next_targets.as<std::int32_t>()[t], wanted[t]) << t;
   }
 }
 

@@ -39,7 +39,7 @@ struct Outcome {
 
 Outcome outcome(Architecture architecture, const PrecisionSpec& spec) {
   const auto run = tiled_run(architecture, spec);
-  const LossSums sums = run->step();
+  const ObjectiveSums sums = run->step().objective;
   return {sums.main.loss / static_cast<double>(sums.main.tokens), sums.further.loss,
           copy(run->model.store().gradients)};
 }
@@ -87,8 +87,8 @@ TEST(Precision, SingleAgreesWithDouble) {
   for (const Architecture architecture : {Architecture::llama, Architecture::deepseek_v3}) {
     const auto wide = tiled_run(architecture, policy(PrecisionPolicy::fp64), 1, 1, 8);
     const auto plain = tiled_run(architecture, policy(PrecisionPolicy::fp32), 1, 1, 8);
-    const LossSums a = wide->step();
-    const LossSums b = plain->step();
+    const ObjectiveSums a = wide->step().objective;
+    const ObjectiveSums b = plain->step().objective;
     EXPECT_NEAR(b.main.loss, a.main.loss, 1e-6 * a.main.loss) << name(architecture);
     EXPECT_EQ(a.main.tokens, b.main.tokens);
     const Tensor gradients = cast(wide->model.store().gradients, DType::f32);
@@ -104,13 +104,15 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 Tensor in_order(Architecture architecture, const PrecisionSpec& spec, const std::string& order) {
   const auto run = tiled_run(architecture, spec);
   SmallBatch other(run->model.config().vocabulary, 2, kSequence, 77);
-  run->model.set_source([&](int microbatch) { return microbatch == 0 ? run->batch.view() : other.view(); });
-  Stage& stage = *run->model.stages().front();
+  const std::unique_ptr<MicroBatch> first = run->micro_batch(run->batch.view(), 0);
+  const std::unique_ptr<MicroBatch> second = run->micro_batch(other.view(), 1);
+  StepTally tally = run->model.tally();
+  TransformerStage& stage = *run->model.stages().front();
   for (std::size_t i = 0; i < order.size(); i += 2) {
-    const int microbatch = order[i + 1] - '0';
-    if (order[i] == 'F') stage.forward(microbatch, {}, {});
-    if (order[i] == 'B') stage.backward_input(microbatch, {}, {});
-    if (order[i] == 'W') stage.backward_weight(microbatch);
+    const MicroBatch& batch = order[i + 1] == '0' ? *first : *second;
+    if (order[i] == 'F') stage.forward(batch, {}, {}, tally);
+    if (order[i] == 'B') stage.backward_input(batch, {}, {}, tally);
+    if (order[i] == 'W') stage.backward_weight(batch, tally);
   }
   return copy(run->model.store().gradients);
 }
@@ -133,9 +135,13 @@ TEST(Precision, StagesAndWorkersDoNotChangeBits) {
       const auto one = tiled_run(architecture, policy(format));
       const auto cut = tiled_run(architecture, policy(format), 2);
       const auto wide = tiled_run(architecture, policy(format), 1, 3);
-      const double loss = one->step().main.loss;
-      EXPECT_EQ(cut->step().main.loss, loss);
-      EXPECT_EQ(wide->step().main.loss, loss);
+      const StepTally tally = one->step();
+      for (SmallRun* other : {cut.get(), wide.get()}) {
+        const StepTally same = other->step();
+        EXPECT_EQ(same.objective.main.loss, tally.objective.main.loss);
+        EXPECT_EQ(same.balance_losses, tally.balance_losses);
+        EXPECT_TRUE(same_bits(same.expert_loads, tally.expert_loads));
+      }
       EXPECT_TRUE(same_bits(copy(cut->model.store().gradients), copy(one->model.store().gradients)));
       EXPECT_TRUE(same_bits(copy(wide->model.store().gradients), copy(one->model.store().gradients)));
     }
@@ -173,19 +179,19 @@ TEST(Precision, EveryKeyRuns) {
 
 TEST(Precision, CountsSeeEveryClass) {
   const auto run = tiled_run(Architecture::deepseek_v3, policy(PrecisionPolicy::fp8_block));
-  run->step();
-  const PrecisionCounts counts = run->model.take_precision_counts();
+  const PrecisionCounts counts = run->step().precision;
   EXPECT_GT(counts.activations.elements, 0);
-  EXPECT_GT(counts.weights.elements, 0);
   EXPECT_GT(counts.gradients.elements, 0);
   EXPECT_EQ(counts.gradients.non_finite, 0);
-  EXPECT_EQ(run->model.take_precision_counts().activations.elements, 0);
+  EXPECT_EQ(counts.weights.elements, 0);  // those are counted when they are prepared
+  EXPECT_GT(run->model.prepare().elements, 0);
+  EXPECT_EQ(run->step().precision.activations.elements, counts.activations.elements);  // each pass by itself
 }
 
 TEST(Precision, EvaluationIsTheForwardPassOfTraining) {
   for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::fp8_block}) {
     const auto run = tiled_run(Architecture::deepseek_v3, policy(format));
-    const LossSums sums = run->step();
+    const ObjectiveSums sums = run->step().objective;
     const Tensor gradients = copy(run->model.store().gradients);
     const LossSum evaluated = run->model.evaluate(run->batch.view());
     EXPECT_EQ(evaluated.loss, sums.main.loss);

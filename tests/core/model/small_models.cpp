@@ -123,7 +123,7 @@ void fill_weights(Parameter& parameter) {
 }  // namespace
 
 SmallRun::SmallRun(const ModelConfig& config, const PrecisionSpec& precision, int stages, std::int64_t sequences,
-                   std::int64_t sequence, int workers_count)
+                   std::int64_t sequence, int workers_count, const Objective* objective)
     : workers(workers_count),
       stream(workers),
       batch(config.vocabulary, sequences, sequence, 3),
@@ -132,15 +132,23 @@ SmallRun::SmallRun(const ModelConfig& config, const PrecisionSpec& precision, in
              .run = {sequences * sequence, sequences, workers_count},
              .stages = stages,
              .own_stages = {},
-             .in_flight = 2}) {
+             .in_flight = 2,
+             .objective = objective}) {
   model.allocate(stream);
   for (Parameter* parameter : model.parameters()) fill_weights(*parameter);
   model.prepare();
-  model.set_source([this](int) { return batch.view(); });
 }
 
-LossSums SmallRun::step() {
+std::unique_ptr<MicroBatch> SmallRun::micro_batch(const BatchView& view, int number) {
+  std::unique_ptr<MicroBatch> made = model.make_micro_batch();
+  made->fill(view, number, stream);
+  return made;
+}
+
+StepTally SmallRun::step() {
   model.zero_gradients();
+  StepTally tally = model.tally();
+  const std::unique_ptr<MicroBatch> tokens = micro_batch(batch.view(), 0);
   std::vector<Tensor> activations;
   std::vector<Tensor> gradients;
   const Boundary boundary = model.boundary();
@@ -152,20 +160,21 @@ LossSums SmallRun::step() {
   for (std::size_t s = 0; s < stages; ++s) {
     const ConstTensorView input = s == 0 ? ConstTensorView{} : ConstTensorView(activations[s - 1]);
     const TensorView output = s + 1 == stages ? TensorView{} : TensorView(activations[s]);
-    model.stages()[s]->forward(0, input, output);
+    model.stages()[s]->forward(*tokens, input, output, tally);
   }
   for (std::size_t s = stages; s-- > 0;) {
     const ConstTensorView dy = s + 1 == stages ? ConstTensorView{} : ConstTensorView(gradients[s]);
     const TensorView dx = s == 0 ? TensorView{} : TensorView(gradients[s - 1]);
-    model.stages()[s]->backward_input(0, dy, dx);
+    model.stages()[s]->backward_input(*tokens, dy, dx, tally);
   }
-  for (std::size_t s = stages; s-- > 0;) model.stages()[s]->backward_weight(0);
-  return model.take_losses();
+  for (std::size_t s = stages; s-- > 0;) model.stages()[s]->backward_weight(*tokens, tally);
+  return tally;
 }
 
 double SmallRun::total_loss() {
-  const LossSums sums = step();
-  return sums.main.loss + model.config().mtp_weight * sums.further.loss + model.take_balance_loss();
+  const StepTally tally = step();
+  const ObjectiveSums& sums = tally.objective;
+  return sums.main.loss + model.config().mtp_weight * sums.further.loss + tally.balance_loss();
 }
 
 Parameter& SmallRun::parameter(const std::string& slice_name) {

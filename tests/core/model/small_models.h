@@ -19,22 +19,25 @@ ModelConfig tiled_config(Architecture architecture);
 /// Tokens of `sequences` sequences, each cut into documents; some targets are not trained.
 struct SmallBatch {
   SmallBatch(std::int64_t vocabulary, std::int64_t sequences, std::int64_t sequence, std::uint64_t seed);
-  BatchView view() const { return {inputs, targets, segment_start, sequence_length}; }
+  BatchView view() const { return {inputs, targets, segment_start, sequence_length, columns}; }
 
   std::int64_t sequence_length;
   std::vector<std::int32_t> inputs, targets, segment_start;
+  std::vector<ColumnView> columns;  ///< none, unless a test adds some
 };
 
 /// A model with memory and first values, and a batch to run it on.
 class SmallRun {
  public:
   SmallRun(const ModelConfig& config, const PrecisionSpec& precision, int stages = 1, std::int64_t sequences = 2,
-           std::int64_t sequence = 12, int workers = 1);
+           std::int64_t sequence = 12, int workers = 1, const Objective* objective = nullptr);
 
   /// Forward, backward and weight gradients of the batch; gradients are cleared first.
-  LossSums step();
+  StepTally step();
   /// Main loss, weighted further loss and balance loss of a step.
   double total_loss();
+  /// Memory for another micro-batch, filled.
+  std::unique_ptr<MicroBatch> micro_batch(const BatchView& view, int number);
   Parameter& parameter(const std::string& slice_name);
 
   Workers workers;

@@ -1,0 +1,69 @@
+// What a pass over micro-batches adds up to besides gradients.
+//
+// A value: whoever runs the pass makes it (Transformer::tally), hands it down with every call, and reads it when the
+// pass is over. The model keeps no statistic of its own.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/base/tensor.h"
+#include "kernels/quantize.h"
+
+namespace shoestring {
+
+/// A loss as a sum over tokens.
+struct LossSum {
+  double loss = 0;          ///< in nats
+  std::int64_t tokens = 0;  ///< the trained ones
+  LossSum& operator+=(const LossSum& other) {
+    loss += other.loss;
+    tokens += other.tokens;
+    return *this;
+  }
+};
+
+struct ObjectiveSums {
+  LossSum main;
+  LossSum further;  ///< of multi-token prediction, not weighted
+  ObjectiveSums& operator+=(const ObjectiveSums& other) {
+    main += other.main;
+    further += other.further;
+    return *this;
+  }
+};
+
+/// What quantisation lost, by tensor class.
+struct PrecisionCounts {
+  QuantizeCounts activations;
+  QuantizeCounts weights;
+  QuantizeCounts gradients;
+};
+
+struct StepTally {
+  StepTally() = default;
+  /// Empty, for a model with `mixtures` mixtures of `experts` experts each, on whichever ranks they stand.
+  StepTally(std::int64_t mixtures, std::int64_t experts, bool count_precision);
+
+  ObjectiveSums objective;             ///< of the last stage
+  PrecisionCounts precision;           ///< activations and gradients; zero where precision is not counted
+  Tensor expert_loads;                 ///< i64 [mixtures, experts] slots that chose each; empty without experts
+  std::vector<double> balance_losses;  ///< [mixtures] weighted, summed over tokens
+
+  /// Where quantised activations (gradients) are counted; nullptr: nowhere.
+  QuantizeCounts* activations() { return counts_precision_ ? &precision.activations : nullptr; }
+  QuantizeCounts* gradients() { return counts_precision_ ? &precision.gradients : nullptr; }
+  /// i64 [experts] of one mixture.
+  TensorView loads_of(std::int64_t mixture);
+  /// Over all mixtures, in their order.
+  double balance_loss() const;
+
+ private:
+  bool counts_precision_ = false;
+};
+
+/// Sums; `amax` becomes the larger one.
+QuantizeCounts& operator+=(QuantizeCounts& counts, const QuantizeCounts& more);
+PrecisionCounts& operator+=(PrecisionCounts& counts, const PrecisionCounts& more);
+
+}  // namespace shoestring

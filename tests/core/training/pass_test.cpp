@@ -1,0 +1,167 @@
+#include "core/training/pass.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <optional>
+
+#include "kernels/base/check.h"
+#include "tests/core/model/small_models.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+#include "tests/support/ranks.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+constexpr std::int64_t kSequence = 12;
+constexpr std::int64_t kMicroBatch = 2;
+constexpr std::int64_t kGlobalBatch = 10;  // five micro-batches: reduction groups of unequal length
+constexpr double kFetchSeconds = 4;
+
+/// Stands still unless somebody moves it.
+class HeldClock : public Clock {
+ public:
+  double monotonic_seconds() const override { return seconds; }
+  double unix_seconds() const override { return seconds; }
+  double process_start() const override { return 0; }
+  double seconds = 0;
+};
+
+/// Sample numbers become tokens; each fetch takes a while.
+class MadeFeed : public Feed {
+ public:
+  MadeFeed(std::int64_t vocabulary, HeldClock& clock) : vocabulary_(vocabulary), clock_(clock) {}
+  BatchView next(SampleRange samples) override {
+    asked.push_back(samples.first);
+    check(samples.first != fails_at, "no sample {}", samples.first);
+    clock_.seconds += kFetchSeconds;
+    const std::int64_t first = samples.first == damaged ? samples.first - kMicroBatch : samples.first;
+    batch_.emplace(vocabulary_, samples.count, kSequence, static_cast<std::uint64_t>(100 + first));
+    return batch_->view();
+  }
+  std::vector<std::int64_t> asked;
+  std::int64_t damaged = -1;  ///< instead of these samples, those before
+  std::int64_t fails_at = -1;
+
+ private:
+  std::int64_t vocabulary_;
+  HeldClock& clock_;
+  std::optional<SmallBatch> batch_;
+};
+
+BatchPlan plan_of(int groups, int ranks) {
+  PhaseSpec phase;
+  phase.sequence = kSequence;
+  phase.micro_batch = kMicroBatch;
+  phase.global_batch = kGlobalBatch;
+  return {phase, groups, ranks};
+}
+
+/// A model on one rank, a pass over it, and what it reads.
+struct PassRun {
+  PassRun(Architecture architecture, const PrecisionSpec& precision, Communicator& world, int groups, int stages = 1)
+      : run(tiled_config(architecture), precision, stages, kMicroBatch, kSequence),
+        plan(plan_of(groups, world.size())),
+        feed(run.model.config().vocabulary, clock),
+        pass(run.model, world, groups, run.stream, meter) {}
+  PassResult operator()(std::int64_t samples = 0) { return pass.run(plan, samples, feed); }
+  Tensor gradients() { return copy(run.model.store().gradients); }
+
+  HeldClock clock;
+  Meter meter{clock};
+  SmallRun run;
+  BatchPlan plan;
+  MadeFeed feed;
+  Pass pass;
+};
+
+void expect_same(const PassResult& a, const PassResult& b) {
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.further_loss, b.further_loss);
+  EXPECT_EQ(a.further_tokens, b.further_tokens);
+  EXPECT_EQ(a.balance_loss, b.balance_loss);
+  EXPECT_EQ(a.precision.activations.elements, b.precision.activations.elements);
+  EXPECT_EQ(a.precision.gradients.underflowed, b.precision.gradients.underflowed);
+  EXPECT_TRUE(same_bits(a.router_counts, b.router_counts));
+}
+
+TEST(Pass, IsTheSameOnAnyNumberOfRanks) {
+  constexpr int kGroups = 4;
+  for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::fp8_block}) {
+    const std::unique_ptr<Communicator> self = self_communicator();
+    PassRun alone(Architecture::deepseek_v3, policy(format), *self, kGroups);
+    const PassResult expected = alone();
+    const Tensor gradients = alone.gradients();
+    EXPECT_GT(expected.loss, 0);
+    EXPECT_GT(expected.further_tokens, 0);
+    EXPECT_GT(expected.balance_loss, 0);
+    for (const int ranks : {2, 4}) {
+      run_ranks(ranks, [&](Communicator& world) {
+        PassRun part(Architecture::deepseek_v3, policy(format), world, kGroups);
+        expect_same(part(), expected);
+        EXPECT_TRUE(same_bits(part.gradients(), gradients)) << ranks << " ranks";
+      });
+    }
+  }
+}
+
+// Every token of the batch went through every mixture once, whichever rank it was on.
+TEST(Pass, LoadsAreThoseOfTheWholeBatch) {
+  run_ranks(2, [&](Communicator& world) {
+    PassRun part(Architecture::deepseek_v3, policy(PrecisionPolicy::fp32), world, 2);
+    const PassResult result = part();
+    const ModelConfig& config = part.run.model.config();
+    EXPECT_EQ(config.mixtures(), config.layers - config.dense_layers + config.mtp_layers);
+    ASSERT_EQ(result.router_counts.shape(), (Shape{config.mixtures(), config.experts}));
+    for (std::int64_t mixture = 0; mixture < config.mixtures(); ++mixture) {
+      const std::int64_t* loads = result.router_counts.as<std::int64_t>() + mixture * config.experts;
+      EXPECT_EQ(std::accumulate(loads, loads + config.experts, std::int64_t{0}),
+                kGlobalBatch * kSequence * config.experts_per_token);
+    }
+  });
+}
+
+TEST(Pass, DrawsEachMicroBatchOnceAndCountsTheWait) {
+  const std::unique_ptr<Communicator> self = self_communicator();
+  PassRun run(Architecture::llama, policy(PrecisionPolicy::fp32), *self, 1);
+  run(30);
+  EXPECT_EQ(run.feed.asked, (std::vector<std::int64_t>{30, 32, 34, 36, 38}));
+  EXPECT_EQ(run.meter.read()[Category::data_wait], 5 * kFetchSeconds);
+  EXPECT_EQ(run.meter.category(), Category::startup);  // what counted before counts again
+}
+
+// Nothing is left over from an earlier pass.
+TEST(Pass, EachIsAValueOfItsOwn) {
+  const std::unique_ptr<Communicator> self = self_communicator();
+  PassRun run(Architecture::deepseek_v3, policy(PrecisionPolicy::fp8_block), *self, 2);
+  const PassResult first = run();
+  const Tensor gradients = run.gradients();
+  run(kGlobalBatch);
+  EXPECT_FALSE(same_bits(run.gradients(), gradients));
+  expect_same(run(), first);
+  EXPECT_TRUE(same_bits(run.gradients(), gradients));
+}
+
+// One micro-batch of twenty tokens in the place of another is seen.
+TEST(Pass, AWrongMicroBatchShows) {
+  const std::unique_ptr<Communicator> self = self_communicator();
+  PassRun right(Architecture::llama, policy(PrecisionPolicy::bf16), *self, 1);
+  PassRun wrong(Architecture::llama, policy(PrecisionPolicy::bf16), *self, 1);
+  wrong.feed.damaged = 6;
+  EXPECT_NE(wrong().loss, right().loss);
+  EXPECT_FALSE(same_bits(wrong.gradients(), right.gradients()));
+}
+
+TEST(Pass, AFeedThatFailsEndsIt) {
+  const std::unique_ptr<Communicator> self = self_communicator();
+  PassRun run(Architecture::llama, policy(PrecisionPolicy::fp32), *self, 1);
+  run.feed.fails_at = 4;
+  EXPECT_THROW(run(), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
