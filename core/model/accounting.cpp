@@ -91,7 +91,7 @@ ParameterCounts count_parameters(const ModelConfig& config) {
     const std::string& name = parameter->slices.front().name;
     const std::int64_t elements = parameter->elements();
     std::int64_t active = elements;
-    if (parameter->expert) active = elements / config.experts * config.experts_per_token;
+    if (parameter->of_experts()) active = elements / config.experts * config.experts_per_token;
     if (name == "model.embed_tokens.weight" && !config.tie_embeddings) active = 0;
     if (name.starts_with(further)) {
       counts.further += elements;

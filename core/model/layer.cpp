@@ -10,18 +10,7 @@
 namespace shoestring {
 namespace {
 
-constexpr std::int64_t kAlignmentBytes = 64;
 constexpr std::int64_t kCopyGrainBytes = std::int64_t{1} << 16;
-
-std::int64_t aligned_elements(std::int64_t elements, DType dtype) {
-  const std::int64_t step = kAlignmentBytes / size_bytes(dtype);
-  return (elements + step - 1) / step * step;
-}
-
-TensorView part(Tensor& flat, std::int64_t offset, std::int64_t rows, std::int64_t columns) {
-  char* data = flat.as<char>() + offset * size_bytes(flat.dtype());
-  return view_of(data, flat.dtype(), {rows, columns}, flat.view().device);
-}
 
 template <class View>
 View heads_view(View matrix, std::int64_t begin, std::int64_t heads, std::int64_t dim) {
@@ -32,27 +21,6 @@ View heads_view(View matrix, std::int64_t begin, std::int64_t heads, std::int64_
 }
 
 }  // namespace
-
-ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype) : parameters(std::move(all)) {
-  std::stable_partition(parameters.begin(), parameters.end(),
-                        [](const Parameter* p) { return p->role != ParameterRole::statistic; });
-  std::int64_t total = 0;
-  std::int64_t trained = 0;
-  for (const Parameter* parameter : parameters) {
-    total += aligned_elements(parameter->elements(), dtype);
-    if (parameter->role != ParameterRole::statistic) trained = total;
-  }
-  values = Tensor(dtype, {total});
-  gradients = Tensor(dtype, {trained});
-  std::int64_t offset = 0;
-  for (Parameter* parameter : parameters) {
-    parameter->value = part(values, offset, parameter->rows, parameter->columns);
-    if (parameter->role != ParameterRole::statistic) {
-      parameter->grad = part(gradients, offset, parameter->rows, parameter->columns);
-    }
-    offset += aligned_elements(parameter->elements(), dtype);
-  }
-}
 
 std::int64_t arena_bytes(DType dtype, std::int64_t elements) { return Arena::footprint(elements * size_bytes(dtype)); }
 

@@ -1,4 +1,4 @@
-// What a model is made of: parameters, layers, and the activations a layer keeps for its backward pass.
+// What a model is made of: layers, and the activations a layer keeps for its backward pass.
 //
 // A Layer holds weights, never activations. What forward must remember lives in a Saved: the activations of one
 // (stage, micro-batch), born in forward, read by backward_input and backward_weight, ended by the latter. There are no
@@ -8,62 +8,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <span>
-#include <string>
 #include <vector>
 
+#include "core/model/parameter.h"
 #include "core/model/step_tally.h"
 #include "kernels/base/tensor.h"
 #include "kernels/quantize.h"
 
 namespace shoestring {
-
-/// Rows [begin, begin + rows) of a parameter under the name they have on disk. Fused projections and stacked experts
-/// are one matrix in memory and several tensors in a checkpoint.
-struct ParameterSlice {
-  std::string name;  ///< Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
-  std::int64_t begin = 0;
-  std::int64_t rows = 0;
-  Shape shape;  ///< on disk: [rows, columns], or [rows] for a vector
-};
-
-/// How the optimizer treats a parameter.
-enum class ParameterRole : std::uint8_t {
-  matrix,     ///< weight of a Linear: decayed; Muon's when that is the optimizer
-  embedding,  ///< token table or output head: decayed no more than a norm, always AdamW
-  vector,     ///< norm gains, biases: not decayed, always AdamW
-  statistic,  ///< moved by its own rule, has no gradient (router balancing bias)
-};
-
-/// One weight matrix with its gradient sum: [rows, columns] in f32 (f64 in an fp64 run); a vector is [rows, 1].
-/// A layer declares it (shape, slices, role) when it is built; ParameterStore gives it memory.
-struct Parameter {
-  ParameterRole role = ParameterRole::matrix;
-  std::int64_t rows = 0;
-  std::int64_t columns = 0;
-  std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
-  double init_std = 0;                 ///< normal initialisation; 0: filled with init_value
-  double init_value = 0;
-  bool expert = false;            ///< belongs to one expert group under expert parallelism
-  bool overwrites_first = false;  ///< its layer honours `grad_is_stale`
-
-  TensorView value;  ///< master weight
-  TensorView grad;   ///< accumulated over micro-batches; empty for a statistic
-  /// What `grad` holds is of an earlier batch: the first sum overwrites it and clears this. Saves a pass over memory.
-  bool grad_is_stale = false;
-
-  std::int64_t elements() const { return rows * columns; }
-};
-
-/// All weights of a rank in one buffer, and all gradients in another: reduction, clipping and zeroing see one flat
-/// array. Each parameter starts at a multiple of 64 bytes; the gaps stay zero. Order: as given, statistics last.
-struct ParameterStore {
-  Tensor values;     ///< [elements] flat
-  Tensor gradients;  ///< [elements without statistics] flat, same offsets as in `values`
-  std::vector<Parameter*> parameters;
-
-  ParameterStore(std::vector<Parameter*> all, DType dtype);
-};
 
 /// Activations of one (stage, micro-batch): one arena, and one record per layer that says what lies where.
 class Saved {

@@ -44,7 +44,7 @@ Linear::Linear(LinearOptions options) : options_(std::move(options)) {
   weight.columns = options_.in;
   weight.slices = options_.slices;
   weight.init_std = options_.init_std;
-  weight.expert = options_.experts > 0;
+  weight.experts = {options_.first_expert, options_.experts};
   weight.overwrites_first = true;
   std::int64_t covered = 0;
   for (const ParameterSlice& slice : weight.slices) covered += slice.rows;

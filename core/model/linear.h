@@ -29,7 +29,8 @@ using RowOffsets = std::span<const std::int64_t>;
 struct LinearOptions {
   std::int64_t in = 0;
   std::int64_t out = 0;                       ///< of one expert
-  std::int64_t experts = 0;                   ///< 0: dense
+  std::int64_t experts = 0;                   ///< stacked; 0: dense
+  std::int64_t first_expert = 0;              ///< number of the first one in the whole model
   std::vector<ParameterSlice> slices{};       ///< cover [max(experts, 1) * out] rows in order
   std::vector<ParameterSlice> bias_slices{};  ///< cover [out]; empty: no bias. Dense only
   double init_std = 0;

@@ -28,14 +28,15 @@ LinearOptions router_options(const ModelConfig& config, const PrecisionSpec& pre
 }
 
 LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix,
-                             bool down) {
+                             ExpertRange own, bool down) {
   const std::int64_t width = config.expert_feed_forward;
   LinearOptions options{.in = down ? width : config.hidden,
                         .out = down ? config.hidden : 2 * width,
-                        .experts = config.experts,
+                        .experts = own.count,
+                        .first_expert = own.first,
                         .init_std = config.init_std,
                         .precision = covered_precision(precision)};
-  for (std::int64_t e = 0; e < config.experts; ++e) {
+  for (std::int64_t e = own.first; e < own.first + own.count; ++e) {
     const std::string expert = fmt::format("{}experts.{}.", prefix, e);
     if (down) {
       append_slice(options.slices, expert + "down_proj.weight", config.hidden, width);
@@ -71,8 +72,8 @@ MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpe
       cached_fp8_(caches_gate_up(covered_precision(precision), config.expert_feed_forward)),
       gathers_again_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
       router_(router_options(config, precision, prefix)),
-      gate_up_(expert_options(config, precision, prefix, false)),
-      down_(expert_options(config, precision, prefix, true)) {
+      gate_up_(expert_options(config, precision, prefix, {0, config.experts}, false)),
+      down_(expert_options(config, precision, prefix, {0, config.experts}, true)) {
   if (config.shared_experts > 0) {
     shared_ = std::make_unique<FeedForward>(FeedForwardOptions{config.hidden, config.shared_feed_forward(),
                                                                config.init_std, prefix + "shared_experts.", precision});

@@ -7,7 +7,9 @@
 namespace shoestring {
 
 double gradient_norm(const ParameterStore& store, double scale, Stream& stream) {
-  return std::sqrt(sum_of_squares(store.gradients, stream)) * scale;
+  double squares = sum_of_squares(store.gradients_of(store.dense), stream);
+  if (!store.experts.empty()) squares += sum_of_squares(store.gradients_of(store.experts), stream);
+  return std::sqrt(squares) * scale;
 }
 
 double clip_factor(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1.0; }

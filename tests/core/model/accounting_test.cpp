@@ -42,8 +42,8 @@ TEST(Accounting, ProductsAreTheLayersOwn) {
     for (const Parameter* parameter : model.parameters()) {
       const bool lookup = parameter->slices.front().name == "model.embed_tokens.weight" && !config.tie_embeddings;
       if (parameter->role == ParameterRole::vector || parameter->role == ParameterRole::statistic || lookup) continue;
-      weights +=
-          parameter->expert ? parameter->elements() / config.experts * config.experts_per_token : parameter->elements();
+      weights += parameter->of_experts() ? parameter->elements() / config.experts * config.experts_per_token
+                                         : parameter->elements();
     }
     weights += config.mtp_layers * config.hidden * config.vocabulary;  // the head a second time
     const std::int64_t layers = config.layers + config.mtp_layers;
