@@ -1,4 +1,5 @@
-# Fails on an include that points the wrong way, because linking alone does not catch one.
+# Fails on an include that points the wrong way, because linking alone does not catch one, and where core/model reads
+# the elements of a tensor.
 #   cmake [-DROOT=<source tree>] -P tools/check_layers.cmake
 cmake_minimum_required(VERSION 3.25)
 if(NOT ROOT)
@@ -55,8 +56,17 @@ foreach(folder ${folders})
   endforeach()
 endforeach()
 
+# A model's tensors may lie on a device: core/model leaves their elements to ops and explicit copies.
+file(GLOB_RECURSE sources RELATIVE ${ROOT} ${ROOT}/core/model/*.h ${ROOT}/core/model/*.cpp)
+foreach(source ${sources})
+  file(STRINGS ${ROOT}/${source} lines REGEX "(\\.|->)(template )?as<|_cast<[^>]*\\*>\\([^()]*(\\.|->)data\\)")
+  foreach(line ${lines})
+    list(APPEND wrong "${source} reads elements of a tensor on the host: ${line}")
+  endforeach()
+endforeach()
+
 if(wrong)
   list(JOIN wrong "\n  " text)
-  message(FATAL_ERROR "wrong includes:\n  ${text}")
+  message(FATAL_ERROR "the layers do not hold:\n  ${text}")
 endif()
-message(STATUS "every include points the right way")
+message(STATUS "every include points the right way, and core/model reads no element")

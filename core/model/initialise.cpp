@@ -1,14 +1,19 @@
 #include "core/model/initialise.h"
 
+#include <algorithm>
 #include <string_view>
+#include <vector>
 
+#include "kernels/base/copy.h"
 #include "kernels/base/random.h"
 #include "kernels/base/workers.h"
+#include "kernels/fill.h"
 
 namespace shoestring {
 namespace {
 
 constexpr std::int64_t kGrain = 4096;
+constexpr std::int64_t kPiece = std::int64_t{1} << 20;  // elements drawn in host memory at a time
 
 /// FNV-1a, 64 bits.
 std::uint64_t name_key(std::string_view name) {
@@ -17,27 +22,43 @@ std::uint64_t name_key(std::string_view name) {
   return hash;
 }
 
-void store(TensorView values, std::int64_t at, float value) {
-  if (values.dtype == DType::f64) {
-    values.as<double>()[at] = value;
-  } else {
-    values.as<float>()[at] = value;
+/// values = deviation times the normals from number `first` on, rounded to f32.
+template <class Real>
+void draw(const Random& random, double deviation, std::int64_t first, std::vector<Real>& values, Workers& workers) {
+  workers.split(static_cast<std::int64_t>(values.size()), kGrain, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t i = from; i < to; ++i) {
+      const double value = deviation * random.normal(static_cast<std::uint64_t>(first + i));
+      values[static_cast<std::size_t>(i)] = static_cast<float>(value);
+    }
+  });
+}
+
+template <class Real>
+void draw_slice(const Random& random, double deviation, TensorView target, Workers& workers, Stream& stream) {
+  const std::int64_t elements = target.elements();
+  const TensorView flat = target.reshaped({elements});
+  std::vector<Real> values;
+  for (std::int64_t first = 0; first < elements; first += kPiece) {
+    values.resize(static_cast<std::size_t>(std::min(kPiece, elements - first)));
+    draw(random, deviation, first, values, workers);
+    const TensorView piece = flat.slice(0, first, static_cast<std::int64_t>(values.size()));
+    copy(piece, view_of(static_cast<const void*>(values.data()), target.dtype, piece.shape), stream);
+    stream.synchronize();
   }
 }
 
 }  // namespace
 
 void initialise_parameter(Parameter& parameter, std::uint64_t seed, Stream& stream) {
+  if (parameter.init_std <= 0) return fill(parameter.value, static_cast<float>(parameter.init_value), stream);
   for (const ParameterSlice& slice : parameter.slices) {
     const Random random(seed ^ name_key(slice.name), Purpose::weight_init);
-    const std::int64_t begin = slice.begin * parameter.columns;
-    stream.workers().split(slice.rows * parameter.columns, kGrain, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t i = from; i < to; ++i) {
-        const double value = parameter.init_std > 0 ? parameter.init_std * random.normal(static_cast<std::uint64_t>(i))
-                                                    : parameter.init_value;
-        store(parameter.value, begin + i, static_cast<float>(value));
-      }
-    });
+    const TensorView target = parameter.value.slice(0, slice.begin, slice.rows);
+    if (target.dtype == DType::f64) {
+      draw_slice<double>(random, parameter.init_std, target, stream.workers(), stream);
+    } else {
+      draw_slice<float>(random, parameter.init_std, target, stream.workers(), stream);
+    }
   }
 }
 

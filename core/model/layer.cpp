@@ -1,16 +1,11 @@
 #include "core/model/layer.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "kernels/base/check.h"
-#include "kernels/base/workers.h"
+#include "kernels/base/copy.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
 namespace {
-
-constexpr std::int64_t kCopyGrainBytes = std::int64_t{1} << 16;
 
 template <class View>
 View heads_view(View matrix, std::int64_t begin, std::int64_t heads, std::int64_t dim) {
@@ -25,12 +20,8 @@ View heads_view(View matrix, std::int64_t begin, std::int64_t heads, std::int64_
 std::int64_t arena_bytes(DType dtype, std::int64_t elements) { return Arena::footprint(elements * size_bytes(dtype)); }
 
 void copy_tensor(TensorView to, ConstTensorView from, Stream& stream) {
-  check(to.shape == from.shape && to.dtype == from.dtype && to.contiguous() && from.contiguous(), "copy: {} from {}",
-        to.to_string(), from.to_string());
-  check(to.device.kind == DeviceKind::cpu, "copy: {} is not on the CPU", to.to_string());
-  stream.workers().split(to.bytes(), kCopyGrainBytes, [&](std::int64_t begin, std::int64_t end) {
-    std::memcpy(to.as<char>() + begin, from.as<char>() + begin, static_cast<std::size_t>(end - begin));
-  });
+  check(to.contiguous() && from.contiguous(), "copy: {} from {}", to.to_string(), from.to_string());
+  copy(to, from, stream);
 }
 
 void convert_tensor(TensorView to, ConstTensorView from, Stream& stream) {

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
-#include "kernels/base/workers.h"
+#include "kernels/fill.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantized_gemm.h"
 #include "kernels/reduce.h"
@@ -216,12 +216,8 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
   // The gain gradient of an RMSNorm whose x and rstd are 1 is the sum over rows, in that op's fixed order.
   Arena::Scope scope(context.scratch);
   const auto ones = [&](DType dtype, std::int64_t count) {
-    TensorView view = context.scratch.take(dtype, {count});
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (dtype == DType::f64) view.as<double>()[i] = 1;
-      if (dtype == DType::f32) view.as<float>()[i] = 1;
-      if (dtype == DType::bf16) view.as<BFloat16>()[i] = BFloat16(1.0F);
-    }
+    const TensorView view = context.scratch.take(dtype, {count});
+    fill(view, 1.0, context.stream);
     return view;
   };
   const std::int64_t rows = dy.shape[0];
@@ -229,7 +225,7 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
   row.shape = {rows, options_.out};
   row.strides = {0, 1};
   record.dbias = saved.take(options_.precision.master, {options_.out});
-  std::fill_n(record.dbias.as<char>(), record.dbias.bytes(), char{0});
+  fill(record.dbias, 0.0, context.stream);
   rms_norm_weight_gradient({.dgamma = record.dbias,
                             .dy = dy,
                             .x = row,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/base/copy.h"
 #include "kernels/swiglu.h"
 
 namespace shoestring {
@@ -46,10 +47,6 @@ LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& pre
     }
   }
   return options;
-}
-
-RowOffsets row_offsets(const Permutation& plan) {
-  return {static_cast<const std::int64_t*>(plan.offsets.data), static_cast<std::size_t>(plan.offsets.elements())};
 }
 
 }  // namespace
@@ -113,6 +110,9 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                   .scale = scale_,
                   .stream = context.stream});
   plan_permutation(record.plan, record.indices, context.stream);
+  record.offsets.resize(static_cast<std::size_t>(experts_ + 1));
+  copy(view_of(record.offsets.data(), DType::i64, {experts_ + 1}), record.plan.offsets, context.stream);
+  context.stream.synchronize();
   weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
   if (!context.training) return;
   StepTally* tally = context.tally;
@@ -139,7 +139,7 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
                                    LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t rows = slots(x.shape[0]);
-  const RowOffsets offsets = row_offsets(record.plan);
+  const RowOffsets offsets = record.offsets;
   record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
   {
     Arena::Scope gather(context.scratch);
@@ -183,7 +183,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
                                         Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t rows = dxp.shape[0];
-  const RowOffsets offsets = row_offsets(record.plan);
+  const RowOffsets offsets = record.offsets;
   const TensorView dh = context.scratch.take(activation_, {rows, width_});
   {
     Arena::Scope gather(context.scratch);
@@ -239,7 +239,7 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
 
 void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
   const Record& record = saved.record<Record>(this);
-  const RowOffsets offsets = row_offsets(record.plan);
+  const RowOffsets offsets = record.offsets;
   if (gathers_again_) {
     {
       Arena::Scope scope(context.scratch);

@@ -53,7 +53,8 @@ class MixtureOfExperts final : public Layer {
     TensorView load;         ///< [sequences, experts]
     TensorView row_weights;  ///< [rows]
     Permutation plan;
-    ConstScaledView gate_up;  ///< [rows, 2 * width]
+    std::vector<std::int64_t> offsets;  ///< the plan's, in host memory
+    ConstScaledView gate_up;            ///< [rows, 2 * width]
     TensorView gate_up_plain;
     TensorView h;  ///< [rows, width], made again; where the weight gradient reads it plain
     TensorView dgate_up;

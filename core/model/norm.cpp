@@ -1,7 +1,6 @@
 #include "core/model/norm.h"
 
-#include <algorithm>
-
+#include "kernels/fill.h"
 #include "kernels/reduce.h"
 #include "kernels/rms_norm.h"
 
@@ -53,7 +52,7 @@ void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) con
 void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context) {
   Record& record = saved.record<Record>(this);
   record.dgain = saved.take(options_.master, {options_.width});
-  std::fill_n(record.dgain.as<char>(), record.dgain.bytes(), char{0});
+  fill(record.dgain, 0.0, context.stream);
   rms_norm_weight_gradient(
       {.dgamma = record.dgain, .dy = dy, .x = record.x, .rstd = record.rstd, .stream = context.stream});
   rms_norm_input_gradient({.dx = dx,

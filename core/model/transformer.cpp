@@ -6,7 +6,9 @@
 
 #include "core/model/initialise.h"
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
+#include "kernels/fill.h"
 
 namespace shoestring {
 namespace {
@@ -177,10 +179,7 @@ void Transformer::zero_gradients() {
   for (Parameter* parameter : store().parameters) {
     parameter->grad_is_stale = parameter->overwrites_first;
     if (parameter->overwrites_first || parameter->grad.empty()) continue;
-    char* data = parameter->grad.as<char>();
-    stream_->workers().split(parameter->grad.bytes(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end) {
-      std::fill(data + begin, data + end, char{0});
-    });
+    fill(parameter->grad, 0.0, *stream_);
   }
 }
 
@@ -236,9 +235,13 @@ std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> 
   const bool wide = options_.precision.policy == PrecisionPolicy::fp64;
   const TensorView logits = scratch_.take(wide ? DType::f64 : DType::f32, {1, vocabulary});
   stages_.back()->logits(*looked_at_, x, looked_at_->tokens() - 1, logits);
-  if (!wide) return {logits.as<float>(), logits.as<float>() + vocabulary};
-  std::vector<float> narrow;
-  for (std::int64_t i = 0; i < vocabulary; ++i) narrow.push_back(static_cast<float>(logits.as<double>()[i]));
+  std::vector<float> narrow(static_cast<std::size_t>(vocabulary));
+  std::vector<double> wide_values(wide ? narrow.size() : 0);
+  copy(wide ? view_of(wide_values.data(), DType::f64, logits.shape) : view_of(narrow.data(), DType::f32, logits.shape),
+       logits, *stream_);
+  stream_->synchronize();
+  std::transform(wide_values.begin(), wide_values.end(), narrow.begin(),
+                 [](double value) { return static_cast<float>(value); });
   return narrow;
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/base/check.h"
+#include "kernels/base/workers.h"
 
 #if SHOESTRING_CUDA
 #include "kernels/base/cuda_check.h"
@@ -10,6 +11,14 @@
 
 namespace shoestring {
 namespace {
+
+constexpr std::int64_t kGrainBytes = std::int64_t{1} << 16;
+
+void copy_dense(TensorView to, ConstTensorView from, Workers& workers) {
+  workers.split(to.bytes(), kGrainBytes, [&](std::int64_t begin, std::int64_t end) {
+    std::memcpy(to.as<char>() + begin, from.as<char>() + begin, static_cast<std::size_t>(end - begin));
+  });
+}
 
 void copy_elements(char* to, const Strides& to_strides, const char* from, const Strides& from_strides,
                    const Shape& shape, int dim, std::int64_t size) {
@@ -81,6 +90,7 @@ void copy(TensorView to, ConstTensorView from, Stream& stream) {
   if (to.device.kind == DeviceKind::cpu && from.device.kind == DeviceKind::cpu) {
     check(stream.device().kind == DeviceKind::cpu, "a copy in host memory on a stream of {}",
           to_string(stream.device()));
+    if (to.contiguous() && from.contiguous()) return copy_dense(to, from, stream.workers());
     copy_elements(static_cast<char*>(to.data), to.strides, static_cast<const char*>(from.data), from.strides,
                   from.shape, 0, size_bytes(from.dtype));
     return;
