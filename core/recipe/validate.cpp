@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/model/config.h"
+#include "core/model/families/family.h"
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
@@ -140,8 +141,7 @@ void check_kernels(const KernelsSpec& kernels, Rules& rules) {
 /// default (canonical text gives them all).
 void check_foreign_keys(const Recipe& recipe, Rules& rules) {
   const ModelSpec& model = recipe.model;
-  const bool latent = model.architecture == Architecture::deepseek_v3;
-  const bool mixture = latent || model.architecture == Architecture::qwen3_moe;
+  const Family& family = family_of(model.architecture);
   const auto refuse = [&](bool allowed, std::initializer_list<const char*> names, const char* what) {
     for (const char* name : names) {
       const std::string key = fmt::format("model.{}", name);
@@ -151,13 +151,13 @@ void check_foreign_keys(const Recipe& recipe, Rules& rules) {
                    fmt::format("{} means nothing for {}: {}", key, shoestring::name(model.architecture), what));
     }
   };
-  refuse(mixture,
+  refuse(family.experts,
          {"experts", "experts_per_token", "shared_experts", "expert_feed_forward", "dense_layers", "expert_groups",
           "expert_topk_groups", "router", "normalize_weights", "routed_scale", "bias_speed", "balance_loss"},
          "it has no experts");
-  refuse(latent, {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"},
+  refuse(family.latent_attention, {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"},
          "it has no latent attention");
-  refuse(latent, {"mtp_layers", "mtp_weight"}, "it predicts one token at a time");
+  refuse(family.further_tokens, {"mtp_layers", "mtp_weight"}, "it predicts one token at a time");
 }
 
 void check_model_section(const Recipe& recipe, Rules& rules) {
