@@ -230,7 +230,7 @@ TEST(Checkpoint, FoldersOfStepsThatNoRunReachesAreNoCheckpoints) {
   fs::create_directories(store.root() / "step_9999999999999999999");  // beyond 64 bits
   EXPECT_TRUE(store.all().empty());
   EXPECT_EQ(store.newest(notice), std::nullopt);
-  store.save(1, Content(1).content(), 3);
+  store.save(1, Content(1).content(), 3, notice);
   EXPECT_EQ(store.newest(notice)->filename(), "step_00000001");
 }
 
