@@ -143,7 +143,10 @@ TEST(Tokenizer, RefusesModelsThatChangeText) {
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_data);
       const std::string text = error.what();
-      EXPECT_NE(text.find("tokenizer.model: the SentencePiece model changes text"), std::string::npos) << text;
+      const bool map = std::string_view(key) == "normalization_rule_name";  // found before the library sees the model
+      const char* why = map ? "tokenizer.model: not a tokenizer this program can use: it has a normalisation map"
+                            : "tokenizer.model: the SentencePiece model changes text";
+      EXPECT_NE(text.find(why), std::string::npos) << text;
       EXPECT_NE(text.find("shoestring data build"), std::string::npos) << text;
     }
   }

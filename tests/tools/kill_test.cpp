@@ -67,7 +67,8 @@ TEST(Kill, TenKillsLeaveTheSameBitsAndATrueBill) {
 // Against a cap instead: what the kills cost is paid from the same budget. As much of it as eight short runs take.
 TEST(Kill, TheCapHoldsOverAllAttempts) {
   const Workplace place;
-  const Ended probe = place.run(tiny_moe("probe", "--schedule.horizon=steps --phase.pretrain.steps=4"));
+  const Ended probe =
+      place.run(tiny_moe("probe", "--schedule.horizon=steps --schedule.warmup_steps=0 --phase.pretrain.steps=4"));
   ASSERT_EQ(probe.exit_code, 0) << probe.output;
   const double cap = 8 * probe.seconds / 3600;
   const std::string capped =

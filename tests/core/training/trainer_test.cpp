@@ -165,13 +165,15 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteEndTheRunSavedAndNamed) {
 }
 
 TEST_F(TrainerTest, EveryRankJudgesTheSame) {
+  EXPECT_EQ(error_of([] { train("alone", kHopeless); }).code(), ExitCode::non_finite);
+  ASSERT_EQ(checkpoints("alone").size(), 1u);
   const Error error = error_of([] {
     testing::run_ranks(
         2, [](Communicator& world) { train_on(world, "ranks", kHopeless); }, 20);
   });
   EXPECT_EQ(error.code(), ExitCode::non_finite) << error.what();
   ASSERT_EQ(checkpoints("ranks").size(), 1u);
-  EXPECT_EQ(weights(checkpoints("ranks")[0]), weights(checkpoints("hopeless")[0]));
+  EXPECT_EQ(weights(checkpoints("ranks")[0]), weights(checkpoints("alone")[0]));
 }
 
 // The disk takes no more metrics in the middle of a run: what was trained is saved, and the run goes on from there to
