@@ -105,10 +105,14 @@ double CapKeeper::seconds_for_evaluation(double elapsed_seconds, bool saved, boo
 
 CapDecision CapKeeper::may_step(double elapsed_seconds, double before_it) const {
   const double lent = steps_.measured() ? 0 : expected_seconds(Ending::evaluation);
-  if (remaining_seconds(elapsed_seconds) + lent - before_it >= steps_.slow()) return {true, {}};
+  if (remaining_seconds(elapsed_seconds) + lent - before_it >= steps_.slow()) return {true, CapLimit::none};
   const double ranks = ranks_;
   const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
-  return {false, job ? "budget.job_hours" : cap_.from};
+  return {false, job ? CapLimit::job : CapLimit::run};
+}
+
+std::string CapKeeper::key_of(CapLimit limit) const {
+  return limit == CapLimit::job ? "budget.job_hours" : limit == CapLimit::run ? cap_.from : "";
 }
 
 double CapKeeper::spent_gpu_hours(double elapsed_seconds) const {

@@ -43,9 +43,16 @@ class StepSeconds {
   std::int64_t count_ = 0;
 };
 
+/// What leaves no room for a step.
+enum class CapLimit : std::uint8_t {
+  none,
+  run,  ///< the cap over all attempts
+  job,  ///< budget.job_hours: the next job goes on
+};
+
 struct CapDecision {
-  bool step = false;   ///< true: take the step
-  std::string reason;  ///< why not: "budget.gpu_hours" or "budget.job_hours"
+  bool step = false;                ///< true: take the step
+  CapLimit limit = CapLimit::none;  ///< why not
 };
 
 class CapKeeper {
@@ -77,6 +84,9 @@ class CapKeeper {
   /// Whether one more step fits, after `before_it` seconds of other work. The first step of an attempt goes before the
   /// evaluation: that may be cut to nothing.
   CapDecision may_step(double elapsed_seconds, double before_it = 0) const;
+
+  /// The recipe's key behind a limit: "budget.usd", "budget.job_hours".
+  std::string key_of(CapLimit limit) const;
 
   double spent_gpu_hours(double elapsed_seconds) const;
   const Cap& cap() const { return cap_; }

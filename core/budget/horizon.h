@@ -24,6 +24,8 @@ struct HorizonDecision {
   std::int64_t end_step = 0;  ///< steps done when the phase ends, > step
   double end_progress = 1;    ///< progress there: the phase's cumulative share
   int phase = 0;              ///< index into Recipe::phases
+
+  bool operator==(const HorizonDecision&) const = default;
 };
 
 /// Progress before step `step` (0 without decisions), at most the last decision's end_progress.

@@ -16,6 +16,7 @@
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
 #include "core/training/checkpoint.h"
+#include "core/training/decision.h"
 #include "core/training/evaluation.h"
 #include "core/training/guard.h"
 #include "core/training/metrics.h"
@@ -49,15 +50,6 @@ class Trainer {
   /// Seconds that others wait while rank 0 alone writes, reads back or hashes files.
   static constexpr double kLongestFileWork = 4 * 3600;
 
-  enum class Verdict { step, done, budget, preempted };
-  /// What rank 0 decides before each step and tells the others.
-  struct Decision {
-    Verdict verdict = Verdict::step;
-    std::optional<HorizonDecision> horizon;
-    bool next_phase = false;
-    bool evaluate = false;
-    bool checkpoint = false;
-  };
   struct StepOutcome {
     PassResult batch;
     double gradient_norm = 0;
@@ -68,11 +60,9 @@ class Trainer {
   };
 
   // The loop.
-  Verdict train();
+  Stop train();
   StepOutcome step();
-  Decision decide();
-  Decision decide_alone();
-  std::optional<HorizonDecision> replan();
+  Decision decide_together();
   double progress() const;
 
   // Around it.
@@ -84,7 +74,7 @@ class Trainer {
   AttemptStart attempt_start(std::int64_t from_step) const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
-  Verdict finish(Verdict verdict);
+  Stop finish(Stop stop);
   void store_report();
   std::string keep_what_is_whole(const Error& error) noexcept;
   void give_up(const Error& error) noexcept;
@@ -93,6 +83,8 @@ class Trainer {
   void note_judgement(const Judgement& judgement);
   void go_back();
   [[noreturn]] void end_on_non_finite(const std::string& why);
+  [[noreturn]] void end_on_short_job();
+  void announce_limit(Stop stop);
   void save();
   void save(int keep);
   void save_alone();
@@ -106,8 +98,6 @@ class Trainer {
   StepMetrics metrics_of(const StepOutcome& outcome) const;
   void announce(const std::string& text);
   bool leads() const { return world_.rank() == 0; }
-  bool horizon_reached() const;
-  bool phase_finished() const;
   double seconds_left() const;
   const PhaseSpec& phase() const { return recipe_.phases[static_cast<std::size_t>(state_.phase)]; }
 
@@ -120,7 +110,6 @@ class Trainer {
   CheckpointStore checkpoints_;
   TrainingState state_;
   Guard guard_;
-  std::vector<double> phase_ends_;
 
   std::unique_ptr<Ledger> ledger_;       // rank 0
   std::unique_ptr<LifeSign> life_sign_;  // rank 0

@@ -95,7 +95,6 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       directory_(run_directory(recipe_)),
       checkpoints_(directory_ / "checkpoints"),
       guard_(recipe_.guard, recipe_.optimizer.clip),
-      phase_ends_(phase_ends(recipe_)),
       progress_line_(options_.out, world.size() == 1) {
   begin();
 }
@@ -159,7 +158,7 @@ std::string Trainer::newest_checkpoint() {
 void Trainer::load(bool ended) {
   const std::string newest = newest_checkpoint();
   if (!newest.empty()) resume(newest);
-  over_ = ended && !newest.empty() && horizon_reached();
+  over_ = ended && !newest.empty() && horizon_reached(recipe_, state_);
   if (over_) {
     return announce(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
   }

@@ -13,26 +13,42 @@ namespace shoestring {
 namespace fs = std::filesystem;
 
 // A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
-Trainer::Verdict Trainer::finish(Verdict verdict) {
+Stop Trainer::finish(Stop stop) {
   save();
-  const bool evaluating = verdict != Verdict::preempted && evaluator_ && evaluated_step_ != state_.step;
-  if (evaluating && !evaluate(true)) verdict = Verdict::preempted;
+  const bool evaluating = !goes_on_later(stop) && evaluator_ && evaluated_step_ != state_.step;
+  if (evaluating && !evaluate(true)) stop = Stop::signal;
   const AttemptProgress progress = attempt_progress();
-  if (!leads()) return verdict;
-  const bool preempted = verdict == Verdict::preempted;
+  if (!leads()) return stop;
+  const bool later = goes_on_later(stop);
+  const bool budget = stop == Stop::budget;
   const fs::path saved = checkpoints_.root() / fmt::format("step_{:08}", state_.step);
-  ledger_->end(preempted                    ? "preempted"
-               : verdict == Verdict::budget ? "budget"
-                                            : "done",
-               static_cast<int>(preempted ? ExitCode::preempted : ExitCode::done), "", progress);
+  ledger_->end(later    ? "preempted"
+               : budget ? "budget"
+                        : "done",
+               static_cast<int>(later ? ExitCode::preempted : ExitCode::done), "", progress);
   store_report();
   announce(fmt::format("{}: {} after step {}; {}{}", recipe_.run.name,
-                       preempted                    ? "left as asked"
-                       : verdict == Verdict::budget ? "the budget is used up"
-                                                    : "done",
+                       later    ? "left as asked"
+                       : budget ? "the budget is used up"
+                                : "done",
                        state_.step, saved.string(),
-                       preempted ? " is saved, the same command goes on from there" : " is its model"));
-  return verdict;
+                       later ? " is saved, the same command goes on from there" : " is its model"));
+  return stop;
+}
+
+// Which key of the recipe leaves no room.
+void Trainer::announce_limit(Stop stop) {
+  if (stop != Stop::budget && stop != Stop::job && stop != Stop::job_too_short) return;
+  announce(fmt::format("{}: the next step and what must follow no longer fit",
+                       cap_->key_of(stop == Stop::budget ? CapLimit::run : CapLimit::job)));
+}
+
+// Every rank comes here: all were told the same.
+void Trainer::end_on_short_job() {
+  shared_error_ = true;
+  fail(ExitCode::no_progress,
+       "budget.job_hours: {:.3g} s of a job leave no room for a step before what must follow{}; give jobs more time",
+       recipe_.budget.job_hours * 3600, leads() ? fmt::format(" ({:.3g} s)", cap_->reserve_seconds()) : "");
 }
 
 // The ledger holds all of it: a report that could not be stored can be made again.

@@ -38,7 +38,9 @@ TEST(CapKeeper, KeepsTheReserve) {
   keeper.step_took(4, 1);
   EXPECT_TRUE(keeper.may_step(70).step);
   EXPECT_FALSE(keeper.may_step(71).step);
-  EXPECT_EQ(keeper.may_step(71).reason, "budget.gpu_hours");
+  EXPECT_EQ(keeper.may_step(70).limit, CapLimit::none);
+  EXPECT_EQ(keeper.may_step(71).limit, CapLimit::run);
+  EXPECT_EQ(keeper.key_of(CapLimit::run), "budget.gpu_hours");
 }
 
 // A checkpoint that is due before the step is paid before it, and the last one still comes after.
@@ -98,7 +100,8 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60 - kClosing);
   EXPECT_DOUBLE_EQ(job.remaining_of_cap(0), 36000 - kClosing);  // what a schedule that outlives the job is planned with
   job.step_took(1, 1);
-  EXPECT_EQ(job.may_step(60).reason, "budget.job_hours");
+  EXPECT_EQ(job.may_step(60).limit, CapLimit::job);
+  EXPECT_EQ(job.key_of(CapLimit::job), "budget.job_hours");
 }
 
 // However long the held-out text is, nine tenths of the cap are for steps, and what does not fit is cut.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -174,6 +175,21 @@ TEST_F(TrainerTest, EveryRankJudgesTheSame) {
   EXPECT_EQ(error.code(), ExitCode::non_finite) << error.what();
   ASSERT_EQ(checkpoints("ranks").size(), 1u);
   EXPECT_EQ(weights(checkpoints("ranks")[0]), weights(checkpoints("alone")[0]));
+}
+
+// Rank 0 alone knows the cap; the others are told, and all leave with the same code instead of waiting for it.
+TEST_F(TrainerTest, EveryRankHearsThatJobsAreTooShort) {
+  std::array<ExitCode, 2> codes{};
+  testing::run_ranks(
+      2,
+      [&](Communicator& world) {
+        codes[static_cast<std::size_t>(world.rank())] =
+            error_of([&] { train_on(world, "short", {"--budget.job_hours=1e-6"}); }).code();
+      },
+      20);
+  EXPECT_EQ(codes[0], ExitCode::no_progress);
+  EXPECT_EQ(codes[1], ExitCode::no_progress);
+  EXPECT_TRUE(checkpoints("short").empty());
 }
 
 // The disk takes no more metrics in the middle of a run: what was trained is saved, and the run goes on from there to
