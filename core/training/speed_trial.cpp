@@ -3,11 +3,10 @@
 #include <algorithm>
 
 #include "core/optimizer/learning_rate.h"
+#include "core/training/engine.h"
 #include "core/training/evaluation.h"
-#include "core/training/pass.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
-#include "core/training/weight_update.h"
 #include "kernels/base/check.h"
 #include "parallel/communicator_threads.h"
 
@@ -21,13 +20,11 @@ class Trial {
  public:
   Trial(const Recipe& recipe, const Clock& clock)
       : recipe_(recipe),
-        clock_(clock),
         meter_(clock),
         world_(ThreadWorld(1).communicator(0)),
         resources_(recipe, 1),
         groups_(std::max(1, recipe.parallel.reduction_groups)),
-        guard_(recipe.guard, recipe.optimizer.clip),
-        pass_(resources_.model(), *world_, groups_, resources_.stream(), meter_) {
+        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, *world_, groups_, meter_) {
     resources_.model().initialise(recipe.run.seed);
     resources_.model().prepare();
   }
@@ -58,40 +55,35 @@ class Trial {
     int counted = 0;
     std::int64_t samples = 0;
     for (int i = 0; counted < kLeastSteps || spent < seconds; ++i) {
-      const double begin = clock_.monotonic_seconds();
-      const PassResult batch = pass_.run(plan, samples, feed);
       ++updates_;
-      const WeightUpdate update =
-          update_weights({.recipe = recipe_,
-                          .batch = batch,
-                          .number = updates_,
-                          .learning_rate = learning_rate(recipe_.schedule, updates_, 0)},
-                         resources_.model(), resources_.optimizer(), guard_, resources_.stream());
-      if (update.judgement.verdict == StepVerdict::end) {
+      const StepOutcome step = engine_.step({.plan = plan,
+                                             .feed = feed,
+                                             .samples = samples,
+                                             .update = updates_,
+                                             .learning_rate = learning_rate(recipe_.schedule, updates_, 0)});
+      if (step.judgement.verdict == StepVerdict::end) {
         fail(ExitCode::non_finite,
              "the speed trial: step {}, {}, and so the steps before it; look at the recipe's "
              "learning rate and precision",
-             updates_, update.judgement.why);
+             updates_, step.judgement.why);
       }
-      samples += plan.global_batch(samples);
+      samples += step.sequences;
       if (i < kWarmingSteps) continue;
-      spent += clock_.monotonic_seconds() - begin;
-      tokens += batch.tokens;
+      spent += step.seconds;
+      tokens += step.batch.tokens;
       ++counted;
     }
-    guard_.forget();
+    engine_.guard().forget();
     // The mean, slow moments included: the run will have them too.
     return {.step_seconds = spent / counted, .tokens_per_step = tokens / counted, .evaluation_seconds = 0};
   }
 
   const Recipe& recipe_;
-  const Clock& clock_;
   Meter meter_;
   std::unique_ptr<Communicator> world_;
   RunResources resources_;
   int groups_;
-  Guard guard_;
-  Pass pass_;
+  Engine engine_;
   std::int64_t updates_ = 0;
 };
 

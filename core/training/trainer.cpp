@@ -2,7 +2,6 @@
 
 #include "core/optimizer/learning_rate.h"
 #include "core/training/signals.h"
-#include "core/training/weight_update.h"
 
 namespace shoestring {
 
@@ -29,35 +28,21 @@ Stop Trainer::train() {
   }
 }
 
-// One optimizer update from one global batch.
-Trainer::StepOutcome Trainer::step() {
-  const double begin = meter_.elapsed_seconds();
-  StepOutcome outcome;
-  outcome.sequences = plan_->global_batch(state_.phase_samples);
-  outcome.learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress());
-  outcome.batch = pass_->run(*plan_, state_.phase_samples, *feed_);
-
-  const Meter::Scope computing(meter_, Category::compute);
-  whole_ = false;
-  const WeightUpdate update =
-      update_weights({.recipe = recipe_,
-                      .batch = outcome.batch,
-                      .number = state_.updates + 1,
-                      .learning_rate = outcome.learning_rate,
-                      .may_go_back = saved_step_ >= 0},
-                     resources_->model(), resources_->optimizer(), guard_, resources_->stream());
-  outcome.batch.precision.weights = update.weights;
-  outcome.gradient_norm = update.gradient_norm;
-  outcome.judgement = update.judgement;
-  if (update.judgement.verdict == StepVerdict::apply) ++state_.updates;
+// One global batch.
+StepOutcome Trainer::step() {
+  StepOutcome outcome = engine_->step({.plan = *plan_,
+                                       .feed = *feed_,
+                                       .samples = state_.phase_samples,
+                                       .update = state_.updates + 1,
+                                       .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress()),
+                                       .may_go_back = saved_step_ >= 0});
+  if (outcome.judgement.verdict == StepVerdict::apply) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;
   state_.phase_samples += outcome.sequences;
   state_.tokens += static_cast<std::int64_t>(outcome.batch.tokens);
-  state_.loss = update.loss;
-  state_.guard = guard_.state();
-  whole_ = true;
-  outcome.seconds = meter_.elapsed_seconds() - begin;
+  state_.loss = outcome.loss;
+  state_.guard = std::move(outcome.guard);
   return outcome;
 }
 

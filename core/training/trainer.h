@@ -17,10 +17,9 @@
 #include "core/recipe/recipe.h"
 #include "core/training/checkpoint.h"
 #include "core/training/decision.h"
+#include "core/training/engine.h"
 #include "core/training/evaluation.h"
-#include "core/training/guard.h"
 #include "core/training/metrics.h"
-#include "core/training/pass.h"
 #include "core/training/run_resources.h"
 #include "core/training/training_state.h"
 
@@ -49,15 +48,6 @@ class Trainer {
  private:
   /// Seconds that others wait while rank 0 alone writes, reads back or hashes files.
   static constexpr double kLongestFileWork = 4 * 3600;
-
-  struct StepOutcome {
-    PassResult batch;
-    double gradient_norm = 0;
-    double learning_rate = 0;
-    Judgement judgement;
-    double seconds = 0;
-    std::int64_t sequences = 0;
-  };
 
   // The loop.
   Stop train();
@@ -90,7 +80,6 @@ class Trainer {
   void save_alone();
   void write_checkpoint(double begin, int keep);
   CheckpointCommit commit_of(double begin) const;
-  void check_finite();
   bool evaluate(bool last);
   AttemptProgress attempt_progress();
   AttemptProgress progress_of_rank() const;
@@ -109,7 +98,6 @@ class Trainer {
   std::filesystem::path directory_;
   CheckpointStore checkpoints_;
   TrainingState state_;
-  Guard guard_;
 
   std::unique_ptr<Ledger> ledger_;       // rank 0
   std::unique_ptr<LifeSign> life_sign_;  // rank 0
@@ -118,7 +106,7 @@ class Trainer {
   std::optional<Price> price_;
   std::map<std::string, std::string> variants_;
   std::unique_ptr<RunResources> resources_;
-  std::unique_ptr<Pass> pass_;
+  std::unique_ptr<Engine> engine_;
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<MetricsLog> metrics_;  // rank 0
   ProgressLine progress_line_;
@@ -129,7 +117,6 @@ class Trainer {
 
   bool over_ = false;            // an earlier attempt brought the run to its end
   std::int64_t first_step_ = 0;  // steps done when this attempt began
-  bool whole_ = true;            // weights and optimizer are those of state_.step, not half-way to another
   bool saving_ = false;          // a checkpoint is being written
   bool shared_error_ = false;    // the error under way was thrown by every rank
   std::int64_t saved_step_ = -1;

@@ -94,7 +94,6 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       meter_(clock),
       directory_(run_directory(recipe_)),
       checkpoints_(directory_ / "checkpoints"),
-      guard_(recipe_.guard, recipe_.optimizer.clip),
       progress_line_(options_.out, world.size() == 1) {
   begin();
 }
@@ -168,7 +167,9 @@ void Trainer::load(bool ended) {
   state_.recipe = canonical_text(recipe_);
   if (fresh) resources_->model().initialise(recipe_.run.seed);
   resources_->model().prepare();
-  pass_ = std::make_unique<Pass>(resources_->model(), world_, groups, resources_->stream(), meter_);
+  engine_ = std::make_unique<Engine>(
+      recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()}, world_, groups, meter_);
+  engine_->guard().restore(state_.guard);
   enter_phase(state_.phase);
 
   if (!leads()) return;
@@ -229,7 +230,6 @@ void Trainer::resume(const fs::path& checkpoint) {
     check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
   load_weights(reader, resources_->model());
   load_optimizer(reader, resources_->optimizer());
-  guard_.restore(state_.guard);
   saved_step_ = state_.step;
 }
 
@@ -240,8 +240,8 @@ void Trainer::enter_phase(int phase) {
     state_.phase = phase;
     state_.phase_steps = 0;
     state_.phase_samples = 0;
-    guard_.forget();
-    state_.guard = guard_.state();
+    engine_->guard().forget();
+    state_.guard = engine_->guard().state();
   }
   feed_.reset();
   loader_ = resources_->train_loader(phase);

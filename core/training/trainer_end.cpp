@@ -66,7 +66,7 @@ void Trainer::save_alone() {
   const double begin = meter_.elapsed_seconds();
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
-    check_finite();
+    engine_->check_finite(state_.step);
     write_checkpoint(begin, std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
   }
   saved_step_ = state_.step;
@@ -85,7 +85,7 @@ std::string Trainer::keep_what_is_whole(const Error& error) noexcept {
       if (error.code() == ExitCode::hang) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
       return {};
     }
-    if (whole_ && !saving_ && state_.step != saved_step_ && state_.step != first_step_) {
+    if (engine_->whole() && !saving_ && state_.step != saved_step_ && state_.step != first_step_) {
       try {
         save_alone();
       } catch (const std::exception& second) {

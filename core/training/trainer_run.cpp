@@ -8,7 +8,6 @@
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/memory.h"
-#include "kernels/reduce.h"
 
 namespace shoestring {
 
@@ -135,35 +134,21 @@ void Trainer::go_back() {
     if (!from.empty()) {
       const CheckpointReader reader(from);
       const TrainingState then = training_state_from_json(reader.state_json(), from);
-      whole_ = false;
+      Engine::Change change(*engine_);
       load_weights(reader, resources_->model());
       load_optimizer(reader, resources_->optimizer());
       resources_->model().prepare();
       state_.updates = then.updates;
-      guard_.went_back(then.phase == state_.phase ? then.guard : GuardState{});
-      whole_ = true;
+      engine_->guard().went_back(then.phase == state_.phase ? then.guard : GuardState{});
+      change.kept();
     } else {
-      guard_.stayed();
+      engine_->guard().stayed();
     }
   }
-  state_.guard = guard_.state();
+  state_.guard = engine_->guard().state();
   if (from.empty()) return announce(fmt::format("step {}: no checkpoint is there: the step was skipped", state_.step));
   announce(fmt::format("step {}: went back to the weights of {}, past the data since then", state_.step, from));
   save();
-}
-
-// Weights that are no numbers are of no use to anybody, and must not push a sound checkpoint out.
-void Trainer::check_finite() {
-  bool finite = all_finite(resources_->model().store().values, resources_->stream());
-  for (const OptimizerState& state : resources_->optimizer().state()) {
-    finite = finite && all_finite(state.data, resources_->stream());
-  }
-  if (finite) return;
-  whole_ = false;
-  fail(ExitCode::non_finite,
-       "step {}: weights or optimizer state hold numbers that are not finite, and are not saved; lower the learning "
-       "rate or take a wider number format, and go on from an earlier checkpoint",
-       state_.step);
 }
 
 void Trainer::save() { save(recipe_.checkpoint.keep); }
@@ -174,7 +159,7 @@ void Trainer::save(int keep) {
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
     shared_error_ = true;  // every rank has the same weights
-    check_finite();
+    engine_->check_finite(state_.step);
     shared_error_ = false;
     const LongerWait waiting(world_, kLongestFileWork);
     if (leads()) write_checkpoint(begin, keep);

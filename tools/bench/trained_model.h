@@ -7,8 +7,7 @@
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
 #include "core/training/batch_plan.h"
-#include "core/training/guard.h"
-#include "core/training/pass.h"
+#include "core/training/engine.h"
 #include "core/training/run_resources.h"
 
 namespace shoestring {
@@ -28,8 +27,7 @@ class TrainedModel {
   Meter meter_;
   std::unique_ptr<Communicator> world_;
   RunResources resources_;
-  Pass pass_;
-  Guard guard_;
+  Engine engine_;
   BatchPlan plan_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<Feed> feed_;

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
-#include <optional>
 
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
+#include "tests/core/training/made_feed.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/ranks.h"
@@ -19,38 +19,6 @@ using namespace shoestring::testing;
 constexpr std::int64_t kSequence = 12;
 constexpr std::int64_t kMicroBatch = 2;
 constexpr std::int64_t kGlobalBatch = 10;  // five micro-batches: reduction groups of unequal length
-constexpr double kFetchSeconds = 4;
-
-/// Stands still unless somebody moves it.
-class HeldClock : public Clock {
- public:
-  double monotonic_seconds() const override { return seconds; }
-  double unix_seconds() const override { return seconds; }
-  double process_start() const override { return 0; }
-  double seconds = 0;
-};
-
-/// Sample numbers become tokens; each fetch takes a while.
-class MadeFeed : public Feed {
- public:
-  MadeFeed(std::int64_t vocabulary, HeldClock& clock) : vocabulary_(vocabulary), clock_(clock) {}
-  BatchView next(SampleRange samples) override {
-    asked.push_back(samples.first);
-    check(samples.first != fails_at, "no sample {}", samples.first);
-    clock_.seconds += kFetchSeconds;
-    const std::int64_t first = samples.first == damaged ? samples.first - kMicroBatch : samples.first;
-    batch_.emplace(vocabulary_, samples.count, kSequence, static_cast<std::uint64_t>(100 + first));
-    return batch_->view();
-  }
-  std::vector<std::int64_t> asked;
-  std::int64_t damaged = -1;  ///< instead of these samples, those before
-  std::int64_t fails_at = -1;
-
- private:
-  std::int64_t vocabulary_;
-  HeldClock& clock_;
-  std::optional<SmallBatch> batch_;
-};
 
 BatchPlan plan_of(int groups, int ranks) {
   PhaseSpec phase;
@@ -65,7 +33,7 @@ struct PassRun {
   PassRun(Architecture architecture, const PrecisionSpec& precision, Communicator& world, int groups, int stages = 1)
       : run(tiled_config(architecture), precision, stages, kMicroBatch, kSequence),
         plan(plan_of(groups, world.size())),
-        feed(run.model.config().vocabulary, clock),
+        feed(run.model.config().vocabulary, kSequence, clock),
         pass(run.model, world, groups, run.stream, meter) {}
   PassResult operator()(std::int64_t samples = 0) { return pass.run(plan, samples, feed); }
   Tensor gradients() { return copy(run.model.store().gradients); }
@@ -130,7 +98,7 @@ TEST(Pass, DrawsEachMicroBatchOnceAndCountsTheWait) {
   PassRun run(Architecture::llama, policy(PrecisionPolicy::fp32), *self, 1);
   run(30);
   EXPECT_EQ(run.feed.asked, (std::vector<std::int64_t>{30, 32, 34, 36, 38}));
-  EXPECT_EQ(run.meter.read()[Category::data_wait], 5 * kFetchSeconds);
+  EXPECT_EQ(run.meter.read()[Category::data_wait], 5 * MadeFeed::kFetchSeconds);
   EXPECT_EQ(run.meter.category(), Category::startup);  // what counted before counts again
 }
 

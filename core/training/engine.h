@@ -1,0 +1,89 @@
+// Model, optimizer, pass and guard: one training step, whoever asks for it. The trainer, the speed trial and the step
+// bench take their steps here.
+//
+// A step is: the gradient of a global batch (pass.h), judged by the guard, clipped, moved by the optimizer; router
+// biases moved by the loads of the whole batch; the compute copies of the weights made anew.
+#pragma once
+
+#include <cstdint>
+
+#include "core/budget/meter.h"
+#include "core/model/transformer.h"
+#include "core/optimizer/optimizer.h"
+#include "core/recipe/recipe.h"
+#include "core/training/batch_plan.h"
+#include "core/training/feed.h"
+#include "core/training/guard.h"
+#include "core/training/pass.h"
+
+namespace shoestring {
+
+struct StepArgs {
+  const BatchPlan& plan;
+  Feed& feed;                ///< stands at the batch
+  std::int64_t samples = 0;  ///< of the phase, before this batch
+  std::int64_t update = 1;   ///< its number, from 1, should the weights move
+  double learning_rate = 0;
+  bool may_go_back = false;  ///< see Guard::judge
+};
+
+/// The same on every rank, but for the seconds.
+struct StepOutcome {
+  PassResult batch;
+  std::int64_t sequences = 0;
+  double loss = 0;           ///< mean over the trained tokens
+  double gradient_norm = 0;  ///< of the mean gradient, before clipping
+  double learning_rate = 0;
+  Judgement judgement;  ///< the weights moved if its verdict is apply
+  GuardState guard;     ///< after it
+  double seconds = 0;
+};
+
+/// What an engine moves.
+struct EngineParts {
+  Transformer& model;
+  Optimizer& optimizer;
+  Stream& stream;
+};
+
+class Engine {
+ public:
+  /// All must outlive it; the model's weights are there and prepared before the first step. `groups` reduction groups
+  /// over the ranks of `world`.
+  Engine(const Recipe& recipe, const EngineParts& parts, Communicator& world, int groups, Meter& meter);
+
+  /// Collective. After an exception the engine is whole where the weights have not begun to move.
+  StepOutcome step(const StepArgs& args);
+
+  Guard& guard() { return guard_; }
+
+  /// While it lives, and ever after unless kept(), weights and optimizer are those of no step.
+  class Change {
+   public:
+    explicit Change(Engine& engine) : engine_(engine) { engine_.whole_ = false; }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+    void kept() { engine_.whole_ = true; }
+
+   private:
+    Engine& engine_;
+  };
+  /// Weights and optimizer are those between two steps: fit to be saved.
+  bool whole() const { return whole_; }
+
+  /// Weights that are no numbers are of no use to anybody, and must not push a sound checkpoint out: throws
+  /// Error(non_finite), naming `step`, and the engine is not whole.
+  void check_finite(std::int64_t step);
+
+ private:
+  void update(const StepArgs& args, StepOutcome& outcome);
+
+  const Recipe& recipe_;
+  EngineParts parts_;
+  Meter& meter_;
+  Guard guard_;
+  Pass pass_;
+  bool whole_ = true;
+};
+
+}  // namespace shoestring
