@@ -13,8 +13,8 @@ Stop Trainer::train() {
     if (decision.evaluate && !evaluate(false)) continue;  // a signal cut it short: decide anew
     if (decision.save) {
       save();
-      if (leads()) guess_evaluation();  // anew: the guess before may be of a slow moment
-      continue;                         // it took time too: decide anew
+      guess_evaluation();  // anew: the guess before may be of a slow moment
+      continue;            // it took time too: decide anew
     }
     if (decision.stop != Stop::none) return decision.stop;
     if (decision.next_phase) {
@@ -22,7 +22,7 @@ Stop Trainer::train() {
       continue;
     }
     const StepOutcome outcome = step();
-    record(outcome);
+    account_->stepped(outcome, spent());
     if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
     if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
   }
@@ -30,12 +30,13 @@ Stop Trainer::train() {
 
 // One global batch.
 StepOutcome Trainer::step() {
-  StepOutcome outcome = engine_->step({.plan = *plan_,
-                                       .feed = *feed_,
-                                       .samples = state_.phase_samples,
-                                       .update = state_.updates + 1,
-                                       .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress()),
-                                       .may_go_back = saved_step_ >= 0});
+  StepOutcome outcome =
+      engine_->step({.plan = *plan_,
+                     .feed = *feed_,
+                     .samples = state_.phase_samples,
+                     .update = state_.updates + 1,
+                     .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress_of(recipe_, state_)),
+                     .may_go_back = saved_step_ >= 0});
   if (outcome.judgement.verdict == StepVerdict::apply) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;
@@ -54,29 +55,19 @@ Decision Trainer::decide_together() {
     world_.all_reduce(view_of(&stop, DType::f64, {1}), Reduction::max);
   }
   if (stop != 0) request_stop(true);
-  DecisionWords words{};
-  if (leads()) {
-    const Decision decision = decide(recipe_,
-                                     {.state = state_,
-                                      .first_step = first_step_,
-                                      .saved_step = saved_step_,
-                                      .evaluated_step = evaluated_step_,
-                                      .saved_at = saved_at_,
-                                      .held_out = evaluator_ != nullptr,
-                                      .stop_requested = stop_requested()},
-                                     meter_.elapsed_seconds(), *cap_);
-    if (decision.horizon) ledger_->horizon(*decision.horizon);
-    announce_limit(decision.stop);
-    words = words_of(decision);
-  }
+  DecisionWords words = words_of(account_->decide({.state = state_,
+                                                   .first_step = first_step_,
+                                                   .saved_step = saved_step_,
+                                                   .evaluated_step = evaluated_step_,
+                                                   .saved_at = saved_at_,
+                                                   .held_out = evaluator_ != nullptr,
+                                                   .stop_requested = stop_requested()}));
   if (world_.size() > 1) {
     const Meter::Scope exchanging(meter_, Category::exposed_communication);
     world_.broadcast(view_of(words.data(), DType::i64, {kDecisionWords}), 0);
   }
   return decision_of(words);
 }
-
-double Trainer::progress() const { return progress_of(recipe_, state_); }
 
 ExitCode Trainer::run() {
   if (over_) return ExitCode::done;
@@ -88,7 +79,7 @@ ExitCode Trainer::run() {
     const Error error = as_error(exception);
     const std::string kept = keep_what_is_whole(error);
     const Error whole(error.code(), fmt::format("{}{}{}", error.what(), kept.empty() ? "" : "\n", kept));
-    give_up(whole);
+    account_->failed(whole);
     if (shared_error_) await_the_others();
     throw whole;
   }

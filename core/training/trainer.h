@@ -1,25 +1,20 @@
 // The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
-// goes on, trainer_run.cpp what surrounds a step (recording, saving, evaluating), trainer_end.cpp how an attempt ends.
+// goes on, trainer_run.cpp what surrounds a step (saving, evaluating), trainer_end.cpp how an attempt ends.
 #pragma once
 
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "core/budget/cap.h"
-#include "core/budget/ledger.h"
-#include "core/budget/ledger_history.h"
-#include "core/budget/life_sign.h"
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
+#include "core/training/account.h"
 #include "core/training/checkpoint.h"
 #include "core/training/decision.h"
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
-#include "core/training/metrics.h"
 #include "core/training/run_resources.h"
 #include "core/training/training_state.h"
 
@@ -38,7 +33,6 @@ class Trainer {
  public:
   /// Collective over `world`. Throws what is wrong with recipe, data, checkpoint or budget before the first step.
   Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options);
-  ~Trainer();
 
   /// Trains until the horizon or the budget ends, or a signal asks to leave. Returns done or preempted; throws Error
   /// when the run must stop otherwise, after saving what is whole and not yet saved; its text names the checkpoints
@@ -53,64 +47,43 @@ class Trainer {
   Stop train();
   StepOutcome step();
   Decision decide_together();
-  double progress() const;
 
   // Around it.
   void begin();
-  void set_old_run_aside();
   std::string newest_checkpoint();
+  CheckpointNotice notice();
   void load(bool ended);
   void guess_evaluation();
-  AttemptStart attempt_start(std::int64_t from_step) const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase(int phase);
   Stop finish(Stop stop);
-  void store_report();
   std::string keep_what_is_whole(const Error& error) noexcept;
-  void give_up(const Error& error) noexcept;
   void await_the_others() noexcept;
-  void record(const StepOutcome& outcome);
-  void note_judgement(const Judgement& judgement);
   void go_back();
   [[noreturn]] void end_on_non_finite(const std::string& why);
   [[noreturn]] void end_on_short_job();
-  void announce_limit(Stop stop);
   void save();
   void save(int keep);
   void save_alone();
-  void write_checkpoint(double begin, int keep);
+  void write_checkpoint(int keep);
   CheckpointCommit commit_of(double begin) const;
   bool evaluate(bool last);
-  AttemptProgress attempt_progress();
-  AttemptProgress progress_of_rank() const;
-  AttemptProgress progress_alone() const;
-  StepMetrics metrics_of(const StepOutcome& outcome) const;
-  void announce(const std::string& text);
+  CategorySeconds spent();
   bool leads() const { return world_.rank() == 0; }
-  double seconds_left() const;
   const PhaseSpec& phase() const { return recipe_.phases[static_cast<std::size_t>(state_.phase)]; }
 
   Recipe recipe_;
   Communicator& world_;
-  const Clock& clock_;
   TrainerOptions options_;
   Meter meter_;
   std::filesystem::path directory_;
   CheckpointStore checkpoints_;
   TrainingState state_;
 
-  std::unique_ptr<Ledger> ledger_;       // rank 0
-  std::unique_ptr<LifeSign> life_sign_;  // rank 0
-  std::unique_ptr<CapKeeper> cap_;
-  Hardware hardware_;
-  std::optional<Price> price_;
-  std::map<std::string, std::string> variants_;
+  std::unique_ptr<Account> account_;
   std::unique_ptr<RunResources> resources_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Evaluator> evaluator_;
-  std::unique_ptr<MetricsLog> metrics_;  // rank 0
-  ProgressLine progress_line_;
-
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<Feed> feed_;
   std::optional<BatchPlan> plan_;
@@ -122,8 +95,6 @@ class Trainer {
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;
   double saved_at_ = 0;  // meter seconds of the last checkpoint
-  PerFormat flops_per_token_;
-  PerFormat flops_;  // done in this attempt
 };
 
 }  // namespace shoestring

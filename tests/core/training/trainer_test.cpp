@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/budget/ledger_history.h"
 #include "core/recipe/parse.h"
 #include "data/corpus_build.h"
 #include "kernels/base/check.h"
@@ -73,6 +74,17 @@ class EventfulClock : public Clock {
   std::function<bool()> when_;
   std::function<void()> what_;
   mutable bool over_ = false;
+};
+
+/// Every reading takes a while: time without waiting, the same in every run.
+class TickingClock : public Clock {
+ public:
+  double monotonic_seconds() const override { return seconds_ += 0.001; }
+  double unix_seconds() const override { return seconds_; }
+  double process_start() const override { return 0; }
+
+ private:
+  mutable double seconds_ = 0;
 };
 
 class TrainerTest : public ::testing::Test {
@@ -264,6 +276,36 @@ TEST_F(TrainerTest, GoesBackToItsLastCheckpoint) {
   EXPECT_GT(returns, 0);
   EXPECT_EQ(nlohmann::json::parse(read_text(run_folder("returning") / "report.json"))["returns_to_checkpoints"],
             returns);
+}
+
+// By a clock that ticks when it is read, a budget horizon is a function like any other: all of the cap is used and no
+// more, the schedule comes to its end, and a second run repeats the first.
+TEST_F(TrainerTest, ABudgetIsUsedUpAndKept) {
+  constexpr double kCapSeconds = 10;
+  const std::vector<std::string> overrides = {"--schedule.horizon=budget", "--schedule.kind=warmup_stable_decay",
+                                              "--schedule.final_fraction=0.1",
+                                              fmt::format("--budget.gpu_hours={}", kCapSeconds / 3600)};
+  for (const char* name : {"budget", "again"}) ASSERT_EQ(train(name, overrides, {}, TickingClock()), ExitCode::done);
+  const LedgerHistory history = read_ledger(run_folder("budget"));
+  EXPECT_EQ(history.attempts.back().reason, "budget");
+  EXPECT_LE(history.charged_gpu_seconds(), kCapSeconds * 1.005);
+  EXPECT_GE(history.charged_gpu_seconds(), kCapSeconds * 0.9);
+  const auto lines = metrics("budget");
+  EXPECT_LT(lines.back()["learning_rate"].get<double>(), 0.2 * lines.front()["learning_rate"].get<double>());
+  EXPECT_EQ(lines, metrics("again"));
+  EXPECT_EQ(weights(checkpoints("again")[0]), weights(checkpoints("budget")[0]));
+}
+
+// A job's hours end it between two steps; the next jobs go on to the weights of a run that was never interrupted.
+TEST_F(TrainerTest, JobsGoOnFromOneAnother) {
+  ASSERT_EQ(train("one job"), ExitCode::done);
+  int jobs = 1;
+  while (train("jobs", {fmt::format("--budget.job_hours={}", 0.4 / 3600)}, {}, TickingClock()) == ExitCode::preempted) {
+    ASSERT_LT(++jobs, 12);
+  }
+  EXPECT_GT(jobs, 1);
+  EXPECT_EQ(weights(checkpoints("jobs")[0]), weights(checkpoints("one job")[0]));
+  EXPECT_EQ(metrics("jobs"), metrics("one job"));
 }
 
 // Refused, and nothing touched; begun anew, with the old run kept whole.

@@ -1,0 +1,370 @@
+#include "core/training/account.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "core/budget/ledger_history.h"
+#include "core/budget/life_sign.h"
+#include "core/budget/report.h"
+#include "core/model/accounting.h"
+#include "core/optimizer/learning_rate.h"
+#include "core/recipe/explain.h"
+#include "core/training/metrics.h"
+#include "core/training/saved_work.h"
+#include "core/training/step_metrics.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "kernels/base/memory.h"
+#include "kernels/base/variant.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+// With a budget horizon the learning rate came down while the budget ran out.
+constexpr double kScheduleOver = 0.95;
+
+void check_schedule_left(const LedgerHistory& history, const Cap& cap, double progress, double rate) {
+  if (progress < kScheduleOver) return;
+  for (const AttemptHistory& attempt : history.attempts) {
+    const double before = attempt.start.cap.gpu_hours;
+    if (attempt.reason != "budget" || cap.gpu_hours <= before) continue;
+    fail(ExitCode::bad_recipe,
+         "the schedule of this run ended with its budget of {:.6g} GPU-hours (schedule.horizon = budget): under {:.6g} "
+         "({}) further steps would all be taken at the learning rate of its end, {:.3g}. Begin a new run with the "
+         "higher cap under another run.name, or go on all the same with --allow-recipe-change",
+         before, cap.gpu_hours, cap.from, rate);
+  }
+}
+
+PerFormat flops_per_token(const ModelConfig& model, const PrecisionSpec& precision, std::int64_t sequence) {
+  const FormatFlops flops = count_flops(model, precision, sequence).training_by_format();
+  PerFormat per_token;
+  per_token[RateFormat::fp64] = flops.f64;
+  per_token[RateFormat::fp32] = flops.f32;
+  per_token[RateFormat::bf16] = flops.bf16;
+  per_token[RateFormat::fp8] = flops.fp8;
+  return per_token;
+}
+
+class LeadingAccount final : public Account {
+ public:
+  explicit LeadingAccount(const AccountArgs& args) : args_(args), line_(args.out, args.ranks == 1) {}
+  ~LeadingAccount() override { observe_variants({}); }
+
+  bool open(const AccountOpening& opening) override;
+  void start(const AttemptFacts& facts) override;
+  void say(const std::string& text) override { line_.say(text); }
+  void note(const char* about, const std::string& text) override {
+    ledger_->note(about, text);
+    say(text);
+  }
+  Decision decide(const Standing& at) override;
+  double seconds_for_evaluation(bool saved, bool last) const override {
+    return cap_->seconds_for_evaluation(elapsed(), saved, last);
+  }
+  bool guesses_evaluation() const override { return !cap_->is_measured(Ending::evaluation); }
+  void guess_evaluation(double seconds) override { cap_->guess(Ending::evaluation, seconds); }
+  void stepped(const StepOutcome& outcome, const CategorySeconds& spent) override;
+  void entered_phase(const CategorySeconds& spent) override;
+  void saved(const CheckpointCommit& commit, const CategorySeconds& spent) override;
+  void evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) override;
+  void ended(Stop stop, const fs::path& folder, const CategorySeconds& spent) override;
+  void failed(const Error& error) noexcept override;
+  CategorySeconds spent_alone() const override;
+  double reserve_seconds() const override { return cap_->reserve_seconds(); }
+
+ private:
+  AttemptStart attempt_start(std::int64_t from_step, const ModelConfig* model) const;
+  AttemptProgress progress(const CategorySeconds& spent) const;
+  StepMetrics metrics_of(const StepOutcome& outcome) const;
+  void note_judgement(const Judgement& judgement);
+  void note_variants();
+  void store_report();
+  double seconds_left() const;
+  double elapsed() const { return args_.meter.elapsed_seconds(); }
+  const PhaseSpec& phase() const { return args_.recipe.phases[static_cast<std::size_t>(args_.state.phase)]; }
+
+  AccountArgs args_;
+  ProgressLine line_;
+  Hardware hardware_;
+  std::optional<Price> price_;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<LifeSign> life_sign_;
+  std::unique_ptr<CapKeeper> cap_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
+  const ModelConfig* model_ = nullptr;           // from start() on
+  PerFormat flops_per_token_;                    // in the present phase
+  PerFormat flops_;                              // done in this attempt
+};
+
+// ---- How an attempt begins.
+
+bool LeadingAccount::open(const AccountOpening& opening) {
+  hardware_ = opening.hardware;
+  price_ = opening.price;
+  const Recipe& recipe = args_.recipe;
+  if (opening.begin_anew) {
+    const fs::path old = set_aside(args_.directory, args_.clock);
+    if (!old.empty()) say(fmt::format("{}: begun anew; the run before is kept in {}", recipe.run.name, old.string()));
+  }
+  make_directories(args_.directory);
+  ledger_ = std::make_unique<Ledger>(args_.directory, args_.clock);
+  const LedgerHistory& history = ledger_->history();
+  check_saved_work(history, opening.checkpoints, opening.from_older);
+  if (history.damaged_lines > 0) {
+    say(fmt::format("{} damaged lines of {} could not be read: what they charged may be missing from the bill",
+                    history.damaged_lines, (args_.directory / kLedgerFile).string()));
+  }
+  const bool over = !history.attempts.empty() && history.attempts.back().reason == "done";
+  observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
+  cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_), args_.ranks, history.charged_gpu_seconds(),
+                                     recipe.evaluation.cap_share);
+  cap_->check_startable(elapsed());
+  // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
+  // not become an attempt before it knows.
+  if (!over) ledger_->begin(attempt_start(-1, nullptr));
+  // Not before: a start that is refused leaves the sign of the attempt before, which that one's bill rests on.
+  life_sign_ = std::make_unique<LifeSign>(args_.directory, ledger_->attempt(), args_.clock);
+  return over;
+}
+
+void LeadingAccount::start(const AttemptFacts& facts) {
+  const TrainingState& state = args_.state;
+  const Recipe& recipe = args_.recipe;
+  model_ = &facts.model;
+  flops_per_token_ = flops_per_token(*model_, recipe.precision, phase().sequence);
+  cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
+  cap_->check_startable(elapsed());
+  if (recipe.schedule.horizon == Horizon::budget && !facts.allow_schedule_over) {
+    const double done = progress_of(recipe, state);
+    check_schedule_left(ledger_->history(), cap_->cap(), done, learning_rate(recipe.schedule, state.updates + 1, done));
+  }
+  replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
+  ledger_->begin(attempt_start(state.step, model_));
+  metrics_ =
+      std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());
+  say(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe.run.name, ledger_->attempt(), args_.ranks,
+                  args_.ranks == 1 ? "" : "s", facts.fresh ? "beginning" : "going on", state.step));
+}
+
+AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelConfig* model) const {
+  AttemptStart start{.run = args_.recipe.run.name,
+                     .ranks = args_.ranks,
+                     .host = host_name(),
+                     .pid = getpid(),
+                     .recipe_hash = recipe_hash(args_.recipe),
+                     .build = SHOESTRING_BUILD,
+                     .variants = variants_,
+                     .from_step = from_step,
+                     .from_tokens = args_.state.tokens,
+                     .cap = cap_->cap(),
+                     .price = price_,
+                     .hardware = hardware_};
+  if (model != nullptr) {
+    start.parameters = count_parameters(*model).total;
+    start.active_parameters = count_parameters(*model).active;
+    start.flops_per_token = count_flops(*model, args_.recipe.precision, phase().sequence).training();
+  }
+  return start;
+}
+
+// ---- What comes next.
+
+Decision LeadingAccount::decide(const Standing& at) {
+  const Decision decision = shoestring::decide(args_.recipe, at, elapsed(), *cap_);
+  if (decision.horizon) ledger_->horizon(*decision.horizon);
+  if (decision.stop == Stop::budget || decision.stop == Stop::job || decision.stop == Stop::job_too_short) {
+    say(fmt::format("{}: the next step and what must follow no longer fit",
+                    cap_->key_of(decision.stop == Stop::budget ? CapLimit::run : CapLimit::job)));
+  }
+  return decision;
+}
+
+// ---- What was done.
+
+AttemptProgress LeadingAccount::progress(const CategorySeconds& spent) const {
+  const TrainingState& state = args_.state;
+  return {.step = state.step,
+          .tokens = state.tokens,
+          .phase = phase().name,
+          .seconds = spent,
+          .flops = flops_,
+          .loss = state.loss,
+          .clipped = state.guard.clipped,
+          .skipped = state.guard.skipped,
+          .returns = state.guard.returns};
+}
+
+CategorySeconds LeadingAccount::spent_alone() const {
+  CategorySeconds spent = args_.meter.read();
+  for (double& seconds : spent.seconds) seconds *= args_.ranks;
+  return spent;
+}
+
+void LeadingAccount::entered_phase(const CategorySeconds& spent) {
+  flops_per_token_ = flops_per_token(*model_, args_.recipe.precision, phase().sequence);
+  ledger_->phase(phase().name, progress(spent));
+}
+
+void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& spent) {
+  for (int format = 0; format < kRateFormats; ++format) {
+    const auto which = static_cast<RateFormat>(format);
+    flops_[which] += flops_per_token_[which] * outcome.batch.tokens;
+  }
+  cap_->step_took(outcome.seconds, outcome.batch.tokens);
+  note_judgement(outcome.judgement);
+  note_variants();
+  if (ledger_->heartbeat_due()) ledger_->heartbeat(progress(spent));
+  const StepMetrics metrics = metrics_of(outcome);
+  metrics_->step(metrics);
+  line_.update(progress_text({.step = args_.state.step,
+                              .loss = args_.state.loss,
+                              .tokens_per_second = metrics.tokens_per_second,
+                              .spent_gpu_hours = metrics.gpu_hours,
+                              .cap_gpu_hours = cap_->cap().gpu_hours,
+                              .usd = metrics.usd,
+                              .seconds_left = seconds_left(),
+                              .phase = phase().name}),
+               args_.clock.monotonic_seconds());
+}
+
+StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
+  StepMetrics metrics = step_metrics(outcome, args_.state, phase().name);
+  const double tokens = outcome.batch.tokens;
+  metrics.attempt = ledger_->attempt();
+  metrics.unix_seconds = args_.clock.unix_seconds();
+  metrics.step_seconds = outcome.seconds;
+  metrics.tokens_per_second = outcome.seconds > 0 ? tokens / outcome.seconds : 0;
+  metrics.gpu_hours = cap_->spent_gpu_hours(elapsed());
+  metrics.usd = price_ ? price_->usd(metrics.gpu_hours) : 0;
+  metrics.memory_bytes = memory_use(DeviceKind::cpu).peak_bytes;
+  const double rank_seconds = outcome.seconds * args_.ranks;
+  for (int format = 0; format < kRateFormats; ++format) {
+    const auto which = static_cast<RateFormat>(format);
+    const double peak = hardware_.peak_flops[which];
+    if (peak <= 0 || flops_per_token_[which] <= 0 || rank_seconds <= 0) continue;
+    metrics.utilisation.emplace_back(name(which), flops_per_token_[which] * tokens / rank_seconds / peak);
+  }
+  return metrics;
+}
+
+// What stood out, and what was done about it.
+void LeadingAccount::note_judgement(const Judgement& judgement) {
+  if (judgement.why.empty()) return;
+  const auto tell = [&](const char* about, const char* done) {
+    note(about, fmt::format("step {}: {}; {}", args_.state.step, judgement.why, done));
+  };
+  switch (judgement.verdict) {
+    case StepVerdict::apply: return tell("clipped", "the step was taken, clipped");
+    case StepVerdict::go_back: return tell("went back", "other data does not help: back to the last checkpoint");
+    case StepVerdict::skip:
+    case StepVerdict::end: return tell("skipped", "the step was skipped");
+  }
+}
+
+void LeadingAccount::note_variants() {
+  if (variants_.empty()) return;
+  ledger_->variants(variants_);
+  std::string text = "kernels:";
+  for (const auto& [op, variant] : variants_) text += fmt::format(" {}={}", op, variant);
+  say(text);
+  variants_.clear();
+}
+
+void LeadingAccount::saved(const CheckpointCommit& commit, const CategorySeconds& spent) {
+  cap_->measured(Ending::checkpoint, commit.took_seconds);
+  ledger_->checkpoint(commit, progress(spent));
+  say(fmt::format("saved {} in {:.2f} s", (args_.directory / "checkpoints" / commit.name).string(),
+                  commit.took_seconds));
+}
+
+void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) {
+  cap_->measured(Ending::evaluation, took_seconds);
+  const EvaluationMetrics& metrics = outcome.metrics;
+  if (!outcome.whole) {
+    note("evaluation", fmt::format("step {}: evaluation cut to {} of {} held-out sequences, spread evenly",
+                                   args_.state.step, outcome.sequences, outcome.all_sequences));
+  }
+  if (metrics.tokens == 0) return;
+  ledger_->evaluation({.step = metrics.step,
+                       .tokens = metrics.tokens,
+                       .loss = metrics.loss,
+                       .bits_per_byte = metrics.bits_per_byte,
+                       .took_seconds = took_seconds,
+                       .sequences = outcome.sequences,
+                       .all_sequences = outcome.all_sequences},
+                      progress(spent));
+  metrics_->evaluation(metrics, args_.clock.unix_seconds());
+  say(fmt::format("step {}: held-out loss {:.4f}, {:.4f} bits per byte ({} tokens, {:.2f} s)", metrics.step,
+                  metrics.loss, metrics.bits_per_byte, metrics.tokens, took_seconds));
+}
+
+// To the planned end; below 0: not known yet.
+double LeadingAccount::seconds_left() const {
+  const double by_budget = cap_->remaining_seconds(elapsed());
+  double by_horizon = std::numeric_limits<double>::infinity();
+  if (args_.recipe.schedule.horizon != Horizon::budget) {
+    const double done = progress_of(args_.recipe, args_.state);
+    if (done <= 0) return -1;
+    by_horizon = cap_->steps().typical() * static_cast<double>(args_.state.step) * (1 - done) / done;
+  }
+  const double left = std::min(by_budget, by_horizon);
+  return std::isfinite(left) ? std::max(0.0, left) : -1;
+}
+
+// ---- How an attempt ends.
+
+void LeadingAccount::ended(Stop stop, const fs::path& folder, const CategorySeconds& spent) {
+  const bool later = goes_on_later(stop);
+  const bool budget = stop == Stop::budget;
+  ledger_->end(later    ? "preempted"
+               : budget ? "budget"
+                        : "done",
+               static_cast<int>(later ? ExitCode::preempted : ExitCode::done), "", progress(spent));
+  store_report();
+  say(fmt::format("{}: {} after step {}; {}{}", args_.recipe.run.name,
+                  later    ? "left as asked"
+                  : budget ? "the budget is used up"
+                           : "done",
+                  args_.state.step, folder.string(),
+                  later ? " is saved, the same command goes on from there" : " is its model"));
+}
+
+void LeadingAccount::failed(const Error& error) noexcept {
+  try {
+    ledger_->end("failed", static_cast<int>(error.code()), error.what(), progress(spent_alone()));
+    store_report();
+  } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
+    say(fmt::format("the ledger could not be closed: {}", second.what()));
+  }
+}
+
+// The ledger holds all of it: a report that could not be stored can be made again.
+void LeadingAccount::store_report() {
+  try {
+    write_report(args_.directory, make_report(args_.directory));
+  } catch (const std::exception& error) {
+    say(fmt::format("the report could not be stored ({}); shoestring report {} makes it anew", error.what(),
+                    args_.directory.string()));
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Account> leading_account(const AccountArgs& args) { return std::make_unique<LeadingAccount>(args); }
+
+}  // namespace shoestring

@@ -1,0 +1,101 @@
+// What a run keeps of itself while it trains: the ledger and its life sign, the cap, the metrics, the lines on the
+// terminal. One rank keeps the account; on the others a silent twin stands in its place, so that the loop asks nobody
+// for its rank.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/budget/cap.h"
+#include "core/budget/ledger.h"
+#include "core/budget/meter.h"
+#include "core/model/config.h"
+#include "core/recipe/recipe.h"
+#include "core/training/checkpoint.h"
+#include "core/training/decision.h"
+#include "core/training/engine.h"
+#include "core/training/evaluation.h"
+
+namespace shoestring {
+
+/// All that is borrowed must outlive the account. `state` is where the run stands at each call.
+struct AccountArgs {
+  const Recipe& recipe;
+  const TrainingState& state;
+  const Meter& meter;
+  const Clock& clock;
+  int ranks = 1;
+  std::filesystem::path directory;  ///< RUN
+  std::FILE* out = stdout;
+};
+
+struct AccountOpening {
+  Hardware hardware;
+  std::optional<Price> price;
+  const CheckpointStore& checkpoints;
+  bool begin_anew = false;  ///< what an earlier run of this name left is moved aside
+  bool from_older = false;  ///< see check_saved_work
+};
+
+/// What is known of an attempt once it is loaded.
+struct AttemptFacts {
+  const ModelConfig& model;
+  double guessed_checkpoint_seconds = 0;
+  bool fresh = false;                ///< no checkpoint was gone on from
+  bool allow_schedule_over = false;  ///< go on though a budget horizon has ended its schedule
+};
+
+/// As it is on the ranks that keep none: nothing is written, said or decided. Not for several threads. `spent` is the
+/// time of the attempt up to now, summed over ranks.
+class Account {
+ public:
+  virtual ~Account() = default;
+
+  /// Takes the run's ledger; from here on the attempt is charged. Returns whether an earlier attempt brought the run to
+  /// its end: then no attempt begins before start(). Throws what check_saved_work and CapKeeper::check_startable throw.
+  virtual bool open(const AccountOpening&) { return false; }
+  /// The attempt is loaded, its next step is the first. Throws Error(budget_spent) when the cap leaves no room for it,
+  /// Error(bad_recipe) when the schedule has ended with a lower cap.
+  virtual void start(const AttemptFacts&) {}
+
+  /// A line that stays.
+  virtual void say(const std::string&) {}
+  /// The same, in the ledger too.
+  virtual void note(const char* about, const std::string& text) { static_cast<void>(about), static_cast<void>(text); }
+
+  /// Decides for all ranks; a new horizon is in the ledger before anybody follows it.
+  virtual Decision decide(const Standing&) { return {}; }
+  /// Seconds that an evaluation may take; `last`: no step comes after it.
+  virtual double seconds_for_evaluation(bool saved, bool last) const {
+    return static_cast<void>(saved), static_cast<void>(last), 0;
+  }
+  /// Whether guess() would tell the cap anything: no evaluation was measured yet.
+  virtual bool guesses_evaluation() const { return false; }
+  virtual void guess_evaluation(double seconds) { static_cast<void>(seconds); }
+
+  /// A step was taken, or skipped; `state` counts it already.
+  virtual void stepped(const StepOutcome&, const CategorySeconds& spent) { static_cast<void>(spent); }
+  virtual void entered_phase(const CategorySeconds& spent) { static_cast<void>(spent); }
+  virtual void saved(const CheckpointCommit&, const CategorySeconds& spent) { static_cast<void>(spent); }
+  virtual void evaluated(const Evaluator::Outcome&, double took_seconds, const CategorySeconds& spent) {
+    static_cast<void>(took_seconds), static_cast<void>(spent);
+  }
+
+  /// The last lines of an attempt; `folder` holds the run's last checkpoint.
+  virtual void ended(Stop, const std::filesystem::path& folder, const CategorySeconds& spent) {
+    static_cast<void>(folder), static_cast<void>(spent);
+  }
+  virtual void failed(const Error&) noexcept {}
+  /// The time of all ranks when they cannot be asked: they are taken to be as this one is.
+  virtual CategorySeconds spent_alone() const { return {}; }
+  /// What must follow the last step, in wall-clock seconds.
+  virtual double reserve_seconds() const { return 0; }
+};
+
+std::unique_ptr<Account> leading_account(const AccountArgs& args);
+
+}  // namespace shoestring

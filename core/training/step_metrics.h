@@ -1,0 +1,13 @@
+// A step's outcome as the line of metrics.jsonl that it becomes.
+#pragma once
+
+#include "core/training/engine.h"
+#include "core/training/metrics.h"
+#include "core/training/training_state.h"
+
+namespace shoestring {
+
+/// All of StepMetrics but its timing: a function of recipe, data and decisions. `state` counts the step already.
+StepMetrics step_metrics(const StepOutcome& outcome, const TrainingState& state, const std::string& phase);
+
+}  // namespace shoestring
