@@ -1,5 +1,7 @@
 #include "core/training/trainer.h"
 
+#include <fmt/core.h>
+
 #include "core/optimizer/learning_rate.h"
 #include "core/training/signals.h"
 
@@ -18,7 +20,7 @@ Stop Trainer::train() {
     }
     if (decision.stop != Stop::none) return decision.stop;
     if (decision.next_phase) {
-      enter_phase(state_.phase + 1);
+      enter_next_phase();
       continue;
     }
     const StepOutcome outcome = step();
@@ -28,15 +30,37 @@ Stop Trainer::train() {
   }
 }
 
+// One rank decides, since time and signals differ between ranks; all ranks learn the same.
+Decision Trainer::decide_together() {
+  double stop = stop_requested() ? 1.0 : 0.0;
+  if (world_.size() > 1) {
+    const Meter::Scope exchanging(meter_, Category::exposed_communication);
+    world_.all_reduce(view_of(&stop, DType::f64, {1}), Reduction::max);
+  }
+  if (stop != 0) request_stop(true);
+  DecisionWords words = words_of(account_->decide({.state = state_,
+                                                   .first_step = first_step_,
+                                                   .saved_step = snapshots_.step(),
+                                                   .evaluated_step = evaluated_step_,
+                                                   .saved_at = snapshots_.saved_seconds(),
+                                                   .held_out = phase_->evaluator() != nullptr,
+                                                   .stop_requested = stop_requested()}));
+  if (world_.size() > 1) {
+    const Meter::Scope exchanging(meter_, Category::exposed_communication);
+    world_.broadcast(view_of(words.data(), DType::i64, {kDecisionWords}), 0);
+  }
+  return decision_of(words);
+}
+
 // One global batch.
 StepOutcome Trainer::step() {
   StepOutcome outcome =
-      engine_->step({.plan = *plan_,
-                     .feed = *feed_,
+      engine_->step({.plan = phase_->plan(),
+                     .feed = phase_->feed(),
                      .samples = state_.phase_samples,
                      .update = state_.updates + 1,
                      .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress_of(recipe_, state_)),
-                     .may_go_back = saved_step_ >= 0});
+                     .may_go_back = snapshots_.step() >= 0});
   if (outcome.judgement.verdict == StepVerdict::apply) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;
@@ -47,26 +71,68 @@ StepOutcome Trainer::step() {
   return outcome;
 }
 
-// Rank 0 decides, since time and signals differ between ranks; all ranks learn the same.
-Decision Trainer::decide_together() {
-  double stop = stop_requested() ? 1.0 : 0.0;
-  if (world_.size() > 1) {
-    const Meter::Scope exchanging(meter_, Category::exposed_communication);
-    world_.all_reduce(view_of(&stop, DType::f64, {1}), Reduction::max);
+// A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.
+bool Trainer::evaluate(bool last) {
+  const double begin = meter_.elapsed_seconds();
+  double most_seconds = account_->seconds_for_evaluation(snapshots_.step() == state_.step, last);
+  if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
+  Evaluator::Outcome outcome;
+  {
+    const Meter::Scope timing(meter_, Category::evaluation);
+    outcome = phase_->evaluator()->run(state_.step, stop_requested, most_seconds);
   }
-  if (stop != 0) request_stop(true);
-  DecisionWords words = words_of(account_->decide({.state = state_,
-                                                   .first_step = first_step_,
-                                                   .saved_step = saved_step_,
-                                                   .evaluated_step = evaluated_step_,
-                                                   .saved_at = saved_at_,
-                                                   .held_out = evaluator_ != nullptr,
-                                                   .stop_requested = stop_requested()}));
-  if (world_.size() > 1) {
-    const Meter::Scope exchanging(meter_, Category::exposed_communication);
-    world_.broadcast(view_of(words.data(), DType::i64, {kDecisionWords}), 0);
+  if (outcome.stopped) return false;
+  evaluated_step_ = state_.step;
+  const CategorySeconds all = spent();
+  account_->evaluated(outcome, meter_.elapsed_seconds() - begin, all);
+  return true;
+}
+
+void Trainer::save(int keep) {
+  if (snapshots_.step() == state_.step) return;
+  {
+    const Meter::Scope timing(meter_, Category::checkpoint);
+    shared_error_ = true;  // every rank has the same weights
+    engine_->check_finite(state_.step);
+    shared_error_ = false;
   }
-  return decision_of(words);
+  const CheckpointCommit commit = snapshots_.save(parts(), state_, keep, saving());
+  account_->saved(commit, spent());
+}
+
+// To the weights of the newest sound checkpoint and past the data since then. Saved at once: the decision holds for
+// every later start, wherever it comes from.
+void Trainer::go_back() {
+  std::filesystem::path from;
+  {
+    const Meter::Scope timing(meter_, Category::checkpoint);
+    from = snapshots_.newest(looking());
+    if (!from.empty()) {
+      const TrainingState then = Snapshots::state_of(from);
+      Engine::Change change(*engine_);
+      Snapshots::load(from, parts());
+      resources_->model().prepare();
+      state_.updates = then.updates;
+      engine_->guard().went_back(then.phase == state_.phase ? then.guard : GuardState{});
+      change.kept();
+    } else {
+      engine_->guard().stayed();
+    }
+  }
+  state_.guard = engine_->guard().state();
+  if (from.empty()) {
+    return account_->say(fmt::format("step {}: no checkpoint is there: the step was skipped", state_.step));
+  }
+  account_->say(
+      fmt::format("step {}: went back to the weights of {}, past the data since then", state_.step, from.string()));
+  save();
+}
+
+// Since the start of the attempt, summed over ranks. Collective.
+CategorySeconds Trainer::spent() {
+  CategorySeconds spent = meter_.read();
+  if (world_.size() > 1) world_.all_reduce(view_of(spent.seconds.data(), DType::f64, {kCategories}));
+  return spent;
 }
 
 ExitCode Trainer::run() {

@@ -1,21 +1,21 @@
 // The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
-// goes on, trainer_run.cpp what surrounds a step (saving, evaluating), trainer_end.cpp how an attempt ends.
+// goes on, trainer_end.cpp how it ends. What the loop is made of has files of its own: decision.h (what comes next),
+// engine.h (a step), phase.h (its data), snapshot.h (saving), account.h (what a run keeps of itself).
 #pragma once
 
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
 #include "core/training/account.h"
-#include "core/training/checkpoint.h"
 #include "core/training/decision.h"
 #include "core/training/engine.h"
-#include "core/training/evaluation.h"
+#include "core/training/phase.h"
 #include "core/training/run_resources.h"
+#include "core/training/snapshot.h"
 #include "core/training/training_state.h"
 
 namespace shoestring {
@@ -40,61 +40,55 @@ class Trainer {
   ExitCode run();
 
  private:
-  /// Seconds that others wait while rank 0 alone writes, reads back or hashes files.
-  static constexpr double kLongestFileWork = 4 * 3600;
-
   // The loop.
   Stop train();
-  StepOutcome step();
   Decision decide_together();
-
-  // Around it.
-  void begin();
-  std::string newest_checkpoint();
-  CheckpointNotice notice();
-  void load(bool ended);
-  void guess_evaluation();
-  void resume(const std::filesystem::path& checkpoint);
-  void enter_phase(int phase);
-  Stop finish(Stop stop);
-  std::string keep_what_is_whole(const Error& error) noexcept;
-  void await_the_others() noexcept;
+  StepOutcome step();
+  bool evaluate(bool last);
+  void save() { save(recipe_.checkpoint.keep); }
+  void save(int keep);
   void go_back();
+
+  // How it begins.
+  void begin();
+  void load(bool ended);
+  void resume(const std::filesystem::path& checkpoint);
+  void enter_phase();
+  void enter_next_phase();
+  void guess_evaluation();
+
+  // How it ends.
+  Stop finish(Stop stop);
   [[noreturn]] void end_on_non_finite(const std::string& why);
   [[noreturn]] void end_on_short_job();
-  void save();
-  void save(int keep);
-  void save_alone();
-  void write_checkpoint(int keep);
-  CheckpointCommit commit_of(double begin) const;
-  bool evaluate(bool last);
+  std::string keep_what_is_whole(const Error& error) noexcept;
+  void await_the_others() noexcept;
+
   CategorySeconds spent();
-  bool leads() const { return world_.rank() == 0; }
-  const PhaseSpec& phase() const { return recipe_.phases[static_cast<std::size_t>(state_.phase)]; }
+  SnapshotParts parts() { return {resources_->model(), resources_->optimizer(), resources_->tokenizer()}; }
+  /// What is odd about checkpoints that are looked for is said; what could not be done while saving is noted as well.
+  CheckpointNotice looking() {
+    return [this](const std::string& text) { account_->say(text); };
+  }
+  CheckpointNotice saving() {
+    return [this](const std::string& text) { account_->note("checkpoints", text); };
+  }
 
   Recipe recipe_;
   Communicator& world_;
   TrainerOptions options_;
   Meter meter_;
-  std::filesystem::path directory_;
-  CheckpointStore checkpoints_;
   TrainingState state_;
-
-  std::unique_ptr<Account> account_;
+  Snapshots snapshots_;
+  std::unique_ptr<Account> account_;  // the silent one but on rank 0
   std::unique_ptr<RunResources> resources_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<Evaluator> evaluator_;
-  std::unique_ptr<Loader> loader_;
-  std::unique_ptr<Feed> feed_;
-  std::optional<BatchPlan> plan_;
+  std::unique_ptr<Phase> phase_;
 
-  bool over_ = false;            // an earlier attempt brought the run to its end
-  std::int64_t first_step_ = 0;  // steps done when this attempt began
-  bool saving_ = false;          // a checkpoint is being written
-  bool shared_error_ = false;    // the error under way was thrown by every rank
-  std::int64_t saved_step_ = -1;
-  std::int64_t evaluated_step_ = -1;
-  double saved_at_ = 0;  // meter seconds of the last checkpoint
+  bool over_ = false;                 // an earlier attempt brought the run to its end
+  std::int64_t first_step_ = 0;       // steps done when this attempt began
+  std::int64_t evaluated_step_ = -1;  // of the last evaluation
+  bool shared_error_ = false;         // the error under way was thrown by every rank
 };
 
 }  // namespace shoestring

@@ -1,5 +1,7 @@
 // How an attempt ends: at its horizon, its budget or a signal, or by an error. Whatever ends it, what is whole is
 // saved.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -12,59 +14,40 @@ namespace shoestring {
 // A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
 Stop Trainer::finish(Stop stop) {
   save();
-  const bool evaluating = !goes_on_later(stop) && evaluator_ && evaluated_step_ != state_.step;
+  const bool evaluating = !goes_on_later(stop) && phase_->evaluator() != nullptr && evaluated_step_ != state_.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;
-  account_->ended(stop, checkpoints_.root() / fmt::format("step_{:08}", state_.step), spent());
+  account_->ended(stop, snapshots_.store().root() / fmt::format("step_{:08}", state_.step), spent());
   return stop;
 }
 
-// Every rank comes here: all were told the same.
-void Trainer::end_on_short_job() {
-  shared_error_ = true;
-  const double reserve = account_->reserve_seconds();
-  fail(ExitCode::no_progress,
-       "budget.job_hours: {:.3g} s of a job leave no room for a step before what must follow{}; give jobs more time",
-       recipe_.budget.job_hours * 3600, reserve > 0 ? fmt::format(" ({:.3g} s)", reserve) : "");
-}
-
-// As save(), by rank 0 while the others are gone or wait in vain.
-void Trainer::save_alone() {
-  const double begin = meter_.elapsed_seconds();
-  {
-    const Meter::Scope timing(meter_, Category::checkpoint);
-    engine_->check_finite(state_.step);
-    write_checkpoint(std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
-  }
-  saved_step_ = state_.step;
-  saved_at_ = meter_.elapsed_seconds();
-  account_->saved(commit_of(begin), account_->spent_alone());
-}
-
-// An error ends the attempt. What it trained since the last checkpoint is saved by rank 0 alone, since other ranks
+// An error ends the attempt. What it trained since the last checkpoint is saved by one rank alone, since the others
 // cannot be asked any more; not where the weights are half-way between two steps, nor where saving is what failed.
 // Returns what is there to go on from.
 std::string Trainer::keep_what_is_whole(const Error& error) noexcept {
   try {
-    if (!leads()) {
-      // Whoever waits in vain ends all ranks; rank 0, which waits as well, is given the time to save.
+    if (!snapshots_.writes()) {
+      // Whoever waits in vain ends all ranks; the one that writes, which waits as well, is given the time to save.
       const double seconds = 5 + 3 * resources_->guessed_checkpoint_seconds();
       if (error.code() == ExitCode::hang) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
       return {};
     }
-    if (engine_->whole() && !saving_ && state_.step != saved_step_ && state_.step != first_step_) {
+    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_;
+    if (unsaved && engine_->whole() && !snapshots_.writing()) {
       try {
-        save_alone();
+        engine_->check_finite(state_.step);
+        const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
+        account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());
       } catch (const std::exception& second) {
         account_->say(fmt::format("saving step {} on the way out: {}", state_.step, second.what()));
       }
     }
-    return saved_work_text(checkpoints_);
+    return saved_work_text(snapshots_.store());
   } catch (const std::exception&) {  // a terminal that is gone, memory that is spent
     return {};
   }
 }
 
-// The first rank to leave with an error ends all: not before rank 0 has closed the ledger.
+// The first rank to leave with an error ends all: not before the account is closed.
 void Trainer::await_the_others() noexcept {
   try {
     world_.barrier();
@@ -81,6 +64,15 @@ void Trainer::end_on_non_finite(const std::string& why) {
        "step {}: {}; no step of the last {} was finite (guard.skip_limit). Lower the learning rate, look at the data, "
        "or take a wider number format before going on",
        state_.step, why, state_.guard.skipped_in_row);
+}
+
+// Every rank comes here: all were told the same.
+void Trainer::end_on_short_job() {
+  shared_error_ = true;
+  const double reserve = account_->reserve_seconds();
+  fail(ExitCode::no_progress,
+       "budget.job_hours: {:.3g} s of a job leave no room for a step before what must follow{}; give jobs more time",
+       recipe_.budget.job_hours * 3600, reserve > 0 ? fmt::format(" ({:.3g} s)", reserve) : "");
 }
 
 }  // namespace shoestring

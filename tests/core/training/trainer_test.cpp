@@ -13,9 +13,9 @@
 
 #include "core/budget/ledger_history.h"
 #include "core/recipe/parse.h"
-#include "data/corpus_build.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "tests/core/training/small_corpus.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 
@@ -91,18 +91,7 @@ class TrainerTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = std::make_unique<TemporaryFolder>();
-    for (int file = 0; file < 8; ++file) {
-      std::string text;
-      for (int line = 0; line < 20; ++line) text += fmt::format("value {} is {}\n", file * 31 + line, line * line);
-      write_text(*folder_ / "text" / fmt::format("{}.txt", file), text);
-    }
-    CorpusBuildOptions options;
-    options.corpus.inputs = {*folder_ / "text"};
-    options.out = *folder_ / "shards";
-    options.tokenizer = TokenizerChoice::bytes;
-    options.hold_out = 0;
-    Workers workers(1);
-    build_corpus(options, workers, [](const std::string&) {});
+    testing::build_small_corpus(folder_->path());
     write_text(*folder_ / "r.recipe",
                fmt::format("{}[data]\ntrain = {}\n", kRecipe, (*folder_ / "shards/train").string()));
   }

@@ -1,0 +1,36 @@
+// One phase as one rank goes through it: the plan of its batches, the loader and the feed they come from, and the
+// evaluator over its held-out text.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/training/batch_plan.h"
+#include "core/training/evaluation.h"
+#include "core/training/feed.h"
+#include "core/training/run_resources.h"
+#include "core/training/training_state.h"
+
+namespace shoestring {
+
+class Phase {
+ public:
+  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `state` must outlive
+  /// it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the phase begins).
+  Phase(const Recipe& recipe, RunResources& resources, Communicator& world, const TrainingState& state);
+
+  const BatchPlan& plan() const { return plan_; }
+  Feed& feed() { return *feed_; }
+  /// Null where nothing is held out.
+  Evaluator* evaluator() { return evaluator_.get(); }
+  /// See Loader::plan.
+  std::string data_plan() const { return loader_->plan(); }
+
+ private:
+  BatchPlan plan_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Feed> feed_;
+  std::unique_ptr<Evaluator> evaluator_;
+};
+
+}  // namespace shoestring

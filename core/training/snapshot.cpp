@@ -1,0 +1,81 @@
+#include "core/training/snapshot.h"
+
+#include <fmt/core.h>
+
+#include "core/training/model_files.h"
+
+namespace shoestring {
+namespace {
+
+/// Seconds that others wait while one rank writes, reads back or hashes files.
+constexpr double kLongestFileWork = 4 * 3600;
+
+// The same text on every rank.
+std::string broadcast_text(Communicator& world, std::string text) {
+  std::int64_t bytes = static_cast<std::int64_t>(text.size());
+  world.broadcast(view_of(&bytes, DType::i64, {1}), 0);
+  text.resize(static_cast<std::size_t>(bytes));
+  if (bytes > 0) world.broadcast(view_of(text.data(), DType::u8, {bytes}), 0);
+  return text;
+}
+
+}  // namespace
+
+Snapshots::Snapshots(std::filesystem::path root, Communicator& world, Meter& meter)
+    : store_(std::move(root)), world_(world), meter_(meter) {}
+
+std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
+  std::string newest;
+  if (writes()) newest = store_.newest(notice).value_or("").string();
+  const LongerWait waiting(world_, kLongestFileWork);
+  return broadcast_text(world_, newest);
+}
+
+TrainingState Snapshots::state_of(const std::filesystem::path& checkpoint) {
+  return training_state_from_json(CheckpointReader(checkpoint).state_json(), checkpoint.string());
+}
+
+void Snapshots::load(const std::filesystem::path& checkpoint, const SnapshotParts& parts) {
+  const CheckpointReader reader(checkpoint);
+  load_weights(reader, parts.model);
+  load_optimizer(reader, parts.optimizer);
+}
+
+CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState& state, int keep,
+                                 const CheckpointNotice& notice) {
+  const Meter::Scope timing(meter_, Category::checkpoint);
+  const double begin = meter_.elapsed_seconds();
+  const LongerWait waiting(world_, kLongestFileWork);
+  if (writes()) write(parts, state, keep, notice);
+  world_.barrier();
+  return commit(parts, state, begin);
+}
+
+CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
+                                       const CheckpointNotice& notice) {
+  const Meter::Scope timing(meter_, Category::checkpoint);
+  const double begin = meter_.elapsed_seconds();
+  write(parts, state, keep, notice);
+  return commit(parts, state, begin);
+}
+
+// An exception leaves writing_ set: saving is what failed.
+void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep,
+                      const CheckpointNotice& notice) {
+  writing_ = true;
+  store_.save(state.step, checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state)), keep,
+              notice);
+  writing_ = false;
+}
+
+CheckpointCommit Snapshots::commit(const SnapshotParts& parts, const TrainingState& state, double begin) {
+  step_ = state.step;
+  saved_at_ = meter_.elapsed_seconds();
+  return {.step = state.step,
+          .tokens = state.tokens,
+          .name = fmt::format("step_{:08}", state.step),
+          .bytes = parts.model.memory().parameters + parts.optimizer.state_bytes(),
+          .took_seconds = saved_at_ - begin};
+}
+
+}  // namespace shoestring

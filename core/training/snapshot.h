@@ -1,0 +1,74 @@
+// Saving and loading by all ranks together: one of them writes and looks for what is there, every one reads.
+//
+// A snapshot is a run between two steps: weights, optimizer, and where it stands (training_state.h). On disk it is a
+// checkpoint (checkpoint.h).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "core/budget/ledger.h"
+#include "core/budget/meter.h"
+#include "core/model/transformer.h"
+#include "core/optimizer/optimizer.h"
+#include "core/training/checkpoint.h"
+#include "core/training/training_state.h"
+#include "data/tokenizer.h"
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+/// What is saved and loaded; borrowed.
+struct SnapshotParts {
+  Transformer& model;
+  Optimizer& optimizer;
+  const Tokenizer& tokenizer;
+};
+
+class Snapshots {
+ public:
+  /// `root` is RUN/checkpoints; all must outlive it. Their time is Category::checkpoint of `meter`.
+  Snapshots(std::filesystem::path root, Communicator& world, Meter& meter);
+
+  const CheckpointStore& store() const { return store_; }
+
+  /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
+  /// CheckpointStore::newest.
+  std::filesystem::path newest(const CheckpointNotice& notice);
+  /// Where the run stood.
+  static TrainingState state_of(const std::filesystem::path& checkpoint);
+  /// Weights and optimizer of a checkpoint that this rank can read. After an exception they are those of no step.
+  static void load(const std::filesystem::path& checkpoint, const SnapshotParts& parts);
+  /// The run goes on from a checkpoint of this step: nothing is to be saved.
+  void loaded(std::int64_t step) { step_ = step; }
+
+  /// Collective. Keeps the newest `keep`; throws as CheckpointStore::save.
+  CheckpointCommit save(const SnapshotParts& parts, const TrainingState& state, int keep,
+                        const CheckpointNotice& notice);
+  /// The same by one rank while the others are gone or wait in vain.
+  CheckpointCommit save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
+                              const CheckpointNotice& notice);
+
+  /// Whether this rank is the one that writes.
+  bool writes() const { return world_.rank() == 0; }
+  /// Whether a save began on this rank that has not come to its end.
+  bool writing() const { return writing_; }
+  std::int64_t step() const { return step_; }         ///< of the last that was saved or loaded; -1: none
+  double saved_seconds() const { return saved_at_; }  ///< on the meter: of the last that was saved; 0: none
+  /// From now on age counts: the attempt begins.
+  void begin() { saved_at_ = meter_.elapsed_seconds(); }
+
+ private:
+  void write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice);
+  CheckpointCommit commit(const SnapshotParts& parts, const TrainingState& state, double begin);
+
+  CheckpointStore store_;
+  Communicator& world_;
+  Meter& meter_;
+  bool writing_ = false;
+  std::int64_t step_ = -1;
+  double saved_at_ = 0;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,131 @@
+#include "core/training/phase.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/check.h"
+#include "tests/core/training/small_corpus.h"
+#include "tests/support/ranks.h"
+
+namespace shoestring {
+namespace {
+
+using testing::TemporaryFolder;
+
+constexpr std::int64_t kGlobalBatch = 4;
+constexpr std::int64_t kMicroBatch = 2;
+
+class PhaseTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<TemporaryFolder>();
+    testing::build_small_corpus(folder_->path());
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+
+  static Recipe recipe() {
+    Recipe recipe;
+    recipe.run.threads = 1;
+    recipe.model.architecture = Architecture::llama;
+    recipe.model.layers = 1;
+    recipe.model.hidden = 32;
+    recipe.model.heads = recipe.model.kv_heads = 1;
+    recipe.model.feed_forward = 32;
+    recipe.precision.policy = PrecisionPolicy::fp32;
+    recipe.data.train = {{(*folder_ / "shards/train").string(), 1}};
+    recipe.evaluation.tokens = 64;
+    for (const std::int64_t sequence : {16, 32}) {
+      PhaseSpec phase;
+      phase.name = fmt::format("of {}", sequence);
+      phase.sequence = sequence;
+      phase.micro_batch = kMicroBatch;
+      phase.global_batch = kGlobalBatch;
+      phase.steps = 4;
+      recipe.phases.push_back(phase);
+    }
+    return recipe;
+  }
+  static TrainingState state(int phase = 0, std::int64_t samples = 0) {
+    TrainingState state;
+    state.phase = phase;
+    state.phase_samples = samples;
+    state.reduction_groups = 2;
+    return state;
+  }
+  /// The inputs of the micro-batches of one global batch on this rank.
+  static std::vector<std::vector<std::int32_t>> batch_of(Phase& phase, std::int64_t samples, int rank) {
+    std::vector<std::vector<std::int32_t>> inputs;
+    for (int round = 0; round < phase.plan().rounds(); ++round) {
+      const GroupRange group = phase.plan().group(samples, round, rank);
+      for (std::int64_t i = group.begin; i < group.end; ++i) {
+        const BatchView view = phase.feed().next(phase.plan().range(samples, i));
+        inputs.emplace_back(view.inputs.begin(), view.inputs.end());
+      }
+    }
+    return inputs;
+  }
+
+  static std::unique_ptr<TemporaryFolder> folder_;
+};
+std::unique_ptr<TemporaryFolder> PhaseTest::folder_;
+
+TEST_F(PhaseTest, RanksShareWhatOneRankReads) {
+  const Recipe recipe = PhaseTest::recipe();
+  const std::unique_ptr<Communicator> self = self_communicator();
+  RunResources resources(recipe, 1);
+  Phase alone(recipe, resources, *self, state());
+  const auto expected = batch_of(alone, 0, 0);
+  ASSERT_EQ(expected.size(), 2u);
+  EXPECT_EQ(expected[0].size(), static_cast<std::size_t>(kMicroBatch * 16));
+  testing::run_ranks(2, [&](Communicator& world) {
+    RunResources own(recipe, 2);
+    Phase part(recipe, own, world, state());
+    const auto inputs = batch_of(part, 0, world.rank());
+    ASSERT_EQ(inputs.size(), 1u);
+    EXPECT_EQ(inputs[0], expected[static_cast<std::size_t>(world.rank())]);
+  });
+}
+
+// A phase that goes on reads what an undisturbed one would have read next.
+TEST_F(PhaseTest, GoesOnWhereItStood) {
+  const Recipe recipe = PhaseTest::recipe();
+  const std::unique_ptr<Communicator> self = self_communicator();
+  RunResources resources(recipe, 1);
+  Phase whole(recipe, resources, *self, state());
+  const auto first = batch_of(whole, 0, 0);
+  const auto second = batch_of(whole, kGlobalBatch, 0);
+  EXPECT_NE(first, second);
+  TrainingState later = state(0, kGlobalBatch);
+  later.data_plan = whole.data_plan();
+  Phase rest(recipe, resources, *self, later);
+  EXPECT_EQ(batch_of(rest, kGlobalBatch, 0), second);
+}
+
+TEST_F(PhaseTest, OtherDataAreRefused) {
+  const Recipe recipe = PhaseTest::recipe();
+  const std::unique_ptr<Communicator> self = self_communicator();
+  RunResources resources(recipe, 1);
+  TrainingState later = state(0, kGlobalBatch);
+  later.data_plan = Phase(recipe, resources, *self, state(1)).data_plan();  // of another length
+  EXPECT_THROW(Phase(recipe, resources, *self, later), Error);
+}
+
+TEST_F(PhaseTest, HasItsOwnLengthAndAnEvaluatorWhereTextIsHeldOut) {
+  Recipe recipe = PhaseTest::recipe();
+  const std::unique_ptr<Communicator> self = self_communicator();
+  {
+    RunResources resources(recipe, 1);
+    Phase second(recipe, resources, *self, state(1));
+    EXPECT_EQ(batch_of(second, 0, 0)[0].size(), static_cast<std::size_t>(kMicroBatch * 32));
+    EXPECT_EQ(second.evaluator(), nullptr);
+  }
+  recipe.data.validation = recipe.data.train;  // any text serves
+  RunResources resources(recipe, 1);
+  resources.model().initialise(1);
+  resources.model().prepare();
+  Phase phase(recipe, resources, *self, state());
+  ASSERT_NE(phase.evaluator(), nullptr);
+  EXPECT_GT(phase.evaluator()->run(0, [] { return false; }).metrics.tokens, 0);
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,118 @@
+// Snapshots by ranks as threads, over a small model, with a clock that the test holds in its hands.
+#include "core/training/snapshot.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "data/tokenizer.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "tests/core/model/small_models.h"
+#include "tests/core/training/made_feed.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
+#include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+namespace fs = std::filesystem;
+
+void quiet(const std::string&) {}
+
+/// What one rank saves and loads.
+struct Rank {
+  explicit Rank(const fs::path& root, Communicator& world)
+      : run(small_config(Architecture::llama), policy(PrecisionPolicy::fp32)),
+        optimizer(make_optimizer(OptimizerSpec{}, MomentFormat::f32, run.model.parameters(), 1)),
+        tokenizer(byte_tokenizer()),
+        snapshots(root, world, meter) {}
+  SnapshotParts parts() { return {run.model, *optimizer, *tokenizer}; }
+  void scale_weights(float factor) {
+    const TensorView values = run.model.store().values;
+    for (std::int64_t i = 0; i < values.elements(); ++i) values.as<float>()[i] *= factor;
+  }
+  Tensor weights() { return copy(run.model.store().values); }
+
+  HeldClock clock;
+  Meter meter{clock};
+  SmallRun run;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Tokenizer> tokenizer;
+  Snapshots snapshots;
+};
+
+TrainingState state_at(std::int64_t step) {
+  TrainingState state;
+  state.step = step;
+  state.updates = step - 1;
+  state.tokens = 10 * step;
+  state.reduction_groups = 2;
+  return state;
+}
+
+TEST(Snapshots, OneRankWritesAndEveryRankReads) {
+  const TemporaryFolder folder;
+  run_ranks(2, [&](Communicator& world) {
+    Rank rank(folder / "checkpoints", world);
+    EXPECT_EQ(rank.snapshots.writes(), world.rank() == 0);
+    EXPECT_EQ(rank.snapshots.step(), -1);
+    EXPECT_TRUE(rank.snapshots.newest(quiet).empty());
+    const Tensor before = rank.weights();
+    rank.clock.seconds = 7;
+    const CheckpointCommit commit = rank.snapshots.save(rank.parts(), state_at(3), 2, quiet);
+    EXPECT_EQ(commit.step, 3);
+    EXPECT_EQ(commit.tokens, 30);
+    EXPECT_EQ(commit.name, "step_00000003");
+    EXPECT_EQ(commit.took_seconds, 0);
+    EXPECT_EQ(rank.snapshots.step(), 3);
+    EXPECT_EQ(rank.snapshots.saved_seconds(), 7);
+    EXPECT_FALSE(rank.snapshots.writing());
+
+    rank.scale_weights(2);
+    const fs::path newest = rank.snapshots.newest(quiet);
+    EXPECT_EQ(newest.filename(), "step_00000003");
+    EXPECT_EQ(Snapshots::state_of(newest).updates, 2);
+    EXPECT_FALSE(same_bits(rank.weights(), before));
+    Snapshots::load(newest, rank.parts());
+    EXPECT_TRUE(same_bits(rank.weights(), before));
+  });
+}
+
+TEST(Snapshots, KeepsTheNewest) {
+  const TemporaryFolder folder;
+  const std::unique_ptr<Communicator> self = self_communicator();
+  Rank rank(folder / "checkpoints", *self);
+  for (const int step : {1, 2, 3}) rank.snapshots.save(rank.parts(), state_at(step), 2, quiet);
+  EXPECT_EQ(rank.snapshots.store().all().size(), 2u);
+  EXPECT_EQ(rank.snapshots.newest(quiet).filename(), "step_00000003");
+}
+
+// The others are gone: nobody is waited for.
+TEST(Snapshots, OneRankSavesAlone) {
+  const TemporaryFolder folder;
+  run_ranks(2, [&](Communicator& world) {
+    if (world.rank() != 0) return;
+    Rank rank(folder / "checkpoints", world);
+    EXPECT_EQ(rank.snapshots.save_alone(rank.parts(), state_at(5), 2, quiet).step, 5);
+    EXPECT_EQ(rank.snapshots.step(), 5);
+  });
+  EXPECT_EQ(CheckpointStore(folder / "checkpoints").all().size(), 1u);
+}
+
+// A disk that takes nothing: the save is known not to have come to its end, so that nobody tries it again.
+TEST(Snapshots, ASaveThatFailsIsRemembered) {
+  const TemporaryFolder folder;
+  write_text(folder / "checkpoints", "no folder");
+  const std::unique_ptr<Communicator> self = self_communicator();
+  Rank rank(folder / "checkpoints", *self);
+  EXPECT_THROW(rank.snapshots.save(rank.parts(), state_at(1), 2, quiet), Error);
+  EXPECT_TRUE(rank.snapshots.writing());
+  EXPECT_EQ(rank.snapshots.step(), -1);
+}
+
+}  // namespace
+}  // namespace shoestring
