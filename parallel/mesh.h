@@ -20,6 +20,7 @@ struct MeshShape {
 
   int ranks() const { return data * pipeline; }
   int replicas() const { return data / expert; }
+  bool operator==(const MeshShape&) const = default;
 };
 
 struct MeshCoordinates {

@@ -64,38 +64,33 @@ class Account {
 
   /// A line that stays.
   virtual void say(const std::string&) {}
-  /// The same, in the ledger too.
-  virtual void note(const char* about, const std::string& text) { static_cast<void>(about), static_cast<void>(text); }
+  /// The same, in the ledger too, under what it is `about`.
+  virtual void note(const char* /*about*/, const std::string& /*text*/) {}
 
   /// Decides for all ranks; a new horizon is in the ledger before anybody follows it.
   virtual Decision decide(const Standing&) { return {}; }
-  /// Seconds that an evaluation may take; `last`: no step comes after it.
-  virtual double seconds_for_evaluation(bool saved, bool last) const {
-    return static_cast<void>(saved), static_cast<void>(last), 0;
-  }
-  /// Whether guess() would tell the cap anything: no evaluation was measured yet.
+  /// Seconds that an evaluation may take. `saved`: the present step is; `last`: no step comes after it.
+  virtual double seconds_for_evaluation(bool /*saved*/, bool /*last*/) const { return 0; }
+  /// Whether a guess would tell the cap anything: no evaluation was measured yet.
   virtual bool guesses_evaluation() const { return false; }
-  virtual void guess_evaluation(double seconds) { static_cast<void>(seconds); }
+  virtual void guess_evaluation(double /*seconds*/) {}
+  /// Wall-clock seconds of what must follow the last step.
+  virtual double reserve_seconds() const { return 0; }
 
   /// A step was taken, or skipped; `state` counts it already.
-  virtual void stepped(const StepOutcome&, const CategorySeconds& spent) { static_cast<void>(spent); }
-  virtual void entered_phase(const CategorySeconds& spent) { static_cast<void>(spent); }
-  virtual void saved(const CheckpointCommit&, const CategorySeconds& spent) { static_cast<void>(spent); }
-  virtual void evaluated(const Evaluator::Outcome&, double took_seconds, const CategorySeconds& spent) {
-    static_cast<void>(took_seconds), static_cast<void>(spent);
-  }
+  virtual void stepped(const StepOutcome&, const CategorySeconds& /*spent*/) {}
+  virtual void entered_phase(const CategorySeconds& /*spent*/) {}
+  virtual void saved(const CheckpointCommit&, const CategorySeconds& /*spent*/) {}
+  virtual void evaluated(const Evaluator::Outcome&, double /*took_seconds*/, const CategorySeconds& /*spent*/) {}
 
   /// The last lines of an attempt; `folder` holds the run's last checkpoint.
-  virtual void ended(Stop, const std::filesystem::path& folder, const CategorySeconds& spent) {
-    static_cast<void>(folder), static_cast<void>(spent);
-  }
+  virtual void ended(Stop, const std::filesystem::path& /*folder*/, const CategorySeconds& /*spent*/) {}
   virtual void failed(const Error&) noexcept {}
-  /// The time of all ranks when they cannot be asked: they are taken to be as this one is.
+  /// `spent` where the other ranks cannot be asked: they are taken to be as this one is.
   virtual CategorySeconds spent_alone() const { return {}; }
-  /// What must follow the last step, in wall-clock seconds.
-  virtual double reserve_seconds() const { return 0; }
 };
 
+/// The one that is kept.
 std::unique_ptr<Account> leading_account(const AccountArgs& args);
 
 }  // namespace shoestring

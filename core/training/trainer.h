@@ -1,6 +1,7 @@
 // The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
 // goes on, trainer_end.cpp how it ends. What the loop is made of has files of its own: decision.h (what comes next),
-// engine.h (a step), phase.h (its data), snapshot.h (saving), account.h (what a run keeps of itself).
+// layout.h (where a rank stands), engine.h (a step), phase.h (its data), snapshot.h (saving), account.h (what a run
+// keeps of itself).
 #pragma once
 
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "core/training/account.h"
 #include "core/training/decision.h"
 #include "core/training/engine.h"
+#include "core/training/layout.h"
 #include "core/training/phase.h"
 #include "core/training/run_resources.h"
 #include "core/training/snapshot.h"
@@ -77,6 +79,7 @@ class Trainer {
   Recipe recipe_;
   Communicator& world_;
   TrainerOptions options_;
+  Layout layout_;
   Meter meter_;
   TrainingState state_;
   Snapshots snapshots_;

@@ -10,46 +10,14 @@
 #include "parallel/placement.h"
 
 namespace shoestring {
-namespace {
 
 namespace fs = std::filesystem;
-
-// The launcher says how many ranks there are. A recipe that counts on another number is refused before it costs
-// anything.
-void check_ranks(const Recipe& recipe, int ranks) {
-  const int wanted = recipe.parallel.data;
-  if (wanted == 0 || wanted == ranks) return;
-  fail(ExitCode::bad_recipe,
-       "parallel.data = {}, but the run was launched on {} rank{}; launch it with mpirun -n {}, or leave parallel.data "
-       "out to train on all there are",
-       wanted, ranks, ranks == 1 ? "" : "s", wanted);
-}
-
-int reduction_groups(const Recipe& recipe, const TrainingState& state, int ranks) {
-  const int groups = state.reduction_groups > 0             ? state.reduction_groups
-                     : recipe.parallel.reduction_groups > 0 ? recipe.parallel.reduction_groups
-                                                            : ranks;
-  if (groups % ranks != 0) {
-    fail(ExitCode::bad_recipe,
-         "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
-         "{}, or begin a new run with another parallel.reduction_groups",
-         ranks, groups, groups);
-  }
-  for (const PhaseSpec& phase : recipe.phases) {
-    if (phase.global_batch / phase.micro_batch < groups) {
-      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups",
-           phase.name, phase.global_batch / phase.micro_batch, groups);
-    }
-  }
-  return groups;
-}
-
-}  // namespace
 
 Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options)
     : recipe_(std::move(recipe)),
       world_(world),
       options_(std::move(options)),
+      layout_(layout_of(recipe_, world.rank(), world.size())),
       meter_(clock),
       snapshots_(run_directory(recipe_) / "checkpoints", world, meter_),
       account_(snapshots_.writes() ? leading_account({.recipe = recipe_,
@@ -64,9 +32,9 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
 }
 
 void Trainer::begin() {
-  check_ranks(recipe_, world_.size());
   const ReferenceCost plain_rows = reference_cost(recipe_, machine_lacks);
   check_reference_cost(plain_rows, recipe_.kernels.allow_reference);
+  if (world_.size() > 1) account_->say(to_string(layout_));
   if (!plain_rows.ops.empty()) account_->say(plain_rows.to_string());
   double ended = account_->open({.hardware = hardware_of(recipe_, options_.recipe_folder),
                                  .price = price_of(recipe_.budget),
@@ -93,7 +61,7 @@ void Trainer::load(bool ended) {
   if (over_) {
     return account_->say(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
   }
-  const int groups = reduction_groups(recipe_, state_, world_.size());
+  const int groups = reduction_groups(recipe_, layout_, state_.reduction_groups);
   const bool fresh = state_.reduction_groups == 0;
   state_.reduction_groups = groups;
   state_.recipe = canonical_text(recipe_);
@@ -127,7 +95,7 @@ void Trainer::resume(const fs::path& checkpoint) {
 }
 
 void Trainer::enter_phase() {
-  phase_ = std::make_unique<Phase>(recipe_, *resources_, world_, state_);
+  phase_ = std::make_unique<Phase>(recipe_, *resources_, world_, layout_, state_);
   state_.data_plan = phase_->data_plan();
 }
 
