@@ -1,12 +1,15 @@
 // Folders of text, or JSONL, as a stream of documents in one fixed order.
 //
-// Folders are walked depth first, entries sorted by name; links are not followed. A file is one document (a larger one
-// is cut at line ends into several); in a *.jsonl file every line is one. Files that hold a NUL byte early on are not
-// text and are passed over, with a count. Memory: one document, and the names of one folder per level.
+// Folders are walked depth first, entries sorted by name. A file is one document (a larger one is cut at line ends into
+// several); in a *.jsonl file every line is one. The name that was given, or that stands in the folder, says what a
+// file is, not the name a link leads to. Links found in folders are not followed, since their text would come twice or
+// never end; inputs that are links are. What is passed over is counted, each kind by itself: a corpus must not shrink
+// in silence. Memory: one document, and the names of one folder per level.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,10 +18,11 @@ namespace shoestring {
 
 struct CorpusOptions {
   std::vector<std::filesystem::path> inputs;            ///< files and folders
-  std::vector<std::string> extensions;                  ///< ".h", ".txt"; empty: every file that is text
+  std::vector<std::string> extensions;                  ///< ".h", ".txt" in any case; empty: every file that is text
   std::string jsonl_field = "text";                     ///< where a JSONL line keeps its text
   std::int64_t document_bytes = std::int64_t{8} << 20;  ///< longer files are cut
   std::int64_t limit_bytes = 0;                         ///< stop after that much text; 0: all of it
+  double skip_bad = 0;                                  ///< share of JSONL lines that may be no documents
 };
 
 struct Document {
@@ -27,12 +31,23 @@ struct Document {
 };
 
 struct CorpusCounts {
-  std::int64_t files = 0;
+  std::int64_t files = 0;  ///< opened
   std::int64_t documents = 0;
   std::int64_t bytes = 0;
-  std::int64_t binary_files = 0;  ///< passed over
-  std::int64_t empty = 0;         ///< passed over
+  std::int64_t lines = 0;  ///< of JSONL, blank ones aside
+  // Passed over:
+  std::int64_t empty = 0;  ///< documents
+  std::int64_t links = 0;  ///< found in folders
+  std::int64_t other_extensions = 0;
+  std::int64_t special_files = 0;                     ///< pipes, sockets, devices
+  std::int64_t bad_lines = 0;                         ///< of JSONL, under skip_bad
+  std::map<std::string, std::int64_t> kinds_of_file;  ///< that are not text: "gzip", "UTF-16", "binary"
+
+  std::int64_t binary_files() const;  ///< all of those
 };
+
+/// What was passed over and what would bring it in, one sentence a kind; empty where nothing was.
+std::vector<std::string> passed_over(const CorpusCounts& counts);
 
 class CorpusReader {
  public:
@@ -43,7 +58,8 @@ class CorpusReader {
   CorpusReader& operator=(const CorpusReader&) = delete;
 
   /// The next document; false at the end. Throws Error(bad_data) naming file and line for a JSONL line that is not an
-  /// object with the field, Error(io) for a file that cannot be read.
+  /// object with the field (with skip_bad: at the end, if they were too many, naming the first), Error(io) for a file
+  /// that cannot be read.
   bool next(Document& document);
   const CorpusCounts& counts() const;
 

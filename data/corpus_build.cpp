@@ -1,5 +1,6 @@
 #include "data/corpus_build.h"
 
+#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "data/hold_out.h"
 #include "data/near_duplicates.h"
 #include "data/partial_folder.h"
 #include "data/shard_writer.h"
@@ -67,21 +69,14 @@ class PassDigest {
   std::uint64_t value_ = 0;
 };
 
-// A number in [0, 1) that belongs to a text, whatever its name and place.
-double draw(std::string_view text, std::uint64_t seed, std::uint32_t use) {
-  return Random(seed, Purpose::hold_out, use).uniform(XXH3_64bits(text.data(), text.size()));
-}
-constexpr std::uint32_t kHoldOut = 0;
-constexpr std::uint32_t kTokenizerSample = 1;
-
-bool held_out(const CorpusBuildOptions& options, std::string_view text) {
-  return draw(text, options.seed, kHoldOut) < options.hold_out;
-}
+constexpr std::uint32_t kTokenizerSample = 1;                // of draws; 0 is the hold-out's
+constexpr std::size_t kSampleBytes = std::size_t{64} << 10;  // what the tokenizer's sample takes or leaves in one piece
 
 /// What the first pass finds.
 struct FirstPass {
   std::vector<Verdict> verdicts;
   std::uint64_t digest = 0;
+  HoldOut hold_out;
 };
 
 FirstPass find_duplicates(const CorpusBuildOptions& options, const fs::path& folder, Workers& workers,
@@ -90,14 +85,22 @@ FirstPass find_duplicates(const CorpusBuildOptions& options, const fs::path& fol
   BatchReader reader(options.corpus);
   std::vector<Document> batch;
   std::vector<Fingerprint> prints;
+  std::vector<char> drawn;
   PassDigest digest;
+  HoldOut hold_out(options.hold_out, options.seed);
   while (reader.next(batch)) {
     digest.add(batch, workers);
     prints.resize(batch.size());
+    drawn.resize(batch.size());
     workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
-      prints[static_cast<std::size_t>(i)] = fingerprint(batch[static_cast<std::size_t>(i)].text);
+      const auto at = static_cast<std::size_t>(i);
+      prints[at] = fingerprint(batch[at].text);
+      drawn[at] = hold_out.draws(batch[at].text) ? 1 : 0;
     });
-    for (const Fingerprint& print : prints) finder.add(print);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      finder.add(prints[i]);
+      hold_out.add(drawn[i] != 0, batch[i].text.size());
+    }
   }
   result.read = reader.counts();
   std::vector<Verdict> verdicts = finder.finish(options.near_threshold);
@@ -105,31 +108,63 @@ FirstPass find_duplicates(const CorpusBuildOptions& options, const fs::path& fol
     result.exact_duplicates += verdict == Verdict::exact_duplicate ? 1 : 0;
     result.near_duplicates += verdict == Verdict::near_duplicate ? 1 : 0;
   }
-  return {std::move(verdicts), digest.value()};
+  hold_out.finish(verdicts);
+  return {std::move(verdicts), digest.value(), std::move(hold_out)};
 }
 
-std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, const std::vector<Verdict>& verdicts,
+/// What a tokenizer is trained on: a little more than needed, drawn from all over the text that is trained on.
+class TokenizerSample {
+ public:
+  TokenizerSample(const CorpusBuildOptions& options, const FirstPass& found, std::int64_t corpus_bytes)
+      : options_(options),
+        found_(found),
+        share_(1.2 * static_cast<double>(options.tokenizer_sample_bytes) /
+               static_cast<double>(std::max<std::int64_t>(1, corpus_bytes))),
+        reader_(options.corpus) {}
+
+  bool next(std::string& text) {
+    while (next_piece(text)) {
+      if (draw(text, options_.seed, kTokenizerSample) < share_) return true;
+    }
+    return false;
+  }
+
+ private:
+  // A document, or of a long one the next lines: a few long documents would be drawn all or none.
+  bool next_piece(std::string& text) {
+    while (begin_ >= document_.text.size()) {
+      begin_ = 0;
+      if (!reader_.next(document_)) return false;
+      const bool kept = number_ < found_.verdicts.size() && found_.verdicts[number_] == Verdict::keep;
+      document_.text.resize(kept ? found_.hold_out.trained_bytes(number_, document_.text) : 0);
+      ++number_;
+    }
+    std::size_t bytes = document_.text.size() - begin_;
+    if (bytes > kSampleBytes) {
+      const std::size_t line_end = document_.text.rfind('\n', begin_ + kSampleBytes - 1);
+      bytes = line_end != std::string::npos && line_end >= begin_ ? line_end + 1 - begin_ : kSampleBytes;
+    }
+    text.assign(document_.text, begin_, bytes);
+    begin_ += bytes;
+    return true;
+  }
+
+  const CorpusBuildOptions& options_;
+  const FirstPass& found_;
+  double share_;
+  CorpusReader reader_;
+  Document document_;
+  std::size_t number_ = 0;  // of the next document
+  std::size_t begin_ = 0;   // of the next piece in this one
+};
+
+std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, const FirstPass& found,
                                             std::int64_t corpus_bytes) {
   if (options.tokenizer == TokenizerChoice::bytes) return byte_tokenizer();
   if (options.tokenizer == TokenizerChoice::file) return load_tokenizer(options.tokenizer_file);
-  // A little more than needed is drawn from all over the corpus; training stops at its limit.
-  const double share = 1.2 * static_cast<double>(options.tokenizer_sample_bytes) /
-                       static_cast<double>(std::max<std::int64_t>(1, corpus_bytes));
-  CorpusReader reader(options.corpus);
-  std::size_t index = 0;
-  const auto next_text = [&](std::string& text) {
-    Document document;
-    while (reader.next(document)) {
-      const bool kept = index < verdicts.size() && verdicts[index] == Verdict::keep;
-      ++index;
-      if (kept && !held_out(options, document.text) && draw(document.text, options.seed, kTokenizerSample) < share) {
-        text = std::move(document.text);
-        return true;
-      }
-    }
-    return false;
-  };
-  return train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes, next_text);
+  TokenizerSample sample(options, found, corpus_bytes);
+  return train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes,
+                             [&](std::string& text) { return sample.next(text); });
 }
 
 // The shards of one split, begun when their first document comes.
@@ -182,6 +217,12 @@ void check_count(std::size_t now, std::size_t before) {
        before, now > before ? "at least " : "", now);
 }
 
+/// A document's two sides as tokens; a side without text has none.
+struct EncodedDocument {
+  std::size_t trained_bytes = 0;
+  std::vector<std::uint32_t> trained, held_out;
+};
+
 void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const FirstPass& found,
                   const Tokenizer& tokenizer, Workers& workers, CorpusBuildResult& result) {
   const std::vector<Verdict>& verdicts = found.verdicts;
@@ -190,23 +231,30 @@ void write_shards(const CorpusBuildOptions& options, const fs::path& folder, con
   FileWriter names(folder / "held_out.txt");
   BatchReader reader(options.corpus);
   std::vector<Document> batch;
-  std::vector<std::vector<std::uint32_t>> ids;
+  std::vector<EncodedDocument> encoded;
   std::size_t first = 0;
   PassDigest digest;
   while (reader.next(batch)) {
     digest.add(batch, workers);
-    ids.resize(batch.size());
+    encoded.resize(batch.size());
     if (first + batch.size() > verdicts.size()) check_count(first + batch.size(), verdicts.size());
     workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);
-      ids[at].clear();
-      if (verdicts[first + at] == Verdict::keep) tokenizer.encode(batch[at].text, ids[at]);
+      encoded[at] = {};
+      if (verdicts[first + at] != Verdict::keep) return;
+      const std::string_view text = batch[at].text;
+      const std::size_t border = found.hold_out.trained_bytes(first + at, text);
+      encoded[at].trained_bytes = border;
+      if (border > 0) tokenizer.encode(text.substr(0, border), encoded[at].trained);
+      if (border < text.size()) tokenizer.encode(text.substr(border), encoded[at].held_out);
     });
     for (std::size_t i = 0; i < batch.size(); ++i) {
       if (verdicts[first + i] != Verdict::keep) continue;
-      const bool out = held_out(options, batch[i].text);
-      (out ? validation : train).append(ids[i], batch[i].text.size());
-      if (out) names.write(batch[i].name + "\n");
+      const std::size_t border = encoded[i].trained_bytes;
+      if (border > 0) train.append(encoded[i].trained, border);
+      if (border == batch[i].text.size()) continue;
+      validation.append(encoded[i].held_out, batch[i].text.size() - border);
+      names.write(batch[i].name + (border > 0 ? fmt::format(" from byte {}\n", border) : "\n"));
     }
     first += batch.size();
   }
@@ -247,7 +295,12 @@ std::string summary(const CorpusBuildResult& result) {
       {"files", result.read.files},
       {"documents", result.read.documents},
       {"bytes", result.read.bytes},
-      {"binary_files", result.read.binary_files},
+      {"passed_over", Json::object({{"links", result.read.links},
+                                    {"not_text", Json::object_of(result.read.kinds_of_file)},
+                                    {"empty", result.read.empty},
+                                    {"other_extensions", result.read.other_extensions},
+                                    {"special_files", result.read.special_files},
+                                    {"bad_lines", result.read.bad_lines}})},
       {"exact_duplicates", result.exact_duplicates},
       {"near_duplicates", result.near_duplicates},
       {"train",
@@ -272,21 +325,26 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& worke
   CorpusBuildResult result;
   say("reading the text and looking for duplicates");
   const FirstPass found = find_duplicates(options, folder, workers, result);
+  const std::vector<std::string> left_out = passed_over(result.read);
   if (result.read.documents == 0) {
-    fail(ExitCode::bad_data, "the input holds no text: {} files were read, {} of them binary{}", result.read.files,
-         result.read.binary_files,
-         options.corpus.extensions.empty() ? "" : "; others do not end in one of the extensions asked for");
+    fail(ExitCode::bad_data, "the input holds no text: {} files were read{}{}", result.read.files,
+         left_out.empty() ? "" : "; passed over: ", fmt::join(left_out, "; "));
   }
+  for (const std::string& text : left_out) say("passed over: " + text);
   say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
                   result.read.bytes, result.exact_duplicates, result.near_duplicates));
   if (options.tokenizer == TokenizerChoice::train)
     say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, found.verdicts, result.read.bytes);
+  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, found, result.read.bytes);
   result.vocabulary = tokenizer->vocabulary_size();
   result.tokenizer_hash = tokenizer->hash();
   say("writing shards");
   write_shards(options, folder, found, *tokenizer, workers, result);
   if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
+  if (found.hold_out.takes_the_end()) {
+    say(fmt::format("too few documents to hold out whole ones: the end of the text is held out, {} bytes",
+                    result.validation_bytes));
+  }
   replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
   replace_file(folder / "corpus.json", summary(result));
   out.commit();

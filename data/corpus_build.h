@@ -1,9 +1,9 @@
-// From text to token shards: duplicates dropped, whole documents held out, a tokenizer trained or brought along.
+// From text to token shards: duplicates dropped, some of the text held out, a tokenizer trained or brought along.
 //
 //   OUT/train/train-00000.h5 ...            what is trained on
 //   OUT/validation/validation-00000.h5 ...  what is held out
 //   OUT/tokenizer.model                     or byte_tokenizer.json
-//   OUT/held_out.txt                        names of the held-out documents, one a line
+//   OUT/held_out.txt                        names of the held-out documents, one a line, parts with their first byte
 //   OUT/corpus.json                         counts, written last
 //
 // Everything is a function of the input and the options. The folder appears under its name when it is complete.
@@ -29,7 +29,7 @@ struct CorpusBuildOptions {
   std::uint32_t vocabulary = 4096;       ///< of a trained tokenizer
   /// Training takes about 700 bytes of memory for each, which is SentencePiece's affair.
   std::int64_t tokenizer_sample_bytes = std::int64_t{4} << 20;
-  double hold_out = 0.01;                               ///< share of documents, by hash of their content
+  double hold_out = 0.01;                               ///< share of the text: see hold_out.h
   double near_threshold = 0.8;                          ///< estimated similarity from which a document is a duplicate
   std::int64_t shard_tokens = std::int64_t{256} << 20;  ///< a new shard begins after that many
   std::uint64_t seed = 17;

@@ -105,6 +105,13 @@ std::vector<std::string> list_shards(const std::string& path) {
   for (const fs::path& entry : list_directory(path)) {
     if (entry.extension() == kShardExtension) files.push_back(entry.string());
   }
+  const fs::path folder = fs::path(path).has_filename() ? fs::path(path) : fs::path(path).parent_path();
+  if (files.empty() && type_of(folder.parent_path() / "corpus.json") == fs::file_type::regular) {
+    fail(ExitCode::missing_input,
+         "{}: nothing was held out when these shards were built; build them again with a --hold-out above 0, or leave "
+         "data.validation out to train without",
+         path);
+  }
   if (files.empty()) fail(ExitCode::missing_input, "{}: the folder holds no *{} shard", path, kShardExtension);
   return files;
 }

@@ -30,15 +30,17 @@ int data_build_command(const Words& words) {
   const Arguments arguments(
       {.command = "data build",
        .positional = "INPUT...",
-       .summary = "Turns folders of text, files and JSONL into token shards under --out: duplicates are dropped, whole "
-                  "documents\nheld out for validation, a tokenizer trained unless one is given.",
+       .summary =
+           "Turns folders of text, files and JSONL into token shards under --out: duplicates are dropped, some of "
+           "the text\nheld out for validation, a tokenizer trained unless one is given.",
        .options = {{"out", "DIR", "where the shards go; must not exist yet"},
                    {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
                    {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
                    {"extensions", "LIST", "only files ending so: .h,.hpp (all text)"},
                    {"field", "NAME", "JSONL field that holds the text (text)"},
-                   {"hold-out", "SHARE", "documents held out, by hash of their content (0.01)"},
+                   {"hold-out", "SHARE", "of the documents held out; of few, their end (0.01)"},
                    {"tokenizer-sample", "N", "bytes of text that a trained tokenizer sees (4Mi)"},
+                   {"skip-bad", "SHARE", "bad lines of JSONL to skip and count; more of them refuse the build (0)"},
                    {"limit-bytes", "N", "stop after that much text (all)"},
                    {"shard-tokens", "N", "tokens of a shard (268435456)"},
                    {"source", "NAME", "what the text is, for reports"},
@@ -52,6 +54,7 @@ int data_build_command(const Words& words) {
   for (const std::string& input : arguments.positional()) options.corpus.inputs.emplace_back(input);
   options.corpus.extensions = split(arguments.text("extensions"), ',');
   options.corpus.jsonl_field = arguments.text("field", "text");
+  options.corpus.skip_bad = arguments.real("skip-bad", 0, 0, 1);
   options.tokenizer_sample_bytes =
       arguments.integer("tokenizer-sample", options.tokenizer_sample_bytes, 1 << 16, std::int64_t{1} << 30);
   options.corpus.limit_bytes = arguments.integer("limit-bytes", 0, 0, kMost);

@@ -9,6 +9,7 @@
 #include "data/shard_report.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -79,6 +80,77 @@ TEST(CorpusBuild, EveryDocumentLandsInExactlyOneSplit) {
   for (std::string name; std::getline(names, name); ++named)
     EXPECT_NE(std::find(held.begin(), held.end(), read_text(name)), held.end());
   EXPECT_EQ(named, held.size());
+}
+
+// The first thing a newcomer tries: both sides of a single file, together all of it, and the end by name.
+TEST(CorpusBuild, OneFileHasValidationToo) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += file_text(i);
+  write_text(folder / "input.txt", text);
+  CorpusBuildOptions options = options_for(folder);
+  options.corpus.inputs = {folder / "input.txt"};
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 400;
+  options.hold_out = 0.01;
+  options.corpus.limit_bytes = 0;
+  Workers workers(1);
+  std::string said;
+  const CorpusBuildResult result =
+      build_corpus(options, workers, [&](const std::string& line) { said += line + "\n"; });
+  const auto tokenizer = load_tokenizer(folder / "shards" / "tokenizer.model");
+  const std::string train = documents_of(folder / "shards" / "train", *tokenizer).at(0);
+  const std::string held = documents_of(folder / "shards" / "validation", *tokenizer).at(0);
+  EXPECT_EQ(train + held, text);
+  EXPECT_NEAR(static_cast<double>(held.size()), 0.01 * static_cast<double>(text.size()), 100);
+  EXPECT_EQ(result.validation_bytes, static_cast<std::int64_t>(held.size()));
+  EXPECT_NE(said.find("the end of the text is held out"), std::string::npos) << said;
+  EXPECT_EQ(read_text(folder / "shards" / "held_out.txt"),
+            (folder / "input.txt").string() + " from byte " + std::to_string(train.size()) + "\n");
+}
+
+// Text drawn for the tokenizer comes in pieces: one long document is not all or nothing.
+TEST(CorpusBuild, ALongFileHasATokenizerFromASmallSample) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; text.size() < 600'000; ++i) text += file_text(i);
+  for (int i = 0; i < 2; ++i) write_text(folder / "text" / std::to_string(i), text + std::to_string(i));
+  CorpusBuildOptions options = options_for(folder);
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 400;
+  options.tokenizer_sample_bytes = 1 << 16;
+  options.near_threshold = 1.1;
+  Workers workers(2);
+  EXPECT_GT(build_corpus(options, workers, quiet).vocabulary, 300u);
+}
+
+// Why there is nothing, by kind.
+TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "text" / "a.gz", "\x1F\x8B\x08");
+  write_text(folder / "text" / "b", "");
+  std::filesystem::create_symlink("b", folder / "text" / "c");
+  Workers workers(1);
+  try {
+    build_corpus(options_for(folder), workers, quiet);
+    FAIL() << "shards of nothing";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    for (const char* part : {"1 link:", "1 gzip file: unpack first", "1 empty document"})
+      EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+}
+
+TEST(CorpusBuild, WhatWasLeftOutIsToldAndStored) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 30; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
+  write_text(folder / "text" / "a.gz", "\x1F\x8B\x08");
+  Workers workers(1);
+  std::string said;
+  build_corpus(options_for(folder), workers, [&](const std::string& line) { said += line + "\n"; });
+  EXPECT_NE(said.find("passed over: 1 gzip file: unpack first"), std::string::npos) << said;
+  const Json stored = parse_json(read_text(folder / "shards" / "corpus.json"), "corpus.json");
+  EXPECT_EQ(stored.at("passed_over").at("not_text").at("gzip").whole(), 1);
 }
 
 TEST(CorpusBuild, IsAFunctionOfItsInput) {

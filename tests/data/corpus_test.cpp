@@ -1,6 +1,7 @@
 #include "data/corpus.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "kernels/base/check.h"
 #include "tests/support/temporary_folder.h"
@@ -31,14 +32,98 @@ TEST(Corpus, WalksInNameOrderAndPassesOverWhatIsNotText) {
   ASSERT_EQ(all.size(), 2u);
   EXPECT_EQ(all[0].text, "first");
   EXPECT_EQ(all[1].text, "second");
-  EXPECT_EQ(counts.binary_files, 1);
+  EXPECT_EQ(counts.binary_files(), 1);
+  EXPECT_EQ(counts.empty, 1);
+  EXPECT_EQ(counts.links, 1);
   EXPECT_EQ(counts.bytes, 11);
+}
+
+// Half a corpus must not be missing without a word.
+TEST(Corpus, TellsEveryKindItPassesOver) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "a.txt", "some text");
+  write_text(folder / "a.txt.gz", "\x1F\x8B\x08 compressed");
+  write_text(folder / "u.txt", std::string("\xFF\xFE"
+                                           "a\0b\0",
+                                           6));
+  write_text(folder / "b.md", "other");
+  write_text(folder / "empty.txt", "");
+  write_text(folder / "x.jsonl", "{\"text\": \"\"}\n\n");
+  std::filesystem::create_symlink("a.txt", folder / "l.txt");
+  std::filesystem::create_symlink("nowhere", folder / "m.txt");
+  ASSERT_EQ(::mkfifo((folder / "pipe.txt").c_str(), 0600), 0);
+  CorpusCounts counts;
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".txt", ".gz"}}, &counts).size(), 1u);
+  EXPECT_EQ(counts.links, 2);
+  EXPECT_EQ(counts.empty, 2);
+  EXPECT_EQ(counts.other_extensions, 1);
+  EXPECT_EQ(counts.special_files, 1);
+  EXPECT_EQ(counts.kinds_of_file, (std::map<std::string, std::int64_t>{{"UTF-16", 1}, {"gzip", 1}}));
+  const std::vector<std::string> told = passed_over(counts);
+  ASSERT_EQ(told.size(), 6u);
+  EXPECT_TRUE(told[0].starts_with("2 links:")) << told[0];
+  EXPECT_EQ(told[1], "1 UTF-16 file: convert to UTF-8, for example with iconv");
+  EXPECT_EQ(told[2], "1 gzip file: unpack first");
+  EXPECT_TRUE(passed_over({}).empty());
+}
+
+// Stores of blobs, as of data versioning and of model hubs, are folders of links whose names alone say what is what.
+TEST(Corpus, AnInputIsWhatItsNameSays) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "blobs" / "0f1e", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+  std::filesystem::create_directory(folder / "named");
+  std::filesystem::create_symlink("../blobs/0f1e", folder / "named" / "x.jsonl");
+  std::filesystem::create_directory_symlink("blobs", folder / "linked");
+  const std::vector<Document> all = read_all({.inputs = {folder / "named" / "x.jsonl"}, .extensions = {".txt"}});
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_TRUE(all[1].name.ends_with("named/x.jsonl:2")) << all[1].name;
+  EXPECT_EQ(read_all({.inputs = {folder / "linked"}, .extensions = {}}).size(), 1u) << "a folder given by a link";
+  EXPECT_EQ(read_all({.inputs = {folder / "linked/"}, .extensions = {}}).size(), 1u);
+}
+
+TEST(Corpus, SkipsBadLinesUpToTheShareAllowed) {
+  const testing::TemporaryFolder folder;
+  std::string text = "{\"text\": \"torn\n{\"txt\": 1}\n";
+  for (int i = 0; i < 8; ++i) text += "{\"text\": \"good\"}\n";
+  write_text(folder / "x.jsonl", text);
+  CorpusCounts counts;
+  CorpusOptions options{.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .skip_bad = 0.2};
+  EXPECT_EQ(read_all(options, &counts).size(), 8u);
+  EXPECT_EQ(counts.bad_lines, 2);
+  EXPECT_EQ(counts.lines, 10);
+  options.skip_bad = 0.19;
+  try {
+    read_all(options);
+    FAIL() << "more bad lines than allowed were skipped";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("2 of 10 lines"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("x.jsonl:1"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Corpus, SaysWhyAnInputIsNone) {
+  const testing::TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  std::filesystem::create_symlink("nowhere", folder / "dangling");
+  write_text(folder / "x.jsonl", "\x1F\x8B\x08 compressed");
+  const auto refusal = [&](const char* name) -> std::string {
+    try {
+      read_all({.inputs = {folder / name}, .extensions = {}});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "taken";
+  };
+  EXPECT_NE(refusal("pipe").find("pipe: is a pipe"), std::string::npos) << refusal("pipe");
+  EXPECT_NE(refusal("dangling").find("leads nowhere"), std::string::npos) << refusal("dangling");
+  EXPECT_NE(refusal("x.jsonl").find("is gzip: unpack first"), std::string::npos) << refusal("x.jsonl");
 }
 
 TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
   const testing::TemporaryFolder folder;
   for (const char* name : {"1.h", "2.txt", "3.h", "4.h"}) write_text(folder / name, "0123456789");
-  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}}).size(), 3u);
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".H"}}).size(), 3u);
   EXPECT_EQ(
       read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
 }

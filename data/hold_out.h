@@ -1,0 +1,46 @@
+// Which text is held out for validation: a function of the texts, their order, a share and a seed.
+//
+// Whole documents, each by a draw on its content: whatever its name or place, and whatever stands beside it. Where that
+// leaves one side with nothing, as with a single file, it is the last share of the text instead: the last documents,
+// and of the one in which the border lies the lines behind it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "data/near_duplicates.h"
+
+namespace shoestring {
+
+/// A number in [0, 1) that belongs to a text, whatever its name and place; another one for another use.
+double draw(std::string_view text, std::uint64_t seed, std::uint32_t use);
+
+class HoldOut {
+ public:
+  HoldOut(double share, std::uint64_t seed) : share_(share), seed_(seed) {}
+
+  bool draws(std::string_view text) const;
+  /// Of every document of the first pass in turn: what `draws` said and how long it is.
+  void add(bool drawn, std::size_t bytes);
+  /// After the last: those that are kept are split.
+  void finish(std::span<const DuplicateFinder::Verdict> verdicts);
+
+  /// How much of the document's front is trained on: all of it, nothing, or up to the border.
+  std::size_t trained_bytes(std::size_t number, std::string_view text) const;
+  /// Whether the end of the text is held out rather than documents.
+  bool takes_the_end() const { return takes_the_end_; }
+
+ private:
+  double share_;
+  std::uint64_t seed_;
+  std::vector<bool> drawn_;  // by document, until finish()
+  std::vector<std::uint32_t> bytes_;
+  bool takes_the_end_ = false;
+  std::size_t border_document_ = 0;  // of the text's end
+  std::size_t border_bytes_ = 0;     // of it that come before
+};
+
+}  // namespace shoestring
