@@ -70,9 +70,8 @@ std::string content_hash(std::string_view bytes) {
 }
 
 FileHandle open_for_reading(const std::filesystem::path& path) {
-  FileHandle file(retry_open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0));
+  FileHandle file(retry_open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0));
   if (!file.open()) {
-    if (errno == ELOOP) fail(ExitCode::bad_data, "{}: is a symbolic link; give the file itself", path.string());
     fail_io(path, "open it for reading");
   }
   struct stat status {};

@@ -47,7 +47,8 @@ class ContentHash {
 };
 std::string content_hash(std::string_view bytes);
 
-/// A regular file (a link at its end is refused), open for reading.
+/// A regular file, open for reading; links are followed, as stores of models and data are made of them. What has to be
+/// what it was is known by its hash.
 FileHandle open_for_reading(const std::filesystem::path& path);
 std::int64_t file_bytes(const FileHandle& file, const std::filesystem::path& path);
 

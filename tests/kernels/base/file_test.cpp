@@ -72,6 +72,19 @@ TEST(TypeOf, FollowsLinksAndTellsWhatItMayNotSee) {
   EXPECT_EQ(code_of([&] { type_of(folder / "round"); }), ExitCode::io);
 }
 
+// Caches of models, data versioning and home folders with a quota all put a link where the file is looked for.
+TEST(OpenForReading, FollowsLinksToRegularFilesOnly) {
+  const TemporaryFolder folder;
+  write_text(folder / "blob", "content");
+  fs::create_symlink("blob", folder / "link");
+  fs::create_symlink("nowhere", folder / "dead");
+  fs::create_symlink("/dev/zero", folder / "device");
+  EXPECT_EQ(read_file(folder / "link", 100), "content");
+  EXPECT_EQ(hash_file(folder / "link"), content_hash("content"));
+  EXPECT_EQ(code_of([&] { open_for_reading(folder / "dead"); }), ExitCode::missing_input);
+  EXPECT_EQ(code_of([&] { open_for_reading(folder / "device"); }), ExitCode::bad_data);
+}
+
 TEST(OpenForReading, AbsentIsMissingAndHinderedIsNot) {
   const TemporaryFolder folder;
   write_text(folder / "file", "");
