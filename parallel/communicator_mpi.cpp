@@ -8,10 +8,12 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <exception>
+#include <map>
 
 #include "parallel/host_communicator.h"
 #include "parallel/pace.h"
@@ -262,9 +264,26 @@ void MpiPending::wait() {
 
 }  // namespace
 
+// Where launchers say how many processes they started, the one next to the process first.
+constexpr std::array kProcessCounts = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
+
 std::string mpi_launch_sign() {
   for (const char* sign : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"}) {
     if (std::getenv(sign) != nullptr) return sign;
+  }
+  return {};
+}
+
+std::string launch_mismatch(const std::function<const char*(const char*)>& variable, int size) {
+  for (const char* name : kProcessCounts) {
+    const char* told = variable(name);
+    if (told == nullptr) continue;
+    if (std::atoi(told) == size) return {};
+    return fmt::format(
+        "the launcher started {} processes ({}), but this MPI sees {}, so each would train apart: launcher and library "
+        "come from different MPI installations; use the mpirun of the Open MPI this program was built with, or srun "
+        "--mpi=pmix",
+        told, name, size);
   }
   return {};
 }
@@ -275,6 +294,14 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
   int already = 0;
   MPI_Initialized(&already);
   check(already == 0, "MPI can be initialised only once in a process");
+  std::map<std::string_view, std::string> before;
+  for (const char* name : kProcessCounts) {
+    if (const char* value = std::getenv(name)) before[name] = value;
+  }
+  const auto told = [&](const char* name) {
+    const auto found = before.find(name);
+    return found == before.end() ? nullptr : found->second.c_str();
+  };
   auto session = std::make_shared<Session>();
   MPI_Comm comm = MPI_COMM_NULL;
   mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
@@ -282,11 +309,8 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
   int size = 1;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
-  if (const char* told = std::getenv("OMPI_COMM_WORLD_SIZE"); told != nullptr && std::atoi(told) != size) {
-    fail(ExitCode::missing_input,
-         "the launcher started {} processes but this MPI sees {}: launcher and library come "
-         "from different MPI installations",
-         told, size);
+  if (const std::string mismatch = launch_mismatch(told, size); !mismatch.empty()) {
+    fail(ExitCode::missing_input, "{}", mismatch);
   }
   return std::make_unique<MpiCommunicator>(std::move(session), comm, rank, size, "world", largest_message_bytes);
 }

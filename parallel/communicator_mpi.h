@@ -1,6 +1,7 @@
 // Ranks as MPI processes, in host memory. No MPI type leaves communicator_mpi.cpp.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,12 @@ namespace shoestring {
 /// The environment variable that says this process was started by mpirun, srun with PMI(x), or an MPI operator; empty
 /// for a plain start. Touches no MPI.
 std::string mpi_launch_sign();
+
+/// Why a world of `size` ranks is not what was launched, and what to do; empty where it is. A launcher of another MPI,
+/// whose messages our library does not understand, gives every process a world of its own. `variable` is getenv, asked
+/// before MPI is initialised, which sets some of them itself. The launcher next to the process counts: one that
+/// started another tells of that one's processes.
+std::string launch_mismatch(const std::function<const char*(const char*)>& variable, int size);
 
 /// The world of all processes of this launch; initialises MPI. Once per process: MPI is finalised when this and all its
 /// splits are gone (not while an exception unwinds: then the launcher ends the others). Messages above

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,27 @@ TEST_P(MpiConformance, Holds) { GetParam().run(*g_world); }
 INSTANTIATE_TEST_SUITE_P(World, MpiConformance,
                          ::testing::ValuesIn(testing::conformance_cases().begin(), testing::conformance_cases().end()),
                          [](const auto& parameter) { return parameter.param.name; });
+
+// A launcher of another MPI makes N worlds of one rank: N devices paid, one used.
+TEST(LaunchMismatch, ComparesWhatTheNearestLauncherSays) {
+  using Variables = std::map<std::string, const char*>;
+  const auto mismatch = [](const Variables& variables, int size) {
+    return launch_mismatch(
+        [&](const char* name) {
+          const auto found = variables.find(name);
+          return found == variables.end() ? nullptr : found->second;
+        },
+        size);
+  };
+  EXPECT_EQ(mismatch({}, 1), "");
+  EXPECT_EQ(mismatch({{"OMPI_COMM_WORLD_SIZE", "4"}}, 4), "");
+  EXPECT_EQ(mismatch({{"PMI_SIZE", "1"}}, 1), "");
+  EXPECT_NE(mismatch({{"OMPI_COMM_WORLD_SIZE", "4"}}, 1).find("started 4 processes"), std::string::npos);
+  EXPECT_NE(mismatch({{"PMI_SIZE", "2"}}, 1).find("2 processes (PMI_SIZE), but this MPI sees 1"), std::string::npos);
+  EXPECT_NE(mismatch({{"SLURM_STEP_NUM_TASKS", "2"}}, 1).find("SLURM_STEP_NUM_TASKS"), std::string::npos);
+  // mpirun within a step of srun, which started mpirun's daemons only.
+  EXPECT_EQ(mismatch({{"OMPI_COMM_WORLD_SIZE", "8"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"PMI_SIZE", "2"}}, 8), "");
+}
 
 TEST(MpiWorld, CanonicalReductionEqualsOneRank) {
   constexpr std::int64_t kElements = 3 * kShardBlock + 5;
