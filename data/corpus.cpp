@@ -38,6 +38,13 @@ std::string lower(std::string text) {
 
 bool is_jsonl(const fs::path& file) { return lower(file.extension().string()) == ".jsonl"; }
 
+// "h", ".h" and "*.h" mean the same.
+std::string ending_of(const std::string& word) {
+  const std::size_t first = word.find_first_not_of(" *.");
+  if (first == std::string::npos) fail(ExitCode::usage, "'{}' is no file ending; write .txt,.md", word);
+  return "." + lower(word.substr(first, word.find_last_not_of(' ') - first + 1));
+}
+
 // A named input as it is walked: the folders on the way resolved, the name kept, since it says what the file is.
 fs::path input_path(const fs::path& input) {
   if (fs::is_directory(input) || !input.has_filename()) return fs::canonical(input);
@@ -74,8 +81,10 @@ struct CorpusReader::State {
 
   bool wanted(const fs::path& candidate) const {
     if (is_jsonl(candidate) || options.extensions.empty()) return true;
-    const std::string extension = lower(candidate.extension().string());
-    return std::find(options.extensions.begin(), options.extensions.end(), extension) != options.extensions.end();
+    const std::string name = lower(candidate.filename().string());
+    return std::any_of(options.extensions.begin(), options.extensions.end(), [&](const std::string& ending) {
+      return name.size() > ending.size() && name.ends_with(ending);
+    });
   }
 
   // Moves on to the next file of the walk; false at its end.
@@ -260,7 +269,7 @@ CorpusReader::CorpusReader(CorpusOptions options) : state_(std::make_unique<Stat
     }
     inputs.push_back(input_path(input));
   }
-  for (std::string& extension : state_->options.extensions) extension = lower(std::move(extension));
+  for (std::string& extension : state_->options.extensions) extension = ending_of(extension);
   std::reverse(inputs.begin(), inputs.end());
   state_->levels.push_back(std::move(inputs));
 }

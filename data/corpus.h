@@ -18,7 +18,7 @@ namespace shoestring {
 
 struct CorpusOptions {
   std::vector<std::filesystem::path> inputs;            ///< files and folders
-  std::vector<std::string> extensions;                  ///< ".h", ".txt" in any case; empty: every file that is text
+  std::vector<std::string> extensions;                  ///< ".h", "h", "*.h" in any case; empty: all text
   std::string jsonl_field = "text";                     ///< where a JSONL line keeps its text
   std::int64_t document_bytes = std::int64_t{8} << 20;  ///< longer files are cut
   std::int64_t limit_bytes = 0;                         ///< stop after that much text; 0: all of it

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <mutex>
 #include <unordered_map>
 
@@ -263,6 +264,32 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
+// What the library says, less the place in its own source and its condition ("Internal: src/x.cc(1) [a == b] why").
+std::string_view reason_in(std::string_view text) {
+  const std::size_t condition = text.find(") [");
+  const std::size_t end = condition == std::string_view::npos ? condition : text.find("] ", condition);
+  return end == std::string_view::npos ? text : text.substr(end + 2);
+}
+
+// Every character of the text that is common enough is a piece, beside the bytes: "... required_chars. 400 vs 3258.
+// ..."
+[[noreturn]] void refuse_training(std::uint32_t vocabulary, std::string_view said) {
+  const std::string_view reason = reason_in(said);
+  const std::size_t versus = reason.find(" vs ");
+  std::uint32_t needed = 0;
+  if (reason.find("required_chars") != std::string_view::npos && versus != std::string_view::npos) {
+    std::from_chars(reason.data() + versus + 4, reason.data() + reason.size(), needed);
+  }
+  if (needed > vocabulary) {
+    fail(ExitCode::bad_data,
+         "a vocabulary of {} is too small for the characters of this text: they and the bytes take {} pieces; give "
+         "--vocabulary {} or more, or take --tokenizer bytes",
+         vocabulary, needed, needed + needed / 4);
+  }
+  fail(ExitCode::bad_data, "training a tokenizer of {} pieces failed: {}; a smaller --vocabulary needs less text",
+       vocabulary, reason);
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where) {
@@ -274,6 +301,12 @@ std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std:
 std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,
                                                const std::function<bool(std::string& text)>& next_text) {
   Sentences sentences(limit_bytes, next_text);
+  if (sentences.done()) {
+    fail(
+        ExitCode::bad_data,
+        "no text is left to train a tokenizer on: none was drawn, or all was held out; raise --tokenizer-sample, lower "
+        "--hold-out, or take --tokenizer bytes");
+  }
   std::string model;
   const std::unordered_map<std::string, std::string> settings = {
       {"model_type", "bpe"},
@@ -292,10 +325,7 @@ std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::in
       {"minloglevel", "2"},
   };
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &sentences, &model);
-  if (!status.ok()) {
-    fail(ExitCode::bad_data, "training a tokenizer of {} pieces failed: {}; a smaller vocabulary needs less text",
-         vocabulary, status.ToString());
-  }
+  if (!status.ok()) refuse_training(vocabulary, status.ToString());
   return sentencepiece_tokenizer(std::move(model), "the trained model");
 }
 

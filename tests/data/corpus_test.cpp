@@ -123,7 +123,10 @@ TEST(Corpus, SaysWhyAnInputIsNone) {
 TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
   const testing::TemporaryFolder folder;
   for (const char* name : {"1.h", "2.txt", "3.h", "4.h"}) write_text(folder / name, "0123456789");
-  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".H"}}).size(), 3u);
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}}).size(), 3u);
+  for (const char* same : {".H", "h", "*.h", " *.h "})
+    EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {same}}).size(), 3u) << same;
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {"2.txt", "3.h"}}).size(), 0u) << "names are no endings";
   EXPECT_EQ(
       read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
 }

@@ -4,6 +4,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <unordered_map>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/random.h"
@@ -16,6 +17,35 @@ std::string round_trip(const Tokenizer& tokenizer, const std::string& text) {
   std::vector<std::uint32_t> ids;
   tokenizer.encode(text, ids);
   return tokenizer.decode(std::vector<std::int32_t>(ids.begin(), ids.end()));
+}
+
+// What a user can do about it, and no line of the library's source.
+TEST(Tokenizer, TrainingThatCannotBeSaysWhatWould) {
+  const auto refusal = [](std::uint32_t vocabulary, std::string all) -> std::string {
+    try {
+      train_sentencepiece(vocabulary, 1 << 20, [&](std::string& text) {
+        text = std::exchange(all, {});
+        return !text.empty();
+      });
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      return error.what();
+    }
+    return "trained";
+  };
+  EXPECT_NE(refusal(400, "").find("no text is left"), std::string::npos) << refusal(400, "");
+  std::string ideographs;
+  for (int i = 0; i < 0xC0; ++i) {
+    ideographs += "\xE4" + std::string(1, static_cast<char>(0xB8 + i / 0x40)) +
+                  std::string(1, static_cast<char>(0x80 + i % 0x40)) + (i % 40 == 39 ? "\n" : "");
+  }
+  const std::string text = refusal(300, ideographs);
+  EXPECT_NE(text.find("a vocabulary of 300 is too small"), std::string::npos) << text;
+  EXPECT_EQ(text.find(".cc"), std::string::npos) << text;
+  // The number named is enough.
+  const std::size_t at = text.find("--vocabulary ");
+  ASSERT_NE(at, std::string::npos) << text;
+  EXPECT_EQ(refusal(static_cast<std::uint32_t>(std::stoul(text.substr(at + 13))), ideographs), "trained");
 }
 
 const Tokenizer& trained() {
