@@ -144,18 +144,21 @@ void ProgressLine::update(const std::string& text, double monotonic_seconds) {
   if (monotonic_seconds - last_ < (terminal_ ? kTerminalSeconds : kPlainSeconds)) return;
   last_ = monotonic_seconds;
   if (terminal_) {
-    fmt::print(out_, "\r\x1b[2K{}", text);
+    write("\r\x1b[2K" + text);
     shown_ = true;
   } else {
-    fmt::print(out_, "{}\n", text);
+    write(text + "\n");
   }
-  std::fflush(out_);
 }
 
 void ProgressLine::say(const std::string& text) {
-  if (shown_) fmt::print(out_, "\r\x1b[2K");
+  write((shown_ ? "\r\x1b[2K" : "") + text + "\n");
   shown_ = false;
-  fmt::print(out_, "{}\n", text);
+}
+
+// `fmt::print` would throw: no reason to stop a run.
+void ProgressLine::write(const std::string& text) {
+  std::fputs(text.c_str(), out_);
   std::fflush(out_);
 }
 

@@ -71,7 +71,8 @@ class MetricsLog {
   std::unique_ptr<EventFile> events_;
 };
 
-/// One line that says how the run is doing: rewritten in place on a terminal, a plain line now and then elsewhere.
+/// One line that says how the run is doing: rewritten in place on a terminal, a plain line now and then elsewhere. What
+/// cannot be printed, as on a terminal that is gone, is lost, and nothing else with it.
 class ProgressLine {
  public:
   /// `alone`: one rank. mpirun gives ranks a terminal of its own even where its output goes to a file.
@@ -83,6 +84,8 @@ class ProgressLine {
   void say(const std::string& text);
 
  private:
+  void write(const std::string& text);
+
   std::FILE* out_;
   bool terminal_;
   bool shown_ = false;

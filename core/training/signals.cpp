@@ -1,7 +1,11 @@
 #include "core/training/signals.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <csignal>
 #include <initializer_list>
+#include <string_view>
 
 namespace shoestring {
 namespace {
@@ -10,13 +14,33 @@ volatile std::sig_atomic_t g_stop = 0;
 
 void on_signal(int) { g_stop = 1; }
 
+// Whoever presses a key sees what it did. The handler is gone by now: the next one has its usual effect.
+void on_interrupt(int) {
+  constexpr std::string_view kText = "\nshoestring: saving, then leaving; Ctrl-C again leaves at once, unsaved\n";
+  const int before = errno;
+  g_stop = 1;
+  [[maybe_unused]] const ssize_t put = ::write(STDERR_FILENO, kText.data(), kText.size());
+  errno = before;
+}
+
+bool is_ignored(int number) {
+  struct sigaction now {};
+  return sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+void handle(int number, void (*handler)(int), int flags) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = flags;
+  sigaction(number, &action, nullptr);
+}
+
 }  // namespace
 
 void install_signal_handlers() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
-  for (const int number : {SIGUSR2, SIGTERM}) sigaction(number, &action, nullptr);
+  for (const int number : {SIGTERM, SIGUSR1, SIGUSR2}) handle(number, on_signal, SA_RESTART);
+  if (!is_ignored(SIGHUP)) handle(SIGHUP, on_signal, SA_RESTART);
+  if (!is_ignored(SIGINT)) handle(SIGINT, on_interrupt, static_cast<int>(SA_RESTART | SA_RESETHAND));
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
 }

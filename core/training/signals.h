@@ -1,11 +1,13 @@
-// Asks a run to save and leave: SIGUSR2 (forwarded by mpirun, sent by schedulers) and SIGTERM.
+// Asks a run to save and leave: SIGTERM, SIGHUP (the terminal is gone), SIGUSR1, SIGUSR2 (forwarded by mpirun, sent by
+// schedulers) and Ctrl-C. A second Ctrl-C ends the process at once, unsaved.
 //
 // The handler only sets a flag; every loop of a run (micro-batches, evaluation, waiting for data) looks at it.
 #pragma once
 
 namespace shoestring {
 
-/// Installs the handlers; SIGPIPE and SIGXFSZ become errors of the write that caused them.
+/// Installs the handlers; SIGPIPE and SIGXFSZ become errors of the write that caused them. SIGHUP and SIGINT stay
+/// ignored where they were (nohup; what a script runs in the background).
 void install_signal_handlers();
 /// Whether this process was asked to save and leave.
 bool stop_requested();

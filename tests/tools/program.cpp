@@ -112,6 +112,8 @@ Ended Workplace::interrupt(const std::string& name, const std::string& arguments
   if (child == 0) {
     const std::string command = "cd '" + path().string() + "' && exec '" + SHOESTRING_PROGRAM + "' " + arguments +
                                 " >'" + log.string() + "' 2>&1 </dev/null";
+    for (const int number : {SIGINT, SIGHUP})
+      std::signal(number, SIG_DFL);  // ignored where tests run in the background
     execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
     _exit(127);
   }

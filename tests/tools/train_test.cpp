@@ -98,7 +98,7 @@ TEST(Train, KilledAndResumedGivesTheSameBits) {
 }
 
 TEST(Train, SavesAndLeavesOnSignals) {
-  for (const int signal : {SIGUSR2, SIGTERM}) {
+  for (const int signal : {SIGUSR2, SIGTERM, SIGHUP, SIGUSR1, SIGINT}) {
     const std::string name = "asked_" + std::to_string(signal);
     const Ended ended = place().interrupt(name, place().train(name, kEndless), signal, after(0.6));
     EXPECT_EQ(ended.exit_code, 75) << ended.output;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -90,6 +91,17 @@ TEST(EventFile, KnownChecksumAndReadableRecords) {
   }
   EXPECT_EQ(at, bytes.size());
   EXPECT_EQ(records, 2);
+}
+
+// A terminal that is gone (SIGHUP) must not keep a run from saving.
+TEST(Progress, OutputThatCannotBeWrittenThrowsNothing) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  ASSERT_NE(full, nullptr);
+  std::setvbuf(full, nullptr, _IONBF, 0);
+  ProgressLine line(full, true);
+  EXPECT_NO_THROW(line.say("saved"));
+  EXPECT_NO_THROW(line.update("step 1", 10));
+  std::fclose(full);
 }
 
 TEST(Progress, SaysWhatIsKnown) {
