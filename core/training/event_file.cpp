@@ -69,7 +69,7 @@ std::uint32_t crc32c(std::string_view bytes) {
   return ~crc;
 }
 
-EventFile::EventFile(const std::filesystem::path& directory, double wall_seconds) {
+EventFile::EventFile(const std::filesystem::path& directory, double wall_seconds, std::int64_t first_step) {
   make_directories(directory);
   path_ = directory / fmt::format("events.out.tfevents.{:010}.{}.{}", static_cast<std::int64_t>(wall_seconds),
                                   host_name(), getpid());
@@ -79,6 +79,13 @@ EventFile::EventFile(const std::filesystem::path& directory, double wall_seconds
   append_double(payload, 1, wall_seconds);
   append_text(payload, 3, "brain.Event:2");
   record(payload);
+  constexpr std::string_view kStart = "\x08\x01";  // SessionLog{status: START}
+  std::string session;
+  append_double(session, 1, wall_seconds);
+  append_varint(session, 2 << 3);
+  append_varint(session, static_cast<std::uint64_t>(first_step));
+  append_text(session, 7, kStart);
+  record(session);
 }
 
 EventFile::~EventFile() {

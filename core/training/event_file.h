@@ -2,7 +2,7 @@
 //
 // A record is u64 length, masked CRC32C of the length, payload, masked CRC32C of the payload; the payload is a
 // protobuf Event{1: wall_time double, 2: step int64, 3: file_version string, 5: Summary{1: Value{1: tag string,
-// 2: simple_value float}}}. A cut last record is legal.
+// 2: simple_value float}}, 7: SessionLog{1: status}}. A cut last record is legal.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,9 @@ std::uint32_t crc32c(std::string_view bytes);
 
 class EventFile {
  public:
-  /// Opens `directory`/events.out.tfevents.SECONDS.HOST.PID for appending and writes the version record.
-  EventFile(const std::filesystem::path& directory, double wall_seconds);
+  /// Opens `directory`/events.out.tfevents.SECONDS.HOST.PID for appending and writes the version record, and that a
+  /// session starts at `first_step`: readers drop what earlier files have from there on, steps that were undone.
+  EventFile(const std::filesystem::path& directory, double wall_seconds, std::int64_t first_step);
   ~EventFile();
   EventFile(const EventFile&) = delete;
   EventFile& operator=(const EventFile&) = delete;

@@ -73,7 +73,7 @@ TEST(EventFile, KnownChecksumAndReadableRecords) {
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
   const TemporaryFolder folder;
   {
-    EventFile file(folder.path(), 1234.5);
+    EventFile file(folder.path(), 1234.5, 21);
     file.scalars(1235.0, 7, {{"loss", 2.5}});
   }
   const std::string bytes = read_text(std::filesystem::directory_iterator(folder.path())->path());
@@ -86,11 +86,16 @@ TEST(EventFile, KnownChecksumAndReadableRecords) {
     std::memcpy(&check, bytes.data() + at + 12 + length, 4);
     const std::uint32_t crc = crc32c(std::string_view(bytes).substr(at + 12, length));
     EXPECT_EQ(check, ((crc >> 15) | (crc << 17)) + 0xA282EAD8u);
+    // Behind the version: a session that starts at step 21 (field 2), its status START (field 7). Readers drop what
+    // other files have from there on.
+    if (records == 1) {
+      EXPECT_EQ(bytes.substr(at + 12 + 9, length - 9), "\x10\x15\x3A\x02\x08\x01");
+    }
     at += 16 + length;
     ++records;
   }
   EXPECT_EQ(at, bytes.size());
-  EXPECT_EQ(records, 2);
+  EXPECT_EQ(records, 3);
 }
 
 // A terminal that is gone (SIGHUP) must not keep a run from saving.
