@@ -8,6 +8,7 @@
 #include "core/budget/ledger.h"
 #include "core/budget/planner.h"
 #include "core/model/accounting.h"
+#include "core/optimizer/learning_rate.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
 #include "core/recipe/units.h"
@@ -132,6 +133,10 @@ void measure(const Recipe& recipe, const Cap& cap, double seconds) {
   }
   row("start and end", "", plan.around_gpu_hours, "");
   row("all", rounded(plan.tokens()), plan.gpu_hours(), rounded(plan.steps()));
+  if (recipe.schedule.horizon == Horizon::budget) {
+    const std::string unfinished = unfinished_warmup(recipe.schedule, std::llround(plan.steps()));
+    if (!unfinished.empty()) fmt::print("             {}\n", unfinished);
+  }
   if (plan.cut_short) fmt::print("             the cap ends the run before its phases end\n");
   if (begun) {
     fmt::print("             not stored: {} has begun, and a plan is made before the run\n", directory.string());

@@ -23,6 +23,13 @@ double length_of(const PhaseSpec& phase, Horizon horizon) {
 
 }  // namespace
 
+std::int64_t steps_in_all(const HorizonDecision& decision) {
+  const double a_step =
+      (decision.end_progress - decision.progress) / static_cast<double>(decision.end_step - decision.step);
+  if (!(a_step > 0)) return decision.end_step;
+  return decision.step + static_cast<std::int64_t>(std::min(9e15, std::round((1 - decision.progress) / a_step)));
+}
+
 double progress_at(std::span<const HorizonDecision> decisions, std::int64_t step) {
   const HorizonDecision* holds = nullptr;
   for (const HorizonDecision& decision : decisions) {

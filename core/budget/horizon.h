@@ -28,6 +28,9 @@ struct HorizonDecision {
   bool operator==(const HorizonDecision&) const = default;
 };
 
+/// Steps of the whole horizon, should they all come as those of this phase.
+std::int64_t steps_in_all(const HorizonDecision& decision);
+
 /// Progress before step `step` (0 without decisions), at most the last decision's end_progress.
 double progress_at(std::span<const HorizonDecision> decisions, std::int64_t step);
 

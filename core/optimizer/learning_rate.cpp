@@ -1,5 +1,7 @@
 #include "core/optimizer/learning_rate.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -36,6 +38,16 @@ double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progres
   const double warm =
       spec.warmup_steps > 0 ? std::min(1.0, static_cast<double>(step) / static_cast<double>(spec.warmup_steps)) : 1.0;
   return spec.learning_rate * warm * shape(spec, std::clamp(progress, 0.0, 1.0));
+}
+
+std::string unfinished_warmup(const ScheduleSpec& spec, std::int64_t steps) {
+  if (spec.warmup_steps < steps || spec.warmup_steps == 0) return {};
+  return fmt::format(
+      "schedule.warmup_steps = {} leaves nothing of the {} steps of the run: its rate would reach {:.3g} of {:.3g} at "
+      "most; set it to some {}",
+      spec.warmup_steps, steps,
+      spec.learning_rate * static_cast<double>(steps) / static_cast<double>(spec.warmup_steps), spec.learning_rate,
+      steps / 20);
 }
 
 }  // namespace shoestring

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "core/recipe/recipe.h"
 
@@ -18,5 +19,8 @@ namespace shoestring {
 
 /// `step` counts updates from 1; during warm-up the rate rises linearly to the peak at step = warmup_steps.
 double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progress);
+
+/// Why a run of `steps` never has its peak rate, and what to write instead; empty where it does.
+std::string unfinished_warmup(const ScheduleSpec& spec, std::int64_t steps);
 
 }  // namespace shoestring

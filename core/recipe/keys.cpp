@@ -198,9 +198,10 @@ void add_parallel(std::vector<Key>& keys) {
 
 void add_data(std::vector<Key>& keys) {
   section_keys(keys, "data", &Recipe::data)
-      .key("train", &DataSpec::train, kText, "shards or folders of shards: PATH, or PATH:WEIGHT, PATH:WEIGHT ...")
-      .key("validation", &DataSpec::validation, kText, "held-out shards, as train")
-      .key("tokenizer", &DataSpec::tokenizer, kText, "tokenizer file; empty: the one beside the first shard")
+      .key("train", &DataSpec::train, kText, "shards or folders of shards: PATH, or PATH:WEIGHT, PATH:WEIGHT ...",
+           kFree)  // where they lie; the data plan holds what they are, and their weights
+      .key("validation", &DataSpec::validation, kText, "held-out shards, as train", kFree)
+      .key("tokenizer", &DataSpec::tokenizer, kText, "tokenizer file; empty: the one beside the first shard", kFree)
       .key("document_mask", &DataSpec::document_mask, kText, "documents in one sequence do not see each other")
       .key("fim_rate", &DataSpec::fim_rate, kShare, "share of documents rearranged for fill-in-the-middle")
       .key("io", &DataSpec::io, kText, "how shards are read", kFree)

@@ -5,8 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "kernels/base/check.h"
 
@@ -99,6 +103,44 @@ class Scanner {
   int number_ = 0;
 };
 
+/// The code of a well-formed sequence.
+std::uint32_t code_of(std::string_view sequence) {
+  const auto first = static_cast<unsigned char>(sequence[0]);
+  std::uint32_t code = sequence.size() == 1 ? first : first & (0xFFu >> (sequence.size() + 1));
+  for (std::size_t i = 1; i < sequence.size(); ++i)
+    code = code << 6 | (static_cast<unsigned char>(sequence[i]) & 0x3Fu);
+  return code;
+}
+
+/// What nobody sees, or what turns round what stands beside it: blanks that are none, marks of direction and order.
+bool is_invisible(std::uint32_t code) {
+  constexpr std::array<std::pair<std::uint32_t, std::uint32_t>, 14> kRanges = {{{0x80, 0xA0},
+                                                                                {0xAD, 0xAD},
+                                                                                {0x34F, 0x34F},
+                                                                                {0x61C, 0x61C},
+                                                                                {0x115F, 0x1160},
+                                                                                {0x1680, 0x1680},
+                                                                                {0x180B, 0x180F},
+                                                                                {0x2000, 0x200F},
+                                                                                {0x2028, 0x202F},
+                                                                                {0x205F, 0x206F},
+                                                                                {0x3000, 0x3000},
+                                                                                {0xFE00, 0xFE0F},
+                                                                                {0xFEFF, 0xFEFF},
+                                                                                {0xE0000, 0xE0FFF}}};
+  return std::any_of(kRanges.begin(), kRanges.end(),
+                     [&](const auto& range) { return code >= range.first && code <= range.second; });
+}
+
+/// Why a whole text is no recipe, where a mistake a line would bury the reason; empty otherwise.
+std::string_view other_encoding(std::string_view text) {
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) return "UTF-16";
+  std::size_t pairs = 0;
+  const std::size_t probed = std::min<std::size_t>(text.size(), 64) / 2 * 2;
+  for (std::size_t at = 0; at < probed; at += 2) pairs += (text[at] == '\0') != (text[at + 1] == '\0') ? 1 : 0;
+  return probed >= 4 && pairs == probed / 2 ? "UTF-16" : "";
+}
+
 }  // namespace
 
 std::string quote_text(std::string_view text) {
@@ -113,7 +155,8 @@ std::string quote_text(std::string_view text) {
       result += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[0]));
       text.remove_prefix(1);
     } else {
-      result += text.substr(0, length);
+      const std::uint32_t code = code_of(text.substr(0, length));
+      result += is_invisible(code) ? fmt::format("<U+{:04X}>", code) : std::string(text.substr(0, length));
       text.remove_prefix(length);
     }
   }
@@ -123,6 +166,13 @@ std::string quote_text(std::string_view text) {
 Scan scan_text(std::string_view text, const std::string& name) {
   Scan scan;
   Scanner scanner(name, scan);
+  if (const std::string_view encoding = other_encoding(text); !encoding.empty()) {
+    scan.mistakes.push_back(
+        {{name, 1, {}},
+         {},
+         fmt::format("the file is {}, not UTF-8: save it as UTF-8, or convert it with iconv", encoding)});
+    return scan;
+  }
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
   for (int number = 1; !text.empty(); ++number) {
     const auto end = text.find('\n');

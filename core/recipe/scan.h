@@ -41,7 +41,8 @@ Scan scan_text(std::string_view text, const std::string& name);
 /// Error(bad_recipe) if it is something else or too long.
 std::string read_small_file(const std::filesystem::path& file);
 
-/// 'text' for a message: at most 80 bytes, control characters and broken UTF-8 as \xNN.
+/// 'text' for a message: at most some 80 bytes, control characters and broken UTF-8 as \xNN, what a person cannot see
+/// (odd blanks, marks of width and direction) as <U+NNNN>.
 std::string quote_text(std::string_view text);
 
 }  // namespace shoestring

@@ -123,6 +123,10 @@ Quantity parse_quantity(std::string_view text, Unit unit) {
     if (!std::isfinite(value)) return refused("is too large");
     return {value, {}};
   }
+  if (suffix.starts_with(',') && suffix.size() > 1 && suffix[1] >= '0' && suffix[1] <= '9') {
+    return refused(
+        fmt::format("has a decimal comma: write {}.{}", digits.substr(0, digits.find(',')), suffix.substr(1)));
+  }
   const std::string_view allowed = unit_suffixes(unit);
   if (allowed.empty()) return refused("is a number followed by text; this key has no unit");
   return refused(fmt::format("has an unknown unit; units here: {}", allowed));

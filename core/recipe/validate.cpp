@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <initializer_list>
 #include <set>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "core/model/config.h"
 #include "core/model/families/family.h"
+#include "core/optimizer/learning_rate.h"
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
@@ -189,16 +191,36 @@ void check_data(const Recipe& recipe, Rules& rules) {
   rules.unless(!recipe.data.train.empty(), {"data.train"}, "data.train is missing: where are the token shards?");
 }
 
+/// The most steps that a phase can have: all of its ramp, if any, in its smallest batches. 0 where not known.
+double most_steps(const Recipe& recipe, const PhaseSpec& phase) {
+  if (recipe.schedule.horizon == Horizon::steps) return static_cast<double>(phase.steps);
+  if (recipe.schedule.horizon == Horizon::budget || phase.sequence <= 0 || phase.global_batch <= 0) return 0;
+  const auto steps = [&](std::int64_t tokens, std::int64_t batch) {
+    return std::ceil(static_cast<double>(tokens) / static_cast<double>(phase.sequence) / static_cast<double>(batch));
+  };
+  if (phase.batch_ramp_from <= 0) return steps(phase.tokens, phase.global_batch);
+  const std::int64_t ramp = std::min(phase.batch_ramp_tokens, phase.tokens);
+  return steps(ramp, phase.batch_ramp_from) + steps(phase.tokens - ramp, phase.global_batch);
+}
+
+/// A schedule that cannot come to its end: what depends on the budget's speed is told by the run.
 void check_schedule(const Recipe& recipe, Rules& rules) {
-  const ScheduleSpec& schedule = recipe.schedule;
-  if (schedule.horizon != Horizon::steps) return;
-  std::int64_t steps = 0;
+  double steps = 0;
   for (const PhaseSpec& phase : recipe.phases) {
-    if (phase.steps > (std::int64_t{1} << 53) - steps) return;
-    steps += phase.steps;
+    const double most = most_steps(recipe, phase);
+    if (most <= 0) return;  // said elsewhere
+    steps += most;
+    const std::string section = "phase." + phase.name;
+    rules.unless(
+        recipe.schedule.horizon != Horizon::tokens || phase.batch_ramp_tokens <= phase.tokens,
+        {section + ".batch_ramp_tokens", section + ".tokens"},
+        fmt::format("{}.batch_ramp_tokens = {} is more than the phase has ({} tokens): its batch never grows to "
+                    "global_batch",
+                    section, phase.batch_ramp_tokens, phase.tokens));
   }
-  rules.unless(steps == 0 || schedule.warmup_steps < steps, {"schedule.warmup_steps"},
-               fmt::format("schedule.warmup_steps = {} leaves nothing of the {} steps", schedule.warmup_steps, steps));
+  if (recipe.phases.empty() || steps > static_cast<double>(std::int64_t{1} << 53)) return;
+  const std::string mistake = unfinished_warmup(recipe.schedule, static_cast<std::int64_t>(steps));
+  rules.unless(mistake.empty(), {"schedule.warmup_steps"}, mistake);
 }
 
 void check_guard(const Recipe& recipe, Rules& rules) {

@@ -1,6 +1,7 @@
 #include "core/recipe/values.h"
 
 #include <cmath>
+#include <filesystem>
 
 namespace shoestring::values {
 namespace {
@@ -21,6 +22,11 @@ std::string unwritable(std::string_view text) {
     if (letter == '#' || code < 0x20 || code == 0x7f) return "holds '#' or a control character";
   }
   return {};
+}
+
+bool exists(std::string_view path) {
+  std::error_code unknown;  // a name that cannot be asked for is none
+  return std::filesystem::exists(std::filesystem::path(path), unknown);
 }
 
 std::vector<std::string_view> split(std::string_view text) {
@@ -79,7 +85,14 @@ std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value)
   if (items.size() > kMostItems) return fmt::format("has more than {} sources", kMostItems);
   std::vector<SourceSpec> sources;
   for (const std::string_view item : items) {
-    const auto colon = item.rfind(':');
+    auto colon = item.rfind(':');
+    if (colon != std::string_view::npos && exists(item)) {  // a name that ends like a weight
+      if (exists(trimmed(item.substr(0, colon)))) {
+        return fmt::format("may mean '{}' or '{}' with a weight, and both are there; write '{}:1' for the first", item,
+                           trimmed(item.substr(0, colon)), item);
+      }
+      colon = std::string_view::npos;
+    }
     SourceSpec source{std::string(trimmed(item.substr(0, colon))), 1};
     if (source.path.empty() || source.path.size() > kLongestText) {
       return "has an empty or overlong path; write PATH or PATH:WEIGHT, PATH:WEIGHT ...";
@@ -110,7 +123,8 @@ std::string print_sources(const std::vector<SourceSpec>& value) {
   for (const SourceSpec& source : value) {
     if (!text.empty()) text += ", ";
     text += source.path;
-    if (source.weight != 1) text += ":" + print_quantity(source.weight, Unit::none);
+    if (source.weight != 1 || source.path.find(':') != std::string::npos)
+      text += ":" + print_quantity(source.weight, Unit::none);
   }
   return text;
 }

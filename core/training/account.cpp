@@ -186,7 +186,11 @@ AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelCo
 
 Decision LeadingAccount::decide(const Standing& at) {
   const Decision decision = shoestring::decide(args_.recipe, at, elapsed(), *cap_);
-  if (decision.horizon) ledger_->horizon(*decision.horizon);
+  if (decision.horizon) {
+    ledger_->horizon(*decision.horizon);
+    const std::string unfinished = unfinished_warmup(args_.recipe.schedule, steps_in_all(*decision.horizon));
+    if (at.state.decisions.empty() && !unfinished.empty()) say("as fast as it is now: " + unfinished);
+  }
   if (decision.stop == Stop::budget || decision.stop == Stop::job || decision.stop == Stop::job_too_short) {
     say(fmt::format("{}: the next step and what must follow no longer fit",
                     cap_->key_of(decision.stop == Stop::budget ? CapLimit::run : CapLimit::job)));

@@ -5,6 +5,11 @@
 namespace shoestring {
 namespace {
 
+TEST(Horizon, StepsInAllGoOnAsThePhaseDoes) {
+  EXPECT_EQ(steps_in_all({.step = 10, .progress = 0.1, .end_step = 40, .end_progress = 0.25}), 190);
+  EXPECT_EQ(steps_in_all({.step = 0, .progress = 0, .end_step = 40, .end_progress = 1}), 40);
+}
+
 TEST(Horizon, ProgressIsContinuousAndRisesOverDecisions) {
   std::vector<HorizonDecision> decisions = {{0, 0, 100, 1, 0}};
   EXPECT_EQ(progress_at({}, 5), 0);

@@ -60,5 +60,17 @@ TEST(LearningRate, NeverRisesAfterWarmup) {
   }
 }
 
+TEST(LearningRate, AWarmupThatNeverEndsIsTold) {
+  ScheduleSpec schedule;
+  schedule.learning_rate = 2e-3;
+  schedule.warmup_steps = 2000;
+  EXPECT_EQ(unfinished_warmup(schedule, 2001), "");
+  const std::string text = unfinished_warmup(schedule, 200);
+  EXPECT_NE(text.find("2000 leaves nothing of the 200 steps"), std::string::npos) << text;
+  EXPECT_NE(text.find("0.0002 of 0.002 at most; set it to some 10"), std::string::npos) << text;
+  schedule.warmup_steps = 0;
+  EXPECT_EQ(unfinished_warmup(schedule, 0), "");
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -73,6 +73,9 @@ TEST(Explain, ResumeMayChangeTheBudgetButNotTheModel) {
   now.run.threads = 3;
   now.checkpoint.every_minutes = 7;
   now.evaluation.every_steps = 3;
+  now.data.train = {{"moved/train", 1}};  // the data plan knows whether it is the same data
+  now.data.validation = {{"moved/validation", 1}};
+  now.data.tokenizer = "moved/tokenizer.model";
   EXPECT_TRUE(resume_differences(before.recipe, now).empty());
   EXPECT_NE(recipe_hash(before.recipe), recipe_hash(now));
   EXPECT_NO_THROW(check_resume(before.recipe, now));

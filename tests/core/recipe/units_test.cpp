@@ -23,6 +23,12 @@ TEST(Units, PositionsRefuseAnAmbiguousK) {
   EXPECT_EQ(parse_whole("4K", Unit::positions).mistake, "may mean 1000 or 1024: write 4Ki (4096) or 4000");
 }
 
+TEST(Units, ADecimalCommaIsNamed) {
+  EXPECT_EQ(parse_quantity("0,05", Unit::hours).mistake, "has a decimal comma: write 0.05");
+  EXPECT_EQ(parse_quantity("2,5h", Unit::hours).mistake, "has a decimal comma: write 2.5h");
+  EXPECT_EQ(parse_quantity("1, 2", Unit::none).mistake, "is a number followed by text; this key has no unit");
+}
+
 TEST(Units, TimesAreExact) {
   EXPECT_EQ(parse_quantity("2.5h", Unit::hours).value, 2.5);
   EXPECT_EQ(parse_quantity("30min", Unit::hours).value, 0.5);

@@ -35,7 +35,12 @@ struct Case {
   const char* expected;
 };
 
-TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) { EXPECT_EQ(mistakes({}), ""); }
+TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
+  EXPECT_EQ(mistakes({}), "");
+  EXPECT_EQ(mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
+                      "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29"}),
+            "");
+}
 
 TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
   const Case cases[] = {
@@ -71,6 +76,14 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--schedule.horizon=tokens"}, "phase.p.tokens is missing"},
       {{"--schedule.horizon=steps"}, "phase.p.steps is missing"},
       {{"--schedule.horizon=steps", "--phase.p.steps=10", "--schedule.warmup_steps=10"}, "leaves nothing"},
+      {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--schedule.warmup_steps=2000"},
+       "leaves nothing of the 20 steps"},
+      {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
+        "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=30"},
+       "leaves nothing of the 30 steps"},
+      {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
+        "--phase.p.batch_ramp_tokens=20480"},
+       "its batch never grows"},
       {{"--guard.on_repeat=go_back", "--checkpoint.every_minutes=0"}, "needs checkpoints to go back to"},
       {{"--phase.p.share=0"}, "share must be above 0"},
       {{"--phase.p.global_batch=0"}, "global_batch is missing"},

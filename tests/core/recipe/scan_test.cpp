@@ -1,0 +1,45 @@
+#include "core/recipe/scan.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace shoestring {
+namespace {
+
+using namespace std::string_view_literals;
+
+TEST(QuoteText, SpellsOutWhatNobodySees) {
+  EXPECT_EQ(quote_text("\xC2\xA0layers"), "'<U+00A0>layers'");
+  EXPECT_EQ(quote_text("lay\xE2\x80\x8B"
+                       "ers"),
+            "'lay<U+200B>ers'");
+  EXPECT_EQ(quote_text("a\xE2\x80\xAE"
+                       "b\xE2\x81\xA6"
+                       "c"),
+            "'a<U+202E>b<U+2066>c'")
+      << "marks of direction";
+  EXPECT_EQ(quote_text("\xEF\xBB\xBFx"), "'<U+FEFF>x'");
+  EXPECT_EQ(quote_text("\xF3\xA0\x81\x81"), "'<U+E0041>'") << "a tag character";
+  EXPECT_EQ(quote_text("caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82"), "'caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82'");
+  EXPECT_EQ(quote_text("\xFF\x01"), "'\\xff\\x01'");
+}
+
+TEST(ScanText, AFileOfAnotherEncodingIsOneMistake) {
+  const std::string_view text = "[run]\nname = r\n[model]\nlayers = 2\n";
+  for (const bool big : {false, true}) {
+    for (const bool marked : {false, true}) {
+      std::string wide = marked ? (big ? "\xFE\xFF" : "\xFF\xFE") : "";
+      for (const char letter : text) wide += big ? std::string({'\0', letter}) : std::string({letter, '\0'});
+      const Scan scan = scan_text(wide, "r");
+      ASSERT_EQ(scan.mistakes.size(), 1u);
+      EXPECT_EQ(scan.mistakes[0].line(),
+                "r:1: the file is UTF-16, not UTF-8: save it as UTF-8, or convert it with iconv");
+    }
+  }
+  EXPECT_TRUE(scan_text(text, "r").mistakes.empty());
+  EXPECT_TRUE(scan_text("\xEF\xBB\xBF" + std::string(text), "r").mistakes.empty());
+}
+
+}  // namespace
+}  // namespace shoestring

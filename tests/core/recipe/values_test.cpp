@@ -1,0 +1,51 @@
+#include "core/recipe/values.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+std::vector<SourceSpec> sources(const std::string& text, std::string* mistake = nullptr) {
+  std::vector<SourceSpec> value;
+  const std::string found = values::parse_sources(text, value);
+  if (mistake != nullptr) *mistake = found;
+  return value;
+}
+
+// "web:2" is a folder of that name where there is one, else "web" with weight 2.
+TEST(Sources, AnExistingNameIsAPath) {
+  const testing::TemporaryFolder folder;
+  const std::string web = (folder / "web").string();
+  ASSERT_EQ(sources(web + ":2").size(), 1u);
+  EXPECT_EQ(sources(web + ":2")[0].path, web);
+  EXPECT_EQ(sources(web + ":2")[0].weight, 2);
+
+  std::filesystem::create_directory(folder / "web:2");
+  EXPECT_EQ(sources(web + ":2")[0].path, web + ":2");
+  EXPECT_EQ(sources(web + ":2")[0].weight, 1);
+  EXPECT_EQ(sources(web + ":2:3")[0].weight, 3);
+  // As a recipe keeps it, it means the same wherever the folder is.
+  const std::string kept = values::print_sources(sources(web + ":2"));
+  EXPECT_EQ(kept, web + ":2:1");
+  std::filesystem::remove(folder / "web:2");
+  EXPECT_EQ(sources(kept)[0].path, web + ":2");
+}
+
+TEST(Sources, TwoReadingsAreRefused) {
+  const testing::TemporaryFolder folder;
+  const std::string web = (folder / "web").string();
+  std::filesystem::create_directory(folder / "web");
+  std::filesystem::create_directory(folder / "web:2");
+  std::string mistake;
+  sources(web + ":2", &mistake);
+  EXPECT_NE(mistake.find("both are there; write '" + web + ":2:1' for the first"), std::string::npos) << mistake;
+  EXPECT_EQ(sources(web + ":2:1", &mistake).at(0).path, web + ":2");
+  EXPECT_EQ(mistake, "");
+}
+
+}  // namespace
+}  // namespace shoestring
