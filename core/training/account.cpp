@@ -15,6 +15,7 @@
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
 #include "core/training/metrics.h"
+#include "core/training/room.h"
 #include "core/training/saved_work.h"
 #include "core/training/step_metrics.h"
 #include "kernels/base/check.h"
@@ -134,6 +135,7 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_), args_.ranks, history.charged_gpu_seconds(),
                                      recipe.evaluation.cap_share);
   cap_->check_startable(elapsed());
+  if (!over) check_inputs(recipe.data);
   // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
   // not become an attempt before it knows.
   if (!over) ledger_->begin(attempt_start(-1, nullptr));
@@ -149,6 +151,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   flops_per_token_ = flops_per_token(*model_, recipe.precision, phase().sequence);
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
+  check_room(args_.directory, free_bytes(args_.directory), facts.checkpoint_bytes, facts.has_checkpoint);
   if (recipe.schedule.horizon == Horizon::budget && !facts.allow_schedule_over) {
     const double done = progress_of(recipe, state);
     check_schedule_left(ledger_->history(), cap_->cap(), done, learning_rate(recipe.schedule, state.updates + 1, done));

@@ -45,6 +45,8 @@ struct AccountOpening {
 struct AttemptFacts {
   const ModelConfig& model;
   double guessed_checkpoint_seconds = 0;
+  std::int64_t checkpoint_bytes = 0;
+  bool has_checkpoint = false;       ///< one stands there already
   bool fresh = false;                ///< no checkpoint was gone on from
   bool allow_schedule_over = false;  ///< go on though a budget horizon has ended its schedule
 };
@@ -56,10 +58,12 @@ class Account {
   virtual ~Account() = default;
 
   /// Takes the run's ledger; from here on the attempt is charged. Returns whether an earlier attempt brought the run to
-  /// its end: then no attempt begins before start(). Throws what check_saved_work and CapKeeper::check_startable throw.
+  /// its end: then no attempt begins before start(). Throws what check_saved_work, check_inputs and
+  /// CapKeeper::check_startable throw.
   virtual bool open(const AccountOpening&) { return false; }
   /// The attempt is loaded, its next step is the first. Throws Error(budget_spent) when the cap leaves no room for it,
-  /// Error(bad_recipe) when the schedule has ended with a lower cap.
+  /// Error(bad_recipe) when the schedule has ended with a lower cap, Error(io) when the disk has no room for
+  /// checkpoints.
   virtual void start(const AttemptFacts&) {}
 
   /// A line that stays.

@@ -21,6 +21,10 @@ std::string broadcast_text(Communicator& world, std::string text) {
 
 }  // namespace
 
+std::int64_t checkpoint_bytes(const SnapshotParts& parts) {
+  return parts.model.memory().parameters + parts.optimizer.state_bytes();
+}
+
 Snapshots::Snapshots(std::filesystem::path root, Communicator& world, Meter& meter)
     : store_(std::move(root)), world_(world), meter_(meter) {}
 
@@ -74,7 +78,7 @@ CheckpointCommit Snapshots::commit(const SnapshotParts& parts, const TrainingSta
   return {.step = state.step,
           .tokens = state.tokens,
           .name = fmt::format("step_{:08}", state.step),
-          .bytes = parts.model.memory().parameters + parts.optimizer.state_bytes(),
+          .bytes = checkpoint_bytes(parts),
           .took_seconds = saved_at_ - begin};
 }
 

@@ -26,6 +26,9 @@ struct SnapshotParts {
   const Tokenizer& tokenizer;
 };
 
+/// What a checkpoint of them takes on disk, but for its texts.
+std::int64_t checkpoint_bytes(const SnapshotParts& parts);
+
 class Snapshots {
  public:
   /// `root` is RUN/checkpoints; all must outlive it. Their time is Category::checkpoint of `meter`.

@@ -74,6 +74,8 @@ void Trainer::load(bool ended) {
   guess_evaluation();
   account_->start({.model = resources_->model().config(),
                    .guessed_checkpoint_seconds = resources_->guessed_checkpoint_seconds(),
+                   .checkpoint_bytes = checkpoint_bytes(parts()),
+                   .has_checkpoint = snapshots_.step() >= 0,
                    .fresh = fresh,
                    .allow_schedule_over = options_.allow_recipe_change});
   snapshots_.begin();

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/budget/ledger_history.h"
 #include "core/budget/life_sign.h"
 #include "kernels/base/random.h"
 #include "tests/tools/program.h"
@@ -54,6 +55,26 @@ TEST(Train, EndsWithAModelAndATrueReport) {
   EXPECT_EQ(sample.exit_code, 0);
   EXPECT_EQ(sample.output.rfind("int", 0), 0u) << sample.output;
   EXPECT_EQ(place().run("report runs/whole").exit_code, 0);
+}
+
+// What a newcomer does first.
+TEST(Train, OneFileTrainsWithValidation) {
+  std::string text;
+  for (int i = 0; i < 10; ++i) text += read_text(place().path() / "text" / (std::to_string(i) + ".c"));
+  write_text(place().path() / "input.txt", text);
+  const Ended built = place().run("data build input.txt --out one --tokenizer bytes --hold-out 0.1 --extensions TXT");
+  ASSERT_EQ(built.exit_code, 0) << built.output;
+  const Ended ended = place().run(place().train("one", "--data.train=one/train --data.validation=one/validation"));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_GT(report_of("one")["validation"]["bits_per_byte"].get<double>(), 0);
+}
+
+// A path that leads nowhere makes no attempt of the run, and costs nothing.
+TEST(Train, AWrongPathIsNoAttempt) {
+  fs::create_directories(place().path() / "empty");
+  const Ended ended = place().run(place().train("nothing", "--data.validation=empty"));
+  EXPECT_EQ(ended.exit_code, 66) << ended.output;
+  EXPECT_TRUE(read_ledger(place().run_folder("nothing")).attempts.empty());
 }
 
 TEST(Train, RefusesAnotherNumberOfRanksThanTheRecipeAsksFor) {
