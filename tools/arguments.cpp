@@ -7,6 +7,7 @@
 
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
+#include "core/recipe/scan.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -99,23 +100,25 @@ std::int64_t Arguments::integer(const std::string& name, std::int64_t otherwise,
                                 std::int64_t most) const {
   if (!has(name)) return otherwise;
   const std::string value = text(name);
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc() || end != value.data() + value.size() || number < least || number > most) {
-    fail(ExitCode::usage, "--{} takes a whole number from {} to {}, not '{}'", name, least, most, value);
+  WholeQuantity number;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number.value);
+  if (error != std::errc() || end != value.data() + value.size()) number = parse_whole(value, Unit::count);
+  if (!number.mistake.empty() || number.value < least || number.value > most) {
+    fail(ExitCode::usage, "--{} takes a whole number from {} to {} (4K, 4Ki and so on are understood), not {}", name,
+         least, most, quote_text(value));
   }
-  return number;
+  return number.value;
 }
 
-double Arguments::real(const std::string& name, double otherwise, double least, double most) const {
+double Arguments::real(const std::string& name, double otherwise, double least, double most, Unit unit) const {
   if (!has(name)) return otherwise;
   const std::string value = text(name);
-  double number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc() || end != value.data() + value.size() || !(number >= least && number <= most)) {
-    fail(ExitCode::usage, "--{} takes a number from {} to {}, not '{}'", name, least, most, value);
+  const Quantity number = parse_quantity(value, unit);
+  if (!number.mistake.empty() || !(number.value >= least && number.value <= most)) {
+    fail(ExitCode::usage, "--{} takes a number from {} to {}; {} {}", name, least, most, quote_text(value),
+         number.mistake.empty() ? "is none of these" : number.mistake);
   }
-  return number;
+  return number.value;
 }
 
 }  // namespace shoestring

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/recipe/units.h"
+
 namespace shoestring {
 
 struct Option {
@@ -36,8 +38,9 @@ class Arguments {
   const std::vector<std::string>& overrides() const { return overrides_; }
   bool has(const std::string& name) const { return options_.contains(name); }
   std::string text(const std::string& name, const std::string& otherwise = {}) const;
+  // With the units of recipes: 4Mi, 5%, 30s.
   std::int64_t integer(const std::string& name, std::int64_t otherwise, std::int64_t least, std::int64_t most) const;
-  double real(const std::string& name, double otherwise, double least, double most) const;
+  double real(const std::string& name, double otherwise, double least, double most, Unit unit) const;
 
  private:
   std::string command_;

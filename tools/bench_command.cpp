@@ -136,7 +136,7 @@ int bench_command(const Words& words) {
   if (arguments.has("json")) check_target(arguments.text("json"));
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   BenchEffort effort;
-  effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600);
+  effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600, Unit::seconds);
   effort.rivals = {.llm_c = arguments.text("llm-c", ""),
                    .pytorch = arguments.text("pytorch", ""),
                    .pytorch_compiled = arguments.has("pytorch-compile")};

@@ -36,7 +36,7 @@ int data_build_command(const Words& words) {
        .options = {{"out", "DIR", "where the shards go; must not exist yet"},
                    {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
                    {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
-                   {"extensions", "LIST", "only files ending so: .h,.hpp (all text)"},
+                   {"extensions", "LIST", "only files ending so: .h,.hpp or h,hpp (all text)"},
                    {"field", "NAME", "JSONL field that holds the text (text)"},
                    {"hold-out", "SHARE", "of the documents held out; of few, their end (0.01)"},
                    {"tokenizer-sample", "N", "bytes of text that a trained tokenizer sees (4Mi)"},
@@ -54,7 +54,7 @@ int data_build_command(const Words& words) {
   for (const std::string& input : arguments.positional()) options.corpus.inputs.emplace_back(input);
   options.corpus.extensions = split(arguments.text("extensions"), ',');
   options.corpus.jsonl_field = arguments.text("field", "text");
-  options.corpus.skip_bad = arguments.real("skip-bad", 0, 0, 1);
+  options.corpus.skip_bad = arguments.real("skip-bad", 0, 0, 1, Unit::fraction);
   options.tokenizer_sample_bytes =
       arguments.integer("tokenizer-sample", options.tokenizer_sample_bytes, 1 << 16, std::int64_t{1} << 30);
   options.corpus.limit_bytes = arguments.integer("limit-bytes", 0, 0, kMost);
@@ -68,7 +68,7 @@ int data_build_command(const Words& words) {
     options.tokenizer_file = tokenizer;
   }
   options.vocabulary = static_cast<std::uint32_t>(arguments.integer("vocabulary", 4096, 300, 1 << 20));
-  options.hold_out = arguments.real("hold-out", 0.01, 0, 0.9);
+  options.hold_out = arguments.real("hold-out", 0.01, 0, 0.9, Unit::fraction);
   options.shard_tokens = arguments.integer("shard-tokens", options.shard_tokens, 1, kMost);
   options.source = arguments.text("source", options.corpus.inputs.front().string());
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 17, 0, kMost));

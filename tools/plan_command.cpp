@@ -165,7 +165,7 @@ int plan_command(const Words& words) {
       words);
   if (arguments.helped()) return 0;
   constexpr double kMostSeconds = 3600;
-  const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds);
+  const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds, Unit::seconds);
   const std::filesystem::path file = arguments.positional()[0];
   const Recipe recipe = parse_recipe(file, arguments.overrides()).recipe;
   std::int64_t longest = 0;

@@ -99,7 +99,7 @@ int sample_command(const Words& words) {
                             words);
   if (arguments.helped()) return 0;
   const std::int64_t count = arguments.integer("tokens", 200, 0, 1 << 20);
-  const double temperature = arguments.real("temperature", 0.8, 0, 100);
+  const double temperature = arguments.real("temperature", 0.8, 0, 100, Unit::none);
   const auto top_k = static_cast<std::size_t>(arguments.integer("top-k", 50, 1, 1 << 20));
   const Random random(static_cast<std::uint64_t>(arguments.integer("seed", 1, 0, std::int64_t{1} << 62)),
                       Purpose::sampling);

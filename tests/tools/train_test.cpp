@@ -62,7 +62,7 @@ TEST(Train, OneFileTrainsWithValidation) {
   std::string text;
   for (int i = 0; i < 10; ++i) text += read_text(place().path() / "text" / (std::to_string(i) + ".c"));
   write_text(place().path() / "input.txt", text);
-  const Ended built = place().run("data build input.txt --out one --tokenizer bytes --hold-out 0.1 --extensions TXT");
+  const Ended built = place().run("data build input.txt --out one --tokenizer bytes --hold-out 10% --extensions TXT");
   ASSERT_EQ(built.exit_code, 0) << built.output;
   const Ended ended = place().run(place().train("one", "--data.train=one/train --data.validation=one/validation"));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
@@ -326,6 +326,9 @@ TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
       {"train small.recipe --run.name=u --run.directory=/dev/null/run", 74},
       {"train small.recipe --run.name=u --data.train=absent", 66},
       {"tarin small.recipe", 64},
+      {"data build text --out refused --hold-out 2", 64},
+      {"data build text --out refused --vocabulary 4Kb", 64},
+      {"data build text --out refused --extensions ,*", 64},
       {"report runs/absent", 66},
       {"sample runs/absent", 66},
       {"data verify text/1.c", 65},
