@@ -40,6 +40,14 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
   return content;
 }
 
+std::string tokenizer_caveat(Architecture architecture) {
+  if (architecture != Architecture::qwen2) return {};
+  return "for models of type qwen2 the AutoTokenizer of some transformers 5 puts Qwen's own normaliser and splitting "
+         "in "
+         "place of "
+         "those in tokenizer.json, and other tokens come out; open it with PreTrainedTokenizerFast.from_pretrained";
+}
+
 void load_weights(const CheckpointReader& reader, Transformer& model) {
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) reader.read_weight(slice.name, on_disk(*parameter, slice));

@@ -16,6 +16,9 @@ namespace shoestring {
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
                                      std::string state_json);
 
+/// What other readers make of the tokenizer of such a model, where it is not what it says; empty where it is.
+std::string tokenizer_caveat(Architecture architecture);
+
 /// Fills the weights; aliases are not read.
 void load_weights(const CheckpointReader& reader, Transformer& model);
 void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer);

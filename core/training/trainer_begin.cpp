@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include "core/recipe/explain.h"
+#include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
@@ -79,6 +80,8 @@ void Trainer::load(bool ended) {
                    .fresh = fresh,
                    .allow_schedule_over = options_.allow_recipe_change});
   snapshots_.begin();
+  const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
+  if (fresh && !caveat.empty()) account_->say(caveat);
   first_step_ = state_.step;
   meter_.enter(Category::idle);
 }
