@@ -167,11 +167,8 @@ Scan scan_text(std::string_view text, const std::string& name) {
   Scan scan;
   Scanner scanner(name, scan);
   if (const std::string_view encoding = other_encoding(text); !encoding.empty()) {
-    scan.mistakes.push_back(
-        {{name, 1, {}},
-         {},
-         fmt::format("the file is {}, not UTF-8: save it as UTF-8, or convert it with iconv", encoding)});
-    return scan;
+    fail(ExitCode::bad_recipe, "{}: the file is {}, not UTF-8: save it as UTF-8, or convert it with iconv", name,
+         encoding);
   }
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
   for (int number = 1; !text.empty(); ++number) {
