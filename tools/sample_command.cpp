@@ -120,7 +120,7 @@ int sample_command(const Words& words) {
   if (prompt.empty()) ids.push_back(end);  // a document begins where another ended
   for (const std::uint32_t id : prompt) ids.push_back(static_cast<std::int32_t>(id));
 
-  allow_reference(!cpu_features().avx512);
+  allow_reference(!cpu_features().vectors());
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
   Stream stream(workers);
   const std::int64_t window =

@@ -103,9 +103,8 @@ void add_budget(std::vector<Key>& keys) {
 void add_kernels(std::vector<Key>& keys) {
   section_keys(keys, "kernels", &Recipe::kernels)
       .key("allow_reference", &KernelsSpec::allow_reference, kText,
-           "whether plain reference kernels may run; automatic: where there is no vector row, unless a step would then "
-           "take "
-           "more than ten times as long",
+           "whether plain reference kernels may run; automatic: only on a processor without vectors, and not if a step "
+           "takes more than ten times as long there",
            kFree)
       .key("pin", &KernelsSpec::pin, kText, "op=variant, op=variant ...: use this variant or fail", kFree);
 }

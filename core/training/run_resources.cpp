@@ -28,9 +28,11 @@ ModelConfig model_config(const Recipe& recipe, const Tokenizer& tokenizer) {
   return resolve_model(recipe.model, tokenizer.vocabulary_size(), longest);
 }
 
+// Where there are vectors, an op that falls to its reference is one whose vector row refuses: the recipe must say yes.
+// Where there are none, every op does, and what that costs has been judged before (check_reference_cost).
 void apply_kernel_settings(const KernelsSpec& spec) {
   const bool automatic = spec.allow_reference == AllowReference::automatic;
-  allow_reference(automatic ? !cpu_features().avx512 : spec.allow_reference == AllowReference::yes);
+  allow_reference(automatic ? !cpu_features().vectors() : spec.allow_reference == AllowReference::yes);
   for (const std::string& pin : spec.pin) {
     const std::size_t equals = pin.find('=');
     pin_variant(pin.substr(0, equals), pin.substr(equals + 1));

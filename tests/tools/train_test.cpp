@@ -313,6 +313,26 @@ TEST(Bench, RefusesBeforeAnythingIsTimed) {
   EXPECT_NE(place().run("bench gem").output.find("did you mean 'gemm'?"), std::string::npos);
 }
 
+// On a processor without vectors: refused where the recipe's steps would crawl, before a run folder is made; otherwise
+// said, and trained.
+TEST(Train, WithoutVectorsNoRunCrawlsUnasked) {
+  const std::string automatic =
+      "--kernels.allow_reference=automatic --phase.pretrain.steps=1 --schedule.warmup_steps=0 --evaluation.tokens=64 ";
+  const std::string portable = "env SHOESTRING_MAX_ISA=portable";
+  const std::string crawl =
+      "--phase.pretrain.sequence=2048 --phase.pretrain.micro_batch=1 --phase.pretrain.global_batch=4";
+  const Ended refused = place().run(place().train("crawl", automatic + crawl), portable);
+  EXPECT_EQ(refused.exit_code, 78) << refused.output;
+  EXPECT_NE(refused.output.find("attention_forward=reference"), std::string::npos) << refused.output;
+  EXPECT_NE(refused.output.find("kernels.allow_reference = yes"), std::string::npos) << refused.output;
+  EXPECT_FALSE(fs::exists(place().run_folder("crawl")));
+  const Ended walks = place().run(place().train("walks", automatic), portable);
+  EXPECT_EQ(walks.exit_code, 0) << walks.output;
+  EXPECT_NE(walks.output.find("no vector rows here for"), std::string::npos) << walks.output;
+  const Ended forbidden = place().run(place().train("forbidden", "--kernels.allow_reference=no"), portable);
+  EXPECT_EQ(forbidden.exit_code, 78) << forbidden.output;
+}
+
 TEST(Train, EveryRefusalHasItsCodeAndSaysWhy) {
   const std::pair<const char*, int> refusals[] = {
       {"train absent.recipe", 66},
