@@ -17,5 +17,8 @@ int data_inspect_command(const Words& words);
 int data_verify_command(const Words& words);
 int sample_command(const Words& words);
 int bench_command(const Words& words);
+/// Not in the help: `completion bash|zsh` prints what makes that shell complete the commands `names`, their options as
+/// their own --help has them, and files.
+int completion_command(const Words& words, const std::vector<std::string>& names);
 
 }  // namespace shoestring

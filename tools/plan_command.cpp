@@ -9,6 +9,7 @@
 #include "core/budget/planner.h"
 #include "core/model/accounting.h"
 #include "core/optimizer/learning_rate.h"
+#include "core/recipe/installed.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
 #include "core/recipe/units.h"
@@ -166,7 +167,7 @@ int plan_command(const Words& words) {
   if (arguments.helped()) return 0;
   constexpr double kMostSeconds = 3600;
   const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds, Unit::seconds);
-  const std::filesystem::path file = arguments.positional()[0];
+  const std::filesystem::path file = find_recipe(arguments.positional()[0]);
   const Recipe recipe = parse_recipe(file, arguments.overrides()).recipe;
   std::int64_t longest = 0;
   for (const PhaseSpec& phase : recipe.phases) longest = std::max(longest, phase.sequence);

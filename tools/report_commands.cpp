@@ -3,6 +3,7 @@
 
 #include "core/budget/report.h"
 #include "core/recipe/explain.h"
+#include "core/recipe/installed.h"
 #include "core/recipe/parse.h"
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
@@ -47,7 +48,7 @@ int explain_command(const Words& words) {
        .recipe_overrides = true},
       words);
   if (arguments.helped()) return 0;
-  const RecipeReading reading = parse_recipe(arguments.positional()[0], arguments.overrides());
+  const RecipeReading reading = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides());
   fmt::print("{}", explain(reading, arguments.positional().size() > 1 ? arguments.positional()[1] : ""));
   return 0;
 }

@@ -76,6 +76,11 @@ int run(const Words& words) {
     fmt::print("shoestring {} ({})\n", SHOESTRING_VERSION, cpu_features().to_string());
     return 0;
   }
+  if (words[0] == "completion") {
+    std::vector<std::string> completed;
+    for (const Command& command : commands()) completed.push_back(command.name);
+    return completion_command({words.begin() + 1, words.end()}, completed);
+  }
   const std::string pair = words.size() > 1 ? words[0] + " " + words[1] : words[0];
   std::vector<std::string_view> names;
   for (const Command& command : commands()) {

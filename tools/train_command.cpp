@@ -1,6 +1,7 @@
 // shoestring train RECIPE
 #include <cstdio>
 
+#include "core/recipe/installed.h"
 #include "core/recipe/parse.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
@@ -31,7 +32,7 @@ int train_command(const Words& words) {
        .recipe_overrides = true},
       words);
   if (arguments.helped()) return 0;
-  const std::filesystem::path file = arguments.positional()[0];
+  const std::filesystem::path file = find_recipe(arguments.positional()[0]);
   RecipeReading reading = parse_recipe(file, arguments.overrides());
   install_signal_handlers();
   const std::unique_ptr<Communicator> world = join_world();

@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "core/recipe/installed.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
 #include "core/recipe/units.h"
@@ -120,12 +121,6 @@ std::vector<std::string> missing_sources(const Hardware& hardware) {
   return missing;
 }
 
-std::filesystem::path program_folder() {
-  std::error_code error;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-  return error ? std::filesystem::path{} : program.parent_path();
-}
-
 }  // namespace
 
 std::string_view name(RateFormat format) { return kFormatNames[static_cast<std::size_t>(format)]; }
@@ -155,9 +150,8 @@ Hardware read_hardware(const std::filesystem::path& file) {
 }
 
 std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder) {
-  const std::filesystem::path program = program_folder();
-  const std::vector<std::filesystem::path> folders = {recipe_folder / "hardware", program / "recipes" / "hardware",
-                                                      program.parent_path() / "recipes" / "hardware"};
+  std::vector<std::filesystem::path> folders = {recipe_folder / "hardware"};
+  for (const std::filesystem::path& recipes : installed_recipe_folders()) folders.push_back(recipes / "hardware");
   std::vector<std::string> present;
   std::string places;
   for (const std::filesystem::path& folder : folders) {

@@ -49,8 +49,8 @@ struct Hardware {
 /// Reads NAME.hardware; throws Error(bad_recipe) that lists every mistake, Error(missing_input) if it is not there.
 Hardware read_hardware(const std::filesystem::path& file);
 
-/// The file of `name` ("cpu"): in `recipe_folder`/hardware, then beside the program (recipes/hardware,
-/// ../recipes/hardware). Throws Error(missing_input) that lists the places looked at and the nearest name there.
+/// The file of `name` ("cpu"): in `recipe_folder`/hardware, then where recipes came with the program
+/// (recipe/installed.h). Throws Error(missing_input) that lists the places looked at and the nearest name there.
 std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder);
 
 }  // namespace shoestring

@@ -96,7 +96,9 @@ std::vector<std::uint32_t> read_text() {
 }  // namespace
 
 fs::path beside_program(const std::string& name) {
-  return fs::read_symlink("/proc/self/exe").parent_path() / "bench" / name;
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
+  const fs::path built = program / "bench" / name;
+  return type_of(built) == fs::file_type::regular ? built : program.parent_path() / "share/shoestring/bench" / name;
 }
 
 StepSetting::StepSetting() {

@@ -44,7 +44,7 @@ class StepSetting {
   std::filesystem::path folder_;
 };
 
-/// A file that the build put beside the program.
+/// A file that the build put beside the program, in bench/, or an installation in its share folder.
 std::filesystem::path beside_program(const std::string& name);
 
 }  // namespace shoestring
