@@ -85,6 +85,13 @@ void Meter::enter(Category category) {
   category_ = category;
 }
 
+void Meter::write_off(const CategorySeconds& before) {
+  enter(category_);
+  const double spent = counted_.total() - before.total();
+  counted_ = before;
+  counted_[Category::lost] += spent;
+}
+
 CategorySeconds Meter::read() const {
   CategorySeconds result = counted_;
   result[category_] += clock_.monotonic_seconds() - since_;

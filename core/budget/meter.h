@@ -23,7 +23,7 @@ enum class Category : std::uint8_t {
   evaluation,
   checkpoint,
   idle,  ///< none of the others: between scopes
-  lost,  ///< work that had to be done again; never metered, found by the reader of the ledger
+  lost,  ///< work that had to be done again: given up (Meter::write_off), or found by the reader of the ledger
 };
 inline constexpr int kCategories = 10;
 std::string_view name(Category category);
@@ -70,6 +70,9 @@ class Meter {
   /// From now on `category` counts. Outside all scopes: enter(idle) ends startup.
   void enter(Category category);
   Category category() const { return category_; }
+
+  /// Moves all that was counted since `before` was read to Category::lost: its work is given up.
+  void write_off(const CategorySeconds& before);
 
   /// Seconds since the start of the process by category, up to now. Sums to elapsed_seconds().
   CategorySeconds read() const;

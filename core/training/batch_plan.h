@@ -29,6 +29,8 @@ class BatchPlan {
   GroupRange group(std::int64_t samples, int round, int rank) const {
     return reduction_group(microbatches(samples), groups_, group_of(round, rank, ranks_));
   }
+  /// Of the smallest group.
+  std::int64_t fewest_microbatches(std::int64_t samples) const { return microbatches(samples) / groups_; }
   /// The samples of micro-batch `microbatch` of the global batch that begins after `samples` samples.
   SampleRange range(std::int64_t samples, std::int64_t microbatch) const {
     return {samples + microbatch * phase_.micro_batch, phase_.micro_batch};

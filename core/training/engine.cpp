@@ -18,7 +18,12 @@ StepOutcome Engine::step(const StepArgs& args) {
   StepOutcome outcome;
   outcome.sequences = args.plan.global_batch(args.samples);
   outcome.learning_rate = args.learning_rate;
-  outcome.batch = pass_.run(args.plan, args.samples, args.feed);
+  const CategorySeconds before = meter_.read();
+  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stop);
+  if (outcome.batch.abandoned) {
+    meter_.write_off(before);
+    return outcome;
+  }
   {
     const Meter::Scope computing(meter_, Category::compute);
     Change change(*this);

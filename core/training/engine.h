@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
@@ -24,12 +25,13 @@ struct StepArgs {
   std::int64_t samples = 0;  ///< of the phase, before this batch
   std::int64_t update = 1;   ///< its number, from 1, should the weights move
   double learning_rate = 0;
-  bool may_go_back = false;  ///< see Guard::judge
+  bool may_go_back = false;         ///< see Guard::judge
+  std::function<bool()> stop = {};  ///< see Pass::run; a step that it ends changes nothing, and its time is lost
 };
 
 /// The same on every rank, but for the seconds.
 struct StepOutcome {
-  PassResult batch;
+  PassResult batch;  ///< where it is abandoned, nothing else holds, and the engine takes no further step
   std::int64_t sequences = 0;
   double loss = 0;           ///< mean over the trained tokens
   double gradient_norm = 0;  ///< of the mean gradient, before clipping

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/training/stop_agreement.h"
+
 #include "core/training/feed.h"
 
 namespace shoestring {
@@ -35,33 +37,29 @@ Evaluator::Sums Evaluator::evaluate(const Part& part, std::int64_t microbatch) {
           static_cast<double>(samples)};
 }
 
-/// When a rank ends its share early.
+/// Whether a rank has time for another micro-batch.
 class Evaluator::Deadline {
  public:
-  Deadline(bool (*may_stop)(), double most_seconds) : may_stop_(may_stop), most_seconds_(most_seconds) {}
+  explicit Deadline(double most_seconds) : most_seconds_(most_seconds) {}
 
   /// Asked before each micro-batch; once true, true for ever.
   bool passed() {
-    const double now = seconds();
-    longest_ = std::max(longest_, now - last_);
-    last_ = now;
-    stopped_ = stopped_ || may_stop_();
-    late_ = late_ || now + longest_ > most_seconds_;
-    return stopped_ || late_;
+    turn_began_ = seconds();
+    passed_ = passed_ || turn_began_ + longest_ > most_seconds_;
+    return passed_;
   }
-  bool stopped() const { return stopped_; }
-  bool late() const { return late_; }
+  /// After each.
+  void took_turn() { longest_ = std::max(longest_, seconds() - turn_began_); }
+  bool has_passed() const { return passed_; }
 
  private:
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
 
-  bool (*may_stop_)();
   double most_seconds_;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  double last_ = 0;
+  double turn_began_ = 0;
   double longest_ = 0;
-  bool stopped_ = false;
-  bool late_ = false;
+  bool passed_ = false;
 };
 
 Evaluator::Sums& Evaluator::Sums::operator+=(const Sums& other) {
@@ -112,17 +110,22 @@ Evaluator::Sums Evaluator::gather(const Part& part, const std::vector<Sums>& own
 }
 
 Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double most_seconds) {
-  Deadline deadline(may_stop, most_seconds);
+  StopAgreement stop(world_, system_clock(), may_stop);
+  stop.begin();
+  Deadline deadline(most_seconds);
+  Outcome outcome;
   std::vector<std::vector<Sums>> own;
   for (const Part& part : parts_) own.emplace_back(static_cast<std::size_t>(turns(part)));
   for (const Turn& turn : spread_turns()) {
-    if (deadline.passed()) break;
+    outcome.stopped = stop.leave();
+    if (outcome.stopped) break;
+    if (deadline.passed()) continue;  // not away from the others, who may yet ask whether to leave
     const Part& part = parts_[turn.part];
     const std::int64_t microbatch = turn.number * world_.size() + world_.rank();
     if (microbatch >= microbatches(part)) continue;
     own[turn.part][static_cast<std::size_t>(turn.number)] = evaluate(part, microbatch);
+    deadline.took_turn();
   }
-  Outcome outcome;
   double nats = 0;
   double bytes = 0;
   double tokens = 0;
@@ -139,14 +142,13 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
     outcome.sequences += static_cast<std::int64_t>(total.samples);
     outcome.all_sequences += part.samples;
   }
-  std::array<double, 2> ends = {deadline.stopped() ? 1.0 : 0.0, deadline.late() ? 1.0 : 0.0};
-  world_.all_reduce(view_of(ends.data(), DType::f64, {2}), Reduction::max);
+  double cut = deadline.has_passed() ? 1.0 : 0.0;
+  world_.all_reduce(view_of(&cut, DType::f64, {1}), Reduction::max);
   outcome.metrics = {.step = step,
                      .tokens = static_cast<std::int64_t>(tokens),
                      .loss = tokens > 0 ? loss / tokens : 0,
                      .bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / bytes : 0};
-  outcome.stopped = ends[0] != 0;
-  outcome.whole = !outcome.stopped && ends[1] == 0;
+  outcome.whole = !outcome.stopped && cut == 0;
   return outcome;
 }
 

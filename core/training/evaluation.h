@@ -30,8 +30,9 @@ class Evaluator {
     bool stopped = false;            ///< on some rank `may_stop` cut it short
   };
   /// Every rank evaluates its share; all get the same result, and that of a whole evaluation has bits that do not
-  /// depend on their number. Before each micro-batch a rank asks `may_stop`, and whether one more, as long as the
-  /// longest so far, ends within `most_seconds` of the call. What is cut short has looked at sequences spread evenly
+  /// depend on their number. Before micro-batches all ranks ask each other whether `may_stop` says so on one of
+  /// them (StopAgreement), and each by itself whether one more, as long as the longest so far, ends within
+  /// `most_seconds` of the call. What is cut short has looked at sequences spread evenly
   /// over every source.
   Outcome run(std::int64_t step, bool (*may_stop)(), double most_seconds = std::numeric_limits<double>::infinity());
 

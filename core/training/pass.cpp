@@ -9,6 +9,9 @@ namespace {
 
 constexpr int kScalars = 5;
 
+/// Out of the pipeline in the middle of a round: no error.
+struct Abandoned {};
+
 /// The numbers of `counts` that add up over ranks.
 std::array<std::int64_t*, 8> whole_numbers(PrecisionCounts& counts) {
   QuantizeCounts& a = counts.activations;
@@ -23,8 +26,15 @@ std::array<std::int64_t*, 8> whole_numbers(PrecisionCounts& counts) {
 class Pass::Round {
  public:
   /// Micro-batch 0 of the schedule is `first` of the global batch after `samples` samples.
-  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, std::int64_t first, Feed& feed)
-      : tally(pass.model_.tally()), pass_(pass), plan_(plan), samples_(samples), first_(first), feed_(feed) {}
+  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, std::int64_t first, Feed& feed,
+        const std::function<bool()>& stop)
+      : tally(pass.model_.tally()),
+        pass_(pass),
+        plan_(plan),
+        samples_(samples),
+        first_(first),
+        feed_(feed),
+        stop_(stop) {}
 
   /// Drawn from the feed by whoever asks first.
   const MicroBatch& get(int microbatch) {
@@ -52,6 +62,7 @@ class Pass::Round {
     std::size_t released = 0;
   };
   BatchView draw(int microbatch) {
+    if (stop_ && microbatch < plan_.fewest_microbatches(samples_) && stop_()) throw Abandoned{};
     const Meter::Scope waiting(pass_.meter_, Category::data_wait);
     return feed_.next(plan_.range(samples_, first_ + microbatch));
   }
@@ -67,6 +78,7 @@ class Pass::Round {
   std::int64_t samples_;
   std::int64_t first_;
   Feed& feed_;
+  const std::function<bool()>& stop_;
   std::map<int, Entry> in_flight_;
 };
 
@@ -123,11 +135,16 @@ Pipeline& Pass::pipeline_of(int microbatches) {
   return *pipeline;
 }
 
-PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed) {
+PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop) {
   gradients_.reset();
   scalars_.reset();
   PassResult result;
-  for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, result);
+  try {
+    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stop, result);
+  } catch (const Abandoned&) {
+    result.abandoned = true;
+    return result;
+  }
   const Meter::Scope exchanging(meter_, world_.size() > 1 ? Category::exposed_communication : Category::compute);
   gradients_.gather(model_.store().gradients);
   const std::span<const double> totals = scalars_.totals();
@@ -141,11 +158,12 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed) {
 }
 
 // The reduction group that this rank has in `round`; its whole numbers are added to `result`.
-void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, PassResult& result) {
+void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed,
+                     const std::function<bool()>& stop, PassResult& result) {
   const GroupRange group = plan.group(samples, round, world_.rank());
   const Meter::Scope computing(meter_, Category::compute);
   model_.zero_gradients();
-  round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed);
+  round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stop);
   pipeline_of(static_cast<int>(group.end - group.begin)).run();
   StepTally tally = std::move(round_->tally);
   round_.reset();

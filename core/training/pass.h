@@ -5,6 +5,7 @@
 // tally to add up in. What comes out is one value.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@ namespace shoestring {
 
 /// Sums over the whole global batch: the same bits on every rank and for any number of ranks.
 struct PassResult {
+  bool abandoned = false;   ///< `stop` said so: nothing else here holds, nor do the gradients
   double loss = 0;          ///< nats, over trained tokens
   double tokens = 0;        ///< trained tokens
   double further_loss = 0;  ///< of multi-token prediction, not weighted
@@ -37,14 +39,17 @@ class Pass {
   ~Pass();
 
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
-  /// all trained tokens, on every rank. After an exception the pass can only be destroyed.
-  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed);
+  /// all trained tokens, on every rank. `stop` is asked before each micro-batch that every rank has, at the same ones
+  /// on all ranks and with one answer (StopAgreement); true ends the pass there. After that, and after an exception,
+  /// the pass can only be destroyed.
+  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop = {});
 
  private:
   class Round;
   class PipelineStage;
   Pipeline& pipeline_of(int microbatches);
-  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, PassResult& result);
+  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const std::function<bool()>& stop,
+                 PassResult& result);
   void reduce_counts(PassResult& result);
 
   Transformer& model_;

@@ -7,7 +7,8 @@
 
 namespace shoestring {
 
-// Until the horizon, the budget or a signal ends it: decide, step, and now and then evaluate and save.
+// Until the horizon, the budget or a signal ends it: decide, step, and now and then evaluate and save. A signal ends a
+// step in its middle: nothing of the state has changed by then.
 Stop Trainer::train() {
   while (true) {
     const Decision decision = decide_together();
@@ -24,6 +25,7 @@ Stop Trainer::train() {
       continue;
     }
     const StepOutcome outcome = step();
+    if (outcome.batch.abandoned) return Stop::signal;
     account_->stepped(outcome, spent());
     if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
     if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
@@ -54,13 +56,19 @@ Decision Trainer::decide_together() {
 
 // One global batch.
 StepOutcome Trainer::step() {
+  stop_.begin();
   StepOutcome outcome =
       engine_->step({.plan = phase_->plan(),
                      .feed = phase_->feed(),
                      .samples = state_.phase_samples,
                      .update = state_.updates + 1,
                      .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress_of(recipe_, state_)),
-                     .may_go_back = snapshots_.step() >= 0});
+                     .may_go_back = snapshots_.step() >= 0,
+                     .stop = [this] { return stop_.leave(); }});
+  if (outcome.batch.abandoned) {
+    account_->say(fmt::format("step {}: left as asked, in the middle of it; it will be done anew", state_.step + 1));
+    return outcome;
+  }
   if (outcome.judgement.verdict == StepVerdict::apply) ++state_.updates;
   ++state_.step;
   ++state_.phase_steps;

@@ -18,6 +18,7 @@
 #include "core/training/phase.h"
 #include "core/training/run_resources.h"
 #include "core/training/snapshot.h"
+#include "core/training/stop_agreement.h"
 #include "core/training/training_state.h"
 
 namespace shoestring {
@@ -81,6 +82,7 @@ class Trainer {
   TrainerOptions options_;
   Layout layout_;
   Meter meter_;
+  StopAgreement stop_;
   TrainingState state_;
   Snapshots snapshots_;
   std::unique_ptr<Account> account_;  // the silent one but on rank 0

@@ -20,6 +20,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       options_(std::move(options)),
       layout_(layout_of(recipe_, world.rank(), world.size())),
       meter_(clock),
+      stop_(world, clock, stop_requested),
       snapshots_(run_directory(recipe_) / "checkpoints", world, meter_),
       account_(snapshots_.writes() ? leading_account({.recipe = recipe_,
                                                       .state = state_,

@@ -75,5 +75,26 @@ TEST(Meter, TheSystemClockKnowsTheProcess) {
   EXPECT_GT(clock.unix_seconds(), 1.6e9);
 }
 
+TEST(Meter, WhatIsGivenUpIsLost) {
+  HandClock clock;
+  Meter meter(clock);
+  clock.now += 1;
+  meter.enter(Category::compute);
+  clock.now += 2;
+  const CategorySeconds before = meter.read();
+  clock.now += 4;
+  {
+    const Meter::Scope waiting(meter, Category::data_wait);
+    clock.now += 8;
+  }
+  meter.write_off(before);
+  clock.now += 16;
+  const CategorySeconds seconds = meter.read();
+  EXPECT_DOUBLE_EQ(seconds[Category::lost], 12);
+  EXPECT_DOUBLE_EQ(seconds[Category::data_wait], 0);
+  EXPECT_DOUBLE_EQ(seconds[Category::compute], 18);
+  EXPECT_DOUBLE_EQ(seconds.total(), meter.elapsed_seconds());
+}
+
 }  // namespace
 }  // namespace shoestring

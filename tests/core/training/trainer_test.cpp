@@ -13,6 +13,7 @@
 
 #include "core/budget/ledger_history.h"
 #include "core/recipe/parse.h"
+#include "core/training/signals.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "tests/core/training/small_corpus.h"
@@ -55,17 +56,18 @@ global_batch = 2
 steps = 12
 )";
 
-/// Real time; at one reading of it something happens.
+/// Real time, to which each reading may add; at one reading of it something happens.
 class EventfulClock : public Clock {
  public:
-  EventfulClock(std::function<bool()> when, std::function<void()> what)
-      : when_(std::move(when)), what_(std::move(what)) {}
+  EventfulClock(std::function<bool()> when, std::function<void()> what, double seconds_per_reading = 0)
+      : when_(std::move(when)), what_(std::move(what)), seconds_per_reading_(seconds_per_reading) {}
   double monotonic_seconds() const override {
     if (!over_ && when_()) {
       over_ = true;
       what_();
     }
-    return system_clock().monotonic_seconds();
+    added_ += seconds_per_reading_;
+    return system_clock().monotonic_seconds() + added_;
   }
   double unix_seconds() const override { return system_clock().unix_seconds(); }
   double process_start() const override { return system_clock().process_start(); }
@@ -73,6 +75,8 @@ class EventfulClock : public Clock {
  private:
   std::function<bool()> when_;
   std::function<void()> what_;
+  double seconds_per_reading_;
+  mutable double added_ = 0;
   mutable bool over_ = false;
 };
 
@@ -317,6 +321,42 @@ TEST_F(TrainerTest, BeginsAnewOnlyWhenTold) {
   ASSERT_EQ(train("lost", {}, beginning_anew()), ExitCode::done);
   EXPECT_TRUE(fs::exists(run / "checkpoints/step_00000012"));
   EXPECT_EQ(read_text(run_folder("lost.old_1") / "metrics.jsonl"), before.at("metrics.jsonl"));
+}
+
+// Asked in the middle of a step of eight micro-batches: that step is given up at the next one and its time is lost,
+// what was trained before it is saved, and the run goes on to the bits of one that nobody asked.
+void leaves_in_the_middle_of_a_step(int ranks, const std::function<ExitCode(Communicator&, const Clock&)>& train,
+                                    const std::function<std::size_t()>& steps) {
+  testing::run_ranks(
+      ranks,
+      [&](Communicator& world) {
+        int readings = 0;  // of the clock since the fifth step: three for each micro-batch, at the least
+        const EventfulClock clock([&] { return world.rank() + 1 == ranks && steps() == 5 && ++readings == 12; },
+                                  [] { request_stop(true); }, 2);  // every micro-batch is a long one
+        EXPECT_EQ(train(world, clock), ExitCode::preempted);
+      },
+      20);
+  request_stop(false);
+}
+
+const std::vector<std::string> kEight = {"--phase.pretrain.global_batch=16", "--phase.pretrain.steps=8",
+                                         "--checkpoint.every_minutes=0"};
+
+TEST_F(TrainerTest, ASignalIsObeyedInTheMiddleOfAStep) {
+  ASSERT_EQ(train("unasked", kEight), ExitCode::done);
+  for (const int ranks : {1, 2}) {
+    const std::string name = fmt::format("asked_{}", ranks);
+    const fs::path file = run_folder(name) / "metrics.jsonl";
+    leaves_in_the_middle_of_a_step(
+        ranks, [&](Communicator& world, const Clock& clock) { return train_on(world, name, kEight, {}, clock); },
+        [&] { return fs::exists(file) ? metrics(name).size() : 0; });
+    ASSERT_EQ(checkpoints(name).size(), 1u);
+    EXPECT_EQ(checkpoints(name)[0].filename(), "step_00000005");
+    const nlohmann::json report = nlohmann::json::parse(read_text(run_folder(name) / "report.json"));
+    EXPECT_GT(report["categories"]["lost"].get<double>(), 0);
+    ASSERT_EQ(train(name, kEight), ExitCode::done);
+    EXPECT_EQ(weights(checkpoints(name)[0]), weights(checkpoints("unasked")[0]));
+  }
 }
 
 }  // namespace
