@@ -270,8 +270,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace shoestring::attention::simd {
 
-std::string refuses(const AttentionArgs& args) { return needs_simd(args, args.q.dtype); }
-std::string refuses(const AttentionBackwardArgs& args) { return needs_simd(args, args.q.dtype); }
+template <class Args>
+std::string refuses_tensors(const Args& args) {
+  if (args.q.device.kind != DeviceKind::cpu) return "the tensors are on a GPU";
+  return needs_simd(args, args.q.dtype);
+}
+std::string refuses(const AttentionArgs& args) { return refuses_tensors(args); }
+std::string refuses(const AttentionBackwardArgs& args) { return refuses_tensors(args); }
 
 std::int64_t worker_bytes(const Extents& extents) {
   const std::int64_t floats =

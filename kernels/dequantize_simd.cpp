@@ -80,6 +80,7 @@ HWY_AFTER_NAMESPACE();
 namespace shoestring::quantization::simd {
 
 std::string refuses_dequantize(const DequantizeArgs& args) {
+  if (std::string reason = refuses_device(args); !reason.empty()) return reason;
   if (std::string reason = needs_simd(args, args.y.dtype); !reason.empty()) return reason;
   if (args.x.values.strides[1] != 1 || args.y.strides[1] != 1) return "the columns are not contiguous";
   return {};

@@ -63,9 +63,11 @@ HWY_AFTER_NAMESPACE();
 namespace shoestring::embedding::simd {
 
 std::string refuses(const EmbeddingArgs& args) {
+  if (args.y.device.kind != DeviceKind::cpu) return "the tensors are on a GPU";
   return needs_simd(args, args.table.dtype == DType::f64 ? DType::f64 : args.y.dtype);
 }
 std::string refuses(const EmbeddingBackwardArgs& args) {
+  if (args.dy.device.kind != DeviceKind::cpu) return "the tensors are on a GPU";
   return needs_simd(args, args.dtable.dtype == DType::f64 ? DType::f64 : args.dy.dtype);
 }
 

@@ -345,6 +345,7 @@ HWY_AFTER_NAMESPACE();
 namespace shoestring::quantization::simd {
 
 std::string refuses_quantize(const QuantizeArgs& args) {
+  if (std::string reason = refuses_device(args); !reason.empty()) return reason;
   if (std::string reason = needs_simd(args, args.x.dtype); !reason.empty()) return reason;
   if (args.x.strides[1] != 1) return "the columns of x are not contiguous";
   if (!args.row_tiles.values.empty() && args.row_tiles.values.strides[1] != 1) {

@@ -106,7 +106,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace shoestring::rotary::simd {
 
-std::string refuses(const RopeArgs& args) { return needs_simd(args, args.x.dtype); }
+std::string refuses(const RopeArgs& args) {
+  if (args.x.device.kind != DeviceKind::cpu) return "the tensor is on a GPU";
+  return needs_simd(args, args.x.dtype);
+}
 
 void rotate(const RopeArgs& args) {
   const auto tokens = SHOESTRING_SIMD(rotate);
