@@ -1,8 +1,8 @@
 // Asks a run to save and leave: SIGTERM, SIGHUP (the terminal is gone), SIGUSR1, SIGUSR2 (forwarded by mpirun, sent by
 // schedulers) and Ctrl-C. A second Ctrl-C ends the process at once, unsaved.
 //
-// The handler only sets a flag. Before each step, and within it and within an evaluation before micro-batches, ranks ask
-// each other whether it is set (StopAgreement): obeyed within one micro-batch or two seconds, whichever is longer.
+// The handler only sets a flag. Before each step, and within it and within an evaluation before micro-batches, ranks
+// ask each other whether it is set (StopAgreement): obeyed within one micro-batch or two seconds, whichever is longer.
 #pragma once
 
 namespace shoestring {
