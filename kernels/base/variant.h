@@ -60,7 +60,7 @@ const Variant<Args>& choose(std::string_view op, std::span<const Variant<Args>> 
     if (!pin.empty() && row.name != pin) {
       reason = "the recipe pins " + pin;
     } else if (row.name == "reference" && pin.empty() && rows.size() > 1 && !variant_detail::reference_allowed()) {
-      reason = "correct but slow; set kernels.allow_reference = true to use it";
+      reason = "correct but slow; set kernels.allow_reference = yes to use it";
     } else {
       reason = row.refuses(args);
     }

@@ -43,7 +43,7 @@ TEST_F(VariantTest, ARefusalListsEveryReason) {
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(),
                  "no variant of op fits these arguments:\n  tiled: size is not a multiple of 4\n"
-                 "  reference: correct but slow; set kernels.allow_reference = true to use it");
+                 "  reference: correct but slow; set kernels.allow_reference = yes to use it");
   }
 }
 
