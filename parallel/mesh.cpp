@@ -28,7 +28,7 @@ MeshCoordinates coordinates_of(const MeshShape& shape, int rank) {
 
 int rank_at(const MeshShape& shape, int pipeline, int data) { return pipeline * shape.data + data; }
 
-Mesh::Mesh(Communicator& world, const MeshShape& shape) : shape_(shape) {
+Mesh::Mesh(Communicator& world, const MeshShape& shape) : world_(world), shape_(shape) {
   check_mesh(shape, world.size());
   at_ = coordinates_of(shape, world.rank());
   const int stage_and_replica = at_.pipeline * shape.replicas() + at_.replica;

@@ -36,7 +36,8 @@ void check_mesh(const MeshShape& shape, int ranks);
 MeshCoordinates coordinates_of(const MeshShape& shape, int rank);
 int rank_at(const MeshShape& shape, int pipeline, int data);
 
-/// This rank's place and its communicators. The world must outlive nothing here: axes are independent communicators.
+/// This rank's place and its communicators: made once, and handed to whoever speaks along an axis. The world must
+/// outlive it; the axes are communicators of their own.
 class Mesh {
  public:
   /// Collective over `world`.
@@ -44,12 +45,14 @@ class Mesh {
 
   const MeshShape& shape() const { return shape_; }
   const MeshCoordinates& at() const { return at_; }
+  Communicator& world() { return world_; }         ///< all ranks: decisions
   Communicator& data() { return *data_; }          ///< same stage, all data: gradients of dense parameters
   Communicator& pipeline() { return *pipeline_; }  ///< same data, all stages: activations
   Communicator& expert() { return *expert_; }      ///< same stage and replica: token exchange
   Communicator& replica() { return *replica_; }    ///< same stage and experts: gradients of expert parameters
 
  private:
+  Communicator& world_;
   MeshShape shape_;
   MeshCoordinates at_;
   std::unique_ptr<Communicator> data_, pipeline_, expert_, replica_;

@@ -6,12 +6,12 @@
 
 namespace shoestring {
 
-Engine::Engine(const Recipe& recipe, const EngineParts& parts, Communicator& world, int groups, Meter& meter)
+Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter)
     : recipe_(recipe),
       parts_(parts),
       meter_(meter),
       guard_(recipe.guard, recipe.optimizer.clip),
-      pass_(parts.model, world, groups, parts.stream, meter) {}
+      pass_(parts.model, mesh, groups, parts.stream, meter) {}
 
 StepOutcome Engine::step(const StepArgs& args) {
   const double begin = meter_.elapsed_seconds();

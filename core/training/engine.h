@@ -51,8 +51,8 @@ struct EngineParts {
 class Engine {
  public:
   /// All must outlive it; the model's weights are there and prepared before the first step. `groups` reduction groups
-  /// over the ranks of `world`.
-  Engine(const Recipe& recipe, const EngineParts& parts, Communicator& world, int groups, Meter& meter);
+  /// over the data axis of `mesh`.
+  Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter);
 
   /// Collective. After an exception the engine is whole where the weights have not begun to move.
   StepOutcome step(const StepArgs& args);

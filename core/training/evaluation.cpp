@@ -12,9 +12,9 @@
 
 namespace shoestring {
 
-Evaluator::Evaluator(Transformer& model, Communicator& world, std::vector<std::unique_ptr<Loader>> loaders,
+Evaluator::Evaluator(Transformer& model, Mesh& mesh, std::vector<std::unique_ptr<Loader>> loaders,
                      const EvaluationSpec& spec, std::int64_t micro_batch)
-    : model_(model), world_(world), micro_batch_(micro_batch) {
+    : model_(model), mesh_(mesh), micro_batch_(micro_batch) {
   for (std::unique_ptr<Loader>& loader : loaders) {
     Part part;
     part.all_samples = loader->samples_per_epoch();
@@ -97,20 +97,21 @@ std::vector<Evaluator::Turn> Evaluator::spread_turns() const {
 
 // Micro-batch i is rank (i mod size)'s; the sums of all are added in order of i on every rank.
 Evaluator::Sums Evaluator::gather(const Part& part, const std::vector<Sums>& own) {
+  Communicator& data = mesh_.data();
   const auto mine = static_cast<std::int64_t>(own.size());
-  std::vector<Sums> all(own.size() * static_cast<std::size_t>(world_.size()));
+  std::vector<Sums> all(own.size() * static_cast<std::size_t>(data.size()));
   static_assert(sizeof(Sums) == kSums * sizeof(double));
-  world_.all_gather(view_of(static_cast<void*>(all.data()), DType::f64, {kSums * mine * world_.size()}),
-                    view_of(static_cast<const void*>(own.data()), DType::f64, {kSums * mine}));
+  data.all_gather(view_of(static_cast<void*>(all.data()), DType::f64, {kSums * mine * data.size()}),
+                  view_of(static_cast<const void*>(own.data()), DType::f64, {kSums * mine}));
   Sums total;
   for (std::int64_t i = 0; i < microbatches(part); ++i) {
-    total += all[static_cast<std::size_t>((i % world_.size()) * mine + i / world_.size())];
+    total += all[static_cast<std::size_t>((i % data.size()) * mine + i / data.size())];
   }
   return total;
 }
 
 Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double most_seconds) {
-  StopAgreement stop(world_, system_clock(), may_stop);
+  StopAgreement stop(mesh_.world(), system_clock(), may_stop);
   stop.begin();
   Deadline deadline(most_seconds);
   Outcome outcome;
@@ -121,7 +122,7 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
     if (outcome.stopped) break;
     if (deadline.passed()) continue;  // not away from the others, who may yet ask whether to leave
     const Part& part = parts_[turn.part];
-    const std::int64_t microbatch = turn.number * world_.size() + world_.rank();
+    const std::int64_t microbatch = turn.number * mesh_.data().size() + mesh_.data().rank();
     if (microbatch >= microbatches(part)) continue;
     own[turn.part][static_cast<std::size_t>(turn.number)] = evaluate(part, microbatch);
     deadline.took_turn();
@@ -143,7 +144,7 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
     outcome.all_sequences += part.samples;
   }
   double cut = deadline.has_passed() ? 1.0 : 0.0;
-  world_.all_reduce(view_of(&cut, DType::f64, {1}), Reduction::max);
+  mesh_.world().all_reduce(view_of(&cut, DType::f64, {1}), Reduction::max);
   outcome.metrics = {.step = step,
                      .tokens = static_cast<std::int64_t>(tokens),
                      .loss = tokens > 0 ? loss / tokens : 0,

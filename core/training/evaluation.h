@@ -9,7 +9,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/metrics.h"
 #include "data/loader.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -19,8 +19,8 @@ namespace shoestring {
 class Evaluator {
  public:
   /// One loader per validation source. All must outlive it.
-  Evaluator(Transformer& model, Communicator& world, std::vector<std::unique_ptr<Loader>> loaders,
-            const EvaluationSpec& spec, std::int64_t micro_batch);
+  Evaluator(Transformer& model, Mesh& mesh, std::vector<std::unique_ptr<Loader>> loaders, const EvaluationSpec& spec,
+            std::int64_t micro_batch);
 
   struct Outcome {
     EvaluationMetrics metrics;       ///< over what was evaluated; tokens = 0: nothing
@@ -63,11 +63,13 @@ class Evaluator {
   std::vector<Turn> spread_turns() const;
   Sums evaluate(const Part& part, std::int64_t microbatch);
   Sums gather(const Part& part, const std::vector<Sums>& own);
-  std::int64_t turns(const Part& part) const { return (microbatches(part) + world_.size() - 1) / world_.size(); }
+  std::int64_t turns(const Part& part) const {
+    return (microbatches(part) + mesh_.data().size() - 1) / mesh_.data().size();
+  }
   std::int64_t microbatches(const Part& part) const { return (part.samples + micro_batch_ - 1) / micro_batch_; }
 
   Transformer& model_;
-  Communicator& world_;
+  Mesh& mesh_;
   std::vector<Part> parts_;
   std::int64_t micro_batch_;
 };

@@ -108,15 +108,14 @@ class Pass::PipelineStage final : public Stage {
   TransformerStage& stage_;
 };
 
-Pass::Pass(Transformer& model, Communicator& world, int groups, Stream& stream, Meter& meter)
+Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter)
     : model_(model),
-      world_(world),
+      mesh_(mesh),
       stream_(stream),
       meter_(meter),
-      pipeline_ranks_(self_communicator()),
-      gradients_(world, model.store().gradients.shape().elements(), groups / world.size(),
+      gradients_(mesh.data(), model.store().gradients.shape().elements(), groups / mesh.data().size(),
                  model.store().gradients.dtype(), stream),
-      scalars_(world, kScalars) {
+      scalars_(mesh.data(), kScalars) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
 }
 
@@ -129,7 +128,7 @@ Pipeline& Pass::pipeline_of(int microbatches) {
     for (const auto& stage : stages_) stages.push_back(stage.get());
     const int count = static_cast<int>(stages.size());
     pipeline = std::make_unique<Pipeline>(
-        make_schedule("1f1b", {.ranks = 1, .microbatches = microbatches, .stages_per_rank = count}), *pipeline_ranks_,
+        make_schedule("1f1b", {.ranks = 1, .microbatches = microbatches, .stages_per_rank = count}), mesh_.pipeline(),
         stages, model_.boundary());
   }
   return *pipeline;
@@ -145,7 +144,7 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, co
     result.abandoned = true;
     return result;
   }
-  const Meter::Scope exchanging(meter_, world_.size() > 1 ? Category::exposed_communication : Category::compute);
+  const Meter::Scope exchanging(meter_, mesh_.world().size() > 1 ? Category::exposed_communication : Category::compute);
   gradients_.gather(model_.store().gradients);
   const std::span<const double> totals = scalars_.totals();
   result.loss = totals[0];
@@ -160,7 +159,7 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, co
 // The reduction group that this rank has in `round`; its whole numbers are added to `result`.
 void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed,
                      const std::function<bool()>& stop, PassResult& result) {
-  const GroupRange group = plan.group(samples, round, world_.rank());
+  const GroupRange group = plan.group(samples, round, mesh_.at().data);
   const Meter::Scope computing(meter_, Category::compute);
   model_.zero_gradients();
   round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stop);
@@ -181,14 +180,14 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
     const std::int64_t* more = tally.expert_loads.as<std::int64_t>();
     for (std::int64_t i = 0; i < tally.expert_loads.shape().elements(); ++i) counts[i] += more[i];
   }
-  const Meter::Scope exchanging(meter_, world_.size() > 1 ? Category::exposed_communication : Category::compute);
+  const Meter::Scope exchanging(meter_, mesh_.world().size() > 1 ? Category::exposed_communication : Category::compute);
   gradients_.fold(model_.store().gradients);
   scalars_.fold(values);
 }
 
 // Whole numbers: their sum over ranks is exact in any order.
 void Pass::reduce_counts(PassResult& result) {
-  if (world_.size() == 1) return;
+  if (mesh_.data().size() == 1) return;
   const auto precision = whole_numbers(result.precision);
   const std::int64_t loads = result.router_counts.empty() ? 0 : result.router_counts.shape().elements();
   std::vector<double> flat;
@@ -196,7 +195,7 @@ void Pass::reduce_counts(PassResult& result) {
   for (std::int64_t i = 0; i < loads; ++i) {
     flat.push_back(static_cast<double>(result.router_counts.as<std::int64_t>()[i]));
   }
-  world_.all_reduce(view_of(flat.data(), DType::f64, {static_cast<std::int64_t>(flat.size())}));
+  mesh_.data().all_reduce(view_of(flat.data(), DType::f64, {static_cast<std::int64_t>(flat.size())}));
   std::size_t at = 0;
   for (std::int64_t* value : precision) *value = static_cast<std::int64_t>(flat[at++]);
   for (std::int64_t i = 0; i < loads; ++i) {

@@ -15,6 +15,7 @@
 #include "core/model/transformer.h"
 #include "core/training/batch_plan.h"
 #include "core/training/feed.h"
+#include "parallel/mesh.h"
 #include "parallel/pipeline.h"
 #include "parallel/reduction.h"
 
@@ -34,8 +35,8 @@ struct PassResult {
 
 class Pass {
  public:
-  /// All must outlive it. `groups` reduction groups over the ranks of `world`.
-  Pass(Transformer& model, Communicator& world, int groups, Stream& stream, Meter& meter);
+  /// All must outlive it. `groups` reduction groups over the data axis of `mesh`.
+  Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter);
   ~Pass();
 
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
@@ -53,10 +54,9 @@ class Pass {
   void reduce_counts(PassResult& result);
 
   Transformer& model_;
-  Communicator& world_;
+  Mesh& mesh_;
   Stream& stream_;
   Meter& meter_;
-  std::unique_ptr<Communicator> pipeline_ranks_;
   CanonicalReducer gradients_;
   ScalarReducer scalars_;
   std::vector<std::unique_ptr<MicroBatch>> spare_;      // memory of micro-batches that are not in flight

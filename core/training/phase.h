@@ -8,7 +8,6 @@
 #include "core/training/batch_plan.h"
 #include "core/training/evaluation.h"
 #include "core/training/feed.h"
-#include "core/training/layout.h"
 #include "core/training/run_resources.h"
 #include "core/training/training_state.h"
 
@@ -16,11 +15,10 @@ namespace shoestring {
 
 class Phase {
  public:
-  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout` and
-  /// `state` must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the phase
+  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `state`
+  /// must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the phase
   /// begins).
-  Phase(const Recipe& recipe, RunResources& resources, Communicator& world, const Layout& layout,
-        const TrainingState& state);
+  Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const TrainingState& state);
 
   const BatchPlan& plan() const { return plan_; }
   Feed& feed() { return *feed_; }

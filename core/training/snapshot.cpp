@@ -25,14 +25,14 @@ std::int64_t checkpoint_bytes(const SnapshotParts& parts) {
   return parts.model.memory().parameters + parts.optimizer.state_bytes();
 }
 
-Snapshots::Snapshots(std::filesystem::path root, Communicator& world, Meter& meter)
-    : store_(std::move(root)), world_(world), meter_(meter) {}
+Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
+    : store_(std::move(root)), mesh_(mesh), meter_(meter) {}
 
 std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
   std::string newest;
   if (writes()) newest = store_.newest(notice).value_or("").string();
-  const LongerWait waiting(world_, kLongestFileWork);
-  return broadcast_text(world_, newest);
+  const LongerWait waiting(mesh_.world(), kLongestFileWork);
+  return broadcast_text(mesh_.world(), newest);
 }
 
 TrainingState Snapshots::state_of(const std::filesystem::path& checkpoint) {
@@ -49,9 +49,9 @@ CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState
                                  const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  const LongerWait waiting(world_, kLongestFileWork);
+  const LongerWait waiting(mesh_.world(), kLongestFileWork);
   if (writes()) write(parts, state, keep, notice);
-  world_.barrier();
+  mesh_.world().barrier();
   return commit(parts, state, begin);
 }
 

@@ -15,7 +15,7 @@
 #include "core/training/checkpoint.h"
 #include "core/training/training_state.h"
 #include "data/tokenizer.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -32,7 +32,7 @@ std::int64_t checkpoint_bytes(const SnapshotParts& parts);
 class Snapshots {
  public:
   /// `root` is RUN/checkpoints; all must outlive it. Their time is Category::checkpoint of `meter`.
-  Snapshots(std::filesystem::path root, Communicator& world, Meter& meter);
+  Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter);
 
   const CheckpointStore& store() const { return store_; }
 
@@ -54,7 +54,7 @@ class Snapshots {
                               const CheckpointNotice& notice);
 
   /// Whether this rank is the one that writes.
-  bool writes() const { return world_.rank() == 0; }
+  bool writes() const { return mesh_.world().rank() == 0; }
   /// Whether a save began on this rank that has not come to its end.
   bool writing() const { return writing_; }
   std::int64_t step() const { return step_; }         ///< of the last that was saved or loaded; -1: none
@@ -67,7 +67,7 @@ class Snapshots {
   CheckpointCommit commit(const SnapshotParts& parts, const TrainingState& state, double begin);
 
   CheckpointStore store_;
-  Communicator& world_;
+  Mesh& mesh_;
   Meter& meter_;
   bool writing_ = false;
   std::int64_t step_ = -1;

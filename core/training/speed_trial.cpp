@@ -22,9 +22,10 @@ class Trial {
       : recipe_(recipe),
         meter_(clock),
         world_(ThreadWorld(1).communicator(0)),
+        mesh_(*world_, {}),
         resources_(recipe, 1),
         groups_(std::max(1, recipe.parallel.reduction_groups)),
-        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, *world_, groups_, meter_) {
+        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_) {
     resources_.model().initialise(recipe.run.seed);
     resources_.model().prepare();
   }
@@ -37,7 +38,7 @@ class Trial {
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
       std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
       if (held_out.empty()) continue;
-      speed.evaluation_seconds = Evaluator(resources_.model(), *world_, std::move(held_out), recipe_.evaluation,
+      speed.evaluation_seconds = Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
                                            recipe_.phases[static_cast<std::size_t>(phase)].micro_batch)
                                      .estimate_seconds(stop_requested);
     }
@@ -81,6 +82,7 @@ class Trial {
   const Recipe& recipe_;
   Meter meter_;
   std::unique_ptr<Communicator> world_;
+  Mesh mesh_;
   RunResources resources_;
   int groups_;
   Engine engine_;

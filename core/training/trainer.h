@@ -81,6 +81,7 @@ class Trainer {
   Communicator& world_;
   TrainerOptions options_;
   Layout layout_;
+  Mesh mesh_;
   Meter meter_;
   StopAgreement stop_;
   TrainingState state_;

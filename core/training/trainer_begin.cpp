@@ -19,9 +19,10 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       world_(world),
       options_(std::move(options)),
       layout_(layout_of(recipe_, world.rank(), world.size())),
+      mesh_(world, layout_.shape),
       meter_(clock),
       stop_(world, clock, stop_requested),
-      snapshots_(run_directory(recipe_) / "checkpoints", world, meter_),
+      snapshots_(run_directory(recipe_) / "checkpoints", mesh_, meter_),
       account_(snapshots_.writes() ? leading_account({.recipe = recipe_,
                                                       .state = state_,
                                                       .meter = meter_,
@@ -70,7 +71,7 @@ void Trainer::load(bool ended) {
   if (fresh) resources_->model().initialise(recipe_.run.seed);
   resources_->model().prepare();
   engine_ = std::make_unique<Engine>(
-      recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()}, world_, groups, meter_);
+      recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()}, mesh_, groups, meter_);
   engine_->guard().restore(state_.guard);
   enter_phase();
   guess_evaluation();
@@ -101,7 +102,7 @@ void Trainer::resume(const fs::path& checkpoint) {
 }
 
 void Trainer::enter_phase() {
-  phase_ = std::make_unique<Phase>(recipe_, *resources_, world_, layout_, state_);
+  phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, state_);
   state_.data_plan = phase_->data_plan();
 }
 

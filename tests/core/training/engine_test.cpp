@@ -47,7 +47,8 @@ struct EngineRun {
                                     : make_optimizer(recipe.optimizer, MomentFormat::f32, run.model.parameters(), 1)),
         plan(phase(), groups, world.size()),
         feed(run.model.config().vocabulary, kSequence, clock),
-        engine(recipe, {run.model, *optimizer, run.stream}, world, groups, meter) {
+        mesh(world, {.data = world.size()}),
+        engine(recipe, {run.model, *optimizer, run.stream}, mesh, groups, meter) {
     recipe.model.bias_speed = 0.25;
   }
   StepOutcome operator()() {
@@ -66,6 +67,7 @@ struct EngineRun {
   std::unique_ptr<Optimizer> optimizer;
   BatchPlan plan;
   MadeFeed feed;
+  Mesh mesh;
   Engine engine;
   std::int64_t samples = 0;
   std::int64_t updates = 0;
@@ -84,7 +86,7 @@ TEST(Engine, AStepMovesTheWeightsByTheClippedMeanGradient) {
   EXPECT_FALSE(same_bits(run.weights(), before));
 
   // The same from its parts.
-  Pass pass(other.run.model, *self, 1, other.run.stream, other.meter);
+  Pass pass(other.run.model, other.mesh, 1, other.run.stream, other.meter);
   const PassResult batch = pass.run(other.plan, 0, other.feed);
   const double scale = 1 / batch.tokens;
   const double norm = gradient_norm(other.run.model.store(), scale, other.run.stream);

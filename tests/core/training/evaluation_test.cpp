@@ -40,7 +40,8 @@ class EvaluationTest : public ::testing::Test {
     loaders.push_back(std::make_unique<Loader>(options()));
     EvaluationSpec spec;
     spec.tokens = tokens;
-    Evaluator evaluator(run.model, world, std::move(loaders), spec, kMicroBatch);
+    Mesh mesh(world, {.data = world.size()});
+    Evaluator evaluator(run.model, mesh, std::move(loaders), spec, kMicroBatch);
     return evaluator.run(7, may_stop, most_seconds);
   }
   Evaluator::Outcome evaluate(std::int64_t tokens, bool (*may_stop)() = never, double most_seconds = 1e9) const {
@@ -108,7 +109,9 @@ TEST_F(EvaluationTest, CutShortItHasSeenEverySource) {
   const auto evaluated = [&](std::initializer_list<const char*> names, bool (*may_stop)()) {
     std::vector<std::unique_ptr<Loader>> loaders;
     for (const char* name : names) loaders.push_back(std::make_unique<Loader>(options(name)));
-    return Evaluator(run.model, *self_communicator(), std::move(loaders), {}, kMicroBatch).run(7, may_stop).metrics;
+    const std::unique_ptr<Communicator> self = self_communicator();
+    Mesh mesh(*self, {});
+    return Evaluator(run.model, mesh, std::move(loaders), {}, kMicroBatch).run(7, may_stop).metrics;
   };
   asked = -6;  // after nine micro-batches
   const EvaluationMetrics both = evaluated({"held_out", "small"}, at_fourth);

@@ -34,7 +34,8 @@ struct PassRun {
       : run(tiled_config(architecture), precision, stages, kMicroBatch, kSequence),
         plan(plan_of(groups, world.size())),
         feed(run.model.config().vocabulary, kSequence, clock),
-        pass(run.model, world, groups, run.stream, meter) {}
+        mesh(world, {.data = world.size()}),
+        pass(run.model, mesh, groups, run.stream, meter) {}
   PassResult operator()(std::int64_t samples = 0) { return pass.run(plan, samples, feed); }
   Tensor gradients() { return copy(run.model.store().gradients); }
 
@@ -43,6 +44,7 @@ struct PassRun {
   SmallRun run;
   BatchPlan plan;
   MadeFeed feed;
+  Mesh mesh;
   Pass pass;
 };
 

@@ -29,7 +29,8 @@ struct Rank {
       : run(small_config(Architecture::llama), policy(PrecisionPolicy::fp32)),
         optimizer(make_optimizer(OptimizerSpec{}, MomentFormat::f32, run.model.parameters(), 1)),
         tokenizer(byte_tokenizer()),
-        snapshots(root, world, meter) {}
+        mesh(world, {.data = world.size()}),
+        snapshots(root, mesh, meter) {}
   SnapshotParts parts() { return {run.model, *optimizer, *tokenizer}; }
   void scale_weights(float factor) {
     const TensorView values = run.model.store().values;
@@ -42,6 +43,7 @@ struct Rank {
   SmallRun run;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<Tokenizer> tokenizer;
+  Mesh mesh;
   Snapshots snapshots;
 };
 
@@ -95,8 +97,8 @@ TEST(Snapshots, KeepsTheNewest) {
 TEST(Snapshots, OneRankSavesAlone) {
   const TemporaryFolder folder;
   run_ranks(2, [&](Communicator& world) {
-    if (world.rank() != 0) return;
     Rank rank(folder / "checkpoints", world);
+    if (world.rank() != 0) return;
     EXPECT_EQ(rank.snapshots.save_alone(rank.parts(), state_at(5), 2, quiet).step, 5);
     EXPECT_EQ(rank.snapshots.step(), 5);
   });
