@@ -78,10 +78,11 @@ struct Pipeline::Local {
 };
 
 Pipeline::Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages,
-                   const Boundary& boundary)
+                   const Boundary& boundary, Waiting waiting)
     : schedule_(std::move(schedule)),
       communicator_(communicator),
       boundary_(boundary),
+      waiting_(std::move(waiting)),
       owner_(rank_of_stage(schedule_)),
       forward_only_(forward_only(schedule_)) {
   require_sound(schedule_);
@@ -157,7 +158,9 @@ double Pipeline::seconds() const {
 void Pipeline::wait_for(Pending& pending) {
   if (pending.empty()) return;
   const double start = seconds();
+  if (waiting_) waiting_(true);
   pending.wait();
+  if (waiting_) waiting_(false);
   waited_ += seconds() - start;
 }
 

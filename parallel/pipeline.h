@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -45,9 +46,13 @@ struct TraceEntry {
 
 class Pipeline {
  public:
+  /// Told when this rank begins to wait for a message (true) and when it goes on (false).
+  using Waiting = std::function<void(bool)>;
+
   /// `stages` are those of this rank, in the order of their numbers. `communicator` (size = ranks of the schedule, rank
   /// = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers.
-  Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages, const Boundary& boundary);
+  Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages, const Boundary& boundary,
+           Waiting waiting = {});
   ~Pipeline();
 
   /// One pass over the list: every micro-batch forward and backward, or forward only. After an exception the pipeline
@@ -81,6 +86,7 @@ class Pipeline {
   Schedule schedule_;
   Communicator& communicator_;
   Boundary boundary_;
+  Waiting waiting_;
   std::vector<int> owner_;  // rank of each stage
   bool forward_only_;
   std::vector<std::unique_ptr<Local>> locals_;

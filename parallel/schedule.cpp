@@ -60,6 +60,15 @@ class Reader {
   int line_ = 1;
 };
 
+const ScheduleBuilder& builder_of(std::string_view name) {
+  std::string known;
+  for (const ScheduleBuilder& builder : kBuilders) {
+    if (builder.name == name) return builder;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", builder.name);
+  }
+  fail(ExitCode::bad_recipe, "no schedule is called '{}'; known are {}", name, known);
+}
+
 Action parse_action(const Reader& reader, std::string_view word) {
   Action action;
   std::string_view rest = word;
@@ -174,22 +183,21 @@ Schedule forward_schedule(const Schedule& training, int microbatches) {
 
 std::span<const ScheduleBuilder> schedule_builders() { return kBuilders; }
 
+std::string refusal(std::string_view name, const ScheduleRequest& request) {
+  if (request.ranks < 1 || request.microbatches < 1) return "nothing to do";
+  return builder_of(name).refuses(request);
+}
+
 Schedule make_schedule(std::string_view name, const ScheduleRequest& request) {
-  std::string known;
-  for (const ScheduleBuilder& builder : kBuilders) {
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", builder.name);
-    if (builder.name != name) continue;
-    std::string reason = builder.refuses(request);
-    if (reason.empty() && (request.ranks < 1 || request.microbatches < 1)) reason = "nothing to do";
-    if (!reason.empty()) {
-      fail(ExitCode::bad_recipe, "schedule {} for {} ranks and {} micro-batches: {}", name, request.ranks,
-           request.microbatches, reason);
-    }
-    Schedule computation = builder.build(request);
-    computation.name = std::string(name);
-    return with_transfers(computation);
+  const ScheduleBuilder& builder = builder_of(name);
+  const std::string reason = refusal(name, request);
+  if (!reason.empty()) {
+    fail(ExitCode::bad_recipe, "schedule {} for {} ranks and {} micro-batches: {}", name, request.ranks,
+         request.microbatches, reason);
   }
-  fail(ExitCode::bad_recipe, "no schedule is called '{}'; known are {}", name, known);
+  Schedule computation = builder.build(request);
+  computation.name = std::string(name);
+  return with_transfers(computation);
 }
 
 }  // namespace shoestring

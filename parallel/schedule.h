@@ -71,6 +71,8 @@ struct ScheduleBuilder {
 };
 std::span<const ScheduleBuilder> schedule_builders();
 
+/// Why the named schedule cannot be built; empty where it can. Throws Error(bad_recipe) where no schedule has the name.
+std::string refusal(std::string_view name, const ScheduleRequest& request);
 /// The named schedule with its transfers; throws Error(bad_recipe) with the builder's reason or the known names.
 Schedule make_schedule(std::string_view name, const ScheduleRequest& request);
 

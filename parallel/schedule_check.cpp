@@ -272,6 +272,17 @@ class Checker {
 
 ScheduleReport check_schedule(const Schedule& schedule) { return Checker(schedule).run(); }
 
+std::vector<int> peak_of_stages(const Schedule& schedule) {
+  const ActionKind ending = forward_only(schedule) ? ActionKind::forward : ActionKind::backward_weight;
+  std::vector<InFlight> stages(static_cast<std::size_t>(schedule.stages));
+  for (const auto& list : schedule.ranks) {
+    for (const Action& action : list) stages.at(static_cast<std::size_t>(action.stage)).step(action.kind, ending);
+  }
+  std::vector<int> peaks;
+  for (const InFlight& stage : stages) peaks.push_back(stage.peak);
+  return peaks;
+}
+
 void require_sound(const Schedule& schedule) {
   const ScheduleReport report = check_schedule(schedule);
   std::string text;

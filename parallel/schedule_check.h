@@ -21,6 +21,9 @@ struct ScheduleReport {
 /// sends and receives of every pair of ranks match in order; and nothing deadlocks although each message makes both its
 /// ranks wait for each other (no buffering, no tags: NCCL on one stream, or stricter).
 ScheduleReport check_schedule(const Schedule& schedule);
+/// Per stage, the most micro-batches at once between the start of forward and the end of backward_weight (of forward,
+/// where there is no backward): what its rank must have memory for.
+std::vector<int> peak_of_stages(const Schedule& schedule);
 /// Throws Error(bug) with the faults.
 void require_sound(const Schedule& schedule);
 
