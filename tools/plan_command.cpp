@@ -68,7 +68,7 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
                                        .run = shape,
                                        .stages = 1,
                                        .own_stages = {},
-                                       .in_flight = 1,
+                                       .in_flight = {},
                                        .count_precision = true},
                                       recipe.optimizer.name);
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };

@@ -133,7 +133,7 @@ int sample_command(const Words& words) {
                      .run = {.tokens = window, .sequences = 1, .workers = workers.count()},
                      .stages = 1,
                      .own_stages = {},
-                     .in_flight = 1,
+                     .in_flight = {},
                      .count_precision = false});
   model.allocate(stream);
   load_weights(reader, model);

@@ -13,7 +13,7 @@ LossHead::LossHead(const ModelConfig& config, const PrecisionSpec& precision, co
       head_(head),
       norm_({"model.norm.weight", config.hidden, 1, config.norm_eps, master_dtype(precision)}) {
   if (config.mtp_layers == 0) return;
-  check(embedding != nullptr, "multi-token prediction needs the embedding on the last stage's rank");
+  check(embedding != nullptr, "multi-token prediction needs a token table");
   further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head);
 }
 

@@ -11,7 +11,7 @@ namespace shoestring {
 
 class LossHead {
  public:
-  /// `embedding` may be nullptr where the model has no multi-token prediction.
+  /// `embedding` looks up for multi-token prediction; nullptr where the model has none.
   LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
            TokenEmbedding* embedding);
 

@@ -4,8 +4,9 @@
 
 namespace shoestring {
 
-TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* tied) : table_(tied != nullptr ? tied : &own_) {
-  if (tied != nullptr) return;
+TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* shared)
+    : table_(shared != nullptr ? shared : &own_) {
+  if (shared != nullptr) return;
   own_.role = ParameterRole::embedding;
   own_.rows = config.vocabulary;
   own_.columns = config.hidden;
@@ -13,16 +14,22 @@ TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* tied) : tab
   own_.slices = {{"model.embed_tokens.weight", 0, own_.rows, {own_.rows, own_.columns}}};
 }
 
+void TokenEmbedding::allocate() {
+  const TensorView gradient = table_->grad;
+  if (borrows()) sum_ = Tensor(gradient.dtype, gradient.shape, gradient.device);
+}
+
 void TokenEmbedding::forward(ConstTensorView ids, TensorView y, LayerContext& context) const {
   embedding_forward({.y = y, .table = table_->value, .ids = ids, .stream = context.stream});
 }
 
 void TokenEmbedding::backward_weight(ConstTensorView ids, ConstTensorView dy, LayerContext& context) {
-  embedding_backward({.dtable = table_->grad, .dy = dy, .ids = ids, .stream = context.stream});
+  const TensorView sum = borrows() ? sum_.view() : table_->grad;
+  embedding_backward({.dtable = sum, .dy = dy, .ids = ids, .stream = context.stream});
 }
 
 std::vector<Parameter*> TokenEmbedding::parameters() {
-  if (table_ != &own_) return {};
+  if (borrows()) return {};
   return {&own_};
 }
 

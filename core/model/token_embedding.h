@@ -1,7 +1,9 @@
-// The token table. Owns it, or borrows the output head's where embeddings are tied.
+// Look-ups in a token table: at the beginning of the model, and of the next token in multi-token prediction.
 //
-// A tied table gets gradients from two paths: the head's in forward, the look-up's in backward_weight. They add up in
-// the order of the calls, so with several micro-batches in flight its bits depend on the schedule.
+// One table may have several users: look-ups at both ends of the model, and the output head where embeddings are tied.
+// A schedule decides whose turn comes first, and on a pipeline they may stand on two ranks. So that no gradient's bits
+// depend on either, only one user adds into the table's gradient itself; each of the others, who borrow the table, has
+// a sum of its own, and the sums are put together when a pass is over (Transformer::join_shared_gradients).
 #pragma once
 
 #include "core/model/config.h"
@@ -11,19 +13,27 @@ namespace shoestring {
 
 class TokenEmbedding {
  public:
-  /// `tied` is the head's table, or nullptr.
-  TokenEmbedding(const ModelConfig& config, Parameter* tied);
+  /// Looks up in `shared`, another user's table; nullptr: in one of its own.
+  TokenEmbedding(const ModelConfig& config, Parameter* shared);
+
+  /// Memory for the sum of one who borrows; after the table has its own.
+  void allocate();
 
   /// y [tokens, hidden] = rows of the table; ids [tokens] i32.
   void forward(ConstTensorView ids, TensorView y, LayerContext& context) const;
-  /// Adds dy [tokens, hidden] into the table's gradient.
+  /// Adds dy [tokens, hidden] into the table's gradient, or into the sum of its own.
   void backward_weight(ConstTensorView ids, ConstTensorView dy, LayerContext& context);
   /// The parameter if it is this object's own.
   std::vector<Parameter*> parameters();
+  Parameter& table() { return *table_; }
+  bool borrows() const { return table_ != &own_; }
+  /// [vocabulary, hidden], of one who borrows.
+  TensorView own_sum() { return sum_.view(); }
 
  private:
   Parameter own_;
   Parameter* table_;
+  Tensor sum_;
 };
 
 }  // namespace shoestring

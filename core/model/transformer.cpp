@@ -9,6 +9,7 @@
 #include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
 #include "kernels/fill.h"
+#include "kernels/reduce.h"
 
 namespace shoestring {
 namespace {
@@ -44,13 +45,15 @@ StageBlocks stage_blocks(std::int64_t layers, int stages, int stage) {
 
 Transformer::Transformer(TransformerOptions options)
     : options_(std::move(options)), next_token_(options_.model.mtp_weight) {
-  check(options_.stages >= 1 && options_.in_flight >= 1 && options_.run.tokens >= 1 && options_.run.workers >= 1,
-        "a model of {} stages, {} micro-batches in flight, {} tokens", options_.stages, options_.in_flight,
-        options_.run.tokens);
+  check(options_.stages >= 1 && options_.run.tokens >= 1 && options_.run.workers >= 1,
+        "a model of {} stages, {} tokens", options_.stages, options_.run.tokens);
   if (options_.own_stages.empty()) {
     options_.own_stages.resize(static_cast<std::size_t>(options_.stages));
     std::iota(options_.own_stages.begin(), options_.own_stages.end(), 0);
   }
+  if (options_.in_flight.empty()) options_.in_flight.assign(options_.own_stages.size(), 1);
+  check(options_.in_flight.size() == options_.own_stages.size(), "{} stages, micro-batches in flight of {}",
+        options_.own_stages.size(), options_.in_flight.size());
   build_stages();
   collect_parameters();
 }
@@ -61,19 +64,28 @@ bool Transformer::owns(int stage) const {
   return std::find(options_.own_stages.begin(), options_.own_stages.end(), stage) != options_.own_stages.end();
 }
 
+StageBlocks Transformer::blocks_of(int stage) const {
+  const std::vector<std::int64_t>& layers = options_.stage_layers;
+  if (layers.empty()) return stage_blocks(options_.model.layers, options_.stages, stage);
+  check(static_cast<int>(layers.size()) == options_.stages, "layers of {} stages for {}", layers.size(),
+        options_.stages);
+  const std::int64_t begin = std::accumulate(layers.begin(), layers.begin() + stage, std::int64_t{0});
+  return {begin, begin + layers[static_cast<std::size_t>(stage)]};
+}
+
 void Transformer::build_stages() {
   const ModelConfig& config = options_.model;
   const bool first = owns(0);
   const bool last = owns(options_.stages - 1);
-  const bool shares = config.tie_embeddings || config.mtp_layers > 0;
-  if (shares && first != last) {
-    fail(ExitCode::bad_recipe,
-         "tied embeddings and multi-token prediction need the first and the last stage on one rank: choose a V-shaped "
-         "schedule or pipeline = 1");
-  }
   if (last) head_ = std::make_unique<OutputHead>(config, options_.precision);
-  if (first) embedding_ = std::make_unique<TokenEmbedding>(config, config.tie_embeddings ? &head_->weight() : nullptr);
-  if (last) loss_ = std::make_unique<LossHead>(config, options_.precision, rope_, *head_, embedding_.get());
+  Parameter* const tied = last && config.tie_embeddings ? &head_->weight() : nullptr;
+  if (first) embedding_ = std::make_unique<TokenEmbedding>(config, tied);
+  if (last && config.mtp_layers > 0) {
+    further_ = std::make_unique<TokenEmbedding>(config, tied == nullptr && first ? &embedding_->table() : tied);
+  }
+  if (first && !last && config.tie_embeddings) copy_ = &embedding_->table();
+  if (further_ && !further_->borrows()) copy_ = &further_->table();
+  if (last) loss_ = std::make_unique<LossHead>(config, options_.precision, rope_, *head_, further_.get());
   for (const int stage : options_.own_stages) {
     check(stage >= 0 && stage < options_.stages, "stage {} of {}", stage, options_.stages);
     StageParts parts;
@@ -81,7 +93,7 @@ void Transformer::build_stages() {
     parts.activation = activation_dtype(options_.precision);
     if (stage == 0) parts.embedding = embedding_.get();
     if (stage == options_.stages - 1) parts.loss = loss_.get();
-    const StageBlocks range = stage_blocks(config.layers, options_.stages, stage);
+    const StageBlocks range = blocks_of(stage);
     for (std::int64_t layer = range.begin; layer < range.end; ++layer) {
       parts.blocks.push_back(std::make_unique<Block>(config, options_.precision, layer, rope_));
     }
@@ -104,9 +116,17 @@ void Transformer::collect_parameters() {
     }
   }
   if (!loss_) return;
+  if (further_) add(further_->parameters());
   add(loss_->parameters());
   add({&head_->weight()});
   if (loss_->further() != nullptr) add_mixture(loss_->further()->block());
+}
+
+std::unique_ptr<Transformer> Transformer::whole() const {
+  TransformerOptions options = options_;
+  options.own_stages.clear();
+  options.in_flight.clear();
+  return std::make_unique<Transformer>(std::move(options));
 }
 
 std::vector<TensorAlias> Transformer::aliases() const {
@@ -125,6 +145,11 @@ std::int64_t Transformer::scratch_bytes() const {
   return head_ ? std::max(most, head_->scratch_bytes(options_.run)) : most;
 }
 
+// Of all own stages together: a micro-batch may be in several.
+std::int64_t Transformer::most_in_flight() const {
+  return std::accumulate(options_.in_flight.begin(), options_.in_flight.end(), std::int64_t{0});
+}
+
 ModelMemory Transformer::memory() const {
   ModelMemory memory;
   const DType master = master_dtype(options_.precision);
@@ -133,14 +158,17 @@ ModelMemory Transformer::memory() const {
     memory.parameters += bytes;
     if (parameter->role != ParameterRole::statistic) memory.gradients += bytes;
   }
+  for (const auto& user : {embedding_.get(), further_.get()}) {
+    if (user != nullptr && user->borrows()) memory.gradients += arena_bytes(master, user->table().elements());
+  }
   memory.prepared = head_ ? head_->prepared_bytes() : 0;
-  for (const auto& stage : stages_) {
-    memory.prepared += stage->prepared_bytes();
-    memory.saved += options_.in_flight * stage->saved_bytes(options_.run);
+  for (std::size_t i = 0; i < stages_.size(); ++i) {
+    memory.prepared += stages_[i]->prepared_bytes();
+    memory.saved += options_.in_flight[i] * stages_[i]->saved_bytes(options_.run);
   }
   memory.scratch = scratch_bytes();
   memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
-                  options_.in_flight * MicroBatch::bytes(options_.run, objective().columns()) +
+                  most_in_flight() * MicroBatch::bytes(options_.run, objective().columns()) +
                   options_.model.mixtures() * options_.model.experts * size_bytes(DType::i64);
   return memory;
 }
@@ -161,7 +189,12 @@ void Transformer::allocate(Stream& stream) {
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision));
   scratch_ = Arena(scratch_bytes(), stream.device());
   runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, stream, objective(), next_token_});
-  for (const auto& stage : stages_) stage->allocate(options_.run, options_.in_flight, *runtime_);
+  for (const auto& user : {embedding_.get(), further_.get()}) {
+    if (user != nullptr) user->allocate();
+  }
+  for (std::size_t i = 0; i < stages_.size(); ++i) {
+    stages_[i]->allocate(options_.run, options_.in_flight[i], *runtime_);
+  }
 }
 
 ParameterStore& Transformer::store() {
@@ -180,6 +213,47 @@ void Transformer::zero_gradients() {
     parameter->grad_is_stale = parameter->overwrites_first;
     if (parameter->overwrites_first || parameter->grad.empty()) continue;
     fill(parameter->grad, 0.0, *stream_);
+  }
+  for (const auto& user : {embedding_.get(), further_.get()}) {
+    if (user != nullptr && user->borrows()) fill(user->own_sum(), 0.0, *stream_);
+  }
+}
+
+// sum += what `peer` sends, while it is sent `sent`, piece by piece; either may be empty.
+void Transformer::add_from(Communicator& pipeline, int peer, ConstTensorView sent, TensorView sum) {
+  constexpr std::int64_t kPiece = std::int64_t{1} << 20;
+  const std::int64_t elements = std::max(sent.elements(), sum.elements());
+  Tensor staged(sum.empty() ? sent.dtype : sum.dtype, {std::min(kPiece, elements)}, stream_->device());
+  const auto piece = [&](const auto& view, std::int64_t begin, std::int64_t count) {
+    return view.reshaped({elements}).slice(0, begin, count);
+  };
+  for (std::int64_t begin = 0; begin < elements; begin += kPiece) {
+    const std::int64_t count = std::min(kPiece, elements - begin);
+    const TensorView arrived = staged.view().slice(0, 0, count);
+    pipeline.group_begin();
+    if (!sent.empty()) pipeline.send(piece(sent, begin, count), peer);
+    if (!sum.empty()) pipeline.recv(arrived, peer);
+    pipeline.group_end();
+    if (!sum.empty()) axpy(piece(sum, begin, count), 1, arrived, *stream_);
+  }
+}
+
+void Transformer::join_shared_gradients(Communicator& pipeline, int first, int last) {
+  const ModelConfig& config = options_.model;
+  const bool apart = first != last && (config.tie_embeddings || config.mtp_layers > 0);
+  const bool three = apart && config.tie_embeddings && config.mtp_layers > 0;
+  // Two terms commute: both ends add the other's to their own.
+  if (apart && pipeline.rank() == first) {
+    const TensorView sum = embedding_->table().grad;
+    add_from(pipeline, last, sum, sum);
+    if (three) add_from(pipeline, last, {}, sum);
+  } else if (apart && pipeline.rank() == last) {
+    const TensorView sum = config.tie_embeddings ? head_->weight().grad : further_->table().grad;
+    add_from(pipeline, first, sum, sum);
+    if (three) add_from(pipeline, first, further_->own_sum(), {});
+  }
+  for (const auto& user : {embedding_.get(), further_.get()}) {
+    if (user != nullptr && user->borrows()) axpy(user->table().grad, 1, user->own_sum(), *stream_);
   }
 }
 
@@ -207,12 +281,14 @@ std::unique_ptr<MicroBatch> Transformer::make_micro_batch() const {
   return std::make_unique<MicroBatch>(options_.run, objective().columns(), stream_->device());
 }
 
+std::unique_ptr<MicroBatch> Transformer::make_plain_micro_batch() const {
+  return std::make_unique<MicroBatch>(options_.run, std::vector<TokenColumn>{}, stream_->device());
+}
+
 /// The hidden state after all blocks, every stage on this rank; `loss` as TransformerStage::evaluate.
 ConstTensorView Transformer::look_at(const BatchView& batch, LossSum* loss) {
   check(static_cast<int>(stages_.size()) == options_.stages, "evaluation and sampling need every stage on this rank");
-  if (!looked_at_) {
-    looked_at_ = std::make_unique<MicroBatch>(options_.run, std::vector<TokenColumn>{}, stream_->device());
-  }
+  if (!looked_at_) looked_at_ = make_plain_micro_batch();
   looked_at_->fill(batch, 0, *stream_);
   ConstTensorView x;
   for (const auto& stage : stages_) x = stage->evaluate(*looked_at_, x, loss);

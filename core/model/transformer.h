@@ -27,11 +27,12 @@ namespace shoestring {
 struct TransformerOptions {
   ModelConfig model;
   PrecisionSpec precision;
-  RunShape run;                 ///< the largest micro-batch; `workers` as the stream has
-  int stages = 1;               ///< of the whole pipeline
-  std::vector<int> own_stages;  ///< this rank's, in order; empty: all
-  int in_flight = 1;            ///< micro-batches that one stage holds at most
-  bool count_precision = true;  ///< saturation and underflow counts
+  RunShape run;                                 ///< the largest micro-batch; `workers` as the stream has
+  int stages = 1;                               ///< of the whole pipeline
+  std::vector<std::int64_t> stage_layers = {};  ///< of each stage; empty: as even as they divide (stage_blocks)
+  std::vector<int> own_stages;                  ///< this rank's, in order; empty: all
+  std::vector<int> in_flight = {};              ///< micro-batches that each of own_stages holds at most; empty: 1
+  bool count_precision = true;                  ///< saturation and underflow counts
   /// What is trained; outlives the model. nullptr: the next token, with the model's weight for the one after.
   const Objective* objective = nullptr;
 };
@@ -53,6 +54,13 @@ struct TensorAlias {
   std::string of;
 };
 
+/// The blocks [begin, end) of each stage: contiguous, the earlier stages longer by one where it does not divide.
+struct StageBlocks {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+StageBlocks stage_blocks(std::int64_t layers, int stages, int stage);
+
 class Transformer {
  public:
   explicit Transformer(TransformerOptions options);
@@ -65,15 +73,26 @@ class Transformer {
   ModelMemory memory() const;
   /// In the order of the model; valid before `allocate`, without memory then.
   const std::vector<Parameter*>& parameters() const { return parameters_; }
+  /// Whether this rank's parameter repeats another stage's: the token table at the end of the model that multi-token
+  /// prediction looks up in, the one at its beginning where embeddings are tied. Both are moved alike; the other
+  /// counts.
+  bool is_copy(const Parameter& parameter) const { return &parameter == copy_; }
+  /// The same model with all of its stages, declared only.
+  std::unique_ptr<Transformer> whole() const;
   /// Names that Hugging Face readers expect beside those of the parameters (multi-token prediction's copies).
   std::vector<TensorAlias> aliases() const;
 
   /// Once. `stream` must outlive the model and have `run.workers` workers.
   void allocate(Stream& stream);
   ParameterStore& store();
+  Stream& stream() { return *stream_; }
   /// Normal with each parameter's deviation: a function of the seed and the tensor's disk name alone, so that no layout
   /// changes it.
   void initialise(std::uint64_t seed);
+  /// When every micro-batch of a pass is through: puts together what the users of one token table have summed up, in
+  /// one order, (head, look-ups at the beginning, look-ups of multi-token prediction), wherever they stand. Collective
+  /// over `pipeline`, whose ranks `first` and `last` hold the first and the last stage.
+  void join_shared_gradients(Communicator& pipeline, int first, int last);
   /// Begins a new sum: afterwards every gradient is zero or stale (see Parameter).
   void zero_gradients();
   /// Refreshes the compute copies. What their quantisation lost; zero where precision is not counted.
@@ -87,6 +106,8 @@ class Transformer {
   StepTally tally() const;
   /// Memory for the tokens of one micro-batch in flight.
   std::unique_ptr<MicroBatch> make_micro_batch() const;
+  /// The same for evaluation: the next token, whatever the objective.
+  std::unique_ptr<MicroBatch> make_plain_micro_batch() const;
 
   /// Forward of the whole model, every stage on this rank, while nothing is in flight. The loss of the next token,
   /// whatever the objective.
@@ -106,6 +127,9 @@ class Transformer {
   void build_stages();
   void collect_parameters();
   bool owns(int stage) const;
+  StageBlocks blocks_of(int stage) const;
+  std::int64_t most_in_flight() const;
+  void add_from(Communicator& pipeline, int peer, ConstTensorView sent, TensorView sum);
   std::int64_t scratch_bytes() const;
 
   const Objective& objective() const { return options_.objective != nullptr ? *options_.objective : next_token_; }
@@ -115,7 +139,9 @@ class Transformer {
   NextToken next_token_;
   RopeTable rope_;
   std::unique_ptr<OutputHead> head_;
-  std::unique_ptr<TokenEmbedding> embedding_;
+  std::unique_ptr<TokenEmbedding> embedding_;  ///< of the first stage
+  std::unique_ptr<TokenEmbedding> further_;    ///< of the last, for multi-token prediction
+  Parameter* copy_ = nullptr;
   std::unique_ptr<LossHead> loss_;
   std::vector<std::unique_ptr<TransformerStage>> stages_;
   std::vector<Parameter*> parameters_;
@@ -127,12 +153,5 @@ class Transformer {
   std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate and next_token_logits
   std::unique_ptr<StageRuntime> runtime_;
 };
-
-/// The blocks [begin, end) of each stage: contiguous, the earlier stages longer by one where it does not divide.
-struct StageBlocks {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-};
-StageBlocks stage_blocks(std::int64_t layers, int stages, int stage);
 
 }  // namespace shoestring

@@ -122,13 +122,15 @@ void TransformerStage::backward_weight(const MicroBatch& batch, StepTally& tally
   slot.microbatch = -1;
 }
 
-ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss) {
+ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss,
+                                           TensorView output) {
   check(std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->microbatch < 0; }),
         "evaluation begins while a micro-batch is in flight");
   Saved& saved = slots_.front()->saved;
   saved.clear();
   LayerContext context = this->context(batch, nullptr);
-  const ConstTensorView x = run_blocks(batch, input, {}, saved, context);
+  const ConstTensorView x =
+      run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), saved, context);
   if (parts_.loss != nullptr && loss != nullptr) {
     *loss += parts_.loss->forward(x, batch, runtime_->next_token, saved, context).main;
   }

@@ -45,8 +45,9 @@ class TransformerStage {
   void backward_weight(const MicroBatch& batch, StepTally& tally);
 
   /// Forward without a backward pass, while nothing is in flight. The hidden state after the blocks, valid until the
-  /// next call; in the last stage the loss of the next token is added to `loss` unless that is nullptr.
-  ConstTensorView evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss);
+  /// next call, and written into `output` where it is not empty; in the last stage the loss of the next token is added
+  /// to `loss` unless that is nullptr.
+  ConstTensorView evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss, TensorView output = {});
   /// Logits of row `row` of what evaluate returned; last stage only.
   void logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits);
 

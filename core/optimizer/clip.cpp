@@ -1,15 +1,55 @@
 #include "core/optimizer/clip.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <numeric>
 
+#include "kernels/base/check.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
+namespace {
 
-double gradient_norm(const ParameterStore& store, double scale, Stream& stream) {
-  double squares = sum_of_squares(store.gradients_of(store.dense), stream);
-  if (!store.experts.empty()) squares += sum_of_squares(store.gradients_of(store.experts), stream);
-  return std::sqrt(squares) * scale;
+/// Calls visit(parameter, slice, elements) for every tensor that has a gradient and is no copy, in the model's order.
+template <class Visit>
+void each_tensor(const Transformer& model, const Visit& visit) {
+  for (const Parameter* parameter : model.parameters()) {
+    if (parameter->role == ParameterRole::statistic || model.is_copy(*parameter)) continue;
+    for (const ParameterSlice& slice : parameter->slices) visit(*parameter, slice, slice.rows * parameter->columns);
+  }
+}
+
+}  // namespace
+
+GradientNorm::GradientNorm(const Transformer& model, int share, int shares) {
+  std::map<std::string, std::size_t> first;  // piece of each tensor
+  each_tensor(*model.whole(), [&](const Parameter&, const ParameterSlice& slice, std::int64_t elements) {
+    first.emplace(slice.name, count_);
+    count_ += static_cast<std::size_t>((elements + kPieceElements - 1) / kPieceElements);
+  });
+  each_tensor(model, [&](const Parameter& parameter, const ParameterSlice& slice, std::int64_t elements) {
+    const auto place = first.find(slice.name);
+    check(place != first.end(), "{} is not a tensor of the whole model", slice.name);
+    std::size_t number = place->second;
+    for (std::int64_t begin = 0; begin < elements; begin += kPieceElements, ++number) {
+      if (number % static_cast<std::size_t>(shares) != static_cast<std::size_t>(share)) continue;
+      own_.push_back(
+          {&parameter, slice.begin * parameter.columns + begin, std::min(kPieceElements, elements - begin), number});
+    }
+  });
+}
+
+double GradientNorm::operator()(Communicator& world, double scale, Stream& stream) const {
+  std::vector<double> squares(count_, 0.0);
+  for (const Piece& piece : own_) {
+    const ConstTensorView gradient = piece.parameter->grad.reshaped({piece.parameter->elements()});
+    squares[piece.number] = sum_of_squares(gradient.slice(0, piece.begin, piece.elements), stream);
+  }
+  if (world.size() > 1) {
+    world.all_reduce(view_of(squares.data(), DType::f64, {static_cast<std::int64_t>(count_)}));
+  }
+  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0)) * scale;
 }
 
 double clip_factor(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1.0; }

@@ -1,15 +1,44 @@
 // The global gradient norm and the factor that clips it.
 #pragma once
 
-#include "core/model/layer.h"
+#include <cstdint>
+#include <vector>
+
+#include "core/model/transformer.h"
 #include "kernels/base/device.h"
+#include "parallel/communicator.h"
 
 namespace shoestring {
 
-/// Norm of the mean gradient: all gradients of the store, summed over tokens, times `scale` (1 / trained tokens).
-/// Summed in one fixed order, region by region, so the bits do not depend on threads or ranks. NaN or infinity comes
-/// through.
-double gradient_norm(const ParameterStore& store, double scale, Stream& stream);
+/// The norm of the mean gradient of the whole model, with the same bits under every layout.
+///
+/// The tensors of a checkpoint, in the order of the model, are cut into pieces of at most kPieceElements. The squares
+/// of a piece are summed by one rank, in the one order of sum_of_squares; the sums, each known to one rank and zero on
+/// all others, are exchanged exactly; every rank adds them in order. A piece is what ownership is about: which rank
+/// sums it makes no difference to the bits, as long as it holds its summed gradient.
+class GradientNorm {
+ public:
+  static constexpr std::int64_t kPieceElements = std::int64_t{1} << 20;
+
+  /// Of `model`, which must outlive it and may be a rank's stages. The ranks that hold the same stages share their
+  /// pieces: this one is number `share` of `shares`.
+  GradientNorm(const Transformer& model, int share, int shares);
+
+  /// Collective over `world`, all ranks of the model. Gradients are summed over tokens; `scale` is 1 / trained tokens.
+  /// NaN or infinity comes through.
+  double operator()(Communicator& world, double scale, Stream& stream) const;
+
+ private:
+  /// A part of a parameter's gradient that this rank sums.
+  struct Piece {
+    const Parameter* parameter;
+    std::int64_t begin;     // in its flat gradient
+    std::int64_t elements;  // at most kPieceElements
+    std::size_t number;     // in the whole model
+  };
+  std::vector<Piece> own_;
+  std::size_t count_ = 0;  // of the whole model
+};
 
 /// What the gradient is multiplied by so that its norm is at most `limit`; 1 where limit is 0 or infinite (off).
 double clip_factor(double norm, double limit);

@@ -115,13 +115,16 @@ struct PrecisionSpec {
   MomentFormat moments = MomentFormat::f32;  ///< optimizer moments
 };
 
-enum class ScheduleName { one_f_one_b, interleaved, zb_h1, zb_v, dualpipev };
+/// As parallel/schedule_builders.h knows them; automatic: see schedule_of (core/training/layout.h).
+enum class ScheduleName { automatic, one_f_one_b, interleaved, zb_h1, zb_v, dualpipev };
 
 struct ParallelSpec {
   int pipeline = 1;
   int expert = 1;
   int data = 0;  ///< 0: all ranks left over
-  ScheduleName schedule = ScheduleName::one_f_one_b;
+  ScheduleName schedule = ScheduleName::automatic;
+  std::vector<std::string> stages;  ///< layers of each stage, in order; empty: as even as they divide
+  int stages_per_rank = 2;          ///< of the interleaved schedule
   int reduction_groups = 0;  ///< groups of the canonical gradient reduction; 0: the data axis of the first attempt
 };
 

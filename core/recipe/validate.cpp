@@ -16,6 +16,7 @@
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
+#include "core/recipe/units.h"
 #include "kernels/variant_list.h"
 
 namespace shoestring {
@@ -180,9 +181,29 @@ void check_precision(const Recipe& recipe, Rules& rules) {
       "kernels.allow_reference = yes");
 }
 
-void check_parallel(const ParallelSpec& parallel, Rules& rules) {
-  rules.unless(parallel.pipeline == 1, {"parallel.pipeline"},
-               fmt::format("parallel.pipeline = {} is not available yet: only 1", parallel.pipeline));
+/// Layers of each stage are whole numbers that add up to the model's; the last may hold the loss alone.
+void check_stages(const Recipe& recipe, Rules& rules) {
+  const std::vector<std::string>& stages = recipe.parallel.stages;
+  if (stages.empty()) return;
+  std::int64_t sum = 0;
+  for (const std::string& text : stages) {
+    const WholeQuantity layers = parse_whole(text, Unit::none);
+    const std::int64_t least = &text == &stages.back() ? 0 : 1;
+    const bool sound = layers.mistake.empty() && layers.value >= least && layers.value <= recipe.model.layers;
+    rules.unless(sound, {"parallel.stages"},
+                 fmt::format("parallel.stages: '{}' is no number of layers of a model of {}; only the last stage may "
+                             "have none",
+                             text, recipe.model.layers));
+    if (!sound) return;
+    sum += layers.value;
+  }
+  rules.unless(sum == recipe.model.layers, {"parallel.stages", "model.layers"},
+               fmt::format("parallel.stages have {} layers together, the model has {}", sum, recipe.model.layers));
+}
+
+void check_parallel(const Recipe& recipe, Rules& rules) {
+  const ParallelSpec& parallel = recipe.parallel;
+  check_stages(recipe, rules);
   rules.unless(parallel.expert == 1, {"parallel.expert"},
                fmt::format("parallel.expert = {} is not available yet: only 1", parallel.expert));
 }
@@ -298,7 +319,7 @@ std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, cons
   check_kernels(recipe.kernels, rules);
   check_model_section(recipe, rules);
   check_precision(recipe, rules);
-  check_parallel(recipe.parallel, rules);
+  check_parallel(recipe, rules);
   check_data(recipe, rules);
   check_schedule(recipe, rules);
   check_phases(recipe, rules);

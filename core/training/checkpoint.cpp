@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/training/checkpoint_writer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -15,78 +16,11 @@ namespace fs = std::filesystem;
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kPartial = ".partial_";
 constexpr std::int64_t kSmallFileLimit = std::int64_t{64} << 20;
-constexpr const char* kOptimizerFile = "training/optimizer.safetensors";
-constexpr const char* kStateFile = "training/state.json";
 
 bool safe_name(const std::string& name) {
   if (name.empty() || name.size() > 128 || name == "." || name == "..") return false;
   return std::all_of(name.begin(), name.end(),
                      [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
-}
-
-// "name" or "training/name".
-bool safe_manifest_name(const std::string& name) {
-  constexpr std::string_view kFolder = "training/";
-  return safe_name(name.starts_with(kFolder) ? name.substr(kFolder.size()) : name);
-}
-
-// Writes files into one private folder and remembers what the manifest says of them.
-class FolderWriter {
- public:
-  explicit FolderWriter(fs::path folder) : folder_(std::move(folder)) {
-    make_directories(folder_ / "training");
-    manifest_["schema"] = "shoestring.manifest/1";
-    manifest_["files"] = nlohmann::ordered_json::object();
-  }
-
-  void add(const std::string& name, const std::function<void(FileWriter&)>& write) {
-    check(safe_manifest_name(name), "'{}' cannot be a checkpoint file's name", name);
-    FileWriter file(folder_ / name);
-    write(file);
-    file.finish();
-    manifest_["files"][name] = {{"bytes", file.bytes()}, {"xxh3_128", file.hash()}};
-  }
-  void add(const std::string& name, const std::string& content) {
-    add(name, [&](FileWriter& file) { file.write(content); });
-  }
-  void finish() {
-    FileWriter file(folder_ / "manifest.json");
-    file.write(manifest_.dump(1));
-    file.finish();
-    sync_directory(folder_ / "training");
-    sync_directory(folder_);
-  }
-
- private:
-  fs::path folder_;
-  nlohmann::ordered_json manifest_;
-};
-
-void add_model(FolderWriter& folder, const std::vector<NamedTensor>& weights, std::int64_t limit_bytes) {
-  std::vector<std::vector<NamedTensor>> parts(1);
-  std::int64_t part_bytes = 0;
-  std::int64_t total_bytes = 0;
-  for (const NamedTensor& weight : weights) {
-    if (part_bytes > 0 && part_bytes + weight.data.bytes() > limit_bytes) {
-      parts.emplace_back();
-      part_bytes = 0;
-    }
-    parts.back().push_back(weight);
-    part_bytes += weight.data.bytes();
-    total_bytes += weight.data.bytes();
-  }
-  if (parts.size() == 1) {
-    folder.add("model.safetensors", [&](FileWriter& file) { write_safetensors(file, parts[0]); });
-    return;
-  }
-  nlohmann::ordered_json index;
-  index["metadata"]["total_size"] = total_bytes;
-  for (std::size_t part = 0; part < parts.size(); ++part) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", part + 1, parts.size());
-    folder.add(name, [&](FileWriter& file) { write_safetensors(file, parts[part]); });
-    for (const NamedTensor& weight : parts[part]) index["weight_map"][weight.name] = name;
-  }
-  folder.add("model.safetensors.index.json", index.dump(1));
 }
 
 nlohmann::json parse_json(const fs::path& path) {
@@ -164,32 +98,44 @@ CheckpointStore::CheckpointStore(fs::path root, std::int64_t model_file_limit_by
 
 fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& content, int keep,
                                const CheckpointNotice& notice) {
-  make_directories(root_);
-  sweep(root_, notice);
+  return save(step, content, keep, notice, *self_communicator());
+}
+
+// The first rank looks before and commits after; in between all write.
+fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& content, int keep,
+                               const CheckpointNotice& notice, Communicator& team) {
   const std::string name = fmt::format("{}{:08}", kPrefix, step);
   const fs::path partial = root_ / fmt::format("{}{}", kPartial, name);
   const fs::path committed = root_ / name;
-  const bool there = type_of(committed) != fs::file_type::not_found;
-  if (there && checkpoint_damage(committed).empty()) return committed;  // this step is safe already
+  const bool leads = team.rank() == 0;
+  const auto look = [&]() -> std::string {
+    if (!leads) return {};
+    make_directories(root_);
+    sweep(root_, notice);
+    const bool there = type_of(committed) != fs::file_type::not_found;
+    return there && checkpoint_damage(committed).empty() ? "safe already" : "";
+  };
+  if (!on_every_rank(team, look).front().empty()) return committed;
   try {
-    FolderWriter folder(partial);
-    for (const auto& [file, text] : content.files) folder.add(file, text);
-    add_model(folder, content.weights, model_file_limit_bytes_);
-    folder.add(kOptimizerFile, [&](FileWriter& file) { write_safetensors(file, content.optimizer); });
-    folder.add(kStateFile, content.state_json);
-    folder.finish();
-    if (const std::string damage = checkpoint_damage(partial); !damage.empty()) {
-      fail(ExitCode::io, "{}: read back after writing, it is damaged: {}", partial.string(), damage);
-    }
-    if (there) discard(committed, notice);  // damaged: it was passed over at the start
-    rename_durably(partial, committed);
+    write_checkpoint(partial, content, model_file_limit_bytes_, team);
+    on_every_rank(team, [&] {
+      if (leads) commit(partial, committed, notice);
+      return std::string();
+    });
   } catch (...) {
-    discard(partial, [](const std::string&) {});  // the error under way is what matters
+    if (leads) discard(partial, [](const std::string&) {});  // the error under way is what matters
     throw;
   }
+  if (!leads) return committed;
   replace_file(root_ / "latest", name + "\n");
   make_room(step, keep, notice);
   return committed;
+}
+
+void CheckpointStore::commit(const fs::path& partial, const fs::path& committed, const CheckpointNotice& notice) const {
+  const bool there = type_of(committed) != fs::file_type::not_found;
+  if (there) discard(committed, notice);  // damaged: it was passed over at the start
+  rename_durably(partial, committed);
 }
 
 // Folders of later steps were passed over as damaged: nobody will read them, and none may take the place of a sound
@@ -291,8 +237,17 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
     }
     for (const std::string& name : names) model_.emplace_back(checkpoint_ / name);
   }
-  if (type_of(checkpoint_ / kOptimizerFile) != fs::file_type::not_found)
-    optimizer_.emplace(checkpoint_ / kOptimizerFile);
+  const fs::path whole = checkpoint_ / fmt::format("{}.safetensors", kOptimizerStem);
+  if (type_of(whole) != fs::file_type::not_found) {
+    optimizer_.emplace_back(whole);
+  } else if (type_of(checkpoint_ / "manifest.json") != fs::file_type::not_found) {
+    const nlohmann::json manifest = parse_json(checkpoint_ / "manifest.json");
+    const std::string stem = fmt::format("{}-", kOptimizerStem);
+    if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_object()) return;
+    for (const auto& [name, entry] : manifest["files"].items()) {
+      if (name.starts_with(stem) && safe_manifest_name(name)) optimizer_.emplace_back(checkpoint_ / name);
+    }
+  }
 }
 
 bool CheckpointReader::holds_weight(const std::string& name) const {
@@ -307,8 +262,12 @@ void CheckpointReader::read_weight(const std::string& name, TensorView to) const
 }
 
 void CheckpointReader::read_optimizer(const std::string& name, TensorView to) const {
-  if (!optimizer_) fail(ExitCode::corrupt_checkpoint, "{}: has no {}", checkpoint_.string(), kOptimizerFile);
-  optimizer_->read(name, to);
+  if (optimizer_.empty()) {
+    fail(ExitCode::corrupt_checkpoint, "{}: has no {}.safetensors", checkpoint_.string(), kOptimizerStem);
+  }
+  const auto holder =
+      std::find_if(optimizer_.begin(), optimizer_.end(), [&](const SafetensorsFile& file) { return file.holds(name); });
+  (holder == optimizer_.end() ? optimizer_.front() : *holder).read(name, to);
 }
 
 std::string CheckpointReader::state_json() const { return read_file(checkpoint_ / kStateFile, kSmallFileLimit); }

@@ -2,9 +2,11 @@
 //
 //   config.json, generation_config.json, tokenizer files      as the model's readers expect them
 //   model.safetensors, or model-00001-of-000NN + index        master weights under their disk names
-//   training/optimizer.safetensors                            optimizer state under the same names
+//   training/optimizer.safetensors, or -00001-of-000NN        optimizer state under the same names
 //   training/state.json                                       counters, data cursor, guard windows, schedule
 //   manifest.json                                             size and hash of every file
+//
+// Of several ranks that hold a model together each writes files of its own, side by side; index and manifest are one.
 //
 // Commit: everything is written to a private folder, fsynced, read back against its hashes, renamed, and the parent
 // fsynced; then the pointer checkpoints/latest follows the same way. Older checkpoints are deleted only afterwards. So
@@ -20,10 +22,11 @@
 #include <vector>
 
 #include "core/training/safetensors.h"
+#include "parallel/communicator.h"
 
 namespace shoestring {
 
-/// What goes into a checkpoint; tensors borrow live host memory.
+/// What one rank puts into a checkpoint; tensors borrow live host memory.
 struct CheckpointContent {
   std::vector<NamedTensor> weights;
   std::vector<NamedTensor> optimizer;
@@ -52,6 +55,10 @@ class CheckpointStore {
   /// is removed.
   std::filesystem::path save(std::int64_t step, const CheckpointContent& content, int keep,
                              const CheckpointNotice& notice);
+  /// The same by the ranks of `team` together, each with its own tensors; collective. The first one's other files,
+  /// `keep` and `notice` count. What goes wrong before the commit on one is thrown on all.
+  std::filesystem::path save(std::int64_t step, const CheckpointContent& content, int keep,
+                             const CheckpointNotice& notice, Communicator& team);
 
   /// The newest checkpoint whose every file has the size and hash of its manifest. A damaged one is passed over with a
   /// notice. Nothing when there is none at all; Error(corrupt_checkpoint) when there are some, all damaged. What cannot
@@ -70,6 +77,8 @@ class CheckpointStore {
  private:
   /// Whatever has a checkpoint's name, newest step first.
   std::vector<std::filesystem::path> named() const;
+  void commit(const std::filesystem::path& partial, const std::filesystem::path& committed,
+              const CheckpointNotice& notice) const;
   void make_room(std::int64_t step, int keep, const CheckpointNotice& notice) const;
 
   std::filesystem::path root_;
@@ -88,7 +97,7 @@ std::string checkpoint_damage(const std::filesystem::path& checkpoint, Look look
 /// The same for a start: the Error(io) says why no older checkpoint is taken instead.
 std::string damage_of(const std::filesystem::path& checkpoint, Look look);
 
-/// Reads tensors of a checkpoint's model files (one, or several with an index) or of its optimizer file.
+/// Reads tensors of a checkpoint's model files (one, or several with an index) or of its optimizer files.
 class CheckpointReader {
  public:
   explicit CheckpointReader(std::filesystem::path checkpoint);
@@ -101,7 +110,7 @@ class CheckpointReader {
  private:
   std::filesystem::path checkpoint_;
   std::vector<SafetensorsFile> model_;
-  std::optional<SafetensorsFile> optimizer_;
+  std::vector<SafetensorsFile> optimizer_;
 };
 
 }  // namespace shoestring

@@ -1,17 +1,22 @@
 #include "core/training/engine.h"
 
+#include <array>
+
 #include "core/optimizer/clip.h"
 #include "kernels/base/check.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
 
-Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter)
+Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter,
+               ScheduleChoice schedule)
     : recipe_(recipe),
       parts_(parts),
+      mesh_(mesh),
       meter_(meter),
       guard_(recipe.guard, recipe.optimizer.clip),
-      pass_(parts.model, mesh, groups, parts.stream, meter) {}
+      pass_(parts.model, mesh, groups, parts.stream, meter, schedule),
+      norm_(parts.model, mesh.at().data, mesh.shape().data) {}
 
 StepOutcome Engine::step(const StepArgs& args) {
   const double begin = meter_.elapsed_seconds();
@@ -41,20 +46,49 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   PassResult& batch = outcome.batch;
   const double scale = batch.tokens > 0 ? 1.0 / batch.tokens : 0.0;
   outcome.loss = batch.loss * scale;
-  outcome.gradient_norm = gradient_norm(model.store(), scale, stream);
+  outcome.gradient_norm = norm_of(scale);
   outcome.judgement = guard_.judge(outcome.loss, outcome.gradient_norm, args.may_go_back);
   if (outcome.judgement.verdict != StepVerdict::apply) return;
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
-  batch.precision.weights = model.prepare();
+  batch.precision.weights = over_stages(model.prepare());
 }
 
-void Engine::check_finite(std::int64_t step) {
+double Engine::norm_of(double scale) {
+  const bool alone = mesh_.world().size() == 1;
+  const Meter::Scope summing(meter_, alone ? Category::compute : Category::exposed_communication);
+  return norm_(mesh_.world(), scale, parts_.stream);
+}
+
+// Every rank of a data index counted its own stages' weights.
+QuantizeCounts Engine::over_stages(QuantizeCounts counts) {
+  if (mesh_.pipeline().size() == 1 || !recipe_.precision.count_saturation) return counts;
+  const Meter::Scope exchanging(meter_, Category::exposed_communication);
+  const std::array<std::int64_t*, 4> parts = {&counts.elements, &counts.saturated, &counts.underflowed,
+                                              &counts.non_finite};
+  std::array<std::int64_t, 4> sums{};
+  for (std::size_t i = 0; i < parts.size(); ++i) sums[i] = *parts[i];
+  mesh_.pipeline().all_reduce(view_of(sums.data(), DType::i64, {static_cast<std::int64_t>(sums.size())}));
+  for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = sums[i];
+  return counts;
+}
+
+bool Engine::finite() {
   bool finite = all_finite(parts_.model.store().values, parts_.stream);
   for (const OptimizerState& state : parts_.optimizer.state()) {
     finite = finite && all_finite(state.data, parts_.stream);
   }
+  return finite;
+}
+
+void Engine::check_finite(std::int64_t step) {
+  double broken = finite() ? 0 : 1;
+  if (mesh_.world().size() > 1) mesh_.world().all_reduce(view_of(&broken, DType::f64, {1}), Reduction::max);
+  require_finite(broken == 0, step);
+}
+
+void Engine::require_finite(bool finite, std::int64_t step) {
   if (finite) return;
   whole_ = false;
   fail(ExitCode::non_finite,

@@ -10,6 +10,7 @@
 
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
+#include "core/optimizer/clip.h"
 #include "core/optimizer/optimizer.h"
 #include "core/recipe/recipe.h"
 #include "core/training/batch_plan.h"
@@ -51,8 +52,9 @@ struct EngineParts {
 class Engine {
  public:
   /// All must outlive it; the model's weights are there and prepared before the first step. `groups` reduction groups
-  /// over the data axis of `mesh`.
-  Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter);
+  /// over the data axis of `mesh`, `schedule` over its pipeline axis.
+  Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter,
+         ScheduleChoice schedule = {});
 
   /// Collective. After an exception the engine is whole where the weights have not begun to move.
   StepOutcome step(const StepArgs& args);
@@ -74,17 +76,25 @@ class Engine {
   bool whole() const { return whole_; }
 
   /// Weights that are no numbers are of no use to anybody, and must not push a sound checkpoint out: throws
-  /// Error(non_finite), naming `step`, and the engine is not whole.
+  /// Error(non_finite), naming `step`, and the engine is not whole. Collective: what one rank finds ends all.
   void check_finite(std::int64_t step);
+  /// The same of this rank's part, without asking the others.
+  void check_finite_alone(std::int64_t step) { require_finite(finite(), step); }
 
  private:
   void update(const StepArgs& args, StepOutcome& outcome);
+  QuantizeCounts over_stages(QuantizeCounts counts);
+  double norm_of(double scale);
+  bool finite();
+  void require_finite(bool finite, std::int64_t step);
 
   const Recipe& recipe_;
   EngineParts parts_;
+  Mesh& mesh_;
   Meter& meter_;
   Guard guard_;
   Pass pass_;
+  GradientNorm norm_;
   bool whole_ = true;
 };
 

@@ -2,14 +2,18 @@
 #pragma once
 
 #include <limits>
+#include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/model/transformer.h"
 #include "core/recipe/recipe.h"
+#include "core/training/layout.h"
 #include "core/training/metrics.h"
 #include "data/loader.h"
 #include "parallel/mesh.h"
+#include "parallel/pipeline.h"
 
 namespace shoestring {
 
@@ -20,7 +24,8 @@ class Evaluator {
  public:
   /// One loader per validation source. All must outlive it.
   Evaluator(Transformer& model, Mesh& mesh, std::vector<std::unique_ptr<Loader>> loaders, const EvaluationSpec& spec,
-            std::int64_t micro_batch);
+            std::int64_t micro_batch, ScheduleChoice schedule = {});
+  ~Evaluator();
 
   struct Outcome {
     EvaluationMetrics metrics;       ///< over what was evaluated; tokens = 0: nothing
@@ -29,15 +34,20 @@ class Evaluator {
     bool whole = true;               ///< all of them
     bool stopped = false;            ///< on some rank `may_stop` cut it short
   };
-  /// Every rank evaluates its share; all get the same result, and that of a whole evaluation has bits that do not
-  /// depend on their number. Before micro-batches all ranks ask each other whether `may_stop` says so on one of
-  /// them (StopAgreement), and each by itself whether one more, as long as the longest so far, ends within
-  /// `most_seconds` of the call. What is cut short has looked at sequences spread evenly
-  /// over every source.
+  /// Every data index evaluates its share, through its pipeline where it is one; all get the same result, and that of a
+  /// whole evaluation has bits that do not depend on the layout. Before each wave of micro-batches (one, without a
+  /// pipeline) all ranks ask each other whether `may_stop` says so on one of them (StopAgreement), and each whether
+  /// one more, as long as the longest so far, ends within `most_seconds` of the call; where ranks work together, one
+  /// that has no time ends it for all. What is cut short has looked at sequences spread evenly over every source.
+  ///
+  /// Where ranks work together all run the same number of forward passes: a data index whose share is shorter repeats
+  /// its source's last micro-batch, and counts it once.
   Outcome run(std::int64_t step, bool (*may_stop)(), double most_seconds = std::numeric_limits<double>::infinity());
 
-  /// Seconds a whole run would take now, from timing a few micro-batches of each source on this rank alone. Asks
-  /// `may_stop` before each; once true, what is known so far.
+  /// Whether ranks need each other for a micro-batch: then estimate_seconds is for all of them together.
+  bool collective() const { return mesh_.shape().pipeline > 1 || mesh_.shape().expert > 1; }
+  /// Seconds a whole run would take now, from timing a few waves of each source. Asks `may_stop` before each, unless
+  /// ranks need each other; once true, what is known so far.
   double estimate_seconds(bool (*may_stop)());
 
  private:
@@ -61,8 +71,15 @@ class Evaluator {
     std::int64_t number = 0;  // among the source's turns
   };
   std::vector<Turn> spread_turns() const;
-  Sums evaluate(const Part& part, std::int64_t microbatch);
-  Sums gather(const Part& part, const std::vector<Sums>& own);
+  class EvaluationStage;
+  using Wave = std::span<const Turn>;
+  void evaluate(Wave wave, std::vector<Sums>& sums);
+  Pipeline& pipeline_of(int microbatches);
+  std::size_t wave_turns() const {
+    return mesh_.shape().pipeline == 1 ? 1 : 2 * static_cast<std::size_t>(mesh_.shape().pipeline);
+  }
+  std::size_t place_of(const Turn& turn) const;
+  std::vector<Sums> totals(std::vector<Sums>& sums) const;
   std::int64_t turns(const Part& part) const {
     return (microbatches(part) + mesh_.data().size() - 1) / mesh_.data().size();
   }
@@ -72,6 +89,11 @@ class Evaluator {
   Mesh& mesh_;
   std::vector<Part> parts_;
   std::int64_t micro_batch_;
+  ScheduleChoice schedule_;
+  std::vector<std::unique_ptr<MicroBatch>> batches_;  // of the wave under way
+  std::vector<LossSum> losses_;                       // theirs, where the last stage is
+  std::vector<std::unique_ptr<EvaluationStage>> stages_;
+  std::map<int, std::unique_ptr<Pipeline>> pipelines_;  // by the number of micro-batches
 };
 
 }  // namespace shoestring

@@ -2,42 +2,158 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <set>
+
+#include "core/model/transformer.h"
 #include "core/recipe/names.h"
+#include "core/recipe/units.h"
+#include "core/training/batch_plan.h"
 #include "kernels/base/check.h"
+#include "parallel/schedule_check.h"
 
 namespace shoestring {
 namespace {
 
+/// Two stages a rank where the model has so many layers: no other schedule has a smaller bubble at 1F1B's memory.
+ScheduleChoice schedule_of(const ParallelSpec& parallel, std::int64_t layers) {
+  if (parallel.pipeline == 1) return {};
+  switch (parallel.schedule) {
+    case ScheduleName::automatic: {
+      const std::size_t cut = parallel.stages.size();
+      const auto ranks = static_cast<std::size_t>(parallel.pipeline);
+      const bool folds = cut > 0 ? cut == 2 * ranks : layers >= 2 * parallel.pipeline;
+      return folds ? ScheduleChoice{ScheduleName::zb_v, 2} : ScheduleChoice{ScheduleName::zb_h1, 1};
+    }
+    case ScheduleName::interleaved: return {ScheduleName::interleaved, parallel.stages_per_rank};
+    case ScheduleName::zb_v:
+    case ScheduleName::dualpipev: return {parallel.schedule, 2};
+    default: return {parallel.schedule, 1};
+  }
+}
+
+std::vector<std::int64_t> layers_of_stages(const ParallelSpec& parallel, std::int64_t layers, int stages) {
+  std::vector<std::int64_t> result;
+  for (const std::string& text : parallel.stages) result.push_back(parse_whole(text, Unit::none).value);
+  if (result.empty()) {
+    for (int stage = 0; stage < stages; ++stage) {
+      const StageBlocks blocks = stage_blocks(layers, stages, stage);
+      result.push_back(blocks.end - blocks.begin);
+    }
+  }
+  if (static_cast<int>(result.size()) != stages) {
+    fail(ExitCode::bad_recipe, "parallel.stages lists {} stages, but {} ranks of the pipeline have {}", result.size(),
+         parallel.pipeline, stages);
+  }
+  if (parallel.stages.empty() && layers < stages) {
+    fail(ExitCode::bad_recipe,
+         "parallel.pipeline = {} makes {} stages, but the model has {} layers; take a shorter pipeline, or a schedule "
+         "of one stage a rank (1f1b, zb_h1)",
+         parallel.pipeline, stages, layers);
+  }
+  return result;
+}
+
+/// "pipeline 1 x data 8, pipeline 2 x data 4": what `ranks` can be with this recipe's other keys.
+std::string fitting_layouts(const Recipe& recipe, int ranks) {
+  std::string list;
+  for (int pipeline = 1; pipeline <= ranks; ++pipeline) {
+    if (ranks % pipeline != 0 || (pipeline > 1 && pipeline > recipe.model.layers)) continue;
+    const int data = ranks / pipeline;
+    const bool fed = std::all_of(recipe.phases.begin(), recipe.phases.end(), [&](const PhaseSpec& phase) {
+      return phase.micro_batch > 0 && phase.global_batch / phase.micro_batch >= data;
+    });
+    if (!fed || data % recipe.parallel.expert != 0) continue;
+    list += fmt::format("{}pipeline {} x data {}", list.empty() ? "" : ", ", pipeline, data);
+  }
+  return list.empty() ? "none" : list;
+}
+
 // The launcher says how many ranks there are. A recipe that counts on another number is refused before it costs
 // anything.
-void check_ranks(const ParallelSpec& parallel, int ranks) {
-  const int wanted = parallel.data;
-  if (wanted == 0 || wanted == ranks) return;
-  fail(ExitCode::bad_recipe,
-       "parallel.data = {}, but the run was launched on {} rank{}; launch it with mpirun -n {}, or leave parallel.data "
-       "out to train on all there are",
-       wanted, ranks, ranks == 1 ? "" : "s", wanted);
+void check_ranks(const Recipe& recipe, int ranks) {
+  const ParallelSpec& parallel = recipe.parallel;
+  const int wanted = parallel.data * parallel.pipeline;
+  const bool fits = wanted == 0 ? ranks % parallel.pipeline == 0 : wanted == ranks;
+  if (fits) return;
+  const std::string launched = fmt::format("the run was launched on {} rank{}", ranks, ranks == 1 ? "" : "s");
+  const std::string others =
+      fmt::format("layouts of {} rank{}: {}", ranks, ranks == 1 ? "" : "s", fitting_layouts(recipe, ranks));
+  if (wanted == 0) {
+    fail(ExitCode::bad_recipe, "parallel.pipeline = {}, but {}; launch a multiple of {}, or change the recipe ({})",
+         parallel.pipeline, launched, parallel.pipeline, others);
+  }
+  fail(
+      ExitCode::bad_recipe,
+      "parallel.data = {}{}, but {}; launch it with mpirun -n {}, or leave parallel.data out to train on all there are "
+      "({})",
+      parallel.data, parallel.pipeline > 1 ? fmt::format(" and parallel.pipeline = {}", parallel.pipeline) : "",
+      launched, wanted, others);
 }
 
 void check_axes(const ParallelSpec& parallel) {
-  if (parallel.pipeline == 1 && parallel.expert == 1) return;
-  fail(ExitCode::bad_recipe, "parallel.pipeline = {} and parallel.expert = {} are not available yet: only 1",
-       parallel.pipeline, parallel.expert);
+  if (parallel.expert == 1) return;
+  fail(ExitCode::bad_recipe, "parallel.expert = {} is not available yet: only 1", parallel.expert);
+}
+
+/// Micro-batches that one reduction group may have.
+std::set<int> group_lengths(const Recipe& recipe, int groups) {
+  std::set<int> lengths;
+  for (const PhaseSpec& phase : recipe.phases) {
+    const BatchPlan plan(phase, groups, groups);
+    const std::int64_t least = plan.fewest_microbatches(0);
+    const std::int64_t most = phase.global_batch / phase.micro_batch;
+    for (std::int64_t length = std::max<std::int64_t>(1, least); length <= (most + groups - 1) / groups; ++length) {
+      lengths.insert(static_cast<int>(length));
+    }
+  }
+  return lengths;
+}
+
+/// The longest lists are not always those that hold the most: short ones have no steady part.
+std::vector<int> most_in_flight(const Recipe& recipe, const Layout& layout) {
+  std::vector<int> most(layout.stages.size(), 1);
+  if (layout.shape.pipeline == 1) return most;
+  const std::set<int> lengths = group_lengths(recipe, layout.shape.data);
+  const int steady = 6 * layout.shape.pipeline;  // from here on nothing changes but the length
+  for (const int length : lengths) {
+    if (length > steady && length != *lengths.rbegin()) continue;
+    const ScheduleRequest request{layout.shape.pipeline, length, layout.schedule.stages_per_rank};
+    if (!refusal(word(layout.schedule.name), request).empty()) continue;  // reduction_groups says so
+    const std::vector<int> peaks = peak_of_stages(make_schedule(layout.schedule, layout.shape.pipeline, length));
+    for (std::size_t i = 0; i < most.size(); ++i) {
+      most[i] = std::max(most[i], peaks[static_cast<std::size_t>(layout.stages[i])]);
+    }
+  }
+  return most;
 }
 
 }  // namespace
 
+Schedule make_schedule(const ScheduleChoice& choice, int ranks, int microbatches) {
+  return make_schedule(word(choice.name), {ranks, microbatches, choice.stages_per_rank});
+}
+
 Layout layout_of(const Recipe& recipe, int rank, int ranks) {
   const ParallelSpec& parallel = recipe.parallel;
   check_axes(parallel);
-  check_ranks(parallel, ranks);
+  check_ranks(recipe, ranks);
+  const std::int64_t layers = recipe.model.layers;
   Layout layout;
   layout.shape = {.data = ranks / parallel.pipeline, .pipeline = parallel.pipeline, .expert = parallel.expert};
   check_mesh(layout.shape, ranks);
   layout.at = coordinates_of(layout.shape, rank);
-  layout.schedule = parallel.schedule;
-  layout.stage_count = parallel.pipeline;
-  layout.stages = {layout.at.pipeline};
+  layout.schedule = schedule_of(parallel, layers);
+  const int stages = parallel.pipeline * layout.schedule.stages_per_rank;
+  layout.stage_layers =
+      parallel.pipeline == 1 ? std::vector<std::int64_t>{layers} : layers_of_stages(parallel, layers, stages);
+  const int p = parallel.pipeline;
+  const int own = layout.at.pipeline;
+  const bool folded = layout.schedule.name == ScheduleName::zb_v || layout.schedule.name == ScheduleName::dualpipev;
+  for (int chunk = 0; chunk < layout.schedule.stages_per_rank; ++chunk) {
+    layout.stages.push_back(folded && chunk == 1 ? 2 * p - 1 - own : chunk * p + own);
+  }
+  layout.in_flight = most_in_flight(recipe, layout);
   return layout;
 }
 
@@ -58,6 +174,16 @@ int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
            phase.name, microbatches, groups);
     }
   }
+  if (layout.shape.pipeline == 1) return groups;
+  for (const int length : group_lengths(recipe, groups)) {
+    const std::string reason =
+        refusal(word(layout.schedule.name), {layout.shape.pipeline, length, layout.schedule.stages_per_rank});
+    if (reason.empty()) continue;
+    fail(ExitCode::bad_recipe,
+         "parallel.schedule = {} on {} ranks does not run with the {} micro-batches of a reduction group: {}; take a "
+         "larger global batch, fewer reduction groups, or 1f1b, zb_h1 or zb_v, which run with any number",
+         word(layout.schedule.name), layout.shape.pipeline, length, reason);
+  }
   return groups;
 }
 
@@ -67,9 +193,9 @@ std::string to_string(const Layout& layout) {
   const MeshShape& shape = layout.shape;
   return fmt::format("rank {} of {}: data {} of {}, {}", rank_at(shape, layout.at.pipeline, layout.at.data),
                      shape.ranks(), layout.at.data, shape.data,
-                     layout.stage_count == 1
+                     layout.stage_count() == 1
                          ? "the whole model"
-                         : fmt::format("{} of {} ({})", stages, layout.stage_count, word(layout.schedule)));
+                         : fmt::format("{} of {} ({})", stages, layout.stage_count(), word(layout.schedule.name)));
 }
 
 }  // namespace shoestring

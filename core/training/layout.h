@@ -1,37 +1,55 @@
 // Where a rank stands: its place on the axes of the mesh, the stages of the model it holds, the schedule it obeys, and
 // which share of every batch is its own. Built once, from the recipe and the launch.
 //
-// Only the data axis is admitted so far: a rank holds the whole model, and its share is its place on that axis.
+// The ranks of one data index are a pipeline: they hold the model together, draw the same micro-batches, and pass
+// activations on. Which stages a rank holds is the schedule's affair: one (1f1b, zb_h1), every p-th (interleaved), or
+// two folded into a V (zb_v, dualpipev).
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "core/recipe/recipe.h"
 #include "parallel/mesh.h"
+#include "parallel/schedule.h"
 
 namespace shoestring {
+
+/// Which schedule runs between the ranks of a pipeline.
+struct ScheduleChoice {
+  ScheduleName name = ScheduleName::one_f_one_b;  ///< not automatic
+  int stages_per_rank = 1;
+
+  bool operator==(const ScheduleChoice&) const = default;
+};
+
+/// The lists of `ranks` ranks; throws Error(bad_recipe) as make_schedule.
+Schedule make_schedule(const ScheduleChoice& choice, int ranks, int microbatches);
 
 struct Layout {
   MeshShape shape;
   MeshCoordinates at;
-  ScheduleName schedule = ScheduleName::one_f_one_b;  ///< between the stages: with a single one it says nothing
-  int stage_count = 1;                                ///< of the whole model
-  std::vector<int> stages;                            ///< of this rank, in the order of the model
+  ScheduleChoice schedule;                 ///< between the stages: with a single one it says nothing
+  std::vector<std::int64_t> stage_layers;  ///< of the whole model: layers of each stage
+  std::vector<int> stages;                 ///< of this rank, in the order of the model
+  std::vector<int> in_flight;              ///< micro-batches that each of them holds at most
 
+  int stage_count() const { return static_cast<int>(stage_layers.size()); }
   bool operator==(const Layout&) const = default;
 };
 
-/// Throws Error(bad_recipe), the same on every rank, where `ranks` were launched and the recipe counts on others, or
-/// where it asks for an axis that is not available.
+/// Throws Error(bad_recipe), the same on every rank: `ranks` were launched and the recipe counts on others, in which
+/// case the layouts that fit are listed; the stages are more than the layers, or not as many as parallel.stages lists;
+/// the schedule does not run with so few micro-batches; or it asks for an axis that is not available.
 Layout layout_of(const Recipe& recipe, int rank, int ranks);
 
 /// Groups of the canonical reduction over the data axis: those of the run's first attempt (`first`, 0: this is it), or
 /// the recipe's, or one for each place on the axis. Throws Error(bad_recipe) where the axis cannot share them evenly,
-/// or a phase has fewer micro-batches a step.
+/// a phase has fewer micro-batches a step, or the schedule does not run with those of a group.
 int reduction_groups(const Recipe& recipe, const Layout& layout, int first);
 
-/// "rank 1 of 2: data 1 of 2, the whole model"; "rank 5 of 8: data 1 of 4, stage 1 of 2 (zb_v)".
+/// "rank 1 of 2: data 1 of 2, the whole model"; "rank 5 of 8: data 1 of 4, stage 1+2 of 4 (zb_v)".
 std::string to_string(const Layout& layout);
 
 }  // namespace shoestring

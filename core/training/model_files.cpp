@@ -1,6 +1,7 @@
 #include "core/training/model_files.h"
 
 #include <map>
+#include <set>
 
 #include "core/model/hugging_face_config.h"
 #include "kernels/base/check.h"
@@ -18,15 +19,23 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
                                      std::string state_json) {
   CheckpointContent content;
   std::map<std::string, ConstTensorView> by_name;
+  std::set<std::string> copies;
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
       const ConstTensorView data = on_disk(*parameter, slice);
-      content.weights.push_back({slice.name, data});
       by_name.emplace(slice.name, data);
+      if (model.is_copy(*parameter)) {
+        copies.insert(slice.name);
+      } else {
+        content.weights.push_back({slice.name, data});
+      }
     }
   }
   for (const TensorAlias& alias : model.aliases()) content.weights.push_back({alias.name, by_name.at(alias.of)});
-  for (const OptimizerState& state : optimizer.state()) content.optimizer.push_back({state.name, state.data});
+  for (const OptimizerState& state : optimizer.state()) {
+    const std::string tensor = state.name.substr(state.name.find('.') + 1);  // "exp_avg.TENSOR"
+    if (!copies.contains(tensor)) content.optimizer.push_back({state.name, state.data});
+  }
 
   const std::int64_t eos = tokenizer.special().end_of_document;
   content.files.emplace_back(

@@ -11,8 +11,9 @@
 
 namespace shoestring {
 
-/// Master weights under their disk names (aliases included), optimizer state, config.json, generation_config.json and
-/// the tokenizer's files. Borrows the model's memory.
+/// Of a rank that has the model or some of its stages: master weights under their disk names (aliases included),
+/// optimizer state, but for what repeats another stage's; config.json, generation_config.json and the tokenizer's
+/// files. Borrows the model's memory.
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
                                      std::string state_json);
 

@@ -1,19 +1,21 @@
 #include "core/training/pass.h"
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "kernels/base/check.h"
 
 namespace shoestring {
 namespace {
 
-constexpr int kScalars = 5;
+constexpr std::size_t kWholeNumbers = 8;
 
 /// Out of the pipeline in the middle of a round: no error.
 struct Abandoned {};
 
 /// The numbers of `counts` that add up over ranks.
-std::array<std::int64_t*, 8> whole_numbers(PrecisionCounts& counts) {
+std::array<std::int64_t*, kWholeNumbers> whole_numbers(PrecisionCounts& counts) {
   QuantizeCounts& a = counts.activations;
   QuantizeCounts& g = counts.gradients;
   return {&a.elements, &a.saturated, &a.underflowed, &a.non_finite,
@@ -62,7 +64,8 @@ class Pass::Round {
     std::size_t released = 0;
   };
   BatchView draw(int microbatch) {
-    if (stop_ && microbatch < plan_.fewest_microbatches(samples_) && stop_()) throw Abandoned{};
+    if (pass_.mesh_.pipeline().size() == 1 && stop_ && microbatch < plan_.fewest_microbatches(samples_) && stop_())
+      throw Abandoned{};
     const Meter::Scope waiting(pass_.meter_, Category::data_wait);
     return feed_.next(plan_.range(samples_, first_ + microbatch));
   }
@@ -108,14 +111,15 @@ class Pass::PipelineStage final : public Stage {
   TransformerStage& stage_;
 };
 
-Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter)
+Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule)
     : model_(model),
       mesh_(mesh),
       stream_(stream),
       meter_(meter),
+      groups_(groups),
+      schedule_(schedule),
       gradients_(mesh.data(), model.store().gradients.shape().elements(), groups / mesh.data().size(),
-                 model.store().gradients.dtype(), stream),
-      scalars_(mesh.data(), kScalars) {
+                 model.store().gradients.dtype(), stream) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
 }
 
@@ -126,81 +130,94 @@ Pipeline& Pass::pipeline_of(int microbatches) {
   if (!pipeline) {
     std::vector<Stage*> stages;
     for (const auto& stage : stages_) stages.push_back(stage.get());
-    const int count = static_cast<int>(stages.size());
     pipeline = std::make_unique<Pipeline>(
-        make_schedule("1f1b", {.ranks = 1, .microbatches = microbatches, .stages_per_rank = count}), mesh_.pipeline(),
-        stages, model_.boundary());
+        make_schedule(schedule_, mesh_.pipeline().size(), microbatches), mesh_.pipeline(), stages, model_.boundary(),
+        [this](bool waits) { meter_.enter(waits ? Category::bubble : Category::compute); });
   }
   return *pipeline;
 }
 
+std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.config().experts; }
+
+// The numbers of a pass: `scalars` sums of each reduction group, then counts. Each of the sums is known to one rank
+// (the group's, with the stage it comes from) and zero on all others, and counts are whole numbers: their sum over the
+// world is exact, in whatever order it is taken. So one all-reduce tells every rank all there is.
 PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop) {
   gradients_.reset();
-  scalars_.reset();
-  PassResult result;
+  const std::size_t counts = kWholeNumbers + static_cast<std::size_t>(loads());
+  std::vector<double> numbers(static_cast<std::size_t>(groups_) * scalars() + counts, 0.0);
   try {
-    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stop, result);
+    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stop, numbers);
   } catch (const Abandoned&) {
+    PassResult result;
     result.abandoned = true;
     return result;
   }
-  const Meter::Scope exchanging(meter_, mesh_.world().size() > 1 ? Category::exposed_communication : Category::compute);
+  const bool alone = mesh_.world().size() == 1;
+  const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
   gradients_.gather(model_.store().gradients);
-  const std::span<const double> totals = scalars_.totals();
-  result.loss = totals[0];
-  result.tokens = totals[1];
-  result.further_loss = totals[2];
-  result.further_tokens = totals[3];
-  result.balance_loss = totals[4];
-  reduce_counts(result);
+  const TensorView all = view_of(numbers.data(), DType::f64, {static_cast<std::int64_t>(numbers.size())});
+  if (!alone) mesh_.world().all_reduce(all);
+  return result_of(numbers);
+}
+
+PassResult Pass::result_of(std::span<const double> numbers) const {
+  PassResult result;
+  for (int group = 0; group < groups_; ++group) {
+    const std::span<const double> sums = numbers.subspan(static_cast<std::size_t>(group) * scalars(), scalars());
+    result.loss += sums[0];
+    result.tokens += sums[1];
+    result.further_loss += sums[2];
+    result.further_tokens += sums[3];
+    result.balance_loss += std::accumulate(sums.begin() + 4, sums.end(), 0.0);
+  }
+  std::span<const double> counts = numbers.subspan(static_cast<std::size_t>(groups_) * scalars());
+  for (std::int64_t* value : whole_numbers(result.precision)) {
+    *value = static_cast<std::int64_t>(counts.front());
+    counts = counts.subspan(1);
+  }
+  if (loads() == 0) return result;
+  result.router_counts = Tensor(DType::i64, {model_.config().mixtures(), model_.config().experts});
+  std::transform(counts.begin(), counts.end(), result.router_counts.as<std::int64_t>(),
+                 [](double value) { return static_cast<std::int64_t>(value); });
   return result;
 }
 
-// The reduction group that this rank has in `round`; its whole numbers are added to `result`.
+// The reduction group that this rank has in `round`.
 void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed,
-                     const std::function<bool()>& stop, PassResult& result) {
+                     const std::function<bool()>& stop, std::vector<double>& numbers) {
+  Communicator& pipeline = mesh_.pipeline();
+  if (pipeline.size() > 1 && stop && stop()) throw Abandoned{};
   const GroupRange group = plan.group(samples, round, mesh_.at().data);
   const Meter::Scope computing(meter_, Category::compute);
   model_.zero_gradients();
   round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stop);
-  pipeline_of(static_cast<int>(group.end - group.begin)).run();
+  Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
+  run.run();
   StepTally tally = std::move(round_->tally);
   round_.reset();
   for (const Parameter* parameter : model_.store().parameters) {
     check(!parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
   }
-  const ObjectiveSums& sums = tally.objective;
-  const std::array<double, kScalars> values = {sums.main.loss, static_cast<double>(sums.main.tokens), sums.further.loss,
-                                               static_cast<double>(sums.further.tokens), tally.balance_loss()};
-  result.precision += tally.precision;
-  if (result.router_counts.empty()) {
-    result.router_counts = std::move(tally.expert_loads);
-  } else {
-    std::int64_t* counts = result.router_counts.as<std::int64_t>();
-    const std::int64_t* more = tally.expert_loads.as<std::int64_t>();
-    for (std::int64_t i = 0; i < tally.expert_loads.shape().elements(); ++i) counts[i] += more[i];
-  }
-  const Meter::Scope exchanging(meter_, mesh_.world().size() > 1 ? Category::exposed_communication : Category::compute);
+  add_numbers(std::move(tally), group_of(round, mesh_.at().data, mesh_.shape().data), numbers);
+  const bool alone = mesh_.world().size() == 1;
+  const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
+  const std::vector<int> owners = rank_of_stage(run.schedule());
+  model_.join_shared_gradients(pipeline, owners.front(), owners.back());
   gradients_.fold(model_.store().gradients);
-  scalars_.fold(values);
 }
 
-// Whole numbers: their sum over ranks is exact in any order.
-void Pass::reduce_counts(PassResult& result) {
-  if (mesh_.data().size() == 1) return;
-  const auto precision = whole_numbers(result.precision);
-  const std::int64_t loads = result.router_counts.empty() ? 0 : result.router_counts.shape().elements();
-  std::vector<double> flat;
-  for (const std::int64_t* value : precision) flat.push_back(static_cast<double>(*value));
-  for (std::int64_t i = 0; i < loads; ++i) {
-    flat.push_back(static_cast<double>(result.router_counts.as<std::int64_t>()[i]));
-  }
-  mesh_.data().all_reduce(view_of(flat.data(), DType::f64, {static_cast<std::int64_t>(flat.size())}));
-  std::size_t at = 0;
-  for (std::int64_t* value : precision) *value = static_cast<std::int64_t>(flat[at++]);
-  for (std::int64_t i = 0; i < loads; ++i) {
-    result.router_counts.as<std::int64_t>()[i] = static_cast<std::int64_t>(flat[at++]);
-  }
+void Pass::add_numbers(StepTally tally, int group, std::vector<double>& numbers) const {
+  const ObjectiveSums& sums = tally.objective;
+  double* own = numbers.data() + static_cast<std::size_t>(group) * scalars();
+  *own++ = sums.main.loss;
+  *own++ = static_cast<double>(sums.main.tokens);
+  *own++ = sums.further.loss;
+  *own++ = static_cast<double>(sums.further.tokens);
+  std::copy(tally.balance_losses.begin(), tally.balance_losses.end(), own);
+  double* count = numbers.data() + static_cast<std::size_t>(groups_) * scalars();
+  for (const std::int64_t* value : whole_numbers(tally.precision)) *count++ += static_cast<double>(*value);
+  for (std::int64_t i = 0; i < loads(); ++i) *count++ += static_cast<double>(tally.expert_loads.as<std::int64_t>()[i]);
 }
 
 }  // namespace shoestring

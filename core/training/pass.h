@@ -1,4 +1,5 @@
-// One global batch through the model: every micro-batch along the schedule, then the canonical reduction over ranks.
+// One global batch through the model: every micro-batch along the schedule, then the canonical reduction over the data
+// axis, and one exchange of the few numbers that every rank must know.
 //
 // The pass stands between the pipeline, which knows numbers, and the model, which knows tensors: it draws micro-batches
 // from a feed when the first stage needs them, keeps them until the last one is done with them, and hands the model a
@@ -9,19 +10,21 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
 #include "core/training/batch_plan.h"
 #include "core/training/feed.h"
+#include "core/training/layout.h"
 #include "parallel/mesh.h"
 #include "parallel/pipeline.h"
 #include "parallel/reduction.h"
 
 namespace shoestring {
 
-/// Sums over the whole global batch: the same bits on every rank and for any number of ranks.
+/// Sums over the whole global batch and the whole model: the same bits on every rank and under any layout.
 struct PassResult {
   bool abandoned = false;   ///< `stop` said so: nothing else here holds, nor do the gradients
   double loss = 0;          ///< nats, over trained tokens
@@ -35,14 +38,16 @@ struct PassResult {
 
 class Pass {
  public:
-  /// All must outlive it. `groups` reduction groups over the data axis of `mesh`.
-  Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter);
+  /// All must outlive it. `groups` reduction groups over the data axis of `mesh`; `schedule`
+  /// over its pipeline axis, whose stages are the model's.
+  Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule = {});
   ~Pass();
 
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
-  /// all trained tokens, on every rank. `stop` is asked before each micro-batch that every rank has, at the same ones
-  /// on all ranks and with one answer (StopAgreement); true ends the pass there. After that, and after an exception,
-  /// the pass can only be destroyed.
+  /// all trained tokens, on every rank, of its stages. `stop` is asked at the same moments on all ranks and with one
+  /// answer (StopAgreement): before each micro-batch that every rank has; on a pipeline, whose ranks take theirs at
+  /// different times, before each reduction group. True ends the pass there. After that, and after an exception, the
+  /// pass can only be destroyed.
   PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop = {});
 
  private:
@@ -50,15 +55,19 @@ class Pass {
   class PipelineStage;
   Pipeline& pipeline_of(int microbatches);
   void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const std::function<bool()>& stop,
-                 PassResult& result);
-  void reduce_counts(PassResult& result);
+                 std::vector<double>& numbers);
+  void add_numbers(StepTally tally, int group, std::vector<double>& numbers) const;
+  PassResult result_of(std::span<const double> numbers) const;
+  std::size_t scalars() const { return 4 + static_cast<std::size_t>(model_.config().mixtures()); }
+  std::int64_t loads() const;
 
   Transformer& model_;
   Mesh& mesh_;
   Stream& stream_;
   Meter& meter_;
+  int groups_;
+  ScheduleChoice schedule_;
   CanonicalReducer gradients_;
-  ScalarReducer scalars_;
   std::vector<std::unique_ptr<MicroBatch>> spare_;      // memory of micro-batches that are not in flight
   std::unique_ptr<Round> round_;                        // while it runs
   std::vector<std::unique_ptr<PipelineStage>> stages_;  // of this rank

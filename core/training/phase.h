@@ -15,10 +15,10 @@ namespace shoestring {
 
 class Phase {
  public:
-  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `state`
-  /// must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the phase
-  /// begins).
-  Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const TrainingState& state);
+  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`
+  /// and `state` must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the
+  /// phase begins).
+  Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout, const TrainingState& state);
 
   const BatchPlan& plan() const { return plan_; }
   Feed& feed() { return *feed_; }

@@ -88,16 +88,17 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   return options;
 }
 
-RunResources::RunResources(const Recipe& recipe, int ranks_sharing_cores)
+RunResources::RunResources(const Recipe& recipe, const Layout& layout, int ranks_sharing_cores)
     : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
   model_ = std::make_unique<Transformer>(TransformerOptions{.model = model_config(recipe, *tokenizer_),
                                                             .precision = recipe.precision,
                                                             .run = run_shape(recipe, workers_.count()),
-                                                            .stages = 1,
-                                                            .own_stages = {},
-                                                            .in_flight = 1,
+                                                            .stages = layout.stage_count(),
+                                                            .stage_layers = layout.stage_layers,
+                                                            .own_stages = layout.stages,
+                                                            .in_flight = layout.in_flight,
                                                             .count_precision = recipe.precision.count_saturation});
   model_->allocate(stream_);
   optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());

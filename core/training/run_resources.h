@@ -11,6 +11,7 @@
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
 #include "core/recipe/recipe.h"
+#include "core/training/layout.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "kernels/base/workers.h"
@@ -31,8 +32,9 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
 
 class RunResources {
  public:
-  /// `ranks_sharing_cores`: ranks that may run on the same cores as this one, itself included.
-  RunResources(const Recipe& recipe, int ranks_sharing_cores);
+  /// The model's stages are those of `layout`. `ranks_sharing_cores`: ranks that may run on the same cores as this one,
+  /// itself included.
+  RunResources(const Recipe& recipe, const Layout& layout, int ranks_sharing_cores);
 
   Workers& workers() { return workers_; }
   Stream& stream() { return stream_; }

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "core/training/model_files.h"
+#include "kernels/base/check.h"
 
 namespace shoestring {
 namespace {
@@ -21,8 +22,10 @@ std::string broadcast_text(Communicator& world, std::string text) {
 
 }  // namespace
 
-std::int64_t checkpoint_bytes(const SnapshotParts& parts) {
-  return parts.model.memory().parameters + parts.optimizer.state_bytes();
+std::int64_t Snapshots::bytes(const SnapshotParts& parts) {
+  std::int64_t bytes = parts.model.memory().parameters + parts.optimizer.state_bytes();
+  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(view_of(&bytes, DType::i64, {1}));
+  return bytes;
 }
 
 Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
@@ -50,35 +53,37 @@ CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
   const LongerWait waiting(mesh_.world(), kLongestFileWork);
-  if (writes()) write(parts, state, keep, notice);
+  const LongerWait writing(mesh_.pipeline(), kLongestFileWork);
+  if (mesh_.at().data == 0) write(parts, state, keep, notice, mesh_.pipeline());
   mesh_.world().barrier();
-  return commit(parts, state, begin);
+  return commit(bytes(parts), state, begin);
 }
 
 CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
                                        const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  write(parts, state, keep, notice);
-  return commit(parts, state, begin);
+  check(mesh_.shape().pipeline == 1, "one rank of a pipeline saves alone");
+  write(parts, state, keep, notice, *self_communicator());
+  return commit(bytes(parts), state, begin);
 }
 
 // An exception leaves writing_ set: saving is what failed.
-void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep,
-                      const CheckpointNotice& notice) {
+void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice,
+                      Communicator& team) {
   writing_ = true;
   store_.save(state.step, checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state)), keep,
-              notice);
+              notice, team);
   writing_ = false;
 }
 
-CheckpointCommit Snapshots::commit(const SnapshotParts& parts, const TrainingState& state, double begin) {
+CheckpointCommit Snapshots::commit(std::int64_t bytes, const TrainingState& state, double begin) {
   step_ = state.step;
   saved_at_ = meter_.elapsed_seconds();
   return {.step = state.step,
           .tokens = state.tokens,
           .name = fmt::format("step_{:08}", state.step),
-          .bytes = checkpoint_bytes(parts),
+          .bytes = bytes,
           .took_seconds = saved_at_ - begin};
 }
 

@@ -1,4 +1,5 @@
-// Saving and loading by all ranks together: one of them writes and looks for what is there, every one reads.
+// Saving and loading by all ranks together: the ranks of the first data index, who hold the model together, write, each
+// its own part; one looks for what is there; every one reads its own part.
 //
 // A snapshot is a run between two steps: weights, optimizer, and where it stands (training_state.h). On disk it is a
 // checkpoint (checkpoint.h).
@@ -26,15 +27,15 @@ struct SnapshotParts {
   const Tokenizer& tokenizer;
 };
 
-/// What a checkpoint of them takes on disk, but for its texts.
-std::int64_t checkpoint_bytes(const SnapshotParts& parts);
-
 class Snapshots {
  public:
   /// `root` is RUN/checkpoints; all must outlive it. Their time is Category::checkpoint of `meter`.
   Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter);
 
   const CheckpointStore& store() const { return store_; }
+
+  /// Collective along the pipeline. What a checkpoint of them takes on disk, but for its texts.
+  std::int64_t bytes(const SnapshotParts& parts);
 
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
   /// CheckpointStore::newest.
@@ -49,11 +50,11 @@ class Snapshots {
   /// Collective. Keeps the newest `keep`; throws as CheckpointStore::save.
   CheckpointCommit save(const SnapshotParts& parts, const TrainingState& state, int keep,
                         const CheckpointNotice& notice);
-  /// The same by one rank while the others are gone or wait in vain.
+  /// The same by one rank, which has the whole model, while the others are gone or wait in vain.
   CheckpointCommit save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
                               const CheckpointNotice& notice);
 
-  /// Whether this rank is the one that writes.
+  /// Whether this rank is the one that looks, and commits.
   bool writes() const { return mesh_.world().rank() == 0; }
   /// Whether a save began on this rank that has not come to its end.
   bool writing() const { return writing_; }
@@ -63,8 +64,9 @@ class Snapshots {
   void begin() { saved_at_ = meter_.elapsed_seconds(); }
 
  private:
-  void write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice);
-  CheckpointCommit commit(const SnapshotParts& parts, const TrainingState& state, double begin);
+  void write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice,
+             Communicator& team);
+  CheckpointCommit commit(std::int64_t bytes, const TrainingState& state, double begin);
 
   CheckpointStore store_;
   Mesh& mesh_;

@@ -48,7 +48,7 @@ void Trainer::begin() {
                      : 0.0;
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   try {
-    resources_ = std::make_unique<RunResources>(recipe_, ranks_sharing_cores(world_, Workers::cores_name()));
+    resources_ = std::make_unique<RunResources>(recipe_, layout_, ranks_sharing_cores(world_, Workers::cores_name()));
     load(ended != 0);
   } catch (const std::exception& error) {
     if (ended == 0) account_->failed(as_error(error));
@@ -70,14 +70,15 @@ void Trainer::load(bool ended) {
   state_.recipe = canonical_text(recipe_);
   if (fresh) resources_->model().initialise(recipe_.run.seed);
   resources_->model().prepare();
-  engine_ = std::make_unique<Engine>(
-      recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()}, mesh_, groups, meter_);
+  engine_ =
+      std::make_unique<Engine>(recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()},
+                               mesh_, groups, meter_, layout_.schedule);
   engine_->guard().restore(state_.guard);
   enter_phase();
   guess_evaluation();
   account_->start({.model = resources_->model().config(),
                    .guessed_checkpoint_seconds = resources_->guessed_checkpoint_seconds(),
-                   .checkpoint_bytes = checkpoint_bytes(parts()),
+                   .checkpoint_bytes = snapshots_.bytes(parts()),
                    .has_checkpoint = snapshots_.step() >= 0,
                    .fresh = fresh,
                    .allow_schedule_over = options_.allow_recipe_change});
@@ -102,7 +103,7 @@ void Trainer::resume(const fs::path& checkpoint) {
 }
 
 void Trainer::enter_phase() {
-  phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, state_);
+  phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, layout_, state_);
   state_.data_plan = phase_->data_plan();
 }
 
@@ -120,7 +121,10 @@ void Trainer::enter_next_phase() {
 
 // What the last evaluation will take, until one has been measured.
 void Trainer::guess_evaluation() {
-  if (phase_->evaluator() == nullptr || !account_->guesses_evaluation()) return;
+  if (phase_->evaluator() == nullptr) return;
+  double wanted = account_->guesses_evaluation() ? 1 : 0;
+  if (phase_->evaluator()->collective()) world_.broadcast(view_of(&wanted, DType::f64, {1}), 0);
+  if (wanted == 0) return;
   const Meter::Scope timing(meter_, Category::evaluation);
   account_->guess_evaluation(phase_->evaluator()->estimate_seconds(stop_requested));
 }

@@ -31,10 +31,11 @@ std::string Trainer::keep_what_is_whole(const Error& error) noexcept {
       if (error.code() == ExitCode::hang) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
       return {};
     }
-    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_;
+    // One rank of a pipeline has a part of the model only.
+    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_ && mesh_.shape().pipeline == 1;
     if (unsaved && engine_->whole() && !snapshots_.writing()) {
       try {
-        engine_->check_finite(state_.step);
+        engine_->check_finite_alone(state_.step);
         const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
         account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());
       } catch (const std::exception& second) {

@@ -31,6 +31,13 @@ std::deque<double> window_of(const nlohmann::json& object, const char* key) {
   return list.get<std::deque<double>>();
 }
 
+// The one word of a recipe that was spelt otherwise in checkpoints of before.
+void respell(std::string& recipe) {
+  constexpr std::string_view kBefore = "schedule = one_f_one_b\n";
+  const std::size_t at = recipe.find(kBefore);
+  if (at != std::string::npos) recipe.replace(at, kBefore.size(), "schedule = 1f1b\n");
+}
+
 GuardState guard_of(const nlohmann::json& json, bool first_schema) {
   GuardState guard;
   guard.losses = window_of(json, "losses");
@@ -96,6 +103,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     state.reduction_groups = small_count_of(json, "reduction_groups");
     state.data_plan = json.at("data_plan").get<std::string>();
     state.recipe = json.at("recipe").get<std::string>();
+    respell(state.recipe);
     const nlohmann::json& loss = json.at("loss");  // of a skipped step it may be no number: JSON has none for that
     state.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.get<double>();
     for (const nlohmann::json& entry : json.at("decisions")) {

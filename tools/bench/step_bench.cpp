@@ -117,7 +117,7 @@ MemoryPlan planned_memory(const Recipe& recipe) {
                               .workers = recipe.run.threads},
                       .stages = 1,
                       .own_stages = {},
-                      .in_flight = 1,
+                      .in_flight = {},
                       .count_precision = recipe.precision.count_saturation},
                      recipe.optimizer.name);
 }

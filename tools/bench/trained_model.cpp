@@ -9,8 +9,9 @@ TrainedModel::TrainedModel(Recipe recipe)
     : recipe_(std::move(recipe)),
       meter_(system_clock()),
       world_(self_communicator()),
-      resources_(recipe_, 1),
-      engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, *world_, 1, meter_),
+      mesh_(*world_, {}),
+      resources_(recipe_, layout_of(recipe_, 0, 1), 1),
+      engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, 1, meter_),
       plan_(recipe_.phases.at(0), 1, 1),
       loader_(resources_.train_loader(0)) {
   resources_.model().initialise(recipe_.run.seed);

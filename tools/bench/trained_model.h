@@ -26,6 +26,7 @@ class TrainedModel {
   Recipe recipe_;
   Meter meter_;
   std::unique_ptr<Communicator> world_;
+  Mesh mesh_;
   RunResources resources_;
   Engine engine_;
   BatchPlan plan_;

@@ -132,7 +132,7 @@ SmallRun::SmallRun(const ModelConfig& config, const PrecisionSpec& precision, in
              .run = {sequences * sequence, sequences, workers_count},
              .stages = stages,
              .own_stages = {},
-             .in_flight = 2,
+             .in_flight = std::vector<int>(static_cast<std::size_t>(stages), 2),
              .objective = objective}) {
   model.allocate(stream);
   for (Parameter* parameter : model.parameters()) fill_weights(*parameter);
@@ -168,6 +168,7 @@ StepTally SmallRun::step() {
     model.stages()[s]->backward_input(*tokens, dy, dx, tally);
   }
   for (std::size_t s = stages; s-- > 0;) model.stages()[s]->backward_weight(*tokens, tally);
+  model.join_shared_gradients(*self_communicator(), 0, 0);
   return tally;
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/core/model/small_models.h"
+#include "tests/core/training/layout_rank.h"
 #include "tests/data/shard_fixture.h"
 #include "tests/support/ranks.h"
 
@@ -68,6 +69,24 @@ TEST_F(EvaluationTest, IsTheSameOnAnyNumberOfRanks) {
   EXPECT_NEAR(alone.metrics.loss, std::log(static_cast<double>(config_.vocabulary)), 0.5);
   for (const int ranks : {2, 3}) {
     run_ranks(ranks, [&](Communicator& world) { expect_same(evaluate(world, 0, never, 1e9).metrics, alone.metrics); });
+  }
+}
+
+// Through pipelines of every kind, whose shares of the text are not equal.
+TEST_F(EvaluationTest, IsTheSameThroughAPipeline) {
+  const ModelConfig config = eight_layers(Architecture::llama);
+  const auto evaluated = [&](Communicator& world, int pipeline, ScheduleName schedule) {
+    LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, pipeline, schedule), world);
+    std::vector<std::unique_ptr<Loader>> loaders;
+    loaders.push_back(std::make_unique<Loader>(options()));
+    Evaluator evaluator(rank.model, rank.mesh, std::move(loaders), {}, 1, rank.layout.schedule);
+    EXPECT_GT(evaluator.estimate_seconds(never), 0);
+    return evaluator.run(7, never).metrics;
+  };
+  const EvaluationMetrics alone = evaluated(*self_communicator(), 1, ScheduleName::one_f_one_b);
+  EXPECT_GT(alone.tokens, 300);
+  for (const ScheduleName schedule : {ScheduleName::zb_h1, ScheduleName::dualpipev, ScheduleName::interleaved}) {
+    run_ranks(4, [&](Communicator& world) { expect_same(evaluated(world, 2, schedule), alone); });
   }
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 Recipe recipe_of(int data, int groups = 0) {
   Recipe recipe;
+  recipe.model.layers = 8;
   recipe.parallel.data = data;
   recipe.parallel.reduction_groups = groups;
   PhaseSpec phase;
@@ -46,7 +47,7 @@ TEST(Layout, RanksShareTheDataAxis) {
       EXPECT_EQ(mesh.data().rank(), layout.at.data);
       EXPECT_EQ(mesh.data().size(), ranks);
       EXPECT_EQ(layout.stages, (std::vector<int>{0}));
-      EXPECT_EQ(layout.stage_count, 1);
+      EXPECT_EQ(layout.stage_count(), 1);
       const std::lock_guard lock(mutex);
       places.insert(layout.at.data);
     });
@@ -56,11 +57,10 @@ TEST(Layout, RanksShareTheDataAxis) {
 
 TEST(Layout, Prints) {
   EXPECT_EQ(to_string(layout_of(recipe_of(0), 1, 2)), "rank 1 of 2: data 1 of 2, the whole model");
-  const Layout folded{.shape = {.data = 4, .pipeline = 2, .expert = 1},
-                      .at = {.data = 1, .pipeline = 1, .expert = 0, .replica = 1},
-                      .schedule = ScheduleName::zb_v,
-                      .stage_count = 4,
-                      .stages = {1, 2}};
+  Recipe recipe = recipe_of(0);
+  recipe.parallel.pipeline = 2;
+  recipe.parallel.schedule = ScheduleName::zb_v;
+  const Layout folded = layout_of(recipe, 5, 8);
   EXPECT_EQ(to_string(folded), "rank 5 of 8: data 1 of 4, stage 1+2 of 4 (zb_v)");
 }
 
@@ -72,11 +72,71 @@ TEST(Layout, ALaunchThatDoesNotFitIsRefused) {
 
 TEST(Layout, AxesThatAreNotAvailableAreRefused) {
   Recipe recipe = recipe_of(0);
-  recipe.parallel.pipeline = 2;
-  expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.pipeline = 2");
-  recipe.parallel.pipeline = 1;
   recipe.parallel.expert = 2;
   expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.expert = 2");
+}
+
+// Each schedule has its own stages on a rank, every stage one rank, and memory for what its lists keep.
+TEST(Layout, StagesAreWhereTheScheduleHasThem) {
+  for (const ScheduleName name : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                  ScheduleName::zb_v, ScheduleName::dualpipev}) {
+    Recipe recipe = recipe_of(0);
+    recipe.phases[0].global_batch = 32;
+    recipe.parallel.pipeline = 4;
+    recipe.parallel.schedule = name;
+    const Schedule schedule = make_schedule(layout_of(recipe, 0, 8).schedule, 4, 8);
+    const std::vector<int> owners = rank_of_stage(schedule);
+    std::int64_t layers = 0;
+    for (int rank = 0; rank < 8; rank += 2) {  // of the first data index
+      const Layout layout = layout_of(recipe, rank, 8);
+      ASSERT_EQ(layout.stage_count(), schedule.stages);
+      for (std::size_t i = 0; i < layout.stages.size(); ++i) {
+        EXPECT_EQ(owners[static_cast<std::size_t>(layout.stages[i])], layout.at.pipeline) << schedule.name;
+        EXPECT_GE(layout.in_flight[i], 1);
+        EXPECT_LE(layout.in_flight[i], 8);
+        layers += layout.stage_layers[static_cast<std::size_t>(layout.stages[i])];
+      }
+    }
+    EXPECT_EQ(layers, recipe.model.layers);
+  }
+}
+
+TEST(Layout, OneForwardOneBackwardKeepsFewerTheLaterTheStage) {
+  Recipe recipe = recipe_of(1);
+  recipe.phases[0].global_batch = 32;
+  recipe.parallel.pipeline = 4;
+  recipe.parallel.schedule = ScheduleName::one_f_one_b;
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(layout_of(recipe, rank, 4).in_flight, std::vector<int>{4 - rank});
+}
+
+TEST(Layout, StagesAreCutAsTheRecipeSays) {
+  Recipe recipe = recipe_of(0);
+  recipe.parallel.pipeline = 2;
+  recipe.parallel.schedule = ScheduleName::zb_h1;
+  recipe.parallel.stages = {"6", "2"};
+  EXPECT_EQ(layout_of(recipe, 0, 2).stage_layers, (std::vector<std::int64_t>{6, 2}));
+  recipe.parallel.stages = {"3", "3", "2"};
+  expect_refused([&] { layout_of(recipe, 0, 2); },
+                 "parallel.stages lists 3 stages, but 2 ranks of the pipeline have 2");
+}
+
+TEST(Layout, ALaunchThatDoesNotFitIsToldWhatWould) {
+  Recipe recipe = recipe_of(0);
+  recipe.parallel.pipeline = 4;
+  expect_refused([&] { layout_of(recipe, 0, 6); },
+                 "layouts of 6 ranks: pipeline 1 x data 6, pipeline 2 x data 3, "
+                 "pipeline 3 x data 2, pipeline 6 x data 1");
+  recipe.parallel.schedule = ScheduleName::interleaved;
+  recipe.parallel.stages_per_rank = 3;
+  expect_refused([&] { layout_of(recipe, 0, 4); }, "makes 12 stages, but the model has 8 layers");
+}
+
+TEST(Layout, ASchedulesOwnNeedsAreChecked) {
+  Recipe recipe = recipe_of(0);  // 8 micro-batches
+  recipe.parallel.pipeline = 4;
+  recipe.parallel.schedule = ScheduleName::dualpipev;
+  EXPECT_EQ(reduction_groups(recipe, layout_of(recipe, 0, 4), 1), 1);
+  expect_refused([&] { reduction_groups(recipe, layout_of(recipe, 0, 4), 2); }, "at least 2 micro-batches per rank");
 }
 
 // The first attempt decides; later ones may have any number of ranks that divides it.

@@ -51,6 +51,7 @@ class PhaseTest : public ::testing::Test {
     state.reduction_groups = 2;
     return state;
   }
+  static Layout alone_layout() { return layout_of(recipe(), 0, 1); }
   /// The inputs of the micro-batches of one global batch on this rank.
   static std::vector<std::vector<std::int32_t>> batch_of(Phase& phase, std::int64_t samples, int rank) {
     std::vector<std::vector<std::int32_t>> inputs;
@@ -72,15 +73,16 @@ TEST_F(PhaseTest, RanksShareWhatOneRankReads) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, 1);
-  Phase alone(recipe, resources, mesh, state());
+  RunResources resources(recipe, alone_layout(), 1);
+  Phase alone(recipe, resources, mesh, alone_layout(), state());
   const auto expected = batch_of(alone, 0, 0);
   ASSERT_EQ(expected.size(), 2u);
   EXPECT_EQ(expected[0].size(), static_cast<std::size_t>(kMicroBatch * 16));
   testing::run_ranks(2, [&](Communicator& world) {
-    RunResources own(recipe, 2);
-    Mesh shared(world, {.data = world.size()});
-    Phase part(recipe, own, shared, state());
+    const Layout layout = layout_of(recipe, world.rank(), world.size());
+    Mesh shared(world, layout.shape);
+    RunResources own(recipe, layout, 2);
+    Phase part(recipe, own, shared, layout, state());
     const auto inputs = batch_of(part, 0, world.rank());
     ASSERT_EQ(inputs.size(), 1u);
     EXPECT_EQ(inputs[0], expected[static_cast<std::size_t>(world.rank())]);
@@ -92,14 +94,14 @@ TEST_F(PhaseTest, GoesOnWhereItStood) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, 1);
-  Phase whole(recipe, resources, mesh, state());
+  RunResources resources(recipe, alone_layout(), 1);
+  Phase whole(recipe, resources, mesh, alone_layout(), state());
   const auto first = batch_of(whole, 0, 0);
   const auto second = batch_of(whole, kGlobalBatch, 0);
   EXPECT_NE(first, second);
   TrainingState later = state(0, kGlobalBatch);
   later.data_plan = whole.data_plan();
-  Phase rest(recipe, resources, mesh, later);
+  Phase rest(recipe, resources, mesh, alone_layout(), later);
   EXPECT_EQ(batch_of(rest, kGlobalBatch, 0), second);
 }
 
@@ -107,10 +109,10 @@ TEST_F(PhaseTest, OtherDataAreRefused) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, 1);
+  RunResources resources(recipe, alone_layout(), 1);
   TrainingState later = state(0, kGlobalBatch);
-  later.data_plan = Phase(recipe, resources, mesh, state(1)).data_plan();  // of another length
-  EXPECT_THROW(Phase(recipe, resources, mesh, later), Error);
+  later.data_plan = Phase(recipe, resources, mesh, alone_layout(), state(1)).data_plan();  // of another length
+  EXPECT_THROW(Phase(recipe, resources, mesh, alone_layout(), later), Error);
 }
 
 TEST_F(PhaseTest, HasItsOwnLengthAndAnEvaluatorWhereTextIsHeldOut) {
@@ -118,16 +120,16 @@ TEST_F(PhaseTest, HasItsOwnLengthAndAnEvaluatorWhereTextIsHeldOut) {
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
   {
-    RunResources resources(recipe, 1);
-    Phase second(recipe, resources, mesh, state(1));
+    RunResources resources(recipe, alone_layout(), 1);
+    Phase second(recipe, resources, mesh, alone_layout(), state(1));
     EXPECT_EQ(batch_of(second, 0, 0)[0].size(), static_cast<std::size_t>(kMicroBatch * 32));
     EXPECT_EQ(second.evaluator(), nullptr);
   }
   recipe.data.validation = recipe.data.train;  // any text serves
-  RunResources resources(recipe, 1);
+  RunResources resources(recipe, alone_layout(), 1);
   resources.model().initialise(1);
   resources.model().prepare();
-  Phase phase(recipe, resources, mesh, state());
+  Phase phase(recipe, resources, mesh, alone_layout(), state());
   ASSERT_NE(phase.evaluator(), nullptr);
   EXPECT_GT(phase.evaluator()->run(0, [] { return false; }).metrics.tokens, 0);
 }

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <mutex>
 
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "tests/core/model/small_models.h"
+#include "tests/core/training/layout_rank.h"
 #include "tests/core/training/made_feed.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
@@ -45,6 +47,24 @@ struct Rank {
   std::unique_ptr<Tokenizer> tokenizer;
   Mesh mesh;
   Snapshots snapshots;
+};
+
+/// Its state may be one that cannot be written.
+class BrokenState : public Optimizer {
+ public:
+  BrokenState(Optimizer& sound, bool breaks) : sound_(sound), breaks_(breaks) {}
+  void step(const OptimizerStep& step, Stream& stream) override { sound_.step(step, stream); }
+  std::vector<OptimizerState> state() override {
+    std::vector<OptimizerState> all = sound_.state();
+    TensorView& first = all.front().data;  // every other row
+    if (breaks_) first.strides[0] *= 2;
+    return all;
+  }
+  std::int64_t state_bytes() const override { return sound_.state_bytes(); }
+
+ private:
+  Optimizer& sound_;
+  bool breaks_;
 };
 
 TrainingState state_at(std::int64_t step) {
@@ -114,6 +134,71 @@ TEST(Snapshots, ASaveThatFailsIsRemembered) {
   EXPECT_THROW(rank.snapshots.save(rank.parts(), state_at(1), 2, quiet), Error);
   EXPECT_TRUE(rank.snapshots.writing());
   EXPECT_EQ(rank.snapshots.step(), -1);
+}
+
+/// A number of ranks, and a recipe for them.
+struct Case {
+  int pipeline;
+  int data;
+  ScheduleName schedule;
+};
+constexpr std::array kCases = {Case{1, 1, ScheduleName::one_f_one_b}, Case{2, 1, ScheduleName::zb_v},
+                               Case{2, 2, ScheduleName::zb_h1}, Case{4, 1, ScheduleName::dualpipev},
+                               Case{4, 1, ScheduleName::interleaved}};
+
+// The ranks of a pipeline write side by side, and whoever reads finds what is its own: with tied embeddings and
+// multi-token prediction, parts that two ranks hold are written once and read twice.
+TEST(Snapshots, OfEachLayoutAreReadUnderEveryOther) {
+  const std::unique_ptr<Tokenizer> tokenizer = byte_tokenizer();
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  Record expected;
+  for (const Case& from : kCases) {
+    const TemporaryFolder folder;
+    run_ranks(from.pipeline * from.data, [&](Communicator& world) {
+      LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, from.pipeline, from.schedule),
+                      world);
+      Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
+      rank.step(1);
+      if (world.size() == 1) rank.note_state(expected);
+      snapshots.save({rank.model, *rank.optimizer, *tokenizer}, state_at(1), 1, quiet);
+    });
+    ASSERT_FALSE(expected.empty());
+    for (const Case& to : kCases) {
+      run_ranks(to.pipeline * to.data, [&](Communicator& world) {
+        LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, to.pipeline, to.schedule), world);
+        Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
+        Snapshots::load(snapshots.newest(quiet), {rank.model, *rank.optimizer, *tokenizer});
+        Record read;
+        rank.note_state(read);
+        for (const auto& [name, bytes] : read) {
+          EXPECT_TRUE(expected.at(name) == bytes) << name << " of " << from.pipeline << " read by " << to.pipeline;
+        }
+      });
+    }
+  }
+}
+
+// One rank of a pipeline cannot write: all learn it, and nothing is committed.
+TEST(Snapshots, WhatFailsOnOneRankFailsOnAll) {
+  const std::unique_ptr<Tokenizer> tokenizer = byte_tokenizer();
+  const ModelConfig config = eight_layers(Architecture::llama);
+  const TemporaryFolder folder;
+  const fs::path root = folder / "checkpoints";
+  int failed = 0;
+  std::mutex mutex;
+  run_ranks(2, [&](Communicator& world) {
+    LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, ScheduleName::zb_h1), world);
+    Snapshots snapshots(root, rank.mesh, rank.meter);
+    BrokenState broken(*rank.optimizer, world.rank() == 1);
+    try {
+      snapshots.save({rank.model, broken, *tokenizer}, state_at(1), 1, quiet);
+    } catch (const Error& error) {
+      const std::lock_guard lock(mutex);
+      failed += error.code() == ExitCode::bug;
+    }
+  });
+  EXPECT_EQ(failed, 2);
+  EXPECT_TRUE(CheckpointStore(root).all().empty());
 }
 
 }  // namespace

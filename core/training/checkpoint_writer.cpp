@@ -1,0 +1,190 @@
+#include "core/training/checkpoint_writer.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+bool safe_name(const std::string& name) {
+  if (name.empty() || name.size() > 128 || name == "." || name == "..") return false;
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
+}
+
+/// Writes files, reads each back, and remembers what the manifest says of them.
+class FolderWriter {
+ public:
+  explicit FolderWriter(fs::path folder) : folder_(std::move(folder)) { make_directories(folder_ / "training"); }
+
+  void add(const std::string& name, const std::function<void(FileWriter&)>& write) {
+    check(safe_manifest_name(name), "'{}' cannot be a checkpoint file's name", name);
+    FileWriter file(folder_ / name);
+    write(file);
+    file.finish();
+    if (hash_file(folder_ / name) != file.hash()) {
+      fail(ExitCode::io, "{}: read back after writing, its content is another", (folder_ / name).string());
+    }
+    files_[name] = {{"bytes", file.bytes()}, {"xxh3_128", file.hash()}};
+  }
+  void add(const std::string& name, const std::string& content) {
+    add(name, [&](FileWriter& file) { file.write(content); });
+  }
+  void sync() const {
+    sync_directory(folder_ / "training");
+    sync_directory(folder_);
+  }
+  ordered_json& files() { return files_; }
+
+ private:
+  fs::path folder_;
+  ordered_json files_ = ordered_json::object();
+};
+
+std::vector<std::vector<NamedTensor>> cut(const std::vector<NamedTensor>& weights, std::int64_t limit_bytes) {
+  std::vector<std::vector<NamedTensor>> parts;
+  std::int64_t part_bytes = 0;
+  for (const NamedTensor& weight : weights) {
+    if (parts.empty() || (part_bytes > 0 && part_bytes + weight.data.bytes() > limit_bytes)) {
+      parts.emplace_back();
+      part_bytes = 0;
+    }
+    parts.back().push_back(weight);
+    part_bytes += weight.data.bytes();
+  }
+  return parts;
+}
+
+std::string numbered(const std::string& stem, std::size_t number, std::size_t count) {
+  return count == 1 ? stem + ".safetensors" : fmt::format("{}-{:05}-of-{:05}.safetensors", stem, number + 1, count);
+}
+
+/// What the ranks before this one, and all, have of something.
+struct Share {
+  std::size_t before = 0;
+  std::size_t all = 0;
+};
+
+Share share_of(Communicator& team, std::size_t own) {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(team.size()));
+  const auto mine = static_cast<std::int64_t>(own);
+  team.all_gather(view_of(counts.data(), DType::i64, {team.size()}), view_of(&mine, DType::i64, {1}));
+  Share share;
+  for (int rank = 0; rank < team.size(); ++rank) {
+    const auto count = static_cast<std::size_t>(counts[static_cast<std::size_t>(rank)]);
+    if (rank < team.rank()) share.before += count;
+    share.all += count;
+  }
+  return share;
+}
+
+/// This rank's tensors; returns {"files": ..., "weights": {name: file}, "bytes": of weights}.
+std::string write_own(const fs::path& path, const CheckpointContent& content,
+                      const std::vector<std::vector<NamedTensor>>& parts, const Share& models,
+                      const Share& optimizers) {
+  FolderWriter folder(path);
+  ordered_json told = {{"weights", ordered_json::object()}, {"bytes", 0}};
+  std::int64_t bytes = 0;
+  for (std::size_t part = 0; part < parts.size(); ++part) {
+    const std::string name = numbered("model", models.before + part, models.all);
+    folder.add(name, [&](FileWriter& file) { write_safetensors(file, parts[part]); });
+    for (const NamedTensor& weight : parts[part]) {
+      told["weights"][weight.name] = name;
+      bytes += weight.data.bytes();
+    }
+  }
+  folder.add(numbered(kOptimizerStem, optimizers.before, optimizers.all),
+             [&](FileWriter& file) { write_safetensors(file, content.optimizer); });
+  folder.sync();
+  told["bytes"] = bytes;
+  told["files"] = std::move(folder.files());
+  return told.dump();
+}
+
+/// By the first rank, when the tensors are there: everything else, the manifest last.
+void write_rest(const fs::path& path, const CheckpointContent& content, const std::vector<std::string>& told,
+                std::size_t model_files) {
+  FolderWriter folder(path);
+  ordered_json index;
+  std::int64_t bytes = 0;
+  index["metadata"]["total_size"] = 0;
+  index["weight_map"] = ordered_json::object();
+  for (const std::string& text : told) {
+    const ordered_json part = ordered_json::parse(text);
+    folder.files().update(part["files"]);
+    index["weight_map"].update(part["weights"]);
+    bytes += part["bytes"].get<std::int64_t>();
+  }
+  index["metadata"]["total_size"] = bytes;
+  if (model_files != 1) folder.add("model.safetensors.index.json", index.dump(1));
+  for (const auto& [file, text] : content.files) folder.add(file, text);
+  folder.add(kStateFile, content.state_json);
+  ordered_json manifest;
+  manifest["schema"] = "shoestring.manifest/1";
+  manifest["files"] = std::move(folder.files());
+  FileWriter file(path / "manifest.json");
+  file.write(manifest.dump(1));
+  file.finish();
+  folder.sync();
+  if (const std::string damage = checkpoint_damage(path, Look::sizes); !damage.empty()) {
+    fail(ExitCode::io, "{}: read back after writing, it is damaged: {}", path.string(), damage);
+  }
+}
+
+/// Rank `from`'s text on every rank.
+std::string broadcast_text(Communicator& team, std::string text, int from) {
+  auto bytes = static_cast<std::int64_t>(text.size());
+  team.broadcast(view_of(&bytes, DType::i64, {1}), from);
+  text.resize(static_cast<std::size_t>(bytes));
+  if (bytes > 0) team.broadcast(view_of(text.data(), DType::u8, {bytes}), from);
+  return text;
+}
+
+}  // namespace
+
+bool safe_manifest_name(const std::string& name) {
+  constexpr std::string_view kFolder = "training/";
+  return safe_name(name.starts_with(kFolder) ? name.substr(kFolder.size()) : name);
+}
+
+std::vector<std::string> on_every_rank(Communicator& team, const std::function<std::string()>& work) {
+  std::string text;
+  std::int64_t code = 0;
+  try {
+    text = work();
+  } catch (const std::exception& exception) {
+    const Error error = as_error(exception);
+    text = error.what();
+    code = static_cast<std::int64_t>(error.code());
+  }
+  std::vector<std::int64_t> codes(static_cast<std::size_t>(team.size()));
+  team.all_gather(view_of(codes.data(), DType::i64, {team.size()}), view_of(&code, DType::i64, {1}));
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < team.size(); ++rank) {
+    texts.push_back(broadcast_text(team, rank == team.rank() ? text : "", rank));
+    const std::int64_t theirs = codes[static_cast<std::size_t>(rank)];
+    if (theirs != 0) throw Error(static_cast<ExitCode>(theirs), texts.back());
+  }
+  return texts;
+}
+
+void write_checkpoint(const fs::path& folder, const CheckpointContent& content, std::int64_t limit_bytes,
+                      Communicator& team) {
+  const std::vector<std::vector<NamedTensor>> parts = cut(content.weights, limit_bytes);
+  const Share models = share_of(team, parts.size());
+  const Share optimizers = share_of(team, 1);
+  const std::vector<std::string> told =
+      on_every_rank(team, [&] { return write_own(folder, content, parts, models, optimizers); });
+  on_every_rank(team, [&] {
+    if (team.rank() == 0) write_rest(folder, content, told, models.all);
+    return std::string();
+  });
+}
+
+}  // namespace shoestring

@@ -1,0 +1,108 @@
+// Training is the same under every layout: loss, gradients, optimizer state and weights, to the last bit.
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "core/recipe/names.h"
+#include "tests/core/training/layout_rank.h"
+#include "tests/support/ranks.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+constexpr int kSteps = 3;
+
+struct Damage {
+  int rank = -1;             ///< of the world
+  std::int64_t sample = -1;  ///< that it draws another in the place of
+};
+
+/// What one rank of a layout holds after kSteps steps, and what each of them came to.
+Record train(const ModelConfig& config, PrecisionPolicy format, const Recipe& recipe, Communicator& world,
+             const Damage& damage = {}) {
+  LayoutRank rank(config, format, recipe, world);
+  if (damage.rank == world.rank()) rank.feed.damaged = damage.sample;
+  Record record;
+  for (int step = 1; step <= kSteps; ++step) {
+    const StepOutcome outcome = rank.step(step);
+    const std::string prefix = fmt::format("step {} ", step);
+    record[prefix + "loss"] = bytes_of(outcome.loss);
+    record[prefix + "further loss"] = bytes_of(outcome.batch.further_loss);
+    record[prefix + "balance loss"] = bytes_of(outcome.batch.balance_loss);
+    record[prefix + "tokens"] = bytes_of(outcome.batch.tokens);
+    record[prefix + "norm"] = bytes_of(outcome.gradient_norm);
+    if (!outcome.batch.router_counts.empty()) record[prefix + "loads"] = bytes_of(outcome.batch.router_counts);
+    rank.note_gradients(prefix + "gradient ", record);
+  }
+  rank.note_state(record);
+  return record;
+}
+
+/// What differs first between one process and the ranks of a layout, which must know all there is between them; empty
+/// where nothing does.
+std::string difference(const Record& alone, const ModelConfig& config, PrecisionPolicy format, const Recipe& recipe,
+                       int ranks, const Damage& damage = {}) {
+  std::mutex mutex;
+  Record seen;
+  std::string first;
+  run_ranks(ranks, [&](Communicator& world) {
+    const Record own = train(config, format, recipe, world, damage);
+    const std::lock_guard lock(mutex);
+    for (const auto& [name, bytes] : own) {
+      const auto expected = alone.find(name);
+      const bool same = expected != alone.end() && expected->second == bytes;
+      if (!same && (first.empty() || name < first)) first = name;
+      seen.emplace(name, bytes);
+    }
+  });
+  return first.empty() && seen.size() != alone.size() ? "something is missing" : first;
+}
+
+void expect_parity(Architecture architecture, PrecisionPolicy format, bool tied) {
+  const ModelConfig config = eight_layers(architecture, tied);
+  const Record alone =
+      train(config, format, LayoutRank::recipe_of(config, 1, ScheduleName::one_f_one_b), *self_communicator());
+  EXPECT_NE(alone.at("step 1 loss"), alone.at("step 3 loss"));
+  for (const int pipeline : {2, 4}) {
+    for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                        ScheduleName::zb_v, ScheduleName::dualpipev}) {
+      const int data = pipeline == 2 ? 2 : 1;
+      EXPECT_EQ(difference(alone, config, format, LayoutRank::recipe_of(config, pipeline, schedule), pipeline * data),
+                "")
+          << word(schedule) << " on " << pipeline << " x " << data;
+    }
+  }
+  EXPECT_EQ(difference(alone, config, format, LayoutRank::recipe_of(config, 4, ScheduleName::zb_v), 8), "");
+}
+
+TEST(Parity, OfExpertsLatentAttentionAndMultiTokenPredictionInFp32) {
+  expect_parity(Architecture::deepseek_v3, PrecisionPolicy::fp32, false);
+}
+
+TEST(Parity, OfExpertsLatentAttentionAndMultiTokenPredictionInBf16) {
+  expect_parity(Architecture::deepseek_v3, PrecisionPolicy::bf16, false);
+}
+
+// The head, the first look-ups and those of multi-token prediction share one table, from both ends of the model.
+TEST(Parity, OfOneTableForAll) { expect_parity(Architecture::deepseek_v3, PrecisionPolicy::fp32, true); }
+
+TEST(Parity, OfADenseModelInFp32) { expect_parity(Architecture::llama, PrecisionPolicy::fp32, false); }
+
+TEST(Parity, OfADenseModelWithTiedEmbeddingsInBf16) { expect_parity(Architecture::llama, PrecisionPolicy::bf16, true); }
+
+// One micro-batch that one rank of a pipeline sees otherwise than the others.
+TEST(Parity, IsLostWithOneWrongMicroBatchOnOneRank) {
+  const ModelConfig config = eight_layers(Architecture::llama);
+  const Record alone = train(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 1, ScheduleName::one_f_one_b),
+                             *self_communicator());
+  for (const int rank : {0, 1}) {
+    EXPECT_NE(difference(alone, config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, ScheduleName::zb_h1), 2,
+                         {.rank = rank, .sample = 13}),
+              "");
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
