@@ -35,6 +35,7 @@ const std::vector<Command>& commands() {
       {"explain", "every key of a recipe: value, where it came from, what it means", explain_command},
       {"report", "what a run cost and what it bought", report_command},
       {"sample", "text from a checkpoint", sample_command},
+      {"verify", "whether a recipe trains the same, to the bit, under every layout", verify_command},
       {"data build", "folders of text or JSONL into token shards", data_build_command, false},
       {"data inspect", "what a shard holds", data_inspect_command},
       {"data verify", "check every block of a shard", data_verify_command},

@@ -1,0 +1,201 @@
+#include "core/training/verify.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "core/training/engine.h"
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "kernels/base/random.h"
+#include "kernels/base/workers.h"
+#include "parallel/communicator_threads.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kLayers = 8;
+constexpr std::int64_t kVocabulary = 256;
+constexpr std::int64_t kSequence = 32;
+constexpr int kGroups = 4;                 // what four places on the data axis share
+constexpr std::int64_t kGroupBatches = 8;  // enough for a pipeline of four under every schedule
+
+/// Tokens that follow from their sample's number, each sequence one document.
+class MadeTokens final : public Feed {
+ public:
+  BatchView next(SampleRange samples) override {
+    const auto count = static_cast<std::size_t>(samples.count * kSequence);
+    inputs_.resize(count);
+    targets_.resize(count);
+    starts_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto at = static_cast<std::int64_t>(i);
+      const auto place = static_cast<std::uint64_t>(samples.first * (kSequence + 1) + at / kSequence + at);
+      inputs_[i] = static_cast<std::int32_t>(random_.below(place, kVocabulary));
+      targets_[i] = static_cast<std::int32_t>(random_.below(place + 1, kVocabulary));
+      starts_[i] = static_cast<std::int32_t>(at / kSequence * kSequence);
+    }
+    return {.inputs = inputs_, .targets = targets_, .segment_start = starts_, .sequence = kSequence};
+  }
+
+ private:
+  Random random_{0, Purpose::sampling};
+  std::vector<std::int32_t> inputs_, targets_, starts_;
+};
+
+/// "step 01 gradient TENSOR" and so on, in the order of the steps.
+using Record = std::map<std::string, std::string>;
+
+std::string bytes_of(ConstTensorView view) {
+  return {static_cast<const char*>(view.data), static_cast<std::size_t>(view.bytes())};
+}
+
+void note(const std::string& prefix, double value, Record& record) {
+  record[prefix] = bytes_of(view_of(&value, DType::f64, {1}));
+}
+
+void note_tensors(const std::string& prefix, const Transformer& model, Optimizer& optimizer, Record& record) {
+  for (const Parameter* parameter : model.parameters()) {
+    for (const ParameterSlice& slice : parameter->slices) {
+      const auto rows = [&](const TensorView& whole) { return bytes_of(whole.slice(0, slice.begin, slice.rows)); };
+      if (!parameter->grad.empty()) record[prefix + "gradient " + slice.name] = rows(parameter->grad);
+      record[prefix + "weight " + slice.name] = rows(parameter->value);
+    }
+  }
+  for (const OptimizerState& state : optimizer.state()) record[prefix + "state " + state.name] = bytes_of(state.data);
+}
+
+/// What one rank of a layout has after each step.
+Record train(const Recipe& recipe, int steps, Communicator& world) {
+  const Layout layout = layout_of(recipe, world.rank(), world.size());
+  const PhaseSpec& phase = recipe.phases.front();
+  Mesh mesh(world, layout.shape);
+  Workers workers(1);
+  Stream stream(workers);
+  Transformer model({.model = resolve_model(recipe.model, kVocabulary, kSequence),
+                     .precision = recipe.precision,
+                     .run = {phase.micro_batch * kSequence, phase.micro_batch, 1},
+                     .stages = layout.stage_count(),
+                     .stage_layers = layout.stage_layers,
+                     .own_stages = layout.stages,
+                     .in_flight = layout.in_flight});
+  model.allocate(stream);
+  model.initialise(recipe.run.seed);
+  model.prepare();
+  const auto optimizer = make_optimizer(recipe.optimizer, recipe.precision.moments, model.parameters(), 1);
+  Meter meter(system_clock());
+  MadeTokens feed;
+  const BatchPlan plan(phase, kGroups, layout.shape.data);
+  Engine engine(recipe, {model, *optimizer, stream}, mesh, kGroups, meter, layout.schedule);
+  Record record;
+  for (int step = 1; step <= steps; ++step) {
+    const StepOutcome outcome = engine.step({.plan = plan,
+                                             .feed = feed,
+                                             .samples = phase.global_batch * (step - 1),
+                                             .update = step,
+                                             .learning_rate = recipe.schedule.learning_rate});
+    const std::string prefix = fmt::format("step {:02} ", step);
+    note(prefix + "balance loss", outcome.batch.balance_loss, record);
+    note(prefix + "further loss", outcome.batch.further_loss, record);
+    note(prefix + "gradient norm", outcome.gradient_norm, record);
+    note(prefix + "loss", outcome.loss, record);
+    note_tensors(prefix, model, *optimizer, record);
+  }
+  return record;
+}
+
+/// The first of what any rank has otherwise than `alone`; what no rank has counts as different.
+std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone) {
+  ThreadWorld world(ranks);
+  std::mutex mutex;
+  std::exception_ptr error;
+  Record missing = alone;
+  std::string first;
+  const auto run = [&](int rank) {
+    try {
+      const Record own = train(recipe, steps, *world.communicator(rank));
+      const std::lock_guard lock(mutex);
+      for (const auto& [name, bytes] : own) {
+        const auto expected = alone.find(name);
+        const bool same = expected != alone.end() && expected->second == bytes;
+        if (!same && (first.empty() || name < first)) first = name;
+        missing.erase(name);
+      }
+    } catch (const std::exception& exception) {
+      {
+        const std::lock_guard lock(mutex);
+        if (error == nullptr) error = std::current_exception();
+      }
+      world.abort(ExitCode::bug, exception.what());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
+  for (std::thread& thread : threads) thread.join();
+  if (error != nullptr) std::rethrow_exception(error);
+  return first.empty() && !missing.empty() ? missing.begin()->first + " (on no rank)" : first;
+}
+
+}  // namespace
+
+Recipe small_twin(const Recipe& recipe) {
+  Recipe twin = recipe;
+  ModelSpec& model = twin.model;
+  const auto at_most = [](std::int64_t& value, std::int64_t most) { value = std::min(value, most); };
+  model.vocabulary = kVocabulary;
+  model.layers = kLayers;
+  model.hidden = 128;
+  model.kv_heads = model.kv_heads == 0 || model.kv_heads == model.heads ? 0 : 2;
+  model.heads = 4;
+  model.head_dim = model.kv_lora_rank > 0 ? 0 : 32;  // latent attention has its own
+  model.feed_forward = 128;
+  model.max_positions = std::max(kSequence, std::int64_t{64});
+  at_most(model.rope_original_positions, kSequence);
+  at_most(model.q_lora_rank, 64);
+  at_most(model.kv_lora_rank, 64);
+  at_most(model.qk_nope_head_dim, 32);
+  at_most(model.qk_rope_head_dim, 32);
+  at_most(model.v_head_dim, 32);
+  at_most(model.experts, 16);
+  at_most(model.experts_per_token, 4);
+  at_most(model.expert_feed_forward, 128);
+  at_most(model.dense_layers, 1);
+  at_most(model.expert_groups, 4);
+  at_most(model.expert_topk_groups, 2);
+  PhaseSpec phase;
+  phase.name = "verify";
+  phase.sequence = kSequence;
+  phase.micro_batch = 1;
+  phase.global_batch = kGroups * kGroupBatches;
+  twin.phases = {phase};
+  twin.parallel = {};
+  return twin;
+}
+
+std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, int most_ranks,
+                                           const std::function<void(const VerifiedLayout&)>& done) {
+  Recipe twin = small_twin(recipe);
+  const Record alone = train(twin, steps, *self_communicator());
+  std::vector<VerifiedLayout> all;
+  for (const int pipeline : {1, 2, 4}) {
+    for (const int data : {1, 2, 4}) {
+      if (pipeline * data == 1 || pipeline * data > most_ranks) continue;
+      for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                          ScheduleName::zb_v, ScheduleName::dualpipev}) {
+        if (pipeline == 1 && schedule != ScheduleName::one_f_one_b) continue;
+        twin.parallel.pipeline = pipeline;
+        twin.parallel.schedule = schedule;
+        all.push_back(
+            {{.data = data, .pipeline = pipeline}, schedule, difference(twin, steps, pipeline * data, alone)});
+        done(all.back());
+      }
+    }
+  }
+  return all;
+}
+
+}  // namespace shoestring

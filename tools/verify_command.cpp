@@ -1,0 +1,47 @@
+// shoestring verify RECIPE [--steps N] [--ranks N]
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "core/recipe/installed.h"
+#include "core/recipe/names.h"
+#include "core/recipe/parse.h"
+#include "core/training/verify.h"
+#include "kernels/base/check.h"
+#include "tools/arguments.h"
+#include "tools/commands.h"
+
+namespace shoestring {
+
+int verify_command(const Words& words) {
+  const Usage usage{.command = "verify",
+                    .positional = "RECIPE",
+                    .summary =
+                        "Trains a small model of the recipe's family, in its precision, for a few steps as one\n"
+                        "process and under a matrix of layouts and schedules (ranks as threads), and compares\n"
+                        "losses, gradients, weights and optimizer state to the bit.",
+                    .options = {{"steps", "N", "steps under each layout; default 3"},
+                                {"ranks", "N", "of the largest layout; default 8"}},
+                    .least = 1,
+                    .most = 1,
+                    .recipe_overrides = true};
+  const Arguments arguments(usage, words);
+  if (arguments.helped()) return 0;
+  const Recipe recipe = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides()).recipe;
+  const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
+  const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
+  fmt::print("{:<9} {:<5} {:<12} against one process, after {} steps\n", "pipeline", "data", "schedule", steps);
+  const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, ranks, [](const VerifiedLayout& layout) {
+    fmt::print("{:<9} {:<5} {:<12} {}\n", layout.shape.pipeline, layout.shape.data,
+               layout.shape.pipeline == 1 ? std::string_view("-") : word(layout.schedule),
+               layout.difference.empty() ? "equal bits" : "DIFFERS, first in " + layout.difference);
+    std::fflush(stdout);
+  });
+  const auto equal =
+      std::count_if(all.begin(), all.end(), [](const VerifiedLayout& layout) { return layout.difference.empty(); });
+  fmt::print("{} layouts, {} equal\n", all.size(), equal);
+  return static_cast<std::size_t>(equal) == all.size() ? 0 : static_cast<int>(ExitCode::replica_mismatch);
+}
+
+}  // namespace shoestring
