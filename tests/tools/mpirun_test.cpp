@@ -1,4 +1,4 @@
-// Data parallelism under mpirun: the bits of one process, on any number of ranks, through restarts.
+// Data and pipeline parallelism under mpirun: the bits of one process, on any number of ranks, through restarts.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -58,6 +58,31 @@ TEST_F(Mpirun, ResumesOnAnotherNumberOfRanks) {
     EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos);
     EXPECT_EQ(place().result(name).at("weights"), place().result("whole").at("weights"));
     EXPECT_EQ(place().result(name).at("optimizer"), place().result("whole").at("optimizer"));
+  }
+}
+
+// Ten steps through a pipeline, whose ranks write the checkpoint side by side, then on to the end as one process; and
+// the other way round, seen in the metrics.
+TEST_F(Mpirun, APipelineGivesTheBitsOfOneProcess) {
+  const std::string constant = "--schedule.kind=constant --model.layers=4 --allow-recipe-change ";
+  const std::string first = constant + "--phase.pretrain.steps=10 ";
+  ASSERT_EQ(place().run(place().train("deep", constant)).exit_code, 0);
+  for (const auto& [count, pipeline] : {std::pair(2, "2 --parallel.schedule=1f1b"), std::pair(4, "2")}) {
+    const std::string name = "pipeline_" + std::to_string(count);
+    const std::string piped = std::string("--parallel.pipeline=") + pipeline;
+    Ended ended = place().run(place().train(name, first + piped), ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    ended = place().run(place().train(name, constant));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos);
+    EXPECT_EQ(place().result(name).at("weights"), place().result("deep").at("weights"));
+    EXPECT_EQ(place().result(name).at("optimizer"), place().result("deep").at("optimizer"));
+
+    const std::string back = "back_" + std::to_string(count);
+    ASSERT_EQ(place().run(place().train(back, first)).exit_code, 0);
+    ended = place().run(place().train(back, constant + piped), ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_EQ(place().run(place().train(back, constant)).exit_code, 0);  // done already; reads what was written
   }
 }
 
