@@ -26,6 +26,9 @@ int train_command(const Words& words) {
        .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"},
                    {"begin-anew", "",
                     "move what an earlier run of this name left aside, and begin with an empty ledger"},
+                   {"warn-command", "COMMAND",
+                    "run by the shell at each share of the cap in budget.warn_at (SHOESTRING_RUN, SHOESTRING_SHARE, "
+                    "SHOESTRING_SPENT_GPU_HOURS ... in its environment)"},
                    {"from-older", "", "go on from an older checkpoint where the last saved one is not there"}},
        .least = 1,
        .most = 1,
@@ -42,6 +45,7 @@ int train_command(const Words& words) {
                      .allow_recipe_change = arguments.has("allow-recipe-change"),
                      .begin_anew = arguments.has("begin-anew"),
                      .from_older = arguments.has("from-older"),
+                     .warning_command = arguments.text("warn-command"),
                      .out = stdout});
     return static_cast<int>(trainer.run());
   } catch (const std::exception& exception) {

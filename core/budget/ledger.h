@@ -29,7 +29,8 @@ inline constexpr std::string_view kLedgerFile = "ledger.jsonl";
 
 /// First line of an attempt: all that a report needs to know about the run.
 struct AttemptStart {
-  std::string run;  ///< run.name
+  std::string run;      ///< run.name
+  std::string project;  ///< run.project
   int ranks = 1;
   std::string host;
   std::int64_t pid = 0;

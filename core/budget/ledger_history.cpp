@@ -107,6 +107,7 @@ std::size_t Gatherer::index_of(int number) {
   if (trails_.size() > 1) {
     const AttemptStart& before = history_.attempts[trails_.size() - 2].start;
     attempt.start = {.run = before.run,
+                     .project = before.project,
                      .ranks = before.ranks,
                      .host = before.host,
                      .recipe_hash = before.recipe_hash,
@@ -299,6 +300,25 @@ CategorySeconds LedgerHistory::charged() const {
   CategorySeconds sum;
   for (const AttemptHistory& attempt : attempts) sum += attempt.charged;
   return sum;
+}
+
+Spent LedgerHistory::spent(const std::optional<Price>& price, double watts) const {
+  Spent sum;
+  for (const AttemptHistory& attempt : attempts) {
+    const Spent one = spent_by(attempt, price, watts);
+    sum.gpu_hours += one.gpu_hours;
+    sum.usd += one.usd;
+    sum.kwh += one.kwh;
+  }
+  return sum;
+}
+
+Spent spent_by(const AttemptHistory& attempt, const std::optional<Price>& price, double watts) {
+  constexpr double kSecondsPerHour = 3600;
+  const double hours = attempt.charged.total() / kSecondsPerHour;
+  const std::optional<Price>& paid = attempt.start.price ? attempt.start.price : price;
+  const double drawn = attempt.start.hardware.watts > 0 ? attempt.start.hardware.watts : watts;
+  return {.gpu_hours = hours, .usd = paid ? paid->usd(hours) : 0, .kwh = drawn * hours / 1000};
 }
 
 LedgerHistory read_ledger_text(std::string_view text, bool written, const std::optional<LastSign>& sign) {

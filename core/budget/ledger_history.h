@@ -54,7 +54,13 @@ struct LedgerHistory {
 
   CategorySeconds charged() const;  ///< over all attempts, GPU-seconds
   double charged_gpu_seconds() const { return charged().total(); }
+  /// Over all attempts, each at its own price and power.
+  Spent spent(const std::optional<Price>& price, double watts) const;
 };
+
+/// What an attempt cost at the price and the power per device that it was run at; at `price` and `watts` where it
+/// stated none.
+Spent spent_by(const AttemptHistory& attempt, const std::optional<Price>& price, double watts);
 
 /// Reads `run_directory`/ledger.jsonl; an absent file is an empty history. Never throws on damage, only on I/O. For
 /// readers beside a run; the process that holds the Ledger asks Ledger::history() what came before it.

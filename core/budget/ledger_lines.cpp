@@ -81,6 +81,7 @@ Json write(const CategorySeconds& seconds) {
 
 Json write(const AttemptStart& start) {
   Json object = Json::object({{"run", start.run},
+                              {"project", start.project},
                               {"ranks", start.ranks},
                               {"host", start.host},
                               {"pid", start.pid},
@@ -124,6 +125,7 @@ AttemptStart read_start(const Json& object) {
   start.run = text(object, "run");
   start.ranks = static_cast<int>(object.at("ranks").count(kMostRanks));
   if (start.ranks < 1) fail(ExitCode::bad_data, "no ranks");
+  start.project = text(object, "project");
   start.host = text(object, "host");
   start.pid = object.whole_or("pid", 0);
   start.recipe_hash = text(object, "recipe");

@@ -23,14 +23,22 @@ std::optional<Price> price_of(const BudgetSpec& budget);
 /// Energy of `gpu_hours` at the device's stated power; 0 if the power is not known.
 double kwh(const Hardware& hardware, double gpu_hours);
 
+/// What was spent, in each of the three measures.
+struct Spent {
+  double gpu_hours = 0;
+  double usd = 0;
+  double kwh = 0;
+};
+
 /// The limits of a run. Infinite where not given.
 struct Cap {
-  double gpu_hours = 0;  ///< least of budget.gpu_hours, .usd and .kwh, in GPU-hours, over all attempts
+  double gpu_hours = 0;  ///< what binds of budget.gpu_hours, .usd and .kwh, in GPU-hours, over all attempts
   std::string from;      ///< the key that binds: "budget.usd"
   double job_hours = 0;  ///< wall-clock hours of this attempt
 };
 
-/// Throws Error(bad_recipe) if budget.kwh is given for hardware of unknown power.
-Cap cap_of(const BudgetSpec& budget, const Hardware& hardware);
+/// Money and energy become GPU-hours at the present price and power; `before`, what earlier attempts spent, counts at
+/// theirs. Throws Error(bad_recipe) if budget.kwh is given for hardware of unknown power.
+Cap cap_of(const BudgetSpec& budget, const Hardware& hardware, const Spent& before = {});
 
 }  // namespace shoestring

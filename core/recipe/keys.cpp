@@ -80,6 +80,8 @@ void add_run(std::vector<Key>& keys) {
   section_keys(keys, "run", &Recipe::run)
       .key("name", &RunSpec::name, kText, "names the run and its directory: letters, digits, '_', '-', '.'")
       .key("directory", &RunSpec::directory, kText, "where the run is kept; empty: runs/NAME", kFree)
+      .key("project", &RunSpec::project, kText,
+           "runs of one project are summed by `report --all`; empty: the run's name", kFree)
       .key("seed", &RunSpec::seed, {0, kMostWhole}, "of weights, data order and everything else random")
       .key("threads", &RunSpec::threads, {0, 4096}, "CPU threads of one rank; 0: the cores it may use", kFree)
       .key("tensorboard", &RunSpec::tensorboard, kText, "write TensorBoard event files beside metrics.jsonl", kFree);
@@ -97,7 +99,9 @@ void add_budget(std::vector<Key>& keys) {
       .key("usd_per_gpu_hour", &BudgetSpec::usd_per_gpu_hour, {0, kAny, Unit::usd},
            "what a device-hour costs; 0: no money is shown", kFree)
       .key("price_source", &BudgetSpec::price_source, kText, "who says so; required beside a price", kFree)
-      .key("price_date", &BudgetSpec::price_date, kText, "when, YYYY-MM-DD; required beside a price", kFree);
+      .key("price_date", &BudgetSpec::price_date, kText, "when, YYYY-MM-DD; required beside a price", kFree)
+      .key("warn_at", &BudgetSpec::warn_at, kText, "shares of the cap at which a line says so; none: say nothing",
+           kFree);
 }
 
 void add_kernels(std::vector<Key>& keys) {

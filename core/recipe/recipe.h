@@ -13,6 +13,7 @@ namespace shoestring {
 struct RunSpec {
   std::string name;       ///< names the run directory: letters, digits, '_', '-', '.'
   std::string directory;  ///< default runs/NAME
+  std::string project;    ///< runs are summed by it (`report --all`); empty: the run's name
   std::uint64_t seed = 17;
   int threads = 0;          ///< CPU threads of one rank; 0: cores this rank may use
   bool tensorboard = true;  ///< write event files beside metrics.jsonl
@@ -28,6 +29,8 @@ struct BudgetSpec {
   double usd_per_gpu_hour = 0;  ///< 0: no price; the report then shows no money
   std::string price_source;     ///< required beside a price
   std::string price_date;       ///< required beside a price, ISO 8601
+  /// Shares of the cap ("80%") at which a line says how much is spent; warning.h.
+  std::vector<std::string> warn_at = {"50%", "80%", "95%"};
 };
 
 enum class AllowReference { automatic, yes, no };

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/budget/warning.h"
 #include "core/model/config.h"
 #include "core/model/families/family.h"
 #include "core/optimizer/learning_rate.h"
@@ -17,6 +18,7 @@
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
 #include "core/recipe/units.h"
+#include "kernels/base/check.h"
 #include "kernels/variant_list.h"
 
 namespace shoestring {
@@ -106,6 +108,11 @@ void check_budget(const BudgetSpec& budget, Rules& rules) {
   rules.unless(plain, {"budget.hardware"},
                fmt::format("budget.hardware = {} is a name, not a path: recipes/hardware/NAME.hardware",
                            quote_text(budget.hardware)));
+  try {
+    warn_shares(budget);
+  } catch (const Error& error) {
+    rules.unless(false, {"budget.warn_at"}, error.what());
+  }
 }
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string_view>& words) {

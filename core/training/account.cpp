@@ -11,9 +11,11 @@
 #include "core/budget/ledger_history.h"
 #include "core/budget/life_sign.h"
 #include "core/budget/report.h"
+#include "core/budget/warning.h"
 #include "core/model/accounting.h"
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
+#include "core/training/live_view.h"
 #include "core/training/metrics.h"
 #include "core/training/room.h"
 #include "core/training/saved_work.h"
@@ -62,12 +64,13 @@ PerFormat flops_per_token(const ModelConfig& model, const PrecisionSpec& precisi
 
 class LeadingAccount final : public Account {
  public:
-  explicit LeadingAccount(const AccountArgs& args) : args_(args), line_(args.out, args.ranks == 1) {}
+  explicit LeadingAccount(const AccountArgs& args)
+      : args_(args), view_(args.recipe.run, args.ranks, args.directory, args.out) {}
   ~LeadingAccount() override { observe_variants({}); }
 
   bool open(const AccountOpening& opening) override;
   void start(const AttemptFacts& facts) override;
-  void say(const std::string& text) override { line_.say(text); }
+  void say(const std::string& text) override { view_.say(text); }
   void note(const char* about, const std::string& text) override {
     ledger_->note(about, text);
     say(text);
@@ -91,6 +94,7 @@ class LeadingAccount final : public Account {
   AttemptStart attempt_start(std::int64_t from_step, const ModelConfig* model) const;
   AttemptProgress progress(const CategorySeconds& spent) const;
   StepMetrics metrics_of(const StepOutcome& outcome) const;
+  void warn(const Spent& now);
   void note_judgement(const Judgement& judgement);
   void note_variants();
   void store_report();
@@ -99,12 +103,14 @@ class LeadingAccount final : public Account {
   const PhaseSpec& phase() const { return args_.recipe.phases[static_cast<std::size_t>(args_.state.phase)]; }
 
   AccountArgs args_;
-  ProgressLine line_;
+  LiveView view_;
   Hardware hardware_;
   std::optional<Price> price_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<LifeSign> life_sign_;
   std::unique_ptr<CapKeeper> cap_;
+  Spent before_;  // by earlier attempts
+  std::unique_ptr<CapWarnings> warnings_;
   std::unique_ptr<MetricsLog> metrics_;
   std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
   const ModelConfig* model_ = nullptr;           // from start() on
@@ -132,8 +138,11 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   }
   const bool over = !history.attempts.empty() && history.attempts.back().reason == "done";
   observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
-  cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_), args_.ranks, history.charged_gpu_seconds(),
-                                     recipe.evaluation.cap_share);
+  before_ = history.spent(price_, hardware_.watts);
+  cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_, before_), args_.ranks,
+                                     history.charged_gpu_seconds(), recipe.evaluation.cap_share);
+  warnings_ = std::make_unique<CapWarnings>(warn_shares(recipe.budget), cap_->cap(), before_.gpu_hours,
+                                            opening.warning_command);
   cap_->check_startable(elapsed());
   if (!over) check_inputs(recipe.data);
   // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
@@ -166,6 +175,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
 
 AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelConfig* model) const {
   AttemptStart start{.run = args_.recipe.run.name,
+                     .project = args_.recipe.run.project,
                      .ranks = args_.ranks,
                      .host = host_name(),
                      .pid = getpid(),
@@ -238,15 +248,20 @@ void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& 
   if (ledger_->heartbeat_due()) ledger_->heartbeat(progress(spent));
   const StepMetrics metrics = metrics_of(outcome);
   metrics_->step(metrics);
-  line_.update(progress_text({.step = args_.state.step,
-                              .loss = args_.state.loss,
-                              .tokens_per_second = metrics.tokens_per_second,
-                              .spent_gpu_hours = metrics.gpu_hours,
-                              .cap_gpu_hours = cap_->cap().gpu_hours,
-                              .usd = metrics.usd,
-                              .seconds_left = seconds_left(),
-                              .phase = phase().name}),
-               args_.clock.monotonic_seconds());
+  warn({.gpu_hours = metrics.gpu_hours, .usd = metrics.usd, .kwh = 0});
+  const double cap = cap_->cap().gpu_hours;
+  view_.stepped(metrics,
+                {.cap_gpu_hours = cap,
+                 .usd_left = price_ ? price_->usd(cap - metrics.gpu_hours) : 0,
+                 .seconds_left = seconds_left()},
+                args_.clock.monotonic_seconds());
+}
+
+void LeadingAccount::warn(const Spent& now) {
+  const std::optional<CapWarnings::Told> told = warnings_->passed(args_.recipe.run.name, now);
+  if (!told) return;
+  note("budget", told->line);
+  if (!told->command_error.empty()) say("the command for warnings could not be started: " + told->command_error);
 }
 
 StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
@@ -257,7 +272,7 @@ StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
   metrics.step_seconds = outcome.seconds;
   metrics.tokens_per_second = outcome.seconds > 0 ? tokens / outcome.seconds : 0;
   metrics.gpu_hours = cap_->spent_gpu_hours(elapsed());
-  metrics.usd = price_ ? price_->usd(metrics.gpu_hours) : 0;
+  metrics.usd = price_ ? before_.usd + price_->usd(metrics.gpu_hours - before_.gpu_hours) : 0;
   metrics.memory_bytes = memory_use(DeviceKind::cpu).peak_bytes;
   const double rank_seconds = outcome.seconds * args_.ranks;
   for (int format = 0; format < kRateFormats; ++format) {
@@ -316,6 +331,7 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
                        .all_sequences = outcome.all_sequences},
                       progress(spent));
   metrics_->evaluation(metrics, args_.clock.unix_seconds());
+  view_.evaluated(metrics);
   say(fmt::format("step {}: held-out loss {:.4f}, {:.4f} bits per byte ({} tokens, {:.2f} s)", metrics.step,
                   metrics.loss, metrics.bits_per_byte, metrics.tokens, took_seconds));
 }
@@ -362,6 +378,7 @@ void LeadingAccount::failed(const Error& error) noexcept {
 
 // The ledger holds all of it: a report that could not be stored can be made again.
 void LeadingAccount::store_report() {
+  view_.ended();
   try {
     write_report(args_.directory, make_report(args_.directory));
   } catch (const std::exception& error) {

@@ -37,8 +37,9 @@ struct AccountOpening {
   Hardware hardware;
   std::optional<Price> price;
   const CheckpointStore& checkpoints;
-  bool begin_anew = false;  ///< what an earlier run of this name left is moved aside
-  bool from_older = false;  ///< see check_saved_work
+  bool begin_anew = false;           ///< what an earlier run of this name left is moved aside
+  bool from_older = false;           ///< see check_saved_work
+  std::string warning_command = {};  ///< run at each share of budget.warn_at (warning.h)
 };
 
 /// What is known of an attempt once it is loaded.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -163,10 +164,13 @@ void ProgressLine::write(const std::string& text) {
 }
 
 std::string progress_text(const ProgressFacts& facts) {
-  std::string text = fmt::format("{} step {}  loss {:.4f}  {:.0f} tokens/s  {:.4f}", facts.phase, facts.step,
-                                 facts.loss, facts.tokens_per_second, facts.spent_gpu_hours);
+  std::string text = fmt::format("{} step {}  loss {:.4f}", facts.phase, facts.step, facts.loss);
+  if (facts.held_out_loss > 0) text += fmt::format(" (held out {:.4f})", facts.held_out_loss);
+  text += fmt::format("  {:.0f} tokens/s  {:.4f}", facts.tokens_per_second, facts.spent_gpu_hours);
   text += std::isfinite(facts.cap_gpu_hours) ? fmt::format(" of {:.4f} GPU-hours", facts.cap_gpu_hours) : " GPU-hours";
   if (facts.usd > 0) text += fmt::format("  ${:.4f}", facts.usd);
+  if (facts.usd > 0 && std::isfinite(facts.usd_left))
+    text += fmt::format(", ${:.4f} left", std::max(0.0, facts.usd_left));
   if (facts.seconds_left >= 0) {
     const auto seconds = std::llround(facts.seconds_left);
     text += seconds >= 3600 ? fmt::format("  {}h{:02}m left", seconds / 3600, seconds / 60 % 60)

@@ -100,6 +100,8 @@ struct ProgressFacts {
   double spent_gpu_hours = 0;
   double cap_gpu_hours = 0;  ///< infinite: none
   double usd = 0;            ///< 0: no price
+  double usd_left = 0;       ///< of the cap, where there is a price
+  double held_out_loss = 0;  ///< of the last evaluation; 0: none yet
   double seconds_left = 0;   ///< to the planned end; below 0: not known yet
   std::string phase;
 };

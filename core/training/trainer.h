@@ -28,6 +28,7 @@ struct TrainerOptions {
   bool allow_recipe_change = false;     ///< go on although the recipe is not the one the run began with
   bool begin_anew = false;              ///< move aside what an earlier run of this name left
   bool from_older = false;              ///< go on from an older checkpoint where the last saved one is not there
+  std::string warning_command = {};     ///< run at each share of budget.warn_at that is passed (budget/warning.h)
   std::FILE* out = stdout;              ///< progress of rank 0
 };
 

@@ -43,7 +43,8 @@ void Trainer::begin() {
                                  .price = price_of(recipe_.budget),
                                  .checkpoints = snapshots_.store(),
                                  .begin_anew = options_.begin_anew,
-                                 .from_older = options_.from_older})
+                                 .from_older = options_.from_older,
+                                 .warning_command = options_.warning_command})
                      ? 1.0
                      : 0.0;
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);

@@ -38,6 +38,22 @@ TEST(Cap, IsTheLeastOfWhatIsGiven) {
   EXPECT_DOUBLE_EQ(kwh(hardware, 2), 1.4);
 }
 
+// A run that went on at another price may still spend only what is left of the money.
+TEST(Cap, WhatEarlierAttemptsSpentCountsAtTheirPriceAndPower) {
+  BudgetSpec budget;
+  budget.usd = 10;
+  budget.usd_per_gpu_hour = 4;
+  Hardware hardware;
+  hardware.watts = 500;
+  const Spent before = {.gpu_hours = 3, .usd = 6, .kwh = 3};
+  EXPECT_DOUBLE_EQ(cap_of(budget, hardware, before).gpu_hours, 4);  // 3 for $6, 1 more for $4
+  budget.kwh = 3.25;
+  EXPECT_DOUBLE_EQ(cap_of(budget, hardware, before).gpu_hours, 3.5);
+  EXPECT_EQ(cap_of(budget, hardware, before).from, "budget.kwh");
+  budget.gpu_hours = 3.25;
+  EXPECT_DOUBLE_EQ(cap_of(budget, hardware, before).gpu_hours, 3.25);
+}
+
 TEST(Cap, EnergyNeedsAKnownPower) {
   BudgetSpec budget;
   budget.kwh = 1;

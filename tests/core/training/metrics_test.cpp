@@ -116,12 +116,18 @@ TEST(Progress, SaysWhatIsKnown) {
                       .spent_gpu_hours = 0.01,
                       .cap_gpu_hours = 0.05,
                       .usd = 0.004,
+                      .usd_left = 0.016,
+                      .held_out_loss = 2.125,
                       .seconds_left = 125,
                       .phase = "pretrain"};
   EXPECT_EQ(progress_text(facts),
-            "pretrain step 12  loss 2.2500  51234 tokens/s  0.0100 of 0.0500 GPU-hours  $0.0040  2:05 left");
+            "pretrain step 12  loss 2.2500 (held out 2.1250)  51234 tokens/s  0.0100 of 0.0500 GPU-hours  $0.0040, "
+            "$0.0160 left  2:05 left");
   facts.cap_gpu_hours = std::numeric_limits<double>::infinity();
+  facts.usd_left = std::numeric_limits<double>::infinity();
+  EXPECT_NE(progress_text(facts).find("0.0100 GPU-hours  $0.0040  2:05 left"), std::string::npos);
   facts.usd = 0;
+  facts.held_out_loss = 0;
   facts.seconds_left = -1;
   EXPECT_EQ(progress_text(facts), "pretrain step 12  loss 2.2500  51234 tokens/s  0.0100 GPU-hours");
 }
