@@ -7,7 +7,7 @@ packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
   libfmt-dev libxxhash-dev libhwy-dev nlohmann-json3-dev libboost-program-options-dev
   libhdf5-dev libsentencepiece-dev libopenmpi-dev openmpi-bin
-  libgtest-dev libdnnl-dev
+  libgtest-dev libvalijson-dev libdnnl-dev
   gzip xz-utils patchelf
 )
 

@@ -3,29 +3,105 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 
+#include "core/budget/report_plan.h"
+#include "core/budget/run_summary.h"
+#include "core/recipe/explain.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
 namespace shoestring {
+
+namespace fs = std::filesystem;
+
 namespace {
 
 constexpr double kSecondsPerHour = 3600;
 
-void add_phases(const AttemptHistory& attempt, std::vector<PhaseCost>& phases) {
+void add_phases(const AttemptHistory& attempt, Report& report) {
   for (const PhaseSpan& span : attempt.phases) {
     const std::string name = span.phase.empty() ? "(before the first step)" : span.phase;
     PhaseCost* cost = nullptr;
-    for (PhaseCost& known : phases) {
+    for (PhaseCost& known : report.phases) {
       if (known.name == name) cost = &known;
     }
-    if (cost == nullptr) cost = &phases.emplace_back(PhaseCost{name, 0, 0, 0});
-    cost->gpu_hours += span.gpu_seconds / kSecondsPerHour;
+    if (cost == nullptr) cost = &report.phases.emplace_back(PhaseCost{.name = name});
+    const double hours = span.gpu_seconds / kSecondsPerHour;
+    cost->gpu_hours += hours;
+    cost->usd += attempt.start.price ? attempt.start.price->usd(hours) : report.usd_of(hours);
     cost->tokens += span.tokens;
     cost->steps += span.steps;
+  }
+}
+
+double spent_before(const Report& report, const AttemptHistory& attempt) {
+  double seconds = 0;
+  for (const AttemptHistory& other : report.attempts) {
+    if (&other == &attempt || other.attempt == attempt.attempt) break;
+    seconds += other.charged.total();
+  }
+  return seconds / kSecondsPerHour;
+}
+
+void add_attempt(const AttemptHistory& attempt, Report& report) {
+  add_phases(attempt, report);
+  const std::optional<Price>& price = attempt.start.price;
+  report.other_prices |= price && report.price && price->usd_per_gpu_hour != report.price->usd_per_gpu_hour;
+  if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;
+  for (const AttemptProgress& point : attempt.points) {
+    if (point.step > attempt.kept_step) break;
+    report.clipped = point.clipped;
+    report.skipped = point.skipped;
+    report.returns = point.returns;
+  }
+  const double before = spent_before(report, attempt);
+  auto point = attempt.points.begin();
+  for (const EvaluationResult& result : attempt.evaluations) {
+    if (result.step > attempt.kept_step) continue;
+    report.validation = result;
+    while (point != attempt.points.end() && point->step < result.step) ++point;
+    const double within = point == attempt.points.end() ? 0 : point->seconds.total() / kSecondsPerHour;
+    report.evaluations.push_back({result, before + within});
+  }
+}
+
+/// Every attempt from its begin to its end, with points between that are no closer than a hundredth of all.
+void add_burn_down(Report& report) {
+  constexpr double kParts = 100;
+  const double first = report.attempts.front().begin_unix_seconds;
+  const double all = report.charged.total() / kSecondsPerHour;
+  double before = 0;
+  for (const AttemptHistory& attempt : report.attempts) {
+    const double begin = std::max(0.0, attempt.begin_unix_seconds - first) / kSecondsPerHour;
+    const double hours = attempt.charged.total() / kSecondsPerHour;
+    const auto add = [&](double within) {
+      report.burn_down.push_back({attempt.attempt, begin + within / attempt.start.ranks, before + within});
+    };
+    add(0);
+    for (const AttemptProgress& point : attempt.points) {
+      const double within = point.seconds.total() / kSecondsPerHour;
+      if (before + within - report.burn_down.back().gpu_hours > all / kParts && within < hours) add(within);
+    }
+    add(hours);
+    before += hours;
+  }
+}
+
+/// The recipe as the run took it, and which of its keys are not what they are by default.
+void add_recipe(const fs::path& file, Report& report) {
+  try {
+    if (type_of(file) != fs::file_type::regular) return;
+    report.recipe_text = read_file(file, kRecipeBytesLimit);
+    const RecipeReading reading = read_recipe_text(report.recipe_text, file.string());
+    for (RecipeDifference& key : changed_from_default(reading.recipe)) {
+      report.changed_keys.push_back({std::move(key.key), std::move(key.now), std::move(key.before)});
+    }
+  } catch (const Error&) {  // not ours to complain about: the bill does not rest on it
+    report.changed_keys.clear();
   }
 }
 
@@ -45,8 +121,8 @@ void add_utilisation(Report& report, const Hardware& hardware) {
   }
 }
 
-void write_file(const std::filesystem::path& file, const std::string& content) {
-  const std::filesystem::path temporary = file.string() + ".tmp";
+void write_file(const fs::path& file, const std::string& content) {
+  const fs::path temporary = file.string() + ".tmp";
   const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
   bool good = descriptor >= 0;
   for (std::size_t done = 0; good && done < content.size();) {
@@ -67,57 +143,68 @@ void write_file(const std::filesystem::path& file, const std::string& content) {
 
 }  // namespace
 
-Report make_report(const LedgerHistory& history, const std::optional<Prediction>& predicted) {
+Report make_report(const LedgerHistory& history) {
   Report report;
-  report.predicted = predicted;
   report.damaged_lines = history.damaged_lines;
   report.attempts = history.attempts;
   report.state = "empty";
   if (history.attempts.empty()) return report;
   const AttemptHistory& latest = history.attempts.back();
-  report.run = latest.start.run;
+  const AttemptStart& start = latest.start;
+  report.run = start.run;
+  report.project = start.project.empty() ? start.run : start.project;
   report.state = latest.reason;
   report.text = latest.text;
   report.charged = history.charged();
-  report.spent_gpu_hours = report.charged.total() / kSecondsPerHour;
-  if (std::isfinite(latest.start.cap.gpu_hours)) report.cap_gpu_hours = latest.start.cap.gpu_hours;
-  report.cap_from = latest.start.cap.from;
-  report.price = latest.start.price;
-  report.kwh = kwh(latest.start.hardware, report.spent_gpu_hours);
+  if (std::isfinite(start.cap.gpu_hours)) report.cap_gpu_hours = start.cap.gpu_hours;
+  report.cap_from = start.cap.from;
+  report.price = start.price;
+  report.watts = start.hardware.watts;
+  report.spent = history.spent(report.price, report.watts);
   report.tokens = latest.kept_tokens;
   report.steps = latest.kept_step;
-  report.parameters = latest.start.parameters;
-  report.active_parameters = latest.start.active_parameters;
-  report.flops_per_token = latest.start.flops_per_token;
-  report.hardware = latest.start.hardware.name;
-  if (predicted && !predicted->recipe.empty() && predicted->recipe != latest.start.recipe_hash) {
-    report.predicted.reset();
-    report.planned_otherwise = true;
-  }
-  for (const AttemptHistory& attempt : history.attempts) {
-    add_phases(attempt, report.phases);
-    if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;
-    for (const AttemptProgress& point : attempt.points) {
-      if (point.step > attempt.kept_step) break;
-      report.clipped = point.clipped;
-      report.skipped = point.skipped;
-      report.returns = point.returns;
-    }
-    for (const EvaluationResult& result : attempt.evaluations) {
-      if (result.step <= attempt.kept_step) report.validation = result;
-    }
-  }
-  add_utilisation(report, latest.start.hardware);
+  report.parameters = start.parameters;
+  report.active_parameters = start.active_parameters;
+  report.flops_per_token = start.flops_per_token;
+  report.hardware = start.hardware.name;
+  for (const AttemptHistory& attempt : history.attempts) add_attempt(attempt, report);
+  add_burn_down(report);
+  add_utilisation(report, start.hardware);
   return report;
 }
 
-Report make_report(const std::filesystem::path& run_directory) {
-  if (type_of(run_directory / kLedgerFile) == std::filesystem::file_type::not_found) {
+Report make_report(const fs::path& run_directory) {
+  if (type_of(run_directory / kLedgerFile) == fs::file_type::not_found) {
     fail(ExitCode::missing_input, "{} holds no {}: no run was started there", run_directory.string(), kLedgerFile);
   }
-  Report report = make_report(read_ledger(run_directory), read_prediction(run_directory));
-  if (report.run.empty()) report.run = run_directory.filename().string();
+  Report report = make_report(read_ledger(run_directory));
+  if (report.run.empty()) report.run = report.project = run_directory.filename().string();
+  compare_with_plan(run_directory, report);
+  report.curve = read_curve(run_directory / "metrics.jsonl");
+  add_recipe(run_directory / "recipe.recipe", report);
   return report;
+}
+
+double Report::cap_usd() const {
+  return cap_gpu_hours > 0 && price ? spent.usd + price->usd(cap_gpu_hours - spent.gpu_hours) : 0;
+}
+
+double Report::cap_kwh() const {
+  return cap_gpu_hours > 0 && watts > 0 ? spent.kwh + watts * (cap_gpu_hours - spent.gpu_hours) / 1000 : 0;
+}
+
+double Report::tokens_per_gpu_hour() const {
+  return spent.gpu_hours > 0 ? static_cast<double>(tokens) / spent.gpu_hours : 0;
+}
+
+double Report::usd_per_billion_tokens() const { return tokens > 0 ? spent.usd / static_cast<double>(tokens) * 1e9 : 0; }
+
+std::string state_words(const std::string& state) {
+  if (state == "done") return "finished";
+  if (state == "budget") return "finished on its budget";
+  if (state == "preempted") return "saved and waiting to go on";
+  if (state == "empty") return "not begun";
+  return state;
 }
 
 std::string guard_words(const Report& report) {
@@ -129,9 +216,9 @@ std::string guard_words(const Report& report) {
   return text;
 }
 
-void write_report(const std::filesystem::path& run_directory, const Report& report) {
+void write_report(const fs::path& run_directory, const Report& report, int refresh_seconds) {
   write_file(run_directory / "report.json", report_json(report));
-  write_file(run_directory / "report.html", report_html(report));
+  write_file(run_directory / "report.html", report_html(report, refresh_seconds));
 }
 
 }  // namespace shoestring

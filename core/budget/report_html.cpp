@@ -1,128 +1,195 @@
-// The report as one page without scripts, links or outside resources. Every string is escaped: names and messages come
-// from files that others may have written.
+// The report as one page without scripts, links or outside resources: what is asked first stands on the first screen.
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <ctime>
 
-#include "core/budget/report.h"
+#include "core/budget/report_charts.h"
+#include "core/budget/report_page.h"
+#include "core/budget/report_sections.h"
 #include "core/recipe/units.h"
 
 namespace shoestring {
 namespace {
 
-constexpr int kBarPixels = 360;
+using page::amount;
+using page::count;
+using page::money;
+using page::said;
 
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char letter : text) {
-    switch (letter) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      case '\'': result += "&#39;"; break;
-      default: {
-        const auto code = static_cast<unsigned char>(letter);
-        result += code < 0x20 || code == 0x7f ? ' ' : letter;
-      }
+std::string date_of(double unix_seconds) {
+  const auto seconds = static_cast<std::time_t>(unix_seconds);
+  std::tm when{};
+  char text[64];
+  if (!(unix_seconds > 0 && unix_seconds < 1e11) || ::gmtime_r(&seconds, &when) == nullptr) return {};
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &when)};
+}
+
+std::string badge(const Report& report) {
+  const std::string& state = report.state;
+  const bool good = state == "done" || state == "budget";
+  const bool bad = state == "failed" || state == "died";
+  const char* sign = good ? "✓" : bad ? "✕" : "…";
+  return fmt::format("<span class=\"badge {}\">{} {}</span>",
+                     good  ? "good"
+                     : bad ? "bad"
+                           : "warn",
+                     sign, said(state_words(state), 40));
+}
+
+/// Finished or not, and why.
+std::string why(const Report& report) {
+  if (report.state == "budget") {
+    return fmt::format("The next step and what had to follow it no longer fitted into {}.", said(report.cap_from));
+  }
+  if (report.state == "done") return "It took all the steps that its recipe asks for.";
+  if (report.state == "preempted") return "It left as asked or as its job ended; the same command goes on.";
+  if (report.state == "running") return "It is going on: these figures are of when this page was written.";
+  if (report.state == "died")
+    return "Its process was gone without a word; the same command goes on from what was saved.";
+  return report.text.empty() ? std::string() : said(report.text, 600);
+}
+
+std::string head(const Report& report) {
+  std::string facts;
+  const auto add = [&](const std::string& fact) { facts += (facts.empty() ? "" : " · ") + fact; };
+  if (!report.attempts.empty()) {
+    const AttemptStart& start = report.attempts.back().start;
+    const std::string last = std::to_string(report.attempts.size() - 1);
+    add(fmt::format("{} {} {}", count(start.ranks, "/attempts/" + last + "/ranks"),
+                    start.ranks == 1 ? "device" : "devices", report.hardware.empty() ? "" : said(report.hardware, 60)));
+    if (report.parameters > 0) {
+      add(fmt::format("{} parameters, {} active", amount(static_cast<double>(report.parameters), "/model/parameters"),
+                      amount(static_cast<double>(report.active_parameters), "/model/active_parameters")));
+    }
+    const std::string begun = date_of(report.attempts.front().begin_unix_seconds);
+    if (!begun.empty()) add("begun " + said(begun));
+  }
+  if (report.project != report.run) add("project " + said(report.project, 80));
+  return fmt::format("<header><h1>{}</h1>{}<p class=\"why\">{}</p><p class=\"facts\">{}</p></header>\n",
+                     said(report.run, 120), badge(report), why(report), facts);
+}
+
+struct Share {
+  const char* look;
+  const char* what;
+  double hours;
+  const char* pointer;
+};
+
+std::string spent(const Report& report) {
+  const double lost = report.lost_gpu_hours();
+  const double left = std::max(0.0, report.cap_gpu_hours - report.spent.gpu_hours);
+  const double whole = std::max(report.cap_gpu_hours, report.spent.gpu_hours);
+  std::vector<charts::Segment> segments = {{report.spent.gpu_hours - lost, "kept", "kept work and what it took"},
+                                           {lost, "lost", "lost"}};
+  std::string text = "<div><div class=\"label\">GPU-hours</div><div class=\"figure\">" +
+                     amount(report.spent.gpu_hours, "/budget/spent_gpu_hours");
+  std::string spoken = fmt::format("{} GPU-hours spent", rounded(report.spent.gpu_hours));
+  if (report.cap_gpu_hours > 0) {
+    text += fmt::format(" <small>of {} · {}</small>", amount(report.cap_gpu_hours, "/budget/cap_gpu_hours"),
+                        page::share(report.spent_share(), "/budget/spent_share"));
+    spoken += fmt::format(" of {}", rounded(report.cap_gpu_hours));
+  } else {
+    text += " <small>no cap</small>";
+  }
+  text += "</div>" + charts::bar(segments, whole, spoken);
+  const auto key = [](const char* look, const std::string& what) {
+    return fmt::format(
+        "<li><svg class=\"swatch\" viewBox=\"0 0 12 12\" aria-hidden=\"true\"><rect class=\"{}\" width=\"12\" "
+        "height=\"12\"/></svg>{}</li>",
+        look, what);
+  };
+  text += "<ul class=\"legend\">" + key("kept", "kept");
+  if (lost > 0) text += key("lost", "lost, then done again: " + amount(lost, "/budget/lost_gpu_hours"));
+  if (left > 0) text += key("rest", "left");
+  text += "</ul>";
+  if (report.cap_gpu_hours > 0) {
+    text +=
+        fmt::format("<p class=\"note\">The cap is <code>{}</code>, over all attempts.</p>", said(report.cap_from, 60));
+  }
+  return text + "</div>\n";
+}
+
+std::string tile(const char* label, const std::string& value, const std::string& note) {
+  return fmt::format(
+      "<div class=\"tile\"><div class=\"label\">{}</div><div class=\"value\">{}</div><div "
+      "class=\"note\">{}</div></div>\n",
+      label, value, note);
+}
+
+std::string tiles(const Report& report) {
+  std::string text = "<div class=\"tiles\">\n";
+  if (report.price) {
+    std::string note =
+        fmt::format("{} per GPU-hour: {}, {}", money(report.price->usd_per_gpu_hour, "/budget/price/usd_per_gpu_hour"),
+                    said(report.price->source, 160), said(report.price->date, 40));
+    if (report.other_prices) note += "; earlier attempts at their own price";
+    const bool capped = report.cap_from == "budget.usd";
+    text += tile("Money",
+                 money(report.spent.usd, "/budget/spent_usd") +
+                     (capped ? " of " + money(report.cap_usd(), "/budget/cap_usd") : ""),
+                 note);
+  } else {
+    text += tile("Money", "<span class=\"none\">no price</span>",
+                 "Give <code>budget.usd_per_gpu_hour</code> and its source.");
+  }
+  if (report.validation) {
+    std::string note = fmt::format(
+        "{} nats per token, held out, step {}",
+        page::number(report.validation->loss, fmt::format("{:.4f}", report.validation->loss), "/validation/loss"),
+        count(report.validation->step, "/validation/step"));
+    if (report.validation->sequences < report.validation->all_sequences) {
+      note += fmt::format("; on {} of {} sequences: the budget had no room for more",
+                          count(report.validation->sequences, "/validation/sequences"),
+                          count(report.validation->all_sequences, "/validation/all_sequences"));
+    }
+    text += tile("Bits per byte",
+                 page::number(report.validation->bits_per_byte, fmt::format("{:.4f}", report.validation->bits_per_byte),
+                              "/validation/bits_per_byte"),
+                 note);
+  } else if (report.train_loss != 0) {
+    text += tile("Loss", page::number(report.train_loss, fmt::format("{:.4f}", report.train_loss), "/train_loss"),
+                 "nats per token, last step; no held-out text was looked at");
+  } else {
+    text += tile("Loss", "<span class=\"none\">none yet</span>", "");
+  }
+  std::string bought = fmt::format("in {} steps", count(report.steps, "/steps"));
+  if (report.tokens > 0) {
+    bought += fmt::format("; {} per GPU-hour", amount(report.tokens_per_gpu_hour(), "/budget/tokens_per_gpu_hour"));
+    if (report.spent.usd > 0) {
+      bought +=
+          fmt::format(", {} per billion", money(report.usd_per_billion_tokens(), "/budget/usd_per_billion_tokens"));
     }
   }
-  return result;
+  text += tile("Tokens", amount(static_cast<double>(report.tokens), "/tokens"), bought);
+  text += tile("Energy",
+               report.spent.kwh > 0 ? amount(report.spent.kwh, "/budget/spent_kwh") + " kWh" +
+                                          (report.cap_from == "budget.kwh" && report.cap_kwh() > 0
+                                               ? " of " + amount(report.cap_kwh(), "/budget/cap_kwh")
+                                               : "")
+                                    : "<span class=\"none\">not known</span>",
+               report.spent.kwh > 0 ? fmt::format("modelled: GPU-hours × {} W per device",
+                                                  amount(report.watts, "/energy/watts_per_device"))
+                                    : "The hardware file states no power.");
+  return text + "</div>";
 }
-
-std::string row(std::initializer_list<std::string> cells, const char* tag = "td") {
-  std::string text = "<tr>";
-  for (const std::string& cell : cells) text += fmt::format("<{0}>{1}</{0}>", tag, escaped(cell));
-  return text + "</tr>\n";
-}
-
-std::string summary(const Report& report) {
-  std::string text = "<table>\n";
-  const auto line = [&](const char* what, const std::string& value) { text += row({what, value}); };
-  line("state", report.state + (report.text.empty() ? "" : ": " + report.text));
-  line("GPU-hours",
-       report.cap_gpu_hours > 0
-           ? fmt::format("{} of {} ({:.1f}%, {})", rounded(report.spent_gpu_hours), rounded(report.cap_gpu_hours),
-                         100 * report.spent_gpu_hours / report.cap_gpu_hours, report.cap_from)
-           : rounded(report.spent_gpu_hours) + " (no cap)");
-  if (report.price) {
-    line("money", fmt::format("${} at ${} per GPU-hour ({}, {})", rounded(report.price->usd(report.spent_gpu_hours)),
-                              rounded(report.price->usd_per_gpu_hour), report.price->source, report.price->date));
-  }
-  line("bought", fmt::format("{} tokens in {} steps", rounded(static_cast<double>(report.tokens)), report.steps));
-  if (report.clipped + report.skipped > 0) line("guard", guard_words(report));
-  if (report.validation) {
-    line("held out", fmt::format("{:.4f} nats per token, {:.4f} bits per byte", report.validation->loss,
-                                 report.validation->bits_per_byte));
-  }
-  if (report.predicted) line("predicted GPU-hours", rounded(report.predicted->gpu_hours));
-  if (!report.hardware.empty()) line("hardware", report.hardware);
-  return text + "</table>\n";
-}
-
-std::string bars(const Report& report) {
-  const double total = report.charged.total();
-  std::string drawn;
-  int rows = 0;
-  for (int i = 0; i < kCategories; ++i) {
-    const auto category = static_cast<Category>(i);
-    const double seconds = report.charged[category];
-    if (seconds <= 0 || total <= 0) continue;
-    const double share = seconds / total;
-    const int y = 24 * rows++;
-    drawn += fmt::format(
-        "<text x=\"0\" y=\"{}\">{}</text><rect x=\"180\" y=\"{}\" width=\"{:.1f}\" height=\"16\" class=\"{}\"/>"
-        "<text x=\"{:.1f}\" y=\"{}\">{} ({:.1f}%)</text>\n",
-        y + 13, escaped(name(category)), y, std::max(1.0, share * kBarPixels),
-        category == Category::lost ? "lost" : "kept", 188 + share * kBarPixels, y + 13,
-        escaped(rounded(seconds / 3600)), 100 * share);
-  }
-  return fmt::format("<svg width=\"720\" height=\"{}\" role=\"img\" aria-label=\"GPU-hours by category\">\n{}</svg>\n",
-                     24 * std::max(1, rows), drawn);
-}
-
-std::string tables(const Report& report) {
-  std::string text = "<h2>Phases</h2><table>\n" + row({"phase", "GPU-hours", "tokens", "steps"}, "th");
-  for (const PhaseCost& phase : report.phases) {
-    text += row({phase.name, rounded(phase.gpu_hours), rounded(static_cast<double>(phase.tokens)),
-                 std::to_string(phase.steps)});
-  }
-  text += "</table>\n<h2>Attempts</h2><table>\n" +
-          row({"attempt", "host", "ranks", "GPU-hours", "lost", "steps", "end"}, "th");
-  for (const AttemptHistory& attempt : report.attempts) {
-    text += row({std::to_string(attempt.attempt), attempt.start.host, std::to_string(attempt.start.ranks),
-                 rounded(attempt.charged.total() / 3600), rounded(attempt.charged[Category::lost] / 3600),
-                 fmt::format("{} to {}", attempt.start.from_step, attempt.last().step), attempt.reason});
-  }
-  text += "</table>\n";
-  if (report.formats.empty()) return text;
-  text +=
-      "<h2>Utilisation</h2><p>FLOPs done in the format / (GPU-seconds charged &times; FLOP/s of the "
-      "device)</p><table>\n" +
-      row({"format", "FLOPs", "of peak", "of achievable"}, "th");
-  for (const FormatUse& use : report.formats) {
-    const auto share = [](double value) {
-      return value > 0 ? fmt::format("{:.2f}%", 100 * value) : std::string("unknown");
-    };
-    text += row({std::string(name(use.format)), rounded(use.flops), share(use.of_peak), share(use.of_achievable)});
-  }
-  return text + "</table>\n";
-}
-
-constexpr const char* kHead =
-    "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-    "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:46em;color:#222}"
-    "table{border-collapse:collapse;margin:.5em 0}td,th{padding:.15em .8em .15em 0;text-align:left;"
-    "border-bottom:1px solid #ddd}svg text{font:13px sans-serif}.kept{fill:#4878a8}.lost{fill:#b04a3a}</style>\n";
 
 }  // namespace
 
-std::string report_html(const Report& report) {
-  return fmt::format(
-      "{}<title>{}: cost report</title></head><body>\n<h1>{}</h1>\n{}<h2>Where the GPU-hours "
-      "went</h2>\n{}{}</body></html>\n",
-      kHead, escaped(report.run), escaped(report.run), summary(report), bars(report), tables(report));
+std::string report_html(const Report& report, int refresh_seconds) {
+  std::string content = head(report);
+  content += "<section class=\"hero\" aria-label=\"In short\">\n" + spent(report) + tiles(report) + "</section>\n";
+  content += page::where_it_went(report) + page::by_phase(report);
+  content += page::burn_down(report) + page::losses(report);
+  content += page::time_line(report) + page::foretold(report);
+  content += page::learning_rate(report) + page::speed(report);
+  content += page::utilisation(report) + page::quantisation(report) + page::expert_balance(report);
+  content += page::comparison(report) + page::recipe(report) + page::notes(report) + page::builds(report);
+  content +=
+      "<footer>Every number of this page stands in report.json too. One GPU-hour is one device for an hour, from "
+      "the start of a process to its end, over all attempts, failed ones included.</footer>\n";
+  return page::document(report.run + ": cost report", content, refresh_seconds);
 }
 
 }  // namespace shoestring

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/budget/report.h"
+#include "core/budget/run_summary.h"
 #include "core/recipe/units.h"
 
 namespace shoestring {
@@ -29,28 +30,27 @@ std::string bar(double share) {
   return std::string(static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * kBar)), '#');
 }
 
-std::string state_words(const std::string& state) {
-  if (state == "budget") return "finished on its budget";
-  if (state == "preempted") return "saved and waiting to go on";
-  if (state == "empty") return "not begun";
-  return plain(state);
-}
-
 std::string head(const Report& r) {
-  std::string text = fmt::format("run {}: {}, {} attempt{}{}\n", plain(r.run), state_words(r.state), r.attempts.size(),
-                                 r.attempts.size() == 1 ? "" : "s",
+  std::string text = fmt::format("run {}: {}, {} attempt{}{}\n", plain(r.run), plain(state_words(r.state)),
+                                 r.attempts.size(), r.attempts.size() == 1 ? "" : "s",
                                  r.hardware.empty() ? "" : fmt::format(" on {}", plain(r.hardware)));
   if (!r.text.empty()) text += fmt::format("  {}\n", plain(r.text));
-  const std::string cap = r.cap_gpu_hours <= 0
-                              ? " (no cap)"
-                              : fmt::format(" of {} ({:.1f}%, {})", hours(r.cap_gpu_hours),
-                                            100 * r.spent_gpu_hours / r.cap_gpu_hours, plain(r.cap_from));
-  text += fmt::format("  GPU-hours  {}{}\n", hours(r.spent_gpu_hours), cap);
+  const std::string cap = r.cap_gpu_hours <= 0 ? " (no cap)"
+                                               : fmt::format(" of {} ({:.1f}%, {})", hours(r.cap_gpu_hours),
+                                                             100 * r.spent_share(), plain(r.cap_from));
+  text += fmt::format("  GPU-hours  {}{}\n", hours(r.spent.gpu_hours), cap);
   if (r.price) {
-    text += fmt::format("  money      ${} at ${} per GPU-hour ({}, {})\n", hours(r.price->usd(r.spent_gpu_hours)),
-                        rounded(r.price->usd_per_gpu_hour), plain(r.price->source), plain(r.price->date));
+    const bool capped = r.cap_from == "budget.usd";
+    text += fmt::format("  money      ${}{} at ${} per GPU-hour ({}, {}){}\n", hours(r.spent.usd),
+                        capped ? fmt::format(" of ${}", hours(r.cap_usd())) : "", rounded(r.price->usd_per_gpu_hour),
+                        plain(r.price->source), plain(r.price->date),
+                        r.other_prices ? "; earlier attempts at their own price" : "");
   }
-  if (r.kwh > 0) text += fmt::format("  energy     {} kWh at the stated power of the device\n", hours(r.kwh));
+  if (r.spent.kwh > 0) {
+    const bool capped = r.cap_from == "budget.kwh";
+    text += fmt::format("  energy     {}{} kWh, modelled: GPU-hours x {} W that the hardware file states\n",
+                        hours(r.spent.kwh), capped ? fmt::format(" of {}", hours(r.cap_kwh())) : "", rounded(r.watts));
+  }
   text += fmt::format("  bought     {} tokens in {} steps", rounded(static_cast<double>(r.tokens)), r.steps);
   if (r.parameters > 0) {
     text += fmt::format("; {} parameters, {} active", rounded(static_cast<double>(r.parameters)),
@@ -92,7 +92,7 @@ std::string by_phase(const Report& report) {
   for (const PhaseCost& phase : report.phases) {
     text += fmt::format("    {:<22} {:>9} {:>9} {:>8}", plain(phase.name, 22), hours(phase.gpu_hours),
                         rounded(static_cast<double>(phase.tokens)), phase.steps);
-    if (report.price) text += fmt::format(" {:>8}", hours(report.price->usd(phase.gpu_hours)));
+    if (report.price) text += fmt::format(" {:>8}", hours(phase.usd));
     text += '\n';
   }
   return text;
@@ -128,16 +128,13 @@ std::string utilisation(const Report& report) {
 
 std::string foretold(const Report& report) {
   if (report.planned_otherwise) return "\n  its plan was made for another recipe: not compared\n";
-  if (!report.predicted) return {};
+  if (report.foretold.empty()) return {};
   std::string text =
       fmt::format("\n  {:<22} {:>10} {:>10} {:>8}\n", "predicted, actual", "predicted", "actual", "error");
-  const auto row = [&](const char* what, double predicted, double actual) {
-    if (predicted <= 0 || actual <= 0) return;
-    text += fmt::format("    {:<20} {:>10} {:>10} {:>+7.1f}%\n", what, rounded(predicted), rounded(actual),
-                        100 * (predicted - actual) / actual);
-  };
-  row("GPU-hours", report.predicted->gpu_hours, report.spent_gpu_hours);
-  row("tokens", report.predicted->tokens, static_cast<double>(report.tokens));
+  for (const Foretold& line : report.foretold) {
+    text += fmt::format("    {:<20} {:>10} {:>10} {:>+7.1f}%\n", plain(line.what, 40), rounded(line.predicted),
+                        rounded(line.actual), 100 * line.error());
+  }
   return text;
 }
 
@@ -146,6 +143,7 @@ std::string foretold(const Report& report) {
 std::string report_text(const Report& report) {
   std::string text = head(report) + where_it_went(report) + by_phase(report) + by_attempt(report) +
                      utilisation(report) + foretold(report);
+  if (!report.compared.empty()) text += "\n" + comparison_text(report.compared);
   if (report.damaged_lines > 0) {
     text += fmt::format("\n  {} damaged line{} of the ledger could not be read\n", report.damaged_lines,
                         report.damaged_lines == 1 ? "" : "s");

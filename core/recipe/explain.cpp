@@ -140,6 +140,16 @@ std::vector<RecipeDifference> resume_differences(const Recipe& before, const Rec
   return differences;
 }
 
+std::vector<RecipeDifference> changed_from_default(const Recipe& recipe) {
+  std::vector<RecipeDifference> differences;
+  for (const Place& place : places_of(recipe)) {
+    const std::string now = place.key->print(recipe, place.phase);
+    const std::string otherwise = default_text(*place.key);
+    if (now != otherwise) differences.push_back({place.dotted(), otherwise, now});
+  }
+  return differences;
+}
+
 void check_resume(const Recipe& before, const Recipe& now) {
   const std::vector<RecipeDifference> differences = resume_differences(before, now);
   if (differences.empty()) return;

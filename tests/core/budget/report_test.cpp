@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
 
 #include "kernels/base/check.h"
 #include "tests/core/budget/hand_clock.h"
@@ -65,7 +69,7 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   TemporaryFolder folder;
   write_run(folder.path(), "small", "done", true);
   const Report report = make_report(folder.path());
-  EXPECT_DOUBLE_EQ(report.spent_gpu_hours, 180.0 / 3600);
+  EXPECT_DOUBLE_EQ(report.spent.gpu_hours, 180.0 / 3600);
   const json document = json::parse(report_json(report));
   EXPECT_EQ(document["schema"], "shoestring.report/1");
   EXPECT_EQ(document["run"]["name"], "small");
@@ -79,7 +83,7 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   EXPECT_EQ(document["clipped_steps"], 100);
   EXPECT_EQ(document["skipped_steps"], 3);
   EXPECT_EQ(document["returns_to_checkpoints"], 1);
-  EXPECT_NE(report_html(report).find("100 steps clipped, 3 skipped"), std::string::npos);
+  EXPECT_NE(report_html(report).find("steps clipped"), std::string::npos);
   EXPECT_EQ(document["attempts"].size(), 1u);
   ASSERT_EQ(document["phases"].size(), 2u);
   EXPECT_EQ(document["phases"][0]["name"], "pretrain");
@@ -131,7 +135,7 @@ TEST(Report, ThePredictionIsComparedWithWhatHappened) {
   EXPECT_NE(report_text(make_report(folder.path())).find("made for another recipe"), std::string::npos);
   EXPECT_TRUE(json::parse(report_json(make_report(folder.path())))["predicted"].is_null());
   testing::write_text(folder / "plan.json", "{broken");
-  EXPECT_FALSE(make_report(folder.path()).predicted);
+  EXPECT_TRUE(make_report(folder.path()).foretold.empty());
 }
 
 TEST(Report, NoLedgerIsMissingInput) {
@@ -170,13 +174,20 @@ TEST(Report, StringsCannotBreakOutOfThePage) {
   write_run(plain_folder.path(), "name", "failed", true);
   const auto tags = [](const std::string& page) { return std::count(page.begin(), page.end(), '<'); };
   Report plain = make_report(plain_folder.path());
-  plain.text = plain.cap_from = plain.hardware = "x";
+  plain.text = plain.cap_from = plain.hardware = plain.recipe_text = "x";
+  plain.project = "y";
+  plain.changed_keys = {{"x", "x", "x"}};
+  plain.foretold = {{"x", 1, 1}};
   const auto expected = tags(report_html(plain));
   for (const std::string& payload : payloads) {
     Report report = plain;
     report.run = report.state = report.text = report.cap_from = report.hardware = payload;
     report.price->source = report.price->date = payload;
     for (PhaseCost& phase : report.phases) phase.name = payload;
+    report.recipe_text = payload;
+    report.project = payload + "y";
+    report.changed_keys = {{payload, payload, payload}};
+    report.foretold = {{payload, 1, 1}};
     for (AttemptHistory& attempt : report.attempts) attempt.start.host = attempt.reason = attempt.text = payload;
     const std::string page = report_html(report);
     EXPECT_EQ(tags(page), expected) << payload;
@@ -185,6 +196,117 @@ TEST(Report, StringsCannotBreakOutOfThePage) {
     EXPECT_EQ(json::parse(report_json(report))["run"]["name"], payload);
   }
   EXPECT_NE(report_html(plain).find("Content-Security-Policy"), std::string::npos);
+}
+
+// The cost table of the technical report (arXiv 2412.19437, table 1), from a ledger of its figures: 2048 devices, three
+// phases of 2664K, 119K and 5K H800-hours at $2.
+TEST(Report, PrintsTheTableOfDeepSeekV3) {
+  TemporaryFolder folder;
+  {
+    HandClock clock;
+    Ledger ledger(folder.path(), clock);
+    AttemptStart start = start_of("deepseek_v3", true);
+    start.ranks = 2048;
+    start.cap = {2788e3, "budget.gpu_hours", 1e6};
+    start.hardware.name = "H800";
+    ledger.begin(start);
+    const auto progress = [](double gpu_hours, std::int64_t step, const char* phase) {
+      AttemptProgress at;
+      at.step = step;
+      at.tokens = step * 1000;
+      at.phase = phase;
+      at.seconds[Category::compute] = gpu_hours * 3600;
+      return at;
+    };
+    ledger.phase("Pre-Training", progress(0, 0, "Pre-Training"));
+    ledger.phase("Context Extension", progress(2664e3, 100, "Context Extension"));
+    ledger.phase("Post-Training", progress(2664e3 + 119e3, 110, "Post-Training"));
+    const AttemptProgress last = progress(2788e3, 120, "Post-Training");
+    ledger.checkpoint({120, 120000, "step_00000120", 1, 1}, last);
+    ledger.end("done", 0, "", last);
+  }
+  const Report report = make_report(folder.path());
+  EXPECT_DOUBLE_EQ(report.spent.gpu_hours, 2788e3);
+  EXPECT_NEAR(report.spent.usd, 5.576e6, 1e-3);
+  const std::string page = report_html(report);
+  std::string words;  // of the page's tables, tags left out
+  bool tag = false;
+  for (const char letter : page.substr(page.find("training costs"))) {
+    tag = letter == '<' || (tag && letter != '>');
+    if (letter == '>' && !words.empty() && words.back() != ' ') words += ' ';
+    if (!tag && letter != '>' && letter != '\n') words += letter;
+  }
+  for (const char* row : {"Pre-Training Context Extension Post-Training total", "GPU-hours 2664K 119K 5K 2788K",
+                          "in US dollars $5.328M $0.238M $0.01M $5.576M"}) {
+    EXPECT_NE(words.find(row), std::string::npos) << row << "\nnot in\n" << words.substr(0, 600);
+  }
+}
+
+// Two attempts, on other numbers of devices and at other prices, in one ledger.
+TEST(Report, EachAttemptCostsItsOwnPrice) {
+  TemporaryFolder folder;
+  for (const int ranks : {2, 4}) {
+    HandClock clock;
+    clock.now += 1000 * ranks;
+    Ledger ledger(folder.path(), clock);
+    AttemptStart start = start_of("small", true);
+    start.ranks = ranks;
+    start.price->usd_per_gpu_hour = ranks;
+    start.hardware.watts = 500;
+    start.from_step = ranks == 2 ? 0 : 100;
+    ledger.begin(start);
+    const AttemptProgress point = at(100 * ranks, 3586, "pretrain");  // an hour with startup and evaluation
+    ledger.checkpoint({100 * ranks / (4 / ranks), 5, "step", 1, 1}, point);
+    ledger.end("preempted", 75, "", point);
+  }
+  const Report report = make_report(folder.path());
+  EXPECT_DOUBLE_EQ(report.spent.gpu_hours, 2);
+  EXPECT_DOUBLE_EQ(report.spent.usd, 6);  // an hour at $2, one at $4
+  EXPECT_DOUBLE_EQ(report.spent.kwh, 1);
+  EXPECT_TRUE(report.other_prices);
+  const json document = json::parse(report_json(report));
+  EXPECT_EQ(document["energy"]["kind"], "modelled");
+  EXPECT_EQ(document["attempts"][1]["ranks"], 4);
+  EXPECT_NE(report_text(report).find("earlier attempts at their own price"), std::string::npos);
+}
+
+json schema() { return json::parse(testing::read_text(SHOESTRING_SOURCE_DIR "/core/budget/report.schema.json")); }
+
+bool fits(const json& document) {
+  valijson::Schema parsed;
+  const json file = schema();
+  valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(file), parsed);
+  valijson::Validator validator;
+  return validator.validate(parsed, valijson::adapters::NlohmannJsonAdapter(document), nullptr);
+}
+
+TEST(Report, FitsItsSchema) {
+  for (const char* end : {"done", "failed", ""}) {
+    TemporaryFolder folder;
+    write_run(folder.path(), "small", end, *end == 'd');
+    testing::write_text(folder / "plan.json", R"({"gpu_hours":0.06,"tokens":102400})");
+    testing::write_text(folder / "recipe.recipe", "[run]\nname = small\n");
+    testing::write_text(folder / "metrics.jsonl",
+                        R"({"step":1,"tokens":2,"loss":3,"gradient_norm":1,"quantisation":{"saturated.weight":0.5},)"
+                        R"("timing":{"gpu_hours":0.1}})"
+                        "\n");
+    Report report = make_report(folder.path());
+    compare(report, {report});
+    const json document = json::parse(report_json(report));
+    EXPECT_TRUE(fits(document)) << document.dump(1);
+    EXPECT_EQ(document["curve"]["points"].size(), 1u);
+    EXPECT_EQ(document["foretold"].size(), 2u);
+    for (const auto& [key, value] : document.items()) {  // each key is needed, and is of its own kind
+      json damaged = document;
+      damaged.erase(key);
+      EXPECT_FALSE(fits(damaged)) << key << " is left out";
+      damaged[key] = json::array({json::array()});
+      EXPECT_FALSE(fits(damaged)) << key << " is something else";
+    }
+  }
+  TemporaryFolder folder;
+  testing::write_text(folder / "ledger.jsonl", "");
+  EXPECT_TRUE(fits(json::parse(report_json(make_report(folder.path())))));
 }
 
 TEST(Report, FilesAreWrittenWhole) {
