@@ -16,6 +16,7 @@
 #include "tools/arguments.h"
 #include "tools/bench/bench_row.h"
 #include "tools/bench/bench_suites.h"
+#include "tools/bench/plan_bench.h"
 #include "tools/commands.h"
 
 namespace shoestring {
@@ -110,6 +111,17 @@ void check_target(const std::filesystem::path& file) {
   std::filesystem::remove(beside);
 }
 
+/// `shoestring bench plan FILE.csv`.
+int bench_plan(const Words& files, const std::string& json) {
+  if (files.size() != 2) {
+    fail(ExitCode::usage, "bench plan takes one file: shoestring bench plan FILE.csv [--json FILE]");
+  }
+  const std::vector<PlanRow> rows = foretell(read_published_rows(files[1]), "recipes");
+  print_plan_rows(rows);
+  if (!json.empty()) replace_file(json, json_of(rows).dump(1) + "\n");
+  return 0;
+}
+
 }  // namespace
 
 int bench_command(const Words& words) {
@@ -117,10 +129,12 @@ int bench_command(const Words& words) {
   for (const BenchSuite& suite : bench_suites()) names += (names.empty() ? "" : ", ") + std::string(suite.name);
   const Arguments arguments(
       {.command = "bench",
-       .positional = "[SUITE...]",
+       .positional = "[SUITE...] | plan FILE.csv",
        .summary = "Times the program's hot parts as ratios to a calibration or a rival in the same "
                   "process.\nSuites: " +
-                  names + " (all).",
+                  names +
+                  " (all).\nOr, with plan, how well the planner foretells published throughput: a table of "
+                  "FILE.csv's rows.",
        .options = {{"json", "FILE", "write the rows there as well"},
                    {"threads", "N", "worker threads (all cores)"},
                    {"seconds", "S", "most seconds for each row (4)"},
@@ -132,6 +146,10 @@ int bench_command(const Words& words) {
       words);
   if (arguments.helped()) return 0;
   const Words& wanted = arguments.positional();
+  if (!wanted.empty() && wanted[0] == "plan") {
+    if (arguments.has("json")) check_target(arguments.text("json"));
+    return bench_plan(wanted, arguments.text("json", ""));
+  }
   check_suites(wanted, names);
   if (arguments.has("json")) check_target(arguments.text("json"));
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <vector>
@@ -42,16 +44,19 @@ std::vector<HardwareKey> build_keys() {
   number("device.watts", Unit::watts, &Hardware::watts);
   for (int i = 0; i < kRateFormats; ++i) {
     const auto format = static_cast<RateFormat>(i);
-    const auto rate = [&](const char* kind, PerFormat Hardware::*member) {
+    const auto rate = [&](const char* kind, PerFormat Hardware::*member, Unit unit = Unit::rate) {
       keys.push_back({fmt::format("flops.{}_{}", kFormatNames[i], kind),
-                      Unit::rate,
+                      unit,
                       [member, format](Hardware& hardware) -> double& { return (hardware.*member)[format]; },
                       {}});
     };
     rate("peak", &Hardware::peak_flops);
     rate("achievable", &Hardware::achievable_flops);
+    rate("half_extent", &Hardware::half_extent, Unit::count);
   }
   text("flops.achievable_source", &Hardware::achievable_source);
+  text("flops.extent_source", &Hardware::extent_source);
+  number("link.devices_per_node", Unit::count, &Hardware::devices_per_node);
   number("link.peer_bandwidth", Unit::bytes, &Hardware::peer_bytes_per_second);
   number("link.peer_latency", Unit::seconds, &Hardware::peer_latency_seconds);
   number("link.network_bandwidth", Unit::bytes, &Hardware::network_bytes_per_second);
@@ -104,10 +109,16 @@ std::vector<std::string> missing_sources(const Hardware& hardware) {
   };
   bool peak = false;
   bool achievable = false;
+  bool curve = false;
   for (int i = 0; i < kRateFormats; ++i) {
     const auto format = static_cast<RateFormat>(i);
     peak = peak || hardware.peak_flops[format] > 0;
     achievable = achievable || hardware.achievable_flops[format] > 0;
+    curve = curve || hardware.half_extent[format] > 0;
+    if (hardware.half_extent[format] > 0 && hardware.achievable_flops[format] <= 0) {
+      missing.push_back(
+          fmt::format("flops.{0}_half_extent bends flops.{0}_achievable, which is missing", kFormatNames[i]));
+    }
     if (hardware.achievable_flops[format] > hardware.peak_flops[format] && hardware.peak_flops[format] > 0) {
       missing.push_back(fmt::format("flops.{}_achievable is above its peak", kFormatNames[i]));
     }
@@ -115,6 +126,10 @@ std::vector<std::string> missing_sources(const Hardware& hardware) {
   demand(peak, hardware.source, "device.source is missing: where the specification stands");
   demand(peak, hardware.date, "device.date is missing");
   demand(achievable, hardware.achievable_source, "flops.achievable_source is missing: measured, or whose figure");
+  demand(curve, hardware.extent_source, "flops.extent_source is missing: measured, or whose curve");
+  if (hardware.devices_per_node != std::floor(hardware.devices_per_node)) {
+    missing.emplace_back("link.devices_per_node must be whole");
+  }
   demand(hardware.usd_high > 0, hardware.price_source, "price.source is missing");
   demand(hardware.usd_high > 0, hardware.price_date, "price.date is missing");
   if (hardware.usd_low > hardware.usd_high) missing.emplace_back("price.usd_low is above price.usd_high");
@@ -149,20 +164,37 @@ Hardware read_hardware(const std::filesystem::path& file) {
   throw Error(ExitCode::bad_recipe, text);
 }
 
-std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder) {
+namespace {
+
+std::vector<std::filesystem::path> hardware_folders(const std::filesystem::path& recipe_folder) {
   std::vector<std::filesystem::path> folders = {recipe_folder / "hardware"};
   for (const std::filesystem::path& recipes : installed_recipe_folders()) folders.push_back(recipes / "hardware");
-  std::vector<std::string> present;
+  return folders;
+}
+
+}  // namespace
+
+std::vector<std::string> hardware_names(const std::filesystem::path& recipe_folder) {
+  std::vector<std::string> names;
+  for (const std::filesystem::path& folder : hardware_folders(recipe_folder)) {
+    if (type_of(folder) != std::filesystem::file_type::directory) continue;
+    for (const std::filesystem::path& entry : list_directory(folder)) {
+      if (entry.extension() == ".hardware") names.push_back(entry.stem().string());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder) {
   std::string places;
-  for (const std::filesystem::path& folder : folders) {
+  for (const std::filesystem::path& folder : hardware_folders(recipe_folder)) {
     const std::filesystem::path file = folder / fmt::format("{}.hardware", name);
     if (type_of(file) == std::filesystem::file_type::regular) return file;
     places += fmt::format("\n  {}", file.string());
-    if (type_of(folder) != std::filesystem::file_type::directory) continue;
-    for (const std::filesystem::path& entry : list_directory(folder)) {
-      if (entry.extension() == ".hardware") present.push_back(entry.stem().string());
-    }
   }
+  const std::vector<std::string> present = hardware_names(recipe_folder);
   const std::vector<std::string_view> words(present.begin(), present.end());
   const std::string_view near = nearest_word(name, words);
   fail(ExitCode::missing_input, "there is no hardware '{}'{}; looked for{}", name,

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace shoestring {
 
@@ -28,9 +29,13 @@ struct Hardware {
   std::string source;  ///< of the specification
   std::string date;
 
-  PerFormat peak_flops;           ///< per second, dense, per device
-  PerFormat achievable_flops;     ///< per second, best measured large product
+  PerFormat peak_flops;        ///< per second, dense, per device
+  PerFormat achievable_flops;  ///< per second, best measured large product
+  /// How the rate falls with the shape: a product of M x N x K runs at achievable / (1 + extent (1/M + 1/N + 1/K)), so
+  /// this is the extent that halves the rate when one side has it. 0: the rate does not depend on the shape.
+  PerFormat half_extent;
   std::string achievable_source;  ///< "measured by ..." or a source
+  std::string extent_source;      ///< of half_extent
 
   double memory_bytes = 0;
   double memory_bytes_per_second = 0;
@@ -38,7 +43,8 @@ struct Hardware {
   double peer_latency_seconds = 0;
   double network_bytes_per_second = 0;  ///< to a device of another node, one direction
   double network_latency_seconds = 0;
-  double watts = 0;  ///< of one device under load; needed by budget.kwh
+  double devices_per_node = 0;  ///< 0: one
+  double watts = 0;             ///< of one device under load; needed by budget.kwh
 
   double usd_low = 0;  ///< band of prices seen per device-hour; for information, never a default price
   double usd_high = 0;
@@ -52,5 +58,7 @@ Hardware read_hardware(const std::filesystem::path& file);
 /// The file of `name` ("cpu"): in `recipe_folder`/hardware, then where recipes came with the program
 /// (recipe/installed.h). Throws Error(missing_input) that lists the places looked at and the nearest name there.
 std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder);
+/// Every name that find_hardware would find, sorted.
+std::vector<std::string> hardware_names(const std::filesystem::path& recipe_folder);
 
 }  // namespace shoestring

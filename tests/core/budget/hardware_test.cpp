@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernels/base/check.h"
 #include "tests/support/temporary_folder.h"
 
@@ -11,11 +13,22 @@ namespace {
 const std::filesystem::path kRecipes = std::filesystem::path(SHOESTRING_SOURCE_DIR) / "recipes";
 
 TEST(Hardware, TheFilesWeShipAreSound) {
-  for (const char* name : {"cpu", "h100", "h200", "h800"}) {
+  const std::vector<std::string> names = hardware_names(kRecipes);
+  for (const char* expected : {"a100_40", "a100_80", "b200", "cpu", "gb200", "h100", "h100_pcie", "h20", "h200", "h800",
+                               "l40s", "mi300x", "rtx4090"}) {
+    EXPECT_NE(std::find(names.begin(), names.end(), expected), names.end()) << expected;
+  }
+  for (const std::string& name : names) {
     const Hardware hardware = read_hardware(find_hardware(name, kRecipes));
     EXPECT_EQ(hardware.name, name);
     EXPECT_GT(hardware.peak_flops[RateFormat::bf16], 0);
     EXPECT_FALSE(hardware.source.empty());
+    EXPECT_GT(hardware.memory_bytes_per_second, 0) << name;
+    if (name != "cpu") {
+      EXPECT_GT(hardware.devices_per_node, 1) << name;
+      EXPECT_GT(hardware.watts, 0) << name;
+      EXPECT_GT(hardware.network_bytes_per_second, 0) << name;
+    }
   }
   const Hardware h800 = read_hardware(find_hardware("h800", kRecipes));
   EXPECT_EQ(h800.peak_flops[RateFormat::fp8], 1979e12);
@@ -43,14 +56,18 @@ TEST(Hardware, EveryMistakeIsListed) {
 
 TEST(Hardware, FiguresNeedSources) {
   testing::TemporaryFolder folder;
-  testing::write_text(folder / "x.hardware", "[flops]\nbf16_peak = 1T\nbf16_achievable = 2T\n[price]\nusd_high = 3\n");
+  testing::write_text(
+      folder / "x.hardware",
+      "[flops]\nbf16_peak = 1T\nbf16_achievable = 2T\nbf16_half_extent = 64\nfp8_half_extent = 64\n[link]\n"
+      "devices_per_node = 1.5\n[price]\nusd_high = 3\n");
   try {
     read_hardware(folder / "x.hardware");
     FAIL();
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* expected :
-         {"device.source", "device.date", "achievable_source", "above its peak", "price.source", "price.date"}) {
+    for (const char* expected : {"device.source", "device.date", "achievable_source", "above its peak", "extent_source",
+                                 "fp8_half_extent bends flops.fp8_achievable, which is missing",
+                                 "devices_per_node must be whole", "price.source", "price.date"}) {
       EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
     }
   }
@@ -58,11 +75,11 @@ TEST(Hardware, FiguresNeedSources) {
 
 TEST(Hardware, AnUnknownNameNamesTheNearest) {
   try {
-    find_hardware("h80", kRecipes);
+    find_hardware("mi30x", kRecipes);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::missing_input);
-    EXPECT_NE(std::string(error.what()).find("did you mean 'h800'?"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("did you mean 'mi300x'?"), std::string::npos) << error.what();
   }
 }
 
