@@ -7,6 +7,7 @@
 #include "core/budget/cap.h"
 #include "core/budget/ledger.h"
 #include "core/budget/planner.h"
+#include "core/budget/run_estimate.h"
 #include "core/model/accounting.h"
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/installed.h"
@@ -19,6 +20,7 @@
 #include "kernels/base/file.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/plan_text.h"
 
 namespace shoestring {
 namespace {
@@ -157,7 +159,10 @@ int plan_command(const Words& words) {
        .summary = "What the recipe's model is and needs: parameters, FLOPs per token, bytes, and what "
                   "the budget buys, or the phases cost, at best.",
        .options =
-           {{"measure", "SECONDS",
+           {{"devices", "N", "how many devices the run has (what the recipe's layout asks for, or 1)"},
+            {"layout", "WORDS", "look at this layout alone: \"pipeline=16 expert=64 schedule=dualpipev\""},
+            {"json", "", "print the estimate as JSON, and nothing else"},
+            {"measure", "SECONDS",
              "take real steps of each phase for about that long, foretell the run, and keep that as RUN/plan.json: "
              "the report sets it beside what came"}},
        .least = 1,
@@ -172,13 +177,25 @@ int plan_command(const Words& words) {
   std::int64_t longest = 0;
   for (const PhaseSpec& phase : recipe.phases) longest = std::max(longest, phase.sequence);
   const ModelConfig config = resolve_model(recipe.model, tokenizer_vocabulary(recipe), longest);
+  const Hardware hardware = hardware_of(recipe, file.parent_path());
+  const Cap cap = cap_of(recipe.budget, hardware);
+  constexpr std::int64_t kMostDevices = 1 << 20;
+  const int recipe_devices = std::max(1, recipe.parallel.pipeline * recipe.parallel.data);
+  const int devices = static_cast<int>(arguments.integer("devices", recipe_devices, 1, kMostDevices));
+  std::optional<PlanLayout> fixed;
+  if (arguments.has("layout")) fixed = parse_layout(arguments.text("layout"), {.devices = devices});
+  const PlanQuestion question{recipe, config, hardware, cap, devices, fixed, file.parent_path()};
+  if (arguments.has("json")) {
+    fmt::print("{}\n", plan_json(question).dump(1));
+    return 0;
+  }
   print_model(config);
   print_flops(recipe, config);
   print_memory(recipe, config);
-  const Hardware hardware = hardware_of(recipe, file.parent_path());
-  const Cap cap = cap_of(recipe.budget, hardware);
   print_budget(recipe, cap);
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
+  const bool asked = arguments.has("devices") || arguments.has("layout");
+  if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);
   if (arguments.has("measure")) {
     std::fflush(stdout);
     measure(recipe, cap, seconds);

@@ -38,9 +38,11 @@ LayerSeconds& LayerSeconds::operator+=(const LayerSeconds& other) {
 /// A layer under construction.
 struct LayerCosts::Part {
   LayerCost cost;
-  double core_forward = 0;  ///< the attention core, which selective recomputation repeats
-  double score_bytes = 0;   ///< saved by a core that writes its scores out, unless it is repeated
-  bool experts = false;     ///< products belong to experts
+  double core_forward = 0;   ///< the attention core, which selective recomputation repeats
+  double heads_forward = 0;  ///< from latents to heads, which selective recomputation repeats
+  double head_bytes = 0;     ///< saved of queries, keys and values, unless they are made again
+  double score_bytes = 0;    ///< saved by a core that writes its scores out, unless it is repeated
+  bool experts = false;      ///< products belong to experts
 };
 
 LayerCosts::LayerCosts(const PlannedModel& model, const PrecisionSpec& precision, const PlanLayout& layout,
@@ -52,7 +54,8 @@ LayerCosts::LayerCosts(const PlannedModel& model, const PrecisionSpec& precision
       sequence_(sequence),
       tokens_(layout.micro_batch * sequence / layout.context),
       covered_(rate_format(covered_precision(precision).forward)),
-      exempt_(rate_format(exempt_precision(precision).forward)) {}
+      exempt_(rate_format(exempt_precision(precision).forward)),
+      cached_bytes_(covered_ == RateFormat::fp8 && precision.cache_fp8 ? 1 : kPlainBytes) {}
 
 void LayerCosts::add_product(Part& part, const Product& product, RateFormat format) const {
   LayerSeconds& seconds = part.cost.seconds;
@@ -90,9 +93,11 @@ void LayerCosts::add_attention(Part& part) const {
     const double latent = real(c.kv_lora_rank);
     const double query = real(c.q_lora_rank);
     if (query > 0) add_product(part, {tokens_, query, hidden}, covered_);
-    add_product(part, {tokens_, heads * qk, query > 0 ? query : hidden}, covered_);
     add_product(part, {tokens_, latent + real(c.rope_dim), hidden}, covered_);
+    const double before = part.cost.seconds.forward;
+    add_product(part, {tokens_, heads * qk, query > 0 ? query : hidden}, covered_);
     add_product(part, {tokens_, heads * (real(c.qk_nope_head_dim) + v), latent}, covered_);
+    part.heads_forward = part.cost.seconds.forward - before;
   } else {
     const double kv_heads = std::max(1.0, real(c.kv_heads) / layout_.tensor);
     add_product(part, {tokens_, heads * qk + kv_heads * (qk + v), hidden}, covered_);
@@ -115,7 +120,7 @@ void LayerCosts::add_attention(Part& part) const {
   } else {
     part.core_forward = operations_.attention_seconds(flops);
     seconds.backward_input += kAttentionBackward * part.core_forward;
-    part.cost.saved_bytes += kPlainBytes * tokens_ * heads * (2 * qk + v);
+    part.head_bytes = kPlainBytes * tokens_ * heads * (2 * qk + v);
   }
   seconds.forward += part.core_forward;
 }
@@ -125,7 +130,7 @@ void LayerCosts::add_feed_forward(Part& part) const {
   add_product(part, {tokens_, (model_.gated ? 2 : 1) * inner, real(model_.config.hidden)}, covered_);
   add_product(part, {tokens_, real(model_.config.hidden), inner}, covered_);
   add_passes(part, tokens_ * inner * (model_.gated ? 1.5 : 1), operations_.stack().feed_forward_passes);
-  part.cost.saved_bytes += kPlainBytes * tokens_ * inner * (model_.gated ? 2 : 1);
+  part.cost.saved_bytes += cached_bytes_ * tokens_ * inner * (model_.gated ? 2 : 1);
 }
 
 void LayerCosts::add_experts(Part& part) const {
@@ -142,8 +147,9 @@ void LayerCosts::add_experts(Part& part) const {
   add_product(part, {copies / local, hidden, inner, local}, covered_);
   part.experts = false;
   add_passes(part, copies * inner * 1.5, operations_.stack().feed_forward_passes);
-  part.cost.saved_bytes += kPlainBytes * copies * inner * 2;
-  constexpr double kMoves = 4;  // permuted and back, each read and written
+  part.cost.saved_bytes += cached_bytes_ * copies * inner * 2;
+  // Permuted, packed, sorted by expert, sorted back, unpacked, weighed and summed: each read and written.
+  constexpr double kMoves = 12;
   add_passes(part, copies * hidden, kMoves);
   add_product(part, {tokens_, real(c.experts), hidden}, exempt_);
   if (c.shared_experts > 0) {
@@ -191,13 +197,14 @@ LayerCost LayerCosts::finish(const Part& part) const {
     seconds.again = seconds.forward;
     seconds.tensor_backward += seconds.tensor_forward;
     seconds.exchange_backward += seconds.exchange_forward;
-    cost.working_bytes += cost.saved_bytes + part.score_bytes;
+    cost.working_bytes += cost.saved_bytes + part.score_bytes + part.head_bytes;
     cost.saved_bytes = input_bytes;
-  } else if (layout_.recompute == Recompute::selective && operations_.stack().scores_in_memory) {
-    seconds.again = part.core_forward;
-    cost.working_bytes += part.score_bytes;
+  } else if (layout_.recompute == Recompute::selective) {
+    seconds.again = part.heads_forward + (part.score_bytes > 0 ? part.core_forward : 0);
+    cost.working_bytes += part.score_bytes + (part.heads_forward > 0 ? part.head_bytes : 0);
+    cost.saved_bytes += part.heads_forward > 0 ? 0 : part.head_bytes;
   } else {
-    cost.saved_bytes += part.score_bytes;
+    cost.saved_bytes += part.score_bytes + part.head_bytes;
   }
   return cost;
 }

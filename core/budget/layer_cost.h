@@ -53,7 +53,6 @@ class LayerCosts {
 
   LayerCost dense() const { return block(false); }
   LayerCost mixture() const { return block(true); }
-  LayerCost layer(std::int64_t index) const { return block(model_.config.mixture(index)); }
   /// Output head and loss; what multi-token prediction adds is a mixture, a join and a second head.
   LayerCost head() const;
   LayerCost join() const;
@@ -79,6 +78,7 @@ class LayerCosts {
   double tokens_;
   RateFormat covered_;
   RateFormat exempt_;
+  double cached_bytes_;  ///< an element of what the gate's derivative needs
 };
 
 }  // namespace shoestring

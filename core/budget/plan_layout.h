@@ -11,7 +11,7 @@ namespace shoestring {
 
 /// What a data-parallel rank keeps only its share of.
 enum class Sharding { none, optimizer, full };
-enum class Recompute { none, selective, full };  ///< selective: the attention core alone
+enum class Recompute { none, selective, full };  ///< selective: the attention core, the heads that latents make
 
 struct PlanLayout {
   int devices = 1;

@@ -77,7 +77,7 @@ std::vector<Stage> deal(const std::vector<LayerCost>& layers, int count) {
     }
     return stages;
   };
-  constexpr int kHalvings = 40;
+  constexpr int kHalvings = 20;
   for (int i = 0; i < kHalvings; ++i) {
     const double middle = (low + high) / 2;
     (runs(middle).size() <= static_cast<std::size_t>(count) ? high : low) = middle;
@@ -87,17 +87,20 @@ std::vector<Stage> deal(const std::vector<LayerCost>& layers, int count) {
 
 class StepPlanner {
  public:
-  StepPlanner(const StepQuestion& question, const Hardware& hardware, const Stack& stack)
+  StepPlanner(const StepQuestion& question, const Hardware& hardware, const Stack& stack, Detail detail)
       : question_(question),
         layout_(question.layout),
+        detail_(detail),
         operations_(hardware, stack),
         messages_(hardware, layout_.devices),
         costs_(question.model, question.precision, layout_, question.sequence, operations_, messages_) {
     const ModelConfig& config = question.model.config;
-    for (std::int64_t i = 0; i < config.layers; ++i) layers_.push_back(costs_.layer(i));
+    const LayerCost dense = costs_.dense();
+    const LayerCost mixture = config.experts > 0 ? costs_.mixture() : dense;
+    for (std::int64_t i = 0; i < config.layers; ++i) layers_.push_back(config.mixture(i) ? mixture : dense);
     LayerCost last = costs_.head();
     for (std::int64_t i = 0; i < config.mtp_layers; ++i) {
-      LayerCost further = costs_.layer(config.layers);
+      LayerCost further = config.mixture(config.layers) ? mixture : dense;
       add(further, costs_.join());
       LayerCost head = costs_.head();
       head.parameters = 0;  // shared with the main model's
@@ -133,8 +136,8 @@ class StepPlanner {
   DeviceGroup data_group() const { return {layout_.data() * layout_.context, layout_.tensor}; }
 
   /// Seconds of `layers` passed one after the other: no schedule, shards gathered layer by layer.
-  StepSeconds whole_model() const {
-    StepSeconds step;
+  StepParts whole_model() const {
+    StepParts step;
     const double interference = operations_.stack().sharding_interference;
     for (const LayerCost& layer : layers_) {
       const LayerSeconds& s = layer.seconds;
@@ -151,14 +154,14 @@ class StepPlanner {
       step.data += std::max(0.0, gather - forward) + std::max(0.0, 2 * gather - backward);
       step.data += interference * 3 * std::min(gather, (forward + backward) / 3);
     }
-    for (double StepSeconds::*part : {&StepSeconds::compute, &StepSeconds::recompute, &StepSeconds::tensor,
-                                      &StepSeconds::expert, &StepSeconds::data}) {
+    for (double StepParts::*part :
+         {&StepParts::compute, &StepParts::recompute, &StepParts::tensor, &StepParts::expert, &StepParts::data}) {
       step.*part *= layout_.micro_batches;
     }
     return step;
   }
 
-  StepSeconds pipelined(const std::vector<Stage>& stages) const {
+  StepParts pipelined(const std::vector<Stage>& stages) const {
     // The simulator takes one time per kind of action and a factor per stage.
     const auto count = static_cast<double>(stages.size());
     LayerSeconds mean;
@@ -184,7 +187,7 @@ class StepPlanner {
       times.cell_hidden = kHiddenShare * std::min(exchanged, cell - exchanged) / cell;
     }
     const auto [makespan, busy] = simulate(times);
-    StepSeconds step;
+    StepParts step;
     // Of the busiest rank's time, shares as the stages have them; hidden exchange is in none.
     const double all = busy;
     const double exposed_exchange = std::max(0.0, exchanged / cell * per_rank_sum(total) - (per_rank_sum(total) - all));
@@ -215,6 +218,11 @@ class StepPlanner {
   }
 
   Simulated simulate(const ActionTimes& times) const {
+    if (detail_ == Detail::unwaiting) {
+      const double sum = times.forward + times.backward_input + times.backward_weight;
+      const double busy = sum * stages_per_rank(layout_) * layout_.micro_batches * (1 - times.cell_hidden);
+      return {busy, busy};
+    }
     const int few = kSimulatedPerRank * layout_.pipeline;
     if (layout_.micro_batches <= 2 * few) return simulate_at(times, layout_.micro_batches);
     const Simulated first = simulate_at(times, few);
@@ -243,7 +251,7 @@ class StepPlanner {
     return stage % layout_.pipeline;
   }
 
-  void add_end_of_step(const std::vector<Stage>& stages, StepSeconds& step) const {
+  void add_end_of_step(const std::vector<Stage>& stages, StepParts& step) const {
     const LayerCost held = fullest(stages);
     const double replicas = layout_.data() * layout_.context;
     const double expert_replicas = replicas * layout_.tensor / layout_.expert;
@@ -288,8 +296,9 @@ class StepPlanner {
   /// Micro-batches whose activations the fullest rank keeps, over all its stages.
   double in_flight() const {
     if (layout_.pipeline == 1) return 1;
+    if (detail_ == Detail::unwaiting) return std::min(layout_.pipeline, layout_.micro_batches);
     const int per_rank = stages_per_rank(layout_);
-    const int simulated = std::min(layout_.micro_batches, 2 * kSimulatedPerRank * layout_.pipeline);
+    const int simulated = std::min(layout_.micro_batches, kSimulatedPerRank * layout_.pipeline);
     const ScheduleReport report =
         check_schedule(make_schedule(schedule_word(layout_), {layout_.pipeline, simulated, per_rank}));
     const auto& peaks = report.peak_until_backward_weight;
@@ -298,6 +307,7 @@ class StepPlanner {
 
   const StepQuestion& question_;
   const PlanLayout& layout_;
+  Detail detail_;
   OperationCost operations_;
   CommunicationCost messages_;
   LayerCosts costs_;
@@ -339,10 +349,10 @@ std::string impossible(const StepQuestion& question) {
   return {};
 }
 
-StepEstimate estimate_step(const StepQuestion& question, const Hardware& hardware, const Stack& stack) {
+StepEstimate estimate_step(const StepQuestion& question, const Hardware& hardware, const Stack& stack, Detail detail) {
   const std::string reason = impossible(question);
   if (!reason.empty()) fail(ExitCode::bad_recipe, "the layout ({}) cannot be: {}", to_string(question.layout), reason);
-  return StepPlanner(question, hardware, stack).run();
+  return StepPlanner(question, hardware, stack, detail).run();
 }
 
 }  // namespace shoestring

@@ -10,7 +10,7 @@
 namespace shoestring {
 
 /// Seconds of a step on the busiest device; the parts add up to `seconds`.
-struct StepSeconds {
+struct StepParts {
   double compute = 0;    ///< products, attention, what passes over memory
   double recompute = 0;  ///< forward work that backward repeats
   double tensor = 0;     ///< exposed messages of tensor and context parallelism
@@ -33,7 +33,7 @@ struct DeviceMemory {
 };
 
 struct StepEstimate {
-  StepSeconds seconds;
+  StepParts seconds;
   DeviceMemory memory;
   double tokens = 0;  ///< of all devices
   double flops = 0;   ///< of all devices: products and causal attention, nothing twice (core/model/accounting.h)
@@ -53,7 +53,11 @@ struct StepQuestion {
 /// refuses.
 std::string impossible(const StepQuestion& question);
 
+/// Whether the pipeline's schedule is run in simulated time, or its waiting left out for a quick look.
+enum class Detail { simulated, unwaiting };
+
 /// Throws Error(bad_recipe) with that reason, or where the hardware lacks a figure.
-StepEstimate estimate_step(const StepQuestion& question, const Hardware& hardware, const Stack& stack);
+StepEstimate estimate_step(const StepQuestion& question, const Hardware& hardware, const Stack& stack,
+                           Detail detail = Detail::simulated);
 
 }  // namespace shoestring

@@ -55,10 +55,10 @@ TEST(StepCost, APipelineWaitsAsItsScheduleDoes) {
   StepQuestion question = llama(4);
   question.layout.pipeline = 4;
   question.layout.schedule = ScheduleName::one_f_one_b;
-  const StepSeconds one = estimate_step(question, plain_hardware(), kPlain).seconds;
+  const StepParts one = estimate_step(question, plain_hardware(), kPlain).seconds;
   EXPECT_GT(one.bubble, 0);
   question.layout.schedule = ScheduleName::zb_h1;
-  const StepSeconds zero = estimate_step(question, plain_hardware(), kPlain).seconds;
+  const StepParts zero = estimate_step(question, plain_hardware(), kPlain).seconds;
   EXPECT_LT(zero.total(), one.total());
   EXPECT_NEAR(zero.compute, one.compute, 1e-9 * one.compute);
   // Long runs are drawn out from shorter ones: twice the micro-batches add exactly as many again.

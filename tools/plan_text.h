@@ -1,0 +1,30 @@
+// Not a command: what `shoestring plan` says of a run that is foretold from its hardware file, as text and as JSON.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "core/budget/price.h"
+#include "core/budget/run_estimate.h"
+#include "kernels/base/json.h"
+
+namespace shoestring {
+
+struct PlanQuestion {
+  const Recipe& recipe;
+  const ModelConfig& config;
+  const Hardware& hardware;
+  const Cap& cap;
+  int devices = 1;
+  std::optional<PlanLayout> fixed;
+  std::filesystem::path recipe_folder;
+};
+
+/// Prints the estimate, the ranked layouts and the what-if lines. False where no layout fits: it has then said what
+/// would.
+bool print_estimate(const PlanQuestion& question);
+
+/// The same as JSON (`shoestring.estimate/1`).
+Json plan_json(const PlanQuestion& question);
+
+}  // namespace shoestring
