@@ -73,10 +73,7 @@ void from_weights(const RouterGradientArgs& args, std::int64_t token, const doub
 template <class Real>
 void from_balance(const RouterGradientArgs& args, std::int64_t token, const double* scores, double* dscores) {
   const std::int64_t experts = args.scores.shape[1];
-  const std::int32_t* starts = args.sequence_starts.as<std::int32_t>();
-  const std::int32_t* end = starts + args.sequence_starts.shape[0];
-  const std::int64_t sequence = std::upper_bound(starts, end, static_cast<std::int32_t>(token)) - starts - 1;
-  const Real* load = args.load.as<Real>() + sequence * experts;
+  const Real* load = args.load.as<Real>() + sequence_of(args.sequence_starts, token) * experts;
   double sum = 0;
   double mean = 0;
   for (std::int64_t e = 0; e < experts; ++e) sum += scores[e];
@@ -145,6 +142,7 @@ constexpr std::array kForward = std::to_array<Variant<RouterArgs>>({
     {"reference", needs_cpu<RouterArgs>, router::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<RouterGradientArgs>>({
+    {"simd", router::simd::refuses_gradient, router::simd::gradient},
     {"reference", needs_cpu<RouterGradientArgs>, router::reference::gradient},
 });
 

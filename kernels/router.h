@@ -10,9 +10,9 @@
 // Sources: DeepSeek-V3 (arXiv 2412.19437) section 2.1.2 and its published inference code (two best per group, biased);
 // Qwen3-MoE, Mixtral: softmax, then top-k, then `normalize`.
 // Formats: logits, scores, weights f32, or all f64; bias f32 in both (f64 also accepted in f64 runs). Math is double in
-// the reference's scores and f32 in the vector row. Tensors are dense, but logits and dlogits may have strided rows.
-// A NaN ranks below everything and comes out as weight NaN. At most kRouterMaxExperts experts.
-// A token's result depends on no other token, and not on the number of workers.
+// the reference's scores and gradients, f32 in the vector rows. Tensors are dense, but logits and dlogits may have
+// strided rows. A NaN ranks below everything and comes out as weight NaN. At most kRouterMaxExperts experts. A token's
+// result depends on no other token, and not on the number of workers.
 #pragma once
 
 #include <span>
@@ -96,6 +96,8 @@ void forward(const RouterArgs& args);
 namespace router::simd {
 std::string refuses(const RouterArgs& args);
 void forward(const RouterArgs& args);
+std::string refuses_gradient(const RouterGradientArgs& args);
+void gradient(const RouterGradientArgs& args);
 }  // namespace router::simd
 
 }  // namespace shoestring

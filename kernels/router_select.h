@@ -1,5 +1,5 @@
-// Selection and weights of one token, from its scores: shared by the CPU rows of the router, so that they can only
-// differ in how scores are computed.
+// Selection and weights of one token, from its scores, and its sequence: shared by the CPU rows of the router, so that
+// they can only differ in how scores and their gradients are computed.
 #pragma once
 
 #include <algorithm>
@@ -89,6 +89,13 @@ void route(const RouterArgs& args, std::int64_t token, PerExpert<Real>& biased) 
 
 /// sqrt(log(1 + e^x)) without overflow.
 inline double sqrt_softplus(double x) { return std::sqrt(std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)))); }
+
+/// The sequence that holds `token`.
+inline std::int64_t sequence_of(ConstTensorView sequence_starts, std::int64_t token) {
+  const std::int32_t* starts = sequence_starts.as<std::int32_t>();
+  const std::int32_t* end = starts + sequence_starts.shape[0];
+  return std::upper_bound(starts, end, static_cast<std::int32_t>(token)) - starts - 1;
+}
 
 /// Tokens per piece of work: some tens of microseconds of it.
 inline std::int64_t token_grain(std::int64_t experts) { return 8192 / experts + 1; }

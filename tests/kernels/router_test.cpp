@@ -262,35 +262,116 @@ TEST(Router, GradientsMatchCentralDifferences) {
   }
 }
 
-TEST(Router, GradientInFloatAgreesWithDouble) {
-  const Setting s = kSettings[0];
-  const Tensor logits = normal(DType::f32, {40, s.experts}, 1, 2.0), dweights = normal(DType::f32, {40, s.k}, 2);
-  Tensor first;
-  for (const int count : {1, 2, 3}) {
-    Workers workers(count);
+/// A router's tokens after forward, with a balance loss over three sequences, in f32 and in the same numbers in f64.
+struct Backward {
+  static constexpr std::int64_t kTokens = 40;
+  explicit Backward(const Setting& s) : setting(s), routed(kTokens, s, DType::f32), load(DType::f32, {3, s.experts}) {
+    Workers workers(1);
     Stream stream(workers);
-    Routed r(40, s, DType::f32);
-    router_forward(r.args(s, logits, {}, stream));
-    Tensor dlogits(DType::f32, {40, s.experts}), wide(DType::f64, {40, s.experts});
-    const auto run = [&](TensorView out, ConstTensorView scores, ConstTensorView dw) {
-      router_gradient({.dlogits = out,
-                       .dweights = dw,
-                       .indices = r.indices,
-                       .scores = scores,
-                       .kind = s.kind,
-                       .normalize = s.normalize,
-                       .scale = s.scale,
-                       .stream = stream});
-    };
-    run(dlogits, r.scores, dweights);
-    run(wide, cast(r.scores, DType::f64), cast(dweights, DType::f64));
-    // Math in double, one rounding. Only k of the experts have a gradient.
-    EXPECT_TRUE(within(dlogits, wide, {.relative = 1.01 * testing::unit_roundoff(DType::f32), .allow_zeros = true}));
-    if (count == 1) {
-      first = std::move(dlogits);
-    } else {
-      EXPECT_TRUE(same_bits(dlogits, first));
+    const Tensor logits = normal(DType::f32, {kTokens, s.experts}, 1, 2.0);
+    const std::int32_t begins[] = {0, 11, 11, kTokens};
+    std::copy(begins, begins + 4, starts.as<std::int32_t>());
+    const auto rows = router_forward_variants();
+    const auto simd = std::find_if(rows.begin(), rows.end(), [](const auto& row) { return row.name == "simd"; });
+    const RouterArgs forward = routed.args(s, logits, {}, stream);
+    simd->refuses(forward).empty() ? simd->run(forward) : router_forward(forward);
+    router_balance_loss({.load = load,
+                         .indices = routed.indices,
+                         .scores = routed.scores,
+                         .sequence_starts = starts,
+                         .alpha = 0.1f,
+                         .stream = stream});
+    wide_dweights = cast(dweights = normal(DType::f32, {kTokens, s.k}, 2), DType::f64);
+    wide_scores = cast(routed.scores, DType::f64);
+    wide_load = cast(load, DType::f64);
+  }
+  RouterGradientArgs args(TensorView dlogits, bool balanced, Stream& stream) const {
+    const bool wide = dlogits.dtype == DType::f64;
+    return {.dlogits = dlogits,
+            .dweights = wide ? wide_dweights : dweights,
+            .indices = routed.indices,
+            .scores = wide ? wide_scores : routed.scores,
+            .kind = setting.kind,
+            .normalize = setting.normalize,
+            .scale = setting.scale,
+            .load = !balanced ? ConstTensorView{}
+                    : wide    ? wide_load
+                              : load,
+            .sequence_starts = balanced ? ConstTensorView(starts) : ConstTensorView{},
+            .alpha = 0.1f,
+            .stream = stream};
+  }
+
+  Setting setting;
+  Routed routed;
+  Tensor load, starts{DType::i32, {4}}, dweights, wide_dweights, wide_scores, wide_load;
+};
+
+// The largest element of each token stands in all elements of `magnitude`'s row: sums over experts cancel.
+Tensor largest_of_rows(const Tensor& values) {
+  Tensor magnitude(DType::f64, values.shape());
+  const std::int64_t columns = values.shape()[1];
+  for (std::int64_t t = 0; t < values.shape()[0]; ++t) {
+    const double* row = values.as<double>() + t * columns;
+    double most = 0;
+    for (std::int64_t e = 0; e < columns; ++e) most = std::max(most, std::abs(row[e]));
+    std::fill(magnitude.as<double>() + t * columns, magnitude.as<double>() + (t + 1) * columns, most);
+  }
+  return magnitude;
+}
+
+// The reference computes in double and rounds once. The vector row's terms are rounded five times on their way, and its
+// sums over experts are off by their rounding beside the largest term.
+TEST(Router, GradientsInFloatAgreeWithDoubleForEveryNumberOfWorkers) {
+  const double u = testing::unit_roundoff(DType::f32);
+  for (const Setting& s : kSettings) {
+    const Backward backward(s);
+    for (const bool balanced : {false, true}) {
+      for (const auto& variant : router_gradient_variants()) {
+        SCOPED_TRACE(fmt::format("{} experts {} kind {} balanced {}", variant.name, s.experts, static_cast<int>(s.kind),
+                                 balanced));
+        Tensor first;
+        for (const int count : {1, 2, 3}) {
+          Workers workers(count);
+          Stream stream(workers);
+          Tensor dlogits = uniform(DType::f32, {Backward::kTokens, s.experts}, 3, 5, 6);
+          const RouterGradientArgs args = backward.args(dlogits, balanced, stream);
+          if (!testing::runs(variant, args)) continue;
+          variant.run(args);
+          if (count > 1) {
+            EXPECT_TRUE(same_bits(dlogits, first));
+            continue;
+          }
+          Tensor wide(DType::f64, dlogits.shape());
+          router_gradient(backward.args(wide, balanced, stream));
+          const bool exact = variant.name == "reference";
+          EXPECT_TRUE(within(dlogits, wide,
+                             {.relative = (exact ? 1.01 : 5) * u,
+                              .absolute = exact ? 0 : testing::sum_error(s.experts, DType::f32),
+                              .allow_zeros = true},
+                             largest_of_rows(wide)));
+          first = std::move(dlogits);
+        }
+      }
     }
+  }
+}
+
+// Written down on AVX2.
+TEST(Router, TheGradientsVectorRowGivesTheSameBitsOnEveryProcessor) {
+  const auto variants = router_gradient_variants();
+  const auto simd = std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
+  Workers workers(2);
+  Stream stream(workers);
+  const std::uint64_t expected[] = {0x57D915AD1AF1711D, 0x97AC99882DFC5FDA};
+  for (const int i : {0, 1}) {
+    const Setting& s = kSettings[static_cast<std::size_t>(i)];
+    const Backward backward(s);
+    Tensor dlogits(DType::f32, {Backward::kTokens, s.experts});
+    const RouterGradientArgs args = backward.args(dlogits, true, stream);
+    if (!simd->refuses(args).empty()) GTEST_SKIP() << simd->refuses(args);
+    simd->run(args);
+    EXPECT_EQ(hash_of({dlogits}), expected[i]);
   }
 }
 
