@@ -1,17 +1,14 @@
 #include "data/corpus.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <functional>
 #include <optional>
 
 #include "data/file_kind.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
-#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -19,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kLineLimit = std::size_t{64} << 20;
-constexpr std::size_t kLineChunk = std::size_t{64} << 10;
 
 // The entries of one folder still to visit, last one first.
 using Level = std::vector<fs::path>;
@@ -36,7 +32,10 @@ std::string lower(std::string text) {
   return text;
 }
 
-bool is_jsonl(const fs::path& file) { return lower(file.extension().string()) == ".jsonl"; }
+// Of a name in small letters without what says how the file is packed.
+bool holds_lines(std::string_view name) { return name.ends_with(".jsonl") || name.ends_with(".ndjson"); }
+// C4 calls its lines of JSON so; elsewhere it is one value over many lines.
+bool may_hold_lines(std::string_view name) { return name.ends_with(".json"); }
 
 // "h", ".h" and "*.h" mean the same.
 std::string ending_of(const std::string& word) {
@@ -70,20 +69,19 @@ std::string why_not_read(const fs::path& input, const fs::file_status& status, c
 struct CorpusReader::State {
   CorpusOptions options;
   CorpusCounts counts;
-  std::vector<Level> levels;  // the walk: deepest last
-  fs::path path;              // the file being read
-  std::ifstream file;
-  bool jsonl = false;
-  std::int64_t part = 0;  // part or line of it
-  std::string carry;      // text read past the last cut
-  std::string buffer;     // for reading
-  std::string first_bad;  // what is wrong with the first bad line
+  std::vector<Level> levels;      // the walk: deepest last
+  std::optional<InputFile> file;  // the one being read
+  bool lines = false;             // each is a document
+  std::int64_t part = 0;          // part or line of it
+  std::string first_bad;          // what is wrong with the first bad line
 
   bool wanted(const fs::path& candidate) const {
-    if (is_jsonl(candidate) || options.extensions.empty()) return true;
-    const std::string name = lower(candidate.filename().string());
+    const std::string packed = lower(candidate.filename().string());
+    const std::string_view name = without_packing(packed);
+    if (holds_lines(name) || options.extensions.empty()) return true;
     return std::any_of(options.extensions.begin(), options.extensions.end(), [&](const std::string& ending) {
-      return name.size() > ending.size() && name.ends_with(ending);
+      return (name.size() > ending.size() && name.ends_with(ending)) ||
+             (packed.size() > ending.size() && packed.ends_with(ending));
     });
   }
 
@@ -119,90 +117,92 @@ struct CorpusReader::State {
 
   // False for a file that is passed over, which is counted.
   bool open(const fs::path& entry) {
-    path = entry;
-    file = std::ifstream(entry, std::ios::binary);
-    if (!file) fail(ExitCode::io, "{}: cannot be opened: {}", entry.string(), std::strerror(errno));
-    jsonl = is_jsonl(entry);
+    file.emplace(entry, options.unpack);
     part = 0;
-    carry.clear();
     ++counts.files;
-    buffer.resize(std::max(buffer.size(), kFileKindBytes));
-    file.read(buffer.data(), kFileKindBytes);
-    check_read();
-    const std::string_view front(buffer.data(), static_cast<std::size_t>(file.gcount()));
+    if (!file->packing().empty()) ++counts.packed_files;
+    const std::string_view front = file->ahead(kFileKindBytes);
+    const std::string packed = lower(entry.filename().string());
+    const std::string_view name = without_packing(packed);
+    lines = holds_lines(name) || (may_hold_lines(name) && begins_with_line(front));
     const FileKind kind = file_kind(front);
-    if (kind.is_text() && !front.empty()) {
-      file.clear();
-      file.seekg(0);
-      return true;
-    }
-    if (!kind.is_text() && jsonl) {
-      fail(ExitCode::bad_data, "{}: is named .jsonl, but is {}: {}", path.string(), kind.name, kind.remedy);
+    if (kind.is_text() && !front.empty()) return true;
+    if (!kind.is_text() && lines) {
+      fail(ExitCode::bad_data, "{}: is named as lines of JSON, but is {}: {}", entry.string(), kind.name, kind.remedy);
     }
     ++(kind.is_text() ? counts.empty : counts.kinds_of_file[std::string(kind.name)]);
-    file.close();
+    close();
     return false;
   }
 
-  // A file that cannot be read on must not pass for one that ends here.
-  void check_read() const {
-    if (file.bad()) fail(ExitCode::io, "{}: reading it failed: {}", path.string(), std::strerror(errno));
+  void close() {
+    counts.read_bytes += read_bytes_of_file();
+    file.reset();
+  }
+  std::int64_t read_bytes_of_file() const { return file ? file->read_bytes() : 0; }
+
+  // Whether the first line is an object with the text, where the name leaves that open.
+  bool begins_with_line(std::string_view front) const {
+    const std::size_t end = front.find('\n');
+    if (end == std::string_view::npos && front.size() >= kFileKindBytes) {
+      return front.find_first_not_of(" \t\r") == front.find('{') && front.find('{') != std::string_view::npos;
+    }
+    try {
+      return text_of_line(front.substr(0, end), options.fields, "").text.has_value();
+    } catch (const Error&) {
+      return false;
+    }
   }
 
-  // Reads up to document_bytes, cut behind the last line end unless the file ends there. False at its end.
+  // Up to document_bytes, cut behind the last line end unless the file ends there. False at its end.
   bool next_part(std::string& text) {
     const auto limit = static_cast<std::size_t>(options.document_bytes);
-    text.assign(carry);
-    carry.clear();
-    if (text.size() < limit && file) {
-      // By way of a buffer, so that a short file does not come with the capacity of the longest.
-      buffer.resize(limit);
-      file.read(buffer.data(), static_cast<std::streamsize>(limit - text.size()));
-      check_read();
-      text.append(buffer.data(), static_cast<std::size_t>(file.gcount()));
+    std::string_view next = file->ahead(limit + 1);
+    if (next.size() > limit) {
+      next = next.substr(0, limit);
+      const std::size_t line = next.rfind('\n');
+      if (line != std::string_view::npos) next = next.substr(0, line + 1);
     }
-    if (text.empty()) return false;
-    const bool more = file && file.peek() != std::ifstream::traits_type::eof();
-    check_read();
-    if (more) {
-      const std::size_t line = text.rfind('\n');
-      if (line != std::string::npos && line + 1 < text.size()) {
-        carry = text.substr(line + 1);
-        text.resize(line + 1);
-      }
-    }
+    text.assign(next);
+    file->consume(next.size());
     ++part;
+    return !text.empty();
+  }
+
+  // One line without its end, never holding more than kLineLimit of it.
+  bool read_line(std::string& line) {
+    std::string_view next = file->ahead();
+    if (next.empty()) return false;
+    std::size_t searched = 0;
+    std::size_t end = next.find('\n');
+    while (end == std::string_view::npos) {
+      if (next.size() > kLineLimit) {
+        fail(ExitCode::bad_data, "{}:{}: a line exceeds {} bytes", file->path().string(), part + 1, kLineLimit);
+      }
+      searched = next.size();
+      next = file->ahead(searched + 1);
+      if (next.size() == searched) break;  // the last line has no end
+      end = next.find('\n', searched);
+    }
+    line.assign(next.substr(0, end));
+    file->consume(std::min(next.size(), line.size() + 1));
     return true;
   }
 
-  // One line, never holding more than kLineLimit of it.
-  bool read_line(std::string& line) {
-    line.clear();
-    buffer.resize(kLineChunk);
-    while (true) {
-      file.getline(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-      check_read();
-      const bool ended = !file.fail() && !file.eof();  // by '\n', which counts but is not stored
-      line.append(buffer.data(), static_cast<std::size_t>(file.gcount() - (ended ? 1 : 0)));
-      if (line.size() > kLineLimit) {
-        fail(ExitCode::bad_data, "{}:{}: a line exceeds {} bytes", path.string(), part + 1, kLineLimit);
-      }
-      const bool cut = file.fail() && !file.eof() && file.gcount() > 0;  // the buffer was full before the line's end
-      if (!cut) return file.gcount() > 0 || !line.empty();
-      file.clear();
-    }
-  }
-
-  // A line's text, or nothing where it is bad and may be.
+  // A line's text; nothing where it is not wanted, or is bad and may be.
   std::optional<std::string> text_of(const std::string& line) {
+    const std::string place = fmt::format("{}:{}", file->path().string(), part);
     try {
-      auto found =
-          parse_json_text_field(line, options.jsonl_field, fmt::format("{}:{}: is not JSON", path.string(), part));
-      if (!found) {
-        fail(ExitCode::bad_data, "{}:{}: is not a JSON object with a text field \"{}\"; --field names another",
-             path.string(), part, options.jsonl_field);
+      LineText found = text_of_line(line, options.fields, place);
+      if (!found.wanted) {
+        ++counts.unwanted_lines;
+        return std::nullopt;
       }
-      return found;
+      if (!found.text) {
+        fail(ExitCode::bad_data, "{}: is not a JSON object with a text field \"{}\"; --field names another", place,
+             fmt::join(options.fields.text, ","));
+      }
+      return std::move(found.text);
     } catch (const Error& error) {
       if (options.skip_bad <= 0) throw;
       if (counts.bad_lines++ == 0) first_bad = error.what();
@@ -235,21 +235,21 @@ struct CorpusReader::State {
   bool next(Document& document) {
     while (true) {
       const bool enough = options.limit_bytes > 0 && counts.bytes >= options.limit_bytes;
-      if (enough || (!file.is_open() && !open_next())) {
+      if (enough || (!file && !open_next())) {
         check_bad_lines();
         return false;
       }
-      if (!(jsonl ? next_line(document.text) : next_part(document.text))) {
-        file.close();
+      if (!(lines ? next_line(document.text) : next_part(document.text))) {
+        close();
         continue;
       }
       if (document.text.empty()) {
         ++counts.empty;
         continue;
       }
-      document.name = path.string();
-      if (jsonl) document.name += fmt::format(":{}", part);
-      if (!jsonl && part > 1) document.name += fmt::format("#{}", part);
+      document.name = file->path().string();
+      if (lines) document.name += fmt::format(":{}", part);
+      if (!lines && part > 1) document.name += fmt::format("#{}", part);
       ++counts.documents;
       counts.bytes += static_cast<std::int64_t>(document.text.size());
       return true;
@@ -292,6 +292,7 @@ std::vector<std::string> passed_over(const CorpusCounts& counts) {
   tell(counts.empty, "empty document", "empty documents", "they hold no text");
   tell(counts.other_extensions, "file of another ending", "files of other endings", "--extensions leaves them out");
   tell(counts.special_files, "pipe, socket or device", "pipes, sockets or devices", "only files are read");
+  tell(counts.unwanted_lines, "line of JSONL", "lines of JSONL", "not as --where says");
   tell(counts.bad_lines, "bad line of JSONL", "bad lines of JSONL", "skipped, as --skip-bad allows");
   return all;
 }
@@ -299,5 +300,6 @@ std::vector<std::string> passed_over(const CorpusCounts& counts) {
 CorpusReader::~CorpusReader() = default;
 bool CorpusReader::next(Document& document) { return state_->next(document); }
 const CorpusCounts& CorpusReader::counts() const { return state_->counts; }
+std::int64_t CorpusReader::read_bytes() const { return state_->counts.read_bytes + state_->read_bytes_of_file(); }
 
 }  // namespace shoestring

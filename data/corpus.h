@@ -1,8 +1,10 @@
 // Folders of text, or JSONL, as a stream of documents in one fixed order.
 //
 // Folders are walked depth first, entries sorted by name. A file is one document (a larger one is cut at line ends into
-// several); in a *.jsonl file every line is one. The name that was given, or that stands in the folder, says what a
-// file is, not the name a link leads to. Links found in folders are not followed, since their text would come twice or
+// several); in a *.jsonl or *.ndjson file every line is one, in a *.json file if its first line is an object with the
+// text. Compressed files are unpacked on the way, known by their content (unpack.h), and are then what their name
+// without the packing's ending says. The name that was given, or that stands in the folder, says what a file is, not
+// the name a link leads to. Links found in folders are not followed, since their text would come twice or
 // never end; inputs that are links are. What is passed over is counted, each kind by itself: a corpus must not shrink
 // in silence. Memory: one document, and the names of one folder per level.
 #pragma once
@@ -14,15 +16,19 @@
 #include <string>
 #include <vector>
 
+#include "data/input_file.h"
+#include "data/line_fields.h"
+
 namespace shoestring {
 
 struct CorpusOptions {
   std::vector<std::filesystem::path> inputs;            ///< files and folders
   std::vector<std::string> extensions;                  ///< ".h", "h", "*.h" in any case; empty: all text
-  std::string jsonl_field = "text";                     ///< where a JSONL line keeps its text
+  LineFields fields{};                                  ///< where a JSONL line keeps its text, and which are wanted
   std::int64_t document_bytes = std::int64_t{8} << 20;  ///< longer files are cut
   std::int64_t limit_bytes = 0;                         ///< stop after that much text; 0: all of it
   double skip_bad = 0;                                  ///< share of JSONL lines that may be no documents
+  UnpackLimits unpack{};
 };
 
 struct Document {
@@ -31,7 +37,9 @@ struct Document {
 };
 
 struct CorpusCounts {
-  std::int64_t files = 0;  ///< opened
+  std::int64_t files = 0;         ///< opened
+  std::int64_t packed_files = 0;  ///< of them
+  std::int64_t read_bytes = 0;    ///< of the files as they lie on disk
   std::int64_t documents = 0;
   std::int64_t bytes = 0;
   std::int64_t lines = 0;  ///< of JSONL, blank ones aside
@@ -41,6 +49,7 @@ struct CorpusCounts {
   std::int64_t other_extensions = 0;
   std::int64_t special_files = 0;                     ///< pipes, sockets, devices
   std::int64_t bad_lines = 0;                         ///< of JSONL, under skip_bad
+  std::int64_t unwanted_lines = 0;                    ///< of JSONL, by their fields
   std::map<std::string, std::int64_t> kinds_of_file;  ///< that are not text: "gzip", "UTF-16", "binary"
 
   std::int64_t binary_files() const;  ///< all of those
@@ -62,6 +71,8 @@ class CorpusReader {
   /// that cannot be read.
   bool next(Document& document);
   const CorpusCounts& counts() const;
+  /// Of the input as it lies on disk, so far: for progress.
+  std::int64_t read_bytes() const;
 
  private:
   struct State;

@@ -31,13 +31,15 @@ int data_build_command(const Words& words) {
       {.command = "data build",
        .positional = "INPUT...",
        .summary =
-           "Turns folders of text, files and JSONL into token shards under --out: duplicates are dropped, some of "
-           "the text\nheld out for validation, a tokenizer trained unless one is given.",
+           "Turns folders of text, files and JSONL, packed or not (gzip, zstd, xz, bzip2), into token shards under "
+           "--out:\nduplicates are dropped, some of the text held out for validation, a tokenizer trained unless one "
+           "is given.",
        .options = {{"out", "DIR", "where the shards go; must not exist yet"},
                    {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
                    {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
                    {"extensions", "LIST", "only files ending so: .h,.hpp or h,hpp (all text)"},
-                   {"field", "NAME", "JSONL field that holds the text (text)"},
+                   {"field", "LIST", "JSONL fields that hold the text: content, or data.title,data.text joined (text)"},
+                   {"where", "LIST", "only JSONL lines whose fields are so: lang=en,data.kind=page (all)"},
                    {"hold-out", "SHARE", "of the documents held out; of few, their end (0.01)"},
                    {"tokenizer-sample", "N", "bytes of text that a trained tokenizer sees (4Mi)"},
                    {"skip-bad", "SHARE", "bad lines of JSONL to skip and count; more of them refuse the build (0)"},
@@ -53,7 +55,10 @@ int data_build_command(const Words& words) {
   CorpusBuildOptions options;
   for (const std::string& input : arguments.positional()) options.corpus.inputs.emplace_back(input);
   options.corpus.extensions = split(arguments.text("extensions"), ',');
-  options.corpus.jsonl_field = arguments.text("field", "text");
+  options.corpus.fields.text = split(arguments.text("field", "text"), ',');
+  for (const std::string& word : split(arguments.text("where"), ',')) {
+    options.corpus.fields.where.push_back(field_filter(word));
+  }
   options.corpus.skip_bad = arguments.real("skip-bad", 0, 0, 1, Unit::fraction);
   options.tokenizer_sample_bytes =
       arguments.integer("tokenizer-sample", options.tokenizer_sample_bytes, 1 << 16, std::int64_t{1} << 30);

@@ -127,7 +127,7 @@ TEST(CorpusBuild, ALongFileHasATokenizerFromASmallSample) {
 // Why there is nothing, by kind.
 TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
   const testing::TemporaryFolder folder;
-  write_text(folder / "text" / "a.gz", "\x1F\x8B\x08");
+  write_text(folder / "text" / "a.lz4", "\x04\x22\x4D\x18");
   write_text(folder / "text" / "b", "");
   std::filesystem::create_symlink("b", folder / "text" / "c");
   Workers workers(1);
@@ -136,7 +136,7 @@ TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
     FAIL() << "shards of nothing";
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* part : {"1 link:", "1 gzip file: unpack first", "1 empty document"})
+    for (const char* part : {"1 link:", "1 lz4 file: unpack first", "1 empty document"})
       EXPECT_NE(text.find(part), std::string::npos) << text;
   }
 }
@@ -144,13 +144,13 @@ TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
 TEST(CorpusBuild, WhatWasLeftOutIsToldAndStored) {
   const testing::TemporaryFolder folder;
   for (int i = 0; i < 30; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
-  write_text(folder / "text" / "a.gz", "\x1F\x8B\x08");
+  write_text(folder / "text" / "a.lz4", "\x04\x22\x4D\x18");
   Workers workers(1);
   std::string said;
   build_corpus(options_for(folder), workers, [&](const std::string& line) { said += line + "\n"; });
-  EXPECT_NE(said.find("passed over: 1 gzip file: unpack first"), std::string::npos) << said;
+  EXPECT_NE(said.find("passed over: 1 lz4 file: unpack first"), std::string::npos) << said;
   const Json stored = parse_json(read_text(folder / "shards" / "corpus.json"), "corpus.json");
-  EXPECT_EQ(stored.at("passed_over").at("not_text").at("gzip").whole(), 1);
+  EXPECT_EQ(stored.at("passed_over").at("not_text").at("lz4").whole(), 1);
 }
 
 TEST(CorpusBuild, IsAFunctionOfItsInput) {

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "kernels/base/check.h"
+#include "tests/data/packed.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -42,7 +43,7 @@ TEST(Corpus, WalksInNameOrderAndPassesOverWhatIsNotText) {
 TEST(Corpus, TellsEveryKindItPassesOver) {
   const testing::TemporaryFolder folder;
   write_text(folder / "a.txt", "some text");
-  write_text(folder / "a.txt.gz", "\x1F\x8B\x08 compressed");
+  write_text(folder / "a.txt.lz4", "\x04\x22\x4D\x18 compressed");
   write_text(folder / "u.txt", std::string("\xFF\xFE"
                                            "a\0b\0",
                                            6));
@@ -53,17 +54,17 @@ TEST(Corpus, TellsEveryKindItPassesOver) {
   std::filesystem::create_symlink("nowhere", folder / "m.txt");
   ASSERT_EQ(::mkfifo((folder / "pipe.txt").c_str(), 0600), 0);
   CorpusCounts counts;
-  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".txt", ".gz"}}, &counts).size(), 1u);
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".txt", ".lz4"}}, &counts).size(), 1u);
   EXPECT_EQ(counts.links, 2);
   EXPECT_EQ(counts.empty, 2);
   EXPECT_EQ(counts.other_extensions, 1);
   EXPECT_EQ(counts.special_files, 1);
-  EXPECT_EQ(counts.kinds_of_file, (std::map<std::string, std::int64_t>{{"UTF-16", 1}, {"gzip", 1}}));
+  EXPECT_EQ(counts.kinds_of_file, (std::map<std::string, std::int64_t>{{"UTF-16", 1}, {"lz4", 1}}));
   const std::vector<std::string> told = passed_over(counts);
   ASSERT_EQ(told.size(), 6u);
   EXPECT_TRUE(told[0].starts_with("2 links:")) << told[0];
   EXPECT_EQ(told[1], "1 UTF-16 file: convert to UTF-8, for example with iconv");
-  EXPECT_EQ(told[2], "1 gzip file: unpack first");
+  EXPECT_EQ(told[2], "1 lz4 file: unpack first");
   EXPECT_TRUE(passed_over({}).empty());
 }
 
@@ -87,7 +88,7 @@ TEST(Corpus, SkipsBadLinesUpToTheShareAllowed) {
   for (int i = 0; i < 8; ++i) text += "{\"text\": \"good\"}\n";
   write_text(folder / "x.jsonl", text);
   CorpusCounts counts;
-  CorpusOptions options{.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .skip_bad = 0.2};
+  CorpusOptions options{.inputs = {folder.path()}, .extensions = {}, .skip_bad = 0.2};
   EXPECT_EQ(read_all(options, &counts).size(), 8u);
   EXPECT_EQ(counts.bad_lines, 2);
   EXPECT_EQ(counts.lines, 10);
@@ -106,7 +107,7 @@ TEST(Corpus, SaysWhyAnInputIsNone) {
   const testing::TemporaryFolder folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
   std::filesystem::create_symlink("nowhere", folder / "dangling");
-  write_text(folder / "x.jsonl", "\x1F\x8B\x08 compressed");
+  write_text(folder / "x.jsonl", "\x04\x22\x4D\x18 compressed");
   const auto refusal = [&](const char* name) -> std::string {
     try {
       read_all({.inputs = {folder / name}, .extensions = {}});
@@ -117,7 +118,7 @@ TEST(Corpus, SaysWhyAnInputIsNone) {
   };
   EXPECT_NE(refusal("pipe").find("pipe: is a pipe"), std::string::npos) << refusal("pipe");
   EXPECT_NE(refusal("dangling").find("leads nowhere"), std::string::npos) << refusal("dangling");
-  EXPECT_NE(refusal("x.jsonl").find("is gzip: unpack first"), std::string::npos) << refusal("x.jsonl");
+  EXPECT_NE(refusal("x.jsonl").find("is lz4: unpack first"), std::string::npos) << refusal("x.jsonl");
 }
 
 TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
@@ -127,8 +128,7 @@ TEST(Corpus, TakesTheExtensionsAskedForAndStopsAtTheLimit) {
   for (const char* same : {".H", "h", "*.h", " *.h "})
     EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {same}}).size(), 3u) << same;
   EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {"2.txt", "3.h"}}).size(), 0u) << "names are no endings";
-  EXPECT_EQ(
-      read_all({.inputs = {folder.path()}, .extensions = {".h"}, .jsonl_field = "text", .limit_bytes = 15}).size(), 2u);
+  EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".h"}, .limit_bytes = 15}).size(), 2u);
 }
 
 TEST(Corpus, CutsLongFilesAtLineEndsWithoutLoss) {
@@ -137,8 +137,7 @@ TEST(Corpus, CutsLongFilesAtLineEndsWithoutLoss) {
   for (int line = 0; line < 1000; ++line) text += "line " + std::to_string(line) + "\n";
   write_text(folder / "long.txt", text);
   std::string joined;
-  const std::vector<Document> parts =
-      read_all({.inputs = {folder.path()}, .extensions = {}, .jsonl_field = "text", .document_bytes = 256});
+  const std::vector<Document> parts = read_all({.inputs = {folder.path()}, .extensions = {}, .document_bytes = 256});
   for (const Document& part : parts) {
     EXPECT_LE(part.text.size(), 256u);
     EXPECT_EQ(part.text.back(), '\n');
@@ -222,6 +221,64 @@ TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::missing_input);
     }
+  }
+}
+
+// The corpus of a release: the same documents, whatever packs them.
+TEST(Corpus, PackedFilesAreWhatTheyHold) {
+  const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+  for (const Packing& packing : packings()) {
+    SCOPED_TRACE(std::string(packing.name));
+    const testing::TemporaryFolder folder;
+    const std::string ending(packing.endings.substr(0, packing.endings.find(' ')));
+    write_text(folder / ("a.jsonl" + ending), testing::packed(packing.name, lines));
+    write_text(folder / ("b.json" + ending), testing::packed(packing.name, lines));  // as C4 names them
+    write_text(folder / ("c.txt" + ending), testing::packed(packing.name, "plain"));
+    write_text(folder / ("d.md" + ending), testing::packed(packing.name, "left out"));
+    write_text(folder / "e.txt", testing::packed(packing.name, "named as if it were not packed"));
+    write_text(folder / "f.txt", testing::packed(packing.name, std::string("bin\0ary", 7)));
+    write_text(folder / "g.json", "{\n \"text\": \"over many lines\"\n}\n");
+    CorpusCounts counts;
+    const std::vector<Document> all = read_all({.inputs = {folder.path()}, .extensions = {".txt"}}, &counts);
+    std::vector<std::string> texts;
+    for (const Document& document : all) texts.push_back(document.text);
+    EXPECT_EQ(texts, (std::vector<std::string>{"one", "two", "plain", "named as if it were not packed"}));
+    EXPECT_TRUE(all[1].name.ends_with("a.jsonl" + ending + ":2")) << all[1].name;
+    EXPECT_EQ(counts.packed_files, 4);
+    EXPECT_EQ(counts.binary_files(), 1);
+    EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {".json"}}).size(), 5u);
+    EXPECT_EQ(read_all({.inputs = {folder.path()}, .extensions = {ending}}).size(), 6u);
+  }
+}
+
+TEST(Corpus, LinesAreChosenAndJoinedByTheirFields) {
+  const testing::TemporaryFolder folder;
+  write_text(folder / "a.ndjson",
+             "{\"data\": {\"title\": \"T\", \"body\": \"B\"}, \"lang\": \"en\"}\n"
+             "{\"data\": {\"title\": \"U\", \"body\": \"C\"}, \"lang\": \"de\"}\n"
+             "{\"data\": {\"body\": \"D\"}, \"lang\": \"en\"}");
+  CorpusCounts counts;
+  const std::vector<Document> all = read_all(
+      {.inputs = {folder.path()}, .extensions = {}, .fields = {{"data.title", "data.body"}, {field_filter("lang=en")}}},
+      &counts);
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].text, "T\n\nB");
+  EXPECT_EQ(all[1].text, "D");
+  EXPECT_EQ(counts.unwanted_lines, 1);
+  EXPECT_EQ(passed_over(counts), (std::vector<std::string>{"1 line of JSONL: not as --where says"}));
+}
+
+// What of a damaged file comes before the damage must not pass for the whole of it.
+TEST(Corpus, DamagedPackingEndsTheReading) {
+  const testing::TemporaryFolder folder;
+  const std::string whole = testing::packed("gzip", std::string(100000, 'x') + "\n");
+  write_text(folder / "a.txt.gz", whole.substr(0, whole.size() / 2));
+  try {
+    read_all({.inputs = {folder.path()}, .extensions = {}});
+    FAIL() << "half a file was taken for a whole one";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("a.txt.gz"), std::string::npos) << error.what();
   }
 }
 
