@@ -85,8 +85,8 @@ struct CorpusReader::State {
     });
   }
 
-  // Moves on to the next file of the walk; false at its end.
-  bool open_next() {
+  // The next file of the walk that is wanted; empty at its end.
+  fs::path next_file() {
     while (!levels.empty()) {
       if (levels.back().empty()) {
         levels.pop_back();
@@ -108,11 +108,20 @@ struct CorpusReader::State {
         ++counts.special_files;
       } else if (!wanted(entry)) {
         ++counts.other_extensions;
-      } else if (open(entry)) {
-        return true;
+      } else {
+        return entry;
       }
     }
-    return false;
+    return {};
+  }
+
+  // False at the end of the walk.
+  bool open_next() {
+    while (true) {
+      const fs::path next = next_file();
+      if (next.empty()) return false;
+      if (open(next)) return true;
+    }
   }
 
   // False for a file that is passed over, which is counted.
@@ -300,6 +309,17 @@ std::vector<std::string> passed_over(const CorpusCounts& counts) {
 CorpusReader::~CorpusReader() = default;
 bool CorpusReader::next(Document& document) { return state_->next(document); }
 const CorpusCounts& CorpusReader::counts() const { return state_->counts; }
+
+std::int64_t CorpusReader::rest_bytes() {
+  std::int64_t bytes = 0;
+  while (true) {
+    const fs::path next = state_->next_file();
+    if (next.empty()) return bytes;
+    std::error_code gone;  // reading will say so
+    const std::uintmax_t size = fs::file_size(next, gone);
+    if (!gone) bytes += static_cast<std::int64_t>(size);
+  }
+}
 std::int64_t CorpusReader::read_bytes() const { return state_->counts.read_bytes + state_->read_bytes_of_file(); }
 
 }  // namespace shoestring

@@ -73,6 +73,8 @@ class CorpusReader {
   const CorpusCounts& counts() const;
   /// Of the input as it lies on disk, so far: for progress.
   std::int64_t read_bytes() const;
+  /// Of all files still to come, as they lie on disk; afterwards none comes.
+  std::int64_t rest_bytes();
 
  private:
   struct State;

@@ -6,13 +6,15 @@
 //   OUT/held_out.txt                        names of the held-out documents, one a line, parts with their first byte
 //   OUT/corpus.json                         counts, written last
 //
-// Everything is a function of the input and the options. The folder appears under its name when it is complete.
+// Everything is a function of the input and the options. The folder appears under its name when it is complete; until
+// then it is OUT.partial, and a build that was stopped there, however, goes on with it and ends with the same bytes.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "data/corpus.h"
 #include "kernels/base/workers.h"
@@ -32,6 +34,7 @@ struct CorpusBuildOptions {
   double hold_out = 0.01;                               ///< share of the text: see hold_out.h
   double near_threshold = 0.8;                          ///< estimated similarity from which a document is a duplicate
   std::int64_t shard_tokens = std::int64_t{256} << 20;  ///< a new shard begins after that many
+  std::int64_t batch_bytes = std::int64_t{4} << 20;     ///< text that is worked on at a time; changes no result
   std::uint64_t seed = 17;
   std::string source = "text";  ///< named in the shards
 };
@@ -46,8 +49,20 @@ struct CorpusBuildResult {
   std::string tokenizer_hash;
 };
 
-/// `say` is told, in a sentence, what is being done.
-CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers,
-                               const std::function<void(const std::string&)>& say);
+struct BuildProgress {
+  std::string_view doing;       ///< "looking for duplicates"
+  std::int64_t done_bytes = 0;  ///< of the input as it lies on disk, in this pass over it
+  std::int64_t all_bytes = 0;
+  std::int64_t tokens = 0;  ///< written so far
+};
+
+struct BuildHooks {
+  std::function<void(const std::string&)> say;                   ///< is told, in a sentence, what is being done
+  std::function<void(const BuildProgress&)> progress = nullptr;  ///< is told often how far it is
+  std::function<bool()> stop = nullptr;                          ///< asked often; true: Error(preempted)
+};
+
+/// An exception that is thrown when documents have been read leaves OUT.partial for a build that goes on, and says so.
+CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers, const BuildHooks& hooks);
 
 }  // namespace shoestring

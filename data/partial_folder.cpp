@@ -22,7 +22,8 @@ fs::path without_slash(const fs::path& path) {
 
 }  // namespace
 
-PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), folder_(out_) {
+PartialFolder::PartialFolder(const fs::path& out, const std::string& resumable)
+    : out_(without_slash(out)), folder_(out_) {
   if (type_of(out_) != fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", out_.string());
   }
@@ -40,6 +41,7 @@ PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), fo
   if (::fcntl(lock_.get(), F_OFD_SETLK, &lock) != 0) {
     fail(ExitCode::io, "{}: another build is writing there", folder_.string());
   }
+  if (!resumable.empty() && type_of(folder_ / resumable) != fs::file_type::not_found) return;
   for (const fs::path& entry : list_directory(folder_)) {
     std::error_code error;
     if (entry != lock_path) fs::remove_all(entry, error);
@@ -49,12 +51,12 @@ PartialFolder::PartialFolder(const fs::path& out) : out_(without_slash(out)), fo
 
 PartialFolder::~PartialFolder() {
   std::error_code ignored;
-  if (!committed_) fs::remove_all(folder_, ignored);
+  if (!kept_) fs::remove_all(folder_, ignored);
 }
 
 void PartialFolder::commit() {
   rename_durably(folder_, out_);
-  committed_ = true;
+  kept_ = true;
   std::error_code ignored;
   fs::remove(out_ / kLockFile, ignored);
 }

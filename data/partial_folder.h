@@ -2,29 +2,35 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "kernels/base/file.h"
 
 namespace shoestring {
 
-/// OUT.partial, to be filled and then renamed to OUT; removed again when it is not. What a killed process left there is
-/// removed at the start; a folder that another process is filling, or that none of this kind has begun, is left alone.
+/// OUT.partial, to be filled and then renamed to OUT; removed again when it is not, unless it is to be kept. What a
+/// killed process left there is removed at the start, but where it can be gone on with; a folder that another process
+/// is filling, or that none of this kind has begun, is left alone.
 class PartialFolder {
  public:
-  /// Throws Error(usage) when `out` is there already or OUT.partial is somebody else's, Error(io) when it is in use.
-  explicit PartialFolder(const std::filesystem::path& out);
+  /// Left-overs stay where a file of the name `resumable` is among them (empty: never). Throws Error(usage) when `out`
+  /// is there already or OUT.partial is somebody else's, Error(io) when it is in use.
+  explicit PartialFolder(const std::filesystem::path& out, const std::string& resumable = "");
   ~PartialFolder();
   PartialFolder(const PartialFolder&) = delete;
   PartialFolder& operator=(const PartialFolder&) = delete;
 
   const std::filesystem::path& path() const { return folder_; }
+  /// It stays where it is, for a process that goes on with it.
+  void keep() { kept_ = true; }
+  void give_up() { kept_ = false; }
   void commit();
 
  private:
   std::filesystem::path out_;
   std::filesystem::path folder_;
   FileHandle lock_;
-  bool committed_ = false;
+  bool kept_ = false;
 };
 
 }  // namespace shoestring

@@ -1,14 +1,14 @@
 // shoestring data build | inspect | verify
-#include <csignal>
 #include <cstdio>
 #include <limits>
 
+#include "core/training/signals.h"
 #include "data/corpus_build.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
-#include "tools/messages.h"
+#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -23,6 +23,20 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+CorpusBuildResult built(const CorpusBuildOptions& options, Workers& workers) {
+  WorkProgress line;
+  return build_corpus(options, workers,
+                      {.say = [&](const std::string& text) { line.say(text); },
+                       .progress =
+                           [&](const BuildProgress& at) {
+                             line.show({.doing = std::string(at.doing),
+                                        .done_bytes = at.done_bytes,
+                                        .all_bytes = at.all_bytes,
+                                        .more = at.tokens > 0 ? fmt::format("{} tokens", at.tokens) : ""});
+                           },
+                       .stop = stop_requested});
+}
+
 }  // namespace
 
 int data_build_command(const Words& words) {
@@ -34,7 +48,7 @@ int data_build_command(const Words& words) {
            "Turns folders of text, files and JSONL, packed or not (gzip, zstd, xz, bzip2), into token shards under "
            "--out:\nduplicates are dropped, some of the text held out for validation, a tokenizer trained unless one "
            "is given.",
-       .options = {{"out", "DIR", "where the shards go; must not exist yet"},
+       .options = {{"out", "DIR", "where the shards go; must not exist yet; a stopped build goes on from DIR.partial"},
                    {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
                    {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
                    {"extensions", "LIST", "only files ending so: .h,.hpp or h,hpp (all text)"},
@@ -78,8 +92,8 @@ int data_build_command(const Words& words) {
   options.source = arguments.text("source", options.corpus.inputs.front().string());
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 17, 0, kMost));
   Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
-  std::signal(SIGPIPE, SIG_IGN);  // it goes on when nobody reads its progress
-  const CorpusBuildResult result = build_corpus(options, workers, [](const std::string& text) { say("{}", text); });
+  install_signal_handlers();
+  const CorpusBuildResult result = built(options, workers);
   fmt::print("{}: {} training tokens in {} documents, {} held out in {}; vocabulary {}\n", options.out.string(),
              result.train_tokens, result.train_documents, result.validation_tokens, result.validation_documents,
              result.vocabulary);

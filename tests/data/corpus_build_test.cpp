@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <sstream>
 
 #include "data/shard.h"
@@ -60,7 +61,7 @@ TEST(CorpusBuild, EveryDocumentLandsInExactlyOneSplit) {
   for (int i = 0; i < 100; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));
   write_text(folder / "text" / "copy.c", file_text(3));
   Workers workers(2);
-  const CorpusBuildResult result = build_corpus(options_for(folder), workers, quiet);
+  const CorpusBuildResult result = build_corpus(options_for(folder), workers, {quiet});
   EXPECT_EQ(result.exact_duplicates, 1);
   EXPECT_EQ(result.near_duplicates, 0);
   const auto tokenizer = byte_tokenizer();
@@ -97,7 +98,7 @@ TEST(CorpusBuild, OneFileHasValidationToo) {
   Workers workers(1);
   std::string said;
   const CorpusBuildResult result =
-      build_corpus(options, workers, [&](const std::string& line) { said += line + "\n"; });
+      build_corpus(options, workers, {[&](const std::string& line) { said += line + "\n"; }});
   const auto tokenizer = load_tokenizer(folder / "shards" / "tokenizer.model");
   const std::string train = documents_of(folder / "shards" / "train", *tokenizer).at(0);
   const std::string held = documents_of(folder / "shards" / "validation", *tokenizer).at(0);
@@ -121,7 +122,7 @@ TEST(CorpusBuild, ALongFileHasATokenizerFromASmallSample) {
   options.tokenizer_sample_bytes = 1 << 16;
   options.near_threshold = 1.1;
   Workers workers(2);
-  EXPECT_GT(build_corpus(options, workers, quiet).vocabulary, 300u);
+  EXPECT_GT(build_corpus(options, workers, {quiet}).vocabulary, 300u);
 }
 
 // Why there is nothing, by kind.
@@ -132,7 +133,7 @@ TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
   std::filesystem::create_symlink("b", folder / "text" / "c");
   Workers workers(1);
   try {
-    build_corpus(options_for(folder), workers, quiet);
+    build_corpus(options_for(folder), workers, {quiet});
     FAIL() << "shards of nothing";
   } catch (const Error& error) {
     const std::string text = error.what();
@@ -147,7 +148,7 @@ TEST(CorpusBuild, WhatWasLeftOutIsToldAndStored) {
   write_text(folder / "text" / "a.lz4", "\x04\x22\x4D\x18");
   Workers workers(1);
   std::string said;
-  build_corpus(options_for(folder), workers, [&](const std::string& line) { said += line + "\n"; });
+  build_corpus(options_for(folder), workers, {[&](const std::string& line) { said += line + "\n"; }});
   EXPECT_NE(said.find("passed over: 1 lz4 file: unpack first"), std::string::npos) << said;
   const Json stored = parse_json(read_text(folder / "shards" / "corpus.json"), "corpus.json");
   EXPECT_EQ(stored.at("passed_over").at("not_text").at("lz4").whole(), 1);
@@ -160,16 +161,82 @@ TEST(CorpusBuild, IsAFunctionOfItsInput) {
   options.tokenizer = TokenizerChoice::train;
   options.vocabulary = 400;
   Workers one(1);
-  build_corpus(options, one, quiet);
+  build_corpus(options, one, {quiet});
   options.out = folder / "again";
   Workers three(3);
-  build_corpus(options, three, quiet);
+  build_corpus(options, three, {quiet});
   for (const char* split : {"train", "validation"}) {
     const auto first = list_shards((folder / "shards" / split).string());
     const auto second = list_shards((folder / "again" / split).string());
     ASSERT_EQ(first.size(), second.size());
     for (std::size_t i = 0; i < first.size(); ++i) EXPECT_EQ(read_text(first[i]), read_text(second[i]));
   }
+}
+
+std::map<std::string, std::string> files_in(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files[entry.path().lexically_relative(folder).string()] = read_text(entry.path());
+  }
+  return files;
+}
+
+// Stopped before every batch in turn, and gone on with each time.
+TEST(CorpusBuild, AStoppedBuildGoesOnToTheSameBytes) {
+  const testing::TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 60; ++i) lines += Json::object({{"text", file_text(i)}}).dump() + "\n";
+  for (int i = 0; i < 8; ++i) write_text(folder / "text" / (std::to_string(i) + ".jsonl"), lines + lines);
+  CorpusBuildOptions options = options_for(folder);
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 400;
+  options.near_threshold = 1.1;
+  options.batch_bytes = 60'000;
+  Workers workers(2);
+  options.out = folder / "undisturbed";
+  build_corpus(options, workers, {quiet});
+  options.out = folder / "shards";
+  int stops = 0;
+  int trained = 0;
+  bool passed_by = false;
+  for (int batches = 1;; batches += 3) {
+    int left = batches;
+    try {
+      build_corpus(options, workers,
+                   {.say =
+                        [&](const std::string& said) {
+                          trained += said.starts_with("training a tokenizer") ? 1 : 0;
+                          passed_by = passed_by || said.find("stand in finished ones") != std::string::npos;
+                        },
+                    .stop = [&] { return --left == 0; }});
+      break;
+    } catch (const Error& error) {
+      ASSERT_EQ(error.code(), ExitCode::preempted) << error.what();
+      ASSERT_NE(std::string(error.what()).find("the same command goes on"), std::string::npos) << error.what();
+      ++stops;
+    }
+  }
+  EXPECT_GT(stops, 5);
+  EXPECT_EQ(trained, 1) << "a tokenizer that is there is not trained again";
+  EXPECT_TRUE(passed_by) << "no build met a shard of the one before";
+  EXPECT_EQ(files_in(folder / "shards"), files_in(folder / "undisturbed"));
+}
+
+// A build that failed over a bad line goes on when that is mended; what was made of other text is not used.
+TEST(CorpusBuild, ChangedInputIsBuiltAsIfFromTheBeginning) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 40; ++i) write_text(folder / "text" / (std::to_string(100 + i) + ".c"), file_text(i));
+  CorpusBuildOptions options = options_for(folder);
+  options.batch_bytes = 10'000;
+  Workers workers(1);
+  int left = 13;
+  EXPECT_THROW(build_corpus(options, workers, {.say = quiet, .stop = [&] { return --left == 0; }}), Error);
+  EXPECT_FALSE(std::filesystem::is_empty(folder / "shards.partial" / "train")) << "it was to be in its second pass";
+  write_text(folder / "text" / "105.c", file_text(99));
+  build_corpus(options, workers, {quiet});
+  options.out = folder / "undisturbed";
+  build_corpus(options, workers, {quiet});
+  EXPECT_EQ(files_in(folder / "shards"), files_in(folder / "undisturbed"));
 }
 
 // Shards are written in a second pass over the input, by the verdicts of the first.
@@ -186,7 +253,7 @@ TEST(CorpusBuild, RefusesInputThatChangesMeanwhile) {
       if (how == Change::differs) write_text(folder / "text" / "5.c", file_text(10));
     };
     try {
-      build_corpus(options_for(folder), workers, change);
+      build_corpus(options_for(folder), workers, {change});
       FAIL() << "documents were written by the verdicts of others";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_data);
@@ -200,12 +267,12 @@ TEST(CorpusBuild, LeavesNothingBehindWhenItFails) {
   const testing::TemporaryFolder folder;
   write_text(folder / "text" / "bad.jsonl", "{\n");
   Workers workers(1);
-  EXPECT_THROW(build_corpus(options_for(folder), workers, quiet), Error);
+  EXPECT_THROW(build_corpus(options_for(folder), workers, {quiet}), Error);
   EXPECT_FALSE(std::filesystem::exists(folder / "shards"));
   EXPECT_FALSE(std::filesystem::exists(folder / "shards.partial"));
   std::filesystem::create_directory(folder / "shards");
   try {
-    build_corpus(options_for(folder), workers, quiet);
+    build_corpus(options_for(folder), workers, {quiet});
     FAIL() << "an existing folder was built into";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::usage);
@@ -219,13 +286,13 @@ TEST(CorpusBuild, RefusesToWriteIntoWhatItReads) {
   for (const char* inside : {"text/shards", "text/deep/shards", "shards/../text/shards/"}) {
     CorpusBuildOptions options = options_for(folder);
     options.out = folder / inside;
-    EXPECT_THROW(build_corpus(options, workers, quiet), Error) << inside;
+    EXPECT_THROW(build_corpus(options, workers, {quiet}), Error) << inside;
   }
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "text"), {}), 1);
   CorpusBuildOptions beside = options_for(folder);
   beside.out = folder / "text_shards/";
   beside.hold_out = 0;
-  build_corpus(beside, workers, quiet);
+  build_corpus(beside, workers, {quiet});
   EXPECT_TRUE(std::filesystem::exists(folder / "text_shards" / "corpus.json"));
 }
 

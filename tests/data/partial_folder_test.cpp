@@ -53,6 +53,23 @@ TEST(PartialFolder, ClearsWhatAKilledBuildLeftAndNothingElse) {
   EXPECT_FALSE(fs::exists(place / "out.partial" / "precious"));
 }
 
+TEST(PartialFolder, KeepsWhatCanBeGoneOnWith) {
+  const testing::TemporaryFolder place;
+  {
+    PartialFolder folder(place / "out", "state");
+    write_text(folder.path() / "state", "1");
+    write_text(folder.path() / "half", "2");
+    folder.keep();
+  }
+  {
+    PartialFolder folder(place / "out", "state");
+    EXPECT_EQ(read_text(folder.path() / "half"), "2");
+    folder.keep();
+  }
+  PartialFolder other(place / "out", "another");
+  EXPECT_FALSE(fs::exists(other.path() / "half"));
+}
+
 TEST(PartialFolder, OneAtATime) {
   const testing::TemporaryFolder place;
   PartialFolder first(place / "out");

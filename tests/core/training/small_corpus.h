@@ -24,7 +24,7 @@ inline void build_small_corpus(const std::filesystem::path& folder) {
   options.tokenizer = TokenizerChoice::bytes;
   options.hold_out = 0;
   Workers workers(1);
-  build_corpus(options, workers, [](const std::string&) {});
+  build_corpus(options, workers, {[](const std::string&) {}});
 }
 
 }  // namespace shoestring::testing

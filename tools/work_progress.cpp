@@ -1,0 +1,61 @@
+#include "tools/work_progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string_view>
+
+namespace shoestring {
+namespace {
+
+constexpr double kFirstSeconds = 1;
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string bytes_text(double bytes) {
+  for (const std::string_view unit : {"B", "kB", "MB", "GB"}) {
+    if (bytes < 999.5) return fmt::format("{:.{}f} {}", bytes, bytes < 9.95 && unit != "B" ? 1 : 0, unit);
+    bytes /= 1000;
+  }
+  return fmt::format("{:.2f} TB", bytes);
+}
+
+std::string time_text(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::ceil(seconds));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+}
+
+}  // namespace
+
+std::string to_string(const Progress& progress, std::int64_t bytes_since, double seconds) {
+  std::string text = progress.doing + ": ";
+  const auto done = static_cast<double>(progress.done_bytes);
+  const auto all = static_cast<double>(std::max(progress.all_bytes, progress.done_bytes));
+  if (progress.all_bytes > 0) text += fmt::format("{:.0f} %, ", std::floor(100 * done / all));
+  text += bytes_text(done);
+  if (progress.all_bytes > 0) text += " of " + bytes_text(all);
+  const double rate = seconds > 0 ? static_cast<double>(bytes_since) / seconds : 0;
+  if (rate > 0) text += fmt::format(", {}/s", bytes_text(rate));
+  if (rate > 0 && all > done) text += fmt::format(", {} left", time_text((all - done) / rate));
+  if (!progress.more.empty()) text += ", " + progress.more;
+  return text;
+}
+
+void WorkProgress::show(const Progress& progress) {
+  const double now = steady_seconds();
+  if (progress.doing != doing_) {
+    doing_ = progress.doing;
+    began_ = now;
+    first_bytes_ = progress.done_bytes;
+  }
+  if (now - began_ < kFirstSeconds) return;
+  line_.update(to_string(progress, progress.done_bytes - first_bytes_, now - began_), now);
+}
+
+}  // namespace shoestring
