@@ -2,9 +2,9 @@
 //
 // Score:      softmax over all experts | sigmoid | sqrt(softplus)                        s_e
 // Selection:  by s_e + bias_e. With groups > 1 (equal parts of the experts, in order), a group's score is the sum of
-// its
-//             two best biased scores; only the best topk_groups groups take part. Then the k best experts. Every tie
-//             goes to the lower index. Slots are in falling order of the biased score.
+//             its two best biased scores, or with group_by_best its best one (DeepSeek-V2); only the best topk_groups
+//             groups take part. Then the k best experts. Every tie goes to the lower index. Slots are in falling order
+//             of the biased score.
 // Weight:     from the unbiased score: w = scale * s_e, or with `normalize` scale * s_e / (sum of the k scores + 1e-20)
 //
 // Sources: DeepSeek-V3 (arXiv 2412.19437) section 2.1.2 and its published inference code (two best per group, biased);
@@ -36,6 +36,7 @@ struct RouterArgs {
   RouterKind kind = RouterKind::softmax;
   std::int64_t groups = 1;       ///< 1 = no groups
   std::int64_t topk_groups = 1;  ///< how many groups take part; experts / groups * topk_groups >= k
+  bool group_by_best = false;    ///< a group's score is its best expert's
   bool normalize = false;
   float scale = 1;
   Stream& stream;

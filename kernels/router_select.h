@@ -41,7 +41,8 @@ void choose_groups(const Real* biased, std::int64_t experts, const RouterArgs& a
     const Real* members = biased + group * size;
     std::int32_t top[2] = {};
     const std::int64_t found = best(members, size, std::int64_t{2}, top, [](std::int32_t) { return true; });
-    group_score[static_cast<std::size_t>(group)] = found == 2 ? members[top[0]] + members[top[1]] : members[top[0]];
+    const bool two = found == 2 && !args.group_by_best;
+    group_score[static_cast<std::size_t>(group)] = two ? members[top[0]] + members[top[1]] : members[top[0]];
     takes_part[group] = false;
   }
   const std::int64_t kept =

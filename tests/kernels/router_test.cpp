@@ -30,15 +30,19 @@ struct Setting {
   std::int64_t experts, k, groups, topk_groups;
   bool normalize;
   float scale;
+  bool group_by_best = false;
 };
 
 const std::vector<Setting> kSettings = {
     {RouterKind::sigmoid, 256, 8, 8, 4, true, 2.5f},  // DeepSeek-V3
     {RouterKind::softmax, 128, 8, 1, 1, true, 1.0f},  // Qwen3-MoE
     {RouterKind::softmax, 60, 4, 1, 1, false, 1.0f},  // no renormalisation
-    {RouterKind::sqrt_softplus, 33, 6, 3, 2, true, 1.5f}, {RouterKind::sigmoid, 16, 4, 4, 2, false, 1.0f},
-    {RouterKind::sigmoid, 4, 2, 4, 2, true, 1.0f},  // groups of one
-    {RouterKind::softmax, 1, 1, 1, 1, true, 1.0f},        {RouterKind::sigmoid, 17, 17, 1, 1, true, 1.0f},  // everybody
+    {RouterKind::sqrt_softplus, 33, 6, 3, 2, true, 1.5f},
+    {RouterKind::sigmoid, 16, 4, 4, 2, false, 1.0f},
+    {RouterKind::sigmoid, 4, 2, 4, 2, true, 1.0f},            // groups of one
+    {RouterKind::softmax, 160, 6, 8, 3, false, 16.0f, true},  // DeepSeek-V2
+    {RouterKind::softmax, 1, 1, 1, 1, true, 1.0f},
+    {RouterKind::sigmoid, 17, 17, 1, 1, true, 1.0f},  // everybody
 };
 
 struct Routed {
@@ -54,6 +58,7 @@ struct Routed {
             .kind = s.kind,
             .groups = s.groups,
             .topk_groups = s.topk_groups,
+            .group_by_best = s.group_by_best,
             .normalize = s.normalize,
             .scale = s.scale,
             .stream = stream};
@@ -75,7 +80,7 @@ std::vector<int> textbook_selection(const std::vector<float>& biased, const Sett
   for (std::int64_t g = 0; g < s.groups; ++g) {
     std::vector<float> members(biased.begin() + g * size, biased.begin() + (g + 1) * size);
     std::sort(members.rbegin(), members.rend());
-    group_score.push_back(size > 1 ? members[0] + members[1] : members[0]);
+    group_score.push_back(size > 1 && !s.group_by_best ? members[0] + members[1] : members[0]);
   }
   std::vector<int> groups(static_cast<std::size_t>(s.groups));
   std::iota(groups.begin(), groups.end(), 0);
