@@ -17,23 +17,12 @@
 #include "kernels/base/workers.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
-#include "tools/messages.h"
+#include "tools/model_folder.h"
 
 namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A run directory's newest sound checkpoint, or the folder itself when it is one.
-fs::path checkpoint_of(const fs::path& place) {
-  if (type_of(place / "config.json") != fs::file_type::not_found) return place;
-  if (type_of(place) == fs::file_type::not_found)
-    fail(ExitCode::missing_input, "{}: there is no such run or checkpoint", place.string());
-  const CheckpointStore store(place / "checkpoints");
-  const auto newest = store.newest([](const std::string& text) { say("{}", text); });
-  if (!newest) fail(ExitCode::missing_input, "{}: is neither a checkpoint nor a run with one", place.string());
-  return *newest;
-}
 
 // What the files say of each other is checked before memory is taken for what one of them says.
 void check_sizes(const fs::path& checkpoint, const ModelConfig& config, const Tokenizer& tokenizer) {
@@ -104,7 +93,7 @@ int sample_command(const Words& words) {
   const Random random(static_cast<std::uint64_t>(arguments.integer("seed", 1, 0, std::int64_t{1} << 62)),
                       Purpose::sampling);
 
-  const fs::path checkpoint = checkpoint_of(arguments.positional()[0]);
+  const fs::path checkpoint = model_folder_of(arguments.positional()[0]);
   const CheckpointReader reader(checkpoint);
   ModelConfig config = read_hugging_face_config(reader.file("config.json"));
   const fs::path file = find_tokenizer(checkpoint);

@@ -13,10 +13,11 @@ namespace shoestring {
 /// All extents are known and consistent. Built by resolve_model or read_hugging_face_config, never by hand.
 struct ModelConfig : ModelSpec {
   // What the architecture's name means.
-  bool latent_attention = false;  ///< multi-head latent attention, interleaved RoPE (deepseek_v3)
+  bool latent_attention = false;  ///< multi-head latent attention, interleaved RoPE (deepseek_v2, deepseek_v3)
   bool qkv_bias = false;          ///< biases on q, k, v (qwen2)
   bool qk_norm = false;           ///< RMSNorm of each query and key head before RoPE (qwen3, qwen3_moe)
   bool router_bias = false;       ///< balancing bias that steers selection only (deepseek_v3)
+  bool group_by_best = false;     ///< a group of experts scores as its best one (deepseek_v2), not its two best
 
   // What follows from the extents.
   std::int64_t qk_dim = 0;    ///< of one query or key head

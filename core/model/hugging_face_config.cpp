@@ -1,92 +1,26 @@
 #include "core/model/hugging_face_config.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <cmath>
-#include <optional>
 #include <utility>
 
+#include "core/model/families/config_keys.h"
+#include "core/model/families/family.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
 
-struct Family {
-  Architecture architecture;
-  const char* class_name;
-};
-constexpr std::array kFamilies = std::to_array<Family>({
-    {Architecture::llama, "LlamaForCausalLM"},
-    {Architecture::qwen2, "Qwen2ForCausalLM"},
-    {Architecture::qwen3, "Qwen3ForCausalLM"},
-    {Architecture::qwen3_moe, "Qwen3MoeForCausalLM"},
-    {Architecture::deepseek_v3, "DeepseekV3ForCausalLM"},
-});
-
-/// Typed access to one JSON object; every complaint names the key.
-class Reader {
- public:
-  explicit Reader(const Json& object, std::string where = "config.json") : object_(object), where_(std::move(where)) {
-    if (!object.is_object()) fail(ExitCode::bad_data, "{}: not a JSON object", where_);
-  }
-
-  /// Null and absent are the same.
-  const Json* find(const char* key) const {
-    const Json* value = object_.find(key);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-  std::int64_t integer(const char* key, std::optional<std::int64_t> otherwise = {}) const {
-    const Json* value = find(key);
-    if (value == nullptr) return absent(key, otherwise);
-    constexpr std::int64_t kMost = std::int64_t{1} << 40;
-    if (!value->is_whole() || !(value->number() < kMost && value->number() > -kMost)) {
-      fail(ExitCode::bad_data, "{}: {} is not an integer of this range: {}", where_, key, text_of(*value));
-    }
-    return value->whole();
-  }
-  double number(const char* key, std::optional<double> otherwise = {}) const {
-    const Json* value = find(key);
-    if (value == nullptr) return absent(key, otherwise);
-    if (!value->is_number()) fail(ExitCode::bad_data, "{}: {} is not a number: {}", where_, key, text_of(*value));
-    return value->number();
-  }
-  bool boolean(const char* key, std::optional<bool> otherwise = {}) const {
-    const Json* value = find(key);
-    if (value == nullptr) return absent(key, otherwise);
-    if (!value->is_flag()) fail(ExitCode::bad_data, "{}: {} is not true or false: {}", where_, key, text_of(*value));
-    return value->flag();
-  }
-  std::string string(const char* key, std::optional<std::string> otherwise = {}) const {
-    const Json* value = find(key);
-    if (value == nullptr) return absent(key, std::move(otherwise));
-    if (!value->is_text()) fail(ExitCode::bad_data, "{}: {} is not a string: {}", where_, key, text_of(*value));
-    return value->text();
-  }
-  void refuse_unless(bool supported, const char* key) const {
-    if (supported) return;
-    const Json* value = find(key);
-    fail(ExitCode::bad_data, "{}: {} = {} is not supported", where_, key, value ? text_of(*value) : "(absent)");
-  }
-
- private:
-  template <class T>
-  T absent(const char* key, std::optional<T> otherwise) const {
-    if (!otherwise) fail(ExitCode::bad_data, "{}: {} is missing", where_, key);
-    return *std::move(otherwise);
-  }
-  static std::string text_of(const Json& value) {
-    std::string text = value.dump();
-    if (text.size() > 60) text = text.substr(0, 60) + "...";
-    return text;
-  }
-
-  const Json& object_;
-  std::string where_;
-};
+constexpr std::size_t kMostEnds = 64;  // ids that end a text
 
 Json parse(std::string_view text) {
   return parse_json(text, "config.json", ExitCode::bad_data, {.bytes = std::size_t{1} << 20, .depth = 32});
 }
+
+// ---- RoPE
 
 Json rope_scaling_of(const ModelConfig& config) {
   Json scaling;
@@ -110,179 +44,155 @@ Json rope_scaling_of(const ModelConfig& config) {
   return scaling;
 }
 
-void write_mixture(const ModelConfig& config, Json& json) {
-  json.add("moe_intermediate_size", config.expert_feed_forward);
-  json.add("num_experts_per_tok", config.experts_per_token);
-  json.add("norm_topk_prob", config.normalize_weights);
-  if (config.architecture == Architecture::qwen3_moe) {
-    json.add("num_experts", config.experts);
-    json.add("decoder_sparse_step", 1);
-    Json& dense = json.add("mlp_only_layers", Json::array());
-    for (std::int64_t layer = 0; layer < config.dense_layers; ++layer) dense.push(layer);
-    json.add("router_aux_loss_coef", config.balance_loss);
-    json.add("output_router_logits", false);
-    return;
+/// transformers 4 has rope_theta and rope_scaling; 5 folds both into rope_parameters, which models of several kinds of
+/// layers nest by kind.
+double read_theta(const ConfigKeys& top, const ConfigKeys* rope) {
+  constexpr double kTheta = 10000;
+  const bool inside = rope != nullptr && rope->find("rope_theta") != nullptr;
+  const double theta = top.number("rope_theta", inside ? rope->number("rope_theta") : kTheta);
+  if (inside) {
+    rope->refuse_unless(rope->number("rope_theta") == theta, "rope_theta",
+                        fmt::format("rope_theta outside of it is {}", theta));
   }
-  json.add("n_routed_experts", config.experts);
-  json.add("n_shared_experts", config.shared_experts);
-  json.add("routed_scaling_factor", config.routed_scale);
-  json.add("n_group", config.expert_groups);
-  json.add("topk_group", config.expert_topk_groups);
-  json.add("first_k_dense_replace", config.dense_layers);
-  json.add("moe_layer_freq", 1);
-  json.add("scoring_func", config.router == RouterKindSpec::sigmoid   ? "sigmoid"
-                           : config.router == RouterKindSpec::softmax ? "softmax"
-                                                                      : "sqrtsoftplus");
-  json.add("topk_method", "noaux_tc");
-  json.add("seq_aux", true);
-  json.add("aux_loss_alpha", config.balance_loss);
+  return theta;
 }
 
-void write_latent_attention(const ModelConfig& config, Json& json) {
-  json.add("q_lora_rank", config.q_lora_rank > 0 ? Json(config.q_lora_rank) : Json());
-  json.add("kv_lora_rank", config.kv_lora_rank);
-  json.add("qk_nope_head_dim", config.qk_nope_head_dim);
-  json.add("qk_rope_head_dim", config.qk_rope_head_dim);
-  json.add("v_head_dim", config.v_head_dim);
-  json.add("rope_interleave", true);
-  json.add("num_nextn_predict_layers", config.mtp_layers);
-}
-
-void read_rope(const Reader& top, ModelSpec& spec) {
-  const Json* scaling = top.find("rope_scaling");
-  if (scaling == nullptr) scaling = top.find("rope_parameters");  // transformers 5 folds both into one object
-  spec.rope_theta = top.number(
-      "rope_theta",
-      scaling == nullptr ? 10000.0 : Reader(*scaling, "config.json: rope_scaling").number("rope_theta", 10000.0));
-  if (scaling == nullptr) return;
-  const Reader rope(*scaling, "config.json: rope_scaling");
-  const std::string kind = rope.string("rope_type", rope.string("type", "default"));
-  if (kind == "default") return;
-  rope.refuse_unless(kind == "llama3" || kind == "yarn", "rope_type");
-  spec.rope_scaling = kind == "yarn" ? RopeScalingKind::yarn : RopeScalingKind::llama3;
-  spec.rope_factor = rope.number("factor");
-  spec.rope_original_positions =
-      rope.integer("original_max_position_embeddings", top.integer("max_position_embeddings"));
-  spec.rope_low_frequency_factor = rope.number("low_freq_factor", 1.0);
-  spec.rope_high_frequency_factor = rope.number("high_freq_factor", 4.0);
+void read_yarn(const ConfigKeys& rope, bool latent, ModelSpec& spec) {
   spec.rope_beta_fast = rope.number("beta_fast", 32.0);
   spec.rope_beta_slow = rope.number("beta_slow", 1.0);
+  rope.refuse_unless(rope.find("attention_factor") == nullptr, "attention_factor");
+  rope.refuse_unless(rope.boolean("truncate", true), "truncate");
+  if (!latent) {  // the factor alone scales them here
+    rope.refuse_unless(rope.find("mscale") == nullptr, "mscale");
+    rope.refuse_unless(rope.find("mscale_all_dim") == nullptr, "mscale_all_dim");
+    return;
+  }
   spec.rope_mscale = rope.number("mscale", 1.0);
   spec.rope_mscale_all_dim = rope.number("mscale_all_dim", 0.0);
 }
 
-void read_mixture(const Reader& top, ModelSpec& spec) {
-  spec.expert_feed_forward = top.integer("moe_intermediate_size");
-  spec.experts_per_token = top.integer("num_experts_per_tok");
-  spec.normalize_weights = top.boolean("norm_topk_prob", spec.architecture == Architecture::deepseek_v3);
-  if (spec.architecture == Architecture::qwen3_moe) {
-    spec.router = RouterKindSpec::softmax;
-    spec.experts = top.integer("num_experts");
-    spec.balance_loss = top.number("router_aux_loss_coef", spec.balance_loss);
-    top.refuse_unless(top.integer("decoder_sparse_step", 1) == 1, "decoder_sparse_step");
-    if (const Json* dense = top.find("mlp_only_layers")) {
-      top.refuse_unless(dense->is_array() && dense->size() <= 4096, "mlp_only_layers");
-      for (const Json& layer : dense->items()) {  // only a leading run of dense layers is supported
-        top.refuse_unless(layer.is_count() && layer.whole() == spec.dense_layers, "mlp_only_layers");
-        ++spec.dense_layers;
-      }
-    }
+void read_rope(const ConfigKeys& top, bool latent, ModelSpec& spec) {
+  const char* name = top.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+  const Json* found = top.find(name);
+  if (found == nullptr) {
+    spec.rope_theta = read_theta(top, nullptr);
     return;
   }
-  spec.experts = top.integer("n_routed_experts");
-  spec.balance_loss = top.number("aux_loss_alpha", spec.balance_loss);
-  spec.shared_experts = top.integer("n_shared_experts", 0);
-  spec.routed_scale = top.number("routed_scaling_factor", 1.0);
-  spec.expert_groups = top.integer("n_group", 1);
-  spec.expert_topk_groups = top.integer("topk_group", 1);
-  spec.dense_layers = top.integer("first_k_dense_replace", 0);
-  top.refuse_unless(top.integer("moe_layer_freq", 1) == 1, "moe_layer_freq");
-  top.refuse_unless(top.string("topk_method", "noaux_tc") == "noaux_tc", "topk_method");
-  const std::string scores = top.string("scoring_func", "sigmoid");
-  top.refuse_unless(scores == "sigmoid" || scores == "softmax" || scores == "sqrtsoftplus", "scoring_func");
-  spec.router = scores == "sigmoid"   ? RouterKindSpec::sigmoid
-                : scores == "softmax" ? RouterKindSpec::softmax
-                                      : RouterKindSpec::sqrt_softplus;
+  const ConfigKeys rope(*found, fmt::format("config.json: {}", name));
+  for (const Json::Member& member : found->members()) {
+    rope.refuse_unless(!member.value.is_object(), member.key.c_str(), "another RoPE for each kind of layer");
+  }
+  spec.rope_theta = read_theta(top, &rope);
+  rope.refuse_unless(rope.number("partial_rotary_factor", 1.0) == 1.0, "partial_rotary_factor");
+  const char* key = rope.find("rope_type") != nullptr ? "rope_type" : "type";
+  const std::string kind = rope.string(key, "default");
+  if (kind == "default") return;
+  rope.refuse_unless(kind == "llama3" || kind == "yarn", key);
+  const bool yarn = kind == "yarn";
+  spec.rope_scaling = yarn ? RopeScalingKind::yarn : RopeScalingKind::llama3;
+  spec.rope_original_positions = rope.integer("original_max_position_embeddings", spec.max_positions);
+  const double stretch = static_cast<double>(spec.max_positions) / static_cast<double>(spec.rope_original_positions);
+  spec.rope_factor = rope.number("factor", yarn ? std::optional(stretch) : std::nullopt);
+  if (yarn) return read_yarn(rope, latent, spec);
+  spec.rope_low_frequency_factor = rope.number("low_freq_factor", 1.0);
+  spec.rope_high_frequency_factor = rope.number("high_freq_factor", 4.0);
 }
 
-void read_attention(const Reader& top, ModelSpec& spec) {
-  if (spec.architecture == Architecture::deepseek_v3) {
-    spec.q_lora_rank = top.integer("q_lora_rank", 0);
-    spec.kv_lora_rank = top.integer("kv_lora_rank");
-    spec.qk_nope_head_dim = top.integer("qk_nope_head_dim");
-    spec.qk_rope_head_dim = top.integer("qk_rope_head_dim");
-    spec.v_head_dim = top.integer("v_head_dim");
-    spec.mtp_layers = top.integer("num_nextn_predict_layers", 0);
-    top.refuse_unless(top.boolean("rope_interleave", true), "rope_interleave");
-    top.refuse_unless(top.integer("num_key_value_heads", spec.heads) == spec.heads, "num_key_value_heads");
-  } else {
-    spec.kv_heads = top.integer("num_key_value_heads", spec.heads);
-    spec.head_dim = top.integer("head_dim", 0);
+// ---- facts
+
+Json ids_of(const std::vector<std::int64_t>& ids) {
+  if (ids.empty()) return {};
+  return ids.size() == 1 ? Json(ids[0]) : Json::array_of(ids);
+}
+
+std::vector<std::int64_t> read_ids(const ConfigKeys& top, const char* key) {
+  const Json* value = top.find(key);
+  if (value == nullptr) return {};
+  if (!value->is_array()) return {top.integer(key)};
+  std::vector<std::int64_t> ids;
+  top.refuse_unless(value->size() <= kMostEnds, key);
+  for (const Json& id : value->items()) {
+    top.refuse_unless(id.is_count(), key, "not a list of token ids");
+    ids.push_back(id.whole());
   }
-  if (spec.architecture != Architecture::qwen2) {  // qwen2 has its biases always, and no such key
-    top.refuse_unless(!top.boolean("attention_bias", false), "attention_bias");
+  return ids;
+}
+
+Json quantization_of(std::int64_t block) {
+  return Json::object({{"quant_method", "fp8"},
+                       {"fmt", "e4m3"},
+                       {"activation_scheme", "dynamic"},
+                       {"weight_block_size", Json::array_of(std::array{block, block})}});
+}
+
+std::optional<std::int64_t> read_quantization(const ConfigKeys& top) {
+  const Json* found = top.find("quantization_config");
+  if (found == nullptr) return {};
+  const ConfigKeys keys(*found, "config.json: quantization_config");
+  keys.refuse_unless(keys.string("quant_method") == "fp8", "quant_method",
+                     "weights are read in BF16, F16, F32, or FP8 in blocks");
+  keys.refuse_unless(keys.string("fmt", "e4m3") == "e4m3", "fmt");
+  keys.refuse_unless(keys.string("activation_scheme", "dynamic") == "dynamic", "activation_scheme");
+  const Json* block = keys.find("weight_block_size");
+  keys.refuse_unless(block != nullptr && block->is_array() && block->size() == 2 && block->items()[0].is_count() &&
+                         block->items()[1].is_count() && block->items()[0].whole() == block->items()[1].whole() &&
+                         block->items()[0].whole() >= 1 && block->items()[0].whole() <= 4096,
+                     "weight_block_size");
+  return block->items()[0].whole();
+}
+
+const Family& read_family(const ConfigKeys& top) {
+  const std::string type = top.string("model_type");
+  for (const Family* family : families()) {
+    if (type == name(family->architecture) || (family->also_read != nullptr && type == family->also_read)) {
+      return *family;
+    }
   }
-  top.refuse_unless(!top.boolean("mlp_bias", false), "mlp_bias");
-  top.refuse_unless(!top.boolean("use_sliding_window", false), "use_sliding_window");
+  std::string known;
+  for (const Family* family : families())
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", name(family->architecture));
+  top.refuse_unless(false, "model_type", fmt::format("these are: {}", known));
+  return kLlama;
 }
 
 }  // namespace
 
 std::string write_hugging_face_config(const ModelConfig& config, const ModelFileFacts& facts) {
+  const Family& family = family_of(config.architecture);
   Json json;
-  for (const Family& family : kFamilies) {
-    if (family.architecture == config.architecture)
-      json.add("architectures", Json::array_of(std::array{family.class_name}));
-  }
+  json.add("architectures", Json::array_of(std::array{family.class_name}));
   json.add("model_type", std::string(name(config.architecture)));
   json.add("vocab_size", config.vocabulary);
   json.add("hidden_size", config.hidden);
   json.add("intermediate_size", config.feed_forward > 0 ? config.feed_forward : config.expert_feed_forward);
   json.add("num_hidden_layers", config.layers);
   json.add("num_attention_heads", config.heads);
-  json.add("num_key_value_heads", config.kv_heads);
-  if (config.latent_attention) {
-    write_latent_attention(config, json);
-  } else {
-    json.add("head_dim", config.head_dim);
-  }
-  if (config.experts > 0) write_mixture(config, json);
+  family.write_keys(config, json);
   json.add("hidden_act", "silu");
   json.add("max_position_embeddings", config.max_positions);
   json.add("initializer_range", config.init_std);
   json.add("rms_norm_eps", config.norm_eps);
   json.add("rope_theta", config.rope_theta);
   json.add("rope_scaling", rope_scaling_of(config));
-  if (config.architecture == Architecture::qwen2) {
-    json.add("use_sliding_window", false);
-  } else {
-    json.add("attention_bias", false);
-  }
-  if (config.architecture == Architecture::llama) json.add("mlp_bias", false);
   json.add("attention_dropout", 0.0);
   json.add("tie_word_embeddings", config.tie_embeddings);
   json.add("bos_token_id", facts.bos_token >= 0 ? Json(facts.bos_token) : Json());
-  json.add("eos_token_id", facts.eos_token >= 0 ? Json(facts.eos_token) : Json());
+  json.add("eos_token_id", ids_of(facts.eos_tokens));
   json.add("torch_dtype", facts.torch_dtype);
+  if (facts.fp8_block) json.add("quantization_config", quantization_of(*facts.fp8_block));
   json.add("use_cache", true);
   return json.dump(2) + "\n";
 }
 
-ModelConfig read_hugging_face_config(std::string_view text) {
+ModelSpec read_hugging_face_spec(std::string_view text) {
   const Json json = parse(text);
-  const Reader top(json);
+  const ConfigKeys top(json);
+  const Family& family = read_family(top);
   ModelSpec spec;
-  const std::string type = top.string("model_type");
-  bool known = false;
-  for (const Family& family : kFamilies) {
-    if (type != name(family.architecture)) continue;
-    spec.architecture = family.architecture;
-    known = true;
-  }
-  top.refuse_unless(known, "model_type");
+  spec.architecture = family.architecture;
   top.refuse_unless(top.string("hidden_act", "silu") == "silu", "hidden_act");
   spec.vocabulary = top.integer("vocab_size");
-  if (spec.vocabulary < 1) fail(ExitCode::bad_data, "config.json: vocab_size = {}", spec.vocabulary);
+  top.refuse_unless(spec.vocabulary >= 1, "vocab_size");
   spec.layers = top.integer("num_hidden_layers");
   spec.hidden = top.integer("hidden_size");
   spec.heads = top.integer("num_attention_heads");
@@ -292,11 +202,13 @@ ModelConfig read_hugging_face_config(std::string_view text) {
   spec.init_std = top.number("initializer_range", 0.02);
   spec.tie_embeddings = top.boolean("tie_word_embeddings", false);
   spec.feed_forward = top.integer("intermediate_size");
-  read_attention(top, spec);
-  read_rope(top, spec);
-  if (spec.architecture == Architecture::qwen3_moe || spec.architecture == Architecture::deepseek_v3) {
-    read_mixture(top, spec);
-  }
+  read_rope(top, family.latent_attention, spec);
+  family.read_keys(top, spec);
+  return spec;
+}
+
+ModelConfig read_hugging_face_config(std::string_view text) {
+  const ModelSpec spec = read_hugging_face_spec(text);
   try {
     return resolve_model(spec, 0, spec.max_positions);
   } catch (const Error& error) {
@@ -306,21 +218,13 @@ ModelConfig read_hugging_face_config(std::string_view text) {
 
 ModelFileFacts read_hugging_face_facts(std::string_view text) {
   const Json json = parse(text);
-  const Reader top(json);
+  const ConfigKeys top(json);
   ModelFileFacts facts;
-  const auto token = [&](const char* key) -> std::int64_t {
-    const Json* value = top.find(key);
-    if (value != nullptr && value->is_array()) {  // several ends of text: the first is the one we write
-      if (value->size() == 0 || !value->items()[0].is_count()) {
-        fail(ExitCode::bad_data, "config.json: {} is a list without an id at its front", key);
-      }
-      return value->items()[0].whole();
-    }
-    return top.integer(key, -1);
-  };
-  facts.bos_token = token("bos_token_id");
-  facts.eos_token = token("eos_token_id");
+  const std::vector<std::int64_t> begins = read_ids(top, "bos_token_id");
+  if (!begins.empty()) facts.bos_token = begins[0];
+  facts.eos_tokens = read_ids(top, "eos_token_id");
   facts.torch_dtype = top.string("torch_dtype", top.string("dtype", "float32"));
+  facts.fp8_block = read_quantization(top);
   return facts;
 }
 

@@ -61,6 +61,7 @@ MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpe
       kind_(kind_of(config.router)),
       groups_(config.expert_groups),
       topk_groups_(config.expert_topk_groups),
+      group_by_best_(config.group_by_best),
       normalize_(config.normalize_weights),
       scale_(static_cast<float>(config.routed_scale)),
       alpha_(static_cast<float>(config.balance_loss)),
@@ -106,6 +107,7 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                   .kind = kind_,
                   .groups = groups_,
                   .topk_groups = topk_groups_,
+                  .group_by_best = group_by_best_,
                   .normalize = normalize_,
                   .scale = scale_,
                   .stream = context.stream});

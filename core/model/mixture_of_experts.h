@@ -74,6 +74,7 @@ class MixtureOfExperts final : public Layer {
   RouterKind kind_;
   std::int64_t groups_;
   std::int64_t topk_groups_;
+  bool group_by_best_;
   bool normalize_;
   float scale_;
   float alpha_;

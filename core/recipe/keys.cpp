@@ -115,6 +115,9 @@ void add_kernels(std::vector<Key>& keys) {
 
 void add_model(std::vector<Key>& keys) {
   section_keys(keys, "model", &Recipe::model)
+      .key("from", &ModelSpec::from, kText,
+           "a Hugging Face folder that the run begins with: its weights, and every key of [model] not given here",
+           kFree)
       .key("architecture", &ModelSpec::architecture, kText, "family of the model")
       .key("vocabulary", &ModelSpec::vocabulary, kExtent,
            "token ids [vocab_size]; 0: the tokenizer's, up to a multiple of 64")

@@ -11,7 +11,7 @@ namespace {
 using Word = std::string_view;
 
 constexpr Word kAllowReference[] = {"automatic", "yes", "no"};
-constexpr Word kArchitecture[] = {"llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3"};
+constexpr Word kArchitecture[] = {"llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3"};
 constexpr Word kRopeScalingKind[] = {"none", "llama3", "yarn"};
 constexpr Word kRouterKind[] = {"softmax", "sigmoid", "sqrt_softplus"};
 constexpr Word kPrecisionPolicy[] = {"fp64", "fp32", "bf16", "fp8_block", "fp8_tensor", "mxfp8"};

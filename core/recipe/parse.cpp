@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "core/recipe/keys.h"
+#include "core/recipe/model_from.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
 #include "core/recipe/validate.h"
@@ -282,6 +283,9 @@ void Reader::finish() {
     for (const Entry& entry : layers_[layer]) store(entry);
   }
   bind();
+  if (!reading_.files.empty()) {  // a text in no file is a complete one
+    for (Mistake& found : complete_model(reading_)) reading_.mistakes.push_back(std::move(found));
+  }
   for (Mistake& found : validate(reading_.recipe, reading_.origins, reading_.mistakes)) {
     reading_.mistakes.push_back(std::move(found));
   }

@@ -2,8 +2,8 @@
 //
 // The file is INI: [section], key = value, '#' starts a comment. `include = base.recipe` may stand before the first
 // section (a path relative to the including file; the including file wins). Overrides "--section.key=value" win over
-// both. Every mistake of every file is found in one pass and reported together with its line and the nearest right
-// word.
+// both. Keys of [model] left open are those of the folder that model.from names (model_from.h). Every mistake of every
+// file is found in one pass and reported together with its line and the nearest right word.
 #pragma once
 
 #include <filesystem>
@@ -58,7 +58,7 @@ RecipeReading read_recipe(const std::filesystem::path& file, std::span<const std
 RecipeReading parse_recipe(const std::filesystem::path& file, std::span<const std::string> overrides = {});
 
 /// For text that is in no file (a checkpoint's copy of its recipe, tests); `name` stands for the file in messages.
-/// Includes are refused.
+/// Includes are refused, and the folder of model.from is not looked at: such a text has every key.
 RecipeReading read_recipe_text(const std::string& text, const std::string& name,
                                std::span<const std::string> overrides = {});
 RecipeReading parse_recipe_text(const std::string& text, const std::string& name,

@@ -42,12 +42,13 @@ struct KernelsSpec {
   std::vector<std::string> pin;  ///< "op=variant"
 };
 
-enum class Architecture { llama, qwen2, qwen3, qwen3_moe, deepseek_v3 };
+enum class Architecture { llama, qwen2, qwen3, qwen3_moe, deepseek_v2, deepseek_v3 };
 enum class RopeScalingKind { none, llama3, yarn };
 enum class RouterKindSpec { softmax, sigmoid, sqrt_softplus };
 
 /// Names follow the field; the Hugging Face key is in brackets where it differs.
 struct ModelSpec {
+  std::string from;  ///< a Hugging Face folder whose weights the run begins with; empty: new weights
   Architecture architecture = Architecture::llama;
   std::int64_t vocabulary = 0;     ///< [vocab_size] 0: taken from the tokenizer, rounded up to a multiple of 64
   std::int64_t layers = 0;         ///< [num_hidden_layers]
@@ -72,14 +73,14 @@ struct ModelSpec {
   double rope_mscale = 1;                    ///< yarn
   double rope_mscale_all_dim = 0;            ///< yarn
 
-  // Multi-head latent attention (deepseek_v3).
+  // Multi-head latent attention (deepseek_v2, deepseek_v3).
   std::int64_t q_lora_rank = 0;  ///< 0: queries straight from the hidden state
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0;
   std::int64_t qk_rope_head_dim = 0;
   std::int64_t v_head_dim = 0;
 
-  // Mixture of experts (qwen3_moe, deepseek_v3).
+  // Mixture of experts (qwen3_moe, deepseek_v2, deepseek_v3).
   std::int64_t experts = 0;              ///< [n_routed_experts, num_experts]
   std::int64_t experts_per_token = 0;    ///< [num_experts_per_tok]
   std::int64_t shared_experts = 0;       ///< [n_shared_experts]

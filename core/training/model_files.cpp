@@ -1,5 +1,6 @@
 #include "core/training/model_files.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -13,10 +14,41 @@ TensorView on_disk(const Parameter& parameter, const ParameterSlice& slice) {
   return parameter.value.slice(0, slice.begin, slice.rows).reshaped(slice.shape);
 }
 
+/// Of a run that began with new weights.
+ModelFiles own_files(const Tokenizer& tokenizer) {
+  const std::int64_t eos = tokenizer.special().end_of_document;
+  ModelFiles files;
+  files.emplace_back("generation_config.json",
+                     fmt::format("{{\n \"eos_token_id\": {},\n \"do_sample\": true\n}}\n", eos));
+  files.emplace_back(tokenizer.file_name(), tokenizer.file_content());
+  for (auto& file : tokenizer.companion_files()) files.push_back(std::move(file));
+  return files;
+}
+
+const std::string* find_file(const ModelFiles& files, const std::string& name) {
+  const auto found = std::find_if(files.begin(), files.end(), [&](const auto& file) { return file.first == name; });
+  return found == files.end() ? nullptr : &found->second;
+}
+
+bool is_licence(const std::string& name) {
+  return name.starts_with("LICEN") || name.starts_with("NOTICE") || name.starts_with("USE_POLICY");
+}
+
+/// Ours, and the carried ones over them.
+ModelFiles files_of(const Tokenizer& tokenizer, const ModelFiles& carried, bool same_tokenizer) {
+  ModelFiles files = own_files(tokenizer);
+  for (const auto& [name, content] : carried) {
+    if (name == "config.json" || (!same_tokenizer && !is_licence(name))) continue;
+    std::erase_if(files, [&, &carried_name = name](const auto& file) { return file.first == carried_name; });
+    files.emplace_back(name, content);
+  }
+  return files;
+}
+
 }  // namespace
 
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
-                                     std::string state_json) {
+                                     std::string state_json, const ModelFiles& carried) {
   CheckpointContent content;
   std::map<std::string, ConstTensorView> by_name;
   std::set<std::string> copies;
@@ -37,18 +69,19 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
     if (!copies.contains(tensor)) content.optimizer.push_back({state.name, state.data});
   }
 
-  const std::int64_t eos = tokenizer.special().end_of_document;
-  content.files.emplace_back(
-      "config.json",
-      write_hugging_face_config(model.config(), {.bos_token = -1, .eos_token = eos, .torch_dtype = "float32"}));
-  content.files.emplace_back("generation_config.json",
-                             fmt::format("{{\n \"eos_token_id\": {},\n \"do_sample\": true\n}}\n", eos));
-  content.files.emplace_back(tokenizer.file_name(), tokenizer.file_content());
-  for (auto& file : tokenizer.companion_files()) content.files.push_back(std::move(file));
+  const std::string* carried_tokenizer = find_file(carried, tokenizer.file_name());
+  const bool same_tokenizer = carried_tokenizer != nullptr && *carried_tokenizer == tokenizer.file_content();
+  ModelFileFacts facts{.eos_tokens = {tokenizer.special().end_of_document}};
+  if (const std::string* source = find_file(carried, "config.json"); source != nullptr && same_tokenizer) {
+    const ModelFileFacts theirs = read_hugging_face_facts(*source);
+    facts.bos_token = theirs.bos_token;
+    facts.eos_tokens = theirs.eos_tokens;
+  }
+  content.files.emplace_back("config.json", write_hugging_face_config(model.config(), facts));
+  for (auto& file : files_of(tokenizer, carried, same_tokenizer)) content.files.push_back(std::move(file));
   content.state_json = std::move(state_json);
   return content;
 }
-
 std::string tokenizer_caveat(Architecture architecture) {
   if (architecture != Architecture::qwen2) return {};
   return "for models of type qwen2 the AutoTokenizer of some transformers 5 puts Qwen's own normaliser and splitting "

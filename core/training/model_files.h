@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
@@ -11,11 +13,15 @@
 
 namespace shoestring {
 
+/// Files of a model folder: name, content.
+using ModelFiles = std::vector<std::pair<std::string, std::string>>;
+
 /// Of a rank that has the model or some of its stages: master weights under their disk names (aliases included),
 /// optimizer state, but for what repeats another stage's; config.json, generation_config.json and the tokenizer's
-/// files. Borrows the model's memory.
+/// files. `carried` are those of the folder that the run began with, its config.json among them: they take the place of
+/// ours, those of a tokenizer only where it is the run's. Borrows the model's memory.
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
-                                     std::string state_json);
+                                     std::string state_json, const ModelFiles& carried = {});
 
 /// What other readers make of the tokenizer of such a model, where it is not what it says; empty where it is.
 std::string tokenizer_caveat(Architecture architecture);

@@ -100,8 +100,31 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, int ranks
                                                             .own_stages = layout.stages,
                                                             .in_flight = layout.in_flight,
                                                             .count_precision = recipe.precision.count_saturation});
+  open_source();
   model_->allocate(stream_);
   optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());
+}
+
+// Before the model takes memory: a folder's config.json may say anything. A run that goes on does not need the folder.
+void RunResources::open_source() {
+  if (recipe_.model.from.empty()) return;
+  carried_ = kept_source(run_directory(recipe_));
+  if (!carried_.empty()) return;
+  import_ = std::make_unique<Import>(recipe_.model.from, *model_);
+  import_->check_tokenizer(*tokenizer_);
+}
+
+std::string RunResources::begin_weights(bool keeps) {
+  if (recipe_.model.from.empty()) {
+    model_->initialise(recipe_.run.seed);
+    return {};
+  }
+  if (!import_) import_ = std::make_unique<Import>(recipe_.model.from, *model_);  // a start before left no checkpoint
+  carried_ = import_->files();
+  if (keeps) keep_source(run_directory(recipe_), carried_);
+  const std::string what = import_->run();
+  import_.reset();
+  return what;
 }
 
 double RunResources::guessed_checkpoint_seconds() const {

@@ -12,6 +12,7 @@
 #include "core/optimizer/optimizer.h"
 #include "core/recipe/recipe.h"
 #include "core/training/layout.h"
+#include "core/training/import.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "kernels/base/workers.h"
@@ -42,6 +43,12 @@ class RunResources {
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
 
+  /// The weights that the run begins with: new ones, or those of model.from. What the ledger should know of the latter;
+  /// empty for new ones. `keeps`: this rank keeps RUN/source.
+  std::string begin_weights(bool keeps);
+  /// Files of the folder that the run began with (import.h).
+  const ModelFiles& carried() const { return carried_; }
+
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
   double guessed_checkpoint_seconds() const;
 
@@ -51,6 +58,7 @@ class RunResources {
   std::vector<std::unique_ptr<Loader>> validation_loaders(int phase) const;
 
  private:
+  void open_source();
   std::unique_ptr<Loader> checked(LoaderOptions options) const;
 
   const Recipe& recipe_;
@@ -58,6 +66,8 @@ class RunResources {
   Stream stream_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Transformer> model_;
+  std::unique_ptr<Import> import_;  ///< until the weights are read
+  ModelFiles carried_;
   std::unique_ptr<Optimizer> optimizer_;
 };
 

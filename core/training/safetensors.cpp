@@ -20,55 +20,78 @@ constexpr std::int64_t kMaxHeaderBytes = 16 << 20;
 constexpr std::size_t kMaxTensors = 1'000'000;
 constexpr std::size_t kMaxNameBytes = 512;
 
-constexpr std::array<std::pair<DType, const char*>, 8> kNames = {{
-    {DType::f64, "F64"},
-    {DType::f32, "F32"},
-    {DType::bf16, "BF16"},
-    {DType::e4m3, "F8_E4M3"},
-    {DType::e5m2, "F8_E5M2"},
-    {DType::i64, "I64"},
-    {DType::i32, "I32"},
-    {DType::u8, "U8"},
-}};
+/// Every format of the file format. Those without a DType are skipped over: no tensor here has them.
+struct Format {
+  const char* name;
+  std::int64_t bytes;
+  std::optional<DType> dtype = std::nullopt;
+};
+constexpr std::array kFormats = std::to_array<Format>({
+    {"F64", 8, DType::f64},
+    {"F32", 4, DType::f32},
+    {"BF16", 2, DType::bf16},
+    {"F8_E4M3", 1, DType::e4m3},
+    {"F8_E5M2", 1, DType::e5m2},
+    {"F8_E8M0", 1, DType::e8m0},
+    {"I64", 8, DType::i64},
+    {"I32", 4, DType::i32},
+    {"U8", 1, DType::u8},
+    {"F16", 2},
+    {"U64", 8},
+    {"U32", 4},
+    {"I16", 2},
+    {"U16", 2},
+    {"I8", 1},
+    {"BOOL", 1},
+});
 
 const char* format_name(DType dtype) {
-  for (const auto& [type, text] : kNames) {
-    if (type == dtype) return text;
+  for (const Format& format : kFormats) {
+    if (format.dtype == dtype) return format.name;
   }
   fail(ExitCode::bug, "safetensors has no name for {}", name(dtype));
 }
 
-std::optional<DType> dtype_of(const std::string& text) {
-  for (const auto& [type, known] : kNames) {
-    if (text == known) return type;
+const Format* format_of(const std::string& text) {
+  for (const Format& format : kFormats) {
+    if (text == format.name) return &format;
   }
-  return std::nullopt;
+  return nullptr;
 }
 
-std::vector<const NamedTensor*> in_file_order(std::span<const NamedTensor> tensors) {
-  std::vector<const NamedTensor*> order;
-  for (const NamedTensor& tensor : tensors) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
-    const auto key = [](const NamedTensor* t) {
-      return std::pair(-size_bytes(t->data.dtype), std::string_view(t->name));
-    };
+std::vector<WrittenTensor> written(std::span<const NamedTensor> tensors) {
+  std::vector<WrittenTensor> all;
+  for (const NamedTensor& tensor : tensors) {
+    all.push_back({tensor.name, tensor.data.dtype, tensor.data.shape, [&tensor](FileWriter& file) {
+                     check(tensor.data.contiguous(), "{} must be contiguous to be written", tensor.name);
+                     file.write(tensor.data.data, static_cast<std::size_t>(tensor.data.bytes()));
+                   }});
+  }
+  return all;
+}
+
+std::vector<const WrittenTensor*> in_file_order(std::span<const WrittenTensor> tensors) {
+  std::vector<const WrittenTensor*> order;
+  for (const WrittenTensor& tensor : tensors) order.push_back(&tensor);
+  std::sort(order.begin(), order.end(), [](const WrittenTensor* a, const WrittenTensor* b) {
+    const auto key = [](const WrittenTensor* t) { return std::pair(-size_bytes(t->dtype), std::string_view(t->name)); };
     return key(a) < key(b);
   });
   return order;
 }
 
-std::string header_of(const std::vector<const NamedTensor*>& order) {
+std::string header_of(const std::vector<const WrittenTensor*>& order) {
   Json header = Json::object();
   header.add("__metadata__", Json::object({{"format", "pt"}}));
   std::int64_t offset = 0;
-  for (const NamedTensor* tensor : order) {
+  for (const WrittenTensor* tensor : order) {
     std::vector<std::int64_t> shape;
-    for (int dim = 0; dim < tensor->data.shape.rank(); ++dim) shape.push_back(tensor->data.shape[dim]);
+    for (int dim = 0; dim < tensor->shape.rank(); ++dim) shape.push_back(tensor->shape[dim]);
     header.add(tensor->name,
-               Json::object({{"dtype", format_name(tensor->data.dtype)},
+               Json::object({{"dtype", format_name(tensor->dtype)},
                              {"shape", Json::array_of(shape)},
-                             {"data_offsets", Json::array_of(std::array{offset, offset + tensor->data.bytes()})}}));
-    offset += tensor->data.bytes();
+                             {"data_offsets", Json::array_of(std::array{offset, offset + tensor->bytes()})}}));
+    offset += tensor->bytes();
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
@@ -83,12 +106,13 @@ std::string parse_entry(const Json& value, std::int64_t data_bytes, SafetensorsF
   if (value.size() != 3 || type == nullptr || shape == nullptr || offsets == nullptr) {
     return "needs exactly dtype, shape and data_offsets";
   }
-  const std::optional<DType> dtype = type->is_text() ? dtype_of(type->text()) : std::nullopt;
-  if (!dtype) return "has an unknown dtype";
-  entry.dtype = *dtype;
+  const Format* format = type->is_text() ? format_of(type->text()) : nullptr;
+  if (format == nullptr) return "has an unknown dtype";
+  entry.format = format->name;
+  entry.dtype = format->dtype;
   if (!shape->is_array() || shape->size() > Shape::kMaxRank) return "has a shape that is not a list of up to 4 extents";
   std::vector<std::int64_t> extents;
-  std::int64_t bytes = size_bytes(*dtype);
+  std::int64_t bytes = format->bytes;
   for (const Json& extent : shape->items()) {
     if (!extent.is_count() || extent.whole() > data_bytes) return "has an extent out of range";
     extents.push_back(extent.whole());
@@ -115,26 +139,33 @@ std::string parse_entry(const Json& value, std::int64_t data_bytes, SafetensorsF
 }  // namespace
 
 std::int64_t safetensors_bytes(std::span<const NamedTensor> tensors) {
-  std::int64_t bytes = 8 + static_cast<std::int64_t>(header_of(in_file_order(tensors)).size());
+  const std::vector<WrittenTensor> all = written(tensors);
+  std::int64_t bytes = 8 + static_cast<std::int64_t>(header_of(in_file_order(all)).size());
   for (const NamedTensor& tensor : tensors) bytes += tensor.data.bytes();
   return bytes;
 }
 
 void write_safetensors(FileWriter& file, std::span<const NamedTensor> tensors) {
-  const std::vector<const NamedTensor*> order = in_file_order(tensors);
+  write_safetensors(file, written(tensors));
+}
+
+void write_safetensors(FileWriter& file, std::span<const WrittenTensor> tensors) {
+  const std::vector<const WrittenTensor*> order = in_file_order(tensors);
   const std::string header = header_of(order);
   const std::uint64_t length = header.size();
   file.write(&length, sizeof(length));
   file.write(header);
-  for (const NamedTensor* tensor : order) {
-    check(tensor->data.contiguous(), "{} must be contiguous to be written", tensor->name);
-    file.write(tensor->data.data, static_cast<std::size_t>(tensor->data.bytes()));
+  for (const WrittenTensor* tensor : order) {
+    const std::int64_t before = file.bytes();
+    tensor->write(file);
+    check(file.bytes() - before == tensor->bytes(), "{} wrote {} bytes of its {}", tensor->name, file.bytes() - before,
+          tensor->bytes());
   }
 }
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
+SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : path_(std::move(path)), code_(code) {
   const auto broken = [this](const std::string& rule) {
-    fail(ExitCode::corrupt_checkpoint, "{}: not a sound safetensors file: {}", path_.string(), rule);
+    fail(code_, "{}: not a sound safetensors file: {}", path_.string(), rule);
   };
   file_ = open_for_reading(path_);
   const std::int64_t bytes = file_bytes(file_, path_);
@@ -148,7 +179,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   read_at(file_, path_, 8, text.data(), static_cast<std::int64_t>(length));
   if (text.empty() || text[0] != '{') broken("the header does not start with '{'");
 
-  const Json header = parse_json(text, fmt::format("{}: the header", path_.string()), ExitCode::corrupt_checkpoint,
+  const Json header = parse_json(text, fmt::format("{}: the header", path_.string()), code_,
                                  {.bytes = static_cast<std::size_t>(kMaxHeaderBytes), .depth = 4});
   if (header.size() > kMaxTensors) broken("too many tensors");
 
@@ -177,15 +208,19 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
 void SafetensorsFile::read(const std::string& tensor, TensorView to) const {
   const auto found = entries_.find(tensor);
   if (found == entries_.end()) {
-    fail(ExitCode::corrupt_checkpoint, "{}: tensor {} is missing", path_.string(), tensor);
+    fail(code_, "{}: tensor {} is missing", path_.string(), tensor);
   }
   const Entry& entry = found->second;
   if (entry.dtype != to.dtype || !(entry.shape == to.shape)) {
-    fail(ExitCode::corrupt_checkpoint, "{}: tensor {} is {} {}, expected {}", path_.string(), tensor,
-         shoestring::name(entry.dtype), entry.shape.to_string(), to.to_string());
+    fail(code_, "{}: tensor {} is {} {}, expected {}", path_.string(), tensor, entry.format, entry.shape.to_string(),
+         to.to_string());
   }
   check(to.contiguous(), "{} must be read into contiguous memory", tensor);
   read_at(file_, path_, entry.begin, to.data, entry.bytes);
+}
+
+void SafetensorsFile::read_bytes(std::int64_t begin, void* to, std::int64_t bytes) const {
+  read_at(file_, path_, begin, to, bytes);
 }
 
 }  // namespace shoestring

@@ -6,11 +6,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/tensor.h"
 
@@ -22,30 +25,45 @@ struct NamedTensor {
   ConstTensorView data;
 };
 
+/// A tensor whose bytes are made while the file is written.
+struct WrittenTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  std::function<void(FileWriter&)> write;  ///< exactly bytes() bytes, row-major
+  std::int64_t bytes() const { return shape.elements() * size_bytes(dtype); }
+};
+
 /// Bytes the file of these tensors will have.
 std::int64_t safetensors_bytes(std::span<const NamedTensor> tensors);
 /// Writes all tensors, larger element types first, then by name.
 void write_safetensors(FileWriter& file, std::span<const NamedTensor> tensors);
+void write_safetensors(FileWriter& file, std::span<const WrittenTensor> tensors);
 
-/// An opened file; its header has been checked. Throws Error(corrupt_checkpoint) naming file and rule.
+/// An opened file; its header has been checked. Throws an Error of `code` naming file and rule.
 class SafetensorsFile {
  public:
   struct Entry {
-    DType dtype;
+    std::string format;          ///< as the file says: "F32"
+    std::optional<DType> dtype;  ///< absent for formats that no tensor here has (F16, I8 ...)
     Shape shape;
     std::int64_t begin = 0;  ///< in the file
     std::int64_t bytes = 0;
   };
 
-  explicit SafetensorsFile(std::filesystem::path path);
+  explicit SafetensorsFile(std::filesystem::path path, ExitCode code = ExitCode::corrupt_checkpoint);
 
+  const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   bool holds(const std::string& name) const { return entries_.contains(name); }
   /// Reads a tensor whose dtype and shape must equal those of `to` (contiguous).
   void read(const std::string& name, TensorView to) const;
+  /// `bytes` bytes of the file, for who knows what they are.
+  void read_bytes(std::int64_t begin, void* to, std::int64_t bytes) const;
 
  private:
   std::filesystem::path path_;
+  ExitCode code_;
   FileHandle file_;
   std::map<std::string, Entry> entries_;
 };

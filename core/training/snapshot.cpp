@@ -72,8 +72,11 @@ CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const Trainin
 void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice,
                       Communicator& team) {
   writing_ = true;
-  store_.save(state.step, checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state)), keep,
-              notice, team);
+  const ModelFiles none;
+  store_.save(state.step,
+              checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state),
+                                 parts.carried != nullptr ? *parts.carried : none),
+              keep, notice, team);
   writing_ = false;
 }
 

@@ -14,6 +14,7 @@
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
 #include "core/training/checkpoint.h"
+#include "core/training/model_files.h"
 #include "core/training/training_state.h"
 #include "data/tokenizer.h"
 #include "parallel/mesh.h"
@@ -25,6 +26,7 @@ struct SnapshotParts {
   Transformer& model;
   Optimizer& optimizer;
   const Tokenizer& tokenizer;
+  const ModelFiles* carried = nullptr;  ///< of the folder that the run began with
 };
 
 class Snapshots {

@@ -69,7 +69,9 @@ class Trainer {
   void await_the_others() noexcept;
 
   CategorySeconds spent();
-  SnapshotParts parts() { return {resources_->model(), resources_->optimizer(), resources_->tokenizer()}; }
+  SnapshotParts parts() {
+    return {resources_->model(), resources_->optimizer(), resources_->tokenizer(), &resources_->carried()};
+  }
   /// What is odd about checkpoints that are looked for is said; what could not be done while saving is noted as well.
   CheckpointNotice looking() {
     return [this](const std::string& text) { account_->say(text); };

@@ -69,7 +69,10 @@ void Trainer::load(bool ended) {
   const bool fresh = state_.reduction_groups == 0;
   state_.reduction_groups = groups;
   state_.recipe = canonical_text(recipe_);
-  if (fresh) resources_->model().initialise(recipe_.run.seed);
+  if (fresh) {
+    const std::string source = resources_->begin_weights(snapshots_.writes());
+    if (!source.empty()) account_->note("model.from", source);
+  }
   resources_->model().prepare();
   engine_ =
       std::make_unique<Engine>(recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()},

@@ -1,7 +1,8 @@
 // Writes a small model for tests/oracle/model_compare.py: weights, a batch with documents inside, loss and gradients.
 //
-//   model_dump ARCHITECTURE FOLDER    one of llama, qwen2, qwen3, qwen3_moe, deepseek_v3, deepseek_v3_direct (no query
-//                                     latent, no YaRN)
+//   model_dump ARCHITECTURE FOLDER    one of llama, qwen2, qwen3, qwen3_moe, deepseek_v2, deepseek_v3,
+//   deepseek_v3_direct (no
+//                                     query latent, no YaRN)
 //
 // FOLDER gets config.json, dump.json, values.f64, gradients.f64, logits.f32. Everything is computed in double. The
 // sequence-wise balance loss is off: the readers do not have it.
@@ -21,8 +22,9 @@ namespace shoestring::testing {
 namespace {
 
 ModelConfig config_named(const std::string& wanted) {
-  for (const Architecture architecture : {Architecture::llama, Architecture::qwen2, Architecture::qwen3,
-                                          Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+  for (const Architecture architecture :
+       {Architecture::llama, Architecture::qwen2, Architecture::qwen3, Architecture::qwen3_moe,
+        Architecture::deepseek_v2, Architecture::deepseek_v3}) {
     if (!wanted.starts_with(name(architecture))) continue;
     const bool direct = wanted == "deepseek_v3_direct";
     if (wanted != name(architecture) && !direct) continue;
@@ -81,7 +83,8 @@ void dump(const std::string& architecture, const std::string& folder) {
 
   const std::string text = index.dump(1);
   write_file(folder + "/dump.json", text.data(), text.size());
-  const std::string config = write_hugging_face_config(run.model.config(), {0, 1, "float64"});
+  const std::string config =
+      write_hugging_face_config(run.model.config(), {.bos_token = 0, .eos_tokens = {1}, .torch_dtype = "float64"});
   write_file(folder + "/config.json", config.data(), config.size());
   write_file(folder + "/values.f64", values, static_cast<std::size_t>(run.model.store().values.bytes()));
   write_file(folder + "/gradients.f64", gradients, static_cast<std::size_t>(run.model.store().gradients.bytes()));

@@ -2,28 +2,23 @@
 // bias, shared experts, multi-token prediction.
 #include <fmt/core.h>
 
-#include <cmath>
+#include <array>
+#include <utility>
 
-#include "core/model/families/parts.h"
+#include "core/model/families/deepseek_parts.h"
 
 namespace shoestring {
 namespace {
 
-void check_latent_attention(const ModelSpec& spec, Findings& found) {
-  found.range("q_lora_rank", spec.q_lora_rank, 0, kMostExtent);
-  found.range("kv_lora_rank", spec.kv_lora_rank, 1, kMostExtent);
-  found.range("qk_nope_head_dim", spec.qk_nope_head_dim, 1, kMostExtent);
-  found.range("qk_rope_head_dim", spec.qk_rope_head_dim, 2, kMostExtent);
-  found.unless(spec.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim",
-               fmt::format("must be even for RoPE, is {}", spec.qk_rope_head_dim));
-  found.range("v_head_dim", spec.v_head_dim, 1, kMostExtent);
-  found.unless(spec.kv_heads == 0 || spec.kv_heads == spec.heads, "kv_heads",
-               "latent attention gives every query head its own key and value head: leave it out");
-  found.unless(spec.head_dim == 0, "head_dim", "latent attention uses qk_nope_head_dim, qk_rope_head_dim, v_head_dim");
-}
+constexpr std::array<std::pair<RouterKindSpec, const char*>, 3> kScores{
+    {{RouterKindSpec::sigmoid, "sigmoid"},
+     {RouterKindSpec::softmax, "softmax"},
+     {RouterKindSpec::sqrt_softplus, "sqrtsoftplus"}}};
 
 void check(const ModelSpec& spec, Findings& found) {
   check_mixture(spec, found);
+  found.unless(spec.expert_groups <= 1 || spec.experts / spec.expert_groups >= 2, "expert_groups",
+               "a group's score is the sum of its two best experts: give each group at least 2");
   found.range("shared_experts", spec.shared_experts, 0, 1024);
   found.unless(spec.router != RouterKindSpec::softmax || spec.expert_groups <= 1, "router",
                "a softmax router does not choose groups: use sigmoid, or expert_groups = 1");
@@ -33,38 +28,52 @@ void check(const ModelSpec& spec, Findings& found) {
 }
 
 void matrices(const ModelSpec& spec, const MatrixVisitor& matrix) {
-  const std::int64_t hidden = spec.hidden;
-  mixture_matrices(spec, matrix);
-  matrix("q_lora_rank", spec.q_lora_rank, hidden);
-  matrix("kv_lora_rank", spec.kv_lora_rank + spec.qk_rope_head_dim, hidden);
-  matrix("heads", spec.heads * (spec.qk_nope_head_dim + spec.qk_rope_head_dim),
-         spec.q_lora_rank > 0 ? spec.q_lora_rank : hidden);
-  matrix("kv_lora_rank", spec.heads * (spec.qk_nope_head_dim + spec.v_head_dim), spec.kv_lora_rank);
-  matrix("v_head_dim", spec.heads * spec.v_head_dim, hidden);
-  matrix("hidden", spec.mtp_layers * 2 * hidden, hidden);
+  deepseek_matrices(spec, matrix);
+  matrix("hidden", spec.mtp_layers * 2 * spec.hidden, spec.hidden);
 }
 
-/// YaRN's attention factor (Peng et al. 2023, as DeepSeek uses it).
-double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
-
 void resolve(ModelConfig& config) {
-  config.latent_attention = true;
+  resolve_latent_attention(config);
   config.router_bias = true;
-  set_head(config, config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim, config.qk_rope_head_dim);
-  if (config.rope_scaling == RopeScalingKind::yarn && config.rope_mscale_all_dim != 0) {
-    const double mscale = yarn_mscale(config.rope_factor, config.rope_mscale_all_dim);
-    config.softmax_scale *= mscale * mscale;
+}
+
+void read_keys(const ConfigKeys& keys, ModelSpec& spec) {
+  read_latent_attention(keys, spec);
+  read_deepseek_experts(keys, spec, true);
+  spec.mtp_layers = keys.integer("num_nextn_predict_layers", 0);
+  keys.refuse_unless(keys.string("topk_method", "noaux_tc") == "noaux_tc", "topk_method");
+  const std::string wanted = keys.string("scoring_func", "sigmoid");
+  bool known = false;
+  for (const auto& [kind, word] : kScores) {
+    if (wanted != word) continue;
+    spec.router = kind;
+    known = true;
   }
+  keys.refuse_unless(known, "scoring_func");
+}
+
+void write_keys(const ModelConfig& config, Json& keys) {
+  write_latent_attention(config, keys);
+  write_deepseek_experts(config, keys);
+  for (const auto& [kind, word] : kScores) {
+    if (kind == config.router) keys.add("scoring_func", word);
+  }
+  keys.add("topk_method", "noaux_tc");
+  keys.add("rope_interleave", true);
+  keys.add("num_nextn_predict_layers", config.mtp_layers);
 }
 
 }  // namespace
 
 const Family kDeepSeekV3{.architecture = Architecture::deepseek_v3,
+                         .class_name = "DeepseekV3ForCausalLM",
                          .experts = true,
                          .latent_attention = true,
                          .further_tokens = true,
                          .check = check,
                          .matrices = matrices,
-                         .resolve = resolve};
+                         .resolve = resolve,
+                         .read_keys = read_keys,
+                         .write_keys = write_keys};
 
 }  // namespace shoestring

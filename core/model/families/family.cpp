@@ -26,8 +26,8 @@ void Findings::not_negative(std::string_view key, double value) {
 }
 
 std::span<const Family* const> families() {
-  static constexpr std::array<const Family*, 5> kFamilies = {
-      &kLlama, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepSeekV3,
+  static constexpr std::array<const Family*, 6> kFamilies = {
+      &kLlama, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepSeekV2, &kDeepSeekV3,
   };
   return kFamilies;
 }

@@ -2,7 +2,7 @@
 //
 // A new family is one file beside this one and one line in family.cpp's list; what several families share
 // (grouped-query attention, a mixture of experts) is in parts.h. Its word in a recipe is that of its enumerator
-// (core/recipe), its keys in a config.json stand in hugging_face_config.cpp.
+// (core/recipe); what hugging_face_config.cpp reads and writes for every model is not repeated here.
 #pragma once
 
 #include <functional>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/model/config.h"
+#include "core/model/families/config_keys.h"
 
 namespace shoestring {
 
@@ -35,6 +36,8 @@ using MatrixVisitor = std::function<void(std::string_view key, std::int64_t rows
 
 struct Family {
   Architecture architecture;
+  const char* class_name;           ///< config.json's `architectures`
+  const char* also_read = nullptr;  ///< another `model_type` that is this family under conditions read_keys checks
 
   // Groups of keys that mean something; a recipe that gives another one is contradictory (core/recipe/validate).
   bool experts = false;
@@ -47,6 +50,12 @@ struct Family {
   void (*matrices)(const ModelSpec& spec, const MatrixVisitor& matrix);
   /// Fills what ModelConfig has beyond ModelSpec, and the defaults that depend on the family.
   void (*resolve)(ModelConfig& config);
+
+  /// The keys of a config.json beyond those of every model, into a spec that has the latter. What this program has no
+  /// layer for is refused by name.
+  void (*read_keys)(const ConfigKeys& keys, ModelSpec& spec);
+  /// Adds them, as transformers writes them.
+  void (*write_keys)(const ModelConfig& config, Json& keys);
 };
 
 /// In the order of the enumerators.
@@ -57,6 +66,7 @@ extern const Family kLlama;
 extern const Family kQwen2;
 extern const Family kQwen3;
 extern const Family kQwen3Moe;
+extern const Family kDeepSeekV2;
 extern const Family kDeepSeekV3;
 
 }  // namespace shoestring

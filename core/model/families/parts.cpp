@@ -27,8 +27,6 @@ void check_mixture(const ModelSpec& spec, Findings& found) {
   found.unless(spec.experts_per_token <= spec.expert_topk_groups * (spec.experts / groups), "experts_per_token",
                fmt::format("{} experts do not fit the {} chosen groups of {}", spec.experts_per_token,
                            spec.expert_topk_groups, spec.experts / groups));
-  found.unless(groups == 1 || spec.experts / groups >= 2, "expert_groups",
-               "a group's score is the sum of its two best experts: give each group at least 2");
   found.positive("routed_scale", spec.routed_scale);
   found.not_negative("bias_speed", spec.bias_speed);
   found.not_negative("balance_loss", spec.balance_loss);
@@ -49,7 +47,7 @@ void check_grouped_attention(const ModelSpec& spec, Findings& found) {
   }
   found.unless(spec.mtp_layers == 0, "mtp_layers", "only deepseek_v3 predicts further tokens");
   found.unless(spec.kv_lora_rank == 0 && spec.q_lora_rank == 0, "kv_lora_rank",
-               "only deepseek_v3 has latent attention");
+               "only deepseek_v2 and deepseek_v3 have latent attention");
 }
 
 void mixture_matrices(const ModelSpec& spec, const MatrixVisitor& matrix) {
@@ -73,6 +71,31 @@ void set_head(ModelConfig& config, std::int64_t qk_dim, std::int64_t v_dim, std:
 void resolve_grouped_attention(ModelConfig& config) {
   if (config.head_dim == 0) config.head_dim = config.hidden / config.heads;
   set_head(config, config.head_dim, config.head_dim, config.head_dim);
+}
+
+void read_grouped_attention(const ConfigKeys& keys, ModelSpec& spec) {
+  spec.kv_heads = keys.integer("num_key_value_heads", spec.heads);
+  spec.head_dim = keys.integer("head_dim", 0);
+  keys.refuse_unless(!keys.boolean("attention_bias", false), "attention_bias");
+  keys.refuse_unless(!keys.boolean("use_sliding_window", false), "use_sliding_window");
+}
+
+void write_grouped_attention(const ModelConfig& config, Json& keys) {
+  keys.add("num_key_value_heads", config.kv_heads);
+  keys.add("head_dim", config.head_dim);
+  keys.add("attention_bias", false);
+}
+
+void read_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said) {
+  spec.expert_feed_forward = keys.integer("moe_intermediate_size");
+  spec.experts_per_token = keys.integer("num_experts_per_tok");
+  spec.normalize_weights = keys.boolean("norm_topk_prob", normalised_unless_said);
+}
+
+void write_experts(const ModelConfig& config, Json& keys) {
+  keys.add("moe_intermediate_size", config.expert_feed_forward);
+  keys.add("num_experts_per_tok", config.experts_per_token);
+  keys.add("norm_topk_prob", config.normalize_weights);
 }
 
 }  // namespace shoestring

@@ -20,4 +20,12 @@ void set_head(ModelConfig& config, std::int64_t qk_dim, std::int64_t v_dim, std:
 /// Heads of one size, rotated whole.
 void resolve_grouped_attention(ModelConfig& config);
 
+// config.json, for the families that share them.
+/// Heads and feed-forward; refuses biases that the family has not, and a sliding window.
+void read_grouped_attention(const ConfigKeys& keys, ModelSpec& spec);
+void write_grouped_attention(const ModelConfig& config, Json& keys);
+/// Width, number per token and normalisation of experts; the rest differs by family.
+void read_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said);
+void write_experts(const ModelConfig& config, Json& keys);
+
 }  // namespace shoestring

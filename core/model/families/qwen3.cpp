@@ -14,9 +14,22 @@ void resolve(ModelConfig& config) {
   config.qk_norm = true;
 }
 
+/// Absent, a head has 128 elements, whatever the hidden size.
+constexpr std::int64_t kHeadDim = 128;
+
+void read_keys(const ConfigKeys& keys, ModelSpec& spec) {
+  read_grouped_attention(keys, spec);
+  spec.head_dim = keys.integer("head_dim", kHeadDim);
+}
+
 }  // namespace
 
-const Family kQwen3{
-    .architecture = Architecture::qwen3, .check = check, .matrices = grouped_matrices, .resolve = resolve};
+const Family kQwen3{.architecture = Architecture::qwen3,
+                    .class_name = "Qwen3ForCausalLM",
+                    .check = check,
+                    .matrices = grouped_matrices,
+                    .resolve = resolve,
+                    .read_keys = read_keys,
+                    .write_keys = write_grouped_attention};
 
 }  // namespace shoestring

@@ -30,8 +30,9 @@ TEST(Accounting, DeepSeekV3) {
 
 // The list of products against the declared layers: 6 FLOPs per active weight, and attention.
 TEST(Accounting, ProductsAreTheLayersOwn) {
-  for (const Architecture architecture : {Architecture::llama, Architecture::qwen2, Architecture::qwen3,
-                                          Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+  for (const Architecture architecture :
+       {Architecture::llama, Architecture::qwen2, Architecture::qwen3, Architecture::qwen3_moe,
+        Architecture::deepseek_v2, Architecture::deepseek_v3}) {
     const ModelConfig config = small_config(architecture);
     TransformerOptions options;
     options.model = config;

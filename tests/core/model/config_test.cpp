@@ -110,10 +110,12 @@ TEST(Config, WhatAFamilyHasNotIsRefused) {
 }
 
 TEST(HuggingFaceConfig, RoundTrip) {
-  for (const ModelConfig& config : {llama_3_8b(), qwen2_5_7b(), qwen3_8b(), deepseek_v3(),
-                                    small_config(Architecture::llama), small_config(Architecture::qwen2),
-                                    small_config(Architecture::qwen3_moe), small_config(Architecture::deepseek_v3)}) {
-    const std::string text = write_hugging_face_config(config, {1, 2, "bfloat16"});
+  for (const ModelConfig& config :
+       {llama_3_8b(), qwen2_5_7b(), qwen3_8b(), deepseek_v3(), small_config(Architecture::llama),
+        small_config(Architecture::qwen2), small_config(Architecture::qwen3_moe),
+        small_config(Architecture::deepseek_v2), small_config(Architecture::deepseek_v3)}) {
+    const std::string text = write_hugging_face_config(
+        config, {.bos_token = 1, .eos_tokens = {2, 5}, .torch_dtype = "bfloat16", .fp8_block = 128});
     const ModelConfig again = read_hugging_face_config(text);
     EXPECT_EQ(write_hugging_face_config(again, read_hugging_face_facts(text)), text) << name(config.architecture);
     EXPECT_EQ(again.layers, config.layers);
@@ -130,6 +132,53 @@ std::string with(std::string text, const std::string& from, const std::string& t
   return text.replace(at, from.size(), to);
 }
 
+// Keys that transformers 5 writes, and what is absent in files of transformers 4.
+TEST(HuggingFaceConfig, BothFormsOfKeysAreRead) {
+  const std::string old = write_hugging_face_config(small_config(Architecture::qwen3_moe), {});
+  std::string text = with(old, "\"num_experts\"", "\"num_local_experts\"");
+  text = with(text, "\"torch_dtype\"", "\"dtype\"");
+  text =
+      with(text, "\"rope_theta\": 10000.0", "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 77.5}");
+  const ModelConfig config = read_hugging_face_config(text);
+  EXPECT_EQ(config.experts, 6);
+  EXPECT_EQ(config.rope_theta, 77.5);
+  EXPECT_EQ(read_hugging_face_facts(text).torch_dtype, "float32");
+  // A head of Qwen3 has 128 elements where nothing is said.
+  EXPECT_EQ(read_hugging_face_config(with(old, "\"head_dim\": 10", "\"head_dim\": null")).head_dim, 128);
+
+  const std::string yarn = write_hugging_face_config(small_config(Architecture::deepseek_v2), {});
+  const ModelConfig stretched = read_hugging_face_config(with(yarn, "\"factor\": 4.0", "\"factor\": null"));
+  EXPECT_EQ(stretched.rope_factor, 4);  // positions over original ones: 64 / 16
+  EXPECT_TRUE(stretched.group_by_best);
+  EXPECT_FALSE(stretched.normalize_weights);
+  const ModelConfig greedy = read_hugging_face_config(with(yarn, "group_limited_greedy", "greedy"));
+  EXPECT_EQ(greedy.expert_groups, 1);
+}
+
+TEST(HuggingFaceConfig, MistralWithoutAWindowIsALlama) {
+  const std::string llama = write_hugging_face_config(small_config(Architecture::llama), {});
+  const std::string text = with(llama, "\"model_type\": \"llama\"", "\"model_type\": \"mistral\"");
+  EXPECT_EQ(read_hugging_face_config(with(text, "{", "{\"sliding_window\": null,")).architecture, Architecture::llama);
+  EXPECT_THROW(read_hugging_face_config(with(text, "{", "{\"sliding_window\": 4096,")), Error);
+}
+
+TEST(HuggingFaceConfig, EveryEndOfTextIsKept) {
+  const std::string text =
+      write_hugging_face_config(small_config(Architecture::llama), {.bos_token = 7, .eos_tokens = {3, 1, 4}});
+  const ModelFileFacts facts = read_hugging_face_facts(text);
+  EXPECT_EQ(facts.bos_token, 7);
+  EXPECT_EQ(facts.eos_tokens, (std::vector<std::int64_t>{3, 1, 4}));
+}
+
+TEST(HuggingFaceConfig, AnotherQuantisationIsRefused) {
+  const std::string good = write_hugging_face_config(small_config(Architecture::llama), {.fp8_block = 128});
+  EXPECT_EQ(read_hugging_face_facts(good).fp8_block, 128);
+  for (const auto& [from, to] : {std::pair("\"fp8\"", "\"awq\""), std::pair("\"e4m3\"", "\"e5m2\""),
+                                 std::pair("\"dynamic\"", "\"static\""), std::pair("weight_block_size", "was")}) {
+    EXPECT_THROW(read_hugging_face_facts(with(good, from, to)), Error) << to;
+  }
+}
+
 TEST(HuggingFaceConfig, HostileFilesAreRefused) {
   const std::string good = write_hugging_face_config(small_config(Architecture::llama), {});
   for (const std::string& bad :
@@ -143,6 +192,8 @@ TEST(HuggingFaceConfig, HostileFilesAreRefused) {
         with(good, "\"attention_bias\": false", "\"attention_bias\": true"),
         with(good, "\"model_type\": \"llama\"", "\"model_type\": \"mixtral\""),
         with(good, "\"rope_type\": \"llama3\"", "\"rope_type\": \"linear\""),
+        with(good, "\"rope_type\": \"llama3\"", "\"full_attention\": {}"),
+        with(good, "\"rope_type\": \"llama3\"", "\"rope_type\": \"llama3\", \"rope_theta\": 7.5"),
         with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0"),
         with(good, "\"max_position_embeddings\": ", "\"max_position_embeddings\": 0, \"was\": "),
         with(good, "\"hidden_size\": 24", "\"hidden_size\": 24, \"hidden_size\": 48"),

@@ -33,7 +33,8 @@ ModelSpec small_spec(Architecture architecture) {
     spec.expert_feed_forward = 14;
     spec.balance_loss = 0.01;
   }
-  if (architecture == Architecture::deepseek_v3) {
+  const bool v2 = architecture == Architecture::deepseek_v2;
+  if (v2 || architecture == Architecture::deepseek_v3) {
     spec.kv_heads = 0;
     spec.layers = 3;
     spec.q_lora_rank = 18;
@@ -50,7 +51,7 @@ ModelSpec small_spec(Architecture architecture) {
     spec.expert_topk_groups = 2;
     spec.routed_scale = 2.5;
     spec.balance_loss = 0.01;
-    spec.mtp_layers = 1;
+    spec.mtp_layers = v2 ? 0 : 1;
     spec.rope_scaling = RopeScalingKind::yarn;
     spec.rope_factor = 4;
     spec.rope_original_positions = 16;
@@ -69,7 +70,7 @@ ModelConfig tiled_config(Architecture architecture) {
   spec.feed_forward = 384;
   spec.max_positions = 256;
   spec.init_std = 0.05;
-  if (architecture == Architecture::deepseek_v3) {
+  if (spec.kv_lora_rank > 0) {
     spec.layers = 2;
     spec.q_lora_rank = 128;
     spec.kv_lora_rank = 128;

@@ -19,7 +19,8 @@ class EveryArchitecture : public ::testing::TestWithParam<Architecture> {};
 
 INSTANTIATE_TEST_SUITE_P(Transformer, EveryArchitecture,
                          ::testing::Values(Architecture::llama, Architecture::qwen2, Architecture::qwen3,
-                                           Architecture::qwen3_moe, Architecture::deepseek_v3),
+                                           Architecture::qwen3_moe, Architecture::deepseek_v2,
+                                           Architecture::deepseek_v3),
                          [](const auto& tested) { return label(tested.param); });
 
 // Every parameter of a whole model, document boundaries inside, against central differences in double. The step is

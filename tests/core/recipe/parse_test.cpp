@@ -125,7 +125,8 @@ window = 1
   for (const char* expected : {
            "bad.recipe:2: unknown key 'run.nam'; did you mean 'run.name'?",
            "bad.recipe:3: unknown section 'budgett'; did you mean 'budget'?",
-           "bad.recipe:6: model.architecture = 'lama' is none of llama, qwen2, qwen3, qwen3_moe, deepseek_v3; did you "
+           "bad.recipe:6: model.architecture = 'lama' is none of llama, qwen2, qwen3, qwen3_moe, deepseek_v2, "
+           "deepseek_v3; did you "
            "mean 'llama'?",
            "bad.recipe:7: model.layers = 'two' is not a number",
            "bad.recipe:9: model.heads = '-4' must lie between 0 and ",

@@ -108,7 +108,8 @@ TEST(Safetensors, SurvivesMutatedHeaders) {
     try {
       const SafetensorsFile file(folder / "x.safetensors");
       for (const auto& [name, entry] : file.entries()) {
-        Tensor to(entry.dtype, entry.shape);
+        if (!entry.dtype) continue;
+        Tensor to(*entry.dtype, entry.shape);
         file.read(name, to);
       }
     } catch (const Error&) {

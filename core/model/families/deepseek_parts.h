@@ -1,0 +1,20 @@
+// What DeepSeek's V2 and V3 share: multi-head latent attention, and the keys of their experts.
+#pragma once
+
+#include "core/model/families/parts.h"
+
+namespace shoestring {
+
+void check_latent_attention(const ModelSpec& spec, Findings& found);
+/// Experts, routed and shared, and latent attention.
+void deepseek_matrices(const ModelSpec& spec, const MatrixVisitor& matrix);
+/// Heads in two parts, only the second rotated; the softmax scale with YaRN's factor.
+void resolve_latent_attention(ModelConfig& config);
+
+// config.json.
+void read_latent_attention(const ConfigKeys& keys, ModelSpec& spec);
+void write_latent_attention(const ModelConfig& config, Json& keys);
+void read_deepseek_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said);
+void write_deepseek_experts(const ModelConfig& config, Json& keys);
+
+}  // namespace shoestring

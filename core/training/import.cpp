@@ -1,0 +1,64 @@
+#include "core/training/import.h"
+
+#include "kernels/base/check.h"
+#include "kernels/base/file.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSource = "source";
+constexpr std::int64_t kFileBytesLimit = std::int64_t{64} << 20;
+
+}  // namespace
+
+Import::Import(const fs::path& folder, const Transformer& model)
+    : folder_(folder), plan_(plan_import(folder_, model)) {}
+
+std::string Import::run() const {
+  import_weights(plan_);
+  std::string licence;
+  for (const auto& [name, content] : folder_.companions()) {
+    if (name.starts_with("LICEN")) licence += fmt::format("; {} {}", name, content_hash(content));
+  }
+  std::string passed;
+  if (!plan_.passed_over.empty()) {
+    passed = fmt::format("; passed over {} and such, {} tensors", plan_.passed_over.front(), plan_.passed_over.size());
+  }
+  return fmt::format("{}, hash {}; {} weights: {}{}{}", fs::absolute(folder_.path()).lexically_normal().string(),
+                     folder_.hash(), plan_.pieces.size(), formats_of(plan_),
+                     licence.empty() ? "; no licence file" : licence, passed);
+}
+
+ModelFiles Import::files() const {
+  ModelFiles files = folder_.companions();
+  files.emplace_back("config.json", read_file(folder_.path() / "config.json", kFileBytesLimit));
+  return files;
+}
+
+void Import::check_tokenizer(const Tokenizer& tokenizer) const {
+  const fs::path file = find_tokenizer(folder_.path());
+  if (file.empty() || load_tokenizer(file)->hash() == tokenizer.hash()) return;
+  fail(ExitCode::bad_data,
+       "{}: the model's tokenizer is not that of the data ({} here, {} there): its ids would mean other words; build "
+       "the "
+       "shards with it (data build --tokenizer {})",
+       file.string(), load_tokenizer(file)->hash(), tokenizer.hash(), file.string());
+}
+
+void keep_source(const fs::path& run, const ModelFiles& files) {
+  make_directories(run / kSource);
+  for (const auto& [name, content] : files) replace_file(run / kSource / name, content);
+}
+
+ModelFiles kept_source(const fs::path& run) {
+  ModelFiles files;
+  if (type_of(run / kSource) != fs::file_type::directory) return files;
+  for (const fs::path& entry : list_directory(run / kSource)) {
+    files.emplace_back(entry.filename().string(), read_file(entry, kFileBytesLimit));
+  }
+  return files;
+}
+
+}  // namespace shoestring

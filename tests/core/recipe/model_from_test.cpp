@@ -1,0 +1,86 @@
+#include "core/recipe/model_from.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/check.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using testing::TemporaryFolder;
+using testing::write_text;
+
+constexpr const char* kConfig = R"({
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512, "hidden_size": 64,
+  "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "initializer_range": 0.04,
+  "tie_word_embeddings": true
+})";
+
+constexpr const char* kRest =
+    "[budget]\ngpu_hours = 1\n[data]\ntrain = shards\n[phase.sft]\nsequence = 64\nglobal_batch = 2\nsteps = "
+    "4\n[schedule]\nhorizon = steps\n";
+
+class ModelFrom : public ::testing::Test {
+ protected:
+  ModelFrom() { write_text(folder_ / "config.json", kConfig); }
+
+  RecipeReading read(const std::string& model) const {
+    write_text(folder_ / "x.recipe",
+               "[run]\nname = x\n[model]\nfrom = " + folder_.path().string() + "\n" + model + kRest);
+    return read_recipe(folder_ / "x.recipe");
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(ModelFrom, AWholeModelIsLeftToTheFolder) {
+  const RecipeReading reading = read("");
+  EXPECT_TRUE(reading.mistakes.empty());
+  const ModelSpec& model = reading.recipe.model;
+  EXPECT_EQ(model.architecture, Architecture::llama);
+  EXPECT_EQ(model.vocabulary, 512);
+  EXPECT_EQ(model.hidden, 64);
+  EXPECT_EQ(model.kv_heads, 2);
+  EXPECT_EQ(model.norm_eps, 1e-5);
+  EXPECT_EQ(model.rope_theta, 1e5);
+  EXPECT_TRUE(model.tie_embeddings);
+  EXPECT_EQ(reading.origins.at("model.hidden").place(), (folder_ / "config.json").string());
+}
+
+TEST_F(ModelFrom, WhatAgreesMayBeSaidAndWhatIsOfTrainingMayDiffer) {
+  const RecipeReading reading =
+      read("architecture = llama\nhidden = 64\nhead_dim = 0\nnorm_eps = 0.00001\ninit_std = 0.5\n");
+  EXPECT_TRUE(reading.mistakes.empty());
+  EXPECT_EQ(reading.recipe.model.init_std, 0.5);
+}
+
+TEST_F(ModelFrom, WhatDiffersIsAMistakeWithBothValues) {
+  const RecipeReading reading = read("hidden = 32\ntie_embeddings = no\n");
+  ASSERT_EQ(reading.mistakes.size(), 2U);
+  const std::string line = reading.mistakes[0].line();
+  EXPECT_NE(line.find("x.recipe:5: model.hidden = 32, but "), std::string::npos) << line;
+  EXPECT_NE(line.find("config.json says 64"), std::string::npos) << line;
+  EXPECT_EQ(reading.mistakes[1].key, "model.tie_embeddings");
+}
+
+TEST_F(ModelFrom, FoldersThatAreNotThereOrNotSound) {
+  const auto code_of = [&](const std::string& config) {
+    write_text(folder_ / "config.json", config);
+    try {
+      read("");
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("config.json"), std::string::npos) << error.what();
+      return error.code();
+    }
+    return ExitCode::done;
+  };
+  EXPECT_EQ(code_of("{}"), ExitCode::bad_data);
+  EXPECT_EQ(code_of(std::string(2 << 20, ' ')), ExitCode::bad_data);
+  std::filesystem::remove(folder_ / "config.json");
+  EXPECT_THROW(read(""), Error);
+}
+
+}  // namespace
+}  // namespace shoestring

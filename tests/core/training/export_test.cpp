@@ -1,0 +1,96 @@
+#include "core/training/export.h"
+
+#include <gtest/gtest.h>
+
+#include "core/training/import_weights.h"
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
+#include "tests/core/model/small_models.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A small model in a folder, and its export.
+class Exported {
+ public:
+  Exported(Architecture architecture, ExportFormat format, std::int64_t limit = std::int64_t{1} << 30)
+      : run(small_config(architecture), policy(PrecisionPolicy::fp32)) {
+    std::vector<NamedTensor> tensors;
+    for (const Parameter* parameter : run.model.parameters()) {
+      for (const ParameterSlice& slice : parameter->slices) {
+        const ConstTensorView rows = parameter->value.slice(0, slice.begin, slice.rows);
+        tensors.push_back({slice.name, rows.reshaped(slice.shape)});
+      }
+    }
+    fs::create_directories(source());
+    write_text(source() / "config.json", write_hugging_face_config(run.model.config(), {.eos_tokens = {3, 4}}));
+    write_text(source() / "tokenizer.json", "{}");
+    FileWriter file(source() / "model.safetensors");
+    write_safetensors(file, tensors);
+    file.finish();
+    export_folder(ImportFolder(source()), out(), {format, limit}, run.stream);
+  }
+  fs::path source() const { return folder / "source"; }
+  fs::path out() const { return folder / "out"; }
+
+  TemporaryFolder folder;
+  SmallRun run;
+};
+
+TEST(Export, SinglePrecisionIsTheSameBytes) {
+  const Exported exported(Architecture::deepseek_v3, ExportFormat::fp32);
+  const ImportFolder source(exported.source());
+  const ImportFolder out(exported.out());
+  EXPECT_EQ(out.tensors().size(), source.tensors().size() + 2);  // the copies for multi-token prediction
+  for (const auto& [name, place] : source.tensors()) {
+    EXPECT_TRUE(same_rows(find_rows(source, name, place.entry->shape), find_rows(out, name, place.entry->shape)))
+        << name;
+  }
+  EXPECT_EQ(out.facts().eos_tokens, (std::vector<std::int64_t>{3, 4}));
+  EXPECT_EQ(read_text(exported.out() / "tokenizer.json"), "{}");
+}
+
+// Once rounded, the numbers stay: the second export has the bytes of the first.
+TEST(Export, BrainFloatsRoundOnce) {
+  const Exported exported(Architecture::qwen2, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  export_folder(ImportFolder(exported.out()), exported.folder / "again", {}, stream);
+  EXPECT_EQ(read_text(exported.folder / "again/model.safetensors"), read_text(exported.out() / "model.safetensors"));
+  EXPECT_LT(fs::file_size(exported.out() / "model.safetensors"),
+            fs::file_size(exported.source() / "model.safetensors"));
+}
+
+TEST(Export, BlocksAreReadBackAndOnlyWhereTheyBelong) {
+  const Exported exported(Architecture::deepseek_v3, ExportFormat::fp8_block, 20000);
+  const ImportFolder out(exported.out());
+  EXPECT_TRUE(fs::exists(exported.out() / "model.safetensors.index.json"));
+  EXPECT_EQ(out.facts().fp8_block, 128);
+  std::int64_t blocks = 0;
+  for (const auto& [name, place] : out.tensors()) {
+    if (name.ends_with("_scale_inv")) continue;
+    EXPECT_EQ(place.entry->dtype == DType::e4m3, quantised_in_blocks(name)) << name;
+    if (!quantised_in_blocks(name)) continue;
+    ++blocks;
+    read_rows(find_rows(out, name, place.entry->shape), [](std::int64_t, std::int64_t, const float*) {});
+  }
+  EXPECT_GT(blocks, 20);
+  EXPECT_EQ(out.find("model.layers.1.mlp.gate.e_score_correction_bias").entry->dtype, DType::f32);
+  EXPECT_EQ(out.find("model.layers.3.eh_proj.weight").entry->dtype, DType::bf16);
+  SmallRun run(small_config(Architecture::deepseek_v3), policy(PrecisionPolicy::fp32));
+  import_weights(plan_import(out, run.model));
+}
+
+TEST(Export, AFolderThatIsThereStays) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  EXPECT_THROW(export_folder(ImportFolder(exported.source()), exported.out(), {}, stream), Error);
+  EXPECT_TRUE(fs::exists(exported.out() / "config.json"));
+}
+
+}  // namespace
+}  // namespace shoestring::testing

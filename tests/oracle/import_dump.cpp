@@ -1,0 +1,79 @@
+// Logits of a model folder for tests/oracle/import_compare.py.
+//
+//   import_dump FOLDER TOKENS LOGITS    TOKENS: i32, one document; LOGITS: f32 [tokens, vocabulary], of every position
+//
+// The folder is imported as a run begins with one, and computed in FP32.
+#include <fmt/core.h>
+
+#include <fstream>
+#include <vector>
+
+#include "core/training/import_weights.h"
+#include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/file.h"
+#include "kernels/base/variant.h"
+#include "kernels/base/workers.h"
+
+namespace shoestring::testing {
+namespace {
+
+std::vector<std::int32_t> read_tokens(const char* path) {
+  const std::string bytes = read_file(path, std::int64_t{1} << 24);
+  std::vector<std::int32_t> tokens(bytes.size() / sizeof(std::int32_t));
+  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(tokens.data()));
+  return tokens;
+}
+
+void dump(const char* place, const char* tokens_file, const char* logits_file) {
+  const std::vector<std::int32_t> tokens = read_tokens(tokens_file);
+  const auto count = static_cast<std::int64_t>(tokens.size());
+  const ImportFolder folder(place);
+  ModelConfig config = folder.config();
+  config.max_positions = count;
+  PrecisionSpec precision;
+  precision.policy = PrecisionPolicy::fp32;
+  allow_reference(!cpu_features().vectors());
+  Workers workers(2);
+  Stream stream(workers);
+  Transformer model({.model = config,
+                     .precision = precision,
+                     .run = {.tokens = count, .sequences = 1, .workers = workers.count()},
+                     .stages = 1,
+                     .own_stages = {},
+                     .in_flight = 1,
+                     .count_precision = false});
+  const ImportPlan plan = plan_import(folder, model);
+  model.allocate(stream);
+  import_weights(plan);
+  model.prepare();
+
+  const std::vector<std::int32_t> targets(tokens.size(), -1);
+  const std::vector<std::int32_t> starts(tokens.size(), 0);
+  const std::unique_ptr<MicroBatch> batch = model.make_micro_batch();
+  batch->fill({tokens, targets, starts, count}, 0, stream);
+  TransformerStage& stage = *model.stages().front();
+  const ConstTensorView hidden = stage.evaluate(*batch, {}, nullptr);
+  Tensor logits(DType::f32, {1, config.vocabulary});
+  std::ofstream out(logits_file, std::ios::binary);
+  for (std::int64_t row = 0; row < count; ++row) {
+    stage.logits(*batch, hidden, row, logits);
+    stream.synchronize();
+    out.write(logits.as<char>(), logits.bytes());
+  }
+  if (!out.flush()) fail(ExitCode::io, "cannot write {}", logits_file);
+}
+
+}  // namespace
+}  // namespace shoestring::testing
+
+int main(int argc, char** argv) {
+  try {
+    if (argc != 4) shoestring::fail(shoestring::ExitCode::usage, "import_dump FOLDER TOKENS LOGITS");
+    shoestring::testing::dump(argv[1], argv[2], argv[3]);
+    return 0;
+  } catch (const shoestring::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return static_cast<int>(error.code());
+  }
+}
