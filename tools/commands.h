@@ -18,6 +18,7 @@ int data_verify_command(const Words& words);
 int sample_command(const Words& words);
 int verify_command(const Words& words);
 int export_command(const Words& words);
+int inspect_command(const Words& words);
 int bench_command(const Words& words);
 /// Not in the help: `completion bash|zsh` prints what makes that shell complete the commands `names`, their options as
 /// their own --help has them, and files.

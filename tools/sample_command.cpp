@@ -4,10 +4,9 @@
 #include <cstdio>
 #include <numeric>
 
-#include "core/model/accounting.h"
-#include "core/model/hugging_face_config.h"
-#include "core/training/checkpoint.h"
-#include "core/training/model_files.h"
+#include "core/recipe/parse.h"
+#include "core/training/import_weights.h"
+#include "core/training/snapshot.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -24,25 +23,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What the files say of each other is checked before memory is taken for what one of them says.
-void check_sizes(const fs::path& checkpoint, const ModelConfig& config, const Tokenizer& tokenizer) {
-  if (tokenizer.vocabulary_size() > static_cast<std::uint64_t>(config.vocabulary)) {
-    fail(ExitCode::bad_data,
-         "{}: {} has {} pieces, but config.json says vocab_size = {}: they belong to different models; put the "
-         "tokenizer there that the model was trained with",
-         checkpoint.string(), tokenizer.file_name(), tokenizer.vocabulary_size(), config.vocabulary);
-  }
-  std::uintmax_t bytes = 0;
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint)) {
-    if (entry.path().extension() == ".safetensors" && entry.is_regular_file()) bytes += entry.file_size();
-  }
-  const std::int64_t parameters = count_parameters(config).total;
-  if (static_cast<std::uintmax_t>(parameters) > bytes) {  // a byte for each would be the least
-    fail(ExitCode::corrupt_checkpoint,
-         "{}: config.json describes {} parameters, but its safetensors files have {} bytes: they belong to different "
-         "models or are cut short; restore the folder from a copy",
-         checkpoint.string(), parameters, bytes);
-  }
+void check_vocabulary(const fs::path& folder, const ModelConfig& config, const Tokenizer& tokenizer) {
+  if (tokenizer.vocabulary_size() <= static_cast<std::uint64_t>(config.vocabulary)) return;
+  fail(ExitCode::bad_data,
+       "{}: {} has {} pieces, but config.json says vocab_size = {}: they belong to different models; put the tokenizer "
+       "there that the model was trained with",
+       folder.string(), tokenizer.file_name(), tokenizer.vocabulary_size(), config.vocabulary);
+}
+
+// As the run computes that left the folder; BF16 for folders that no run left.
+PrecisionSpec precision_of(const fs::path& folder) {
+  PrecisionSpec precision;
+  precision.policy = PrecisionPolicy::bf16;
+  const fs::path state = folder / "training/state.json";
+  if (type_of(state) == fs::file_type::not_found) return precision;
+  const std::string recipe = Snapshots::state_of(folder).recipe;
+  precision = parse_recipe_text(recipe, state.string()).recipe.precision;
+  precision.count_saturation = false;
+  return precision;
 }
 
 // Draws from softmax(logits / temperature) cut to the k likeliest; ties and order by token id, so that a seed repeats.
@@ -74,18 +72,20 @@ std::int32_t draw(const std::vector<float>& logits, std::size_t vocabulary, doub
 }  // namespace
 
 int sample_command(const Words& words) {
-  const Arguments arguments({.command = "sample",
-                             .positional = "RUN-OR-CHECKPOINT",
-                             .summary = "Writes text from a checkpoint, or from the newest one of a run.",
-                             .options = {{"prompt", "TEXT", "what the text begins with"},
-                                         {"tokens", "N", "tokens to add at most (200)"},
-                                         {"temperature", "T", "0 takes the likeliest token (0.8)"},
-                                         {"top-k", "N", "of the N likeliest tokens only (50)"},
-                                         {"seed", "N", "another seed, another text (1)"},
-                                         {"threads", "N", "worker threads (all cores)"}},
-                             .least = 1,
-                             .most = 1},
-                            words);
+  const Arguments arguments(
+      {.command = "sample",
+       .positional = "RUN-OR-CHECKPOINT",
+       .summary = "Writes text from a model folder or the newest checkpoint of a run, computed as the run\n"
+                  "computes; from folders that no run left, in BF16.",
+       .options = {{"prompt", "TEXT", "what the text begins with"},
+                   {"tokens", "N", "tokens to add at most (200)"},
+                   {"temperature", "T", "0 takes the likeliest token (0.8)"},
+                   {"top-k", "N", "of the N likeliest tokens only (50)"},
+                   {"seed", "N", "another seed, another text (1)"},
+                   {"threads", "N", "worker threads (all cores)"}},
+       .least = 1,
+       .most = 1},
+      words);
   if (arguments.helped()) return 0;
   const std::int64_t count = arguments.integer("tokens", 200, 0, 1 << 20);
   const double temperature = arguments.real("temperature", 0.8, 0, 100, Unit::none);
@@ -94,12 +94,12 @@ int sample_command(const Words& words) {
                       Purpose::sampling);
 
   const fs::path checkpoint = model_folder_of(arguments.positional()[0]);
-  const CheckpointReader reader(checkpoint);
-  ModelConfig config = read_hugging_face_config(reader.file("config.json"));
+  const ImportFolder folder(checkpoint);
+  ModelConfig config = folder.config();
   const fs::path file = find_tokenizer(checkpoint);
   if (file.empty()) fail(ExitCode::missing_input, "{}: holds no tokenizer file", checkpoint.string());
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(file);
-  check_sizes(checkpoint, config, *tokenizer);
+  check_vocabulary(checkpoint, config, *tokenizer);
 
   std::vector<std::uint32_t> prompt;
   tokenizer->encode(arguments.text("prompt"), prompt);
@@ -115,8 +115,7 @@ int sample_command(const Words& words) {
   const std::int64_t window =
       std::min(config.max_positions, std::max<std::int64_t>(1, static_cast<std::int64_t>(ids.size()) + count));
   config.max_positions = window;  // no table or activation for places that this text never has
-  PrecisionSpec precision;
-  precision.policy = PrecisionPolicy::bf16;
+  const PrecisionSpec precision = precision_of(checkpoint);
   Transformer model({.model = config,
                      .precision = precision,
                      .run = {.tokens = window, .sequences = 1, .workers = workers.count()},
@@ -124,10 +123,12 @@ int sample_command(const Words& words) {
                      .own_stages = {},
                      .in_flight = {},
                      .count_precision = false});
+  const ImportPlan plan = plan_import(folder, model);
   model.allocate(stream);
-  load_weights(reader, model);
+  import_weights(plan);
   model.prepare();
 
+  const std::vector<std::int64_t>& ends = folder.facts().eos_tokens;
   fmt::print("{}", arguments.text("prompt"));
   for (std::int64_t i = 0; i < count; ++i) {
     const std::size_t begin =
@@ -135,7 +136,7 @@ int sample_command(const Words& words) {
     const std::vector<float> logits = model.next_token_logits(std::span(ids).subspan(begin));
     const std::int32_t id =
         draw(logits, tokenizer->vocabulary_size(), temperature, top_k, random.uniform(static_cast<std::uint64_t>(i)));
-    if (id == end) break;
+    if (id == end || std::find(ends.begin(), ends.end(), id) != ends.end()) break;
     ids.push_back(id);
     fmt::print("{}", tokenizer->decode(std::span(&id, 1)));
     std::fflush(stdout);

@@ -37,6 +37,7 @@ const std::vector<Command>& commands() {
       {"sample", "text from a checkpoint", sample_command},
       {"verify", "whether a recipe trains the same, to the bit, under every layout", verify_command},
       {"export", "a checkpoint or model folder in another number format, for other readers", export_command},
+      {"inspect", "what model a folder holds, and what each reader makes of it", inspect_command},
       {"data build", "folders of text or JSONL into token shards", data_build_command, false},
       {"data inspect", "what a shard holds", data_inspect_command},
       {"data verify", "check every block of a shard", data_verify_command},

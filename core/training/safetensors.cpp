@@ -186,7 +186,11 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : pa
   const std::int64_t data_begin = 8 + static_cast<std::int64_t>(length);
   std::vector<std::pair<std::int64_t, std::int64_t>> spans;
   for (const auto& [key, value] : header.members()) {
-    if (key == "__metadata__") continue;
+    if (key == "__metadata__") {
+      const Json* framework = value.find("format");
+      if (framework != nullptr && framework->is_text()) framework_ = framework->text();
+      continue;
+    }
     if (key.size() > kMaxNameBytes) broken("a tensor name is too long");
     Entry entry{};
     const std::string rule = parse_entry(value, bytes - data_begin, entry);

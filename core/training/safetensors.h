@@ -54,6 +54,8 @@ class SafetensorsFile {
   explicit SafetensorsFile(std::filesystem::path path, ExitCode code = ExitCode::corrupt_checkpoint);
 
   const std::filesystem::path& path() const { return path_; }
+  /// "pt" as its metadata say, or empty.
+  const std::string& framework() const { return framework_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   bool holds(const std::string& name) const { return entries_.contains(name); }
   /// Reads a tensor whose dtype and shape must equal those of `to` (contiguous).
@@ -65,6 +67,7 @@ class SafetensorsFile {
   std::filesystem::path path_;
   ExitCode code_;
   FileHandle file_;
+  std::string framework_;
   std::map<std::string, Entry> entries_;
 };
 
