@@ -1,6 +1,6 @@
 // Dequantisation on a CUDA device: a block of threads takes rows that share their scale row.
 #pragma nv_diag_suppress 554  // a conversion that a requires clause rules out: nvcc takes it for a useless one
-#include "kernels/base/cuda_check.h"
+#include "kernels/base/launch.cuh"
 #include "kernels/quantize_cuda.h"
 
 namespace shoestring::quantization::cuda {
@@ -28,10 +28,9 @@ __global__ void __launch_bounds__(kThreads) dequantize_kernel(const __grid_const
 }
 
 template <class Out, class Payload>
-void launch(const DequantizeParameters& p, std::int64_t tiles, cudaStream_t stream) {
+void dequantize_as(const DequantizeParameters& p, std::int64_t tiles, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(p.cut.tile_rows < 1024 ? p.cut.tile_rows : 1024));
-  dequantize_kernel<Out, Payload><<<grid, kThreads, 0, stream>>>(p);
-  cuda_check(cudaGetLastError(), "dequantize kernel");
+  launch("dequantize", dequantize_kernel<Out, Payload>, {grid, kThreads, stream}, p);
 }
 
 }  // namespace
@@ -40,9 +39,9 @@ void launch_dequantize(const DequantizeParameters& p, std::int64_t tiles, DType 
                        cudaStream_t stream) {
   const bool e4m3 = payload == DType::e4m3;
   if (output == DType::f32) {
-    e4m3 ? launch<float, E4M3>(p, tiles, stream) : launch<float, E5M2>(p, tiles, stream);
+    e4m3 ? dequantize_as<float, E4M3>(p, tiles, stream) : dequantize_as<float, E5M2>(p, tiles, stream);
   } else {
-    e4m3 ? launch<BFloat16, E4M3>(p, tiles, stream) : launch<BFloat16, E5M2>(p, tiles, stream);
+    e4m3 ? dequantize_as<BFloat16, E4M3>(p, tiles, stream) : dequantize_as<BFloat16, E5M2>(p, tiles, stream);
   }
 }
 

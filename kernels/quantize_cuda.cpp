@@ -2,6 +2,7 @@
 #include <string>
 
 #include "kernels/base/cuda_check.h"
+#include "kernels/cuda_refusals.h"
 #include "kernels/quantize_cuda.h"
 
 namespace shoestring::quantization::cuda {
@@ -63,8 +64,8 @@ void launch(const QuantizeArgs& args) {
   launch_quantize(parameters_of(args), args.x.dtype, first.values.dtype, cuda_stream(args.stream));
 }
 
-std::string refuses(Device device, std::span<const std::int64_t> segments) {
-  if (device.kind != DeviceKind::cuda) return "the tensors are on " + to_string(device);
+std::string refuses_segments(std::span<const std::int64_t> segments, std::int64_t rows) {
+  if (rows > INT32_MAX) return "more than 2^31 - 1 rows";
   if (segments.size() > kMaxSegments + 1) return "more than " + std::to_string(kMaxSegments) + " segments";
   return {};
 }
@@ -72,7 +73,14 @@ std::string refuses(Device device, std::span<const std::int64_t> segments) {
 }  // namespace
 
 std::string refuses_quantize(const QuantizeArgs& args) {
-  if (std::string reason = refuses(args.x.device, args.segments); !reason.empty()) return reason;
+  const ScaledView& rows = args.row_tiles;
+  const ScaledView& columns = args.column_tiles;
+  std::string reason = needs_cuda(args.stream, {args.x, rows.values, rows.scales, columns.values, columns.scales});
+  if (reason.empty()) reason = refuses_segments(args.segments, args.x.shape[0]);
+  if (!reason.empty()) return reason;
+  if (args.counts != nullptr && !reaches(args.stream.device(), args.counts)) {
+    return "the device cannot reach the counts: they must stand in its memory, or in pinned memory";
+  }
   if (args.row_tiles.granularity == kPerTensor && !args.row_tiles.values.empty() && !args.scales_given &&
       args.scale_kind == ScaleKind::e8m0) {
     return "one E8M0 scale for a whole matrix";
@@ -96,7 +104,10 @@ void quantize(const QuantizeArgs& args) {
   launch(part);
 }
 
-std::string refuses_dequantize(const DequantizeArgs& args) { return refuses(args.y.device, args.segments); }
+std::string refuses_dequantize(const DequantizeArgs& args) {
+  const std::string reason = needs_cuda(args.stream, {args.y, args.x.values, args.x.scales});
+  return reason.empty() ? refuses_segments(args.segments, args.y.shape[0]) : reason;
+}
 
 void dequantize(const DequantizeArgs& args) {
   const Segments segments(args.segments, args.y.shape[0], args.x.granularity);

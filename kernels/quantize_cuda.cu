@@ -5,6 +5,7 @@
 //   column maxima  over a lane's 8 rows, then over warps through shared memory
 //   scales         once each, by the lane or thread that also stores them: quantize_tile.h, as on the CPU
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/launch.cuh"
 #include "kernels/quantize_device.cuh"
 
 namespace shoestring::quantization::cuda {
@@ -172,7 +173,7 @@ __device__ void add_counts(const Parameters& p, const float (&x)[kRows][4], cons
   }
   most = __reduce_max_sync(0xFFFFFFFFu, most);
   auto* amax = reinterpret_cast<unsigned int*>(&p.counts->amax);  // non-negative singles order as integers
-  if (threadIdx.x % 32 == 0 && most > *const_cast<volatile unsigned int*>(amax)) atomicMax(amax, most);
+  if (threadIdx.x % 32 == 0 && most > relaxed_load(amax)) atomicMax(amax, most);
   add_count(&p.counts->saturated, lost.saturated);
   add_count(&p.counts->underflowed, lost.underflowed);
   add_count(&p.counts->non_finite, lost.non_finite);
@@ -254,21 +255,21 @@ __global__ void scale_kernel(float* scale, ScaleKind kind, Format format) {
 }
 
 template <class In, class Payload>
-void launch(const Parameters& p, cudaStream_t stream) {
+void quantize_as(const Parameters& p, cudaStream_t stream) {
   if (p.row_scales == RowScales::uniform && !p.given) {
     auto* scale = static_cast<float*>(p.by_row.scales);
     cuda_check(cudaMemsetAsync(scale, 0, sizeof(float), stream), "cudaMemsetAsync");
     const auto blocks = static_cast<unsigned>(p.rows < 1024 ? p.rows : 1024);
-    amax_kernel<In><<<blocks, kThreads, 0, stream>>>(p, static_cast<unsigned int*>(p.by_row.scales));
-    scale_kernel<<<1, 1, 0, stream>>>(scale, p.kind, Traits<Payload>::format);
+    launch("quantize: amax", amax_kernel<In>, {blocks, kThreads, stream}, p,
+           static_cast<unsigned int*>(p.by_row.scales));
+    launch("quantize: scale", scale_kernel, {1, 1, stream}, scale, p.kind, Traits<Payload>::format);
   }
   std::int64_t tiles = 0;
   for (int s = 0; s < p.cut.segments; ++s) {
     tiles += (p.cut.offsets[s + 1] - p.cut.offsets[s] + p.cut.tile_rows - 1) / p.cut.tile_rows;
   }
   const auto threads = static_cast<unsigned>(p.cut.tile_rows / kRows * 32);
-  quantize_kernel<In, Payload><<<static_cast<unsigned>(tiles * p.tile_columns), threads, 0, stream>>>(p);
-  cuda_check(cudaGetLastError(), "quantize kernel");
+  launch("quantize", quantize_kernel<In, Payload>, {static_cast<unsigned>(tiles * p.tile_columns), threads, stream}, p);
 }
 
 }  // namespace
@@ -276,9 +277,9 @@ void launch(const Parameters& p, cudaStream_t stream) {
 void launch_quantize(const Parameters& p, DType input, DType payload, cudaStream_t stream) {
   const bool e4m3 = payload == DType::e4m3;
   if (input == DType::f32) {
-    e4m3 ? launch<float, E4M3>(p, stream) : launch<float, E5M2>(p, stream);
+    e4m3 ? quantize_as<float, E4M3>(p, stream) : quantize_as<float, E5M2>(p, stream);
   } else {
-    e4m3 ? launch<BFloat16, E4M3>(p, stream) : launch<BFloat16, E5M2>(p, stream);
+    e4m3 ? quantize_as<BFloat16, E4M3>(p, stream) : quantize_as<BFloat16, E5M2>(p, stream);
   }
 }
 

@@ -187,6 +187,11 @@ void rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args) {
   check_rows(args.x, args.rstd, args.dgamma);
   check_activations(args.x, args.x, "x");
   check_activations(args.dy, args.x, "dy");
+  const std::int64_t rows = rms_norm::row_count(args.x);
+  const Shape partials{(rows + kRmsNormRowBlock - 1) / kRmsNormRowBlock, rms_norm::row_width(args.x)};
+  check(args.partials.empty() || (args.partials.shape == partials && args.partials.dtype == DType::f32 &&
+                                  args.partials.contiguous() && partials[0] <= 65535),
+        "rms_norm: partials is {} instead of f32 {}", args.partials.to_string(), partials.to_string());
   choose("rms_norm_weight_gradient", kWeightGradient, args).run(args);
 }
 

@@ -52,6 +52,9 @@ struct RmsNormWeightGradientArgs {
   ConstTensorView dy{};    ///< [tokens, hidden]
   ConstTensorView x{};     ///< [tokens, hidden]
   ConstTensorView rstd{};  ///< [tokens]
+  /// [ceil(rows / kRmsNormRowBlock), hidden] f32, contiguous, or empty: room in which a device row works on all blocks
+  /// of rows at once (at most 65535; the result is the same). Overwritten; CPU rows leave it alone.
+  TensorView partials{};
   Stream& stream;
 };
 inline constexpr std::int64_t kRmsNormRowBlock = 128;
