@@ -9,8 +9,9 @@
 namespace shoestring {
 
 std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObserver observer) {
-  cuda_compare::Bench bench{Stream(workers), Stream(device), std::move(observer)};
+  cuda_compare::Bench bench{Stream(workers), Stream(device), std::move(observer), {}};
   cuda_compare::check_moves(bench);
+  cuda_compare::check_ops(bench);
   cuda_compare::check_products(bench);
   return std::move(bench.checks);
 }

@@ -16,6 +16,7 @@ struct Bench {
   Stream cuda;
   CheckObserver observer{};  ///< told of each verdict as it falls; optional
   std::vector<CudaCheck> checks{};
+  bool quick = false;  ///< leaves out shapes that run no other code: for the emulator
 
   void verdict(std::string name, bool passed, std::string detail);
   /// Runs `body`; what it throws is a failed check of this name, not the end of the others. Parts may nest.
@@ -43,6 +44,7 @@ double sum_error(std::int64_t length);
 
 /// The parts of check_cuda_ops.
 void check_moves(Bench& bench);     ///< quantise, dequantise, RMSNorm
+void check_ops(Bench& bench);       ///< what a model does beside products and attention
 void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 
 }  // namespace shoestring::cuda_compare

@@ -1,0 +1,89 @@
+// Every CUDA row through the emulator: the checks of shoestring_gpu_check, which compare with the CPU's rows, under
+// each order of threads and blocks and each fill of shared memory; that each instance of each kernel has run by then;
+// and that none of their barriers can be missed.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "kernels/base/workers.h"
+#include "tests/emulator/grid.h"
+#include "tests/emulator/sanitizers.h"
+#include "tests/emulator/symbols.h"
+#include "tools/bench/cuda_compare.h"
+
+namespace shoestring {
+namespace {
+
+using emulator::Order;
+
+/// Runs the checks; what failed. `quick` leaves out shapes that run no other code.
+std::vector<std::string> failures(const emulator::Settings& settings, bool quick, int* ran = nullptr) {
+  emulator::settings() = settings;
+  Workers workers(1);  // this thread: ThreadSanitizer does not see how others are waited for
+  cuda_compare::Bench bench{Stream(workers), Stream(Device{DeviceKind::cuda, 0}), {}, {}};
+  bench.quick = quick;
+  cuda_compare::check_moves(bench);
+  cuda_compare::check_ops(bench);
+  emulator::settings() = {};
+  std::vector<std::string> failed;
+  for (const CudaCheck& check : bench.checks) {
+    if (!check.passed) failed.push_back(check.name + ": " + check.detail);
+  }
+  if (ran != nullptr) *ran = static_cast<int>(bench.checks.size());
+  return failed;
+}
+
+void expect_none(const std::vector<std::string>& failed) {
+  for (std::size_t i = 0; i < std::min<std::size_t>(failed.size(), 10); ++i) ADD_FAILURE() << failed[i];
+  EXPECT_EQ(failed.size(), 0u);
+}
+
+TEST(EmulatedRows, AgreeWithTheCpuAndEveryKernelRan) {
+  if (emulator::kWatchesRaces) GTEST_SKIP() << "the slow test of barriers does it under ThreadSanitizer";
+  emulator::clear_history();
+  int ran = 0;
+  expect_none(failures({.order = Order::scrambled, .fill = 0xFF}, true, &ran));
+  EXPECT_GT(ran, 200);
+  const std::vector<const void*> seen = emulator::kernels_seen();
+  for (const emulator::Symbol& kernel : emulator::kernels()) {
+    if (kernel.name.find("::broken::") != std::string::npos) continue;
+    EXPECT_TRUE(std::find(seen.begin(), seen.end(), kernel.address) != seen.end()) << "nobody ran " << kernel.name;
+  }
+}
+
+TEST(EmulatedRowsSlow, AgreeInTheOtherOrdersAndFills) {
+  expect_none(failures({.order = Order::up, .fill = 0x00}, false));
+  expect_none(failures({.order = Order::down, .fill = 0x3F}, false));
+}
+
+// A barrier that no check misses would be one too many, or one that nothing tests.
+TEST(EmulatedRowsSlow, MissEachBarrier) {
+  emulator::clear_history();
+  if (!emulator::kWatchesRaces) GTEST_SKIP() << "only the binary under ThreadSanitizer sees races";
+  expect_none(failures({}, true));
+  EXPECT_EQ(emulator::races_seen(), 0);
+  const std::vector<std::string> barriers = emulator::barriers_seen();
+  EXPECT_GE(barriers.size(), 8u);
+  for (const std::string& barrier : barriers) {
+    if (barrier.starts_with("broken_kernels")) continue;
+    emulator::clear_history();
+    const bool differs = !failures({.skipped_barrier = barrier, .stop_at_race = true}, true).empty();
+    EXPECT_TRUE(differs || emulator::races_seen() > 0) << "without the barrier at " << barrier << " all is well";
+  }
+}
+
+TEST(EmulatedRows, SharedMemoryIsFoundByName) {
+  const auto& variables = emulator::shared_variables();
+  const auto turned = std::find_if(variables.begin(), variables.end(), [](const emulator::Symbol& variable) {
+    return variable.name.find("quantize_kernel<float, shoestring::E4M3>") != std::string::npos &&
+           variable.name.find("::turned") != std::string::npos;
+  });
+  ASSERT_NE(turned, variables.end());
+  EXPECT_EQ(turned->bytes, 128u * 132u);
+}
+
+}  // namespace
+}  // namespace shoestring
