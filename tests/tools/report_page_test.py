@@ -5,6 +5,7 @@ No message on the console, no request, every number equal to report.json, hostil
 Each of these is seen to fail on a page that deserves it. Returns 77, with the reason, where there is no chromium.
 """
 import html.parser
+import http.server
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 PAYLOADS = [
     "<script>console.error('pwned')</script>", "\"><img src=x onerror=console.error('pwned')>",
@@ -113,26 +115,38 @@ class Page(html.parser.HTMLParser):
             self.loose.append(text)
 
 
+class Network:
+    """All of it: every host of http is this server, which keeps what it is asked for."""
+
+    def __init__(self):
+        asked = self.asked = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.headers.get("Host", "") + self.path)
+                self.send_error(404)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
 class Browser:
     def __init__(self, path, folder):
+        self.network = Network()
         self.base = [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-                     "--disable-component-update", "--disable-dev-shm-usage", "--user-data-dir=" + os.path.join(folder, "profile"),
-                     "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--v=0"]
-        self.log = os.path.join(folder, "net.json")
+                     "--disable-component-update", "--disable-features=NetworkTimeServiceQuerying", "--disable-dev-shm-usage", "--user-data-dir=" + os.path.join(folder, "profile"),
+                     f"--host-resolver-rules=MAP * 127.0.0.1:{self.network.server.server_port}", "--enable-logging=stderr", "--v=0"]
 
     def open(self, file):
         """The page as the browser made it, what stands on its console, what it asked for."""
-        done = subprocess.run(self.base + ["--log-net-log=" + self.log, "--virtual-time-budget=3000", "--dump-dom", "file://" + file],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+        self.network.asked.clear()
+        done = subprocess.run(self.base + ["--dump-dom", "file://" + file], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=120)
         console = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
-        with open(self.log, errors="replace") as log:
-            text = log.read()
-        asked = []
-        for parameters in re.findall(r'"params":(\{[^{}]*"url":"https?://[^{}]*\})', text):
-            parameters = json.loads(parameters)
-            if parameters.get("initiator", "not an origin") != "not an origin":
-                asked.append(parameters["url"])
-        return done.stdout.decode(errors="replace"), console, asked
+        return done.stdout.decode(errors="replace"), console, list(self.network.asked)
 
     def sheets(self, file, out):
         subprocess.run(self.base + ["--no-pdf-header-footer", "--print-to-pdf=" + out, "file://" + file], stderr=subprocess.DEVNULL,
@@ -198,7 +212,7 @@ def main():
         _, console, asked = browser.open(bait)
         expect(console, "the console is not heard")
         expect(asked, "requests are not seen")
-        expect(not reads_as("0.05", 0.0511) and not reads_as("12.3%", 0.124) and reads_as("2664K", 2664e3), "rounding is not judged")
+        expect(not reads_as("0.05", 0.0561) and not reads_as("12.3%", 0.124) and reads_as("2664K", 2664e3), "rounding is not judged")
 
         # A usual run, compared with another.
         run, other = os.path.join(folder, "run"), os.path.join(folder, "other")
@@ -245,7 +259,8 @@ def main():
         page = Page(dom)
         expect(not set(page.tags) & FORBIDDEN and not page.handlers, f"payloads became {set(page.tags) & FORBIDDEN} {page.handlers[:5]}")
         for tag, count in alone.items():
-            expect(page.tags.get(tag) == count * len(PAYLOADS), f"{page.tags.get(tag)} {tag}, not {count} x {len(PAYLOADS)}")
+            wanted = count * len(PAYLOADS) + (tag == "title")  # the document has one of its own
+            expect(page.tags.get(tag) == wanted, f"{page.tags.get(tag)} {tag}, not {wanted}")
         squeezed = {re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip() for text in page.said}
         for payload in PAYLOADS:
             text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", payload).strip()
