@@ -16,7 +16,21 @@ using gemm_detail::divide_up;
 using gemm_detail::Machine;
 using gemm_detail::Problem;
 
-std::int64_t experts_of(std::span<const std::int64_t> offsets) { return static_cast<std::int64_t>(offsets.size()) - 1; }
+std::int64_t groups_of(std::span<const std::int64_t> offsets) { return static_cast<std::int64_t>(offsets.size()) - 1; }
+
+/// Matrices stacked in b; 0 where they are not of c's width.
+std::int64_t experts_of(const GroupedGemmArgs& args) {
+  const std::int64_t rows = args.b_transposed ? args.a.values.shape[1] : args.c.shape[1];
+  const std::int64_t stacked = args.b.values.shape[0];
+  return rows > 0 && stacked % rows == 0 ? stacked / rows : 0;
+}
+
+/// c_e of each source apart: [sources, experts * m, n].
+bool by_source(const GroupedWeightGemmArgs& args) { return args.c.shape.rank() == 3; }
+
+std::int64_t experts_of(const GroupedWeightGemmArgs& args) {
+  return by_source(args) ? groups_of(args.offsets) / args.c.shape[0] : groups_of(args.offsets);
+}
 
 std::int64_t at(std::span<const std::int64_t> offsets, std::int64_t expert) {
   return offsets[static_cast<std::size_t>(expert)];
@@ -63,10 +77,11 @@ void check_stack(const ConstScaledView& b, std::int64_t experts, std::string_vie
 
 namespace gemm_detail {
 
-Problem problem_of(const GroupedGemmArgs& args, std::int64_t expert) {
-  const std::int64_t begin = at(args.offsets, expert);
-  const std::int64_t end = at(args.offsets, expert + 1);
-  const ConstScaledView b = stacked_matrix(args.b, experts_of(args.offsets), expert);
+Problem problem_of(const GroupedGemmArgs& args, std::int64_t group) {
+  const std::int64_t begin = at(args.offsets, group);
+  const std::int64_t end = at(args.offsets, group + 1);
+  const std::int64_t expert = group % experts_of(args);
+  const ConstScaledView b = stacked_matrix(args.b, experts_of(args), expert);
   return {args.c.slice(0, begin, end - begin),
           segment(args.a, begin, end, begin),
           args.b_transposed ? b.transposed() : b,
@@ -84,15 +99,25 @@ namespace {
 
 using gemm_detail::problem_of;
 
+/// Where the weight gradient of one group stands.
+TensorView gradient_of(const GroupedWeightGemmArgs& args, std::int64_t group) {
+  const std::int64_t m = args.a.values.shape[1];
+  if (!by_source(args)) return args.c.slice(0, group * m, m);
+  const std::int64_t experts = experts_of(args);
+  TensorView source = args.c.slice(0, group / experts, 1);
+  source.shape = {source.shape[1], source.shape[2]};
+  source.strides = {source.strides[1], source.strides[2]};
+  return source.slice(0, group % experts * m, m);
+}
+
 Problem problem_of(const GroupedWeightGemmArgs& args, std::int64_t e) {
   const std::int64_t begin = at(args.offsets, e);
   const std::int64_t end = at(args.offsets, e + 1);
-  const std::int64_t m = args.a.values.shape[1];
   const auto part = [&](const ConstScaledView& all) {
     const std::int64_t tile = std::max<std::int64_t>(1, all.granularity.rows);
     return segment(all, begin, end, segment_tiles(args.offsets, e, tile)).transposed();
   };
-  return {args.c.slice(0, e * m, m),
+  return {gradient_of(args, e),
           part(args.a),
           part(args.b),
           args.accumulate,
@@ -106,16 +131,20 @@ Problem problem_of(const GroupedWeightGemmArgs& args, std::int64_t e) {
 template <class Args, const Machine& machine>
 void run_on(const Args& args) {
   const Arena::Scope scope(args.scratch);
-  const std::int64_t experts = experts_of(args.offsets);
+  const std::int64_t groups = groups_of(args.offsets);
+  const std::int64_t experts = experts_of(args);
   auto* begin =
-      args.scratch.take(DType::u8, {experts * static_cast<std::int64_t>(sizeof(Problem))}).template as<Problem>();
-  for (std::int64_t e = 0; e < experts; ++e) new (begin + e) Problem(problem_of(args, e));
-  gemm_detail::run(machine, {begin, static_cast<std::size_t>(experts)}, args.scratch, args.stream);
+      args.scratch.take(DType::u8, {groups * static_cast<std::int64_t>(sizeof(Problem))}).template as<Problem>();
+  Problem* next = begin;
+  for (std::int64_t e = 0; e < experts; ++e) {  // one expert's weights are read together
+    for (std::int64_t group = e; group < groups; group += experts) new (next++) Problem(problem_of(args, group));
+  }
+  gemm_detail::run(machine, {begin, static_cast<std::size_t>(groups)}, args.scratch, args.stream);
 }
 
 template <class Args>
 void reference_run(const Args& args) {
-  for (std::int64_t e = 0; e < experts_of(args.offsets); ++e) gemm_detail::reference(problem_of(args, e));
+  for (std::int64_t g = 0; g < groups_of(args.offsets); ++g) gemm_detail::reference(problem_of(args, g));
 }
 
 /// All groups have one format and layout, so the first one speaks for them.
@@ -183,30 +212,35 @@ void grouped_gemm(const GroupedGemmArgs& args) {
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
   check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape.to_string(),
         args.a.values.shape.to_string());
-  check_stack(args.b, experts_of(args.offsets), kOp);
-  for (std::int64_t e = 0; e < experts_of(args.offsets); ++e) gemm_detail::check_problem(problem_of(args, e), kOp);
+  const std::int64_t groups = groups_of(args.offsets);
+  check(experts_of(args) > 0 && groups % experts_of(args) == 0, "{}: {} groups with b {} and c {}", kOp, groups,
+        args.b.values.shape.to_string(), args.c.shape.to_string());
+  check_stack(args.b, experts_of(args), kOp);
+  for (std::int64_t g = 0; g < groups; ++g) gemm_detail::check_problem(problem_of(args, g), kOp);
   if (args.c.elements() == 0) return;
   choose(kOp, kVariants<GroupedGemmArgs>, args).run(args);
 }
 
 void grouped_weight_gemm(const GroupedWeightGemmArgs& args) {
   constexpr std::string_view kOp = "grouped_weight_gemm";
-  check(args.a.values.shape.rank() == 2 && args.b.values.shape.rank() == 2 && args.c.shape.rank() == 2,
+  check(args.a.values.shape.rank() == 2 && args.b.values.shape.rank() == 2 &&
+            (args.c.shape.rank() == 2 || by_source(args)),
         "{}: a {}, b {} and c {} must be matrices", kOp, args.a.values.shape.to_string(),
         args.b.values.shape.to_string(), args.c.shape.to_string());
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
-  const std::int64_t experts = experts_of(args.offsets);
+  const std::int64_t groups = groups_of(args.offsets);
   const std::int64_t m = args.a.values.shape[1];
-  check(args.c.shape[0] == experts * m && args.b.values.shape[0] == args.a.values.shape[0],
-        "{}: c {} does not fit {} experts of a {} and b {}", kOp, args.c.shape.to_string(), experts,
+  const std::int64_t stacked = by_source(args) ? args.c.shape[0] * args.c.shape[1] : args.c.shape[0];
+  check(stacked == groups * m && args.b.values.shape[0] == args.a.values.shape[0],
+        "{}: c {} does not fit {} groups of a {} and b {}", kOp, args.c.shape.to_string(), groups,
         args.a.values.shape.to_string(), args.b.values.shape.to_string());
   for (const ConstScaledView* side : {&args.a, &args.b}) {
     if (!side->scaled() || side->granularity.rows == 0) continue;
-    const std::int64_t tiles = segment_tiles(args.offsets, experts, side->granularity.rows);
+    const std::int64_t tiles = segment_tiles(args.offsets, groups, side->granularity.rows);
     check(side->scales.shape[0] == tiles, "{}: scales are {}, want {} rows: tiles restart at every group", kOp,
           side->scales.shape.to_string(), tiles);
   }
-  for (std::int64_t e = 0; e < experts; ++e) gemm_detail::check_problem(problem_of(args, e), kOp);
+  for (std::int64_t g = 0; g < groups; ++g) gemm_detail::check_problem(problem_of(args, g), kOp);
   if (args.c.elements() == 0) return;
   choose(kOp, kVariants<GroupedWeightGemmArgs>, args).run(args);
 }
@@ -216,17 +250,17 @@ std::span<const Variant<GroupedWeightGemmArgs>> grouped_weight_gemm_variants() {
   return kVariants<GroupedWeightGemmArgs>;
 }
 
-std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t experts,
+std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t groups,
                                         int workers, bool prepacked_b) {
   const std::int64_t spread = Arena::footprint(gemm_detail::round_up(n, 32) * divide_up(k, 32) * 4);
-  return gemm_detail::problem_bytes(experts) + experts * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
+  return gemm_detail::problem_bytes(groups) + groups * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
          workers * gemm_detail::workspace_bytes(rows, k);
 }
 
-std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t experts,
+std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t groups,
                                                int workers) {
-  return gemm_detail::problem_bytes(experts) + gemm_detail::panel_bytes(n, rows + 32 * experts) +
-         experts * gemm_detail::panel_bytes(1, 1) + workers * gemm_detail::workspace_bytes(m, rows);
+  return gemm_detail::problem_bytes(groups) + gemm_detail::panel_bytes(n, rows + 32 * groups) +
+         groups * gemm_detail::panel_bytes(1, 1) + workers * gemm_detail::workspace_bytes(m, rows);
 }
 
 }  // namespace shoestring

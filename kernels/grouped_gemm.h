@@ -1,5 +1,8 @@
 // Matrix products by expert, over rows sorted by expert: group e owns rows offsets[e] .. offsets[e + 1].
 //
+// Rows that came from several ranks are several such runs, one behind the other: `sources` x `experts` groups, of which
+// group s * experts + e belongs to expert e. They are one list of work too, the groups of one expert side by side.
+//
 //   rows grouped   c[rows of e, n] (=|+=) a[rows of e, k] * b_e[n, k]^T         forward and input gradient
 //   k grouped      c_e[m, n]       (=|+=) a[rows of e, m]^T * b[rows of e, n]   weight gradient
 //
@@ -33,7 +36,8 @@ struct GroupedGemmArgs {
   ConstScaledView a{};        ///< [rows, k], scales per tensor, 1x128 or 1x32
   ConstScaledView b{};        ///< stacked experts: [experts * n, k], or [experts * k, n] when `b_transposed`
   bool b_transposed = false;  ///< b_e is used as its transpose: the input gradient
-  std::span<const std::int64_t> offsets{};  ///< [experts + 1], offsets[0] = 0, offsets[experts] = rows; host memory
+  std::span<const std::int64_t> offsets{};  ///< [groups + 1], offsets[0] = 0, offsets[groups] = rows; host memory.
+                                            ///< Groups: the experts of b once, or once for each source
   bool accumulate = false;
   bool power_of_two_scales = false;
   const PackedMatrix* packed_b = nullptr;  ///< from pack_experts with the same `transposed`
@@ -44,10 +48,11 @@ void grouped_gemm(const GroupedGemmArgs& args);
 std::span<const Variant<GroupedGemmArgs>> grouped_gemm_variants();
 
 struct GroupedWeightGemmArgs {
-  TensorView c{};       ///< [experts * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked
+  TensorView c{};       ///< [groups * m, n] f32 or bf16 (f64 with f64 operands): dW, experts stacked; or, apart by
+                        ///< source, [sources, experts * m, n] with any stride between the sources
   ConstScaledView a{};  ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
   ConstScaledView b{};  ///< [rows, n], likewise: X
-  std::span<const std::int64_t> offsets{};  ///< [experts + 1]
+  std::span<const std::int64_t> offsets{};  ///< [groups + 1]
   bool accumulate = false;
   bool power_of_two_scales = false;
   Arena& scratch;  ///< at least grouped_weight_gemm_scratch_bytes
@@ -57,9 +62,9 @@ struct GroupedWeightGemmArgs {
 void grouped_weight_gemm(const GroupedWeightGemmArgs& args);
 std::span<const Variant<GroupedWeightGemmArgs>> grouped_weight_gemm_variants();
 
-std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t experts,
+std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t groups,
                                         int workers, bool prepacked_b);
-std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t experts,
+std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t groups,
                                                int workers);
 
 }  // namespace shoestring

@@ -235,6 +235,63 @@ TEST(GroupedGemm, RowsOfTokensGrouped) {
   check_k_grouped({.dtype = DType::e4m3, .kind = ScaleKind::power_of_two, .accumulate = true}, kUneven);
 }
 
+// Rows of several sources in one call are the calls of each source, bit for bit, forward and back; gradients of the
+// sources stand apart and nothing between them is touched.
+TEST(GroupedGemm, SourcesAreRunsOfTheSameExperts) {
+  constexpr std::int64_t kN = 72, kK = 160, kExperts = 3, kApart = 5;
+  const Offsets all = {0, 7, 7, 40, 41, 90, 130};  // two sources of three experts
+  const std::int64_t rows = all.back();
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  const Tensor a = testing::heavy_tailed(DType::bf16, {rows, kK}, 1);
+  const Tensor b = testing::heavy_tailed(DType::bf16, {kExperts * kN, kK}, 2);
+  const Tensor dy = testing::heavy_tailed(DType::bf16, {rows, kN}, 3);
+  Arena scratch(grouped_gemm_scratch_bytes(rows, kN, kK, 6, kWorkers, false) +
+                    grouped_weight_gemm_scratch_bytes(rows, kN, kK, 6, kWorkers),
+                Device{});
+  Tensor together(DType::f32, {rows, kN}), alone(DType::f32, {rows, kN});
+  grouped_gemm({.c = together,
+                .a = unscaled(a.view()),
+                .b = unscaled(b.view()),
+                .offsets = all,
+                .scratch = scratch,
+                .stream = stream});
+  const std::int64_t source = kExperts * kN * kK + kApart;
+  Tensor gradients = testing::normal(DType::f32, {2 * source}, 4);
+  Tensor expected = testing::copy(gradients);
+  TensorView apart = gradients.view();
+  apart.shape = {2, kExperts * kN, kK};
+  apart.strides = {source, kK, 1};
+  grouped_weight_gemm({.c = apart,
+                       .a = unscaled(dy.view()),
+                       .b = unscaled(a.view()),
+                       .offsets = all,
+                       .accumulate = true,
+                       .scratch = scratch,
+                       .stream = stream});
+  for (std::int64_t s = 0; s < 2; ++s) {
+    Offsets own(all.begin() + s * kExperts, all.begin() + (s + 1) * kExperts + 1);
+    const std::int64_t begin = own.front();
+    for (std::int64_t& offset : own) offset -= begin;
+    const ConstTensorView rows_a = a.view().slice(0, begin, own.back());
+    grouped_gemm({.c = alone.view().slice(0, begin, own.back()),
+                  .a = unscaled(rows_a),
+                  .b = unscaled(b.view()),
+                  .offsets = own,
+                  .scratch = scratch,
+                  .stream = stream});
+    grouped_weight_gemm({.c = expected.view().slice(0, s * source, source - kApart).reshaped({kExperts * kN, kK}),
+                         .a = unscaled(dy.view().slice(0, begin, own.back())),
+                         .b = unscaled(rows_a),
+                         .offsets = own,
+                         .accumulate = true,
+                         .scratch = scratch,
+                         .stream = stream});
+  }
+  EXPECT_TRUE(testing::same_bits(together, alone));
+  EXPECT_TRUE(testing::same_bits(gradients, expected));
+}
+
 TEST(GroupedGemm, NothingRouted) {
   check_rows_grouped({.dtype = DType::bf16}, {0, 0, 0});
   check_k_grouped({.dtype = DType::bf16}, {0, 0, 0});
