@@ -47,26 +47,28 @@ GroupRange reduction_group(std::int64_t microbatches, int groups, int group) {
 }
 
 CanonicalReducer::CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype,
-                                   Stream& stream)
+                                   Stream& stream, int partials)
     : communicator_(communicator),
       stream_(stream),
       layout_(elements, communicator.size()),
       rounds_(rounds),
+      partials_(partials),
       dtype_(dtype) {
-  check(rounds > 0, "a reduction in {} rounds", rounds);
+  check(rounds > 0 && partials > 0, "a reduction of {} gradients in {} rounds", partials, rounds);
   check(dtype == DType::f32 || dtype == DType::f64, "gradients are added in f32 or f64, not {}", name(dtype));
   check(stream.device().kind == DeviceKind::cpu, "gradients on {} need a device fold", to_string(stream.device()));
   if (rounds > 1) accumulator_ = Tensor(dtype, {layout_.range(communicator.rank()).elements()});
-  piece_ = std::min(kPiece, layout_.widest());
-  if (communicator.size() > 1) staging_ = Tensor(dtype, {communicator.size(), piece_});
+  piece_ = std::min(std::max(kShardBlock, kPiece / partials), layout_.widest());
+  if (communicator.size() > 1) staging_ = Tensor(dtype, {communicator.size(), partials, piece_});
 }
 
-void CanonicalReducer::fold(TensorView group_gradient) {
+void CanonicalReducer::fold(TensorView group_gradients) {
   check(folded_ < rounds_, "round {} of a reduction in {} rounds; reset between global batches", folded_ + 1, rounds_);
-  check(
-      group_gradient.dtype == dtype_ && group_gradient.elements() == layout_.elements() && group_gradient.contiguous(),
-      "a group gradient of {} for {} elements of {}", group_gradient.to_string(), layout_.elements(), name(dtype_));
-  const TensorView flat = group_gradient.reshaped({layout_.elements()});
+  check(group_gradients.dtype == dtype_ && group_gradients.elements() == partials_ * layout_.elements() &&
+            group_gradients.contiguous(),
+        "group gradients of {} for {} times {} elements of {}", group_gradients.to_string(), partials_,
+        layout_.elements(), name(dtype_));
+  const TensorView flat = group_gradients.reshaped({partials_, layout_.elements()});
   if (dtype_ == DType::f32) {
     fold_elements<float>(flat);
   } else {
@@ -77,11 +79,17 @@ void CanonicalReducer::fold(TensorView group_gradient) {
 
 // The ranges are exchanged piece by piece: at most one piece per peer is staged.
 template <class Element>
-void CanonicalReducer::fold_elements(TensorView group_gradient) {
+void CanonicalReducer::fold_elements(TensorView group_gradients) {
   const int ranks = communicator_.size();
   const int me = communicator_.rank();
   const ShardRange mine = layout_.range(me);
-  shard_ = rounds_ == 1 ? group_gradient.slice(0, mine.begin, mine.elements()) : accumulator_.view();
+  const auto part = [&](int partial, std::int64_t begin, std::int64_t count) {
+    return group_gradients.slice(0, partial, 1).reshaped({layout_.elements()}).slice(0, begin, count);
+  };
+  const auto staged = [&](int rank, int partial) {
+    return staging_.as<Element>() + (rank * partials_ + partial) * piece_;
+  };
+  shard_ = rounds_ == 1 ? part(0, mine.begin, mine.elements()) : accumulator_.view();
   for (std::int64_t offset = 0; offset < layout_.widest(); offset += piece_) {
     const auto count_of = [&](const ShardRange& range) {
       return std::clamp<std::int64_t>(range.elements() - offset, 0, piece_);
@@ -93,16 +101,19 @@ void CanonicalReducer::fold_elements(TensorView group_gradient) {
         if (peer == me) continue;
         const ShardRange theirs = layout_.range(peer);
         const std::int64_t their_count = count_of(theirs);
-        if (their_count > 0) communicator_.send(group_gradient.slice(0, theirs.begin + offset, their_count), peer);
-        if (count > 0) communicator_.recv(view_of(staging_.as<Element>() + peer * piece_, dtype_, {count}), peer);
+        for (int p = 0; p < partials_; ++p) {
+          if (their_count > 0) communicator_.send(part(p, theirs.begin + offset, their_count), peer);
+          if (count > 0) communicator_.recv(view_of(staged(peer, p), dtype_, {count}), peer);
+        }
       }
       communicator_.group_end();
     }
-    if (count == 0 || (ranks == 1 && rounds_ == 1)) continue;  // one group: its gradient is the total
+    if (count == 0 || (ranks * partials_ == 1 && rounds_ == 1)) continue;  // one group: its gradient is the total
     std::vector<const Element*> parts;
     for (int r = 0; r < ranks; ++r) {
-      parts.push_back(r == me ? group_gradient.as<Element>() + mine.begin + offset
-                              : staging_.as<Element>() + r * piece_);
+      for (int p = 0; p < partials_; ++p) {
+        parts.push_back(r == me ? part(p, mine.begin + offset, count).template as<Element>() : staged(r, p));
+      }
     }
     add_ranks(shard_.as<Element>() + offset, parts, count, folded_ == 0, stream_.workers());
   }

@@ -6,6 +6,10 @@
 // every rank holds the gradient of one of the groups jR .. jR + R - 1; these are exchanged by element ranges (each
 // element has one owner, see ShardLayout), and the owner adds them in rank order. So memory stays at one gradient, one
 // shard and a small staging buffer, and the bits equal those of one rank with the same G.
+//
+// Weights of experts lie on the ranks of an expert group together, so a rank's gradient of them is of all groups that
+// these compute in a round: one partial gradient for each, handed in side by side, in the order of the groups. The
+// fold runs over the replicas of the expert group then, and each has the place of its groups in it.
 #pragma once
 
 #include <cstdint>
@@ -30,17 +34,18 @@ inline int group_of(int round, int rank, int ranks) { return round * ranks + ran
 
 class CanonicalReducer {
  public:
-  /// `rounds` = G / R. `dtype` is f32 or f64. `stream` does the additions and must outlive the reducer, as must the
-  /// communicator. With one round no accumulator is allocated.
-  CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype, Stream& stream);
+  /// `rounds` = G / (R * partials). `dtype` is f32 or f64. `stream` does the additions and must outlive the reducer, as
+  /// must the communicator. With one round no accumulator is allocated.
+  CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype, Stream& stream,
+                   int partials = 1);
 
   const ShardLayout& layout() const { return layout_; }
   int rounds() const { return rounds_; }
 
-  /// Adds this round's group gradients of all ranks; collective. `group_gradient` is flat [elements]. The caller may
-  /// overwrite it afterwards, except with one round: then the total is written into this rank's range of it, which
-  /// `owned_shard` borrows.
-  void fold(TensorView group_gradient);
+  /// Adds this round's group gradients of all ranks; collective. `group_gradients`, flat: [elements], or [partials,
+  /// elements]. The caller may overwrite them afterwards, except with one round: then the total is written into this
+  /// rank's range of the first, which `owned_shard` borrows.
+  void fold(TensorView group_gradients);
   /// The total of this rank's range [layout().range(rank)]; valid after the last round's fold and until the next fold.
   TensorView owned_shard();
   /// Writes the whole total into `full` [elements] on every rank; collective. `full` may be the group gradient.
@@ -50,16 +55,17 @@ class CanonicalReducer {
 
  private:
   template <class Element>
-  void fold_elements(TensorView group_gradient);
+  void fold_elements(TensorView group_gradients);
 
   Communicator& communicator_;
   Stream& stream_;
   ShardLayout layout_;
   int rounds_;
+  int partials_;
   int folded_ = 0;
   DType dtype_;
   Tensor accumulator_;  // [own range], with more than one round
-  Tensor staging_;      // [ranks, piece], with more than one rank
+  Tensor staging_;      // [ranks, partials, piece], with more than one rank
   std::int64_t piece_ = 0;
   TensorView shard_;
 };

@@ -316,6 +316,7 @@ constexpr ConformanceCase kCases[] = {
     {"split_may_leave_ranks_out", split_may_leave_ranks_out},
     {"waiting_too_long_is_an_error", waiting_too_long_is_an_error},
     {"mismatches_name_both_sides", mismatches_name_both_sides},
+    {"experts_exchange_rows", experts_exchange_rows},
     {"wrong_calls_are_refused", wrong_calls_are_refused},
 };
 

@@ -14,4 +14,7 @@ struct ConformanceCase {
 };
 std::span<const ConformanceCase> conformance_cases();
 
+/// The case of expert_exchange, flat and over nodes of every size that divides the ranks.
+void experts_exchange_rows(Communicator& world);
+
 }  // namespace shoestring::testing

@@ -74,6 +74,35 @@ TEST(CanonicalReducer, OddSizesAndFormats) {
   expect_canonical(DType::f32, (std::int64_t{1} << 18) * 2 + 3 * kShardBlock + 5, 2, 4);  // several pieces
 }
 
+// Ranks that hold one gradient for each of several groups, as those of an expert group do.
+TEST(CanonicalReducer, SeveralGroupsOnARankAreTheirPlaceInTheOrder) {
+  constexpr int kGroups = 8;
+  const std::int64_t elements = 3 * kShardBlock + 17;
+  const Tensor want = left_fold<float>(DType::f32, elements, kGroups);
+  for (const int partials : {2, 4}) {
+    for (const int ranks : {1, 2}) {
+      {
+        testing::run_ranks(ranks, [&](Communicator& world) {
+          Workers workers(1);
+          Stream stream(workers);
+          CanonicalReducer reducer(world, elements, rounds, DType::f32, stream, partials);
+          Tensor gradients(DType::f32, {partials, elements});
+          for (int round = 0; round < rounds; ++round) {
+            for (int p = 0; p < partials; ++p) {
+              const Tensor one = group_gradient(DType::f32, elements, (round * ranks + world.rank()) * partials + p);
+              std::copy_n(one.as<float>(), elements, gradients.as<float>() + p * elements);
+            }
+            reducer.fold(gradients);
+          }
+          const TensorView first = gradients.view().slice(0, 0, 1).reshaped({elements});
+          reducer.gather(first);
+          EXPECT_TRUE(testing::same_bits(first, want)) << partials << " on each of " << ranks;
+        });
+      }
+    }
+  }
+}
+
 TEST(CanonicalReducer, AnotherOrderShowsInTheBits) {
   // The companion: the comparison above sees a fold in another order.
   const std::int64_t elements = 1000;

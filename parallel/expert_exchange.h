@@ -1,0 +1,97 @@
+// Tokens to the experts of other ranks, and their results back.
+//
+// The ranks of an expert group hold equal runs of the experts, in rank order: rank r those from r * own on. A rank
+// comes with rows sorted by expert (kernels/permute.h), so what each rank gets is one run of them.
+//
+//   plan       who sends how many rows to which expert: counts travel once per layer and micro-batch
+//   dispatch   rows to the ranks of their experts            forward of a layer; backward of combine
+//   combine    one result for each dispatched row, back      backward of dispatch, by the same plan
+//
+// Received rows stand as they arrive: by source rank, then by expert, then as the source had them. Nothing is dropped,
+// whatever the skew, so a rank may receive as many rows as most_rows says. Rows are moved, never added: no path can be
+// seen in a result.
+//
+// Two paths. Flat: each rank sends to each. Two-level, for groups over several nodes (DeepSeek-V3, arXiv 2412.19437,
+// section 3.2.2): a row crosses between nodes once per token and node, to the rank with the sender's place there, which
+// hands it on to all experts of that node; results go back the same way, one for each row, since adding them up on the
+// way would be another order of the sum.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+class ExpertExchange {
+ public:
+  /// `ranks_per_node` neighbours in `group` share a node, and the nodes are equal; 0: flat. Throws Error(bad_recipe)
+  /// where the experts or the nodes do not come out even. `group` must outlive it.
+  ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node = 0);
+
+  int ranks() const { return group_.size(); }
+  int nodes() const { return ranks() / peers_; }
+  std::int64_t experts() const { return own_ * ranks(); }
+  std::int64_t own_experts() const { return own_; }
+  std::int64_t first_expert() const { return own_ * group_.rank(); }
+
+  struct Plan {
+    std::vector<std::int64_t> sent;      ///< [ranks] rows for each, this one included
+    std::vector<std::int64_t> received;  ///< [ranks] rows from each
+    std::vector<std::int64_t> offsets;   ///< [ranks * own_experts + 1] where a source's rows for an expert begin
+    std::int64_t rows() const { return offsets.back(); }
+
+    // Of two levels only; node by node, this rank's own left empty.
+    std::vector<std::vector<std::int32_t>> firsts;    ///< rows to send there: the first of each token
+    std::vector<std::vector<std::int32_t>> relayed;   ///< for each row to hand on: which of the rows that came
+    std::vector<std::vector<std::int64_t>> hand_ons;  ///< [peers] rows to hand on to each
+    std::vector<std::int64_t> arrivals;               ///< rows that come
+  };
+  /// Collective. `offsets` [experts + 1] as the rows are sorted; `slot_of_row` i32 [rows or more] with `chosen` slots a
+  /// token says which rows are of one token.
+  Plan plan(std::span<const std::int64_t> offsets, std::span<const std::int32_t> slot_of_row, std::int64_t chosen);
+
+  /// received [plan.rows(), width] from rows [sent rows, width], in one format. All rows of one token must be equal.
+  void dispatch(const Plan& plan, ConstTensorView rows, TensorView received);
+  /// The same, flat, for rows that differ within a token (routing weights).
+  void dispatch_each(const Plan& plan, ConstTensorView rows, TensorView received);
+  /// to [sent rows, width] from rows [plan.rows(), width].
+  void combine(const Plan& plan, ConstTensorView rows, TensorView to);
+  /// The same, flat, for a few bytes a row.
+  void combine_each(const Plan& plan, ConstTensorView rows, TensorView to);
+
+  /// The most rows that a rank can receive when every source has `tokens` tokens and no expert twice in one.
+  static std::int64_t most_rows(int ranks, std::int64_t own_experts, std::int64_t tokens, std::int64_t chosen);
+  /// Memory of messages on their way between nodes: as much as was ever needed.
+  std::int64_t staging_bytes() const { return static_cast<std::int64_t>(arrived_.size() + packed_.size()); }
+
+ private:
+  bool two_level() const { return peers_ < ranks(); }
+  int node() const { return group_.rank() / peers_; }
+  int peer() const { return group_.rank() % peers_; }
+  void plan_relays(Plan& plan, std::span<const std::int64_t> offsets, std::span<const std::int32_t> slot_of_row,
+                   std::int64_t chosen);
+  template <class Element>
+  void tell_relays(const std::vector<std::vector<Element>>& told, std::vector<std::vector<Element>>& heard,
+                   DType dtype);
+  void cross(const Plan& plan, ConstTensorView rows);
+  void hand_on(const Plan& plan, ConstTensorView rows, TensorView received);
+  void collect(const Plan& plan, ConstTensorView rows, TensorView to);
+  void cross_back(const Plan& plan, TensorView to);
+  std::int64_t rows_through(const Plan& plan, int n, int q) const;
+
+  Communicator& group_;
+  std::int64_t own_;
+  int peers_;                       // ranks of a node
+  std::vector<std::byte> packed_;   // rows on their way out
+  std::vector<std::byte> arrived_;  // rows to be handed on
+};
+
+/// Ranks of each host, where `group` has the same number on each and they are neighbours; 0 where not, or where there
+/// is one host only. `host` names this rank's. Collective.
+int ranks_per_node(Communicator& group, std::string_view host);
+
+}  // namespace shoestring
