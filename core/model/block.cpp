@@ -21,7 +21,8 @@ NormOptions norm_options(const ModelConfig& config, const PrecisionSpec& precisi
 
 }  // namespace
 
-Block::Block(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index, const RopeTable& rope)
+Block::Block(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index, const RopeTable& rope,
+             const ExpertShare& share)
     : hidden_(config.hidden),
       activation_(activation_dtype(precision)),
       input_norm_(norm_options(config, precision, index, "input")),
@@ -34,7 +35,7 @@ Block::Block(const ModelConfig& config, const PrecisionSpec& precision, std::int
     attention_ = std::make_unique<AttentionGqa>(config, precision, attention, rope);
   }
   if (config.mixture(index)) {
-    auto mixture = std::make_unique<MixtureOfExperts>(config, precision, config.mixture_index(index), mlp);
+    auto mixture = std::make_unique<MixtureOfExperts>(config, precision, config.mixture_index(index), mlp, share);
     mixture_ = mixture.get();
     feed_forward_ = std::move(mixture);
   } else {

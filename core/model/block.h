@@ -15,7 +15,8 @@ namespace shoestring {
 class Block final : public Layer {
  public:
   /// Number `index` of the model, which decides its names ("model.layers.INDEX.") and what feed-forward it has.
-  Block(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index, const RopeTable& rope);
+  Block(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index, const RopeTable& rope,
+        const ExpertShare& share = {});
 
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;

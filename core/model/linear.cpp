@@ -262,25 +262,47 @@ void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerCont
 void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
                             RowOffsets offsets) {
   const bool accumulate = !std::exchange(weight.grad_is_stale, false);
-  const bool power_of_two = options_.precision.power_of_two_scales();
-  if (options_.experts > 0) {
-    grouped_weight_gemm({.c = weight.grad,
-                         .a = dy,
-                         .b = x,
-                         .offsets = offsets,
-                         .accumulate = accumulate,
-                         .power_of_two_scales = power_of_two,
-                         .scratch = context.scratch,
-                         .stream = context.stream});
-    return;
-  }
+  if (options_.experts > 0) return expert_weight_product(x, dy, accumulate, context, offsets);
   gemm({.c = weight.grad,
         .a = dy.transposed(),
         .b = x.transposed(),
         .accumulate = accumulate,
-        .power_of_two_scales = power_of_two,
+        .power_of_two_scales = options_.precision.power_of_two_scales(),
         .scratch = context.scratch,
         .stream = context.stream});
+}
+
+void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledView& dy, bool accumulate,
+                                   LayerContext& context, RowOffsets offsets) {
+  const auto multiply = [&](TensorView c, const ConstScaledView& a, const ConstScaledView& b, bool add,
+                            RowOffsets groups) {
+    grouped_weight_gemm({.c = c,
+                         .a = a,
+                         .b = b,
+                         .offsets = groups,
+                         .accumulate = add,
+                         .power_of_two_scales = options_.precision.power_of_two_scales(),
+                         .scratch = context.scratch,
+                         .stream = context.stream});
+  };
+  if (options_.sources == 1) return multiply(weight.grad, dy, x, accumulate, offsets);
+  if (!weight.grads_by_source.empty()) return multiply(weight.grads_by_source, dy, x, accumulate, offsets);
+  for (std::int64_t source = 0; source < options_.sources; ++source) {
+    const std::int64_t first = source * options_.experts;
+    const RowOffsets all =
+        offsets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(options_.experts) + 1);
+    std::vector<std::int64_t> own(all.begin(), all.end());
+    for (std::int64_t& offset : own) offset -= all.front();
+    const auto part = [&](ConstScaledView operand) {
+      operand.values = operand.values.slice(0, all.front(), own.back());
+      if (!operand.scaled() || operand.granularity.rows == 0) return operand;
+      const std::int64_t tile = operand.granularity.rows;
+      operand.scales =
+          operand.scales.slice(0, segment_tiles(offsets, first, tile), segment_tiles(own, options_.experts, tile));
+      return operand;
+    };
+    multiply(weight.grad, part(dy), part(x), accumulate || source > 0, own);
+  }
 }
 
 // ---- weights

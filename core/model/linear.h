@@ -10,6 +10,8 @@
 // section 3.3.
 //
 // With experts > 0 it is a stack of such Linears over rows sorted by expert; tiles along rows restart at each expert.
+// Rows of several sources are several such runs. Their weight gradients stand apart where the weight has room for that
+// (Parameter::grads_by_source), else they are added in the order of the sources.
 // Several projections of one input are one fused Linear with named row slices.
 #pragma once
 
@@ -23,7 +25,8 @@
 
 namespace shoestring {
 
-/// i64 [experts + 1]: rows of expert e are [offsets[e], offsets[e + 1]); empty for a dense Linear. Host memory.
+/// i64 [sources * experts + 1]: rows of source s for expert e are [offsets[s * experts + e], the next one); empty for a
+/// dense Linear. Host memory.
 using RowOffsets = std::span<const std::int64_t>;
 
 struct LinearOptions {
@@ -31,6 +34,7 @@ struct LinearOptions {
   std::int64_t out = 0;                       ///< of one expert
   std::int64_t experts = 0;                   ///< stacked; 0: dense
   std::int64_t first_expert = 0;              ///< number of the first one in the whole model
+  std::int64_t sources = 1;                   ///< ranks whose rows come to these experts
   std::vector<ParameterSlice> slices{};       ///< cover [max(experts, 1) * out] rows in order
   std::vector<ParameterSlice> bias_slices{};  ///< cover [out]; empty: no bias. Dense only
   double init_std = 0;
@@ -111,11 +115,14 @@ class Linear {
                              const Direction& direction, bool transposed, bool accumulate, Saved& saved,
                              LayerContext& context) const;
   void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context, RowOffsets offsets);
+  void expert_weight_product(const ConstScaledView& x, const ConstScaledView& dy, bool accumulate,
+                             LayerContext& context, RowOffsets offsets);
   void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
                          Stream& stream);
   void sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context);
   bool uses(ProductFormat format) const;
   std::int64_t stack() const { return options_.experts > 0 ? options_.experts : 1; }
+  std::int64_t groups() const { return options_.sources * options_.experts; }
   std::int64_t copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const;
   std::int64_t operand_bytes(std::int64_t rows, std::int64_t columns, ProductFormat format) const;
   std::int64_t product_scratch(std::int64_t rows, int workers) const;

@@ -14,7 +14,7 @@ bool tall(Granularity granularity) { return granularity.rows > 1; }
 std::int64_t Linear::copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const {
   const DType scale = options_.precision.scale_dtype();
   Shape scales = scales_shape(rows, columns, granularity);
-  if (tall(granularity) && options_.experts > 0) scales[0] += options_.experts;  // each expert may end a tile early
+  if (tall(granularity)) scales[0] += groups();  // each may end a tile early
   return arena_bytes(DType::e4m3, rows * columns) + arena_bytes(scale, scales.elements());
 }
 
@@ -35,10 +35,9 @@ std::int64_t Linear::product_scratch(std::int64_t rows, int workers) const {
   const std::int64_t in = options_.in;
   const std::int64_t out = options_.out;
   if (options_.experts > 0) {
-    const std::int64_t experts = options_.experts;
-    return std::max({grouped_gemm_scratch_bytes(rows, out, in, experts, workers, true),
-                     grouped_gemm_scratch_bytes(rows, in, out, experts, workers, true),
-                     grouped_weight_gemm_scratch_bytes(rows, out, in, experts, workers)});
+    return std::max({grouped_gemm_scratch_bytes(rows, out, in, groups(), workers, true),
+                     grouped_gemm_scratch_bytes(rows, in, out, groups(), workers, true),
+                     grouped_weight_gemm_scratch_bytes(rows, out, in, groups(), workers)});
   }
   return std::max({gemm_scratch_bytes(rows, out, in, workers, true), gemm_scratch_bytes(rows, in, out, workers, true),
                    gemm_scratch_bytes(out, in, rows, workers, false)});

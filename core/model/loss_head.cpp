@@ -7,14 +7,14 @@
 namespace shoestring {
 
 LossHead::LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
-                   TokenEmbedding* embedding)
+                   TokenEmbedding* embedding, const ExpertShare& share)
     : hidden_(config.hidden),
       activation_(activation_dtype(precision)),
       head_(head),
       norm_({"model.norm.weight", config.hidden, 1, config.norm_eps, master_dtype(precision)}) {
   if (config.mtp_layers == 0) return;
   check(embedding != nullptr, "multi-token prediction needs a token table");
-  further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head);
+  further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head, share);
 }
 
 ObjectiveSums LossHead::forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, Saved& saved,

@@ -13,7 +13,7 @@ class LossHead {
  public:
   /// `embedding` looks up for multi-token prediction; nullptr where the model has none.
   LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
-           TokenEmbedding* embedding);
+           TokenEmbedding* embedding, const ExpertShare& share = {});
 
   /// x [tokens, hidden] must stay until backward_input. In training, multi-token prediction adds its loss; the output
   /// head's weight gradient is added here, since it needs what a chunk of logits needs.

@@ -29,12 +29,17 @@ LinearOptions router_options(const ModelConfig& config, const PrecisionSpec& pre
 }
 
 LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& precision, const std::string& prefix,
-                             ExpertRange own, bool down) {
+                             const ExpertShare& share, bool down) {
+  check(share.ranks > 0 && share.rank >= 0 && share.rank < share.ranks && config.experts % share.ranks == 0,
+        "{} experts for rank {} of {}", config.experts, share.rank, share.ranks);
+  const std::int64_t count = config.experts / share.ranks;
+  const ExpertRange own{share.rank * count, count};
   const std::int64_t width = config.expert_feed_forward;
   LinearOptions options{.in = down ? width : config.hidden,
                         .out = down ? config.hidden : 2 * width,
                         .experts = own.count,
                         .first_expert = own.first,
+                        .sources = share.ranks,
                         .init_std = config.init_std,
                         .precision = covered_precision(precision)};
   for (std::int64_t e = own.first; e < own.first + own.count; ++e) {
@@ -52,8 +57,9 @@ LinearOptions expert_options(const ModelConfig& config, const PrecisionSpec& pre
 }  // namespace
 
 MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index,
-                                   const std::string& prefix)
-    : index_(index),
+                                   const std::string& prefix, const ExpertShare& share)
+    : share_(share),
+      index_(index),
       hidden_(config.hidden),
       width_(config.expert_feed_forward),
       experts_(config.experts),
@@ -70,8 +76,8 @@ MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpe
       cached_fp8_(caches_gate_up(covered_precision(precision), config.expert_feed_forward)),
       gathers_again_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
       router_(router_options(config, precision, prefix)),
-      gate_up_(expert_options(config, precision, prefix, {0, config.experts}, false)),
-      down_(expert_options(config, precision, prefix, {0, config.experts}, true)) {
+      gate_up_(expert_options(config, precision, prefix, share, false)),
+      down_(expert_options(config, precision, prefix, share, true)) {
   if (config.shared_experts > 0) {
     shared_ = std::make_unique<FeedForward>(FeedForwardOptions{config.hidden, config.shared_feed_forward(),
                                                                config.init_std, prefix + "shared_experts.", precision});
@@ -92,7 +98,6 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   record.indices = saved.take(DType::i32, {tokens, chosen_});
   record.weights = saved.take(master_, {tokens, chosen_});
   record.scores = saved.take(master_, {tokens, experts_});
-  record.row_weights = saved.take(master_, {slots(tokens)});
   record.plan = {saved.take(DType::i64, {experts_}), saved.take(DType::i64, {experts_ + 1}),
                  saved.take(DType::i32, {slots(tokens)}), saved.take(DType::i32, {slots(tokens)})};
   const TensorView logits = context.scratch.take(master_, {tokens, experts_});
@@ -112,10 +117,7 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                   .scale = scale_,
                   .stream = context.stream});
   plan_permutation(record.plan, record.indices, context.stream);
-  record.offsets.resize(static_cast<std::size_t>(experts_ + 1));
-  copy(view_of(record.offsets.data(), DType::i64, {experts_ + 1}), record.plan.offsets, context.stream);
-  context.stream.synchronize();
-  weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
+  plan_rows(record, saved, context);
   if (!context.training) return;
   StepTally* tally = context.tally;
   if (tally != nullptr) router_count_load(tally->loads_of(index_), record.indices, context.stream);
@@ -131,6 +133,70 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   if (tally != nullptr) tally->balance_losses.at(static_cast<std::size_t>(index_)) += balance;
 }
 
+// Which rows come to this rank's experts, and with what weight.
+void MixtureOfExperts::plan_rows(Record& record, Saved& saved, LayerContext& context) {
+  record.offsets.resize(static_cast<std::size_t>(experts_ + 1));
+  copy(view_of(record.offsets.data(), DType::i64, {experts_ + 1}), record.plan.offsets, context.stream);
+  const std::int64_t rows = record.plan.slot_of_row.elements();
+  if (!shared_out()) {
+    context.stream.synchronize();
+    record.row_weights = saved.take(master_, {rows});
+    weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
+    return;
+  }
+  std::vector<std::int32_t> slots(static_cast<std::size_t>(rows));
+  copy(view_of(slots.data(), DType::i32, {rows}), record.plan.slot_of_row, context.stream);
+  Arena::Scope scope(context.scratch);
+  const TensorView weights = context.scratch.take(master_, {rows, 1});
+  weights_to_rows(weights.reshaped({rows}), record.weights, record.plan, context.stream);
+  context.stream.synchronize();
+  record.exchange = exchange().plan(record.offsets, slots, chosen_);
+  record.offsets = record.exchange.offsets;
+  record.row_weights = saved.take(master_, {record.exchange.rows()});
+  exchange().dispatch_each(record.exchange, weights, record.row_weights.reshaped({record.exchange.rows(), 1}));
+}
+
+ExpertExchange& MixtureOfExperts::exchange() const {
+  check(
+      share_.exchange != nullptr && share_.exchange->ranks() == share_.ranks && share_.exchange->experts() == experts_,
+      "a mixture shared by {} ranks runs without their exchange", share_.ranks);
+  return *share_.exchange;
+}
+
+std::int64_t MixtureOfExperts::most_rows(std::int64_t tokens) const {
+  if (!shared_out()) return slots(tokens);
+  return ExpertExchange::most_rows(share_.ranks, experts_ / share_.ranks, tokens, chosen_);
+}
+
+void MixtureOfExperts::to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context) const {
+  if (!shared_out()) {
+    gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
+    return;
+  }
+  Arena::Scope scope(context.scratch);
+  const TensorView sorted = gathered(x, record, context);
+  context.stream.synchronize();
+  exchange().dispatch(record.exchange, sorted, xp);
+}
+
+void MixtureOfExperts::from_experts(ConstTensorView yp, TensorView y, const Record& record,
+                                    LayerContext& context) const {
+  Arena::Scope scope(context.scratch);
+  ConstTensorView results = yp;
+  if (shared_out()) {
+    const TensorView back = context.scratch.take(yp.dtype, {record.plan.slot_of_row.elements(), yp.shape[1]});
+    context.stream.synchronize();
+    exchange().combine(record.exchange, yp, back);
+    results = back;
+  }
+  combine_rows({.y = y,
+                .yp = results,
+                .plan = record.plan,
+                .weights = {},
+                .accumulate = shared_ != nullptr,
+                .stream = context.stream});
+}
+
 TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, LayerContext& context) const {
   TensorView xp = context.scratch.take(x.dtype, {slots(x.shape[0]), x.shape[1]});
   gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
@@ -140,18 +206,15 @@ TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, L
 void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved,
                                    LayerContext& context) {
   Arena::Scope scope(context.scratch);
-  const std::int64_t rows = slots(x.shape[0]);
   const RowOffsets offsets = record.offsets;
+  const std::int64_t rows = offsets.back();
   record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
   {
     Arena::Scope gather(context.scratch);
-    TensorView xp;
-    if (gate_up_.keeps_input() && !gathers_again_) {
-      xp = saved.take(activation_, {rows, hidden_});
-      gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
-    } else {
-      xp = gathered(x, record, context);
-    }
+    const bool kept = gate_up_.keeps_input() && (!gathers_again_ || shared_out());
+    const TensorView xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
+    to_experts(x, xp, record, context);
+    record.received = xp;
     gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again_);
   }
   record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
@@ -163,12 +226,7 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   }
   const TensorView yp = context.scratch.take(activation_, {rows, hidden_});
   down_.forward(h, yp, saved, context, offsets, false);
-  combine_rows({.y = y,
-                .yp = yp,
-                .plan = record.plan,
-                .weights = {},
-                .accumulate = shared_ != nullptr,
-                .stream = context.stream});
+  from_experts(yp, y, record, context);
 }
 
 void MixtureOfExperts::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
@@ -189,7 +247,11 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
   const TensorView dh = context.scratch.take(activation_, {rows, width_});
   {
     Arena::Scope gather(context.scratch);
-    down_.backward_input(gathered(dy, record, context), dh, saved, context, offsets);
+    const bool kept = gathers_again_ && shared_out();
+    const TensorView dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
+    to_experts(dy, dyp, record, context);
+    down_.backward_input(dyp, dh, saved, context, offsets);
+    record.received_gradient = dyp;
   }
   record.h = down_.keeps_input() ? saved.take(activation_, {rows, width_}) : dh;
   record.dgate_up = cached_fp8_ ? context.scratch.take(activation_, {rows, 2 * width_}) : record.gate_up_plain;
@@ -211,15 +273,16 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
   record.dy = dy;
   const std::int64_t tokens = dy.shape[0];
   if (shared_) shared_->backward_input(dy, dx, saved, context);
-  const TensorView dxp = context.scratch.take(activation_, {slots(tokens), hidden_});
-  const TensorView drow_weights = context.scratch.take(master_, {slots(tokens)});
+  const std::int64_t rows = record.offsets.back();
+  const TensorView dxp = context.scratch.take(activation_, {rows, hidden_});
+  TensorView drow_weights = context.scratch.take(master_, {rows});
   backward_experts(dy, dxp, drow_weights, record, saved, context);
-  combine_rows({.y = dx,
-                .yp = dxp,
-                .plan = record.plan,
-                .weights = {},
-                .accumulate = shared_ != nullptr,
-                .stream = context.stream});
+  from_experts(dxp, dx, record, context);
+  if (shared_out()) {
+    const TensorView back = context.scratch.take(master_, {slots(tokens), 1});
+    exchange().combine_each(record.exchange, drow_weights.reshaped({rows, 1}), back);
+    drow_weights = back.reshaped({slots(tokens)});
+  }
   const TensorView dweights = context.scratch.take(master_, {tokens, chosen_});
   weights_to_slots(dweights, drow_weights, record.plan, context.stream);
   const TensorView dlogits = saved.take(master_, {tokens, experts_});
@@ -242,7 +305,10 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
 void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
   const Record& record = saved.record<Record>(this);
   const RowOffsets offsets = record.offsets;
-  if (gathers_again_) {
+  if (gathers_again_ && shared_out()) {
+    down_.backward_weight_of(record.h, record.received_gradient, context, offsets);
+    gate_up_.backward_weight_of(record.received, record.dgate_up, context, offsets);
+  } else if (gathers_again_) {
     {
       Arena::Scope scope(context.scratch);
       down_.backward_weight_of(record.h, gathered(record.dy, record, context), context, offsets);
@@ -286,13 +352,15 @@ void MixtureOfExperts::update_bias(ConstTensorView global_counts, double speed) 
 
 std::int64_t MixtureOfExperts::saved_bytes(const RunShape& run) const {
   const std::int64_t t = run.tokens;
-  const std::int64_t rows = slots(t);
+  const std::int64_t rows = most_rows(t);
   const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
-  std::int64_t bytes = 3 * arena_bytes(DType::i32, rows) + arena_bytes(master_, rows) +       // indices, plan, weights
+  std::int64_t bytes = 3 * arena_bytes(DType::i32, slots(t)) +
+                       arena_bytes(master_, slots(t)) +                                       // indices, plan, weights
                        2 * arena_bytes(master_, t * experts_) + arena_bytes(master_, rows) +  // scores, dlogits, rows
                        arena_bytes(DType::i64, experts_) + arena_bytes(DType::i64, experts_ + 1);
   if (alpha_ != 0) bytes += arena_bytes(master_, run.sequences * experts_);
   bytes += cached_gate_up_bytes(gate_up_.precision(), rows, width_);
+  if (gathers_again_ && shared_out()) bytes += 2 * activations(hidden_);  // received rows and gradients
   if (!gathers_again_) {
     bytes += gate_up_.saved_bytes(rows) + down_.saved_bytes(rows);
     if (gate_up_.keeps_input()) bytes += activations(hidden_);
@@ -304,17 +372,19 @@ std::int64_t MixtureOfExperts::saved_bytes(const RunShape& run) const {
 
 std::int64_t MixtureOfExperts::scratch_bytes(const RunShape& run) const {
   const std::int64_t t = run.tokens;
-  const std::int64_t rows = slots(t);
+  const std::int64_t rows = most_rows(t);
   const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
+  const std::int64_t sorted = shared_out() ? arena_bytes(activation_, slots(t) * hidden_) : 0;  // before or after them
   const std::int64_t up = gate_up_.scratch_bytes(rows, run.workers);
   const std::int64_t down = down_.scratch_bytes(rows, run.workers);
   const std::int64_t uncached = cached_fp8_ ? activations(2 * width_) : 0;
   const std::int64_t wide = activations(hidden_);
   const std::int64_t narrow = activations(width_);
-  const std::int64_t forward = uncached + std::max(wide + up, narrow + wide + down);
-  const std::int64_t backward = wide + 2 * arena_bytes(master_, rows) + narrow + std::max(wide + down, uncached + up);
+  const std::int64_t forward = uncached + std::max(wide + std::max(sorted, up), narrow + wide + std::max(sorted, down));
+  const std::int64_t backward = wide + arena_bytes(master_, rows) + 2 * arena_bytes(master_, slots(t)) + narrow +
+                                std::max(wide + std::max(sorted, down), uncached + up);
   const std::int64_t weight = gathers_again_ ? wide + std::max(up, down) : std::max(up, down);
-  const std::int64_t routing = arena_bytes(master_, t * experts_) + wide + 2 * arena_bytes(master_, rows) +
+  const std::int64_t routing = arena_bytes(master_, t * experts_) + wide + 2 * arena_bytes(master_, slots(t)) +
                                router_.scratch_bytes(t, run.workers);
   std::int64_t most = std::max({forward, backward, weight, routing});
   if (shared_) most = std::max(most, shared_->scratch_bytes(run));

@@ -9,6 +9,11 @@
 // whole-batch load error; the sequence-wise loss adds its gradient to the router.
 //
 // Kept plain: the weight gradients gather their operands again from x and dy. Kept in FP8: the quantised copies wait.
+//
+// Where ranks share the experts, rows cross to the ranks of their experts and back (parallel/expert_exchange.h):
+// router, shared expert and combine stay with the token. Rows stand by source, then by expert, then by token, so that
+// each source's part is what that rank alone would have computed, and its weight gradient is kept apart. What was
+// received is kept for the weight gradient, where one rank would gather again.
 #pragma once
 
 #include <memory>
@@ -19,20 +24,36 @@
 #include "core/model/linear.h"
 #include "kernels/permute.h"
 #include "kernels/router.h"
+#include "parallel/expert_exchange.h"
 
 namespace shoestring {
+
+/// Which part of each mixture's experts is this rank's. All ranks that share them call each layer equally often.
+struct ExpertShare {
+  int ranks = 1;
+  int rank = 0;
+  /// The weight gradients of each source apart, as the canonical reduction needs them: as much memory as the gradients
+  /// of all experts. Otherwise they are added up as they come, in an order that is this number of ranks'.
+  bool by_source = true;
+  ExpertExchange* exchange = nullptr;  ///< over those ranks; needed to run with more than one
+
+  /// Gradients kept of each expert.
+  int gradients() const { return by_source ? ranks : 1; }
+};
 
 class MixtureOfExperts final : public Layer {
  public:
   /// Number `index` of the model's mixtures, on whichever ranks the others stand; `prefix` is "model.layers.N.mlp.".
   MixtureOfExperts(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t index,
-                   const std::string& prefix);
+                   const std::string& prefix, const ExpertShare& share = {});
 
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
   bool keeps_input() const override { return true; }  // the router's weight gradient reads x
-  bool keeps_gradient() const override { return gathers_again_; }
+  bool keeps_gradient() const override {
+    return (gathers_again_ && !shared_out()) || (shared_ != nullptr && shared_->keeps_gradient());
+  }
   std::vector<Parameter*> parameters() override;
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
@@ -53,7 +74,10 @@ class MixtureOfExperts final : public Layer {
     TensorView load;         ///< [sequences, experts]
     TensorView row_weights;  ///< [rows]
     Permutation plan;
-    std::vector<std::int64_t> offsets;  ///< the plan's, in host memory
+    ExpertExchange::Plan exchange;      ///< where ranks share the experts
+    std::vector<std::int64_t> offsets;  ///< of this rank's experts, in host memory
+    TensorView received;                ///< [rows, hidden] x as it came; where the weight gradient reads it plain
+    TensorView received_gradient;       ///< likewise dy
     ConstScaledView gate_up;            ///< [rows, 2 * width]
     TensorView gate_up_plain;
     TensorView h;  ///< [rows, width], made again; where the weight gradient reads it plain
@@ -63,9 +87,19 @@ class MixtureOfExperts final : public Layer {
   void run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved, LayerContext& context);
   void backward_experts(ConstTensorView dy, TensorView dxp, TensorView drow_weights, Record& record, Saved& saved,
                         LayerContext& context);
+  void plan_rows(Record& record, Saved& saved, LayerContext& context);
+  /// xp = the rows of x at their experts.
+  void to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context) const;
+  /// y (+)= the results yp of all choices of a token.
+  void from_experts(ConstTensorView yp, TensorView y, const Record& record, LayerContext& context) const;
   TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
+  bool shared_out() const { return share_.ranks > 1; }
+  ExpertExchange& exchange() const;
+  /// That can come to this rank.
+  std::int64_t most_rows(std::int64_t tokens) const;
 
+  ExpertShare share_;
   std::int64_t index_;
   std::int64_t hidden_;
   std::int64_t width_;

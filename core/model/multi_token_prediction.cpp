@@ -27,7 +27,8 @@ LinearOptions join_options(const ModelConfig& config, const PrecisionSpec& preci
 }  // namespace
 
 MultiTokenPrediction::MultiTokenPrediction(const ModelConfig& config, const PrecisionSpec& precision,
-                                           const RopeTable& rope, TokenEmbedding& embedding, OutputHead& head)
+                                           const RopeTable& rope, TokenEmbedding& embedding, OutputHead& head,
+                                           const ExpertShare& share)
     : hidden_(config.hidden),
       activation_(activation_dtype(precision)),
       embedding_(embedding),
@@ -35,7 +36,7 @@ MultiTokenPrediction::MultiTokenPrediction(const ModelConfig& config, const Prec
       embedding_norm_(norm_options(config, precision, "enorm")),
       hidden_norm_(norm_options(config, precision, "hnorm")),
       join_(join_options(config, precision)),
-      block_(config, precision, config.layers, rope),
+      block_(config, precision, config.layers, rope, share),
       head_norm_(norm_options(config, precision, "shared_head.norm")) {}
 
 TensorView MultiTokenPrediction::take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved,

@@ -17,7 +17,7 @@ class MultiTokenPrediction {
  public:
   /// `embedding` and `head` must outlive it. Its tensors are named as layer `config.layers`.
   MultiTokenPrediction(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope,
-                       TokenEmbedding& embedding, OutputHead& head);
+                       TokenEmbedding& embedding, OutputHead& head, const ExpertShare& share = {});
 
   /// `h` [tokens, hidden] must stay until backward_input.
   LossSum forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective, Saved& saved,

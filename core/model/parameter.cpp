@@ -25,7 +25,8 @@ TensorView part(TensorView flat, std::int64_t offset, const Parameter& parameter
 
 }  // namespace
 
-ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype) : parameters(std::move(all)) {
+ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gradient_sources)
+    : sources(gradient_sources), parameters(std::move(all)) {
   std::stable_sort(parameters.begin(), parameters.end(),
                    [](const Parameter* a, const Parameter* b) { return region_of(*a) < region_of(*b); });
   std::int64_t ends[3] = {};
@@ -37,11 +38,17 @@ ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype) : param
   dense = {0, ends[0]};
   experts = {ends[0], ends[1]};
   values = Tensor(dtype, {total});
-  gradients = Tensor(dtype, {experts.end});
+  const std::int64_t expert_elements = experts.end - experts.begin;
+  gradients = Tensor(dtype, {dense.end + sources * expert_elements});
   std::int64_t offset = 0;
   for (Parameter* parameter : parameters) {
     parameter->value = part(values, offset, *parameter);
     if (parameter->role != ParameterRole::statistic) parameter->grad = part(gradients, offset, *parameter);
+    if (parameter->of_experts() && sources > 1) {
+      parameter->grads_by_source = parameter->grad;
+      parameter->grads_by_source.shape = {sources, parameter->rows, parameter->columns};
+      parameter->grads_by_source.strides = {expert_elements, parameter->columns, 1};
+    }
     offset += aligned_elements(parameter->elements(), dtype);
   }
 }

@@ -46,6 +46,8 @@ struct Parameter {
 
   TensorView value;  ///< master weight
   TensorView grad;   ///< accumulated over micro-batches; empty for a statistic
+  /// Of experts whose tokens come from several ranks: [sources, rows, columns], a sum for each, `grad` being the first.
+  TensorView grads_by_source;
   /// What `grad` holds is of an earlier batch: the first sum overwrites it and clears this. Saves a pass over memory.
   bool grad_is_stale = false;
 
@@ -61,6 +63,10 @@ struct Parameter {
 /// Two regions, one behind the other, since their sums are over different ranks: dense parameters are the same on all
 /// ranks of a stage, those of experts on the ranks that hold the same experts. Statistics come last and have no
 /// gradient. Within each, the order is as given. Each parameter starts at a multiple of 64 bytes; the gaps stay zero.
+///
+/// With several `sources`, the gradients of experts stand behind `experts` once more for each further one, region
+/// behind region: tokens of different ranks belong to different reduction groups, and their sums are kept apart until
+/// these are added in order (parallel/reduction.h).
 struct ParameterStore {
   /// Elements [begin, end) of either buffer.
   struct Region {
@@ -70,14 +76,20 @@ struct ParameterStore {
   };
 
   Tensor values;     ///< [elements] flat
-  Tensor gradients;  ///< [elements without statistics] flat, same offsets as in `values`
+  Tensor gradients;  ///< [elements without statistics, and experts once for each further source] flat, same offsets
   Region dense;
   Region experts;
+  int sources = 1;  ///< of the gradients of experts
   std::vector<Parameter*> parameters;
 
-  ParameterStore(std::vector<Parameter*> all, DType dtype);
+  ParameterStore(std::vector<Parameter*> all, DType dtype, int sources = 1);
   ConstTensorView gradients_of(Region region) const {
     return gradients.view().slice(0, region.begin, region.end - region.begin);
+  }
+  TensorView dense_gradients() { return gradients.view().slice(0, dense.begin, dense.end); }
+  /// [sources * region], source by source.
+  TensorView expert_gradients() {
+    return gradients.view().slice(0, experts.begin, sources * (experts.end - experts.begin));
   }
 };
 

@@ -85,7 +85,9 @@ void Transformer::build_stages() {
   }
   if (first && !last && config.tie_embeddings) copy_ = &embedding_->table();
   if (further_ && !further_->borrows()) copy_ = &further_->table();
-  if (last) loss_ = std::make_unique<LossHead>(config, options_.precision, rope_, *head_, further_.get());
+  if (last) {
+    loss_ = std::make_unique<LossHead>(config, options_.precision, rope_, *head_, further_.get(), options_.experts);
+  }
   for (const int stage : options_.own_stages) {
     check(stage >= 0 && stage < options_.stages, "stage {} of {}", stage, options_.stages);
     StageParts parts;
@@ -95,7 +97,7 @@ void Transformer::build_stages() {
     if (stage == options_.stages - 1) parts.loss = loss_.get();
     const StageBlocks range = blocks_of(stage);
     for (std::int64_t layer = range.begin; layer < range.end; ++layer) {
-      parts.blocks.push_back(std::make_unique<Block>(config, options_.precision, layer, rope_));
+      parts.blocks.push_back(std::make_unique<Block>(config, options_.precision, layer, rope_, options_.experts));
     }
     stages_.push_back(std::make_unique<TransformerStage>(std::move(parts)));
   }
@@ -156,7 +158,8 @@ ModelMemory Transformer::memory() const {
   for (const Parameter* parameter : parameters_) {
     const std::int64_t bytes = arena_bytes(master, parameter->elements());
     memory.parameters += bytes;
-    if (parameter->role != ParameterRole::statistic) memory.gradients += bytes;
+    const int sources = parameter->of_experts() ? options_.experts.gradients() : 1;
+    if (parameter->role != ParameterRole::statistic) memory.gradients += sources * bytes;
   }
   for (const auto& user : {embedding_.get(), further_.get()}) {
     if (user != nullptr && user->borrows()) memory.gradients += arena_bytes(master, user->table().elements());
@@ -186,7 +189,8 @@ void Transformer::allocate(Stream& stream) {
   stream_ = &stream;
   rope_ = make_rope_table(rope_settings(options_.model), std::max<std::int64_t>(1, options_.model.max_positions),
                           master_dtype(options_.precision));
-  store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision));
+  store_ =
+      std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision), options_.experts.gradients());
   scratch_ = Arena(scratch_bytes(), stream.device());
   runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, stream, objective(), next_token_});
   for (const auto& user : {embedding_.get(), further_.get()}) {

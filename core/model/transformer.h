@@ -33,6 +33,7 @@ struct TransformerOptions {
   std::vector<int> own_stages;                  ///< this rank's, in order; empty: all
   std::vector<int> in_flight = {};              ///< micro-batches that each of own_stages holds at most; empty: 1
   bool count_precision = true;                  ///< saturation and underflow counts
+  ExpertShare experts{};                        ///< of every mixture; its exchange outlives the model
   /// What is trained; outlives the model. nullptr: the next token, with the model's weight for the one after.
   const Objective* objective = nullptr;
 };

@@ -118,8 +118,7 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       meter_(meter),
       groups_(groups),
       schedule_(schedule),
-      gradients_(mesh.data(), model.store().gradients.shape().elements(), groups / mesh.data().size(),
-                 model.store().gradients.dtype(), stream) {
+      gradients_(model.store(), mesh, groups, stream) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
 }
 
@@ -155,7 +154,7 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, co
   }
   const bool alone = mesh_.world().size() == 1;
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
-  gradients_.gather(model_.store().gradients);
+  gradients_.gather();
   const TensorView all = view_of(numbers.data(), DType::f64, {static_cast<std::int64_t>(numbers.size())});
   if (!alone) mesh_.world().all_reduce(all);
   return result_of(numbers);
@@ -204,7 +203,7 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
   const std::vector<int> owners = rank_of_stage(run.schedule());
   model_.join_shared_gradients(pipeline, owners.front(), owners.back());
-  gradients_.fold(model_.store().gradients);
+  gradients_.fold();
 }
 
 void Pass::add_numbers(StepTally tally, int group, std::vector<double>& numbers) const {

@@ -15,6 +15,7 @@
 
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
+#include "core/optimizer/gradient_sum.h"
 #include "core/training/batch_plan.h"
 #include "core/training/feed.h"
 #include "core/training/layout.h"
@@ -67,7 +68,7 @@ class Pass {
   Meter& meter_;
   int groups_;
   ScheduleChoice schedule_;
-  CanonicalReducer gradients_;
+  GradientSum gradients_;
   std::vector<std::unique_ptr<MicroBatch>> spare_;      // memory of micro-batches that are not in flight
   std::unique_ptr<Round> round_;                        // while it runs
   std::vector<std::unique_ptr<PipelineStage>> stages_;  // of this rank
