@@ -57,7 +57,7 @@ std::vector<WhatIf> what_ifs(const PlanQuestion& q) {
     answers.push_back(what_if(fmt::format("on {} devices", devices),
                               {q.recipe, q.config, q.hardware, q.cap, devices, q.fixed, q.recipe_folder}));
   }
-  for (const char* name : {"a100_80", "h100", "h800", "h200", "b200", "gb200"}) {
+  for (const char* name : {"a100_80", "h100", "h200", "b200"}) {
     if (q.hardware.name == name) continue;
     const Hardware hardware = read_hardware(find_hardware(name, q.recipe_folder));
     answers.push_back(what_if(fmt::format("on {}", name),

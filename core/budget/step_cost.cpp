@@ -24,7 +24,6 @@ constexpr int kSimulatedPerRank = 4;
 
 struct Stage {
   LayerCost cost;
-  std::int64_t blocks = 0;
 };
 
 std::string_view schedule_word(const PlanLayout& layout) {
@@ -55,34 +54,36 @@ double weight_of(const LayerCost& cost) { return cost.seconds.work() + cost.seco
 
 /// Layers in order, in `count` runs whose heaviest is as light as can be.
 std::vector<Stage> deal(const std::vector<LayerCost>& layers, int count) {
-  double low = 0;
-  double high = 0;
-  for (const LayerCost& layer : layers) {
-    low = std::max(low, weight_of(layer));
-    high += weight_of(layer);
-  }
+  std::vector<double> weights;
+  for (const LayerCost& layer : layers) weights.push_back(weight_of(layer));
+  /// The runs that hold at most `most` each, as their first layers; no run stays empty: the last layers go one to each.
   const auto runs = [&](double most) {
-    std::vector<Stage> stages(1);
-    double held = 0;
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      // No stage stays empty: the last layers go one to each stage left.
-      const bool must = layers.size() - i <= static_cast<std::size_t>(count) - stages.size();
-      if (stages.back().blocks > 0 && (must || held + weight_of(layers[i]) > most)) {
-        stages.emplace_back();
+    std::vector<std::size_t> begins = {0};
+    double held = weights.front();
+    for (std::size_t i = 1; i < weights.size(); ++i) {
+      const bool must = weights.size() - i + begins.size() <= static_cast<std::size_t>(count);
+      if (must || held + weights[i] > most) {
+        begins.push_back(i);
         held = 0;
       }
-      held += weight_of(layers[i]);
-      add(stages.back().cost, layers[i]);
-      ++stages.back().blocks;
+      held += weights[i];
     }
-    return stages;
+    return begins;
   };
-  constexpr int kHalvings = 20;
+  double low = *std::max_element(weights.begin(), weights.end());
+  double high = std::accumulate(weights.begin(), weights.end(), 0.0);
+  constexpr int kHalvings = 30;
   for (int i = 0; i < kHalvings; ++i) {
     const double middle = (low + high) / 2;
     (runs(middle).size() <= static_cast<std::size_t>(count) ? high : low) = middle;
   }
-  return runs(high);
+  std::vector<std::size_t> begins = runs(high);
+  begins.push_back(layers.size());
+  std::vector<Stage> stages(begins.size() - 1);
+  for (std::size_t stage = 0; stage < stages.size(); ++stage) {
+    for (std::size_t i = begins[stage]; i < begins[stage + 1]; ++i) add(stages[stage].cost, layers[i]);
+  }
+  return stages;
 }
 
 class StepPlanner {

@@ -31,6 +31,27 @@ TEST(Plan, SaysThatTheEndIsOutOfReach) {
   expect_holds(plan.output, {"186.3% of the cap: this run cannot reach its end inside it"});
 }
 
+// Foretold from the hardware file alone; within 15% of the published 2,664K GPU-hours.
+TEST(Plan, ForetellsDeepSeekV3) {
+  const testing::Workplace place;
+  const std::string recipe = std::string(SHOESTRING_SOURCE_DIR) + "/recipes/deepseek_v3.recipe";
+  const testing::Ended plan = place.run("plan " + recipe + " --devices 2048 --json");
+  ASSERT_EQ(plan.exit_code, 0) << plan.output;
+  const nlohmann::json estimate = nlohmann::json::parse(plan.output);
+  EXPECT_EQ(estimate.at("schema"), "shoestring.estimate/1");
+  EXPECT_NEAR(estimate.at("phases").at(0).at("gpu_hours").get<double>() / 2664e3, 1, 0.15);
+  EXPECT_LT(estimate.at("gpu_hours_low"), 2788e3);
+  EXPECT_GT(estimate.at("gpu_hours_high"), 2788e3);
+  EXPECT_FALSE(estimate.at("assumptions").empty());
+
+  const testing::Ended alone = place.run("plan " + recipe + " --devices 8");
+  EXPECT_EQ(alone.exit_code, 78);
+  expect_holds(alone.output, {"does not fit: phase pretrain has no layout on 8 h800", "cheapest change: --devices"});
+  const testing::Ended wrong = place.run("plan " + recipe + " --layout \"pipline=2\"");
+  EXPECT_EQ(wrong.exit_code, 64);
+  expect_holds(wrong.output, {"layout: unknown word 'pipline=2'", "pipeline"});
+}
+
 // Foretold before it, set beside what came after it; and none is made when the run has begun.
 TEST(Plan, IsMeasuredAndComparedWithTheRun) {
   const testing::Workplace place;
