@@ -24,7 +24,7 @@ set(hdf5_enters data)
 set(options_looks "^boost/program_options")
 set(options_enters core/recipe tools)
 set(cuda_looks "^(cuda|cublas|cudnn|nvrtc|cutlass|cute/)")
-set(cuda_enters kernels)
+set(cuda_enters kernels emulator)
 set(nccl_looks "^nccl")
 set(nccl_enters parallel)
 

@@ -226,16 +226,16 @@ std::string expert_balance(const Report& report) {
   chart.from_zero = true;
   chart.series.push_back(series_of(report, "", [](const CurvePoint& p) { return p.expert_overload; }));
   chart.summary = fmt::format("{:.3g} at the end; 0 is an even load.", points.back().expert_overload);
-  return section(
-      "Expert balance",
-      charts::line_chart(chart) + "<p class=\"note\">Of the worst layer; zero where every expert has the same load.</p>" +
-          curve_table(report, "Expert overload", {{"overload", [](const CurvePoint& p, const std::string& at) {
-                                                     return p.expert_overload > 0
-                                                                ? number(p.expert_overload,
-                                                                         fmt::format("{:.3f}", p.expert_overload),
-                                                                         at + "expert_overload")
-                                                                : std::string("–");
-                                                   }}}));
+  return section("Expert balance",
+                 charts::line_chart(chart) +
+                     "<p class=\"note\">Of the worst layer; zero where every expert has the same load.</p>" +
+                     curve_table(report, "Expert overload",
+                                 {{"overload", [](const CurvePoint& p, const std::string& at) {
+                                     return p.expert_overload > 0
+                                                ? number(p.expert_overload, fmt::format("{:.3f}", p.expert_overload),
+                                                         at + "expert_overload")
+                                                : std::string("–");
+                                   }}}));
 }
 
 }  // namespace shoestring::page
