@@ -61,6 +61,10 @@ namespace simd {
 std::string refuses(const AdamwArgs& args);
 void step(const AdamwArgs& args);
 }  // namespace simd
+namespace cuda {
+std::string refuses(const AdamwArgs& args);
+void step(const AdamwArgs& args);
+}  // namespace cuda
 }  // namespace adamw
 
 }  // namespace shoestring

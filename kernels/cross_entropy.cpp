@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/cpu_refusals.h"
 
 namespace shoestring {
 namespace {
@@ -202,7 +203,7 @@ std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
       {"simd", token_loss::simd::refuses, token_loss::simd::rows},
-      {"reference", never_refuses<CrossEntropyArgs>, token_loss::reference::rows},
+      {"reference", needs_cpu<CrossEntropyArgs>, token_loss::reference::rows},
   });
   return kVariants;
 }
@@ -211,7 +212,7 @@ std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
       {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
-      {"reference", never_refuses<CrossEntropyChunkArgs>, token_loss::reference::chunk},
+      {"reference", needs_cpu<CrossEntropyChunkArgs>, token_loss::reference::chunk},
   });
   return kVariants;
 }
@@ -220,7 +221,7 @@ std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_grad
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkGradientArgs>>({
       {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
       {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
-      {"reference", never_refuses<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
+      {"reference", needs_cpu<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
   });
   return kVariants;
 }

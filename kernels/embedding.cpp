@@ -4,6 +4,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/cpu_refusals.h"
 
 namespace shoestring {
 namespace {
@@ -100,18 +101,24 @@ void backward(const EmbeddingBackwardArgs& args) {
 
 std::span<const Variant<EmbeddingArgs>> embedding_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<EmbeddingArgs>>({
-      {"avx512", embedding::avx512::refuses, embedding::avx512::forward},
-      {"simd", embedding::simd::refuses, embedding::simd::forward},
-      {"reference", never_refuses<EmbeddingArgs>, embedding::reference::forward},
+#if SHOESTRING_CUDA
+    {"cuda", embedding::cuda::refuses, embedding::cuda::forward},
+#endif
+        {"avx512", embedding::avx512::refuses, embedding::avx512::forward},
+        {"simd", embedding::simd::refuses, embedding::simd::forward},
+        {"reference", needs_cpu<EmbeddingArgs>, embedding::reference::forward},
   });
   return kVariants;
 }
 
 std::span<const Variant<EmbeddingBackwardArgs>> embedding_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<EmbeddingBackwardArgs>>({
-      {"avx512", embedding::avx512::refuses, embedding::avx512::backward},
-      {"simd", embedding::simd::refuses, embedding::simd::backward},
-      {"reference", never_refuses<EmbeddingBackwardArgs>, embedding::reference::backward},
+#if SHOESTRING_CUDA
+    {"cuda", embedding::cuda::refuses, embedding::cuda::backward},
+#endif
+        {"avx512", embedding::avx512::refuses, embedding::avx512::backward},
+        {"simd", embedding::simd::refuses, embedding::simd::backward},
+        {"reference", needs_cpu<EmbeddingBackwardArgs>, embedding::reference::backward},
   });
   return kVariants;
 }

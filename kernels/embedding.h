@@ -45,5 +45,11 @@ std::string refuses(const EmbeddingBackwardArgs& args);
 void forward(const EmbeddingArgs& args);
 void backward(const EmbeddingBackwardArgs& args);
 }  // namespace embedding::simd
+namespace embedding::cuda {
+std::string refuses(const EmbeddingArgs& args);
+std::string refuses(const EmbeddingBackwardArgs& args);
+void forward(const EmbeddingArgs& args);
+void backward(const EmbeddingBackwardArgs& args);
+}  // namespace embedding::cuda
 
 }  // namespace shoestring

@@ -128,17 +128,26 @@ void permute::copy_rows(const GatherRowsArgs& args) {
 namespace {
 
 constexpr std::array kGather = std::to_array<Variant<GatherRowsArgs>>({
-    {"avx512", permute::avx512::refuses, permute::avx512::gather},
-    {"simd", permute::simd::refuses, permute::simd::gather},
-    {"reference", needs_cpu<GatherRowsArgs>, permute::reference::gather},
+#if SHOESTRING_CUDA
+  {"cuda", permute::cuda::refuses, permute::cuda::gather},
+#endif
+      {"avx512", permute::avx512::refuses, permute::avx512::gather},
+      {"simd", permute::simd::refuses, permute::simd::gather},
+      {"reference", needs_cpu<GatherRowsArgs>, permute::reference::gather},
 });
 constexpr std::array kCombine = std::to_array<Variant<CombineRowsArgs>>({
-    {"avx512", permute::avx512::refuses, permute::avx512::combine},
-    {"simd", permute::simd::refuses, permute::simd::combine},
-    {"reference", needs_cpu<CombineRowsArgs>, permute::reference::combine},
+#if SHOESTRING_CUDA
+  {"cuda", permute::cuda::refuses, permute::cuda::combine},
+#endif
+      {"avx512", permute::avx512::refuses, permute::avx512::combine},
+      {"simd", permute::simd::refuses, permute::simd::combine},
+      {"reference", needs_cpu<CombineRowsArgs>, permute::reference::combine},
 });
 constexpr std::array kWeightGradient = std::to_array<Variant<PermuteWeightGradientArgs>>({
-    {"reference", needs_cpu<PermuteWeightGradientArgs>, permute::reference::weight_gradient},
+#if SHOESTRING_CUDA
+  {"cuda", permute::cuda::refuses, permute::cuda::weight_gradient},
+#endif
+      {"reference", needs_cpu<PermuteWeightGradientArgs>, permute::reference::weight_gradient},
 });
 
 bool is_activation(DType dtype) { return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::bf16; }

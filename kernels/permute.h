@@ -101,5 +101,13 @@ std::string refuses(const CombineRowsArgs& args);
 void gather(const GatherRowsArgs& args);
 void combine(const CombineRowsArgs& args);
 }  // namespace permute::simd
+namespace permute::cuda {
+std::string refuses(const GatherRowsArgs& args);
+std::string refuses(const CombineRowsArgs& args);
+std::string refuses(const PermuteWeightGradientArgs& args);
+void gather(const GatherRowsArgs& args);
+void combine(const CombineRowsArgs& args);
+void weight_gradient(const PermuteWeightGradientArgs& args);
+}  // namespace permute::cuda
 
 }  // namespace shoestring

@@ -131,9 +131,11 @@ constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
     {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
 constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
-    {"avx512", reduce::avx512::refuses, reduce::avx512::run},
-    {"simd", reduce::simd::refuses, reduce::simd::run},
-    {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
+#if SHOESTRING_CUDA
+  {"cuda", reduce::cuda::refuses, reduce::cuda::run},
+#endif
+      {"avx512", reduce::avx512::refuses, reduce::avx512::run}, {"simd", reduce::simd::refuses, reduce::simd::run},
+      {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
 });
 
 void check_span(ConstTensorView x) {

@@ -80,6 +80,10 @@ std::string refuses(const AxpbyArgs& args);
 void run(const ReduceArgs& args);
 void run(const AxpbyArgs& args);
 }  // namespace simd
+namespace cuda {
+std::string refuses(const AxpbyArgs& args);
+void run(const AxpbyArgs& args);
+}  // namespace cuda
 }  // namespace reduce
 
 }  // namespace shoestring

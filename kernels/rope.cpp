@@ -7,6 +7,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/cpu_refusals.h"
 
 namespace shoestring {
 namespace {
@@ -183,9 +184,12 @@ void rotate(const RopeArgs& args) {
 
 std::span<const Variant<RopeArgs>> rope_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<RopeArgs>>({
-      {"avx512", rotary::avx512::refuses, rotary::avx512::rotate},
-      {"simd", rotary::simd::refuses, rotary::simd::rotate},
-      {"reference", never_refuses<RopeArgs>, rotary::reference::rotate},
+#if SHOESTRING_CUDA
+    {"cuda", rotary::cuda::refuses, rotary::cuda::rotate},
+#endif
+        {"avx512", rotary::avx512::refuses, rotary::avx512::rotate},
+        {"simd", rotary::simd::refuses, rotary::simd::rotate},
+        {"reference", needs_cpu<RopeArgs>, rotary::reference::rotate},
   });
   return kVariants;
 }

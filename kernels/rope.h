@@ -81,5 +81,9 @@ namespace rotary::simd {
 std::string refuses(const RopeArgs& args);
 void rotate(const RopeArgs& args);
 }  // namespace rotary::simd
+namespace rotary::cuda {
+std::string refuses(const RopeArgs& args);
+void rotate(const RopeArgs& args);
+}  // namespace rotary::cuda
 
 }  // namespace shoestring

@@ -27,6 +27,7 @@ std::vector<std::string> failures(const emulator::Settings& settings, bool quick
   bench.quick = quick;
   cuda_compare::check_moves(bench);
   cuda_compare::check_ops(bench);
+  cuda_compare::check_elements(bench);
   emulator::settings() = {};
   std::vector<std::string> failed;
   for (const CudaCheck& check : bench.checks) {

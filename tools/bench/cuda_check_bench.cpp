@@ -12,6 +12,7 @@ std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObse
   cuda_compare::Bench bench{Stream(workers), Stream(device), std::move(observer), {}};
   cuda_compare::check_moves(bench);
   cuda_compare::check_ops(bench);
+  cuda_compare::check_elements(bench);
   cuda_compare::check_products(bench);
   return std::move(bench.checks);
 }

@@ -45,6 +45,7 @@ double sum_error(std::int64_t length);
 /// The parts of check_cuda_ops.
 void check_moves(Bench& bench);     ///< quantise, dequantise, RMSNorm
 void check_ops(Bench& bench);       ///< what a model does beside products and attention
+void check_elements(Bench& bench);  ///< ops whose results have the bits of the CPU's
 void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 
 }  // namespace shoestring::cuda_compare

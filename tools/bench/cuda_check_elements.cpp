@@ -1,0 +1,216 @@
+// Ops that work element by element or row by row on a CUDA device: their results have the bits of the CPU's rows.
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "kernels/adamw.h"
+#include "kernels/base/check.h"
+#include "kernels/base/copy.h"
+#include "kernels/embedding.h"
+#include "kernels/permute.h"
+#include "kernels/reduce.h"
+#include "kernels/rope.h"
+#include "tools/bench/cuda_compare.h"
+
+namespace shoestring::cuda_compare {
+namespace {
+
+using Tensors = std::vector<Tensor>;
+
+/// Runs `op` on both sides, on copies of `tensors`, and compares all of them afterwards, bit for bit.
+void check_bits(Bench& bench, const std::string& name, const Tensors& tensors,
+                const std::function<void(Tensors&, Stream&)>& op) {
+  bench.part(name, [&] {
+    const auto run = [&](Stream& stream) {
+      Tensors there;
+      for (const Tensor& tensor : tensors) {
+        there.emplace_back(tensor.dtype(), tensor.shape(), stream.device());
+        copy(there.back(), tensor, stream);
+      }
+      op(there, stream);
+      stream.synchronize();
+      return there;
+    };
+    const Tensors expected = run(bench.cpu), device = run(bench.cuda);
+    std::string detail;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const std::string text = difference(bench.to_host(device[i]), expected[i]);
+      if (!text.empty()) detail += fmt::format("tensor {}: {}", i, text);
+    }
+    bench.verdict(name, detail.empty(), detail);
+  });
+}
+
+Tensor integers(const Shape& shape, int modulus, int step) {
+  Tensor tensor(DType::i32, shape);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    tensor.as<std::int32_t>()[i] = static_cast<std::int32_t>((i * step + i / 7) % modulus);
+  }
+  return tensor;
+}
+
+void check_rope(Bench& bench, DType dtype, RopeStyle style, bool inverse) {
+  const RopeTable table = make_rope_table({.dim = 64, .style = style}, 50);
+  Tensors tensors;
+  tensors.push_back(numbers(dtype, {33, 5 * 64}, 11));
+  tensors.push_back(integers({33}, 50, 3));
+  const auto op = [&](Tensors& t, Stream& stream) {
+    RopeTable there{Tensor(DType::f32, table.cosines.shape(), stream.device()),
+                    Tensor(DType::f32, table.sines.shape(), stream.device()), style};
+    copy(there.cosines, table.cosines, stream);
+    copy(there.sines, table.sines, stream);
+    TensorView x = t[0].view().slice(1, 64, 3 * 64);  // heads 1 to 3 of 5
+    x.strides = {x.strides[0], 64, 1};
+    x.shape = {33, 3, 64};
+    rope({.x = x, .positions = t[1], .table = there, .inverse = inverse, .stream = stream});
+    stream.synchronize();
+  };
+  check_bits(bench,
+             fmt::format("rope {} {}{}", name(dtype), style == RopeStyle::interleaved ? "interleaved" : "half split",
+                         inverse ? " inverse" : ""),
+             tensors, op);
+}
+
+void check_embedding(Bench& bench, DType table, DType rows, std::int64_t tokens) {
+  constexpr std::int64_t kHidden = 300;
+  Tensors tensors;
+  tensors.push_back(numbers(table, {40, kHidden}, 12));
+  tensors.push_back(numbers(rows, {tokens, kHidden}, 13));
+  tensors.push_back(integers({tokens}, 37, 5));
+  check_bits(
+      bench, fmt::format("embedding {} from {} [{}]", name(rows), name(table), tokens), tensors,
+      [](Tensors& t, Stream& stream) { embedding_forward({.y = t[1], .table = t[0], .ids = t[2], .stream = stream}); });
+  if (table != DType::f32) return;
+  check_bits(bench, fmt::format("embedding gradient {} [{}]", name(rows), tokens), tensors,
+             [](Tensors& t, Stream& stream) {
+               embedding_backward({.dtable = t[0], .dy = t[1], .ids = t[2], .stream = stream});
+             });
+}
+
+void check_permute(Bench& bench, DType dtype, bool weighted) {
+  constexpr std::int64_t kTokens = 37, kChoices = 3, kHidden = 290;
+  Tensor indices = integers({kTokens, kChoices}, 9, 4);  // of 7 experts: two are another rank's
+  PermutationStorage plan(kTokens, kChoices, 7);
+  plan_permutation(plan.view(), indices, bench.cpu);
+  const Permutation p = plan.view();
+  const std::int64_t rows = kTokens * kChoices;
+  Tensors tensors;
+  tensors.push_back(numbers(dtype, {kTokens, kHidden}, 14));
+  tensors.push_back(numbers(dtype, {rows, kHidden}, 15));
+  tensors.push_back(numbers(DType::f32, {kTokens, kChoices}, 16));
+  for (const TensorView& part : {p.row_of_slot, p.slot_of_row}) {
+    Tensor& copied = tensors.emplace_back(DType::i32, part.shape);
+    copy(copied, part, bench.cpu);
+  }
+  const auto with = [&](Tensors& t) { return Permutation{p.counts, p.offsets, t[3], t[4]}; };
+  const std::string tail = fmt::format(" {}{}", name(dtype), weighted ? " weighted" : "");
+  const auto weights = [&](Tensors& t) { return weighted ? ConstTensorView(t[2]) : ConstTensorView{}; };
+  check_bits(bench, "gather_rows" + tail, tensors, [&](Tensors& t, Stream& stream) {
+    gather_rows({.xp = t[1], .x = t[0], .plan = with(t), .weights = weights(t), .stream = stream});
+  });
+  for (const bool accumulate : {false, true}) {
+    check_bits(bench, "combine_rows" + tail + (accumulate ? " accumulating" : ""), tensors,
+               [&](Tensors& t, Stream& stream) {
+                 combine_rows({.y = t[0],
+                               .yp = t[1],
+                               .plan = with(t),
+                               .weights = weights(t),
+                               .accumulate = accumulate,
+                               .stream = stream});
+               });
+  }
+  if (weighted) return;
+  bench.part("permute_weight_gradient", [&] {
+    Tensor expected(DType::f32, {kTokens, kChoices});
+    permute_weight_gradient({.dweights = expected, .dy = tensors[0], .yp = tensors[1], .plan = p, .stream = bench.cpu});
+    Tensor ours(DType::f32, {kTokens, kChoices}, bench.device());
+    const Tensor dy = bench.to_device(tensors[0]), yp = bench.to_device(tensors[1]);
+    Tensor row_of_slot = bench.to_device(tensors[3]), slot_of_row = bench.to_device(tensors[4]);
+    permute_weight_gradient({.dweights = ours,
+                             .dy = dy,
+                             .yp = yp,
+                             .plan = {p.counts, p.offsets, row_of_slot, slot_of_row},
+                             .stream = bench.cuda});
+    std::vector<double> terms(static_cast<std::size_t>(rows));
+    for (std::int64_t slot = 0; slot < rows; ++slot) {
+      const std::int64_t row = p.row_of_slot.as<std::int32_t>()[slot];
+      for (std::int64_t j = 0; row >= 0 && j < kHidden; ++j) {
+        terms[static_cast<std::size_t>(slot)] +=
+            std::abs(value(tensors[0], slot / kChoices * kHidden + j) * value(tensors[1], row * kHidden + j));
+      }
+    }
+    const double worst = worst_error(bench.to_host(ours), expected, sum_error(kHidden), terms);
+    bench.verdict("permute_weight_gradient" + tail, worst <= 1, fmt::format("worst error {:.3f} of its bound", worst));
+  });
+}
+
+void check_copied_rows(Bench& bench, DType dtype) {  // any format travels without weights
+  Tensors tensors;
+  tensors.emplace_back(dtype, Shape{20, 65});
+  tensors.emplace_back(dtype, Shape{20, 65});
+  for (std::int64_t i = 0; i < tensors[0].bytes(); ++i) tensors[0].as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i);
+  PermutationStorage plan(20, 1, 4);
+  const Tensor indices = integers({20, 1}, 5, 3);
+  plan_permutation(plan.view(), indices, bench.cpu);
+  check_bits(bench, fmt::format("gather_rows of {}", name(dtype)), tensors, [&](Tensors& t, Stream& stream) {
+    const Permutation p = plan.view();
+    Tensor row_of_slot(DType::i32, {20}, stream.device()), slot_of_row(DType::i32, {20}, stream.device());
+    copy(row_of_slot, p.row_of_slot, stream);
+    copy(slot_of_row, p.slot_of_row, stream);
+    gather_rows({.xp = t[1], .x = t[0], .plan = {p.counts, p.offsets, row_of_slot, slot_of_row}, .stream = stream});
+    stream.synchronize();
+  });
+}
+
+void check_updates(Bench& bench, DType narrow) {
+  constexpr std::int64_t kCount = 1029;
+  Tensors tensors;
+  tensors.push_back(numbers(DType::f32, {kCount}, 17));
+  tensors.push_back(numbers(narrow, {kCount}, 18));
+  tensors.push_back(numbers(narrow, {kCount}, 19));
+  tensors.push_back(numbers(DType::bf16, {kCount}, 20));
+  tensors.push_back(numbers(DType::f32, {kCount}, 21));
+  for (std::int64_t i = 0; i < kCount; ++i) {  // second moments are not negative
+    if (narrow == DType::f32) tensors[2].as<float>()[i] = std::abs(tensors[2].as<float>()[i]);
+    if (narrow == DType::bf16) tensors[2].as<BFloat16>()[i].bits &= 0x7FFF;
+  }
+  check_bits(bench, fmt::format("adamw, moments {}", name(narrow)), tensors, [](Tensors& t, Stream& stream) {
+    adamw_step({.parameter = t[0],
+                .first_moment = t[1],
+                .second_moment = t[2],
+                .copy = t[3],
+                .gradient = t[4],
+                .gradient_scale = 0.3,
+                .learning_rate = 1e-2,
+                .beta1 = 0.9,
+                .beta2 = 0.95,
+                .eps = 1e-8,
+                .weight_decay = 0.1,
+                .step = 3,
+                .stream = stream});
+  });
+  check_bits(bench, fmt::format("axpby {}", name(narrow)), tensors, [](Tensors& t, Stream& stream) {
+    axpby(t[1], 0.7, t[0], -1.3, t[3], stream);
+    axpby(t[3], 0.7, t[2], 0.1, t[4], stream);
+    scale(t[2], 3.7, t[0], stream);
+  });
+}
+
+}  // namespace
+
+void check_elements(Bench& bench) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const RopeStyle style : {RopeStyle::interleaved, RopeStyle::half_split}) {
+      for (const bool inverse : {false, true}) check_rope(bench, dtype, style, inverse);
+    }
+    for (const DType rows : {DType::f32, DType::bf16}) {
+      check_embedding(bench, dtype, rows, 1);
+      check_embedding(bench, dtype, rows, 600);
+    }
+    for (const bool weighted : {false, true}) check_permute(bench, dtype, weighted);
+    check_updates(bench, dtype);
+  }
+  for (const DType dtype : {DType::e4m3, DType::i64}) check_copied_rows(bench, dtype);
+}
+
+}  // namespace shoestring::cuda_compare
