@@ -128,6 +128,7 @@ std::unique_ptr<Transformer> Transformer::whole() const {
   TransformerOptions options = options_;
   options.own_stages.clear();
   options.in_flight.clear();
+  options.experts = {};
   return std::make_unique<Transformer>(std::move(options));
 }
 

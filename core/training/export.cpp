@@ -146,7 +146,6 @@ std::int64_t export_folder(const ImportFolder& source, const fs::path& out, cons
                            .run = {.tokens = 1, .sequences = 1, .workers = 1},
                            .stages = 1,
                            .own_stages = {},
-                           .in_flight = 1,
                            .count_precision = false});
   plan_import(source, model);  // whether all of it is sound
   const std::vector<Weight> weights = weights_of(source, model);

@@ -74,7 +74,6 @@ ReaderVerdict ours(const Facts& facts) {
                              .run = {.tokens = 1, .sequences = 1, .workers = 1},
                              .stages = 1,
                              .own_stages = {},
-                             .in_flight = 1,
                              .count_precision = false});
     plan_import(facts.folder, model);
   } catch (const Error& error) {

@@ -41,7 +41,6 @@ void dump(const char* place, const char* tokens_file, const char* logits_file) {
                      .run = {.tokens = count, .sequences = 1, .workers = workers.count()},
                      .stages = 1,
                      .own_stages = {},
-                     .in_flight = 1,
                      .count_precision = false});
   const ImportPlan plan = plan_import(folder, model);
   model.allocate(stream);
