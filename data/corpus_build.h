@@ -2,7 +2,7 @@
 //
 //   OUT/train/train-00000.h5 ...            what is trained on
 //   OUT/validation/validation-00000.h5 ...  what is held out
-//   OUT/tokenizer.model                     or byte_tokenizer.json
+//   OUT/tokenizer.model                     or byte_tokenizer.json, tokenizer.json
 //   OUT/held_out.txt                        names of the held-out documents, one a line, parts with their first byte
 //   OUT/corpus.json                         counts, written last
 //

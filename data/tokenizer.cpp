@@ -1,5 +1,8 @@
 #include "data/tokenizer.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
 
 #include "kernels/base/check.h"
@@ -9,12 +12,15 @@ namespace shoestring {
 
 std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model,
                                                    const std::string& where);  // tokenizer_sentencepiece.cpp
+std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content,
+                                                const std::string& where);  // tokenizer_byte_level.cpp
 
 namespace {
 
 constexpr std::string_view kByteFile = "byte_tokenizer.json";
 constexpr std::string_view kByteContent = "{\"schema\": \"shoestring.byte_tokenizer/1\"}\n";
-constexpr std::array<std::string_view, 2> kFileNames = {"tokenizer.model", kByteFile};
+// A checkpoint holds a tokenizer.json beside the first two as well.
+constexpr std::array<std::string_view, 3> kFileNames = {"tokenizer.model", kByteFile, "tokenizer.json"};
 constexpr std::int64_t kFileLimit = std::int64_t{256} << 20;
 
 // Ids 0..255 are the bytes; then the special ids, in this order.
@@ -35,6 +41,10 @@ class ByteTokenizer : public Tokenizer {
   }
   std::uint32_t vocabulary_size() const override { return kSize; }
   SpecialIds special() const override { return {256, 257, 258, 259}; }
+  std::int32_t control_id(std::string_view content) const override {
+    const auto found = std::find(kSpecialTexts.begin(), kSpecialTexts.end(), content);
+    return found == kSpecialTexts.end() ? -1 : 256 + static_cast<std::int32_t>(found - kSpecialTexts.begin());
+  }
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return content_; }
   TokenizerFiles companion_files() const override { return byte_tokenizer_files(kSpecialTexts); }
@@ -53,10 +63,18 @@ std::unique_ptr<Tokenizer> byte_tokenizer() { return std::make_unique<ByteTokeni
 
 std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string& where) {
   if (content == kByteContent) return byte_tokenizer();
+  // A model of SentencePiece begins with the length of its first piece, behind byte 0x0A.
+  const std::size_t first = content.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && content[first] == '{') return byte_level_tokenizer(std::move(content), where);
   return sentencepiece_tokenizer(std::move(content), where);
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& file) {
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place) {
+  const bool folder = type_of(place) == std::filesystem::file_type::directory;
+  const std::filesystem::path file = folder ? find_tokenizer(place) : place;
+  if (file.empty()) {
+    fail(ExitCode::missing_input, "{}: holds no tokenizer file ({})", place.string(), fmt::join(kFileNames, ", "));
+  }
   return tokenizer_from(read_file(file, kFileLimit), file.string());
 }
 

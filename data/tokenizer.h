@@ -1,8 +1,11 @@
 // Text to token ids and back, without loss: decode(encode(text)) is `text`, byte for byte, whatever bytes it holds.
 //
-// Two kinds. `bytes`: an id is a byte; nothing to train. `sentencepiece`: a BPE model with byte fallback, trained here
-// or brought along; bytes that are not UTF-8, and the one character SentencePiece uses for a space (U+2581), go through
-// the byte pieces, since SentencePiece itself would replace them.
+// Three kinds. `bytes`: an id is a byte; nothing to train. `sentencepiece`: a BPE model with byte fallback, trained
+// here or brought along; bytes that are not UTF-8, and the one character SentencePiece uses for a space (U+2581), go
+// through the byte pieces, since SentencePiece itself would replace them. `byte level`: the tokenizer.json of Llama 3,
+// Qwen, DeepSeek and SmolLM2, brought along; where the file asks for NFC, as Qwen's do, that form of the text comes
+// back; a byte that the file has no token for, as some controls in SmolLM2's, is left out as the library `tokenizers`
+// does.
 #pragma once
 
 #include <cstdint>
@@ -31,14 +34,18 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Appends the ids of `text`; never a special id.
+  /// Appends the ids of `text`: never a control token, whatever the text looks like, and none that a model puts in
+  /// front.
   virtual void encode(std::string_view text, std::vector<std::uint32_t>& ids) const = 0;
   /// Special ids give no text. Throws Error(bad_data) for an id out of range.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
 
   virtual std::uint32_t vocabulary_size() const = 0;
   virtual SpecialIds special() const = 0;
-  /// The file that defines it: name ("tokenizer.model", "byte_tokenizer.json") and content.
+  /// The id of the added or control token that is written `content`; -1 where there is none. For who writes such tokens
+  /// on purpose: text never becomes one.
+  virtual std::int32_t control_id(std::string_view content) const = 0;
+  /// The file that defines it: name ("tokenizer.model", "byte_tokenizer.json", "tokenizer.json") and content.
   virtual const std::string& file_name() const = 0;
   virtual const std::string& file_content() const = 0;
   /// Names the tokenizer in shards and checkpoints: hash of file_content.
@@ -48,9 +55,10 @@ class Tokenizer {
 };
 
 std::unique_ptr<Tokenizer> byte_tokenizer();
-/// By the file's content; throws Error(bad_data) for a file that is neither kind, or a SentencePiece model without
-/// byte fallback or end-of-sentence piece.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& file);
+/// Of a file, or of a folder the one in it (Error(missing_input) where there is none). By the file's content; throws
+/// Error(bad_data) for one of no kind, a SentencePiece model without byte fallback or end-of-sentence piece, and a
+/// tokenizer.json that asks for what is not done here (tokenizer_file.h).
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place);
 std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string& where);
 
 /// The tokenizer file lying in `folder`, empty when there is none.

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "data/byte_characters.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -42,21 +43,6 @@ Json special_token(std::size_t id, const std::string& text) {
 
 Json replace(std::string_view from, std::string_view to) {
   return Json::object({{"type", "Replace"}, {"pattern", Json::object({{"String", from}})}, {"content", to}});
-}
-
-// The character that stands for a byte where a vocabulary must be text, as GPT-2's does it: printable Latin-1 for
-// itself, the other bytes in turn for the characters from U+0100 on. All take one or two bytes of UTF-8.
-std::array<std::string, 256> byte_characters() {
-  std::array<std::string, 256> characters;
-  int next = 0x100;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
-    const int code = printable ? byte : next++;
-    std::string& character = characters[static_cast<std::size_t>(byte)];
-    if (code >= 0x80) character.push_back(static_cast<char>(0xc0 | code >> 6));
-    character.push_back(static_cast<char>(code < 0x80 ? code : 0x80 | (code & 0x3f)));
-  }
-  return characters;
 }
 
 struct Merge {

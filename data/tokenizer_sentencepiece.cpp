@@ -7,6 +7,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "data/characters.h"
 #include "data/sentencepiece_check.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
@@ -21,28 +22,6 @@ namespace {
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiece writes a space
 constexpr std::size_t kEncodeBytes = 32 << 10;  // text is encoded in lines up to this much: time and memory stay linear
 constexpr std::size_t kTrainBytes = 4000;       // one training sentence
-
-// Length of the well-formed UTF-8 character at the front of `text`, or 0.
-std::size_t character_bytes(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  const auto follows = [&](std::size_t i) { return i < text.size() && (byte(i) & 0xC0) == 0x80; };
-  const std::uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xC2 && lead <= 0xDF) return follows(1) ? 2 : 0;
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    if (!follows(1) || !follows(2)) return 0;
-    if (lead == 0xE0 && byte(1) < 0xA0) return 0;   // overlong
-    if (lead == 0xED && byte(1) >= 0xA0) return 0;  // surrogate
-    return 3;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    if (!follows(1) || !follows(2) || !follows(3)) return 0;
-    if (lead == 0xF0 && byte(1) < 0x90) return 0;
-    if (lead == 0xF4 && byte(1) >= 0x90) return 0;
-    return 4;
-  }
-  return 0;
-}
 
 // Length of the front part of `text` that SentencePiece keeps as it is, at most kEncodeBytes, ending behind a line's
 // end where there is one; 0 when the first byte must be spelt out.
@@ -123,11 +102,12 @@ class SentencePieceTokenizer : public Tokenizer {
   std::uint32_t vocabulary_size() const override { return static_cast<std::uint32_t>(texts_.size()); }
 
   SpecialIds special() const override {
-    const auto control = [this](const char* piece) {
-      const int id = processor_.PieceToId(piece);
-      return processor_.IsControl(id) ? id : -1;
-    };
-    return {processor_.eos_id(), control("<|fim_begin|>"), control("<|fim_hole|>"), control("<|fim_end|>")};
+    return {processor_.eos_id(), control_id("<|fim_begin|>"), control_id("<|fim_hole|>"), control_id("<|fim_end|>")};
+  }
+
+  std::int32_t control_id(std::string_view content) const override {
+    const int id = processor_.PieceToId(content);
+    return processor_.IsControl(id) && processor_.IdToPiece(id) == content ? id : -1;
   }
 
   const std::string& file_name() const override { return name_; }

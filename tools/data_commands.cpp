@@ -49,7 +49,7 @@ int data_build_command(const Words& words) {
            "--out:\nduplicates are dropped, some of the text held out for validation, a tokenizer trained unless one "
            "is given.",
        .options = {{"out", "DIR", "where the shards go; must not exist yet; a stopped build goes on from DIR.partial"},
-                   {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file"},
+                   {"tokenizer", "WHICH", "train (default), bytes, or a tokenizer file or folder"},
                    {"vocabulary", "N", "pieces of a trained tokenizer (4096)"},
                    {"extensions", "LIST", "only files ending so: .h,.hpp or h,hpp (all text)"},
                    {"field", "LIST", "JSONL fields that hold the text: content, or data.title,data.text joined (text)"},

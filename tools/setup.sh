@@ -6,7 +6,8 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
   libfmt-dev libxxhash-dev libhwy-dev nlohmann-json3-dev libboost-program-options-dev
-  libhdf5-dev libsentencepiece-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev libopenmpi-dev openmpi-bin
+  libhdf5-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev libopenmpi-dev openmpi-bin
+  zlib1g-dev libzstd-dev liblzma-dev libbz2-dev
   libgtest-dev libvalijson-dev libdnnl-dev
   gzip xz-utils patchelf
 )

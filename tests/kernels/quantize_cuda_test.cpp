@@ -65,10 +65,10 @@ TEST(QuantizeCuda, RowsDeclineTensorsOfTheOtherKind) {
   Tensor scales(DType::f32, {4, 1});
   QuantizeArgs args{.x = x, .row_tiles = {codes, scales, kRowTile128}, .stream = stream};
   ASSERT_EQ(quantize_variants().front().name, "cuda");
-  EXPECT_EQ(reasons(quantize_variants(), args).front(), "the tensors are on cpu");
+  EXPECT_EQ(reasons(quantize_variants(), args).front(), "runs on a CUDA stream only");
   args.x.device = args.row_tiles.values.device = args.row_tiles.scales.device = {DeviceKind::cuda, 0};
   const std::vector<std::string> elsewhere = reasons(quantize_variants(), args);
-  EXPECT_EQ(elsewhere.front(), "");
+  EXPECT_EQ(elsewhere.front(), "runs on a CUDA stream only");
   for (std::size_t row = 1; row < elsewhere.size(); ++row) EXPECT_EQ(elsewhere[row], "the tensors are on cuda:0");
 }
 
