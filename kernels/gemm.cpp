@@ -122,6 +122,14 @@ void check_problem(const Problem& p, std::string_view op) {
   } else {
     check(!p.b.values.empty() || p.b.values.elements() == 0, "{}: b has no data and is not packed", op);
   }
+  if (p.symmetric) {
+    const auto one = [](const ConstTensorView& a, const ConstTensorView& b) {
+      return a.data == b.data && a.dtype == b.dtype && a.shape == b.shape && a.strides == b.strides;
+    };
+    check(one(p.a.values, p.b.values) && one(p.a.scales, p.b.scales), "{}: c is called symmetric, but a is not b", op);
+    check(p.packed_b == nullptr && p.bias.empty() && !p.accumulate,
+          "{}: a symmetric c is overwritten, without bias and packed_b", op);
+  }
 }
 
 std::string refuses(const Machine& machine, const Problem& p) {
@@ -179,7 +187,8 @@ void reference(const Problem& p) {
 }
 
 Problem problem_of(const GemmArgs& args) {
-  return {args.c, args.a, args.b, args.accumulate, args.power_of_two_scales, args.packed_b, 0, args.bias, nullptr};
+  return {args.c,        args.a, args.b,    args.accumulate, args.power_of_two_scales,
+          args.packed_b, 0,      args.bias, nullptr,         args.symmetric};
 }
 
 const Machine& machine_for(DType dtype) {

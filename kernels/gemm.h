@@ -69,7 +69,10 @@ struct GemmArgs {
   bool power_of_two_scales = false;        ///< f32 scales of a and b are powers of two
   const PackedMatrix* packed_b = nullptr;  ///< what `pack` made of b, or nullptr
   ConstTensorView bias{};                  ///< [n] in c's format or f32, or empty
-  Arena& scratch;                          ///< at least gemm_scratch_bytes; given back on return
+  /// a and b are one matrix, so c equals its transpose: half of it may be computed and mirrored. The same bits. Without
+  /// accumulate, bias and packed_b.
+  bool symmetric = false;
+  Arena& scratch;  ///< at least gemm_scratch_bytes; given back on return
   Stream& stream;
 };
 

@@ -20,6 +20,7 @@ namespace {
 using Access = PackedMatrixAccess;
 
 constexpr std::int64_t kMaxBlockRows = 512;
+constexpr std::int64_t kSymmetricRows = 48;     // small: of each block's square half is computed in vain
 constexpr std::int64_t kBypassBytes = 4 << 20;  // c from here on is written around the cache
 
 void pack_row_scales(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t row_block,
@@ -147,10 +148,12 @@ bool in_place(const Machine& machine, const Plan& plan, std::int64_t rows) {
          rows % machine.row_block == 0 && machine.reads_in_place(plan.a, plan.panels.panels);
 }
 
-/// One block of rows times columns [first_panel, last_panel).
+/// One block of rows times columns [first_panel, last_panel); of a symmetric c, those that are not left of the block.
 void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std::int64_t first_panel,
                std::int64_t last_panel, const Workspace& space) {
   const Problem& p = *plan.problem;
+  if (p.symmetric) first_panel = std::max(first_panel, begin / kPanel);
+  if (first_panel >= last_panel) return;
   const std::int64_t rows = std::min(plan.block_rows, p.c.shape[0] - begin);
   const bool quantized = p.cast != nullptr;
   PanelProduct work;
@@ -208,6 +211,35 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
   }
 }
 
+/// What run_block left out of a block of rows: the columns before its first panel, from the rows that hold them.
+template <class Element>
+void mirror_block(const Plan& plan, std::int64_t begin) {
+  constexpr std::int64_t kTile = 16;  // a line of f32
+  const TensorView& c = plan.problem->c;
+  const std::int64_t stride = c.strides[0];
+  const std::int64_t end = std::min(begin + plan.block_rows, c.shape[0]);
+  Element* const to = c.as<Element>();
+  for (std::int64_t column0 = 0; column0 < begin / kPanel * kPanel; column0 += kTile) {
+    for (std::int64_t row0 = begin; row0 < end; row0 += kTile) {
+      for (std::int64_t row = row0; row < std::min(row0 + kTile, end); ++row) {
+        for (std::int64_t column = column0; column < column0 + kTile; ++column) {
+          to[row * stride + column] = to[column * stride + row];
+        }
+      }
+    }
+  }
+}
+
+void mirror(const Plan& plan, Workers& workers) {
+  std::atomic<std::int64_t> next{0};
+  workers.run([&](int) {
+    for (std::int64_t block = next.fetch_add(1); block < plan.row_blocks; block = next.fetch_add(1)) {
+      const std::int64_t begin = block * plan.block_rows;
+      plan.problem->c.dtype == DType::bf16 ? mirror_block<BFloat16>(plan, begin) : mirror_block<float>(plan, begin);
+    }
+  });
+}
+
 /// Index of the plan that owns `item`: the last whose `first` is not behind it.
 template <std::int64_t Plan::*first>
 std::size_t owner(std::span<const Plan> plans, std::int64_t item) {
@@ -225,6 +257,7 @@ void plan_blocks(const Machine& machine, Plan& plan, int workers, std::size_t pr
   const Problem& p = *plan.problem;
   const int sharing = problems < 4 ? workers : 1;  // many problems keep all workers busy without being cut small
   plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, plan.panels, sharing);
+  if (p.symmetric) plan.block_rows = std::min(plan.block_rows, round_up(kSymmetricRows, machine.row_block));
   plan.row_blocks = divide_up(p.c.shape[0], plan.block_rows);
   if (problems == 1 && plan.row_blocks < workers) {
     plan.column_parts = std::min<std::int64_t>(divide_up(workers, plan.row_blocks), plan.panels.panels);
@@ -325,6 +358,9 @@ void run(const Machine& machine, std::span<const Problem> problems, Arena& scrat
     });
     machine.leave();
   });
+  for (const Plan& plan : plans) {
+    if (plan.problem->symmetric && plan.items() > 0) mirror(plan, workers);
+  }
 }
 
 std::int64_t problem_bytes(std::int64_t problems) {

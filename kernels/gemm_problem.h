@@ -54,6 +54,7 @@ struct Problem {
   std::int64_t packed_index = 0;
   ConstTensorView bias;
   const RowCast* cast = nullptr;  ///< a is plain and is quantised so, or nullptr
+  bool symmetric = false;
 };
 
 Problem problem_of(const GemmArgs& args);

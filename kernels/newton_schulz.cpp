@@ -24,6 +24,17 @@ void product(const NewtonSchulzArgs& args, TensorView c, ConstTensorView left, C
   gemm({.c = c, .a = unscaled(left), .b = unscaled(right), .bias = {}, .scratch = args.scratch, .stream = args.stream});
 }
 
+/// c = x x^T.
+void square(const NewtonSchulzArgs& args, TensorView c, ConstTensorView x) {
+  gemm({.c = c,
+        .a = unscaled(x),
+        .b = unscaled(x),
+        .bias = {},
+        .symmetric = true,
+        .scratch = args.scratch,
+        .stream = args.stream});
+}
+
 // A tall matrix is iterated as the transpose of its transpose: A = X^T X on the small side, X B instead of B X.
 void iterate(const NewtonSchulzArgs& args, const Buffers& on) {
   const auto [a, b, c] = kNewtonSchulzCoefficients;
@@ -32,8 +43,8 @@ void iterate(const NewtonSchulzArgs& args, const Buffers& on) {
   const double norm = std::sqrt(sum_of_squares(args.matrix, args.stream)) + 1e-7;
   scale(on.x, 1 / norm, args.matrix, args.stream);
   for (int step = 1; step <= args.steps; ++step) {
-    product(args, on.a, across, across);
-    product(args, on.a2, on.a, on.a);
+    square(args, on.a, across);
+    square(args, on.a2, on.a);
     axpby(on.a, c, on.a2, b, on.a, args.stream);
     tall ? product(args, on.bx, on.x, on.a) : product(args, on.bx, on.a, on.x.transposed());
     axpby(step == args.steps ? args.update : on.x, a, on.x, 1, on.bx, args.stream);

@@ -6,8 +6,8 @@
 // After 5 steps the singular values lie in about [0.68, 1.14] where they began above ~3e-3 of the norm; smaller ones
 // are multiplied by at most 3.4445 a step. Source: Jordan et al., "Muon: an optimizer for hidden layers" (2024).
 // Products run on kernels/gemm.h in bf16 (the usual choice: X, A and B are rounded to bf16 as operands; sums, A^2 and
-// the last X are f32) or f32; f64 matrices use f64 throughout. Scale the result yourself (e.g. by sqrt(max(1, rows /
-// columns)) or 0.2 sqrt(max)).
+// the last X are f32) or f32; f64 matrices use f64 throughout. A and A^2 are symmetric: half of each is computed. Scale
+// the result yourself (e.g. by sqrt(max(1, rows / columns)) or 0.2 sqrt(max)).
 #pragma once
 
 #include "kernels/base/device.h"

@@ -306,6 +306,32 @@ TEST(Gemm, EveryCodeDecodesExactly) {  // one code a row, or a column, against o
   }
 }
 
+// Half of c is computed and mirrored: the bits of computing all of it.
+TEST(Gemm, ASymmetricProduct) {
+  for (const int workers : {1, 3}) {
+    Workers pool(workers);
+    Stream stream(pool);
+    for (const std::int64_t m : {1, 31, 48, 50, 97, 200, 333}) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const Order order : {Order::k_contiguous, Order::rows_contiguous}) {
+          SCOPED_TRACE(fmt::format("{} rows of {}, order {}, {} workers", m, name(dtype), int(order), workers));
+          const Operand x = make({.dtype = dtype, .order = order}, m, 130, 5, stream);
+          Arena scratch(gemm_scratch_bytes(m, m, 130, workers, false), Device{});
+          Fenced half(dtype, {m, m}, 32);
+          Tensor all(dtype, {m, m});
+          GemmArgs args{.c = all, .a = x.view, .b = x.view, .bias = {}, .scratch = scratch, .stream = stream};
+          gemm(args);
+          args.c = half;
+          args.symmetric = true;
+          gemm(args);
+          EXPECT_TRUE(half.intact());
+          EXPECT_TRUE(testing::same_bits(half, all));
+        }
+      }
+    }
+  }
+}
+
 TEST(Gemm, DoubleRunsOnTheReference) {
   Workers workers(1);
   Stream stream(workers);
@@ -357,6 +383,11 @@ TEST(Gemm, MisfitsAreNamed) {
   EXPECT_THROW(gemm({.c = c, .a = unscaled(a), .b = unscaled(b), .scratch = scratch, .stream = stream}), Error);
   Tensor bytes(DType::e4m3, {2, 3});
   EXPECT_THROW(gemm({.c = c, .a = unscaled(bytes), .b = unscaled(a), .scratch = scratch, .stream = stream}), Error);
+  Tensor other(DType::f32, {2, 3});
+  Tensor square(DType::f32, {2, 2});
+  GemmArgs args{.c = square, .a = unscaled(a), .b = unscaled(other), .bias = {}, .scratch = scratch, .stream = stream};
+  args.symmetric = true;
+  EXPECT_THROW(gemm(args), Error);
 }
 
 }  // namespace
