@@ -71,8 +71,10 @@ constexpr std::array kVariants = std::to_array<Variant<AdamwArgs>>({
 #if SHOESTRING_CUDA
   {"cuda", adamw::cuda::refuses, adamw::cuda::step},
 #endif
-      {"avx512", adamw::avx512::refuses, adamw::avx512::step}, {"simd", adamw::simd::refuses, adamw::simd::step},
-      {"reference", needs_cpu<AdamwArgs>, adamw::reference::step},
+#if defined(__x86_64__)
+      {"avx512", adamw::avx512::refuses, adamw::avx512::step},
+#endif
+      {"simd", adamw::simd::refuses, adamw::simd::step}, {"reference", needs_cpu<AdamwArgs>, adamw::reference::step},
 });
 
 void check_span(ConstTensorView span, const AdamwArgs& args, bool right_format, const char* what) {

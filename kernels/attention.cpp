@@ -82,20 +82,24 @@ void each_with_worker(Workers& workers, std::int64_t items,
 
 std::span<const Variant<AttentionArgs>> attention_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionArgs>>({
-      {"amx", attention::amx::refuses, attention::amx::forward},
-      {"avx512", attention::avx512::refuses, attention::avx512::forward},
-      {"simd", attention::simd::refuses, attention::simd::forward},
-      {"reference", never_refuses<AttentionArgs>, attention::reference::forward},
+#if defined(__x86_64__)
+    {"amx", attention::amx::refuses, attention::amx::forward},
+        {"avx512", attention::avx512::refuses, attention::avx512::forward},
+#endif
+        {"simd", attention::simd::refuses, attention::simd::forward},
+        {"reference", never_refuses<AttentionArgs>, attention::reference::forward},
   });
   return kVariants;
 }
 
 std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionBackwardArgs>>({
-      {"amx", attention::amx::refuses, attention::amx::backward},
-      {"avx512", attention::avx512::refuses, attention::avx512::backward},
-      {"simd", attention::simd::refuses, attention::simd::backward},
-      {"reference", never_refuses<AttentionBackwardArgs>, attention::reference::backward},
+#if defined(__x86_64__)
+    {"amx", attention::amx::refuses, attention::amx::backward},
+        {"avx512", attention::avx512::refuses, attention::avx512::backward},
+#endif
+        {"simd", attention::simd::refuses, attention::simd::backward},
+        {"reference", never_refuses<AttentionBackwardArgs>, attention::reference::backward},
   });
   return kVariants;
 }
@@ -126,8 +130,10 @@ std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
   const attention::Extents extents{attention::round_up(longest, 32), shape.heads, shape.kv_heads,
                                    attention::round_up(shape.qk_dim, 32), attention::round_up(shape.v_dim, 32)};
   const std::int64_t reference = (shape.tokens + 1) * (shape.qk_dim + shape.v_dim + 1) * size_bytes(DType::f64);
-  const std::int64_t each = std::max({reference, attention::avx512::worker_bytes(extents),
-                                      attention::amx::worker_bytes(extents), attention::simd::worker_bytes(extents)});
+  std::int64_t each = std::max(reference, attention::simd::worker_bytes(extents));
+#if defined(__x86_64__)
+  each = std::max({each, attention::avx512::worker_bytes(extents), attention::amx::worker_bytes(extents)});
+#endif
   return Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
 }
 

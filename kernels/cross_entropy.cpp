@@ -201,27 +201,33 @@ void chunk_gradient(const CrossEntropyChunkGradientArgs& args) {
 
 std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyArgs>>({
-      {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
-      {"simd", token_loss::simd::refuses, token_loss::simd::rows},
-      {"reference", needs_cpu<CrossEntropyArgs>, token_loss::reference::rows},
+#if defined(__x86_64__)
+    {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
+#endif
+        {"simd", token_loss::simd::refuses, token_loss::simd::rows},
+        {"reference", needs_cpu<CrossEntropyArgs>, token_loss::reference::rows},
   });
   return kVariants;
 }
 
 std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkArgs>>({
-      {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
-      {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
-      {"reference", needs_cpu<CrossEntropyChunkArgs>, token_loss::reference::chunk},
+#if defined(__x86_64__)
+    {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
+#endif
+        {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
+        {"reference", needs_cpu<CrossEntropyChunkArgs>, token_loss::reference::chunk},
   });
   return kVariants;
 }
 
 std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_gradient_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkGradientArgs>>({
-      {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
-      {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
-      {"reference", needs_cpu<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
+#if defined(__x86_64__)
+    {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
+#endif
+        {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
+        {"reference", needs_cpu<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
   });
   return kVariants;
 }

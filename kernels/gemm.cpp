@@ -132,7 +132,13 @@ void check_problem(const Problem& p, std::string_view op) {
   }
 }
 
+std::string lacks(const Machine& machine) {
+  if (machine.feature == nullptr || cpu_features().*machine.feature) return {};
+  return fmt::format("the processor has no {}", machine.feature_name);
+}
+
 std::string refuses(const Machine& machine, const Problem& p) {
+  if (std::string lacking = lacks(machine); !lacking.empty()) return lacking;
   const DType a = p.cast == nullptr ? p.a.values.dtype : p.cast->values;
   const DType b = p.b.values.dtype;
   if (p.c.device.kind != DeviceKind::cpu) return "runs on a CPU";
@@ -191,12 +197,15 @@ Problem problem_of(const GemmArgs& args) {
           args.packed_b, 0,      args.bias, nullptr,         args.symmetric};
 }
 
-const Machine& machine_for(DType dtype) {
+const Machine& machine_for([[maybe_unused]] DType dtype) {
+#if defined(__x86_64__)
   const std::string pin = variant_detail::pinned("gemm");
   const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
   if (tiles) return amx::machine;
   if (cpu_features().avx512 && pin != "avx2" && pin != "portable") return avx512::machine;
-  return cpu_features().avx2 && pin != "portable" ? avx2::machine : portable::machine;
+  if (cpu_features().avx2 && pin != "portable") return avx2::machine;
+#endif
+  return portable::machine;
 }
 
 }  // namespace gemm_detail
@@ -211,23 +220,9 @@ void run_on(const GemmArgs& args) {
   gemm_detail::run(machine, problems, args.scratch, args.stream);
 }
 
-std::string amx_refuses(const GemmArgs& args) {
-  if (!cpu_features().amx_bf16) return "the processor has no AMX";
-  return refuses(gemm_detail::amx::machine, gemm_detail::problem_of(args));
-}
-
-std::string avx512_refuses(const GemmArgs& args) {
-  if (!cpu_features().avx512) return "the processor has no AVX-512";
-  return refuses(gemm_detail::avx512::machine, gemm_detail::problem_of(args));
-}
-
-std::string avx2_refuses(const GemmArgs& args) {
-  if (!cpu_features().avx2) return "the processor has no AVX2";
-  return refuses(gemm_detail::avx2::machine, gemm_detail::problem_of(args));
-}
-
-std::string portable_refuses(const GemmArgs& args) {
-  return refuses(gemm_detail::portable::machine, gemm_detail::problem_of(args));
+template <const Machine& machine>
+std::string refused_by(const GemmArgs& args) {
+  return refuses(machine, gemm_detail::problem_of(args));
 }
 
 std::string reference_refuses(const GemmArgs& args) {
@@ -241,10 +236,12 @@ constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
 #if SHOESTRING_CUDA
   {"cublaslt", gemm_detail::cublaslt::refuses, gemm_detail::cublaslt::run},
 #endif
-      {"amx", amx_refuses, run_on<gemm_detail::amx::machine>},
-      {"avx512", avx512_refuses, run_on<gemm_detail::avx512::machine>},
-      {"avx2", avx2_refuses, run_on<gemm_detail::avx2::machine>},
-      {"portable", portable_refuses, run_on<gemm_detail::portable::machine>},
+#if defined(__x86_64__)
+      {"amx", refused_by<gemm_detail::amx::machine>, run_on<gemm_detail::amx::machine>},
+      {"avx512", refused_by<gemm_detail::avx512::machine>, run_on<gemm_detail::avx512::machine>},
+      {"avx2", refused_by<gemm_detail::avx2::machine>, run_on<gemm_detail::avx2::machine>},
+#endif
+      {"portable", refused_by<gemm_detail::portable::machine>, run_on<gemm_detail::portable::machine>},
       {"reference", reference_refuses, reference_run},
 });
 

@@ -301,6 +301,8 @@ void leave() {
 }  // namespace
 
 const Machine machine{
+    .feature = &CpuFeatures::amx_bf16,
+    .feature_name = "AMX",
     .layout = PackedMatrix::Layout::bf16_pairs,
     .row_block = kRows,
     .element_bytes = 2,

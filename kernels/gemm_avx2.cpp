@@ -186,6 +186,8 @@ void leave() { _mm_sfence(); }  // streamed rows of c are visible before the wor
 }  // namespace
 
 const Machine machine{
+    .feature = &CpuFeatures::avx2,
+    .feature_name = "AVX2",
     .layout = PackedMatrix::Layout::f32,
     .row_block = kRows,
     .element_bytes = 4,

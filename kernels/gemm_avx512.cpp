@@ -194,6 +194,8 @@ void leave() { _mm_sfence(); }  // streamed rows of c are visible before the wor
 }  // namespace
 
 const Machine machine{
+    .feature = &CpuFeatures::avx512,
+    .feature_name = "AVX-512",
     .layout = PackedMatrix::Layout::f32,
     .row_block = kRows,
     .element_bytes = 4,

@@ -79,6 +79,8 @@ void nothing() {}
 }  // namespace
 
 const Machine machine{
+    .feature = nullptr,
+    .feature_name = {},
     .layout = PackedMatrix::Layout::f32,
     .row_block = kRows,
     .element_bytes = 4,

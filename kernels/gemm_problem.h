@@ -14,7 +14,9 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "kernels/base/cpu.h"
 #include "kernels/gemm.h"
 #include "kernels/quantize.h"
 
@@ -154,6 +156,8 @@ struct PanelProduct {
 
 /// The arithmetic of one variant.
 struct Machine {
+  bool CpuFeatures::*feature;  ///< what the processor must have, and its name; nullptr: nothing
+  std::string_view feature_name;
   PackedMatrix::Layout layout;
   std::int64_t row_block;      ///< rows that are multiplied together
   std::int64_t element_bytes;  ///< of a packed value
@@ -191,6 +195,7 @@ void pack(const Machine& machine, std::span<const ConstScaledView> matrices, boo
 namespace portable {
 extern const Machine machine;
 }
+#if defined(__x86_64__)
 namespace avx512 {
 extern const Machine machine;
 }
@@ -200,10 +205,13 @@ extern const Machine machine;
 namespace amx {
 extern const Machine machine;
 }
+#endif
 
 /// The machine that `pack` and `gemm` agree on for a format, here and under the present pins.
 const Machine& machine_for(DType dtype);
 
+/// What the processor lacks for a machine, as a reason to decline; empty when it has it.
+std::string lacks(const Machine& machine);
 /// Why a machine cannot run this problem; empty when it can.
 std::string refuses(const Machine& machine, const Problem& problem);
 

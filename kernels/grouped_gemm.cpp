@@ -148,27 +148,9 @@ void reference_run(const Args& args) {
 }
 
 /// All groups have one format and layout, so the first one speaks for them.
-template <class Args>
-std::string amx_refuses(const Args& args) {
-  if (!cpu_features().amx_bf16) return "the processor has no AMX";
-  return refuses(gemm_detail::amx::machine, problem_of(args, 0));
-}
-
-template <class Args>
-std::string avx512_refuses(const Args& args) {
-  if (!cpu_features().avx512) return "the processor has no AVX-512";
-  return refuses(gemm_detail::avx512::machine, problem_of(args, 0));
-}
-
-template <class Args>
-std::string avx2_refuses(const Args& args) {
-  if (!cpu_features().avx2) return "the processor has no AVX2";
-  return refuses(gemm_detail::avx2::machine, problem_of(args, 0));
-}
-
-template <class Args>
-std::string portable_refuses(const Args& args) {
-  return refuses(gemm_detail::portable::machine, problem_of(args, 0));
+template <class Args, const gemm_detail::Machine& machine>
+std::string refused_by(const Args& args) {
+  return refuses(machine, problem_of(args, 0));
 }
 
 template <class Args>
@@ -179,11 +161,13 @@ std::string reference_refuses(const Args& args) {
 
 template <class Args>
 constexpr std::array kVariants = std::to_array<Variant<Args>>({
-    {"amx", amx_refuses<Args>, run_on<Args, gemm_detail::amx::machine>},
-    {"avx512", avx512_refuses<Args>, run_on<Args, gemm_detail::avx512::machine>},
-    {"avx2", avx2_refuses<Args>, run_on<Args, gemm_detail::avx2::machine>},
-    {"portable", portable_refuses<Args>, run_on<Args, gemm_detail::portable::machine>},
-    {"reference", reference_refuses<Args>, reference_run<Args>},
+#if defined(__x86_64__)
+  {"amx", refused_by<Args, gemm_detail::amx::machine>, run_on<Args, gemm_detail::amx::machine>},
+      {"avx512", refused_by<Args, gemm_detail::avx512::machine>, run_on<Args, gemm_detail::avx512::machine>},
+      {"avx2", refused_by<Args, gemm_detail::avx2::machine>, run_on<Args, gemm_detail::avx2::machine>},
+#endif
+      {"portable", refused_by<Args, gemm_detail::portable::machine>, run_on<Args, gemm_detail::portable::machine>},
+      {"reference", reference_refuses<Args>, reference_run<Args>},
 });
 
 }  // namespace

@@ -226,7 +226,9 @@ constexpr std::array kQuantize = std::to_array<Variant<QuantizeArgs>>({
 #if SHOESTRING_CUDA
   {"cuda", quantization::cuda::refuses_quantize, quantization::cuda::quantize},
 #endif
+#if defined(__x86_64__)
       {"avx512", quantization::avx512::refuses_quantize, quantization::avx512::quantize},
+#endif
       {"simd", quantization::simd::refuses_quantize, quantization::simd::quantize},
       {"reference", quantization::refuses_device, quantization::reference::quantize},
 });
@@ -235,7 +237,9 @@ constexpr std::array kDequantize = std::to_array<Variant<DequantizeArgs>>({
 #if SHOESTRING_CUDA
   {"cuda", quantization::cuda::refuses_dequantize, quantization::cuda::dequantize},
 #endif
+#if defined(__x86_64__)
       {"avx512", quantization::avx512::refuses_dequantize, quantization::avx512::dequantize},
+#endif
       {"simd", quantization::simd::refuses_dequantize, quantization::simd::dequantize},
       {"reference", quantization::refuses_device, quantization::reference::dequantize},
 });

@@ -108,8 +108,11 @@ Problem problem_of(const QuantizedGemmArgs& args, std::int64_t index, const RowC
   return problem;
 }
 
+#if defined(__x86_64__)  // whose machines alone round rows while they pack them
 /// Why `machine` cannot round the rows that it multiplies.
-std::string fused_refuses(const Machine& machine, const QuantizedGemmArgs& args) {
+template <const Machine& machine>
+std::string fused_refuses(const QuantizedGemmArgs& args) {
+  if (std::string lacking = lacks(machine); !lacking.empty()) return lacking;
   if (&gemm_detail::machine_for(args.values) != &machine) return "gemm runs on another machine";
   if (args.x.strides[1] != 1) return "the columns of x are not contiguous";
   if (args.row_tile != kRowTile128) return "rounds tiles of 1x128";
@@ -119,16 +122,6 @@ std::string fused_refuses(const Machine& machine, const QuantizedGemmArgs& args)
   if (args.accumulate && power_of_two(args)) return "a sum cannot be taken back when a scale proves unfoldable";
   const RowCast cast{.values = args.values, .kind = args.scale_kind};
   return refuses(machine, problem_of(args, 0, cast));
-}
-
-std::string amx_refuses(const QuantizedGemmArgs& args) {
-  if (!cpu_features().amx_bf16) return "the processor has no AMX";
-  return fused_refuses(gemm_detail::amx::machine, args);
-}
-
-std::string avx2_refuses(const QuantizedGemmArgs& args) {
-  if (!cpu_features().avx2) return "the processor has no AVX2";
-  return fused_refuses(gemm_detail::avx2::machine, args);
 }
 
 template <const Machine& machine>
@@ -154,10 +147,14 @@ void fused_run(const QuantizedGemmArgs& args) {
   }
 }
 
+#endif
+
 constexpr std::array kVariants = std::to_array<Variant<QuantizedGemmArgs>>({
-    {"amx", amx_refuses, fused_run<gemm_detail::amx::machine>},
-    {"avx2", avx2_refuses, fused_run<gemm_detail::avx2::machine>},
-    {"two_ops", two_ops_refuses, run_in_two},
+#if defined(__x86_64__)
+  {"amx", fused_refuses<gemm_detail::amx::machine>, fused_run<gemm_detail::amx::machine>},
+      {"avx2", fused_refuses<gemm_detail::avx2::machine>, fused_run<gemm_detail::avx2::machine>},
+#endif
+      {"two_ops", two_ops_refuses, run_in_two},
 });
 
 }  // namespace

@@ -126,16 +126,19 @@ void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&
 namespace {
 
 constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
-    {"avx512", reduce::avx512::refuses, reduce::avx512::run},
-    {"simd", reduce::simd::refuses, reduce::simd::run},
-    {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
+#if defined(__x86_64__)
+  {"avx512", reduce::avx512::refuses, reduce::avx512::run},
+#endif
+      {"simd", reduce::simd::refuses, reduce::simd::run}, {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
 constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
 #if SHOESTRING_CUDA
   {"cuda", reduce::cuda::refuses, reduce::cuda::run},
 #endif
-      {"avx512", reduce::avx512::refuses, reduce::avx512::run}, {"simd", reduce::simd::refuses, reduce::simd::run},
-      {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
+#if defined(__x86_64__)
+      {"avx512", reduce::avx512::refuses, reduce::avx512::run},
+#endif
+      {"simd", reduce::simd::refuses, reduce::simd::run}, {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
 });
 
 void check_span(ConstTensorView x) {

@@ -187,7 +187,9 @@ std::span<const Variant<RopeArgs>> rope_variants() {
 #if SHOESTRING_CUDA
     {"cuda", rotary::cuda::refuses, rotary::cuda::rotate},
 #endif
+#if defined(__x86_64__)
         {"avx512", rotary::avx512::refuses, rotary::avx512::rotate},
+#endif
         {"simd", rotary::simd::refuses, rotary::simd::rotate},
         {"reference", needs_cpu<RopeArgs>, rotary::reference::rotate},
   });

@@ -137,9 +137,11 @@ void gradient(const RouterGradientArgs& args) {
 namespace {
 
 constexpr std::array kForward = std::to_array<Variant<RouterArgs>>({
-    {"avx512", router::avx512::refuses, router::avx512::forward},
-    {"simd", router::simd::refuses, router::simd::forward},
-    {"reference", needs_cpu<RouterArgs>, router::reference::forward},
+#if defined(__x86_64__)
+  {"avx512", router::avx512::refuses, router::avx512::forward},
+#endif
+      {"simd", router::simd::refuses, router::simd::forward},
+      {"reference", needs_cpu<RouterArgs>, router::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<RouterGradientArgs>>({
     {"simd", router::simd::refuses_gradient, router::simd::gradient},

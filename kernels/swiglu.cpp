@@ -118,14 +118,18 @@ void gradient(const SwigluGradientArgs& args) {
 namespace {
 
 constexpr std::array kForward = std::to_array<Variant<SwigluArgs>>({
-    {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
-    {"simd", swiglu::simd::refuses, swiglu::simd::forward},
-    {"reference", needs_cpu<SwigluArgs>, swiglu::reference::forward},
+#if defined(__x86_64__)
+  {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
+#endif
+      {"simd", swiglu::simd::refuses, swiglu::simd::forward},
+      {"reference", needs_cpu<SwigluArgs>, swiglu::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<SwigluGradientArgs>>({
-    {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
-    {"simd", swiglu::simd::refuses, swiglu::simd::gradient},
-    {"reference", needs_cpu<SwigluGradientArgs>, swiglu::reference::gradient},
+#if defined(__x86_64__)
+  {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
+#endif
+      {"simd", swiglu::simd::refuses, swiglu::simd::gradient},
+      {"reference", needs_cpu<SwigluGradientArgs>, swiglu::reference::gradient},
 });
 
 void check_matrix(ConstTensorView view, std::int64_t rows, std::int64_t columns, DType dtype, const char* what) {

@@ -14,6 +14,11 @@ target_compile_options(shoestring_options INTERFACE
   $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict -Wno-stringop-overflow>)
 target_compile_definitions(shoestring_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64")
+  # Highway's NEON target has AES among it, as every AArch64 server has; inlining stops where a function lacks it.
+  target_compile_options(shoestring_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=armv8-a+crypto>)
+endif()
+
 if(SHOESTRING_SANITIZE)
   # GCC loses sight of what is initialised among the sanitizers' checks, as its manual says
   target_compile_options(shoestring_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
