@@ -140,7 +140,7 @@ int bench_command(const Words& words) {
                    {"seconds", "S", "most seconds for each row (4)"},
                    {"llm-c", "DIR", "a checkout of llm.c, for the suite step"},
                    {"pytorch", "PYTHON", "an interpreter that has torch, for the suite step"},
-                   {"pytorch-compile", "", "PyTorch through torch.compile instead of eagerly"}},
+                   {"pytorch-compile", "", "try torch.compile too (minutes), and keep what is fastest"}},
        .least = 0,
        .most = 100},
       words);

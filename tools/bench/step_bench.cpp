@@ -8,6 +8,7 @@
 #include "core/model/accounting.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/cpu.h"
 #include "tools/bench/rival_process.h"
 #include "tools/bench/step_setting.h"
 #include "tools/bench/trained_model.h"
@@ -15,15 +16,16 @@
 namespace shoestring {
 namespace {
 
-constexpr int kRounds = 3;  // a step of llm.c takes a minute
-
+/// A number format of ours and what its steps should reach over a rival's; 0: judged by nobody.
 struct Policy {
   const char* name;
-  double over_llm_c;  // goals
+  double over_llm_c;
   double over_pytorch;
   double unjudged = 0;
 };
-constexpr std::array kPolicies = {Policy{"fp32", 8, 0}, Policy{"bf16", 0, 1.0}, Policy{"fp8_block", 25, 1.0}};
+/// Of processors with tiles, and of those with AVX2 or AVX-512, which have one rate for all formats.
+constexpr std::array kWithTiles = {Policy{"fp32", 8, 0}, Policy{"bf16", 0, 1.2}, Policy{"fp8_block", 25, 1.2}};
+constexpr std::array kWithout = {Policy{"fp32", 5, 1.5}, Policy{"bf16", 5, 1.5}, Policy{"fp8_block", 0, 0}};
 
 /// One of our models with what its steps came to.
 struct Subject {
@@ -34,17 +36,14 @@ struct Subject {
   Ratios alone;
 };
 
-std::vector<std::string> shape_words(const StepSetting& setting) {
-  return {setting.token_file().string(), std::to_string(StepSetting::kBatch), std::to_string(StepSetting::kSequence)};
-}
-
 std::vector<std::string> thread_settings() {
   const std::string count = std::to_string(StepSetting::kThreads);
   return {"OMP_NUM_THREADS=" + count, "MKL_NUM_THREADS=" + count};
 }
 
-std::unique_ptr<RivalProcess> llm_c(const BenchRivals& rivals, const StepSetting& setting) {
-  if (rivals.llm_c.empty()) return nullptr;
+/// llm.c has one shape: GPT-2's.
+std::unique_ptr<RivalProcess> llm_c(const BenchRivals& rivals, const StepSetting& setting, const StepModel& model) {
+  if (rivals.llm_c.empty() || &model != &kGpt2Shape) return nullptr;
   const std::string program = setting.file("llmc_step").string();
   const std::string log = setting.file("llmc.log").string();
   const int compiled =
@@ -53,17 +52,21 @@ std::unique_ptr<RivalProcess> llm_c(const BenchRivals& rivals, const StepSetting
                  .environment = {},
                  .log = log});
   if (compiled != 0) fail(ExitCode::missing_input, "{}: train_gpt2.c does not compile, see gcc", rivals.llm_c);
-  std::vector<std::string> words = {program};
-  for (std::string& word : shape_words(setting)) words.push_back(std::move(word));
   return std::make_unique<RivalProcess>(
-      ChildCommand{.words = std::move(words), .environment = thread_settings(), .log = log});
+      ChildCommand{.words = {program, setting.token_file(model).string(), std::to_string(model.batch),
+                             std::to_string(model.sequence)},
+                   .environment = thread_settings(),
+                   .log = log});
 }
 
-std::unique_ptr<RivalProcess> pytorch(const BenchRivals& rivals, const StepSetting& setting) {
+std::unique_ptr<RivalProcess> pytorch(const BenchRivals& rivals, const StepSetting& setting, const StepModel& model) {
   if (rivals.pytorch.empty()) return nullptr;
-  std::vector<std::string> words = {rivals.pytorch, beside_program("pytorch_step.py").string()};
-  for (std::string& word : shape_words(setting)) words.push_back(std::move(word));
-  words.push_back(std::to_string(StepSetting::kThreads));
+  std::vector<std::string> words = {rivals.pytorch, beside_program("pytorch_step.py").string(),
+                                    setting.token_file(model).string()};
+  for (const int number : {StepSetting::kThreads, model.batch, model.sequence, model.layers, model.hidden, model.heads,
+                           model.kv_heads, model.feed_forward, model.vocabulary}) {
+    words.push_back(std::to_string(number));
+  }
   if (rivals.pytorch_compiled) words.emplace_back("--compile");
   return std::make_unique<RivalProcess>(ChildCommand{
       .words = std::move(words), .environment = thread_settings(), .log = setting.file("pytorch.log").string()});
@@ -79,32 +82,34 @@ void take_turns(std::vector<Subject>& subjects, double rival_seconds, Ratios Sub
 }
 
 void report_rows(const std::vector<Subject>& subjects, Ratios Subject::*ratios, double Policy::*goal,
-                 const std::string& over, const BenchReport& report) {
+                 const StepModel& model, const std::string& over, const BenchReport& report) {
   for (const Subject& subject : subjects) {
     report((subject.*ratios)
-               .row(fmt::format("step {} {}x{}", subject.policy.name, StepSetting::kBatch, StepSetting::kSequence),
-                    over, subject.policy.*goal, "token/s"));
+               .row(fmt::format("step {} {} {}x{}", model.name, subject.policy.name, model.batch, model.sequence), over,
+                    subject.policy.*goal, "token/s"));
   }
 }
 
-void speed_rows(const BenchEffort& effort, const StepSetting& setting, const BenchReport& report) {
+void speed_rows(const BenchEffort& effort, const StepSetting& setting, const StepModel& model,
+                const BenchReport& report) {
   std::vector<Subject> subjects;
-  for (const Policy& policy : kPolicies) {
-    subjects.push_back({policy, std::make_unique<TrainedModel>(setting.dense(policy.name)), {}, {}, {}});
+  for (const Policy& policy : cpu_features().amx_bf16 ? kWithTiles : kWithout) {
+    subjects.push_back({policy, std::make_unique<TrainedModel>(setting.dense(model, policy.name)), {}, {}, {}});
     subjects.back().model->step();  // memory becomes resident
   }
-  const auto torch = pytorch(effort.rivals, setting);
-  const auto plain = llm_c(effort.rivals, setting);
-  for (int round = 0; round < kRounds; ++round) {
+  const auto torch = pytorch(effort.rivals, setting, model);
+  const auto plain = llm_c(effort.rivals, setting, model);
+  for (int round = 0; round < model.rounds; ++round) {
     if (plain) take_turns(subjects, plain->step(), &Subject::over_llm_c);
     if (torch) take_turns(subjects, torch->step(), &Subject::over_pytorch);
     if (!plain && !torch) take_turns(subjects, 0, &Subject::alone);
   }
-  report_rows(subjects, &Subject::over_llm_c, &Policy::over_llm_c, plain ? plain->name() : "llm.c (needs --llm-c DIR)",
-              report);
-  report_rows(subjects, &Subject::over_pytorch, &Policy::over_pytorch,
-              torch ? torch->name() + " bf16" : "PyTorch (needs --pytorch PYTHON)", report);
-  if (!plain && !torch) report_rows(subjects, &Subject::alone, &Policy::unjudged, "no rival", report);
+  if (plain) report_rows(subjects, &Subject::over_llm_c, &Policy::over_llm_c, model, plain->name(), report);
+  if (torch) report_rows(subjects, &Subject::over_pytorch, &Policy::over_pytorch, model, torch->name(), report);
+  if (!plain && !torch) {
+    report_rows(subjects, &Subject::alone, &Policy::unjudged, model, "no rival (--llm-c DIR, --pytorch PYTHON)",
+                report);
+  }
 }
 
 MemoryPlan planned_memory(const Recipe& recipe) {
@@ -149,9 +154,10 @@ void memory_row(const std::string& name, const Recipe& recipe, const StepSetting
 
 void bench_step(Workers&, const BenchEffort& effort, const BenchReport& report) {
   const StepSetting setting;
-  memory_row("dense fp8_block", setting.dense("fp8_block"), setting, report);
+  memory_row("gpt2_124m fp8_block", setting.dense(kGpt2Shape, "fp8_block"), setting, report);
   memory_row("tiny_moe", setting.tiny_moe(), setting, report);
-  speed_rows(effort, setting, report);
+  speed_rows(effort, setting, kTinyDense, report);
+  speed_rows(effort, setting, kGpt2Shape, report);
 }
 
 }  // namespace shoestring

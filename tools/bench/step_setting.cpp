@@ -20,27 +20,30 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint32_t kVocabulary = 50257;      // GPT-2's
-constexpr std::uint32_t kSmallVocabulary = 4096;  // of the demo
+constexpr std::uint32_t kWords = 50257;  // GPT-2's; folded where a vocabulary is smaller
+constexpr int kDemoVocabulary = 4096;
 constexpr std::uint32_t kEnd = 0;
 constexpr std::size_t kTokens = 200000;
 constexpr const char* kText = "/usr/include";
 
-constexpr std::string_view kDense = R"([run]
-name = step
-threads = 2
+constexpr const char* kDense = R"([run]
+name = {name}_{policy}
+threads = {threads}
 tensorboard = no
 [budget]
 gpu_hours = 10
 [model]
 architecture = llama
-vocabulary = 50304
-layers = 12
-hidden = 768
-heads = 12
-feed_forward = 2048
+vocabulary = {vocabulary}
+layers = {layers}
+hidden = {hidden}
+heads = {heads}
+kv_heads = {kv_heads}
+feed_forward = {feed_forward}
 tie_embeddings = yes
 init_std = 0.02
+[precision]
+policy = {policy}
 [data]
 train = .
 document_mask = no
@@ -49,9 +52,9 @@ kind = constant
 horizon = steps
 learning_rate = 3e-4
 [phase.pretrain]
-sequence = 256
-micro_batch = 4
-global_batch = 4
+sequence = {sequence}
+micro_batch = {batch}
+global_batch = {batch}
 steps = 3
 [checkpoint]
 keep = 1
@@ -69,7 +72,7 @@ void number_words(std::string_view text, std::map<std::string, std::uint32_t, st
     } else if (text[begin] == ' ') {
       while (end < text.size() && text[end] == ' ') ++end;
     }
-    const auto next = static_cast<std::uint32_t>(1 + ids.size() % (kVocabulary - 1));
+    const auto next = static_cast<std::uint32_t>(1 + ids.size() % (kWords - 1));
     tokens.push_back(ids.try_emplace(std::string(text.substr(begin, end - begin)), next).first->second);
     begin = end;
   }
@@ -117,21 +120,25 @@ void StepSetting::write_tokens() {
   const std::vector<std::uint32_t> tokens = read_text();
   const auto tokenizer = byte_tokenizer();
   replace_file(file(tokenizer->file_name()), tokenizer->file_content());
-  for (const std::uint32_t vocabulary : {kVocabulary, kSmallVocabulary}) {
+  for (const int vocabulary : {kGpt2Shape.vocabulary, kDemoVocabulary}) {
+    const auto count = std::min(static_cast<std::uint32_t>(vocabulary), kWords);
     std::vector<std::uint32_t> ids = tokens;
-    for (std::uint32_t& id : ids) id = 1 + (id - 1) % (vocabulary - 1);
-    ShardWriter writer(shard(vocabulary), {vocabulary, kEnd, tokenizer->hash(), "bench"});
+    for (std::uint32_t& id : ids) id = 1 + (id - 1) % (count - 1);
+    ShardWriter writer(shard(vocabulary), {count, kEnd, tokenizer->hash(), "bench"});
     writer.append(ids, ids.size());
     writer.finish();
+    replace_file(file(fmt::format("tokens_{}.bin", vocabulary)),
+                 {reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(std::uint32_t)});
   }
-  replace_file(token_file(), {reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(std::uint32_t)});
 }
 
-std::string StepSetting::shard(std::uint32_t vocabulary) const {
-  return file(fmt::format("train_{}.h5", vocabulary)).string();
+fs::path StepSetting::token_file(const StepModel& model) const {
+  return file(fmt::format("tokens_{}.bin", model.vocabulary));
 }
 
-Recipe StepSetting::with_data(Recipe recipe, std::uint32_t vocabulary) const {
+std::string StepSetting::shard(int vocabulary) const { return file(fmt::format("train_{}.h5", vocabulary)).string(); }
+
+Recipe StepSetting::with_data(Recipe recipe, int vocabulary) const {
   recipe.run.directory = file("run_" + recipe.run.name).string();
   recipe.run.threads = kThreads;
   recipe.data.train = {{shard(vocabulary), 1}};
@@ -141,16 +148,21 @@ Recipe StepSetting::with_data(Recipe recipe, std::uint32_t vocabulary) const {
   return recipe;
 }
 
-Recipe StepSetting::dense(const std::string& policy) const {
-  const std::vector<std::string> overrides = {"--precision.policy=" + policy};
-  return with_data(parse_recipe_text(std::string(kDense), "the dense model", overrides).recipe, kVocabulary);
+Recipe StepSetting::dense(const StepModel& model, const std::string& policy) const {
+  const std::string text =
+      fmt::format(fmt::runtime(kDense), fmt::arg("name", model.name), fmt::arg("policy", policy),
+                  fmt::arg("threads", kThreads), fmt::arg("vocabulary", model.vocabulary),
+                  fmt::arg("layers", model.layers), fmt::arg("hidden", model.hidden), fmt::arg("heads", model.heads),
+                  fmt::arg("kv_heads", model.kv_heads), fmt::arg("feed_forward", model.feed_forward),
+                  fmt::arg("sequence", model.sequence), fmt::arg("batch", model.batch));
+  return with_data(parse_recipe_text(text, std::string(model.name), {}).recipe, model.vocabulary);
 }
 
 Recipe StepSetting::tiny_moe() const {
-  const std::vector<std::string> overrides = {fmt::format("--model.vocabulary={}", kSmallVocabulary),
+  const std::vector<std::string> overrides = {fmt::format("--model.vocabulary={}", kDemoVocabulary),
                                               "--schedule.horizon=steps", "--phase.pretrain.steps=4",
                                               "--schedule.warmup_steps=0"};
-  return with_data(parse_recipe(beside_program("tiny_moe.recipe"), overrides).recipe, kSmallVocabulary);
+  return with_data(parse_recipe(beside_program("tiny_moe.recipe"), overrides).recipe, kDemoVocabulary);
 }
 
 fs::path StepSetting::write(const Recipe& recipe, const std::string& name) const {

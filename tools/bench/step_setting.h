@@ -7,10 +7,28 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "core/recipe/recipe.h"
 
 namespace shoestring {
+
+/// A dense model in Llama's form (SwiGLU, RMSNorm, rotary positions, tied head), and its batch: what rivals train too.
+struct StepModel {
+  std::string_view name;
+  int batch;
+  int sequence;
+  int layers;
+  int hidden;
+  int heads;
+  int kv_heads;
+  int feed_forward;
+  int vocabulary;
+  int rounds;  ///< measured steps of each
+};
+inline constexpr StepModel kGpt2Shape{"gpt2_124m", 4, 256, 12, 768, 12, 12, 2048, 50304, 3};
+/// That of recipes/tiny_dense.recipe.
+inline constexpr StepModel kTinyDense{"tiny_dense", 4, 512, 6, 256, 4, 2, 768, 4096, 15};
 
 /// A folder of its own, removed with everything in it.
 class StepSetting {
@@ -21,24 +39,21 @@ class StepSetting {
   StepSetting(const StepSetting&) = delete;
   StepSetting& operator=(const StepSetting&) = delete;
 
-  static constexpr int kBatch = 4;
-  static constexpr int kSequence = 256;
   static constexpr int kThreads = 2;
 
   std::filesystem::path file(const std::string& name) const { return folder_ / name; }
-  /// The tokens as little-endian i32, for rivals.
-  std::filesystem::path token_file() const { return file("tokens.bin"); }
-  /// GPT-2 124M in Llama's form under `policy` ("fp8_block"): 12 layers, hidden 768, 12 heads, SwiGLU 2048, tied head,
-  /// GPT-2's 50257 ids rounded up to 50304.
-  Recipe dense(const std::string& policy) const;
+  /// The tokens that `model` trains on, as little-endian i32, for rivals.
+  std::filesystem::path token_file(const StepModel& model) const;
+  /// `model` under `policy` ("fp8_block").
+  Recipe dense(const StepModel& model, const std::string& policy) const;
   /// recipes/tiny_moe.recipe over this folder's tokens, folded into a vocabulary of 4096 as the demo has.
   Recipe tiny_moe() const;
   /// Writes `recipe` for `shoestring train`; returns the file.
   std::filesystem::path write(const Recipe& recipe, const std::string& name) const;
 
  private:
-  Recipe with_data(Recipe recipe, std::uint32_t vocabulary) const;
-  std::string shard(std::uint32_t vocabulary) const;
+  Recipe with_data(Recipe recipe, int vocabulary) const;
+  std::string shard(int vocabulary) const;
   void write_tokens();
 
   std::filesystem::path folder_;
