@@ -88,6 +88,22 @@ Repeats repeats_of(std::span<const std::int32_t> slot_of_row, std::int64_t chose
 
 }  // namespace
 
+/// While it lives, the rank waits for messages.
+class ExpertExchange::Wait {
+ public:
+  explicit Wait(const ExpertExchange& exchange) : waiting_(exchange.waiting_) {
+    if (waiting_) waiting_(true);
+  }
+  ~Wait() {
+    if (waiting_) waiting_(false);
+  }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+ private:
+  const Waiting& waiting_;
+};
+
 ExpertExchange::ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node)
     : group_(group), own_(experts / group.size()), peers_(ranks_per_node > 0 ? ranks_per_node : group.size()) {
   if (experts < group.size() || experts % group.size() != 0) {
@@ -114,6 +130,7 @@ ExpertExchange::Plan ExpertExchange::plan(std::span<const std::int64_t> offsets,
   for (std::size_t e = 0; e < mine.size(); ++e) mine[e] = offsets[e + 1] - offsets[e];
   std::vector<std::int64_t> theirs(mine.size());
   const auto count = static_cast<std::int64_t>(mine.size());
+  const Wait wait(*this);
   group_.all_to_all(view_of(theirs.data(), DType::i64, {count}), view_of(mine.data(), DType::i64, {count}));
   Plan plan;
   plan.offsets = begins(theirs);
@@ -177,17 +194,20 @@ void ExpertExchange::tell_relays(const std::vector<std::vector<Element>>& told,
 
 void ExpertExchange::dispatch_each(const Plan& plan, ConstTensorView rows, TensorView received) {
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
+  const Wait wait(*this);
   group_.all_to_all_v(received, scaled(plan.received, received.shape[1]), rows, scaled(plan.sent, rows.shape[1]));
 }
 
 void ExpertExchange::combine_each(const Plan& plan, ConstTensorView rows, TensorView to) {
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
+  const Wait wait(*this);
   group_.all_to_all_v(to, scaled(plan.sent, to.shape[1]), rows, scaled(plan.received, rows.shape[1]));
 }
 
 void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView received) {
   if (!two_level()) return dispatch_each(plan, rows, received);
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
+  const Wait wait(*this);
   cross(plan, rows);
   hand_on(plan, rows, received);
 }
@@ -195,6 +215,7 @@ void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView
 void ExpertExchange::combine(const Plan& plan, ConstTensorView rows, TensorView to) {
   if (!two_level()) return combine_each(plan, rows, to);
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
+  const Wait wait(*this);
   collect(plan, rows, to);
   cross_back(plan, to);
 }

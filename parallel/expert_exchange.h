@@ -19,7 +19,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -31,6 +33,10 @@ class ExpertExchange {
   /// `ranks_per_node` neighbours in `group` share a node, and the nodes are equal; 0: flat. Throws Error(bad_recipe)
   /// where the experts or the nodes do not come out even. `group` must outlive it.
   ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node = 0);
+
+  /// Told true before messages are exchanged, false afterwards; empty: nobody.
+  using Waiting = std::function<void(bool)>;
+  void tell(Waiting waiting) { waiting_ = std::move(waiting); }
 
   int ranks() const { return group_.size(); }
   int nodes() const { return ranks() / peers_; }
@@ -69,6 +75,7 @@ class ExpertExchange {
   std::int64_t staging_bytes() const { return static_cast<std::int64_t>(arrived_.size() + packed_.size()); }
 
  private:
+  class Wait;
   bool two_level() const { return peers_ < ranks(); }
   int node() const { return group_.rank() / peers_; }
   int peer() const { return group_.rank() % peers_; }
@@ -84,6 +91,7 @@ class ExpertExchange {
   std::int64_t rows_through(const Plan& plan, int n, int q) const;
 
   Communicator& group_;
+  Waiting waiting_;
   std::int64_t own_;
   int peers_;                       // ranks of a node
   std::vector<std::byte> packed_;   // rows on their way out

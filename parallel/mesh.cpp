@@ -37,6 +37,7 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape) : world_(world), shape_(
   pipeline_ = world.split(at_.data, at_.pipeline, "pipeline");
   expert_ = world.split(stage_and_replica, at_.expert, "expert");
   replica_ = world.split(stage_and_expert, at_.replica, "replica");
+  model_ = world.split(at_.replica, at_.pipeline * shape.expert + at_.expert, "model");
 }
 
 }  // namespace shoestring

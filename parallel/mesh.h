@@ -20,6 +20,8 @@ struct MeshShape {
 
   int ranks() const { return data * pipeline; }
   int replicas() const { return data / expert; }
+  /// Ranks that hold the model together, each a part that no other of them has.
+  int ranks_of_model() const { return pipeline * expert; }
   bool operator==(const MeshShape&) const = default;
 };
 
@@ -50,12 +52,13 @@ class Mesh {
   Communicator& pipeline() { return *pipeline_; }  ///< same data, all stages: activations
   Communicator& expert() { return *expert_; }      ///< same stage and replica: token exchange
   Communicator& replica() { return *replica_; }    ///< same stage and experts: gradients of expert parameters
+  Communicator& model() { return *model_; }        ///< same replica: all stages and experts, for checkpoints
 
  private:
   Communicator& world_;
   MeshShape shape_;
   MeshCoordinates at_;
-  std::unique_ptr<Communicator> data_, pipeline_, expert_, replica_;
+  std::unique_ptr<Communicator> data_, pipeline_, expert_, replica_, model_;
 };
 
 }  // namespace shoestring

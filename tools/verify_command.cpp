@@ -31,13 +31,15 @@ int verify_command(const Words& words) {
   const Recipe recipe = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides()).recipe;
   const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
   const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
-  fmt::print("{:<9} {:<5} {:<12} against one process, after {} steps\n", "pipeline", "data", "schedule", steps);
-  const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, ranks, [](const VerifiedLayout& layout) {
-    fmt::print("{:<9} {:<5} {:<12} {}\n", layout.shape.pipeline, layout.shape.data,
+  fmt::print("{:<9} {:<5} {:<7} {:<12} against one process, after {} steps\n", "pipeline", "data", "expert", "schedule",
+             steps);
+  const auto print = [](const VerifiedLayout& layout) {
+    fmt::print("{:<9} {:<5} {:<7} {:<12} {}\n", layout.shape.pipeline, layout.shape.data, layout.shape.expert,
                layout.shape.pipeline == 1 ? std::string_view("-") : word(layout.schedule),
                layout.difference.empty() ? "equal bits" : "DIFFERS, first in " + layout.difference);
     std::fflush(stdout);
-  });
+  };
+  const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, layouts_to_verify(recipe, ranks), print);
   const auto equal =
       std::count_if(all.begin(), all.end(), [](const VerifiedLayout& layout) { return layout.difference.empty(); });
   fmt::print("{} layouts, {} equal\n", all.size(), equal);

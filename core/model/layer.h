@@ -72,7 +72,8 @@ struct LayerContext {
 struct PrepareContext {
   Arena& scratch;
   Stream& stream;
-  QuantizeCounts* counts = nullptr;  ///< of weights; optional
+  QuantizeCounts* counts = nullptr;         ///< of weights; optional
+  QuantizeCounts* expert_counts = nullptr;  ///< of those of experts
 };
 
 /// One differentiable part of a model: x [tokens, in] -> y [tokens, out].

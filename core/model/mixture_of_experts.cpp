@@ -338,8 +338,9 @@ std::vector<Parameter*> MixtureOfExperts::parameters() {
 void MixtureOfExperts::prepare(const PrepareContext& context) {
   // What the router's FP32 weights are packed from is not quantised: it counts nothing.
   router_.prepare(context);
-  gate_up_.prepare(context);
-  down_.prepare(context);
+  const PrepareContext of_experts{context.scratch, context.stream, context.expert_counts};
+  gate_up_.prepare(of_experts);
+  down_.prepare(of_experts);
   if (shared_) shared_->prepare(context);
 }
 

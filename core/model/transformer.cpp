@@ -264,7 +264,8 @@ void Transformer::join_shared_gradients(Communicator& pipeline, int first, int l
 
 QuantizeCounts Transformer::prepare() {
   QuantizeCounts counts;
-  const PrepareContext context{scratch_, *stream_, options_.count_precision ? &counts : nullptr};
+  QuantizeCounts* const counted = options_.count_precision ? &counts : nullptr;
+  const PrepareContext context{scratch_, *stream_, options_.experts.rank == 0 ? counted : nullptr, counted};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
   return counts;

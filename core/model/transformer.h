@@ -78,6 +78,12 @@ class Transformer {
   /// prediction looks up in, the one at its beginning where embeddings are tied. Both are moved alike; the other
   /// counts.
   bool is_copy(const Parameter& parameter) const { return &parameter == copy_; }
+  /// Whether, of the ranks that hold the model together, this one speaks for a parameter: where they share the experts,
+  /// each has its own of these, and the first of them all that is dense.
+  bool speaks_for(const Parameter& parameter) const {
+    return !is_copy(parameter) && (parameter.of_experts() || options_.experts.rank == 0);
+  }
+  const ExpertShare& experts() const { return options_.experts; }
   /// The same model with all of its stages, declared only.
   std::unique_ptr<Transformer> whole() const;
   /// Names that Hugging Face readers expect beside those of the parameters (multi-token prediction's copies).
@@ -96,7 +102,8 @@ class Transformer {
   void join_shared_gradients(Communicator& pipeline, int first, int last);
   /// Begins a new sum: afterwards every gradient is zero or stale (see Parameter).
   void zero_gradients();
-  /// Refreshes the compute copies. What their quantisation lost; zero where precision is not counted.
+  /// Refreshes the compute copies. What the quantisation lost of those this rank speaks for; zero where precision is
+  /// not counted.
   QuantizeCounts prepare();
 
   /// This rank's, in order.

@@ -22,7 +22,7 @@ void each_tensor(const Transformer& model, const Visit& visit) {
 
 }  // namespace
 
-GradientNorm::GradientNorm(const Transformer& model, int share, int shares) {
+GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at) {
   std::map<std::string, std::size_t> first;  // piece of each tensor
   each_tensor(*model.whole(), [&](const Parameter&, const ParameterSlice& slice, std::int64_t elements) {
     first.emplace(slice.name, count_);
@@ -32,8 +32,10 @@ GradientNorm::GradientNorm(const Transformer& model, int share, int shares) {
     const auto place = first.find(slice.name);
     check(place != first.end(), "{} is not a tensor of the whole model", slice.name);
     std::size_t number = place->second;
+    const auto shares = static_cast<std::size_t>(parameter.of_experts() ? shape.replicas() : shape.data);
+    const auto share = static_cast<std::size_t>(parameter.of_experts() ? at.replica : at.data);
     for (std::int64_t begin = 0; begin < elements; begin += kPieceElements, ++number) {
-      if (number % static_cast<std::size_t>(shares) != static_cast<std::size_t>(share)) continue;
+      if (number % shares != share) continue;
       own_.push_back(
           {&parameter, slice.begin * parameter.columns + begin, std::min(kPieceElements, elements - begin), number});
     }

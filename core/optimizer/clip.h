@@ -6,7 +6,7 @@
 
 #include "core/model/transformer.h"
 #include "kernels/base/device.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -20,9 +20,9 @@ class GradientNorm {
  public:
   static constexpr std::int64_t kPieceElements = std::int64_t{1} << 20;
 
-  /// Of `model`, which must outlive it and may be a rank's stages. The ranks that hold the same stages share their
-  /// pieces: this one is number `share` of `shares`.
-  GradientNorm(const Transformer& model, int share, int shares);
+  /// Of `model`, which must outlive it and may be a rank's stages and experts. Ranks that hold the same share its
+  /// pieces: those of a stage along the data axis, but for experts along their replicas.
+  GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at);
 
   /// Collective over `world`, all ranks of the model. Gradients are summed over tokens; `scale` is 1 / trained tokens.
   /// NaN or infinity comes through.

@@ -211,8 +211,14 @@ void check_stages(const Recipe& recipe, Rules& rules) {
 void check_parallel(const Recipe& recipe, Rules& rules) {
   const ParallelSpec& parallel = recipe.parallel;
   check_stages(recipe, rules);
-  rules.unless(parallel.expert == 1, {"parallel.expert"},
-               fmt::format("parallel.expert = {} is not available yet: only 1", parallel.expert));
+  if (parallel.expert == 1) return;
+  const std::int64_t experts = recipe.model.experts;
+  rules.unless(experts > 0, {"parallel.expert", "model.experts"},
+               fmt::format("parallel.expert = {} shares out experts, and the model has none", parallel.expert));
+  rules.unless(experts % parallel.expert == 0, {"parallel.expert", "model.experts"},
+               fmt::format("parallel.expert = {} does not divide model.experts = {}", parallel.expert, experts));
+  rules.unless(parallel.data % parallel.expert == 0, {"parallel.expert", "parallel.data"},
+               fmt::format("parallel.expert = {} does not divide parallel.data = {}", parallel.expert, parallel.data));
 }
 
 void check_data(const Recipe& recipe, Rules& rules) {

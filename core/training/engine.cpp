@@ -16,7 +16,7 @@ Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int g
       meter_(meter),
       guard_(recipe.guard, recipe.optimizer.clip),
       pass_(parts.model, mesh, groups, parts.stream, meter, schedule),
-      norm_(parts.model, mesh.at().data, mesh.shape().data) {}
+      norm_(parts.model, mesh.shape(), mesh.at()) {}
 
 StepOutcome Engine::step(const StepArgs& args) {
   const double begin = meter_.elapsed_seconds();
@@ -52,7 +52,7 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
-  batch.precision.weights = over_stages(model.prepare());
+  batch.precision.weights = over_model(model.prepare());
 }
 
 double Engine::norm_of(double scale) {
@@ -61,15 +61,15 @@ double Engine::norm_of(double scale) {
   return norm_(mesh_.world(), scale, parts_.stream);
 }
 
-// Every rank of a data index counted its own stages' weights.
-QuantizeCounts Engine::over_stages(QuantizeCounts counts) {
-  if (mesh_.pipeline().size() == 1 || !recipe_.precision.count_saturation) return counts;
+// Every rank counted the weights that it speaks for.
+QuantizeCounts Engine::over_model(QuantizeCounts counts) {
+  if (mesh_.model().size() == 1 || !recipe_.precision.count_saturation) return counts;
   const Meter::Scope exchanging(meter_, Category::exposed_communication);
   const std::array<std::int64_t*, 4> parts = {&counts.elements, &counts.saturated, &counts.underflowed,
                                               &counts.non_finite};
   std::array<std::int64_t, 4> sums{};
   for (std::size_t i = 0; i < parts.size(); ++i) sums[i] = *parts[i];
-  mesh_.pipeline().all_reduce(view_of(sums.data(), DType::i64, {static_cast<std::int64_t>(sums.size())}));
+  mesh_.model().all_reduce(view_of(sums.data(), DType::i64, {static_cast<std::int64_t>(sums.size())}));
   for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = sums[i];
   return counts;
 }

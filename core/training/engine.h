@@ -83,7 +83,7 @@ class Engine {
 
  private:
   void update(const StepArgs& args, StepOutcome& outcome);
-  QuantizeCounts over_stages(QuantizeCounts counts);
+  QuantizeCounts over_model(QuantizeCounts counts);
   double norm_of(double scale);
   bool finite();
   void require_finite(bool finite, std::int64_t step);

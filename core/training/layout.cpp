@@ -54,7 +54,28 @@ std::vector<std::int64_t> layers_of_stages(const ParallelSpec& parallel, std::in
   return result;
 }
 
-/// "pipeline 1 x data 8, pipeline 2 x data 4": what `ranks` can be with this recipe's other keys.
+/// "2", "2 or 4", "2, 4 or 8".
+std::string listed(const std::vector<std::int64_t>& values) {
+  std::string text;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : i + 1 == values.size() ? " or " : ", ", values[i]);
+  }
+  return text;
+}
+
+/// Into how many equal parts of neighbouring ranks `data` places on the axis can share out the experts: 1 is none.
+std::vector<std::int64_t> expert_axes(const Recipe& recipe, std::int64_t data) {
+  std::vector<std::int64_t> axes;
+  for (std::int64_t axis = 1; axis <= data; ++axis) {
+    if (data % axis == 0 && (axis == 1 || (recipe.model.experts > 0 && recipe.model.experts % axis == 0))) {
+      axes.push_back(axis);
+    }
+  }
+  return axes;
+}
+
+/// "pipeline 1 x data 8, pipeline 2 x data 4": what `ranks` can be with this recipe's other keys, and with which
+/// parallel.expert if it has one.
 std::string fitting_layouts(const Recipe& recipe, int ranks) {
   std::string list;
   for (int pipeline = 1; pipeline <= ranks; ++pipeline) {
@@ -63,8 +84,9 @@ std::string fitting_layouts(const Recipe& recipe, int ranks) {
     const bool fed = std::all_of(recipe.phases.begin(), recipe.phases.end(), [&](const PhaseSpec& phase) {
       return phase.micro_batch > 0 && phase.global_batch / phase.micro_batch >= data;
     });
-    if (!fed || data % recipe.parallel.expert != 0) continue;
+    if (!fed) continue;
     list += fmt::format("{}pipeline {} x data {}", list.empty() ? "" : ", ", pipeline, data);
+    if (recipe.parallel.expert > 1) list += fmt::format(" (expert {})", listed(expert_axes(recipe, data)));
   }
   return list.empty() ? "none" : list;
 }
@@ -91,9 +113,18 @@ void check_ranks(const Recipe& recipe, int ranks) {
       launched, wanted, others);
 }
 
-void check_axes(const ParallelSpec& parallel) {
-  if (parallel.expert == 1) return;
-  fail(ExitCode::bad_recipe, "parallel.expert = {} is not available yet: only 1", parallel.expert);
+void check_experts(const Recipe& recipe, int ranks) {
+  const int expert = recipe.parallel.expert;
+  const std::int64_t experts = recipe.model.experts;
+  if (expert == 1) return;
+  if (experts == 0) fail(ExitCode::bad_recipe, "parallel.expert = {}, but the model has no experts", expert);
+  const int data = ranks / recipe.parallel.pipeline;
+  if (experts % expert == 0 && data % expert == 0) return;
+  fail(ExitCode::bad_recipe,
+       "parallel.expert = {} shares the {} experts of a layer out to the {} ranks of the data axis, and must divide "
+       "both: {}; layouts of {} rank{}: {}",
+       expert, experts, data, listed(expert_axes(recipe, data)), ranks, ranks == 1 ? "" : "s",
+       fitting_layouts(recipe, ranks));
 }
 
 /// Micro-batches that one reduction group may have.
@@ -136,8 +167,8 @@ Schedule make_schedule(const ScheduleChoice& choice, int ranks, int microbatches
 
 Layout layout_of(const Recipe& recipe, int rank, int ranks) {
   const ParallelSpec& parallel = recipe.parallel;
-  check_axes(parallel);
   check_ranks(recipe, ranks);
+  check_experts(recipe, ranks);
   const std::int64_t layers = recipe.model.layers;
   Layout layout;
   layout.shape = {.data = ranks / parallel.pipeline, .pipeline = parallel.pipeline, .expert = parallel.expert};
@@ -157,6 +188,39 @@ Layout layout_of(const Recipe& recipe, int rank, int ranks) {
   return layout;
 }
 
+std::unique_ptr<ExpertExchange> exchange_of(const Layout& layout, Mesh& mesh, const ModelConfig& model,
+                                            int ranks_per_node) {
+  if (layout.shape.expert == 1) return nullptr;
+  return std::make_unique<ExpertExchange>(mesh.expert(), model.experts, ranks_per_node);
+}
+
+TransformerOptions part_of(TransformerOptions whole, const Layout& layout, ExpertExchange* exchange) {
+  whole.stages = layout.stage_count();
+  whole.stage_layers = layout.stage_layers;
+  whole.own_stages = layout.stages;
+  whole.in_flight = layout.in_flight;
+  whole.experts = {.ranks = layout.shape.expert, .rank = layout.at.expert, .exchange = exchange};
+  return whole;
+}
+
+namespace {
+
+/// Ranks that share experts pass every layer together.
+void check_even_groups(const Recipe& recipe, int groups) {
+  for (const PhaseSpec& phase : recipe.phases) {
+    const std::int64_t unit = phase.micro_batch * groups;
+    if (phase.global_batch % unit == 0) continue;
+    const std::int64_t less = phase.global_batch / unit * unit;
+    fail(ExitCode::bad_recipe,
+         "phase {}: {} micro-batches per step do not divide evenly over {} reduction groups, as parallel.expert = {} "
+         "needs, whose ranks work together; take a global_batch of {} or {}, or a parallel.reduction_groups that "
+         "divides",
+         phase.name, phase.global_batch / phase.micro_batch, groups, recipe.parallel.expert, less, less + unit);
+  }
+}
+
+}  // namespace
+
 int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
   const int places = layout.shape.data;
   const int wanted = recipe.parallel.reduction_groups;
@@ -174,6 +238,7 @@ int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
            phase.name, microbatches, groups);
     }
   }
+  if (layout.shape.expert > 1) check_even_groups(recipe, groups);
   if (layout.shape.pipeline == 1) return groups;
   for (const int length : group_lengths(recipe, groups)) {
     const std::string reason =
@@ -191,11 +256,14 @@ std::string to_string(const Layout& layout) {
   std::string stages;
   for (const int stage : layout.stages) stages += fmt::format("{}{}", stages.empty() ? "stage " : "+", stage);
   const MeshShape& shape = layout.shape;
-  return fmt::format("rank {} of {}: data {} of {}, {}", rank_at(shape, layout.at.pipeline, layout.at.data),
+  const std::string experts =
+      shape.expert == 1 ? "" : fmt::format(", experts {} of {}", layout.at.expert, shape.expert);
+  return fmt::format("rank {} of {}: data {} of {}, {}{}", rank_at(shape, layout.at.pipeline, layout.at.data),
                      shape.ranks(), layout.at.data, shape.data,
                      layout.stage_count() == 1
                          ? "the whole model"
-                         : fmt::format("{} of {} ({})", stages, layout.stage_count(), word(layout.schedule.name)));
+                         : fmt::format("{} of {} ({})", stages, layout.stage_count(), word(layout.schedule.name)),
+                     experts);
 }
 
 }  // namespace shoestring

@@ -4,12 +4,17 @@
 // The ranks of one data index are a pipeline: they hold the model together, draw the same micro-batches, and pass
 // activations on. Which stages a rank holds is the schedule's affair: one (1f1b, zb_h1), every p-th (interleaved), or
 // two folded into a V (zb_v, dualpipev).
+//
+// Neighbours on the data axis may share the experts of their stages: each holds a part of them, and tokens go to where
+// their experts are. They pass every layer together, so each of them has as many micro-batches in a reduction group.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "core/model/transformer.h"
 #include "core/recipe/recipe.h"
 #include "parallel/mesh.h"
 #include "parallel/schedule.h"
@@ -41,15 +46,23 @@ struct Layout {
 
 /// Throws Error(bad_recipe), the same on every rank: `ranks` were launched and the recipe counts on others, in which
 /// case the layouts that fit are listed; the stages are more than the layers, or not as many as parallel.stages lists;
-/// the schedule does not run with so few micro-batches; or it asks for an axis that is not available.
+/// the schedule does not run with so few micro-batches; or the experts cannot be shared out.
 Layout layout_of(const Recipe& recipe, int rank, int ranks);
+
+/// What ranks that share experts exchange rows through; null where they do not. `ranks_per_node` as ExpertExchange.
+/// `mesh`, of this layout, must outlive it.
+std::unique_ptr<ExpertExchange> exchange_of(const Layout& layout, Mesh& mesh, const ModelConfig& model,
+                                            int ranks_per_node = 0);
+/// The part of a model that a rank has in this layout.
+TransformerOptions part_of(TransformerOptions whole, const Layout& layout, ExpertExchange* exchange);
 
 /// Groups of the canonical reduction over the data axis: those of the run's first attempt (`first`, 0: this is it), or
 /// the recipe's, or one for each place on the axis. Throws Error(bad_recipe) where the axis cannot share them evenly,
-/// a phase has fewer micro-batches a step, or the schedule does not run with those of a group.
+/// a phase has fewer micro-batches a step, they do not divide evenly between ranks that share experts, or the schedule
+/// does not run with those of a group.
 int reduction_groups(const Recipe& recipe, const Layout& layout, int first);
 
-/// "rank 1 of 2: data 1 of 2, the whole model"; "rank 5 of 8: data 1 of 4, stage 1+2 of 4 (zb_v)".
+/// "rank 1 of 2: data 1 of 2, the whole model"; "rank 5 of 8: data 1 of 4, stage 1+2 of 4 (zb_v), experts 1 of 2".
 std::string to_string(const Layout& layout);
 
 }  // namespace shoestring

@@ -47,28 +47,37 @@ ModelFiles files_of(const Tokenizer& tokenizer, const ModelFiles& carried, bool 
 
 }  // namespace
 
-CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
-                                     std::string state_json, const ModelFiles& carried) {
-  CheckpointContent content;
+CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer) {
+  CheckpointTensors tensors;
   std::map<std::string, ConstTensorView> by_name;
-  std::set<std::string> copies;
+  std::set<std::string> of_others;
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
       const ConstTensorView data = on_disk(*parameter, slice);
       by_name.emplace(slice.name, data);
-      if (model.is_copy(*parameter)) {
-        copies.insert(slice.name);
+      if (model.speaks_for(*parameter)) {
+        tensors.weights.push_back({slice.name, data});
       } else {
-        content.weights.push_back({slice.name, data});
+        of_others.insert(slice.name);
       }
     }
   }
-  for (const TensorAlias& alias : model.aliases()) content.weights.push_back({alias.name, by_name.at(alias.of)});
+  if (model.experts().rank == 0) {  // what has a second name is dense
+    for (const TensorAlias& alias : model.aliases()) tensors.weights.push_back({alias.name, by_name.at(alias.of)});
+  }
   for (const OptimizerState& state : optimizer.state()) {
     const std::string tensor = state.name.substr(state.name.find('.') + 1);  // "exp_avg.TENSOR"
-    if (!copies.contains(tensor)) content.optimizer.push_back({state.name, state.data});
+    if (!of_others.contains(tensor)) tensors.optimizer.push_back({state.name, state.data});
   }
+  return tensors;
+}
 
+CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
+                                     std::string state_json, const ModelFiles& carried) {
+  CheckpointContent content;
+  CheckpointTensors tensors = checkpoint_tensors(model, optimizer);
+  content.weights = std::move(tensors.weights);
+  content.optimizer = std::move(tensors.optimizer);
   const std::string* carried_tokenizer = find_file(carried, tokenizer.file_name());
   const bool same_tokenizer = carried_tokenizer != nullptr && *carried_tokenizer == tokenizer.file_content();
   ModelFileFacts facts{.eos_tokens = {tokenizer.special().end_of_document}};
@@ -82,6 +91,7 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
   content.state_json = std::move(state_json);
   return content;
 }
+
 std::string tokenizer_caveat(Architecture architecture) {
   if (architecture != Architecture::qwen2) return {};
   return "for models of type qwen2 the AutoTokenizer of some transformers 5 puts Qwen's own normaliser and splitting "

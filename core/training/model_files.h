@@ -16,8 +16,15 @@ namespace shoestring {
 /// Files of a model folder: name, content.
 using ModelFiles = std::vector<std::pair<std::string, std::string>>;
 
-/// Of a rank that has the model or some of its stages: master weights under their disk names (aliases included),
-/// optimizer state, but for what repeats another stage's; config.json, generation_config.json and the tokenizer's
+/// Of what this rank speaks for (Transformer::speaks_for): master weights under their disk names, aliases included, and
+/// optimizer state. Borrows the memory of both.
+struct CheckpointTensors {
+  std::vector<NamedTensor> weights;
+  std::vector<NamedTensor> optimizer;
+};
+CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer);
+
+/// Those tensors; config.json, generation_config.json and the tokenizer's
 /// files. `carried` are those of the folder that the run began with, its config.json among them: they take the place of
 /// ours, those of a tokenizer only where it is the run's. Borrows the model's memory.
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,

@@ -120,9 +120,15 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       schedule_(schedule),
       gradients_(model.store(), mesh, groups, stream) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
+  if (model.experts().exchange == nullptr) return;
+  model.experts().exchange->tell([this](bool waits) {  // of an evaluation all is evaluation
+    if (round_ != nullptr) meter_.enter(waits ? Category::exposed_communication : Category::compute);
+  });
 }
 
-Pass::~Pass() = default;
+Pass::~Pass() {
+  if (model_.experts().exchange != nullptr) model_.experts().exchange->tell({});
+}
 
 Pipeline& Pass::pipeline_of(int microbatches) {
   std::unique_ptr<Pipeline>& pipeline = pipelines_[microbatches];

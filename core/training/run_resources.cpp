@@ -1,6 +1,9 @@
 #include "core/training/run_resources.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <climits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -37,6 +40,12 @@ void apply_kernel_settings(const KernelsSpec& spec) {
     const std::size_t equals = pin.find('=');
     pin_variant(pin.substr(0, equals), pin.substr(equals + 1));
   }
+}
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = {};
+  ::gethostname(name, HOST_NAME_MAX);
+  return name;
 }
 
 int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
@@ -88,18 +97,18 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   return options;
 }
 
-RunResources::RunResources(const Recipe& recipe, const Layout& layout, int ranks_sharing_cores)
+RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, int ranks_sharing_cores)
     : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
-  model_ = std::make_unique<Transformer>(TransformerOptions{.model = model_config(recipe, *tokenizer_),
-                                                            .precision = recipe.precision,
-                                                            .run = run_shape(recipe, workers_.count()),
-                                                            .stages = layout.stage_count(),
-                                                            .stage_layers = layout.stage_layers,
-                                                            .own_stages = layout.stages,
-                                                            .in_flight = layout.in_flight,
-                                                            .count_precision = recipe.precision.count_saturation});
+  TransformerOptions whole{.model = model_config(recipe, *tokenizer_),
+                           .precision = recipe.precision,
+                           .run = run_shape(recipe, workers_.count()),
+                           .own_stages = {},
+                           .count_precision = recipe.precision.count_saturation};
+  const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), host_name()) : 0;
+  exchange_ = exchange_of(layout, mesh, whole.model, per_node);
+  model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
   open_source();
   model_->allocate(stream_);
   optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());

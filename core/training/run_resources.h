@@ -16,6 +16,7 @@
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "kernels/base/workers.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -33,9 +34,9 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
 
 class RunResources {
  public:
-  /// The model's stages are those of `layout`. `ranks_sharing_cores`: ranks that may run on the same cores as this one,
-  /// itself included.
-  RunResources(const Recipe& recipe, const Layout& layout, int ranks_sharing_cores);
+  /// Collective where ranks share experts. The model's part is that of `layout`, the place in `mesh`, which must
+  /// outlive it. `ranks_sharing_cores`: ranks that may run on the same cores as this one, itself included.
+  RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, int ranks_sharing_cores);
 
   Workers& workers() { return workers_; }
   Stream& stream() { return stream_; }
@@ -65,6 +66,7 @@ class RunResources {
   Workers workers_;
   Stream stream_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ExpertExchange> exchange_;  ///< where experts are shared
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Import> import_;  ///< until the weights are read
   ModelFiles carried_;

@@ -23,8 +23,12 @@ std::string broadcast_text(Communicator& world, std::string text) {
 }  // namespace
 
 std::int64_t Snapshots::bytes(const SnapshotParts& parts) {
-  std::int64_t bytes = parts.model.memory().parameters + parts.optimizer.state_bytes();
-  if (mesh_.pipeline().size() > 1) mesh_.pipeline().all_reduce(view_of(&bytes, DType::i64, {1}));
+  const CheckpointTensors own = checkpoint_tensors(parts.model, parts.optimizer);
+  std::int64_t bytes = 0;
+  for (const std::vector<NamedTensor>* tensors : {&own.weights, &own.optimizer}) {
+    for (const NamedTensor& tensor : *tensors) bytes += tensor.data.bytes();
+  }
+  if (mesh_.model().size() > 1) mesh_.model().all_reduce(view_of(&bytes, DType::i64, {1}));
   return bytes;
 }
 
@@ -53,8 +57,8 @@ CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
   const LongerWait waiting(mesh_.world(), kLongestFileWork);
-  const LongerWait writing(mesh_.pipeline(), kLongestFileWork);
-  if (mesh_.at().data == 0) write(parts, state, keep, notice, mesh_.pipeline());
+  const LongerWait writing(mesh_.model(), kLongestFileWork);
+  if (mesh_.at().replica == 0) write(parts, state, keep, notice, mesh_.model());
   mesh_.world().barrier();
   return commit(bytes(parts), state, begin);
 }
@@ -63,7 +67,7 @@ CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const Trainin
                                        const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  check(mesh_.shape().pipeline == 1, "one rank of a pipeline saves alone");
+  check(mesh_.shape().ranks_of_model() == 1, "one rank that has a part of the model saves alone");
   write(parts, state, keep, notice, *self_communicator());
   return commit(bytes(parts), state, begin);
 }

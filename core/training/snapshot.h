@@ -1,5 +1,5 @@
-// Saving and loading by all ranks together: the ranks of the first data index, who hold the model together, write, each
-// its own part; one looks for what is there; every one reads its own part.
+// Saving and loading by all ranks together: those of the first replica, who hold the model together, write, each its
+// own part; one looks for what is there; every one reads its own part.
 //
 // A snapshot is a run between two steps: weights, optimizer, and where it stands (training_state.h). On disk it is a
 // checkpoint (checkpoint.h).
@@ -36,7 +36,7 @@ class Snapshots {
 
   const CheckpointStore& store() const { return store_; }
 
-  /// Collective along the pipeline. What a checkpoint of them takes on disk, but for its texts.
+  /// Collective over the ranks of a model. What a checkpoint of them takes on disk, but for its texts.
   std::int64_t bytes(const SnapshotParts& parts);
 
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as

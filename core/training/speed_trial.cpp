@@ -23,7 +23,7 @@ class Trial {
         meter_(clock),
         world_(ThreadWorld(1).communicator(0)),
         mesh_(*world_, {}),
-        resources_(recipe, layout_of(recipe, 0, 1), 1),
+        resources_(recipe, layout_of(recipe, 0, 1), mesh_, 1),
         groups_(std::max(1, recipe.parallel.reduction_groups)),
         engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_) {
     resources_.model().initialise(recipe.run.seed);

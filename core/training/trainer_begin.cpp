@@ -49,7 +49,8 @@ void Trainer::begin() {
                      : 0.0;
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   try {
-    resources_ = std::make_unique<RunResources>(recipe_, layout_, ranks_sharing_cores(world_, Workers::cores_name()));
+    resources_ =
+        std::make_unique<RunResources>(recipe_, layout_, mesh_, ranks_sharing_cores(world_, Workers::cores_name()));
     load(ended != 0);
   } catch (const std::exception& error) {
     if (ended == 0) account_->failed(as_error(error));

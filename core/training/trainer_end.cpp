@@ -31,8 +31,8 @@ std::string Trainer::keep_what_is_whole(const Error& error) noexcept {
       if (error.code() == ExitCode::hang) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
       return {};
     }
-    // One rank of a pipeline has a part of the model only.
-    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_ && mesh_.shape().pipeline == 1;
+    const bool whole = mesh_.shape().ranks_of_model() == 1;  // else this rank has a part of the model only
+    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_ && whole;
     if (unsaved && engine_->whole() && !snapshots_.writing()) {
       try {
         engine_->check_finite_alone(state_.step);

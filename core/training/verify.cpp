@@ -1,8 +1,10 @@
 #include "core/training/verify.h"
 
 #include <fmt/core.h>
+#include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -27,7 +29,10 @@ constexpr std::int64_t kGroupBatches = 8;  // enough for a pipeline of four unde
 /// Tokens that follow from their sample's number, each sequence one document.
 class MadeTokens final : public Feed {
  public:
+  explicit MadeTokens(std::int64_t wrong_sample) : wrong_sample_(wrong_sample) {}
+
   BatchView next(SampleRange samples) override {
+    if (samples.first == wrong_sample_) ++samples.first;
     const auto count = static_cast<std::size_t>(samples.count * kSequence);
     inputs_.resize(count);
     targets_.resize(count);
@@ -43,54 +48,68 @@ class MadeTokens final : public Feed {
   }
 
  private:
+  std::int64_t wrong_sample_;
   Random random_{0, Purpose::sampling};
   std::vector<std::int32_t> inputs_, targets_, starts_;
 };
 
-/// "step 01 gradient TENSOR" and so on, in the order of the steps.
-using Record = std::map<std::string, std::string>;
+using Hash = std::array<std::uint64_t, 2>;
+/// Of "step 01 gradient TENSOR" and so on, in the order of the steps.
+using Record = std::map<std::string, Hash>;
 
-std::string bytes_of(ConstTensorView view) {
-  return {static_cast<const char*>(view.data), static_cast<std::size_t>(view.bytes())};
+Hash hash_of(ConstTensorView view) {
+  check(view.contiguous(), "{} is not dense", view.to_string());
+  const XXH128_hash_t hash = XXH3_128bits(view.data, static_cast<std::size_t>(view.bytes()));
+  return {hash.low64, hash.high64};
 }
 
-void note(const std::string& prefix, double value, Record& record) {
-  record[prefix] = bytes_of(view_of(&value, DType::f64, {1}));
+void note(const std::string& name, double value, Record& record) {
+  record[name] = hash_of(view_of(&value, DType::f64, {1}));
 }
 
 void note_tensors(const std::string& prefix, const Transformer& model, Optimizer& optimizer, Record& record) {
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
-      const auto rows = [&](const TensorView& whole) { return bytes_of(whole.slice(0, slice.begin, slice.rows)); };
+      const auto rows = [&](const TensorView& whole) { return hash_of(whole.slice(0, slice.begin, slice.rows)); };
       if (!parameter->grad.empty()) record[prefix + "gradient " + slice.name] = rows(parameter->grad);
       record[prefix + "weight " + slice.name] = rows(parameter->value);
     }
   }
-  for (const OptimizerState& state : optimizer.state()) record[prefix + "state " + state.name] = bytes_of(state.data);
+  for (const OptimizerState& state : optimizer.state()) record[prefix + "state " + state.name] = hash_of(state.data);
+}
+
+void note_counts(const std::string& prefix, const PassResult& batch, Record& record) {
+  if (!batch.router_counts.empty()) record[prefix + "router loads"] = hash_of(batch.router_counts);
+  for (const auto& [name, counts] :
+       {std::pair{"activations", &batch.precision.activations}, std::pair{"weights", &batch.precision.weights},
+        std::pair{"gradients", &batch.precision.gradients}}) {
+    const std::array all = {counts->elements, counts->saturated, counts->underflowed, counts->non_finite};
+    record[fmt::format("{}quantised {}", prefix, name)] = hash_of(view_of(all.data(), DType::i64, {4}));
+  }
 }
 
 /// What one rank of a layout has after each step.
-Record train(const Recipe& recipe, int steps, Communicator& world) {
+Record train(const Recipe& recipe, int steps, Communicator& world, const Tampering& tampering = {}) {
   const Layout layout = layout_of(recipe, world.rank(), world.size());
   const PhaseSpec& phase = recipe.phases.front();
   Mesh mesh(world, layout.shape);
   Workers workers(1);
   Stream stream(workers);
-  Transformer model({.model = resolve_model(recipe.model, kVocabulary, kSequence),
-                     .precision = recipe.precision,
-                     .run = {phase.micro_batch * kSequence, phase.micro_batch, 1},
-                     .stages = layout.stage_count(),
-                     .stage_layers = layout.stage_layers,
-                     .own_stages = layout.stages,
-                     .in_flight = layout.in_flight});
+  TransformerOptions whole{.model = resolve_model(recipe.model, kVocabulary, kSequence),
+                           .precision = recipe.precision,
+                           .run = {phase.micro_batch * kSequence, phase.micro_batch, 1},
+                           .own_stages = {}};
+  const std::unique_ptr<ExpertExchange> exchange = exchange_of(layout, mesh, whole.model);
+  Transformer model(part_of(std::move(whole), layout, exchange.get()));
   model.allocate(stream);
   model.initialise(recipe.run.seed);
   model.prepare();
   const auto optimizer = make_optimizer(recipe.optimizer, recipe.precision.moments, model.parameters(), 1);
   Meter meter(system_clock());
-  MadeTokens feed;
-  const BatchPlan plan(phase, kGroups, layout.shape.data);
-  Engine engine(recipe, {model, *optimizer, stream}, mesh, kGroups, meter, layout.schedule);
+  MadeTokens feed(world.rank() + 1 == world.size() ? tampering.wrong_sample : -1);
+  const int groups = reduction_groups(recipe, layout, kGroups);
+  const BatchPlan plan(phase, groups, layout.shape.data);
+  Engine engine(recipe, {model, *optimizer, stream}, mesh, groups, meter, layout.schedule);
   Record record;
   for (int step = 1; step <= steps; ++step) {
     const StepOutcome outcome = engine.step({.plan = plan,
@@ -98,18 +117,20 @@ Record train(const Recipe& recipe, int steps, Communicator& world) {
                                              .samples = phase.global_batch * (step - 1),
                                              .update = step,
                                              .learning_rate = recipe.schedule.learning_rate});
+    if (tampering.after_step) tampering.after_step(layout, outcome.batch, model);
     const std::string prefix = fmt::format("step {:02} ", step);
     note(prefix + "balance loss", outcome.batch.balance_loss, record);
     note(prefix + "further loss", outcome.batch.further_loss, record);
     note(prefix + "gradient norm", outcome.gradient_norm, record);
     note(prefix + "loss", outcome.loss, record);
+    note_counts(prefix, outcome.batch, record);
     note_tensors(prefix, model, *optimizer, record);
   }
   return record;
 }
 
 /// The first of what any rank has otherwise than `alone`; what no rank has counts as different.
-std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone) {
+std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone, const Tampering& tampering) {
   ThreadWorld world(ranks);
   std::mutex mutex;
   std::exception_ptr error;
@@ -117,11 +138,11 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   std::string first;
   const auto run = [&](int rank) {
     try {
-      const Record own = train(recipe, steps, *world.communicator(rank));
+      const Record own = train(recipe, steps, *world.communicator(rank), tampering);
       const std::lock_guard lock(mutex);
-      for (const auto& [name, bytes] : own) {
+      for (const auto& [name, hash] : own) {
         const auto expected = alone.find(name);
-        const bool same = expected != alone.end() && expected->second == bytes;
+        const bool same = expected != alone.end() && expected->second == hash;
         if (!same && (first.empty() || name < first)) first = name;
         missing.erase(name);
       }
@@ -176,26 +197,38 @@ Recipe small_twin(const Recipe& recipe) {
   return twin;
 }
 
-std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, int most_ranks,
-                                           const std::function<void(const VerifiedLayout&)>& done) {
-  Recipe twin = small_twin(recipe);
-  const Record alone = train(twin, steps, *self_communicator());
+std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ranks) {
+  const std::int64_t experts = small_twin(recipe).model.experts;
   std::vector<VerifiedLayout> all;
   for (const int pipeline : {1, 2, 4}) {
     for (const int data : {1, 2, 4}) {
       if (pipeline * data == 1 || pipeline * data > most_ranks) continue;
-      for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
-                                          ScheduleName::zb_v, ScheduleName::dualpipev}) {
-        if (pipeline == 1 && schedule != ScheduleName::one_f_one_b) continue;
-        twin.parallel.pipeline = pipeline;
-        twin.parallel.schedule = schedule;
-        all.push_back(
-            {{.data = data, .pipeline = pipeline}, schedule, difference(twin, steps, pipeline * data, alone)});
-        done(all.back());
+      for (const int expert : {1, 2, 4}) {
+        if (expert > 1 && (data % expert != 0 || experts == 0 || experts % expert != 0)) continue;
+        for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                            ScheduleName::zb_v, ScheduleName::dualpipev}) {
+          if (pipeline == 1 && schedule != ScheduleName::one_f_one_b) continue;
+          all.push_back({{.data = data, .pipeline = pipeline, .expert = expert}, schedule, {}});
+        }
       }
     }
   }
   return all;
+}
+
+std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
+                                           const std::function<void(const VerifiedLayout&)>& done,
+                                           const Tampering& tampering) {
+  Recipe twin = small_twin(recipe);
+  const Record alone = train(twin, steps, *self_communicator());
+  for (VerifiedLayout& layout : layouts) {
+    twin.parallel.pipeline = layout.shape.pipeline;
+    twin.parallel.expert = layout.shape.expert;
+    twin.parallel.schedule = layout.schedule;
+    layout.difference = difference(twin, steps, layout.shape.ranks(), alone, tampering);
+    if (done) done(layout);
+  }
+  return layouts;
 }
 
 }  // namespace shoestring

@@ -1,13 +1,16 @@
 // Whether a recipe's model trains the same under every layout: a small model of its family, in its precision, with its
-// optimizer, takes a few steps as one process and as the ranks of each layout, and everything is compared to the bit.
+// optimizer, takes a few steps as one process and as the ranks of each layout, and everything is compared to the bit
+// (128-bit hashes of the bytes of losses, norms, counts, gradients, weights and optimizer state, after every step).
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "core/recipe/recipe.h"
 #include "core/training/layout.h"
+#include "core/training/pass.h"
 
 namespace shoestring {
 
@@ -21,10 +24,21 @@ struct VerifiedLayout {
 /// balancing; batches of made tokens.
 Recipe small_twin(const Recipe& recipe);
 
-/// Runs `steps` steps of small_twin(recipe) under each layout of at most `most_ranks` ranks (pipelines of 1, 2 and 4,
-/// data axes of 1, 2 and 4, every schedule), ranks as threads of this process, and tells `done` of each. Throws what is
-/// wrong with the recipe.
-std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, int most_ranks,
-                                           const std::function<void(const VerifiedLayout&)>& done);
+/// The layouts of at most `most_ranks` ranks that verify_layouts runs: pipelines of 1, 2 and 4, data axes of 1, 2 and
+/// 4, every schedule, and where the recipe has experts every way to share them out. Without differences.
+std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ranks);
+
+/// What a test does wrong on purpose to the ranks of a layout, to see that it is found.
+struct Tampering {
+  std::int64_t wrong_sample = -1;  ///< the last rank trains on the sample after this one in its place
+  /// After each step, with what the rank has then.
+  std::function<void(const Layout& layout, const PassResult& batch, Transformer& model)> after_step = {};
+};
+
+/// Runs `steps` steps of small_twin(recipe) as one process and under each of `layouts`, ranks as threads of this
+/// process, and tells `done` of each. Throws what is wrong with the recipe.
+std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
+                                           const std::function<void(const VerifiedLayout&)>& done = {},
+                                           const Tampering& tampering = {});
 
 }  // namespace shoestring

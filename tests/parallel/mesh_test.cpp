@@ -33,6 +33,8 @@ TEST(Mesh, AxesJoinTheRightRanks) {
     EXPECT_EQ(members(mesh.pipeline()), (std::vector<std::int64_t>{at.data, at.data + 4}));
     EXPECT_EQ(members(mesh.expert()), (std::vector<std::int64_t>{stage + at.replica * 2, stage + at.replica * 2 + 1}));
     EXPECT_EQ(members(mesh.replica()), (std::vector<std::int64_t>{stage + at.expert, stage + at.expert + 2}));
+    const std::int64_t first = at.replica * 2;
+    EXPECT_EQ(members(mesh.model()), (std::vector<std::int64_t>{first, first + 1, first + 4, first + 5}));
     EXPECT_EQ(mesh.data().rank(), at.data);
     EXPECT_EQ(mesh.pipeline().rank(), at.pipeline);
   });

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <string>
 
+#include "core/training/checkpoint.h"
 #include "tests/tools/program.h"
 
 namespace shoestring {
@@ -84,6 +86,68 @@ TEST_F(Mpirun, APipelineGivesTheBitsOfOneProcess) {
     ASSERT_EQ(ended.exit_code, 0) << ended.output;
     EXPECT_EQ(place().run(place().train(back, constant)).exit_code, 0);  // done already; reads what was written
   }
+}
+
+/// A mixture of experts in the place of the recipe's model.
+constexpr const char* kExperts =
+    "--schedule.kind=constant --allow-recipe-change --model.architecture=deepseek_v3 --model.kv_heads=0 "
+    "--model.kv_lora_rank=32 --model.qk_nope_head_dim=16 --model.qk_rope_head_dim=16 --model.v_head_dim=32 "
+    "--model.dense_layers=1 --model.experts=8 --model.experts_per_token=2 --model.shared_experts=1 "
+    "--model.expert_feed_forward=32 --model.bias_speed=0.01 --model.balance_loss=0.01 ";
+
+// Ranks that share experts, alone and on a pipeline, evaluation included; then one process goes on from what they
+// wrote.
+TEST_F(Mpirun, SharedExpertsGiveTheBitsOfOneProcess) {
+  ASSERT_EQ(place().run(place().train("experts", kExperts)).exit_code, 0);
+  for (const auto& [count, axes] :
+       {std::pair(2, "--parallel.expert=2 "), std::pair(4, "--parallel.expert=2 --parallel.pipeline=2 "),
+        std::pair(4, "--parallel.expert=4 ")}) {
+    const std::string name = std::string("experts_") + std::to_string(std::string(axes).size() + count);
+    Ended ended =
+        place().run(place().train(name, std::string(kExperts) + axes + "--phase.pretrain.steps=10"), ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    ended = place().run(place().train(name, kExperts));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos) << ended.output;
+    EXPECT_EQ(place().result(name).at("weights"), place().result("experts").at("weights")) << axes;
+    EXPECT_EQ(place().result(name).at("optimizer"), place().result("experts").at("optimizer")) << axes;
+  }
+}
+
+// One of two ranks is killed once a checkpoint is there; four ranks go on from it in another layout, and one at the
+// end.
+TEST_F(Mpirun, ARunOfSharedExpertsIsKilledAndMovesOn) {
+  const std::string long_run = std::string(kExperts) + "--phase.pretrain.steps=100000 ";
+  testing::write_text(
+      place().path() / "killed.sh",
+      "\"$@\" & child=$!\n"
+      "if [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then\n"
+      "  until ls runs/moved/checkpoints/step_* >/dev/null 2>&1 || ! kill -0 $child; do sleep 0.02; done\n"
+      "  kill -9 $child\n"
+      "fi\n"
+      "wait $child\n");
+  const Ended killed =
+      place().run(place().train("moved", long_run + "--parallel.expert=2"), ranks(2) + " sh killed.sh");
+  EXPECT_NE(killed.exit_code, 0) << killed.output;
+  const CheckpointStore store(place().run_folder("moved") / "checkpoints");
+  const auto step = step_of(store.newest([](const std::string&) {}).value());
+  const auto until = [&](std::int64_t more) {
+    return std::string(kExperts) + "--phase.pretrain.steps=" + std::to_string(step + more) + " ";
+  };
+  const Ended moved =
+      place().run(place().train("moved", until(4) + "--parallel.expert=2 --parallel.pipeline=2"), ranks(4));
+  ASSERT_EQ(moved.exit_code, 0) << moved.output;
+  EXPECT_NE(moved.output.find("going on from step " + std::to_string(step)), std::string::npos) << moved.output;
+  ASSERT_EQ(place().run(place().train("moved", until(8))).exit_code, 0);
+  ASSERT_EQ(place().run(place().train("stayed", until(8))).exit_code, 0);
+  EXPECT_EQ(place().result("moved").at("weights"), place().result("stayed").at("weights"));
+  EXPECT_EQ(place().result("moved").at("optimizer"), place().result("stayed").at("optimizer"));
+}
+
+TEST_F(Mpirun, ExpertsThatCannotBeSharedOutAreRefused) {
+  const Ended ended = place().run(place().train("unshared", std::string(kExperts) + "--parallel.expert=4"), ranks(2));
+  EXPECT_EQ(ended.exit_code, 78) << ended.output;
+  EXPECT_NE(ended.output.find("pipeline 1 x data 2 (expert 1 or 2)"), std::string::npos) << ended.output;
 }
 
 TEST_F(Mpirun, PhasesFollowEachOther) {

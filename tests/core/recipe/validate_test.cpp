@@ -66,7 +66,7 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--precision.policy=fp64"}, "fp64 is for tests"},
       {{"--parallel.stages=1000, 1"}, "is no number of layers"},
       {{"--parallel.stages=1"}, "layers together, the model has"},
-      {{"--parallel.expert=2"}, "not available yet"},
+      {{"--parallel.expert=2"}, "shares out experts, and the model has none"},
       {{"--parallel.reduction_groups=3"}, "does not divide the 8 micro-batches"},
       {{"--parallel.data=3"}, "does not divide the 8 micro-batches"},
       {{"--phase.p.micro_batch=3"}, "is not divisible by phase.p.micro_batch = 3"},

@@ -89,7 +89,7 @@ TEST(Engine, AStepMovesTheWeightsByTheClippedMeanGradient) {
   Pass pass(other.run.model, other.mesh, 1, other.run.stream, other.meter);
   const PassResult batch = pass.run(other.plan, 0, other.feed);
   const double scale = 1 / batch.tokens;
-  const double norm = GradientNorm(other.run.model, 0, 1)(*self, scale, other.run.stream);
+  const double norm = GradientNorm(other.run.model, {}, {})(*self, scale, other.run.stream);
   EXPECT_EQ(outcome.gradient_norm, norm);
   other.optimizer->step(
       {.learning_rate = kRate, .gradient_scale = scale * clip_factor(norm, run.recipe.optimizer.clip), .number = 1},

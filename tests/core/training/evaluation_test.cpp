@@ -90,6 +90,29 @@ TEST_F(EvaluationTest, IsTheSameThroughAPipeline) {
   }
 }
 
+// Ranks that share experts run every forward pass together, also those whose share of five sequences is the shorter
+// one.
+TEST_F(EvaluationTest, IsTheSameWithSharedExperts) {
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  const auto evaluated = [&](Communicator& world, int pipeline, int expert) {
+    const Recipe recipe = LayoutRank::recipe_of(config, pipeline, ScheduleName::zb_h1, expert);
+    LayoutRank rank(config, PrecisionPolicy::bf16, recipe, world);
+    std::vector<std::unique_ptr<Loader>> loaders;
+    loaders.push_back(std::make_unique<Loader>(options()));
+    EvaluationSpec spec;
+    spec.tokens = 5 * kSequence;
+    Evaluator evaluator(rank.model, rank.mesh, std::move(loaders), spec, 1, rank.layout.schedule);
+    EXPECT_GT(evaluator.estimate_seconds(never), 0);
+    const Evaluator::Outcome outcome = evaluator.run(7, never);
+    EXPECT_EQ(outcome.sequences, 5);
+    return outcome.metrics;
+  };
+  const EvaluationMetrics alone = evaluated(*self_communicator(), 1, 1);
+  EXPECT_GT(alone.tokens, 30);
+  run_ranks(2, [&](Communicator& world) { expect_same(evaluated(world, 1, 2), alone); });
+  run_ranks(4, [&](Communicator& world) { expect_same(evaluated(world, 2, 2), alone); });
+}
+
 // Four of 31 micro-batches, one of each quarter.
 TEST_F(EvaluationTest, CutShortItIsTheResultOfSequencesSpreadEvenly) {
   asked = -1;

@@ -37,12 +37,15 @@ struct LayoutRank {
   static constexpr std::int64_t kGlobalBatch = 16;  ///< 8 micro-batches a group: enough for four ranks of any schedule
   static constexpr int kGroups = 2;
 
-  static Recipe recipe_of(const ModelConfig& config, int pipeline, ScheduleName schedule) {
+  static Recipe recipe_of(const ModelConfig& config, int pipeline, ScheduleName schedule, int expert = 1) {
     Recipe recipe;
     recipe.model.layers = config.layers;
+    recipe.model.experts = config.experts;
     recipe.model.bias_speed = 0.25;
     recipe.parallel.pipeline = pipeline;
     recipe.parallel.schedule = schedule;
+    recipe.parallel.expert = expert;
+    recipe.parallel.reduction_groups = kGroups;
     recipe.optimizer.clip = 1e-3;  // bites, so that a wrong norm moves every weight
     PhaseSpec phase;
     phase.sequence = kSequence;
@@ -56,23 +59,23 @@ struct LayoutRank {
       : recipe(with),
         layout(layout_of(recipe, world.rank(), world.size())),
         mesh(world, layout.shape),
-        model({.model = config,
-               .precision = policy(format),
-               .run = {kMicroBatch * kSequence, kMicroBatch, 1},
-               .stages = layout.stage_count(),
-               .stage_layers = layout.stage_layers,
-               .own_stages = layout.stages,
-               .in_flight = layout.in_flight}),
+        exchange(exchange_of(layout, mesh, config)),
+        model(part_of({.model = config,
+                       .precision = policy(format),
+                       .run = {kMicroBatch * kSequence, kMicroBatch, 1},
+                       .own_stages = {}},
+                      layout, exchange.get())),
         feed(config.vocabulary, kSequence, clock),
-        plan(recipe.phases[0], kGroups, layout.shape.data) {
+        plan(recipe.phases[0], groups(), layout.shape.data) {
     model.allocate(stream);
     optimizer = make_optimizer(recipe.optimizer, MomentFormat::f32, model.parameters(), 1);
     model.initialise(5);
     model.prepare();
-    engine =
-        std::make_unique<Engine>(recipe, EngineParts{model, *optimizer, stream}, mesh, kGroups, meter, layout.schedule);
+    engine = std::make_unique<Engine>(recipe, EngineParts{model, *optimizer, stream}, mesh, groups(), meter,
+                                      layout.schedule);
   }
 
+  int groups() const { return reduction_groups(recipe, layout, 0); }
   StepOutcome step(int number) {
     return engine->step(
         {.plan = plan, .feed = feed, .samples = kGlobalBatch * (number - 1), .update = number, .learning_rate = 1e-2});
@@ -98,6 +101,7 @@ struct LayoutRank {
   Recipe recipe;
   Layout layout;
   Mesh mesh;
+  std::unique_ptr<ExpertExchange> exchange;
   Workers workers{1};
   Stream stream{workers};
   Transformer model;

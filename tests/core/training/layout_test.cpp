@@ -70,10 +70,31 @@ TEST(Layout, ALaunchThatDoesNotFitIsRefused) {
   expect_refused([] { layout_of(recipe_of(2), 0, 1); }, "launched on 1 rank; launch it with mpirun -n 2");
 }
 
-TEST(Layout, AxesThatAreNotAvailableAreRefused) {
+TEST(Layout, ExpertsThatCannotBeSharedOutAreRefused) {
   Recipe recipe = recipe_of(0);
   recipe.parallel.expert = 2;
-  expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.expert = 2");
+  expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.expert = 2, but the model has no experts");
+  recipe.model.experts = 12;
+  EXPECT_EQ(to_string(layout_of(recipe, 3, 4)), "rank 3 of 4: data 3 of 4, the whole model, experts 1 of 2");
+  recipe.parallel.expert = 8;
+  expect_refused([&] { layout_of(recipe, 0, 8); }, "and must divide both: 1, 2 or 4; layouts of 8 ranks");
+  recipe.parallel.expert = 4;
+  recipe.parallel.pipeline = 2;
+  expect_refused([&] { layout_of(recipe, 0, 4); },
+                 "to the 2 ranks of the data axis, and must divide both: 1 or 2; layouts of 4 ranks: pipeline 1 x data "
+                 "4 (expert 1, 2 or 4), pipeline 2 x data 2 (expert 1 or 2), pipeline 4 x data 1 (expert 1)");
+}
+
+TEST(Layout, RanksThatShareExpertsHaveAsManyMicroBatches) {
+  Recipe recipe = recipe_of(0);
+  recipe.model.experts = 12;
+  recipe.parallel.expert = 2;
+  const auto groups = [&](int first) { return reduction_groups(recipe, layout_of(recipe, 0, 2), first); };
+  EXPECT_EQ(groups(4), 4);
+  expect_refused([&] { groups(6); }, "8 micro-batches per step do not divide evenly over 6 reduction groups");
+  expect_refused([&] { groups(6); }, "take a global_batch of 12 or 24");
+  recipe.parallel.expert = 1;
+  EXPECT_EQ(groups(6), 6);
 }
 
 // Each schedule has its own stages on a rank, every stage one rank, and memory for what its lists keep.

@@ -92,6 +92,48 @@ TEST(Parity, OfADenseModelInFp32) { expect_parity(Architecture::llama, Precision
 
 TEST(Parity, OfADenseModelWithTiedEmbeddingsInBf16) { expect_parity(Architecture::llama, PrecisionPolicy::bf16, true); }
 
+// ---- experts shared out
+
+/// Every schedule between two stages, each held by two ranks that share its experts; and further ways to share.
+void expect_expert_parity(PrecisionPolicy format) {
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  const Record alone =
+      train(config, format, LayoutRank::recipe_of(config, 1, ScheduleName::one_f_one_b), *self_communicator());
+  const auto expect_same = [&](int pipeline, int data, ScheduleName schedule) {
+    EXPECT_EQ(difference(alone, config, format, LayoutRank::recipe_of(config, pipeline, schedule, 2), pipeline * data),
+              "")
+        << word(schedule) << " on " << pipeline << " x " << data;
+  };
+  for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                      ScheduleName::zb_v, ScheduleName::dualpipev}) {
+    expect_same(2, 2, schedule);
+  }
+  expect_same(1, 2, ScheduleName::one_f_one_b);
+  expect_same(4, 2, ScheduleName::dualpipev);
+}
+
+TEST(Parity, OfSharedExpertsInFp32) { expect_expert_parity(PrecisionPolicy::fp32); }
+
+TEST(Parity, OfSharedExpertsInBf16) { expect_expert_parity(PrecisionPolicy::bf16); }
+
+// Tiles run along the tokens of a source, which are those of its micro-batch: they coincide.
+TEST(Parity, OfSharedExpertsInFp8) {
+  const ModelConfig config = tiled_config(Architecture::deepseek_v3);
+  Recipe recipe = LayoutRank::recipe_of(config, 1, ScheduleName::one_f_one_b);
+  recipe.parallel.reduction_groups = 4;
+  const Record alone = train(config, PrecisionPolicy::fp8_block, recipe, *self_communicator());
+  const auto expect_same = [&](int pipeline, int data, int expert) {
+    recipe.parallel.pipeline = pipeline;
+    recipe.parallel.expert = expert;
+    recipe.parallel.schedule = ScheduleName::zb_h1;
+    EXPECT_EQ(difference(alone, config, PrecisionPolicy::fp8_block, recipe, pipeline * data), "")
+        << pipeline << " x " << data << ", expert " << expert;
+  };
+  expect_same(1, 4, 2);  // two replicas of two
+  expect_same(1, 4, 4);
+  expect_same(2, 2, 2);
+}
+
 // One micro-batch that one rank of a pipeline sees otherwise than the others.
 TEST(Parity, IsLostWithOneWrongMicroBatchOnOneRank) {
   const ModelConfig config = eight_layers(Architecture::llama);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
 #include <mutex>
 
 #include "data/tokenizer.h"
@@ -141,39 +142,85 @@ struct Case {
   int pipeline;
   int data;
   ScheduleName schedule;
-};
-constexpr std::array kCases = {Case{1, 1, ScheduleName::one_f_one_b}, Case{2, 1, ScheduleName::zb_v},
-                               Case{2, 2, ScheduleName::zb_h1}, Case{4, 1, ScheduleName::dualpipev},
-                               Case{4, 1, ScheduleName::interleaved}};
+  int expert = 1;
 
-// The ranks of a pipeline write side by side, and whoever reads finds what is its own: with tied embeddings and
-// multi-token prediction, parts that two ranks hold are written once and read twice.
-TEST(Snapshots, OfEachLayoutAreReadUnderEveryOther) {
+  Recipe recipe(const ModelConfig& config) const { return LayoutRank::recipe_of(config, pipeline, schedule, expert); }
+  std::string text() const { return fmt::format("{} x {} (expert {})", pipeline, data, expert); }
+};
+constexpr auto kPlain = ScheduleName::one_f_one_b;  // of a single stage: none
+constexpr std::array kCases = {Case{1, 1, kPlain},
+                               Case{1, 2, kPlain, 2},
+                               Case{2, 1, ScheduleName::zb_v},
+                               Case{2, 2, ScheduleName::zb_h1},
+                               Case{2, 2, ScheduleName::zb_v, 2},
+                               Case{4, 1, ScheduleName::dualpipev},
+                               Case{4, 1, ScheduleName::interleaved},
+                               Case{4, 2, ScheduleName::one_f_one_b, 2}};
+
+/// Of weights and both moments, each tensor once, and the second names of multi-token prediction's tables.
+std::int64_t whole_bytes(const ModelConfig& config) {
+  const Transformer whole(
+      {.model = config, .precision = policy(PrecisionPolicy::fp32), .run = {1, 1, 1}, .own_stages = {}});
+  std::int64_t elements = 0;
+  for (const Parameter* parameter : whole.parameters()) {
+    elements += (parameter->role == ParameterRole::statistic ? 1 : 3) * parameter->elements();
+  }
+  return size_bytes(DType::f32) *
+         (elements + static_cast<std::int64_t>(whole.aliases().size()) * config.vocabulary * config.hidden);
+}
+
+/// Samples of a step that the first stages drew, and how often.
+using Drawn = std::map<std::int64_t, int>;
+
+/// One step; what each rank has then, and what was drawn.
+void step_and_note(LayoutRank& rank, int number, std::mutex& mutex, Record& record, Drawn& drawn) {
+  rank.feed.asked.clear();
+  const StepOutcome outcome = rank.step(number);
+  const std::lock_guard lock(mutex);
+  rank.note_gradients("gradient ", record);
+  rank.note_state(record);
+  record["loss"] = bytes_of(outcome.loss);
+  if (rank.layout.at.pipeline != 0) return;
+  for (const std::int64_t sample : rank.feed.asked) ++drawn[sample];
+}
+
+// The ranks of a pipeline and those that share experts write side by side, and whoever reads finds what is its own.
+// Every layout goes on from every other's: the bits of one process, each sample once.
+TEST(Snapshots, OfEachLayoutAreGoneOnFromUnderEveryOther) {
   const std::unique_ptr<Tokenizer> tokenizer = byte_tokenizer();
   const ModelConfig config = eight_layers(Architecture::deepseek_v3);
   Record expected;
+  Drawn all;
+  std::mutex mutex;
+  {
+    const std::unique_ptr<Communicator> self = self_communicator();
+    LayoutRank alone(config, PrecisionPolicy::fp32, kCases[0].recipe(config), *self);
+    alone.step(1);
+    step_and_note(alone, 2, mutex, expected, all);
+  }
+  ASSERT_EQ(all.size(), static_cast<std::size_t>(LayoutRank::kGlobalBatch));
   for (const Case& from : kCases) {
     const TemporaryFolder folder;
     run_ranks(from.pipeline * from.data, [&](Communicator& world) {
-      LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, from.pipeline, from.schedule),
-                      world);
+      LayoutRank rank(config, PrecisionPolicy::fp32, from.recipe(config), world);
       Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
       rank.step(1);
-      if (world.size() == 1) rank.note_state(expected);
-      snapshots.save({rank.model, *rank.optimizer, *tokenizer}, state_at(1), 1, quiet);
+      const CheckpointCommit commit = snapshots.save({rank.model, *rank.optimizer, *tokenizer}, state_at(1), 1, quiet);
+      EXPECT_EQ(commit.bytes, whole_bytes(config)) << from.text();
     });
-    ASSERT_FALSE(expected.empty());
     for (const Case& to : kCases) {
+      SCOPED_TRACE(fmt::format("{} gone on from as {}", from.text(), to.text()));
+      Record record;
+      Drawn drawn;
       run_ranks(to.pipeline * to.data, [&](Communicator& world) {
-        LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, to.pipeline, to.schedule), world);
+        LayoutRank rank(config, PrecisionPolicy::fp32, to.recipe(config), world);
         Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
         Snapshots::load(snapshots.newest(quiet), {rank.model, *rank.optimizer, *tokenizer});
-        Record read;
-        rank.note_state(read);
-        for (const auto& [name, bytes] : read) {
-          EXPECT_TRUE(expected.at(name) == bytes) << name << " of " << from.pipeline << " read by " << to.pipeline;
-        }
+        rank.model.prepare();
+        step_and_note(rank, 2, mutex, record, drawn);
       });
+      EXPECT_TRUE(record == expected);
+      EXPECT_EQ(drawn, all);
     }
   }
 }
