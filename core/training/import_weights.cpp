@@ -51,14 +51,19 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
     claimed.insert(source.name);
     if (!source.scales_name.empty()) claimed.insert(source.scales_name);
   };
-  for (Parameter* parameter : model.parameters()) {
+  const std::unique_ptr<Transformer> whole = model.whole();  // the folder has that, whichever part is this rank's
+  for (const Parameter* parameter : whole->parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
-      plan.pieces.push_back({find_rows(folder, slice.name, slice.shape), parameter, slice.begin});
-      claim(plan.pieces.back().source);
-      by_name.emplace(slice.name, plan.pieces.back().source);
+      const auto place = by_name.emplace(slice.name, find_rows(folder, slice.name, slice.shape)).first;
+      claim(place->second);
     }
   }
-  for (const TensorAlias& copy : copies_of(model)) {
+  for (Parameter* parameter : model.parameters()) {
+    for (const ParameterSlice& slice : parameter->slices) {
+      plan.pieces.push_back({by_name.at(slice.name), parameter, slice.begin});
+    }
+  }
+  for (const TensorAlias& copy : copies_of(*whole)) {
     if (folder.find(copy.name).file == nullptr) continue;
     check_copy(folder, copy, by_name.at(copy.of));
     claimed.insert(copy.name);

@@ -208,6 +208,22 @@ TEST(Import, ExpertsInOneTensor) {
   EXPECT_EQ(begun_with(folder.write()), expected);
 }
 
+// A stage of a pipeline with a share of its experts: the rest of the folder is for other ranks.
+TEST(Import, ARankWithAPartOfTheModelTakesItsOwn) {
+  Folder folder(Architecture::deepseek_v3);
+  const ImportFolder opened(folder.write());
+  const Transformer part({.model = opened.config(),
+                          .precision = policy(PrecisionPolicy::fp32),
+                          .run = {1, 1, 1},
+                          .stages = 2,
+                          .own_stages = {1},
+                          .experts = {.ranks = 2, .rank = 1}});
+  std::size_t own = 0;
+  for (const Parameter* parameter : part.parameters()) own += parameter->slices.size();
+  EXPECT_EQ(plan_import(opened, part).pieces.size(), own);
+  EXPECT_LT(own, folder.tensors.size());
+}
+
 TEST(Import, WhatDoesNotFitTheModelIsNamed) {
   const std::string name = "model.layers.1.mlp.up_proj.weight";
   const auto refused = [&](const std::function<void(Folder&)>& damage) {
