@@ -41,7 +41,13 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, const std:
   std::string child = fmt::format("{}/{}:{}", name_, label, color);
   if (splits_++ > 0) child += fmt::format("#{}", splits_);
   std::unique_ptr<Communicator> made = do_split(color, key, child);
-  if (made != nullptr) made->set_timeout(timeout_seconds_);
+  if (made == nullptr) return made;
+  made->set_timeout(timeout_seconds_);
+  if (signs_ == nullptr) return made;
+  made->tell(signs_);
+  const int own = rank_in_world(rank_);
+  made->ancestors_.resize(static_cast<std::size_t>(made->size()));
+  made->all_gather(view_of(made->ancestors_.data(), DType::i32, {made->size()}), view_of(&own, DType::i32, {1}));
   return made;
 }
 

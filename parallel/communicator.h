@@ -29,6 +29,8 @@
 
 namespace shoestring {
 
+class VitalSigns;
+
 enum class Reduction : std::uint8_t { sum, max };
 
 enum class Operation : std::uint8_t {
@@ -131,6 +133,13 @@ class Communicator {
   void set_timeout(double seconds) { timeout_seconds_ = seconds; }
   double timeout_seconds() const { return timeout_seconds_; }
 
+  /// Waits are told to `signs` (nullptr: to nobody); so are those of later splits. Once a watchdog reads them, it ends
+  /// what waits too long, and the timeout does not count. On threads and MPI.
+  void tell(VitalSigns* signs) { signs_ = signs; }
+  VitalSigns* signs() const { return signs_; }
+  /// Of a rank of this communicator, where waits are told.
+  int rank_in_world(int peer) const { return ancestors_.empty() ? peer : ancestors_[static_cast<std::size_t>(peer)]; }
+
   /// Payload bytes this rank has sent to other ranks so far.
   std::int64_t sent_bytes() const { return sent_bytes_; }
 
@@ -164,6 +173,8 @@ class Communicator {
   int size_;
   std::string name_;
   double timeout_seconds_ = kDefaultTimeoutSeconds;
+  VitalSigns* signs_ = nullptr;
+  std::vector<int> ancestors_;  // rank in the world of each rank; empty: the same
   std::int64_t sent_bytes_ = 0;
   int splits_ = 0;
   bool grouping_ = false;

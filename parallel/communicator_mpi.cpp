@@ -13,10 +13,12 @@
 #include <cstdlib>
 #include <deque>
 #include <exception>
+#include <limits>
 #include <map>
 
 #include "parallel/host_communicator.h"
 #include "parallel/pace.h"
+#include "parallel/vital_signs.h"
 
 namespace shoestring {
 namespace {
@@ -99,6 +101,10 @@ class MpiPending : public Pending::State {
   std::vector<std::shared_ptr<Receive>> receives;
 
  private:
+  /// Calls `tell(peer, sends, note)` for the first message that has not come through.
+  template <class Tell>
+  void first_waiting(const Tell& tell) const;
+
   MpiCommunicator& communicator_;
 };
 
@@ -246,20 +252,35 @@ bool MpiPending::finished() {
   return done;
 }
 
+template <class Tell>
+void MpiPending::first_waiting(const Tell& tell) const {
+  for (const auto& receive : receives) {
+    if (!receive->matched || !receive->requests.empty()) return tell(receive->transfer.peer, false, receive->note);
+  }
+  for (const Send& send : sends) {
+    if (!send.requests.empty()) return tell(send.transfer.peer, true, send.note);
+  }
+}
+
 void MpiPending::wait() {
-  const double patience = communicator_.timeout_seconds();
+  VitalSigns* const signs = communicator_.signs();
+  const bool watched = signs != nullptr && signs->watched();
+  const double patience = watched ? std::numeric_limits<double>::infinity() : communicator_.timeout_seconds();
   Pace pace(patience);
   while (!finished()) {
-    if (pace.next()) continue;
-    for (const auto& receive : receives) {
-      if (receive->matched && receive->requests.empty()) continue;
-      throw_hang(communicator_.name(), communicator_.rank(), receive->transfer.peer, false, receive->note, patience);
+    const bool goes_on = pace.next();
+    if (signs != nullptr && pace.waits_long()) {
+      signs->obey();
+      first_waiting([&](int peer, bool outward, const MessageNote& note) {
+        signs->wait(communicator_.rank_in_world(peer), waiting_text(communicator_, peer, outward, note));
+      });
     }
-    for (const Send& send : sends) {
-      if (send.requests.empty()) continue;
-      throw_hang(communicator_.name(), communicator_.rank(), send.transfer.peer, true, send.note, patience);
-    }
+    if (goes_on) continue;
+    first_waiting([&](int peer, bool outward, const MessageNote& note) {
+      throw_hang(communicator_.name(), communicator_.rank(), peer, outward, note, patience);
+    });
   }
+  if (signs != nullptr) signs->go_on();
 }
 
 }  // namespace

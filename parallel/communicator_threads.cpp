@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "parallel/host_communicator.h"
+#include "parallel/vital_signs.h"
 
 namespace shoestring {
 namespace {
@@ -48,7 +49,7 @@ struct Channel {
 };
 
 /// Shared by a world and all its splits: one failure ends them all.
-struct Verdict {
+struct Fate {
   std::mutex mutex;
   bool aborted = false;
   ExitCode code = ExitCode::done;
@@ -64,13 +65,13 @@ struct Verdict {
 }  // namespace
 
 struct ThreadWorld::Group {
-  Group(int ranks, std::string group_name, std::shared_ptr<Verdict> shared)
+  Group(int ranks, std::string group_name, std::shared_ptr<Fate> shared)
       : size(ranks),
         name(std::move(group_name)),
         verdict(std::move(shared)),
         channels(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
 
-  static std::shared_ptr<Group> make(int ranks, std::string name, std::shared_ptr<Verdict> verdict) {
+  static std::shared_ptr<Group> make(int ranks, std::string name, std::shared_ptr<Fate> verdict) {
     auto group = std::make_shared<Group>(ranks, std::move(name), std::move(verdict));
     const std::lock_guard lock(group->verdict->mutex);
     group->verdict->groups.push_back(group);
@@ -102,7 +103,7 @@ struct ThreadWorld::Group {
 
   int size;
   std::string name;
-  std::shared_ptr<Verdict> verdict;
+  std::shared_ptr<Fate> verdict;
   std::vector<Channel> channels;  // [from, to]
 };
 
@@ -110,7 +111,7 @@ namespace {
 
 using Group = ThreadWorld::Group;
 
-void abort_all(Verdict& verdict, ExitCode code, const std::string& why) {
+void abort_all(Fate& verdict, ExitCode code, const std::string& why) {
   std::vector<std::shared_ptr<Group>> groups;
   {
     const std::lock_guard lock(verdict.mutex);
@@ -137,8 +138,8 @@ void abort_all(Verdict& verdict, ExitCode code, const std::string& why) {
 
 class ThreadPending : public Pending::State {
  public:
-  ThreadPending(std::shared_ptr<Group> group, int rank, double timeout_seconds, std::shared_ptr<Batch> batch)
-      : group_(std::move(group)), rank_(rank), timeout_seconds_(timeout_seconds), batch_(std::move(batch)) {}
+  ThreadPending(std::shared_ptr<Group> group, const Communicator& communicator, std::shared_ptr<Batch> batch)
+      : group_(std::move(group)), communicator_(communicator), rank_(communicator.rank()), batch_(std::move(batch)) {}
 
   ~ThreadPending() override {
     for (const auto& message : posted) {
@@ -155,15 +156,26 @@ class ThreadPending : public Pending::State {
   }
 
   void wait() override {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                                                 std::chrono::duration<double>(timeout_seconds_));
+    VitalSigns* const signs = communicator_.signs();
+    const bool watched = signs != nullptr && signs->watched();
+    const double patience = watched ? kSecondsBetweenLooks : communicator_.timeout_seconds();
+    const auto from_now = [&] {
+      return std::chrono::steady_clock::now() +
+             std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(patience));
+    };
+    auto deadline = from_now();
     std::unique_lock lock(batch_->mutex);
     while (!done()) {
       if (batch_->changed.wait_until(lock, deadline) == std::cv_status::no_timeout || done()) continue;
       const auto stuck = std::find_if(posted.begin(), posted.end(), [](const auto& message) { return !message->done; });
-      const Posted& message = **stuck;
-      throw_hang(group_->name, rank_, message.transfer.peer, message.transfer.sends, message.note, timeout_seconds_);
+      const auto& [transfer, note] = std::pair((*stuck)->transfer, (*stuck)->note);
+      if (!watched) throw_hang(group_->name, rank_, transfer.peer, transfer.sends, note, patience);
+      signs->obey();
+      signs->wait(communicator_.rank_in_world(transfer.peer),
+                  waiting_text(communicator_, transfer.peer, transfer.sends, note));
+      deadline = from_now();
     }
+    if (signs != nullptr) signs->go_on();
   }
 
   std::vector<std::shared_ptr<Posted>> posted;
@@ -176,9 +188,11 @@ class ThreadPending : public Pending::State {
     return false;
   }
 
+  static constexpr double kSecondsBetweenLooks = 0.05;
+
   std::shared_ptr<Group> group_;
+  const Communicator& communicator_;
   int rank_;
-  double timeout_seconds_;
   std::shared_ptr<Batch> batch_;
 };
 
@@ -194,7 +208,7 @@ class ThreadCommunicator final : public HostCommunicator {
     group_->verdict->throw_if_aborted();
     auto batch = std::make_shared<Batch>();
     batch->unmatched = transfers.size();
-    auto pending = std::make_unique<ThreadPending>(group_, rank(), timeout_seconds(), batch);
+    auto pending = std::make_unique<ThreadPending>(group_, *this, batch);
     for (const Transfer& transfer : transfers) {
       const int from = transfer.sends ? rank() : transfer.peer;
       const int to = transfer.sends ? transfer.peer : rank();
@@ -249,7 +263,7 @@ class ThreadCommunicator final : public HostCommunicator {
 
 ThreadWorld::ThreadWorld(int size) : size_(size) {
   check(size > 0, "a world of {} ranks", size);
-  group_ = Group::make(size, "world", std::make_shared<Verdict>());
+  group_ = Group::make(size, "world", std::make_shared<Fate>());
 }
 
 ThreadWorld::~ThreadWorld() = default;

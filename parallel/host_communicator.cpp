@@ -47,6 +47,11 @@ std::string to_string(const MessageNote& note) {
   return fmt::format("{} message {}, {} bytes of {}", name(note.operation), note.number, note.bytes, name(note.dtype));
 }
 
+std::string waiting_text(const Communicator& communicator, int peer, bool sends, const MessageNote& note) {
+  return fmt::format("{} {}, of {} {} rank {}", sends ? "sending" : "receiving", to_string(note), communicator.name(),
+                     sends ? "to" : "from", communicator.rank_in_world(peer));
+}
+
 void throw_hang(const std::string& communicator, int rank, int peer, bool sends, const MessageNote& note,
                 double seconds) {
   fail(ExitCode::hang,

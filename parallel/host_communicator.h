@@ -37,6 +37,8 @@ struct MessageNote {
 };
 /// "all_gather message 7, 12 bytes of f32".
 std::string to_string(const MessageNote& note);
+/// "receiving all_gather message 7, 12 bytes of f32, of world from rank 3".
+std::string waiting_text(const Communicator& communicator, int peer, bool sends, const MessageNote& note);
 [[noreturn]] void throw_hang(const std::string& communicator, int rank, int peer, bool sends, const MessageNote& note,
                              double seconds);
 /// The text of a mismatch between what `sender` sent and what `receiver` expected.

@@ -20,11 +20,16 @@ class Pace {
     } else if (turns_ > 100) {
       std::this_thread::yield();
     }
-    if (turns_ % 64 != 0) return true;
+    if (turns_ % kTurnsPerLook != 0) return true;
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count() < limit_seconds_;
   }
 
+  /// Now and then in a wait that has become long: time to tell of it.
+  bool waits_long() const { return turns_ > 2000 && turns_ % kTurnsPerLook == 0; }
+
  private:
+  static constexpr std::int64_t kTurnsPerLook = 64;
+
   double limit_seconds_;
   std::int64_t turns_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -8,9 +8,11 @@
 #include "parallel/pipeline.h"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 
 #include "parallel/schedule_check.h"
+#include "parallel/vital_signs.h"
 
 namespace shoestring {
 namespace {
@@ -210,6 +212,7 @@ void Pipeline::compute(const Action& action, bool dry) {
   if (!dry) {
     if (action.kind == ActionKind::forward) wait_for(own.input_arrives);
     if (action.kind == ActionKind::backward_input) wait_for(own.gradient_arrives);
+    if (VitalSigns* const signs = communicator_.signs()) signs->act(action);
     TraceEntry entry{action, seconds(), 0, waited_};
     waited_ = 0;
     switch (action.kind) {
