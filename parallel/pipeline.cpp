@@ -80,13 +80,14 @@ struct Pipeline::Local {
 };
 
 Pipeline::Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages,
-                   const Boundary& boundary, Waiting waiting)
+                   const Boundary& boundary, Waiting waiting, Seconds now)
     : schedule_(std::move(schedule)),
       communicator_(communicator),
       boundary_(boundary),
       waiting_(std::move(waiting)),
       owner_(rank_of_stage(schedule_)),
-      forward_only_(forward_only(schedule_)) {
+      forward_only_(forward_only(schedule_)),
+      now_(std::move(now)) {
   require_sound(schedule_);
   const auto ranks = static_cast<int>(schedule_.ranks.size());
   check(communicator.size() == ranks, "a schedule of {} ranks on {} of {} ranks", ranks, communicator.name(),
@@ -153,8 +154,8 @@ void Pipeline::release(Local& local, int microbatch) {
   index = -1;
 }
 
-double Pipeline::seconds() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+double Pipeline::steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 void Pipeline::wait_for(Pending& pending) {
@@ -169,7 +170,7 @@ void Pipeline::wait_for(Pending& pending) {
 void Pipeline::run() {
   trace_.clear();
   compute_seconds_ = wait_seconds_ = waited_ = 0;
-  began_ = std::chrono::steady_clock::now();
+  began_ = now_();
   for (const Action& action : schedule_.ranks[static_cast<std::size_t>(communicator_.rank())]) walk(action, false);
   for (const auto& at : locals_) {
     if (at == nullptr) continue;
@@ -228,6 +229,11 @@ void Pipeline::compute(const Action& action, bool dry) {
   if (action.kind == (forward_only_ ? ActionKind::forward : ActionKind::backward_weight)) release(at, microbatch);
 }
 
+void Pipeline::note_message(const Action& action) {
+  const double now = seconds();
+  trace_.push_back({action, now, now, 0});
+}
+
 void Pipeline::transfer(const Action& action, bool dry) {
   Local& at = local(action.stage);
   const bool sends = action.kind == ActionKind::send_activation || action.kind == ActionKind::send_gradient;
@@ -236,10 +242,12 @@ void Pipeline::transfer(const Action& action, bool dry) {
   if (sends) {
     Outbox& box = upward ? at.activations : at.gradients;
     if (dry) return box.plan_send(action);
+    note_message(action);
     return box.send_next(communicator_, peer);
   }
   Slot& own = acquire(at, action.microbatch);
   if (dry) return;
+  note_message(action);
   communicator_.group_begin();
   communicator_.recv(upward ? own.output_gradient : own.input, peer);
   (upward ? own.gradient_arrives : own.input_arrives) = communicator_.group_post();

@@ -4,7 +4,6 @@
 // all: F, B, W in the order listed. Messages are posted as the list says and waited for only by who needs them.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,19 +39,21 @@ struct Boundary {
 struct TraceEntry {
   Action action;
   double start_seconds = 0;  ///< since `run` began; waiting excluded
-  double end_seconds = 0;
-  double wait_seconds = 0;  ///< waited for its input before it started: bubble, or a message not hidden
+  double end_seconds = 0;    ///< a message's is when it was posted
+  double wait_seconds = 0;   ///< waited for its input before it started: bubble, or a message not hidden
 };
 
 class Pipeline {
  public:
   /// Told when this rank begins to wait for a message (true) and when it goes on (false).
   using Waiting = std::function<void(bool)>;
+  using Seconds = std::function<double()>;
 
   /// `stages` are those of this rank, in the order of their numbers. `communicator` (size = ranks of the schedule, rank
-  /// = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers.
+  /// = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers. `now` is what its
+  /// trace is timed by: the steady clock, unless a test holds one of its own.
   Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages, const Boundary& boundary,
-           Waiting waiting = {});
+           Waiting waiting = {}, Seconds now = steady_seconds);
   ~Pipeline();
 
   /// One pass over the list: every micro-batch forward and backward, or forward only. After an exception the pipeline
@@ -61,8 +62,10 @@ class Pipeline {
 
   const Schedule& schedule() const { return schedule_; }
 
-  /// Of the last run: the list's computations in order.
+  /// Of the last run: what was done, which is the list.
   const std::vector<TraceEntry>& trace() const { return trace_; }
+  /// When it began, by its clock.
+  double began_seconds() const { return began_; }
   double compute_seconds() const { return compute_seconds_; }
   double wait_seconds() const { return wait_seconds_; }
   /// What the boundary tensors take.
@@ -80,7 +83,9 @@ class Pipeline {
   TensorView result_of(const Action& action, bool dry);
   void compute(const Action& action, bool dry);
   void transfer(const Action& action, bool dry);
-  double seconds() const;
+  void note_message(const Action& action);
+  static double steady_seconds();
+  double seconds() const { return now_() - began_; }
   void wait_for(Pending& pending);
 
   Schedule schedule_;
@@ -92,7 +97,8 @@ class Pipeline {
   std::vector<std::unique_ptr<Local>> locals_;
   std::vector<TraceEntry> trace_;
   std::int64_t buffer_bytes_ = 0;
-  std::chrono::steady_clock::time_point began_;
+  Seconds now_;
+  double began_ = 0;
   double waited_ = 0;  // since the last computation
   double compute_seconds_ = 0;
   double wait_seconds_ = 0;

@@ -1,0 +1,188 @@
+// What a pipeline hides of its messages, in virtual time: every rank has a clock that only its computations and the
+// arrival of messages move, and every message takes a fixed time on its way. The same in every run, on any machine.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "parallel/pipeline.h"
+#include "parallel/schedule_check.h"
+#include "tests/support/ranks.h"
+
+namespace shoestring {
+namespace {
+
+/// Messages over `inner`, each with the moment of its arrival behind it. Whoever waits for one is there by then.
+/// Without overlap (`blocking`) a message holds both its ranks from when both are there until it has arrived.
+class DelayedCommunicator final : public Communicator {
+ public:
+  DelayedCommunicator(Communicator& inner, double& clock, double delay, bool blocking)
+      : Communicator(inner.rank(), inner.size(), inner.name()),
+        inner_(inner),
+        clock_(clock),
+        delay_(delay),
+        blocking_(blocking) {}
+  void abort(ExitCode code, const std::string& why) override { inner_.abort(code, why); }
+  int messages() const { return messages_; }
+
+ protected:
+  class Delayed : public Pending::State {
+   public:
+    Delayed(DelayedCommunicator& owner, std::size_t count) : owner_(owner), arrivals(count) {}
+    bool finished() override { return inner.finished(); }
+    void wait() override {
+      inner.wait();
+      for (const double arrival : arrivals) owner_.clock_ = std::max(owner_.clock_, arrival);
+    }
+
+   private:
+    DelayedCommunicator& owner_;
+
+   public:
+    std::vector<double> arrivals;
+    Pending inner;
+  };
+
+  Pending do_post(Operation, std::vector<Transfer> transfers) override {
+    messages_ += static_cast<int>(transfers.size());
+    if (blocking_) {
+      for (const Transfer& transfer : transfers) meet(transfer);
+      return {};
+    }
+    auto pending = std::make_unique<Delayed>(*this, transfers.size());
+    inner_.group_begin();
+    for (std::size_t i = 0; i < transfers.size(); ++i) {
+      const Transfer& t = transfers[i];
+      double& arrival = pending->arrivals[i];
+      arrival = clock_ + delay_;  // of a receive: overwritten by the sender's
+      const TensorView stamp = view_of(&arrival, DType::f64, {1});
+      if (t.sends) {
+        inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
+        inner_.send(stamp, t.peer);
+      } else {
+        inner_.recv(view_of(t.target, DType::u8, {t.bytes}), t.peer);
+        inner_.recv(stamp, t.peer);
+      }
+    }
+    pending->inner = inner_.group_post();
+    return Pending(std::move(pending));
+  }
+  void meet(const Transfer& t) {
+    double theirs = 0;
+    inner_.group_begin();
+    if (t.sends) {
+      inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
+    } else {
+      inner_.recv(view_of(t.target, DType::u8, {t.bytes}), t.peer);
+    }
+    const double own = clock_;
+    inner_.send(view_of(&own, DType::f64, {1}), t.peer);
+    inner_.recv(view_of(&theirs, DType::f64, {1}), t.peer);
+    inner_.group_end();
+    clock_ = std::max(own, theirs) + delay_;
+  }
+  std::unique_ptr<Communicator> do_split(int, int, const std::string&) override { return nullptr; }
+  void do_all_reduce(TensorView, Reduction) override { fail(ExitCode::bug, "not here"); }
+  void do_reduce_scatter(TensorView, ConstTensorView, Reduction) override { fail(ExitCode::bug, "not here"); }
+  void do_all_gather(TensorView, ConstTensorView) override { fail(ExitCode::bug, "not here"); }
+  void do_all_to_all_v(TensorView, std::span<const std::int64_t>, ConstTensorView,
+                       std::span<const std::int64_t>) override {
+    fail(ExitCode::bug, "not here");
+  }
+  void do_broadcast(TensorView, int) override { fail(ExitCode::bug, "not here"); }
+  void do_barrier() override { fail(ExitCode::bug, "not here"); }
+  std::string refuses(Device) const override { return {}; }
+
+ private:
+  Communicator& inner_;
+  double& clock_;
+  double delay_;
+  bool blocking_;
+  int messages_ = 0;
+};
+
+/// Every computation takes one unit.
+class UnitStage final : public Stage {
+ public:
+  explicit UnitStage(double& clock) : clock_(clock) {}
+  void forward(int, ConstTensorView, TensorView) override { clock_ += 1; }
+  void backward_input(int, ConstTensorView, TensorView) override { clock_ += 1; }
+  void backward_weight(int) override { clock_ += 1; }
+
+ private:
+  double& clock_;
+};
+
+struct Timing {
+  double makespan = 0;
+  double compute = 0;        ///< of the busiest rank
+  double communication = 0;  ///< of the rank with most messages, one after the other
+  double waited = 0;         ///< on that rank
+};
+
+Timing time_of(const Schedule& schedule, double delay, bool blocking) {
+  const auto ranks = schedule.ranks.size();
+  std::vector<Timing> timings(ranks);
+  const std::vector<int> owner = rank_of_stage(schedule);
+  testing::run_ranks(static_cast<int>(ranks), [&](Communicator& world) {
+    double clock = 0;
+    DelayedCommunicator delayed(world, clock, delay, blocking);
+    std::vector<std::unique_ptr<UnitStage>> own;
+    std::vector<Stage*> stages;
+    for (const int rank : owner) {
+      if (rank != world.rank()) continue;
+      own.push_back(std::make_unique<UnitStage>(clock));
+      stages.push_back(own.back().get());
+    }
+    Pipeline pipeline(schedule, delayed, stages, {DType::f32, {1, 1}, {}}, {}, [&] { return clock; });
+    pipeline.run();
+    Timing& timing = timings[static_cast<std::size_t>(world.rank())];
+    timing = {.makespan = clock,
+              .compute = pipeline.compute_seconds(),
+              .communication = delayed.messages() * delay,
+              .waited = pipeline.wait_seconds()};
+    double traced = 0;
+    for (const TraceEntry& entry : pipeline.trace()) traced += entry.wait_seconds;
+    EXPECT_LE(traced, timing.waited);
+    if (!blocking) {
+      EXPECT_DOUBLE_EQ(timing.compute + timing.waited, timing.makespan);  // nothing is unaccounted for
+    }
+  });
+  Timing all;
+  for (const Timing& timing : timings) {
+    all.makespan = std::max(all.makespan, timing.makespan);
+    all.compute = std::max(all.compute, timing.compute);
+    all.communication = std::max(all.communication, timing.communication);
+    all.waited = std::max(all.waited, timing.waited);
+  }
+  return all;
+}
+
+class Overlap : public ::testing::TestWithParam<std::string_view> {};
+
+// Long enough that filling and draining weigh little: what remains is what the messages cost.
+TEST_P(Overlap, MessagesHideBehindComputation) {
+  const Schedule schedule = make_schedule(GetParam(), {2, 60});
+  const double delay = 0.4;
+  const Timing hidden = time_of(schedule, delay, false);
+  EXPECT_LE(hidden.makespan, 1.1 * std::max(hidden.compute, hidden.communication));
+  const Timing exposed = time_of(schedule, delay, true);
+  EXPECT_GE(exposed.makespan, 0.95 * (exposed.compute + exposed.communication));
+  EXPECT_GT(exposed.makespan, 1.15 * hidden.makespan);
+}
+
+// With no delay the runtime takes the time that the simulation of its list expects, and with one never less.
+TEST_P(Overlap, TheRuntimeTakesTheTimeThatItsListSays) {
+  for (const int ranks : {2, 4}) {
+    const Schedule schedule = make_schedule(GetParam(), {ranks, 3 * ranks});
+    EXPECT_DOUBLE_EQ(time_of(schedule, 0, false).makespan, predict(schedule, {}).makespan);
+    EXPECT_GE(time_of(schedule, 0.5, false).makespan, predict(schedule, {.transfer = 0.5}).makespan);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Schedules, Overlap, ::testing::Values("1f1b", "zb_h1", "zb_v", "dualpipev"),
+                         [](const auto& parameter) { return "s_" + std::string(parameter.param); });
+
+}  // namespace
+}  // namespace shoestring
