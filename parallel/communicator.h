@@ -181,22 +181,6 @@ class Communicator {
   std::vector<Transfer> group_;
 };
 
-/// For its life, waits in `communicator` may last up to so many seconds: one rank is known to be busy elsewhere.
-class LongerWait {
- public:
-  LongerWait(Communicator& communicator, double seconds)
-      : communicator_(communicator), usual_(communicator.timeout_seconds()) {
-    communicator.set_timeout(seconds);
-  }
-  ~LongerWait() { communicator_.set_timeout(usual_); }
-  LongerWait(const LongerWait&) = delete;
-  LongerWait& operator=(const LongerWait&) = delete;
-
- private:
-  Communicator& communicator_;
-  double usual_;
-};
-
 /// A communicator of one rank, for a plain start.
 std::unique_ptr<Communicator> self_communicator();
 

@@ -8,7 +8,6 @@
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
-#include "tools/messages.h"
 
 namespace shoestring {
 
@@ -51,7 +50,6 @@ int train_command(const Words& words) {
   } catch (const std::exception& exception) {
     if (world->size() > 1) {  // the other ranks would wait for this one for ever
       const Error error = as_error(exception);
-      say("shoestring: rank {}: {}", world->rank(), error.what());
       world->abort(error.code(), error.what());
     }
     throw;

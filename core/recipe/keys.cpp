@@ -84,7 +84,12 @@ void add_run(std::vector<Key>& keys) {
            "runs of one project are summed by `report --all`; empty: the run's name", kFree)
       .key("seed", &RunSpec::seed, {0, kMostWhole}, "of weights, data order and everything else random")
       .key("threads", &RunSpec::threads, {0, 4096}, "CPU threads of one rank; 0: the cores it may use", kFree)
-      .key("tensorboard", &RunSpec::tensorboard, kText, "write TensorBoard event files beside metrics.jsonl", kFree);
+      .key("tensorboard", &RunSpec::tensorboard, kText, "write TensorBoard event files beside metrics.jsonl", kFree)
+      .key("hang_after", &RunSpec::hang_after, {0, kAny, Unit::seconds},
+           "time without progress after which a rank is named and the run ends (exit code 80), longer only while files "
+           "are read or written; 0: ten times the slowest step so far, at least 10 s",
+           kFree); of a pipeline at least three",
+           kFree);
 }
 
 void add_budget(std::vector<Key>& keys) {

@@ -17,6 +17,7 @@ struct RunSpec {
   std::uint64_t seed = 17;
   int threads = 0;          ///< CPU threads of one rank; 0: cores this rank may use
   bool tensorboard = true;  ///< write event files beside metrics.jsonl
+  double hang_after = 0;    ///< seconds without progress after which ranks are given up; 0: ten times the slowest step
 };
 
 /// The cap is the least of those given; at least one must be.

@@ -369,7 +369,8 @@ void LeadingAccount::ended(Stop stop, const fs::path& folder, const CategorySeco
 
 void LeadingAccount::failed(const Error& error) noexcept {
   try {
-    ledger_->end("failed", static_cast<int>(error.code()), error.what(), progress(spent_alone()));
+    ledger_->end(error.code() == ExitCode::preempted ? "preempted" : "failed", static_cast<int>(error.code()),
+                 error.what(), progress(spent_alone()));
     store_report();
   } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
     say(fmt::format("the ledger could not be closed: {}", second.what()));

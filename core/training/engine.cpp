@@ -24,7 +24,7 @@ StepOutcome Engine::step(const StepArgs& args) {
   outcome.sequences = args.plan.global_batch(args.samples);
   outcome.learning_rate = args.learning_rate;
   const CategorySeconds before = meter_.read();
-  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stop);
+  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stops);
   if (outcome.batch.abandoned) {
     meter_.write_off(before);
     return outcome;

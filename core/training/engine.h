@@ -26,8 +26,8 @@ struct StepArgs {
   std::int64_t samples = 0;  ///< of the phase, before this batch
   std::int64_t update = 1;   ///< its number, from 1, should the weights move
   double learning_rate = 0;
-  bool may_go_back = false;         ///< see Guard::judge
-  std::function<bool()> stop = {};  ///< see Pass::run; a step that it ends changes nothing, and its time is lost
+  bool may_go_back = false;  ///< see Guard::judge
+  PassStops stops = {};      ///< a step that they end changes nothing, and its time is lost
 };
 
 /// The same on every rank, but for the seconds.
@@ -80,12 +80,12 @@ class Engine {
   void check_finite(std::int64_t step);
   /// The same of this rank's part, without asking the others.
   void check_finite_alone(std::int64_t step) { require_finite(finite(), step); }
+  bool finite();
 
  private:
   void update(const StepArgs& args, StepOutcome& outcome);
   QuantizeCounts over_model(QuantizeCounts counts);
   double norm_of(double scale);
-  bool finite();
   void require_finite(bool finite, std::int64_t step);
 
   const Recipe& recipe_;

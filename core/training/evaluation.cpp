@@ -37,6 +37,7 @@ class Evaluator::EvaluationStage final : public Stage {
   EvaluationStage(Evaluator& evaluator, TransformerStage& stage) : evaluator_(evaluator), stage_(stage) {}
 
   void forward(int microbatch, ConstTensorView input, TensorView output) override {
+    if (evaluator_.hollow()) return;
     const auto index = static_cast<std::size_t>(microbatch);
     stage_.evaluate(*evaluator_.batches_[index], input, &evaluator_.losses_[index], output);
   }
@@ -59,6 +60,15 @@ Pipeline& Evaluator::pipeline_of(int microbatches) {
                                           model_.boundary());
   }
   return *pipeline;
+}
+
+// As in a pass (PassStops::own).
+bool Evaluator::hollow() {
+  if (hollow_ || may_stop_ == nullptr || mesh_.pipeline().size() == 1) return hollow_;
+  double asked = may_stop_() ? 1 : 0;
+  if (mesh_.expert().size() > 1) mesh_.expert().all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
+  hollow_ = asked != 0;
+  return hollow_;
 }
 
 // Whoever has the last stage adds the sums of this data index's micro-batches in their places.
@@ -181,6 +191,8 @@ std::vector<Evaluator::Sums> Evaluator::totals(std::vector<Sums>& sums) const {
 Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double most_seconds) {
   StopAgreement stop(mesh_.world(), system_clock(), may_stop);
   stop.begin();
+  may_stop_ = may_stop;
+  hollow_ = false;
   Deadline deadline(most_seconds);
   Outcome outcome;
   std::int64_t count = 0;
@@ -216,13 +228,15 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
     outcome.sequences += static_cast<std::int64_t>(total.samples);
     outcome.all_sequences += part.samples;
   }
-  double cut = deadline.has_passed() ? 1.0 : 0.0;
-  mesh_.world().all_reduce(view_of(&cut, DType::f64, {1}), Reduction::max);
+  std::array<double, 2> ends = {deadline.has_passed() ? 1.0 : 0.0, hollow_ ? 1.0 : 0.0};
+  mesh_.world().all_reduce(view_of(ends.data(), DType::f64, {2}), Reduction::max);
+  may_stop_ = nullptr;
+  outcome.stopped = outcome.stopped || ends[1] != 0;
   outcome.metrics = {.step = step,
                      .tokens = static_cast<std::int64_t>(tokens),
                      .loss = tokens > 0 ? loss / tokens : 0,
                      .bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / bytes : 0};
-  outcome.whole = !outcome.stopped && cut == 0;
+  outcome.whole = !outcome.stopped && ends[0] == 0;
   return outcome;
 }
 

@@ -72,6 +72,7 @@ class Evaluator {
   };
   std::vector<Turn> spread_turns() const;
   class EvaluationStage;
+  bool hollow();
   using Wave = std::span<const Turn>;
   void evaluate(Wave wave, std::vector<Sums>& sums);
   Pipeline& pipeline_of(int microbatches);
@@ -90,6 +91,8 @@ class Evaluator {
   std::vector<Part> parts_;
   std::int64_t micro_batch_;
   ScheduleChoice schedule_;
+  bool (*may_stop_)() = nullptr;  // while one runs that may
+  bool hollow_ = false;           // this rank was asked to leave: it passes messages on and computes nothing
   std::vector<std::unique_ptr<MicroBatch>> batches_;  // of the wave under way
   std::vector<LossSum> losses_;                       // theirs, where the last stage is
   std::vector<std::unique_ptr<EvaluationStage>> stages_;

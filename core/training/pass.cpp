@@ -28,15 +28,14 @@ std::array<std::int64_t*, kWholeNumbers> whole_numbers(PrecisionCounts& counts) 
 class Pass::Round {
  public:
   /// Micro-batch 0 of the schedule is `first` of the global batch after `samples` samples.
-  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, std::int64_t first, Feed& feed,
-        const std::function<bool()>& stop)
+  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, std::int64_t first, Feed& feed, const PassStops& stops)
       : tally(pass.model_.tally()),
         pass_(pass),
         plan_(plan),
         samples_(samples),
         first_(first),
         feed_(feed),
-        stop_(stop) {}
+        stops_(stops) {}
 
   /// Drawn from the feed by whoever asks first.
   const MicroBatch& get(int microbatch) {
@@ -56,6 +55,18 @@ class Pass::Round {
     in_flight_.erase(it);
   }
 
+  /// Before each action: whether it only passes messages on. Ranks that exchange rows of experts need each other in an
+  /// action, so they agree.
+  bool hollow() {
+    if (hollow_ || !stops_.own || pass_.mesh_.pipeline().size() == 1) return hollow_;
+    double asked = stops_.own() ? 1 : 0;
+    Communicator& experts = pass_.mesh_.expert();
+    if (experts.size() > 1) experts.all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
+    hollow_ = asked != 0;
+    return hollow_;
+  }
+  bool became_hollow() const { return hollow_; }
+
   StepTally tally;
 
  private:
@@ -64,8 +75,8 @@ class Pass::Round {
     std::size_t released = 0;
   };
   BatchView draw(int microbatch) {
-    if (pass_.mesh_.pipeline().size() == 1 && stop_ && microbatch < plan_.fewest_microbatches(samples_) && stop_())
-      throw Abandoned{};
+    const bool all_have_it = pass_.mesh_.pipeline().size() == 1 && microbatch < plan_.fewest_microbatches(samples_);
+    if (all_have_it && stops_.all && stops_.all()) throw Abandoned{};
     const Meter::Scope waiting(pass_.meter_, Category::data_wait);
     return feed_.next(plan_.range(samples_, first_ + microbatch));
   }
@@ -81,7 +92,8 @@ class Pass::Round {
   std::int64_t samples_;
   std::int64_t first_;
   Feed& feed_;
-  const std::function<bool()>& stop_;
+  const PassStops& stops_;
+  bool hollow_ = false;
   std::map<int, Entry> in_flight_;
 };
 
@@ -91,12 +103,15 @@ class Pass::PipelineStage final : public Stage {
   PipelineStage(const Pass& pass, TransformerStage& stage) : pass_(pass), stage_(stage) {}
 
   void forward(int microbatch, ConstTensorView input, TensorView output) override {
+    if (round().hollow()) return;
     stage_.forward(round().get(microbatch), input, output, round().tally);
   }
   void backward_input(int microbatch, ConstTensorView output_gradient, TensorView input_gradient) override {
+    if (round().hollow()) return;
     stage_.backward_input(round().get(microbatch), output_gradient, input_gradient, round().tally);
   }
   void backward_weight(int microbatch) override {
+    if (round().hollow()) return;
     stage_.backward_weight(round().get(microbatch), round().tally);
     round().release(microbatch);
   }
@@ -144,15 +159,16 @@ Pipeline& Pass::pipeline_of(int microbatches) {
 
 std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.config().experts; }
 
-// The numbers of a pass: `scalars` sums of each reduction group, then counts. Each of the sums is known to one rank
-// (the group's, with the stage it comes from) and zero on all others, and counts are whole numbers: their sum over the
-// world is exact, in whatever order it is taken. So one all-reduce tells every rank all there is.
-PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop) {
+// The numbers of a pass: `scalars` sums of each reduction group, counts, and how many rounds became hollow. Each of the
+// sums is known to one rank (the group's, with the stage it comes from) and zero on all others, and counts are whole
+// numbers: their sum over the world is exact, in whatever order it is taken. So one all-reduce tells every rank all
+// there is.
+PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops) {
   gradients_.reset();
-  const std::size_t counts = kWholeNumbers + static_cast<std::size_t>(loads());
+  const std::size_t counts = kWholeNumbers + static_cast<std::size_t>(loads()) + 1;
   std::vector<double> numbers(static_cast<std::size_t>(groups_) * scalars() + counts, 0.0);
   try {
-    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stop, numbers);
+    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stops, numbers);
   } catch (const Abandoned&) {
     PassResult result;
     result.abandoned = true;
@@ -163,7 +179,10 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, co
   gradients_.gather();
   const TensorView all = view_of(numbers.data(), DType::f64, {static_cast<std::int64_t>(numbers.size())});
   if (!alone) mesh_.world().all_reduce(all);
-  return result_of(numbers);
+  if (numbers.back() == 0) return result_of(numbers);
+  PassResult result;
+  result.abandoned = true;
+  return result;
 }
 
 PassResult Pass::result_of(std::span<const double> numbers) const {
@@ -183,26 +202,28 @@ PassResult Pass::result_of(std::span<const double> numbers) const {
   }
   if (loads() == 0) return result;
   result.router_counts = Tensor(DType::i64, {model_.config().mixtures(), model_.config().experts});
-  std::transform(counts.begin(), counts.end(), result.router_counts.as<std::int64_t>(),
+  std::transform(counts.begin(), counts.end() - 1, result.router_counts.as<std::int64_t>(),
                  [](double value) { return static_cast<std::int64_t>(value); });
   return result;
 }
 
 // The reduction group that this rank has in `round`.
-void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed,
-                     const std::function<bool()>& stop, std::vector<double>& numbers) {
+void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops,
+                     std::vector<double>& numbers) {
   Communicator& pipeline = mesh_.pipeline();
-  if (pipeline.size() > 1 && stop && stop()) throw Abandoned{};
+  if (pipeline.size() > 1 && stops.all && stops.all()) throw Abandoned{};
   const GroupRange group = plan.group(samples, round, mesh_.at().data);
   const Meter::Scope computing(meter_, Category::compute);
   model_.zero_gradients();
-  round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stop);
+  round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stops);
   Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
   run.run();
   StepTally tally = std::move(round_->tally);
+  const bool hollow = round_->became_hollow();
   round_.reset();
+  if (hollow) ++numbers.back();
   for (const Parameter* parameter : model_.store().parameters) {
-    check(!parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
+    check(hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
   }
   add_numbers(std::move(tally), group_of(round, mesh_.at().data, mesh_.shape().data), numbers);
   const bool alone = mesh_.world().size() == 1;

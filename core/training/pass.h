@@ -27,7 +27,7 @@ namespace shoestring {
 
 /// Sums over the whole global batch and the whole model: the same bits on every rank and under any layout.
 struct PassResult {
-  bool abandoned = false;   ///< `stop` said so: nothing else here holds, nor do the gradients
+  bool abandoned = false;   ///< it was to stop: nothing else here holds, nor do the gradients
   double loss = 0;          ///< nats, over trained tokens
   double tokens = 0;        ///< trained tokens
   double further_loss = 0;  ///< of multi-token prediction, not weighted
@@ -35,6 +35,17 @@ struct PassResult {
   double balance_loss = 0;    ///< weighted
   Tensor router_counts;       ///< i64 [mixtures of the whole model, experts]; empty without experts
   PrecisionCounts precision;  ///< of activations and gradients; weights are counted when they are prepared
+};
+
+/// How a pass learns that it should end early. Either may be empty.
+struct PassStops {
+  /// Asked at the same moments on all ranks and with one answer (StopAgreement): before each micro-batch that every
+  /// rank has; on a pipeline, whose ranks take theirs at different times, before each reduction group. True ends it
+  /// there.
+  std::function<bool()> all;
+  /// Whether this rank was asked to leave; for a pipeline, before each action. From then on it passes messages on and
+  /// computes nothing, so that all come to the end of their lists soon, with nothing left under way.
+  std::function<bool()> own;
 };
 
 class Pass {
@@ -45,17 +56,15 @@ class Pass {
   ~Pass();
 
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
-  /// all trained tokens, on every rank, of its stages. `stop` is asked at the same moments on all ranks and with one
-  /// answer (StopAgreement): before each micro-batch that every rank has; on a pipeline, whose ranks take theirs at
-  /// different times, before each reduction group. True ends the pass there. After that, and after an exception, the
-  /// pass can only be destroyed.
-  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const std::function<bool()>& stop = {});
+  /// all trained tokens, on every rank, of its stages. Once `stops` ended it, and after an exception, the pass can only
+  /// be destroyed.
+  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {});
 
  private:
   class Round;
   class PipelineStage;
   Pipeline& pipeline_of(int microbatches);
-  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const std::function<bool()>& stop,
+  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops,
                  std::vector<double>& numbers);
   void add_numbers(StepTally tally, int group, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;

@@ -3,6 +3,9 @@
 //
 // The handler only sets a flag. Before each step, and within it and within an evaluation before micro-batches, ranks
 // ask each other whether it is set (StopAgreement): obeyed within one micro-batch or two seconds, whichever is longer.
+// In the middle of a pipeline's list they cannot meet: a rank that was asked goes through the rest of it without
+// computing (PassStops), and the ranks' watchdogs tell each other (parallel/watchdog.h). While a run starts, it is left
+// between two parts of its loading, with nothing to save.
 #pragma once
 
 namespace shoestring {

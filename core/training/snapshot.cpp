@@ -8,9 +8,6 @@
 namespace shoestring {
 namespace {
 
-/// Seconds that others wait while one rank writes, reads back or hashes files.
-constexpr double kLongestFileWork = 4 * 3600;
-
 // The same text on every rank.
 std::string broadcast_text(Communicator& world, std::string text) {
   std::int64_t bytes = static_cast<std::int64_t>(text.size());
@@ -20,17 +17,20 @@ std::string broadcast_text(Communicator& world, std::string text) {
   return text;
 }
 
-}  // namespace
-
-std::int64_t Snapshots::bytes(const SnapshotParts& parts) {
+/// Collective over the ranks of a model. What their parts take on disk.
+std::int64_t bytes_over(Communicator& model, const SnapshotParts& parts) {
   const CheckpointTensors own = checkpoint_tensors(parts.model, parts.optimizer);
   std::int64_t bytes = 0;
   for (const std::vector<NamedTensor>* tensors : {&own.weights, &own.optimizer}) {
     for (const NamedTensor& tensor : *tensors) bytes += tensor.data.bytes();
   }
-  if (mesh_.model().size() > 1) mesh_.model().all_reduce(view_of(&bytes, DType::i64, {1}));
+  if (model.size() > 1) model.all_reduce(view_of(&bytes, DType::i64, {1}));
   return bytes;
 }
+
+}  // namespace
+
+std::int64_t Snapshots::bytes(const SnapshotParts& parts) { return bytes_over(mesh_.model(), parts); }
 
 Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
     : store_(std::move(root)), mesh_(mesh), meter_(meter) {}
@@ -38,7 +38,6 @@ Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
 std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
   std::string newest;
   if (writes()) newest = store_.newest(notice).value_or("").string();
-  const LongerWait waiting(mesh_.world(), kLongestFileWork);
   return broadcast_text(mesh_.world(), newest);
 }
 
@@ -54,20 +53,23 @@ void Snapshots::load(const std::filesystem::path& checkpoint, const SnapshotPart
 
 CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState& state, int keep,
                                  const CheckpointNotice& notice) {
+  return save_over(mesh_, parts, state, keep, notice);
+}
+
+CheckpointCommit Snapshots::save_over(Mesh& mesh, const SnapshotParts& parts, const TrainingState& state, int keep,
+                                      const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  const LongerWait waiting(mesh_.world(), kLongestFileWork);
-  const LongerWait writing(mesh_.model(), kLongestFileWork);
-  if (mesh_.at().replica == 0) write(parts, state, keep, notice, mesh_.model());
-  mesh_.world().barrier();
-  return commit(bytes(parts), state, begin);
+  if (mesh.at().replica == 0) write(parts, state, keep, notice, mesh.model());
+  mesh.world().barrier();
+  return commit(bytes_over(mesh.model(), parts), state, begin);
 }
 
 CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
                                        const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  check(mesh_.shape().ranks_of_model() == 1, "one rank that has a part of the model saves alone");
+  check(holds_all(), "one rank that has a part of the model saves alone");
   write(parts, state, keep, notice, *self_communicator());
   return commit(bytes(parts), state, begin);
 }

@@ -52,10 +52,15 @@ class Snapshots {
   /// Collective. Keeps the newest `keep`; throws as CheckpointStore::save.
   CheckpointCommit save(const SnapshotParts& parts, const TrainingState& state, int keep,
                         const CheckpointNotice& notice);
+  /// The same, the ranks meeting on another mesh of the same shape: theirs may hold messages of a step cut short.
+  CheckpointCommit save_over(Mesh& mesh, const SnapshotParts& parts, const TrainingState& state, int keep,
+                             const CheckpointNotice& notice);
   /// The same by one rank, which has the whole model, while the others are gone or wait in vain.
   CheckpointCommit save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
                               const CheckpointNotice& notice);
 
+  /// Whether each rank has all that a checkpoint holds.
+  bool holds_all() const { return mesh_.shape().ranks_of_model() == 1; }
   /// Whether this rank is the one that looks, and commits.
   bool writes() const { return mesh_.world().rank() == 0; }
   /// Whether a save began on this rank that has not come to its end.

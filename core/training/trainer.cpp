@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "core/optimizer/learning_rate.h"
+#include "core/training/saved_work.h"
 #include "core/training/signals.h"
 
 namespace shoestring {
@@ -11,6 +12,7 @@ namespace shoestring {
 // step in its middle: nothing of the state has changed by then.
 Stop Trainer::train() {
   while (true) {
+    watch_.steps(fmt::format("step {}", state_.step + 1));
     const Decision decision = decide_together();
     if (decision.horizon) state_.decisions.push_back(*decision.horizon);
     if (decision.evaluate && !evaluate(false)) continue;  // a signal cut it short: decide anew
@@ -26,7 +28,10 @@ Stop Trainer::train() {
     }
     const StepOutcome outcome = step();
     if (outcome.batch.abandoned) return Stop::signal;
-    account_->stepped(outcome, spent());
+    watch_.step_took(outcome.seconds);
+    const CategorySeconds all = spent();
+    if (snapshots_.writes()) watch_.works_on_files_alone(fmt::format("the account of step {}", state_.step));
+    account_->stepped(outcome, all);
     if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
     if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
   }
@@ -64,7 +69,7 @@ StepOutcome Trainer::step() {
                      .update = state_.updates + 1,
                      .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress_of(recipe_, state_)),
                      .may_go_back = snapshots_.step() >= 0,
-                     .stop = [this] { return stop_.leave(); }});
+                     .stops = {.all = [this] { return stop_.leave(); }, .own = stop_requested}});
   if (outcome.batch.abandoned) {
     account_->say(fmt::format("step {}: left as asked, in the middle of it; it will be done anew", state_.step + 1));
     return outcome;
@@ -81,6 +86,7 @@ StepOutcome Trainer::step() {
 
 // A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.
 bool Trainer::evaluate(bool last) {
+  watch_.steps(fmt::format("the evaluation after step {}", state_.step));
   const double begin = meter_.elapsed_seconds();
   double most_seconds = account_->seconds_for_evaluation(snapshots_.step() == state_.step, last);
   if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
@@ -98,6 +104,7 @@ bool Trainer::evaluate(bool last) {
 
 void Trainer::save(int keep) {
   if (snapshots_.step() == state_.step) return;
+  watch_.works_on_files(fmt::format("saving step {}", state_.step));
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
     shared_error_ = true;  // every rank has the same weights
@@ -105,12 +112,14 @@ void Trainer::save(int keep) {
     shared_error_ = false;
   }
   const CheckpointCommit commit = snapshots_.save(parts(), state_, keep, saving());
+  watch_.files_take(commit.took_seconds);
   account_->saved(commit, spent());
 }
 
 // To the weights of the newest sound checkpoint and past the data since then. Saved at once: the decision holds for
 // every later start, wherever it comes from.
 void Trainer::go_back() {
+  watch_.works_on_files(fmt::format("going back from step {}", state_.step));
   std::filesystem::path from;
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
@@ -151,8 +160,11 @@ ExitCode Trainer::run() {
     return goes_on_later(finish(stop)) ? ExitCode::preempted : ExitCode::done;
   } catch (const std::exception& exception) {
     const Error error = as_error(exception);
-    const std::string kept = keep_what_is_whole(error);
-    const Error whole(error.code(), fmt::format("{}{}{}", error.what(), kept.empty() ? "" : "\n", kept));
+    if (!shared_error_) watch_.tell_others(error);
+    keep_what_is_whole();
+    if (!shared_error_) watch_.await_leader();
+    const std::string kept = saved_work_text(snapshots_.store());
+    const Error whole(error.code(), fmt::format("{}\n{}", error.what(), kept));
     account_->failed(whole);
     if (shared_error_) await_the_others();
     throw whole;

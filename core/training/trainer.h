@@ -20,6 +20,7 @@
 #include "core/training/snapshot.h"
 #include "core/training/stop_agreement.h"
 #include "core/training/training_state.h"
+#include "core/training/watch.h"
 
 namespace shoestring {
 
@@ -56,6 +57,7 @@ class Trainer {
   // How it begins.
   void begin();
   void load(bool ended);
+  void leave_if_asked() const;
   void resume(const std::filesystem::path& checkpoint);
   void enter_phase();
   void enter_next_phase();
@@ -65,7 +67,8 @@ class Trainer {
   Stop finish(Stop stop);
   [[noreturn]] void end_on_non_finite(const std::string& why);
   [[noreturn]] void end_on_short_job();
-  std::string keep_what_is_whole(const Error& error) noexcept;
+  void keep_what_is_whole() noexcept;
+  void save_on_the_way_out();
   void await_the_others() noexcept;
 
   CategorySeconds spent();
@@ -84,6 +87,8 @@ class Trainer {
   Communicator& world_;
   TrainerOptions options_;
   Layout layout_;
+  std::unique_ptr<Communicator> rescue_;  // of all ranks, for the way out of an error
+  Watch watch_;
   Mesh mesh_;
   Meter meter_;
   StopAgreement stop_;

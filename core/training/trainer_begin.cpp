@@ -19,6 +19,8 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       world_(world),
       options_(std::move(options)),
       layout_(layout_of(recipe_, world.rank(), world.size())),
+      rescue_(world.split(0, world.rank(), "rescue")),
+      watch_(world, recipe_),
       mesh_(world, layout_.shape),
       meter_(clock),
       stop_(world, clock, stop_requested),
@@ -47,21 +49,28 @@ void Trainer::begin() {
                                  .warning_command = options_.warning_command})
                      ? 1.0
                      : 0.0;
+  if (snapshots_.writes()) Watch::clear(run_directory(recipe_));
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
+  watch_.begin(run_directory(recipe_));
   try {
     resources_ =
         std::make_unique<RunResources>(recipe_, layout_, mesh_, ranks_sharing_cores(world_, Workers::cores_name()));
     load(ended != 0);
   } catch (const std::exception& error) {
+    watch_.tell_others(as_error(error));
     if (ended == 0) account_->failed(as_error(error));
+    watch_.await_leader();
     throw;
   }
 }
 
 // Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
 void Trainer::load(bool ended) {
+  leave_if_asked();
   const fs::path newest = snapshots_.newest(looking());
+  leave_if_asked();
   if (!newest.empty()) resume(newest);
+  leave_if_asked();
   over_ = ended && !newest.empty() && horizon_reached(recipe_, state_);
   if (over_) {
     return account_->say(fmt::format("{}: done at step {}; nothing is left to train", recipe_.run.name, state_.step));
@@ -75,11 +84,14 @@ void Trainer::load(bool ended) {
     if (!source.empty()) account_->note("model.from", source);
   }
   resources_->model().prepare();
+  watch_.files_take(resources_->guessed_checkpoint_seconds());
   engine_ =
       std::make_unique<Engine>(recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()},
                                mesh_, groups, meter_, layout_.schedule);
   engine_->guard().restore(state_.guard);
+  leave_if_asked();
   enter_phase();
+  leave_if_asked();
   guess_evaluation();
   account_->start({.model = resources_->model().config(),
                    .guessed_checkpoint_seconds = resources_->guessed_checkpoint_seconds(),
@@ -92,6 +104,13 @@ void Trainer::load(bool ended) {
   if (fresh && !caveat.empty()) account_->say(caveat);
   first_step_ = state_.step;
   meter_.enter(Category::idle);
+}
+
+// Before the first step there is nothing to save, and nobody to agree with: whoever is asked tells the others.
+void Trainer::leave_if_asked() const {
+  if (!stop_requested()) return;
+  fail(ExitCode::preempted, "{}: left as asked before its first step; the same command begins where this one did",
+       recipe_.run.name);
 }
 
 void Trainer::resume(const fs::path& checkpoint) {
@@ -113,6 +132,8 @@ void Trainer::enter_phase() {
 }
 
 void Trainer::enter_next_phase() {
+  watch_.new_phase();
+  watch_.works_on_files(fmt::format("entering phase {}", state_.phase + 2));
   phase_.reset();  // its threads and files, before the next one's
   ++state_.phase;
   state_.phase_steps = 0;

@@ -3,10 +3,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
+#include <array>
 
-#include "core/training/saved_work.h"
 #include "core/training/trainer.h"
 
 namespace shoestring {
@@ -16,36 +14,44 @@ Stop Trainer::finish(Stop stop) {
   save();
   const bool evaluating = !goes_on_later(stop) && phase_->evaluator() != nullptr && evaluated_step_ != state_.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;
+  watch_.works_on_files(fmt::format("the account after step {}", state_.step));
   account_->ended(stop, snapshots_.store().root() / fmt::format("step_{:08}", state_.step), spent());
   return stop;
 }
 
-// An error ends the attempt. What it trained since the last checkpoint is saved by one rank alone, since the others
-// cannot be asked any more; not where the weights are half-way between two steps, nor where saving is what failed.
-// Returns what is there to go on from.
-std::string Trainer::keep_what_is_whole(const Error& error) noexcept {
+// An error ends the attempt: whatever goes wrong with saving now, that error is what matters.
+void Trainer::keep_what_is_whole() noexcept {
   try {
-    if (!snapshots_.writes()) {
-      // Whoever waits in vain ends all ranks; the one that writes, which waits as well, is given the time to save.
-      const double seconds = 5 + 3 * resources_->guessed_checkpoint_seconds();
-      if (error.code() == ExitCode::hang) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-      return {};
+    try {
+      save_on_the_way_out();
+    } catch (const std::exception& second) {
+      account_->say(fmt::format("saving step {} on the way out: {}", state_.step, second.what()));
     }
-    const bool whole = mesh_.shape().ranks_of_model() == 1;  // else this rank has a part of the model only
-    const bool unsaved = state_.step != snapshots_.step() && state_.step != first_step_ && whole;
-    if (unsaved && engine_->whole() && !snapshots_.writing()) {
-      try {
-        engine_->check_finite_alone(state_.step);
-        const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
-        account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());
-      } catch (const std::exception& second) {
-        account_->say(fmt::format("saving step {} on the way out: {}", state_.step, second.what()));
-      }
-    }
-    return saved_work_text(snapshots_.store());
   } catch (const std::exception&) {  // a terminal that is gone, memory that is spent
-    return {};
   }
+}
+
+// What was trained since the last checkpoint, where weights are whole and it is not saving that failed. A rank that
+// holds the whole model saves it alone, whatever the others are at. Ranks that hold it together need each other: they
+// meet on communicators of their own, since messages of the step may still be under way on the others.
+void Trainer::save_on_the_way_out() {
+  const bool whole = engine_ != nullptr && engine_->whole() && !snapshots_.writing();
+  const bool unsaved = whole && state_.step != snapshots_.step() && state_.step != first_step_;
+  const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
+  if (snapshots_.holds_all()) {
+    if (!unsaved || !snapshots_.writes()) return;
+    engine_->check_finite_alone(state_.step);
+    account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());
+    return;
+  }
+  if (shared_error_ || !watch_.all_end()) return;
+  rescue_->set_timeout(watch_.patience_for_others());
+  const std::int64_t step = unsaved && engine_->finite() ? state_.step : -1;
+  std::array<std::int64_t, 2> ends = {step, -step};
+  rescue_->all_reduce(view_of(ends.data(), DType::i64, {2}), Reduction::max);
+  if (step < 0 || ends[0] != step || ends[1] != -step) return;  // not all are whole, and at the same step
+  Mesh mesh(*rescue_, layout_.shape);
+  account_->saved(snapshots_.save_over(mesh, parts(), state_, keep, saving()), account_->spent_alone());
 }
 
 // The first rank to leave with an error ends all: not before the account is closed.

@@ -1,7 +1,14 @@
 // Data and pipeline parallelism under mpirun: the bits of one process, on any number of ranks, through restarts.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "core/training/checkpoint.h"
@@ -170,6 +177,90 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
   ASSERT_EQ(place().run(place().train("ledger"), ranks(2)).exit_code, 0);
   const Ended report = place().run("report runs/ledger --json");
   EXPECT_NE(report.output.find("\"ranks\": 2"), std::string::npos) << report.output;
+}
+
+// A run that would go on for long: something ends it.
+class MpirunEnds : public Mpirun {
+ protected:
+  static constexpr const char* kLong = "--phase.pretrain.steps=1000000 --checkpoint.every_steps=1000000 ";
+  static constexpr const char* kPipeline = "--model.layers=4 --parallel.pipeline=2 ";
+
+  /// Begins, and once a step is done calls `meanwhile` with the processes of both ranks; signals mpirun.
+  static Ended begin(const std::string& name, const std::string& options, int signal,
+                     const std::function<void(std::array<int, 2>)>& meanwhile) {
+    std::array<int, 2> processes{};
+    const Ended ended = place().interrupt(
+        name, place().train(name, kLong + options), signal,
+        [&] {
+          testing::wait_for_step(place(), name);
+          for (int rank : {0, 1}) {
+            processes[static_cast<std::size_t>(rank)] = testing::process_of_rank(place(), name, rank);
+          }
+          meanwhile(processes);
+        },
+        ranks(2));
+    for (const int process : processes) EXPECT_TRUE(testing::is_gone(process)) << process;
+    return ended;
+  }
+  /// One step more than is saved.
+  static void expect_resumes(const std::string& name, const std::string& options) {
+    const std::string saved = place().result(name).at("checkpoint");
+    const auto step = std::stoll(saved.substr(saved.find('_') + 1));
+    EXPECT_GT(step, 0);
+    const Ended ended = place().run(
+        place().train(name, fmt::format("--phase.pretrain.steps={} --allow-recipe-change {}", step + 1, options)),
+        ranks(2));
+    EXPECT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find(fmt::format("going on from step {}", step)), std::string::npos) << ended.output;
+  }
+};
+
+// Nothing but its silence tells: the other rank waits in MPI. What rank 0 trained is saved.
+TEST_F(MpirunEnds, AStoppedRankIsNamed) {
+  const Ended ended =
+      begin("stopped", "--run.hang_after=5 ", 0, [](std::array<int, 2> processes) { kill(processes[1], SIGSTOP); });
+  EXPECT_EQ(ended.exit_code, 80) << ended.output;
+  for (const char* words : {"rank 1 (host ", "has stopped", "it was at step ", "rank 0 (host ", "message "}) {
+    EXPECT_NE(ended.output.find(words), std::string::npos) << words << " in: " << ended.output;
+  }
+  EXPECT_NE(ended.output.find("step_"), std::string::npos) << ended.output;
+  expect_resumes("stopped", "");
+}
+
+// The ledger is rank 0's: it is the launcher's exit code that tells, and the next start charges what was lost.
+TEST_F(MpirunEnds, AStoppedFirstRankIsNamed) {
+  const Ended ended = begin("stopped_0", "--run.hang_after=5 --checkpoint.every_steps=1 ", 0,
+                            [](std::array<int, 2> processes) { kill(processes[0], SIGSTOP); });
+  EXPECT_EQ(ended.exit_code, 80) << ended.output;
+  EXPECT_NE(ended.output.find("rank 0 (host "), std::string::npos) << ended.output;
+  expect_resumes("stopped_0", "");
+}
+
+TEST_F(MpirunEnds, AKilledRankEndsTheJob) {
+  const Ended ended = begin("killed", "--checkpoint.every_steps=1 ", 0,
+                            [](std::array<int, 2> processes) { kill(processes[1], SIGKILL); });
+  EXPECT_EQ(ended.exit_code, 128 + SIGKILL) << ended.output;
+  EXPECT_NE(ended.output.find("signal 9"), std::string::npos) << ended.output;
+  expect_resumes("killed", "");
+}
+
+// Saved, 75, and the launcher passes it on: along the data axis, and in the middle of a pipeline's step, although only
+// one rank was asked.
+TEST_F(MpirunEnds, ARequestToLeaveIsObeyed) {
+  for (const std::string options : {"", kPipeline}) {
+    const std::string name = options.empty() ? "asked" : "asked_pipeline";
+    const Ended ended = begin(name, options, SIGUSR2, [](std::array<int, 2>) {});
+    EXPECT_EQ(ended.exit_code, 75) << ended.output;
+    EXPECT_NE(ended.output.find("is saved, the same command goes on from there"), std::string::npos) << ended.output;
+    expect_resumes(name, options);
+  }
+}
+
+TEST_F(MpirunEnds, ARequestToOneRankIsObeyed) {
+  const Ended ended =
+      begin("asked_one", std::string(kPipeline), 0, [](std::array<int, 2> processes) { kill(processes[1], SIGUSR2); });
+  EXPECT_EQ(ended.exit_code, 75) << ended.output;
+  expect_resumes("asked_one", kPipeline);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "core/budget/ledger_history.h"
 #include "core/budget/meter.h"
 #include "core/training/checkpoint.h"
+#include "core/training/watch.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -103,15 +105,15 @@ Ended Workplace::run(const std::string& arguments, const std::string& prefix) co
 }
 
 Ended Workplace::interrupt(const std::string& name, const std::string& arguments, int signal,
-                           const std::function<void()>& meanwhile) const {
+                           const std::function<void()>& meanwhile, const std::string& prefix) const {
   const fs::path log = path() / "interrupted.log";
   const auto attempts = [&] { return read_ledger(run_folder(name)).attempts.size(); };
   const std::size_t attempts_before = attempts();
   const double begin = now();
   const pid_t child = fork();
   if (child == 0) {
-    const std::string command = "cd '" + path().string() + "' && exec '" + SHOESTRING_PROGRAM + "' " + arguments +
-                                " >'" + log.string() + "' 2>&1 </dev/null";
+    const std::string command = "cd '" + path().string() + "' && exec " + prefix + " '" + SHOESTRING_PROGRAM + "' " +
+                                arguments + " >'" + log.string() + "' 2>&1 </dev/null";
     for (const int number : {SIGINT, SIGHUP})
       std::signal(number, SIG_DFL);  // ignored where tests run in the background
     execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
@@ -159,6 +161,24 @@ void wait_for_step(const Workplace& place, const std::string& name) {
     return attempt.last().step == 0 && attempt.state == AttemptState::running;
   };
   while (running()) after(0.01)();
+}
+
+int process_of_rank(const Workplace& place, const std::string& name, int rank) {
+  const SignFolder folder(place.run_folder(name) / kRanksFolder);
+  for (int tries = 0; tries < 1000; ++tries) {
+    const auto sign = folder.read(rank);
+    if (sign && sign->doing.find("step") != std::string::npos) return static_cast<int>(sign->process);
+    after(0.01)();
+  }
+  fail(ExitCode::missing_input, "rank {} of run {} left no sign", rank, name);
+}
+
+bool is_gone(int process) {
+  for (int tries = 0; tries < 1000; ++tries) {
+    if (kill(process, 0) != 0 && errno == ESRCH) return true;
+    after(0.01)();
+  }
+  return false;
 }
 
 double hours_of_steps(const nlohmann::json& report) {

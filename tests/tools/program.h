@@ -32,9 +32,10 @@ class Workplace {
   /// build/shoestring ARGUMENTS, through the shell; `prefix` stands before it ("ulimit -f 8;", "mpirun -n 2").
   Ended run(const std::string& arguments, const std::string& prefix = "") const;
   /// Starts it, waits until it stands in the ledger of run `name` as an attempt, calls `meanwhile`, sends `signal`,
-  /// waits until it is gone. Exit code as above.
+  /// waits until it is gone. Exit code as above. With a `prefix` the signal goes to what that is ("mpirun -n 2"); 0:
+  /// none.
   Ended interrupt(const std::string& name, const std::string& arguments, int signal,
-                  const std::function<void()>& meanwhile) const;
+                  const std::function<void()>& meanwhile, const std::string& prefix = "") const;
 
   /// train small.recipe under the run name `name`, with further overrides.
   std::string train(const std::string& name, const std::string& overrides = "") const;
@@ -48,6 +49,10 @@ class Workplace {
 
 /// Waits until the ledger of run `name` knows a step; as long as a process writes it.
 void wait_for_step(const Workplace& place, const std::string& name);
+/// The process of a rank of run `name`, once its sign says that it is at a step.
+int process_of_rank(const Workplace& place, const std::string& name, int rank);
+/// Whether a process is gone; waits for it, as long as the end of a killed one may take.
+bool is_gone(int process);
 
 /// Of a report: GPU-hours that went into anything but what follows the last step (evaluation, checkpoint).
 double hours_of_steps(const nlohmann::json& report);

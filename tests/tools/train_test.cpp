@@ -121,11 +121,20 @@ TEST(Train, KilledAndResumedGivesTheSameBits) {
 TEST(Train, SavesAndLeavesOnSignals) {
   for (const int signal : {SIGUSR2, SIGTERM, SIGHUP, SIGUSR1, SIGINT}) {
     const std::string name = "asked_" + std::to_string(signal);
-    const Ended ended = place().interrupt(name, place().train(name, kEndless), signal, after(0.6));
+    const Ended ended =
+        place().interrupt(name, place().train(name, kEndless), signal, [&] { testing::wait_for_step(place(), name); });
     EXPECT_EQ(ended.exit_code, 75) << ended.output;
     EXPECT_EQ(std::distance(fs::directory_iterator(place().run_folder(name) / "checkpoints"), fs::directory_iterator()),
               2);
   }
+}
+
+// Whether it comes while the run is loaded, when there is nothing to save yet, or later.
+TEST(Train, LeavesOnASignalAsItStarts) {
+  const Ended ended = place().interrupt("starting", place().train("starting", kEndless), SIGUSR2, [] {});
+  EXPECT_EQ(ended.exit_code, 75) << ended.output;
+  EXPECT_NE(ended.output.find("left as asked"), std::string::npos) << ended.output;
+  EXPECT_EQ(place().run(place().train("starting", "--phase.pretrain.steps=5 --allow-recipe-change")).exit_code, 0);
 }
 
 // The cap is a multiple of what a short run costs on this machine at this hour. How closely it is kept depends on how

@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
+#include "tests/core/training/layout_rank.h"
 #include "tests/core/training/made_feed.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
@@ -132,6 +133,46 @@ TEST(Pass, AFeedThatFailsEndsIt) {
   run.feed.fails_at = 4;
   EXPECT_THROW(run(), Error);
 }
+
+class PassSchedules : public ::testing::TestWithParam<ScheduleName> {};
+
+// One rank of a pipeline is asked to leave in the middle of a group of eight micro-batches: it computes nothing more,
+// all ranks learn that the pass is no good, and no message is left under way on any axis.
+TEST_P(PassSchedules, WhoIsAskedToLeaveOnlyPassesOn) {
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  for (const int before : {0, 7}) {  // actions
+    run_ranks(2, [&](Communicator& world) {
+      LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, GetParam()), world);
+      Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, rank.meter, rank.layout.schedule);
+      int actions = 0;
+      const bool asked = world.rank() == 1;
+      const PassStops stops = {.all = {}, .own = [&] { return asked && ++actions > before; }};
+      EXPECT_TRUE(pass.run(rank.plan, 0, rank.feed, stops).abandoned);
+      const std::size_t drawn = rank.feed.asked.size();
+      EXPECT_TRUE(!asked || drawn <= static_cast<std::size_t>(before)) << drawn;
+      for (Communicator* axis : {&world, &rank.mesh.pipeline()}) {
+        double ranks = 1;
+        axis->all_reduce(view_of(&ranks, DType::f64, {1}));
+        EXPECT_EQ(ranks, 2);
+      }
+    });
+  }
+}
+
+TEST_P(PassSchedules, NobodyAskedIsNobodyHeld) {
+  const ModelConfig config = eight_layers(Architecture::llama);
+  run_ranks(2, [&](Communicator& world) {
+    LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, GetParam()), world);
+    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, rank.meter, rank.layout.schedule);
+    const PassStops stops = {.all = {}, .own = [] { return false; }};
+    EXPECT_FALSE(pass.run(rank.plan, 0, rank.feed, stops).abandoned);
+    EXPECT_EQ(rank.feed.asked.size(), 16u);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PassSchedules,
+                         ::testing::Values(ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
+                                           ScheduleName::zb_v, ScheduleName::dualpipev));
 
 }  // namespace
 }  // namespace shoestring

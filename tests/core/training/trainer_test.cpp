@@ -91,6 +91,59 @@ class TickingClock : public Clock {
   mutable double seconds_ = 0;
 };
 
+/// A rank's end of a world, in which the first sum or maximum fails once `due` says so.
+class FailingCommunicator final : public Communicator {
+ public:
+  struct Fault {
+    std::function<bool()> due;
+    bool met = false;
+  };
+  FailingCommunicator(Communicator& inner, Fault& fault)
+      : Communicator(inner.rank(), inner.size(), inner.name()), inner_(inner), fault_(fault) {}
+  void abort(ExitCode code, const std::string& why) override { inner_.abort(code, why); }
+
+ protected:
+  std::unique_ptr<Communicator> do_split(int color, int key, const std::string& name) override {
+    std::unique_ptr<Communicator> child = inner_.split(color, key, name.substr(name.rfind('/') + 1));
+    if (child == nullptr) return nullptr;
+    auto made = std::make_unique<FailingCommunicator>(*child, fault_);
+    made->own_ = std::move(child);
+    return made;
+  }
+  void do_all_reduce(TensorView values, Reduction reduction) override {
+    if (!fault_.met && fault_.due()) {
+      fault_.met = true;
+      fail(ExitCode::bad_data, "shards/train: block 7 is damaged");
+    }
+    inner_.all_reduce(values, reduction);
+  }
+  void do_reduce_scatter(TensorView received, ConstTensorView sent, Reduction reduction) override {
+    inner_.reduce_scatter(received, sent, reduction);
+  }
+  void do_all_gather(TensorView received, ConstTensorView sent) override { inner_.all_gather(received, sent); }
+  void do_all_to_all_v(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+                       std::span<const std::int64_t> send_counts) override {
+    inner_.all_to_all_v(received, receive_counts, sent, send_counts);
+  }
+  void do_broadcast(TensorView values, int root) override { inner_.broadcast(values, root); }
+  void do_barrier() override { inner_.barrier(); }
+  Pending do_post(Operation, std::vector<Transfer> transfers) override {
+    inner_.group_begin();
+    for (const Transfer& t : transfers) {
+      const Shape shape = {t.bytes / size_bytes(t.dtype)};
+      t.sends ? inner_.send(view_of(t.source, t.dtype, shape), t.peer)
+              : inner_.recv(view_of(t.target, t.dtype, shape), t.peer);
+    }
+    return inner_.group_post();
+  }
+  std::string refuses(Device) const override { return {}; }
+
+ private:
+  std::unique_ptr<Communicator> own_;
+  Communicator& inner_;
+  Fault& fault_;
+};
+
 class TrainerTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -219,6 +272,40 @@ TEST_F(TrainerTest, AnErrorSavesWhatIsWhole) {
   EXPECT_NE(std::string(error.what()).find("step_00000006"), std::string::npos) << error.what();
   ASSERT_EQ(train("disturbed"), ExitCode::done);
   EXPECT_EQ(weights(checkpoints("disturbed")[0]), weights(checkpoints("undisturbed")[0]));
+}
+
+// Rank 1 alone meets it, in the middle of a step. Rank 0 hears of it, what both had is saved, by rank 0 alone or by
+// both stages of a pipeline, and the cause is the error of all.
+TEST_F(TrainerTest, AnErrorOfAnotherRankSavesWhatIsWhole) {
+  for (const std::string pipeline : {"1", "2"}) {
+    const std::vector<std::string> overrides = {"--model.layers=2", "--parallel.pipeline=" + pipeline};
+    const std::string whole = "whole_" + pipeline;
+    const std::string broken = "broken_" + pipeline;
+    testing::run_ranks(
+        2, [&](Communicator& world) { train_on(world, whole, overrides); }, 20);
+    const fs::path file = run_folder(broken) / "metrics.jsonl";
+    std::array<std::string, 2> texts;
+    testing::run_ranks(
+        2,
+        [&](Communicator& world) {
+          FailingCommunicator::Fault fault{
+              [&] { return world.rank() == 1 && fs::exists(file) && metrics(broken).size() == 5; }};
+          FailingCommunicator failing(world, fault);
+          const Error error = error_of([&] { train_on(failing, broken, overrides); });
+          EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
+          texts[static_cast<std::size_t>(world.rank())] = error.what();
+        },
+        20);
+    for (const char* words : {"rank 1 (host ", "block 7 is damaged", "step_00000005"}) {
+      EXPECT_NE(texts[0].find(words), std::string::npos) << words << " in: " << texts[0];
+    }
+    ASSERT_EQ(checkpoints(broken).size(), 1u) << texts[0];
+    EXPECT_EQ(checkpoints(broken)[0].filename(), "step_00000005");
+    EXPECT_FALSE(fs::exists(run_folder(broken) / "ranks"));
+    testing::run_ranks(
+        2, [&](Communicator& world) { train_on(world, broken, overrides); }, 20);
+    EXPECT_EQ(weights(checkpoints(broken)[0]), weights(checkpoints(whole)[0]));
+  }
 }
 
 // With hardly any deviation allowed half the steps stand out: the run comes to its end all the same, and the counts of
