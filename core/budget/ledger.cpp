@@ -119,6 +119,14 @@ void Ledger::variants(const std::map<std::string, std::string>& chosen) {
   write("variants", Json::object({{"variants", Json::object_of(chosen)}}));
 }
 
+void Ledger::pipeline(const PipelineUse& use) {
+  write("pipeline", Json::object({{"pipeline", ledger_lines::write(use)}}));
+}
+
+void Ledger::experts(const std::vector<double>& max_violations) {
+  write("experts", Json::object({{"max_violations", Json::array_of(max_violations)}}));
+}
+
 void Ledger::heartbeat(const AttemptProgress& progress) { write("heartbeat", ledger_lines::write(progress)); }
 
 void Ledger::checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress) {

@@ -78,6 +78,20 @@ struct EvaluationResult {
   std::int64_t all_sequences = 0;  ///< that the recipe asks for; 0: a ledger from before they were counted
 };
 
+/// How a pipeline was used in a few steps of an attempt. A bubble is the share of rank-seconds, from the first action
+/// of a reduction group to its last on any rank, in which ranks compute nothing.
+struct PipelineUse {
+  std::string schedule;
+  int ranks = 0;
+  int stages = 0;
+  int microbatches = 0;    ///< of a reduction group
+  std::int64_t steps = 0;  ///< that were looked at
+  double bubble = 0;
+  double simulated_bubble = 0;  ///< of the schedule's list, each stage at its measured mean times, messages free
+  double imbalance = 0;         ///< of the slowest stage: its time over the mean, minus 1
+  std::vector<double> stage_seconds = {};  ///< of each stage: forward and backward of a micro-batch
+};
+
 /// The writing end. Holds an exclusive lock on the file; the lock ends with the process, however it ends.
 class Ledger {
  public:
@@ -101,6 +115,8 @@ class Ledger {
   void checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress);
   void evaluation(const EvaluationResult& result, const AttemptProgress& progress);
   void horizon(const HorizonDecision& decision);
+  void pipeline(const PipelineUse& use);
+  void experts(const std::vector<double>& max_violations);               ///< of each mixture, in the last step
   void phase(const std::string& name, const AttemptProgress& progress);  ///< a phase begins
   void note(const std::string& kind, const std::string& text);           ///< a skipped step, a fallback, an override
   /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.

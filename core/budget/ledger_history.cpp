@@ -174,6 +174,10 @@ void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& obje
     attempt.evaluations.push_back(ledger_lines::read_evaluation(object.at("evaluation")));
   } else if (kind == "variants") {
     attempt.start.variants = ledger_lines::read_variants(object);
+  } else if (kind == "pipeline") {
+    attempt.pipeline = ledger_lines::read_pipeline(object.at("pipeline"));
+  } else if (kind == "experts") {
+    attempt.max_violations = ledger_lines::read_violations(object);
   } else if (kind == "horizon") {
     const HorizonDecision made = ledger_lines::read_decision(object);
     const auto later = [](std::int64_t step, const HorizonDecision& other) { return step < other.step; };

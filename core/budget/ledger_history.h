@@ -40,6 +40,8 @@ struct AttemptHistory {
   std::vector<CheckpointCommit> checkpoints;
   std::vector<EvaluationResult> evaluations;
   std::vector<PhaseSpan> phases;
+  std::vector<double> max_violations;   ///< of each mixture's experts, when last written
+  std::optional<PipelineUse> pipeline;  ///< where there was one, and time to look
   std::vector<std::string> notes;
 
   /// The furthest point written; all zero before the first.

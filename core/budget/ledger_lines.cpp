@@ -211,6 +211,37 @@ EvaluationResult read_evaluation(const Json& object) {
           count(object, "all_sequences")};
 }
 
+Json write(const PipelineUse& use) {
+  return Json::object({{"schedule", use.schedule},
+                       {"ranks", use.ranks},
+                       {"stages", use.stages},
+                       {"microbatches", use.microbatches},
+                       {"steps", use.steps},
+                       {"bubble", use.bubble},
+                       {"simulated_bubble", use.simulated_bubble},
+                       {"imbalance", use.imbalance},
+                       {"stage_seconds", Json::array_of(use.stage_seconds)}});
+}
+
+PipelineUse read_pipeline(const Json& object) {
+  PipelineUse use{.schedule = text(object, "schedule"),
+                  .ranks = static_cast<int>(object.at("ranks").count(kMostRanks)),
+                  .stages = static_cast<int>(object.at("stages").count(kMostRanks)),
+                  .microbatches = static_cast<int>(object.at("microbatches").count(kMostRanks)),
+                  .steps = count(object, "steps"),
+                  .bubble = object.at("bubble").number(),
+                  .simulated_bubble = object.at("simulated_bubble").number(),
+                  .imbalance = object.at("imbalance").number()};
+  for (const Json& seconds : object.at("stage_seconds").items()) use.stage_seconds.push_back(bounded(seconds.number()));
+  return use;
+}
+
+std::vector<double> read_violations(const Json& object) {
+  std::vector<double> violations;
+  for (const Json& layer : object.at("max_violations").items()) violations.push_back(bounded(layer.number()));
+  return violations;
+}
+
 Json write(const HorizonDecision& decision) {
   return Json::object({{"step", decision.step},
                        {"progress", decision.progress},

@@ -12,6 +12,7 @@ Json write(const AttemptProgress& progress);
 Json write(const CheckpointCommit& commit);
 Json write(const EvaluationResult& result);
 Json write(const HorizonDecision& decision);
+Json write(const PipelineUse& use);
 Json write(const CategorySeconds& seconds);
 
 // Each throws Error(bad_data) when the object does not fit. Texts are cut to a length that no writer of ours reaches.
@@ -21,5 +22,7 @@ CheckpointCommit read_commit(const Json& object);
 std::map<std::string, std::string> read_variants(const Json& object);
 EvaluationResult read_evaluation(const Json& object);
 HorizonDecision read_decision(const Json& object);
+PipelineUse read_pipeline(const Json& object);
+std::vector<double> read_violations(const Json& object);
 
 }  // namespace shoestring::ledger_lines

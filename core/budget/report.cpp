@@ -50,6 +50,8 @@ double spent_before(const Report& report, const AttemptHistory& attempt) {
 void add_attempt(const AttemptHistory& attempt, Report& report) {
   add_phases(attempt, report);
   const std::optional<Price>& price = attempt.start.price;
+  if (!attempt.max_violations.empty()) report.max_violations = attempt.max_violations;
+  if (attempt.pipeline) report.pipeline = attempt.pipeline;
   report.other_prices |= price && report.price && price->usd_per_gpu_hour != report.price->usd_per_gpu_hour;
   if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;
   for (const AttemptProgress& point : attempt.points) {

@@ -115,6 +115,8 @@ struct Report {
   Curve curve;
   std::string recipe_text;  ///< whole; empty: not there
   std::vector<ChangedKey> changed_keys;
+  std::optional<PipelineUse> pipeline;  ///< of the last attempt that had one
+  std::vector<double> max_violations;   ///< MaxVio of each mixture, last known; empty: no experts
   int damaged_lines = 0;
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;

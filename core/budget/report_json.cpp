@@ -170,6 +170,20 @@ json foretold(const Report& report) {
   return list;
 }
 
+json pipeline(const Report& report) {
+  if (!report.pipeline) return nullptr;
+  const PipelineUse& use = *report.pipeline;
+  return {{"schedule", use.schedule},
+          {"ranks", use.ranks},
+          {"stages", use.stages},
+          {"microbatches", use.microbatches},
+          {"steps", use.steps},
+          {"bubble", use.bubble},
+          {"simulated_bubble", use.simulated_bubble},
+          {"imbalance", use.imbalance},
+          {"stage_seconds", use.stage_seconds}};
+}
+
 json comparison(const Report& report) {
   json list = json::array();
   for (const RunSummary& run : report.compared) list.push_back(json::parse(summary_json(run)));
@@ -216,6 +230,8 @@ std::string report_json(const Report& report) {
       {"validation", validation(report)},
       {"evaluations", evaluations(report)},
       {"utilisation", utilisation(report)},
+      {"pipeline", pipeline(report)},
+      {"expert_max_violations", report.max_violations},
       {"predicted", predicted(report)},
       {"foretold", foretold(report)},
       {"planned_otherwise", report.planned_otherwise},

@@ -15,6 +15,8 @@ std::string by_phase(const Report& report);
 std::string time_line(const Report& report);
 std::string foretold(const Report& report);
 std::string utilisation(const Report& report);
+std::string pipeline(const Report& report);
+std::string experts(const Report& report);
 std::string comparison(const Report& report);
 std::string recipe(const Report& report);
 std::string builds(const Report& report);

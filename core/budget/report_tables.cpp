@@ -183,6 +183,33 @@ std::string utilisation(const Report& report) {
   return section("Utilisation", text);
 }
 
+std::string pipeline(const Report& report) {
+  if (!report.pipeline) return {};
+  const PipelineUse& use = *report.pipeline;
+  Table table{.caption = "Stages of the pipeline", .head = {"stage", "seconds a micro-batch"}, .rows = {}, .texts = {}};
+  for (std::size_t stage = 0; stage < use.stage_seconds.size(); ++stage) {
+    table.rows.push_back(
+        {fmt::format("{}", stage), amount(use.stage_seconds[stage], fmt::format("/pipeline/stage_seconds/{}", stage))});
+  }
+  const std::string text = fmt::format(
+      "<p>{} on {} ranks, {} micro-batches in a reduction group. Bubble {}; {} by the schedule's list at the times the "
+      "stages took. The slowest stage takes {} more than the mean.</p>",
+      said(use.schedule, 40), count(use.ranks, "/pipeline/ranks"), count(use.microbatches, "/pipeline/microbatches"),
+      share(use.bubble, "/pipeline/bubble"), share(use.simulated_bubble, "/pipeline/simulated_bubble"),
+      share(use.imbalance, "/pipeline/imbalance"));
+  return section("Pipeline", text + folded("Seconds of each stage", html(table)));
+}
+
+std::string experts(const Report& report) {
+  if (report.max_violations.empty()) return {};
+  Table table{.caption = "Expert load of each mixture", .head = {"mixture", "MaxVio"}, .rows = {}, .texts = {}};
+  for (std::size_t mixture = 0; mixture < report.max_violations.size(); ++mixture) {
+    table.rows.push_back({fmt::format("{}", mixture),
+                          share(report.max_violations[mixture], fmt::format("/expert_max_violations/{}", mixture))});
+  }
+  return section("Load of the fullest expert over the mean, less 1", folded("By mixture, last known", html(table)));
+}
+
 std::string comparison(const Report& report) {
   if (report.compared.empty()) return {};
   charts::LineChart chart{.title = "Training loss of the runs",

@@ -126,6 +126,24 @@ std::string utilisation(const Report& report) {
   return text;
 }
 
+std::string pipeline(const Report& report) {
+  if (!report.pipeline) return {};
+  const PipelineUse& use = *report.pipeline;
+  return fmt::format(
+      "\n  pipeline: {} on {} ranks, {} stages, {} micro-batches a group; bubble {:.1f}%, {:.1f}% by its list at the\n"
+      "    stages' measured times; slowest stage {:+.1f}% of the mean ({} steps)\n",
+      plain(use.schedule), use.ranks, use.stages, use.microbatches, 100 * use.bubble, 100 * use.simulated_bubble,
+      100 * use.imbalance, use.steps);
+}
+
+std::string experts(const Report& report) {
+  const auto& all = report.max_violations;
+  if (all.empty()) return {};
+  const auto worst = std::max_element(all.begin(), all.end());
+  return fmt::format("\n  experts: the fullest has {:.1f}% more than the mean load (MaxVio {:.3f}, mixture {} of {})\n",
+                     100 * *worst, *worst, worst - all.begin(), all.size());
+}
+
 std::string foretold(const Report& report) {
   if (report.planned_otherwise) return "\n  its plan was made for another recipe: not compared\n";
   if (report.foretold.empty()) return {};
@@ -142,7 +160,7 @@ std::string foretold(const Report& report) {
 
 std::string report_text(const Report& report) {
   std::string text = head(report) + where_it_went(report) + by_phase(report) + by_attempt(report) +
-                     utilisation(report) + foretold(report);
+                     utilisation(report) + pipeline(report) + experts(report) + foretold(report);
   if (!report.compared.empty()) text += "\n" + comparison_text(report.compared);
   if (report.damaged_lines > 0) {
     text += fmt::format("\n  {} damaged line{} of the ledger could not be read\n", report.damaged_lines,

@@ -88,7 +88,10 @@ void add_run(std::vector<Key>& keys) {
       .key("hang_after", &RunSpec::hang_after, {0, kAny, Unit::seconds},
            "time without progress after which a rank is named and the run ends (exit code 80), longer only while files "
            "are read or written; 0: ten times the slowest step so far, at least 10 s",
-           kFree); of a pipeline at least three",
+           kFree)
+      .key("trace", &RunSpec::trace, {0, 10000},
+           "steps of each launch, the first one aside, whose actions RUN/trace.json shows on a time line (Chrome's "
+           "format); of a pipeline at least three",
            kFree);
 }
 

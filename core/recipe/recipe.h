@@ -18,6 +18,7 @@ struct RunSpec {
   int threads = 0;          ///< CPU threads of one rank; 0: cores this rank may use
   bool tensorboard = true;  ///< write event files beside metrics.jsonl
   double hang_after = 0;    ///< seconds without progress after which ranks are given up; 0: ten times the slowest step
+  std::int64_t trace = 0;   ///< steps of each attempt whose actions go into RUN/trace.json
 };
 
 /// The cap is the least of those given; at least one must be.

@@ -82,6 +82,9 @@ class LeadingAccount final : public Account {
   bool guesses_evaluation() const override { return !cap_->is_measured(Ending::evaluation); }
   void guess_evaluation(double seconds) override { cap_->guess(Ending::evaluation, seconds); }
   void stepped(const StepOutcome& outcome, const CategorySeconds& spent) override;
+  void piped(const std::optional<PipelineUse>& use) override {
+    if (use) ledger_->pipeline(*use);
+  }
   void entered_phase(const CategorySeconds& spent) override;
   void saved(const CheckpointCommit& commit, const CategorySeconds& spent) override;
   void evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) override;
@@ -116,6 +119,7 @@ class LeadingAccount final : public Account {
   const ModelConfig* model_ = nullptr;           // from start() on
   PerFormat flops_per_token_;                    // in the present phase
   PerFormat flops_;                              // done in this attempt
+  std::vector<double> violations_;               // of the last step's experts
 };
 
 // ---- How an attempt begins.
@@ -243,6 +247,7 @@ void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& 
     flops_[which] += flops_per_token_[which] * outcome.batch.tokens;
   }
   cap_->step_took(outcome.seconds, outcome.batch.tokens);
+  violations_ = max_violations(outcome.batch.router_counts);
   note_judgement(outcome.judgement);
   note_variants();
   if (ledger_->heartbeat_due()) ledger_->heartbeat(progress(spent));
@@ -309,6 +314,7 @@ void LeadingAccount::note_variants() {
 
 void LeadingAccount::saved(const CheckpointCommit& commit, const CategorySeconds& spent) {
   cap_->measured(Ending::checkpoint, commit.took_seconds);
+  if (!violations_.empty()) ledger_->experts(violations_);
   ledger_->checkpoint(commit, progress(spent));
   say(fmt::format("saved {} in {:.2f} s", (args_.directory / "checkpoints" / commit.name).string(),
                   commit.took_seconds));

@@ -84,6 +84,8 @@ class Account {
 
   /// A step was taken, or skipped; `state` counts it already.
   virtual void stepped(const StepOutcome&, const CategorySeconds& /*spent*/) {}
+  /// How the pipeline was used in the steps that were looked at; nothing without one.
+  virtual void piped(const std::optional<PipelineUse>&) {}
   virtual void entered_phase(const CategorySeconds& /*spent*/) {}
   virtual void saved(const CheckpointCommit&, const CategorySeconds& /*spent*/) {}
   virtual void evaluated(const Evaluator::Outcome&, double /*took_seconds*/, const CategorySeconds& /*spent*/) {}

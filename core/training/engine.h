@@ -60,6 +60,7 @@ class Engine {
   StepOutcome step(const StepArgs& args);
 
   Guard& guard() { return guard_; }
+  const Pass& pass() const { return pass_; }
 
   /// While it lives, and ever after unless kept(), weights and optimizer are those of no step.
   class Change {

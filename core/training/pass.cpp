@@ -165,6 +165,7 @@ std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.co
 // there is.
 PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops) {
   gradients_.reset();
+  traces_.clear();
   const std::size_t counts = kWholeNumbers + static_cast<std::size_t>(loads()) + 1;
   std::vector<double> numbers(static_cast<std::size_t>(groups_) * scalars() + counts, 0.0);
   try {
@@ -218,6 +219,8 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stops);
   Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
   run.run();
+  const int number = group_of(round, mesh_.at().data, mesh_.shape().data);
+  traces_.push_back({number, run.began_seconds(), run.trace()});
   StepTally tally = std::move(round_->tally);
   const bool hollow = round_->became_hollow();
   round_.reset();
@@ -225,7 +228,7 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   for (const Parameter* parameter : model_.store().parameters) {
     check(hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
   }
-  add_numbers(std::move(tally), group_of(round, mesh_.at().data, mesh_.shape().data), numbers);
+  add_numbers(std::move(tally), number, numbers);
   const bool alone = mesh_.world().size() == 1;
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
   const std::vector<int> owners = rank_of_stage(run.schedule());

@@ -37,6 +37,13 @@ struct PassResult {
   PrecisionCounts precision;  ///< of activations and gradients; weights are counted when they are prepared
 };
 
+/// What a rank did for a reduction group, as its list says.
+struct GroupTrace {
+  int group = 0;
+  double begin_seconds = 0;  ///< on the steady clock; the entries count from there
+  std::vector<TraceEntry> entries;
+};
+
 /// How a pass learns that it should end early. Either may be empty.
 struct PassStops {
   /// Asked at the same moments on all ranks and with one answer (StopAgreement): before each micro-batch that every
@@ -59,6 +66,8 @@ class Pass {
   /// all trained tokens, on every rank, of its stages. Once `stops` ended it, and after an exception, the pass can only
   /// be destroyed.
   PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {});
+  /// Of the last run, in turn.
+  const std::vector<GroupTrace>& traces() const { return traces_; }
 
  private:
   class Round;
@@ -78,8 +87,9 @@ class Pass {
   int groups_;
   ScheduleChoice schedule_;
   GradientSum gradients_;
-  std::vector<std::unique_ptr<MicroBatch>> spare_;      // memory of micro-batches that are not in flight
-  std::unique_ptr<Round> round_;                        // while it runs
+  std::vector<std::unique_ptr<MicroBatch>> spare_;  // memory of micro-batches that are not in flight
+  std::unique_ptr<Round> round_;                    // while it runs
+  std::vector<GroupTrace> traces_;
   std::vector<std::unique_ptr<PipelineStage>> stages_;  // of this rank
   std::map<int, std::unique_ptr<Pipeline>> pipelines_;  // by the number of micro-batches
 };

@@ -8,21 +8,6 @@
 namespace shoestring {
 namespace {
 
-// Largest load of an expert over the mean, minus 1: of the worst layer.
-double overload(const Tensor& router_counts) {
-  double worst = 0;
-  if (router_counts.empty()) return worst;
-  const std::int64_t experts = router_counts.shape()[1];
-  for (std::int64_t layer = 0; layer < router_counts.shape()[0]; ++layer) {
-    const std::int64_t* counts = router_counts.as<std::int64_t>() + layer * experts;
-    double sum = 0;
-    for (std::int64_t e = 0; e < experts; ++e) sum += static_cast<double>(counts[e]);
-    const double most = static_cast<double>(*std::max_element(counts, counts + experts));
-    if (sum > 0) worst = std::max(worst, most * static_cast<double>(experts) / sum - 1.0);
-  }
-  return worst;
-}
-
 void add_shares(const PrecisionCounts& precision, StepMetrics& metrics) {
   const std::array<std::pair<const char*, const QuantizeCounts*>, 3> classes = {{
       {"activation", &precision.activations},
@@ -40,6 +25,20 @@ void add_shares(const PrecisionCounts& precision, StepMetrics& metrics) {
 }
 
 }  // namespace
+
+std::vector<double> max_violations(const Tensor& router_counts) {
+  std::vector<double> all;
+  if (router_counts.empty()) return all;
+  const std::int64_t experts = router_counts.shape()[1];
+  for (std::int64_t layer = 0; layer < router_counts.shape()[0]; ++layer) {
+    const std::int64_t* counts = router_counts.as<std::int64_t>() + layer * experts;
+    double sum = 0;
+    for (std::int64_t e = 0; e < experts; ++e) sum += static_cast<double>(counts[e]);
+    const double most = static_cast<double>(*std::max_element(counts, counts + experts));
+    all.push_back(sum > 0 ? most * static_cast<double>(experts) / sum - 1.0 : 0.0);
+  }
+  return all;
+}
 
 StepMetrics step_metrics(const StepOutcome& outcome, const TrainingState& state, const std::string& phase) {
   const PassResult& batch = outcome.batch;
@@ -64,7 +63,9 @@ StepMetrics step_metrics(const StepOutcome& outcome, const TrainingState& state,
   }
   metrics.clipped_steps = state.guard.clipped;
   metrics.skipped_steps = state.guard.skipped;
-  metrics.expert_overload = overload(batch.router_counts);
+  for (const double layer : max_violations(batch.router_counts)) {
+    metrics.expert_overload = std::max(metrics.expert_overload, layer);
+  }
   add_shares(batch.precision, metrics);
   return metrics;
 }

@@ -5,6 +5,7 @@
 #include "core/optimizer/learning_rate.h"
 #include "core/training/saved_work.h"
 #include "core/training/signals.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
@@ -26,8 +27,11 @@ Stop Trainer::train() {
       enter_next_phase();
       continue;
     }
+    trace_.begin_step();
     const StepOutcome outcome = step();
     if (outcome.batch.abandoned) return Stop::signal;
+    trace_.stepped(state_.step, engine_->pass());
+    if (trace_.due()) keep_trace();
     watch_.step_took(outcome.seconds);
     const CategorySeconds all = spent();
     if (snapshots_.writes()) watch_.works_on_files_alone(fmt::format("the account of step {}", state_.step));
@@ -82,6 +86,18 @@ StepOutcome Trainer::step() {
   state_.loss = outcome.loss;
   state_.guard = std::move(outcome.guard);
   return outcome;
+}
+
+// What the ranks did in the steps that were recorded.
+void Trainer::keep_trace() {
+  const std::vector<TraceEvent> events = trace_.gather();
+  if (!snapshots_.writes()) return;
+  account_->piped(pipeline_use(events, layout_));
+  if (recipe_.run.trace == 0) return;
+  const std::filesystem::path file = run_directory(recipe_) / "trace.json";
+  watch_.works_on_files_alone("writing " + file.string());
+  replace_file(file, chrome_trace(events, layout_.shape));
+  account_->say(fmt::format("what the ranks did in {} steps: {}", recipe_.run.trace, file.string()));
 }
 
 // A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.

@@ -18,6 +18,7 @@
 #include "core/training/phase.h"
 #include "core/training/run_resources.h"
 #include "core/training/snapshot.h"
+#include "core/training/step_trace.h"
 #include "core/training/stop_agreement.h"
 #include "core/training/training_state.h"
 #include "core/training/watch.h"
@@ -49,6 +50,7 @@ class Trainer {
   Stop train();
   Decision decide_together();
   StepOutcome step();
+  void keep_trace();
   bool evaluate(bool last);
   void save() { save(recipe_.checkpoint.keep); }
   void save(int keep);
@@ -92,6 +94,7 @@ class Trainer {
   Mesh mesh_;
   Meter meter_;
   StopAgreement stop_;
+  StepTrace trace_;
   TrainingState state_;
   Snapshots snapshots_;
   std::unique_ptr<Account> account_;  // the silent one but on rank 0

@@ -11,6 +11,7 @@ namespace shoestring {
 
 // A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
 Stop Trainer::finish(Stop stop) {
+  if (trace_.any()) keep_trace();
   save();
   const bool evaluating = !goes_on_later(stop) && phase_->evaluator() != nullptr && evaluated_step_ != state_.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;

@@ -179,6 +179,24 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
   EXPECT_NE(report.output.find("\"ranks\": 2"), std::string::npos) << report.output;
 }
 
+TEST_F(Mpirun, TheTraceOfARunShowsEveryRank) {
+  const Ended ended = place().run(
+      place().train("traced", "--model.layers=4 --parallel.pipeline=2 --phase.pretrain.steps=6 --run.trace=2"),
+      ranks(2));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  const auto trace = nlohmann::json::parse(testing::read_text(place().run_folder("traced") / "trace.json"));
+  std::map<int, int> actions;  // by rank
+  for (const auto& event : trace.at("traceEvents")) {
+    if (event.at("ph") == "X" && event.at("cat") == "forward") ++actions[event.at("tid").get<int>()];
+  }
+  // Two stages a rank and four micro-batches, in each of the three steps that a pipeline is measured in.
+  EXPECT_EQ(actions, (std::map<int, int>{{0, 24}, {1, 24}})) << ended.output;
+  const auto report = nlohmann::json::parse(testing::read_text(place().run_folder("traced") / "report.json"));
+  EXPECT_EQ(report.at("pipeline").at("schedule"), "zb_v");
+  EXPECT_EQ(report.at("pipeline").at("stages"), 4);
+  EXPECT_GT(report.at("pipeline").at("simulated_bubble").get<double>(), 0);
+}
+
 // A run that would go on for long: something ends it.
 class MpirunEnds : public Mpirun {
  protected:
