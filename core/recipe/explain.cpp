@@ -50,6 +50,32 @@ std::string explain_one(const RecipeReading& reading, const Place& place, bool w
   return text;
 }
 
+template <class Counts>
+std::vector<RecipeDifference> differences_of(const Recipe& before, const Recipe& now, const Counts& counts) {
+  const auto values_of = [&](const Recipe& recipe) {
+    std::vector<std::pair<std::string, std::string>> values;
+    for (const Place& place : places_of(recipe)) {
+      if (counts(*place.key)) values.emplace_back(place.dotted(), place.key->print(recipe, place.phase));
+    }
+    return values;
+  };
+  const auto old_values = values_of(before);
+  const auto new_values = values_of(now);
+  const auto value_in = [](const auto& values, const std::string& key) {
+    const auto found = std::find_if(values.begin(), values.end(), [&](const auto& item) { return item.first == key; });
+    return found == values.end() ? std::string("(absent)") : found->second;
+  };
+  std::vector<RecipeDifference> differences;
+  for (const auto& [key, value] : old_values) {
+    const std::string other = value_in(new_values, key);
+    if (other != value) differences.push_back({key, value, other});
+  }
+  for (const auto& [key, value] : new_values) {
+    if (value_in(old_values, key) == "(absent)") differences.push_back({key, "(absent)", value});
+  }
+  return differences;
+}
+
 }  // namespace
 
 std::string explain(const RecipeReading& reading, std::string_view key) {
@@ -113,31 +139,12 @@ std::string recipe_hash(const Recipe& recipe) {
   return fmt::format("{:016x}", hash);
 }
 
+std::vector<RecipeDifference> all_differences(const Recipe& before, const Recipe& now) {
+  return differences_of(before, now, [](const Key&) { return true; });
+}
+
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now) {
-  const auto fixed = [](const Recipe& recipe) {
-    std::vector<std::pair<std::string, std::string>> values;
-    for (const Place& place : places_of(recipe)) {
-      if (place.key->on_resume == OnResume::fixed) {
-        values.emplace_back(place.dotted(), place.key->print(recipe, place.phase));
-      }
-    }
-    return values;
-  };
-  const auto old_values = fixed(before);
-  const auto new_values = fixed(now);
-  const auto value_in = [](const auto& values, const std::string& key) {
-    const auto found = std::find_if(values.begin(), values.end(), [&](const auto& item) { return item.first == key; });
-    return found == values.end() ? std::string("(absent)") : found->second;
-  };
-  std::vector<RecipeDifference> differences;
-  for (const auto& [key, value] : old_values) {
-    const std::string other = value_in(new_values, key);
-    if (other != value) differences.push_back({key, value, other});
-  }
-  for (const auto& [key, value] : new_values) {
-    if (value_in(old_values, key) == "(absent)") differences.push_back({key, "(absent)", value});
-  }
-  return differences;
+  return differences_of(before, now, [](const Key& key) { return key.on_resume == OnResume::fixed; });
 }
 
 std::vector<RecipeDifference> changed_from_default(const Recipe& recipe) {

@@ -34,6 +34,9 @@ struct RecipeDifference {
 /// threads, layout, evaluation and checkpoints hang on are free (keys.cpp says which; recipes/README.md lists them).
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now);
 
+/// All keys that differ.
+std::vector<RecipeDifference> all_differences(const Recipe& before, const Recipe& now);
+
 /// Keys that are not what they are by default, which is `before`. Of phases: all that have a default of their own.
 std::vector<RecipeDifference> changed_from_default(const Recipe& recipe);
 

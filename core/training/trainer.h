@@ -14,6 +14,7 @@
 #include "core/training/account.h"
 #include "core/training/decision.h"
 #include "core/training/engine.h"
+#include "core/training/launch.h"
 #include "core/training/layout.h"
 #include "core/training/phase.h"
 #include "core/training/run_resources.h"
@@ -88,6 +89,7 @@ class Trainer {
   Recipe recipe_;
   Communicator& world_;
   TrainerOptions options_;
+  std::vector<RankPlace> places_;  // of all ranks
   Layout layout_;
   std::unique_ptr<Communicator> rescue_;  // of all ranks, for the way out of an error
   Watch watch_;

@@ -18,6 +18,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
     : recipe_(std::move(recipe)),
       world_(world),
       options_(std::move(options)),
+      places_(checked_places(world, recipe_)),
       layout_(layout_of(recipe_, world.rank(), world.size())),
       rescue_(world.split(0, world.rank(), "rescue")),
       watch_(world, recipe_),
@@ -40,7 +41,6 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
 void Trainer::begin() {
   const ReferenceCost plain_rows = reference_cost(recipe_, machine_lacks);
   check_reference_cost(plain_rows, recipe_.kernels.allow_reference);
-  if (world_.size() > 1) account_->say(to_string(layout_));
   if (!plain_rows.ops.empty()) account_->say(plain_rows.to_string());
   double ended = account_->open({.hardware = hardware_of(recipe_, options_.recipe_folder),
                                  .price = price_of(recipe_.budget),
@@ -54,8 +54,11 @@ void Trainer::begin() {
   world_.broadcast(view_of(&ended, DType::f64, {1}), 0);
   watch_.begin(run_directory(recipe_));
   try {
+    const std::string unlike = unlike_processors(places_);
+    if (!unlike.empty() && ended == 0) account_->note("processors", unlike);
     resources_ =
         std::make_unique<RunResources>(recipe_, layout_, mesh_, ranks_sharing_cores(world_, Workers::cores_name()));
+    if (world_.size() > 1) account_->say(launch_text(places_, layout_, resources_->workers().count()));
     load(ended != 0);
   } catch (const std::exception& error) {
     watch_.tell_others(as_error(error));

@@ -179,6 +179,68 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
   EXPECT_NE(report.output.find("\"ranks\": 2"), std::string::npos) << report.output;
 }
 
+// ---- Launches that are not what they should be: named before anything is spent.
+
+TEST_F(Mpirun, TheFirstLinesSayWhatWasLaunched) {
+  const Ended ended = place().run(
+      place().train("first_lines", "--model.layers=4 --parallel.pipeline=2 --phase.pretrain.steps=1"), ranks(2));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  for (const char* words : {"launch: 2 ranks on 1 host: ", "binding: rank 0 may use ", "1 thread a rank",
+                            "layout: data 1 x pipeline 2, expert 1; schedule zb_v, stages of 1 1 1 1 layers"}) {
+    EXPECT_NE(ended.output.find(words), std::string::npos) << words << " in: " << ended.output;
+  }
+}
+
+// srun without a PMI that this MPI understands starts every task as a world of its own.
+TEST_F(Mpirun, TasksThatKnowNothingOfEachOtherAreRefused) {
+  const Ended ended = place().run(place().train("apart"), "SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=4");
+  EXPECT_EQ(ended.exit_code, 66) << ended.output;
+  EXPECT_NE(ended.output.find("srun started 4 tasks"), std::string::npos) << ended.output;
+  EXPECT_NE(ended.output.find("--mpi=pmix"), std::string::npos) << ended.output;
+  EXPECT_FALSE(std::filesystem::exists(place().run_folder("apart")));
+}
+
+TEST_F(Mpirun, AnotherBuildOnARankIsNamed) {
+  const std::filesystem::path other = std::filesystem::path(SHOESTRING_PROGRAM).parent_path() / "shoestring_other";
+  std::filesystem::copy_file(SHOESTRING_PROGRAM, other, std::filesystem::copy_options::overwrite_existing);
+  std::ofstream(other, std::ios::app | std::ios::binary) << "another";
+  const Ended ended =
+      place().run(place().train("builds") + " : -n 1 '" + other.string() + "' " + place().train("builds"), ranks(1));
+  std::filesystem::remove(other);
+  EXPECT_EQ(ended.exit_code, 66) << ended.output;
+  EXPECT_NE(ended.output.find("rank 1 of 2 run another build of this program than rank 0 (host "), std::string::npos)
+      << ended.output;
+  EXPECT_FALSE(std::filesystem::exists(place().run_folder("builds")));
+}
+
+TEST_F(Mpirun, AnotherRecipeOnARankIsNamed) {
+  const std::string other = std::string(" : -n 1 '") + SHOESTRING_PROGRAM + "' ";
+  const Ended ended = place().run(
+      place().train("recipes") + other + place().train("recipes", "--model.layers=3 --parallel.pipeline=2"), ranks(1));
+  EXPECT_EQ(ended.exit_code, 78) << ended.output;
+  EXPECT_NE(ended.output.find("rank 1 of 2 read another recipe than rank 0"), std::string::npos) << ended.output;
+  EXPECT_NE(ended.output.find("model.layers = 3, not 2"), std::string::npos) << ended.output;
+}
+
+// They may train together, at the price of bits that depend on which rank computed what: that is said, and how to have
+// them equal.
+TEST_F(Mpirun, UnlikeProcessorsAreNamed) {
+  const std::string options = "--phase.pretrain.steps=1";
+  const std::string other = std::string(" : -n 1 env SHOESTRING_MAX_ISA=portable '") + SHOESTRING_PROGRAM + "' ";
+  const Ended ended =
+      place().run(place().train("unlike", options) + other + place().train("unlike", options), ranks(1));
+  EXPECT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_NE(ended.output.find("processors differ (rank 0 has: "), std::string::npos) << ended.output;
+  EXPECT_NE(ended.output.find("rank 1 has: portable"), std::string::npos) << ended.output;
+}
+
+TEST_F(Mpirun, RanksThatDoNotFitTheAxesHearWhichWould) {
+  const Ended ended =
+      place().run(place().train("misfit", "--model.layers=4 --parallel.pipeline=2 --parallel.data=2"), ranks(2));
+  EXPECT_EQ(ended.exit_code, 78) << ended.output;
+  EXPECT_NE(ended.output.find("pipeline 1 x data 2, pipeline 2 x data 1"), std::string::npos) << ended.output;
+}
+
 TEST_F(Mpirun, TheTraceOfARunShowsEveryRank) {
   const Ended ended = place().run(
       place().train("traced", "--model.layers=4 --parallel.pipeline=2 --phase.pretrain.steps=6 --run.trace=2"),
