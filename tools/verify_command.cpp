@@ -14,13 +14,41 @@
 
 namespace shoestring {
 
+namespace {
+
+void print(const VerifiedLayout& layout) {
+  fmt::print("{:<9} {:<5} {:<7} {:<12} {}\n", layout.shape.pipeline, layout.shape.data, layout.shape.expert,
+             layout.shape.pipeline == 1 ? std::string_view("-") : word(layout.schedule),
+             layout.difference.empty() ? "equal bits" : "DIFFERS, first in " + layout.difference);
+  std::fflush(stdout);
+}
+
+/// The same code on every rank.
+int verify(const Recipe& recipe, int steps, int ranks, Communicator& world) {
+  const bool leads = world.rank() == 0;
+  if (world.size() > 1) ranks = std::min(ranks, world.size());
+  if (leads) {
+    fmt::print("{:<9} {:<5} {:<7} {:<12} against one process, after {} steps\n", "pipeline", "data", "expert",
+               "schedule", steps);
+  }
+  const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, layouts_to_verify(recipe, ranks), world, print);
+  const auto equal =
+      std::count_if(all.begin(), all.end(), [](const VerifiedLayout& layout) { return layout.difference.empty(); });
+  double code = static_cast<std::size_t>(equal) == all.size() ? 0 : static_cast<int>(ExitCode::replica_mismatch);
+  world.broadcast(view_of(&code, DType::f64, {1}), 0);
+  if (leads) fmt::print("{} layouts, {} equal\n", all.size(), equal);
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
 int verify_command(const Words& words) {
   const Usage usage{.command = "verify",
                     .positional = "RECIPE",
                     .summary =
                         "Trains a small model of the recipe's family, in its precision, for a few steps as one\n"
-                        "process and under a matrix of layouts and schedules (ranks as threads), and compares\n"
-                        "losses, gradients, weights and optimizer state to the bit.",
+                        "process and under a matrix of layouts and schedules, and compares losses, gradients,\n"
+                        "weights and optimizer state to the bit. Ranks are threads, or under mpirun its processes.",
                     .options = {{"steps", "N", "steps under each layout; default 3"},
                                 {"ranks", "N", "of the largest layout; default 8"}},
                     .least = 1,
@@ -31,19 +59,13 @@ int verify_command(const Words& words) {
   const Recipe recipe = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides()).recipe;
   const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
   const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
-  fmt::print("{:<9} {:<5} {:<7} {:<12} against one process, after {} steps\n", "pipeline", "data", "expert", "schedule",
-             steps);
-  const auto print = [](const VerifiedLayout& layout) {
-    fmt::print("{:<9} {:<5} {:<7} {:<12} {}\n", layout.shape.pipeline, layout.shape.data, layout.shape.expert,
-               layout.shape.pipeline == 1 ? std::string_view("-") : word(layout.schedule),
-               layout.difference.empty() ? "equal bits" : "DIFFERS, first in " + layout.difference);
-    std::fflush(stdout);
-  };
-  const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, layouts_to_verify(recipe, ranks), print);
-  const auto equal =
-      std::count_if(all.begin(), all.end(), [](const VerifiedLayout& layout) { return layout.difference.empty(); });
-  fmt::print("{} layouts, {} equal\n", all.size(), equal);
-  return static_cast<std::size_t>(equal) == all.size() ? 0 : static_cast<int>(ExitCode::replica_mismatch);
+  const std::unique_ptr<Communicator> world = join_world();
+  try {
+    return verify(recipe, steps, ranks, *world);
+  } catch (const std::exception& exception) {
+    if (world->size() > 1) world->abort(as_error(exception).code(), as_error(exception).what());
+    throw;
+  }
 }
 
 }  // namespace shoestring

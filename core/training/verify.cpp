@@ -129,23 +129,41 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
   return record;
 }
 
-/// The first of what any rank has otherwise than `alone`; what no rank has counts as different.
+/// The first of what any rank of `team` has otherwise than `alone`; what no rank has counts as different. Collective:
+/// the same on every rank.
+std::string difference(const Recipe& recipe, int steps, Communicator& team, const Record& alone,
+                       const Tampering& tampering) {
+  enum Mark : std::int64_t { absent, equal, other };
+  const Record own = train(recipe, steps, team, tampering);
+  std::vector<std::int64_t> marks;  // of what `alone` has, and last of what it has not
+  for (const auto& [name, bytes] : alone) {
+    const auto found = own.find(name);
+    marks.push_back(found == own.end() ? absent : found->second == bytes ? equal : other);
+  }
+  const bool more =
+      std::any_of(own.begin(), own.end(), [&](const auto& entry) { return !alone.contains(entry.first); });
+  marks.push_back(more ? other : equal);
+  team.all_reduce(view_of(marks.data(), DType::i64, {static_cast<std::int64_t>(marks.size())}), Reduction::max);
+  std::string missing;
+  auto mark = marks.begin();
+  for (const auto& [name, bytes] : alone) {
+    if (*mark == other) return name;
+    if (*mark++ == absent && missing.empty()) missing = name + " (on no rank)";
+  }
+  return *mark == other ? "a tensor that one process does not have" : missing;
+}
+
+/// The same by threads of this process.
 std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone, const Tampering& tampering) {
   ThreadWorld world(ranks);
   std::mutex mutex;
   std::exception_ptr error;
-  Record missing = alone;
   std::string first;
   const auto run = [&](int rank) {
     try {
-      const Record own = train(recipe, steps, *world.communicator(rank), tampering);
+      const std::string found = difference(recipe, steps, *world.communicator(rank), alone, tampering);
       const std::lock_guard lock(mutex);
-      for (const auto& [name, hash] : own) {
-        const auto expected = alone.find(name);
-        const bool same = expected != alone.end() && expected->second == hash;
-        if (!same && (first.empty() || name < first)) first = name;
-        missing.erase(name);
-      }
+      first = found;
     } catch (const std::exception& exception) {
       {
         const std::lock_guard lock(mutex);
@@ -158,7 +176,7 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
   for (std::thread& thread : threads) thread.join();
   if (error != nullptr) std::rethrow_exception(error);
-  return first.empty() && !missing.empty() ? missing.begin()->first + " (on no rank)" : first;
+  return first;
 }
 
 }  // namespace
@@ -217,16 +235,21 @@ std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ran
 }
 
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
-                                           const std::function<void(const VerifiedLayout&)>& done,
+                                           Communicator& world, const std::function<void(const VerifiedLayout&)>& done,
                                            const Tampering& tampering) {
   Recipe twin = small_twin(recipe);
   const Record alone = train(twin, steps, *self_communicator());
+  const auto verify = [&](int ranks) {
+    if (world.size() == 1) return difference(twin, steps, ranks, alone, tampering);
+    const std::unique_ptr<Communicator> team = world.split(world.rank() < ranks ? 0 : -1, world.rank(), "team");
+    return team != nullptr ? difference(twin, steps, *team, alone, tampering) : std::string();
+  };
   for (VerifiedLayout& layout : layouts) {
     twin.parallel.pipeline = layout.shape.pipeline;
     twin.parallel.expert = layout.shape.expert;
     twin.parallel.schedule = layout.schedule;
-    layout.difference = difference(twin, steps, layout.shape.ranks(), alone, tampering);
-    if (done) done(layout);
+    layout.difference = verify(layout.shape.ranks());
+    if (done && world.rank() == 0) done(layout);
   }
   return layouts;
 }

@@ -11,6 +11,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/layout.h"
 #include "core/training/pass.h"
+#include "parallel/communicator.h"
 
 namespace shoestring {
 
@@ -35,9 +36,11 @@ struct Tampering {
   std::function<void(const Layout& layout, const PassResult& batch, Transformer& model)> after_step = {};
 };
 
-/// Runs `steps` steps of small_twin(recipe) as one process and under each of `layouts`, ranks as threads of this
-/// process, and tells `done` of each. Throws what is wrong with the recipe.
+/// Runs `steps` steps of small_twin(recipe) as one process and under each of `layouts`, and tells `done` of each. Ranks
+/// are threads of this process; in a `world` of several ranks, these, and no layout has more: collective, rank 0 tells
+/// and knows all. Throws what is wrong with the recipe.
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
+                                           Communicator& world,
                                            const std::function<void(const VerifiedLayout&)>& done = {},
                                            const Tampering& tampering = {});
 

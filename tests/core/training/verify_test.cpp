@@ -24,7 +24,9 @@ const VerifiedLayout kFolded{{.data = 2, .pipeline = 2, .expert = 2}, ScheduleNa
 
 /// What differs after one step on two ranks that share experts.
 std::string difference(const Tampering& tampering) {
-  return verify_layouts(recipe_of(Architecture::deepseek_v3), 1, {kShared}, {}, tampering).front().difference;
+  return verify_layouts(recipe_of(Architecture::deepseek_v3), 1, {kShared}, *self_communicator(), {}, tampering)
+      .front()
+      .difference;
 }
 
 TEST(Verify, RunsEveryScheduleAndEveryWayToShareExperts) {
@@ -43,7 +45,7 @@ TEST(Verify, RunsEveryScheduleAndEveryWayToShareExperts) {
 TEST(Verify, SoundLayoutsAreEqual) {
   int told = 0;
   for (const VerifiedLayout& layout : verify_layouts(recipe_of(Architecture::deepseek_v3), 2, {kShared, kFolded},
-                                                     [&](const VerifiedLayout&) { ++told; })) {
+                                                     *self_communicator(), [&](const VerifiedLayout&) { ++told; })) {
     EXPECT_EQ(layout.difference, "");
   }
   EXPECT_EQ(told, 2);
