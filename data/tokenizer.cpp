@@ -45,6 +45,9 @@ class ByteTokenizer : public Tokenizer {
     const auto found = std::find(kSpecialTexts.begin(), kSpecialTexts.end(), content);
     return found == kSpecialTexts.end() ? -1 : 256 + static_cast<std::int32_t>(found - kSpecialTexts.begin());
   }
+  std::string control_text(std::int32_t id) const override {
+    return id >= 256 && id < kSize ? kSpecialTexts[static_cast<std::size_t>(id) - 256] : "";
+  }
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return content_; }
   TokenizerFiles companion_files() const override { return byte_tokenizer_files(kSpecialTexts); }

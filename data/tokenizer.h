@@ -45,6 +45,8 @@ class Tokenizer {
   /// The id of the added or control token that is written `content`; -1 where there is none. For who writes such tokens
   /// on purpose: text never becomes one.
   virtual std::int32_t control_id(std::string_view content) const = 0;
+  /// How the id's token is written, where it is an added or control token; empty where it is none.
+  virtual std::string control_text(std::int32_t id) const = 0;
   /// The file that defines it: name ("tokenizer.model", "byte_tokenizer.json", "tokenizer.json") and content.
   virtual const std::string& file_name() const = 0;
   virtual const std::string& file_content() const = 0;

@@ -70,6 +70,13 @@ class ByteLevelTokenizer : public Tokenizer {
     const auto found = std::find_if(file_.added.begin(), file_.added.end(), same);
     return found == file_.added.end() ? -1 : static_cast<std::int32_t>(found->id);
   }
+  std::string control_text(std::int32_t id) const override {
+    const auto same = [&](const TokenizerFile::AddedToken& token) {
+      return token.id == static_cast<std::uint32_t>(id);
+    };
+    const auto found = std::find_if(file_.added.begin(), file_.added.end(), same);
+    return found == file_.added.end() ? std::string() : found->content;
+  }
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return content_; }
   TokenizerFiles companion_files() const override {

@@ -110,6 +110,10 @@ class SentencePieceTokenizer : public Tokenizer {
     return processor_.IsControl(id) && processor_.IdToPiece(id) == content ? id : -1;
   }
 
+  std::string control_text(std::int32_t id) const override {
+    return id >= 0 && id < processor_.GetPieceSize() && processor_.IsControl(id) ? processor_.IdToPiece(id) : "";
+  }
+
   const std::string& file_name() const override { return name_; }
   const std::string& file_content() const override { return model_; }
 

@@ -1,0 +1,117 @@
+#include "data/chat_message.h"
+
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "data/chat_json.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+struct RoleName {
+  std::string_view name;
+  ChatRole role;
+};
+constexpr std::array kRoleNames = std::to_array<RoleName>({
+    {"system", ChatRole::system},
+    {"user", ChatRole::user},
+    {"human", ChatRole::user},
+    {"assistant", ChatRole::assistant},
+    {"gpt", ChatRole::assistant},
+    {"model", ChatRole::assistant},
+    {"tool", ChatRole::tool},
+    {"ipython", ChatRole::tool},
+    {"observation", ChatRole::tool},
+});
+
+ChatRole role_of(const Json& message, std::string_view key, const std::string& where) {
+  const std::string name = message.text_or(key, "");
+  for (const RoleName& known : kRoleNames) {
+    if (known.name == name) return known.role;
+  }
+  fail(ExitCode::bad_data, "{}: \"{}\" is {}, which is no role: system, user, assistant, tool (ShareGPT: human, gpt)",
+       where, key, Json(name.substr(0, 64)).dump());
+}
+
+// Text, or a list of parts that are all text.
+std::optional<std::string> content_of(const Json& message, std::string_view key, const std::string& where) {
+  const Json* content = message.find(key);
+  if (content == nullptr || content->is_null()) return std::nullopt;
+  if (content->is_text()) return content->text();
+  const auto refuse = [&] { fail(ExitCode::bad_data, "{}: \"{}\" is neither text nor a list of texts", where, key); };
+  if (!content->is_array()) refuse();
+  std::string all;
+  for (const Json& part : content->items()) {
+    const Json* text = part.find("text");
+    if (part.text_or("type", "text") != "text" || text == nullptr || !text->is_text()) refuse();
+    all += text->text();
+  }
+  return all;
+}
+
+ToolCall call_of(const Json& call, const std::string& where) {
+  const Json* inner = call.find("function");
+  const Json& function = inner == nullptr ? call : *inner;
+  const Json* arguments = function.find("arguments");
+  const Json* name = function.find("name");
+  if (name == nullptr || !name->is_text() || arguments == nullptr) {
+    fail(ExitCode::bad_data, "{}: a call needs \"name\" and \"arguments\"", where);
+  }
+  ToolCall read{.name = name->text(), .type = call.text_or("type", "function"), .arguments = {}};
+  read.arguments_quoted = arguments->is_text();
+  read.arguments = read.arguments_quoted ? arguments->text() : python_json(*arguments);
+  return read;
+}
+
+ChatMessage message_of(const Json& json, std::string_view role_key, std::string_view content_key,
+                       const std::string& where) {
+  if (!json.is_object()) fail(ExitCode::bad_data, "{}: is no object", where);
+  ChatMessage message{.role = role_of(json, role_key, where), .content = content_of(json, content_key, where)};
+  for (const std::string_view key : {"reasoning_content", "reasoning", "thinking"}) {
+    if (!message.reasoning) message.reasoning = content_of(json, key, where);
+  }
+  if (const Json* calls = json.find("tool_calls"); calls != nullptr && !calls->is_null()) {
+    for (const Json& call : calls->items()) message.tool_calls.push_back(call_of(call, where + ": tool_calls"));
+  }
+  const bool speaks = message.role == ChatRole::assistant;
+  if (!speaks && (message.reasoning || !message.tool_calls.empty())) {
+    fail(ExitCode::bad_data, "{}: only a reply reasons or calls tools", where);
+  }
+  if (!message.content && message.tool_calls.empty()) {
+    fail(ExitCode::bad_data, "{}: has no \"{}\"", where, content_key);
+  }
+  const double weight = json.number_or("weight", 1);
+  if (weight != 0 && weight != 1) fail(ExitCode::bad_data, "{}: weight is {}, not 0 or 1", where, weight);
+  message.learned = speaks && weight == 1;
+  return message;
+}
+
+}  // namespace
+
+Conversation read_conversation(const Json& line, const std::string& where) {
+  const Json* messages = line.find("messages");
+  const bool shared = messages == nullptr;
+  if (shared) messages = line.find("conversations");
+  if (messages == nullptr || !messages->is_array()) {
+    fail(ExitCode::bad_data, "{}: has neither a list \"messages\" nor a list \"conversations\"", where);
+  }
+  Conversation read;
+  if (const Json* system = line.find("system");
+      shared && system != nullptr && system->is_text() && !system->text().empty()) {
+    read.messages.push_back({.role = ChatRole::system, .content = system->text()});
+  }
+  for (std::size_t i = 0; i < messages->size(); ++i) {
+    const std::string place = fmt::format("{}: message {}", where, i + 1);
+    read.messages.push_back(
+        message_of(messages->items()[i], shared ? "from" : "role", shared ? "value" : "content", place));
+  }
+  if (read.messages.empty()) fail(ExitCode::bad_data, "{}: holds no message", where);
+  if (const Json* tools = line.find("tools"); tools != nullptr && !tools->is_null()) {
+    for (const Json& tool : tools->items()) read.tools.push_back(python_json(tool));
+  }
+  return read;
+}
+
+}  // namespace shoestring
