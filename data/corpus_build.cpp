@@ -100,8 +100,8 @@ void refuse_output_in_input(const CorpusBuildOptions& options) {
   }
 }
 
-std::string summary(const CorpusBuildResult& result) {
-  const Json json = Json::object({
+std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& result) {
+  Json json = Json::object({
       {"schema", "shoestring.corpus/1"},
       {"files", result.read.files},
       {"documents", result.read.documents},
@@ -124,6 +124,7 @@ std::string summary(const CorpusBuildResult& result) {
       {"vocabulary", result.vocabulary},
       {"tokenizer_hash", result.tokenizer_hash},
   });
+  if (options.corpus.fields.chat) json.add("chat_format", name(*options.corpus.fields.chat));
   return json.dump(1) + "\n";
 }
 
@@ -135,6 +136,9 @@ std::string request_of(const CorpusBuildOptions& options) {
   for (const fs::path& input : corpus.inputs) line("input", fs::weakly_canonical(input).string());
   line("extensions", fmt::format("{}", fmt::join(corpus.extensions, ",")));
   line("field", fmt::format("{}", fmt::join(corpus.fields.text, ",")));
+  if (corpus.fields.chat) {
+    line("chat", fmt::format("{}{}", name(*corpus.fields.chat), options.last_reply_alone ? ", last reply" : ""));
+  }
   for (const FieldFilter& filter : corpus.fields.where) line("where", filter.path + "=" + filter.value);
   line("document bytes", corpus.document_bytes);
   line("limit-bytes", corpus.limit_bytes);
@@ -190,7 +194,7 @@ CorpusBuildResult build_in(const fs::path& folder, BuildJournal& journal, const 
                           result.validation_bytes));
   }
   replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
-  replace_file(folder / "corpus.json", summary(result));
+  replace_file(folder / "corpus.json", summary(options, result));
   return result;
 }
 

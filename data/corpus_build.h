@@ -37,6 +37,8 @@ struct CorpusBuildOptions {
   std::int64_t batch_bytes = std::int64_t{4} << 20;     ///< text that is worked on at a time; changes no result
   std::uint64_t seed = 17;
   std::string source = "text";  ///< named in the shards
+  /// Of conversations (corpus.fields.chat), whose shards are masked: only the last message may be learned.
+  bool last_reply_alone = false;
 };
 
 struct CorpusBuildResult {

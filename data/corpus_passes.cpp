@@ -4,9 +4,12 @@
 #include <xxhash.h>
 
 #include <array>
+#include <optional>
 
+#include "data/chat_tokens.h"
 #include "data/split_writer.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -79,6 +82,7 @@ struct EncodedDocument {
   std::size_t trained_bytes = 0;
   bool encodes_trained = false, encodes_held_out = false;
   std::vector<std::uint32_t> trained, held_out;
+  std::vector<std::uint8_t> learned;  ///< of a conversation, which lies on one side whole
 };
 
 /// The second pass: both splits, by the verdicts of the first.
@@ -89,8 +93,11 @@ class ShardPass {
       : found_(found),
         tokenizer_(tokenizer),
         workers_(workers),
-        train_({folder / "train", "train", options.source, options.shard_tokens}, tokenizer),
-        validation_({folder / "validation", "validation", options.source, options.shard_tokens}, tokenizer),
+        chat_(options.corpus.fields.chat),
+        last_reply_alone_(options.last_reply_alone),
+        train_({folder / "train", "train", options.source, options.shard_tokens, chat_.has_value()}, tokenizer),
+        validation_({folder / "validation", "validation", options.source, options.shard_tokens, chat_.has_value()},
+                    tokenizer),
         names_(folder / "held_out.txt"),
         reader_(options) {}
 
@@ -147,7 +154,9 @@ class ShardPass {
     const auto kept = [&](std::size_t i) { return found_.verdicts[first_ + i] == Verdict::keep; };
     each([&](std::size_t i) {
       hashes_[i] = hash_of(batch[i]);
-      if (kept(i)) encoded_[i].trained_bytes = found_.hold_out.trained_bytes(first_ + i, batch[i].text);
+      if (!kept(i)) return;
+      const std::size_t border = found_.hold_out.trained_bytes(first_ + i, batch[i].text);
+      encoded_[i].trained_bytes = chat_ && border > 0 ? batch[i].text.size() : border;
     });
     std::int64_t trained = train_.documents();
     std::int64_t held_out = validation_.documents();
@@ -161,14 +170,42 @@ class ShardPass {
     each([&](std::size_t i) {
       EncodedDocument& document = encoded_[i];
       const std::string_view text = batch[i].text;
+      if (chat_ && (document.encodes_trained || document.encodes_held_out))
+        return encode_conversation(batch[i], document);
       if (document.encodes_trained) tokenizer_.encode(text.substr(0, document.trained_bytes), document.trained);
       if (document.encodes_held_out) tokenizer_.encode(text.substr(document.trained_bytes), document.held_out);
     });
     for (std::size_t i = 0; i < batch.size(); ++i) encoded_[i].kept = kept(i);
   }
 
+  void encode_conversation(const Document& line, EncodedDocument& out) const {
+    Conversation conversation = read_conversation(parse_json(line.text, line.name), line.name);
+    if (last_reply_alone_) {
+      for (std::size_t i = 0; i + 1 < conversation.messages.size(); ++i) conversation.messages[i].learned = false;
+    }
+    try {
+      ChatTokens tokens = encode_chat(render_chat(*chat_, conversation, {.training = true}), tokenizer_);
+      (out.encodes_trained ? out.trained : out.held_out) = std::move(tokens.ids);
+      out.learned = std::move(tokens.learned);
+    } catch (const Error& error) {
+      fail(error.code(), "{}: {}", line.name, error.what());
+    }
+  }
+
+  void write_conversation(const Document& line, const EncodedDocument& encoded) {
+    const bool trained = encoded.trained_bytes > 0;
+    SplitWriter& split = trained ? train_ : validation_;
+    if (trained ? encoded.encodes_trained : encoded.encodes_held_out) {
+      split.append_masked(trained ? encoded.trained : encoded.held_out, encoded.learned);
+    } else {
+      split.pass();
+    }
+    if (!trained) names_.write(line.name + "\n");
+  }
+
   void write(const Document& document, const EncodedDocument& encoded) {
     if (!encoded.kept) return;
+    if (chat_) return write_conversation(document, encoded);
     const std::size_t border = encoded.trained_bytes;
     if (border > 0) encoded.encodes_trained ? train_.append(encoded.trained, border) : train_.pass();
     if (border == document.text.size()) return;
@@ -179,6 +216,8 @@ class ShardPass {
   const FirstPass& found_;
   const Tokenizer& tokenizer_;
   Workers& workers_;
+  std::optional<ChatFormat> chat_;
+  bool last_reply_alone_;
   SplitWriter train_;
   SplitWriter validation_;
   FileWriter names_;

@@ -25,7 +25,20 @@ bool matches(const Json& line, const FieldFilter& filter) {
 
 // Of the one common case no tree is made.
 bool is_plain(const LineFields& fields) {
-  return fields.where.empty() && fields.text.size() == 1 && fields.text.front().find('.') == std::string::npos;
+  return !fields.chat && fields.where.empty() && fields.text.size() == 1 &&
+         fields.text.front().find('.') == std::string::npos;
+}
+
+void check_conversation(const Json& line, ChatFormat format, const std::string& where) {
+  const Conversation conversation = read_conversation(line, where);
+  try {
+    const auto pieces = render_chat(format, conversation, {.training = true});
+    if (std::any_of(pieces.begin(), pieces.end(), [](const ChatPiece& piece) { return piece.learned; })) return;
+  } catch (const Error& error) {
+    fail(error.code(), "{}: {}", where, error.what());
+  }
+  fail(ExitCode::bad_data, "{}: there is nothing to learn in it: no reply, or none whose reasoning the format {} keeps",
+       where, name(format));
 }
 
 }  // namespace
@@ -45,6 +58,11 @@ LineText text_of_line(std::string_view line, const LineFields& fields, const std
   LineText answer;
   answer.wanted = std::all_of(fields.where.begin(), fields.where.end(),
                               [&](const FieldFilter& filter) { return matches(json, filter); });
+  if (fields.chat) {
+    if (answer.wanted) check_conversation(json, *fields.chat, where_it_stands);
+    answer.text = std::string(line);
+    return answer;
+  }
   for (const std::string& path : fields.text) {
     const Json* value = at_path(json, path);
     if (value == nullptr || !value->is_text()) continue;

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/chat_format.h"
+
 namespace shoestring {
 
 /// A path's value must be this: as text, or as JSON writes a number or flag.
@@ -19,6 +21,7 @@ struct LineFields {
   /// not are left out.
   std::vector<std::string> text{"text"};
   std::vector<FieldFilter> where{};  ///< all of them
+  std::optional<ChatFormat> chat{};  ///< a line is a conversation, and the line as it stands is the text
 };
 
 /// "lang=en" as a filter. Throws Error(usage).
@@ -30,7 +33,8 @@ struct LineText {
   std::optional<std::string> text;  ///< nothing: no object, or none of the fields holds text
 };
 
-/// `where_it_stands` names file and line in errors. Throws Error(bad_data) for what is not JSON. A key that holds dots
+/// `where_it_stands` names file and line in errors. Throws Error(bad_data) for what is not JSON and, with `chat`, for
+/// what is no conversation, has no place in the format, or holds nothing to learn. A key that holds dots
 /// itself is found before a path is walked.
 LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where_it_stands);
 

@@ -37,6 +37,13 @@ std::vector<double> weights_of(const LoaderOptions& options) {
   return weights;
 }
 
+/// Whether some token of a piece of a masked source is a target: the first one has nothing before it.
+bool learns(const TokenSource& tokens, std::uint64_t begin, std::uint32_t length) {
+  std::vector<std::int32_t> marked(length);
+  tokens.read_marked(begin, length, marked.data());
+  return std::any_of(marked.begin() + 1, marked.end(), [](std::int32_t token) { return token >= 0; });
+}
+
 /// One source: its bytes and where they go.
 struct PlannedSource {
   TokenSource tokens;
@@ -51,7 +58,8 @@ struct Loader::State {
   LoaderOptions options;
   Mixture mixture;
   std::vector<PlannedSource> sources;
-  ShardInfo first;  ///< of the first shard: what all have in common
+  ShardInfo first;      ///< of the first shard: what all have in common
+  bool masked = false;  ///< some shard is
   std::string plan;
 
   void open_sources();
@@ -80,9 +88,17 @@ void Loader::State::open_sources() {
     packing.seed = options.seed;
     packing.source = static_cast<std::uint32_t>(sources.size());
     packing.fill_in_middle_rate = options.fill_in_middle ? options.fill_in_middle->rate : 0;
+    packing.long_documents = options.long_documents;
+    if (tokens.masked()) {
+      masked = true;
+      packing.useful = [&tokens](std::uint64_t begin, std::uint32_t length) { return learns(tokens, begin, length); };
+    }
     const std::vector<DocumentEnds> documents = tokens.documents();
     PackingPlan planned(documents, packing);
     sources.push_back({std::move(tokens), std::move(planned)});
+  }
+  if (masked && (options.fill_in_middle || !options.document_mask)) {
+    fail(ExitCode::usage, "data: conversations are neither rearranged for fill-in-the-middle nor read into each other");
   }
   if (options.fill_in_middle) {
     for (const std::int32_t id :
@@ -101,6 +117,9 @@ std::string Loader::State::describe() const {
       "tokenizer = {:016x}\n",
       kPlanVersion, options.seed, options.sequence, options.document_mask, first.vocabulary_size, first.end_of_document,
       checksum(first.tokenizer_hash));
+  if (options.long_documents != LongDocuments::split) {
+    text += fmt::format("long_documents = {}\n", options.long_documents == LongDocuments::cut ? "cut" : "drop");
+  }
   if (options.fill_in_middle) {
     const FillInMiddle& fim = *options.fill_in_middle;
     text += fmt::format("fill_in_middle = {} {} {} {}\n", fim.rate, fim.begin_id, fim.hole_id, fim.end_id);
@@ -127,6 +146,7 @@ struct Loader::State::Row {
   std::int32_t* inputs;
   std::int32_t* targets;
   std::int32_t* segment_start;
+  float* weights;           ///< null: none are asked for
   std::int32_t first_flat;  ///< flat index of the row in the batch
   std::int64_t length;
   std::int64_t used = 0;
@@ -145,6 +165,20 @@ struct Loader::State::Row {
     std::copy(tokens + 1, tokens + count, targets + used);
     used += count;
     if (used <= length) targets[used - 1] = -1;
+  }
+  /// Of the last `count` tokens, those in `inputs`: ids, and no target for what is only read.
+  void unmark(std::int64_t count) {
+    for (std::int64_t t = used - count; t < std::min(used, length); ++t) {
+      inputs[t] &= 0x7FFFFFFF;
+      targets[t] = std::max(targets[t], -1);
+    }
+  }
+  void weigh(std::int64_t count, TokenWeights what) {
+    const std::int64_t begin = used - count;
+    const std::int64_t end = std::min(used, length);
+    const auto learned = end - begin - std::count(targets + begin, targets + end, -1);
+    const bool alike = what == TokenWeights::tokens || learned == 0;
+    std::fill(weights + begin, weights + end, alike ? 1.0f : 1.0f / static_cast<float>(learned));
   }
 };
 
@@ -173,10 +207,12 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
       fill_in_middle(document.data(), piece.length, middle, *options.fill_in_middle, tokens);
       batch.fill_in_middle_documents += 1;
     } else {
-      source.read(piece.begin, piece.length, tokens);
+      source.read_marked(piece.begin, piece.length, tokens);
     }
     if (options.document_mask) row.open_segment(row.used, std::min(row.used + count, row.length));
     row.close(count, tokens, !options.document_mask);
+    if (masked) row.unmark(count);
+    if (options.weights != TokenWeights::none) row.weigh(count, options.weights);
     batch.text_tokens += piece.length;
   }
   batch.pieces += static_cast<std::int64_t>(origin.pieces.size());
@@ -189,6 +225,12 @@ void Loader::State::finish_row(const SampleOrigin& origin, Row& row, Batch& batc
   if (row.used < row.length) {
     std::fill(row.inputs + row.used, row.inputs + row.length, static_cast<std::int32_t>(first.end_of_document));
     std::fill(row.targets + row.used, row.targets + row.length, -1);
+    if (row.weights != nullptr) std::fill(row.weights + row.used, row.weights + row.length, 1.0f);
+  }
+  if (masked) {
+    if (row.used < row.length) row.open_segment(row.used, row.length);
+    batch.trained_tokens += row.length - std::count(row.targets, row.targets + row.length, -1);
+    return;
   }
   if (!options.document_mask) {
     row.open_segment(0, row.length);
@@ -211,6 +253,8 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
   for (std::vector<std::int32_t>* row : {&batch.inputs, &batch.targets, &batch.segment_start}) {
     row->resize(static_cast<std::size_t>(tokens));
   }
+  const bool weighted = state.options.weights != TokenWeights::none;
+  batch.weights.resize(weighted ? static_cast<std::size_t>(tokens) : 0);
   batch.first_sample = range.first;
   batch.samples = range.count;
   batch.sequence = state.options.sequence;
@@ -225,8 +269,8 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
     const std::size_t at = row * static_cast<std::size_t>(state.options.sequence);
     const SampleOrigin* next = row + 1 < draws.size() ? &origins[row + 1] : nullptr;
     state.lay_out(origins[row], next,
-                  {&batch.inputs[at], &batch.targets[at], &batch.segment_start[at], static_cast<std::int32_t>(at),
-                   state.options.sequence},
+                  {&batch.inputs[at], &batch.targets[at], &batch.segment_start[at],
+                   weighted ? &batch.weights[at] : nullptr, static_cast<std::int32_t>(at), state.options.sequence},
                   batch);
   }
 }

@@ -24,6 +24,13 @@ struct DataSource {
   double weight = 1.0;             ///< share of the samples, relative to the other sources
 };
 
+/// What Batch::weights holds.
+enum class TokenWeights : std::uint8_t {
+  none,       ///< nothing
+  tokens,     ///< 1: every learned token counts alike
+  documents,  ///< 1 / learned tokens of the document in its sample: every document counts alike
+};
+
 inline constexpr std::int64_t kMostSequence = (1 << 20) - 2;  ///< tokens of a sample
 
 struct LoaderOptions {
@@ -34,6 +41,8 @@ struct LoaderOptions {
   /// the next one's first. Off: a sample is one text.
   bool document_mask = true;
   std::optional<FillInMiddle> fill_in_middle;
+  LongDocuments long_documents = LongDocuments::split;
+  TokenWeights weights = TokenWeights::none;
   ShardIo io = ShardIo::mmap;
   bool verify = true;  ///< see ShardOptions
 };
@@ -45,7 +54,7 @@ struct SampleRange {
 };
 
 /// `samples` rows of `sequence` tokens, flattened. Padding stands at the end of a row: target -1, input the
-/// end-of-document id, with document_mask a segment of its own.
+/// end-of-document id, with document_mask a segment of its own. What a masked shard marks as only read is no target.
 struct Batch {
   std::int64_t first_sample = 0;
   std::int64_t samples = 0;
@@ -54,6 +63,7 @@ struct Batch {
   std::vector<std::int32_t> targets;        ///< [samples * sequence] next token, or -1: not trained
   std::vector<std::int32_t> segment_start;  ///< [samples * sequence] flat index of the first token t may look at: t's
                                             ///< place in its document is t - segment_start[t]
+  std::vector<float> weights;               ///< [samples * sequence] or empty: see TokenWeights
   std::int64_t trained_tokens = 0;          ///< targets that are not -1
   std::int64_t padding_tokens = 0;          ///< of samples * (sequence + 1)
   std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample

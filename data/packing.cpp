@@ -66,17 +66,34 @@ class OrderedSet {
   std::vector<std::vector<std::uint64_t>> levels_;
 };
 
-/// Pieces of all documents in source order: calls visit(begin, length, whole).
-template <class Visit>
-void for_each_piece(std::span<const DocumentEnds> documents, std::uint64_t capacity, const Visit& visit) {
+/// Pieces of all documents in source order: calls visit(begin, length, whole) for each, and document(pieces, kept
+/// tokens, all tokens) behind the pieces of one.
+template <class Visit, class Document>
+void for_each_piece(std::span<const DocumentEnds> documents, const PackingOptions& options, const Visit& visit,
+                    const Document& document) {
+  const auto capacity = static_cast<std::uint64_t>(options.sequence) + 1;
   for (const DocumentEnds& shard : documents) {
     std::uint64_t begin = 0;
     for (const std::uint64_t end : shard.ends) {
-      const bool whole = end - begin <= capacity;
-      for (; end - begin > capacity; begin += capacity) {
-        visit(shard.base + begin, static_cast<std::uint32_t>(capacity), false);
+      const std::uint64_t tokens = end - begin;
+      const bool whole = tokens <= capacity;
+      std::uint64_t rest = tokens;
+      if (!whole && options.long_documents == LongDocuments::cut) rest = capacity;
+      if (!whole && options.long_documents == LongDocuments::drop) rest = 0;
+      std::int64_t pieces = 0;
+      std::uint64_t kept = 0;
+      while (rest > 0) {
+        const auto length = static_cast<std::uint32_t>(std::min(rest, capacity));
+        const std::uint64_t at = shard.base + begin;
+        if (whole || !options.useful || options.useful(at, length)) {
+          visit(at, length, whole);
+          kept += length;
+          ++pieces;
+        }
+        begin += length;
+        rest -= length;
       }
-      visit(shard.base + begin, static_cast<std::uint32_t>(end - begin), whole);
+      document(pieces, kept, tokens);
       begin = end;
     }
   }
@@ -154,21 +171,33 @@ void PackingPlan::collect(std::span<const DocumentEnds> documents) {
   const auto capacity = static_cast<std::uint64_t>(options_.sequence) + 1;
   const auto key = [&](std::uint32_t length, bool whole) { return (whole ? capacity : 0) + capacity - length; };
   std::vector<std::uint64_t> place(2 * capacity + 1, 0);
-  for_each_piece(documents, capacity, [&](std::uint64_t begin, std::uint32_t length, bool whole) {
+  const auto count = [&](std::uint64_t begin, std::uint32_t length, bool whole) {
     check(length > 0 && begin + length < kMaxTokens, "token {} of a source: 2^44 are the most", begin + length);
     place[key(length, whole) + 1] += 1;
     counts_.pieces += 1;
     counts_.tokens += length;
     whole_pieces_ += whole ? 1 : 0;
+  };
+  for_each_piece(documents, options_, count, [&](std::int64_t pieces, std::uint64_t kept, std::uint64_t all) {
+    counts_.documents += 1;
+    counts_.dropped_tokens += static_cast<std::int64_t>(all - kept);
+    counts_.dropped_documents += pieces == 0 ? 1 : 0;
+    counts_.split_documents += pieces > 1 ? 1 : 0;
+    counts_.truncated_documents += pieces > 0 && kept < all ? 1 : 0;
   });
-  if (counts_.pieces == 0) fail(ExitCode::bad_data, "there is no document to train on");
-  for (const DocumentEnds& shard : documents) counts_.documents += static_cast<std::int64_t>(shard.ends.size());
-  counts_.split_documents = counts_.documents - static_cast<std::int64_t>(whole_pieces_);
+  if (counts_.pieces == 0) {
+    fail(ExitCode::bad_data, "there is no document to train on{}",
+         counts_.dropped_documents == 0 ? ""
+                                        : fmt::format(": all {} are longer than {} tokens, or hold nothing to learn in "
+                                                      "what would be kept of them; give samples more tokens",
+                                                      counts_.dropped_documents, capacity));
+  }
   for (std::size_t at = 1; at < place.size(); ++at) place[at] += place[at - 1];
   pieces_.resize(static_cast<std::size_t>(counts_.pieces));
-  for_each_piece(documents, capacity, [&](std::uint64_t begin, std::uint32_t length, bool whole) {
+  const auto put = [&](std::uint64_t begin, std::uint32_t length, bool whole) {
     pieces_[place[key(length, whole)]++] = begin << kLengthBits | length;
-  });
+  };
+  for_each_piece(documents, options_, put, [](std::int64_t, std::uint64_t, std::uint64_t) {});
 }
 
 // A stratum is one piece for each window. A group takes strata while its slots waste little on its shorter pieces.

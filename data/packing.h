@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -32,26 +33,39 @@ struct Piece {
   bool fill_in_middle = false;
 };
 
+/// What becomes of a document longer than a sample.
+enum class LongDocuments : std::uint8_t {
+  split,  ///< into pieces, of which each is a document of its own
+  cut,    ///< its front is kept
+  drop,
+};
+
 struct PackingOptions {
   std::int64_t sequence = 0;  ///< a sample is sequence + 1 tokens
   std::uint64_t seed = 0;
   std::uint32_t source = 0;        ///< keeps the orders of sources independent
   double fill_in_middle_rate = 0;  ///< share of the whole documents that fit together with their sentinels
   std::int64_t window_pieces = std::int64_t{1} << 20;  ///< pieces per window; smaller only in tests
+  LongDocuments long_documents = LongDocuments::split;
+  /// Whether a piece of a long document, tokens [begin, begin + length) of the source, is worth training on; one that
+  /// is not is dropped. Empty: each is.
+  std::function<bool(std::uint64_t begin, std::uint32_t length)> useful{};
 };
 
-/// Where the tokens of an epoch go; the same in every epoch. samples * (sequence + 1) = tokens + sentinels + padding.
+/// Where the tokens of an epoch go; the same in every epoch. samples * (sequence + 1) = tokens + sentinels + padding,
+/// and tokens + dropped_tokens = all there are.
 struct PackingCounts {
   std::int64_t samples = 0;
   std::int64_t documents = 0;
   std::int64_t pieces = 0;
   std::int64_t split_documents = 0;  ///< longer than a sample, cut into pieces
-  std::int64_t tokens = 0;           ///< every token of every document, once
+  std::int64_t tokens = 0;           ///< each once
   std::int64_t sentinels = 0;        ///< 3 per fill-in-the-middle document
   std::int64_t fill_in_middle_documents = 0;
   std::int64_t padding = 0;
-  std::int64_t dropped_tokens = 0;       ///< always 0; named so that the sum is complete
-  std::int64_t truncated_documents = 0;  ///< always 0: nothing is cut off
+  std::int64_t dropped_tokens = 0;       ///< of long documents that are not split, and of pieces that are not useful
+  std::int64_t truncated_documents = 0;  ///< of which a part is kept
+  std::int64_t dropped_documents = 0;    ///< of which nothing is
 };
 
 class PackingPlan {

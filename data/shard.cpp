@@ -99,6 +99,19 @@ class ShardFile {
   const unsigned char* map_ = nullptr;
 };
 
+constexpr std::int32_t kIdBits = 0x7FFFFFFF;
+
+/// The largest id of a masked shard's tokens.
+std::uint32_t largest_unmarked(const void* tokens, std::uint64_t count) {
+  std::uint32_t largest = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::uint32_t token = 0;
+    std::memcpy(&token, static_cast<const unsigned char*>(tokens) + 4 * i, 4);
+    largest = std::max(largest, token & ~format::kOnlyRead);
+  }
+  return largest;
+}
+
 }  // namespace
 
 struct Shard::State {
@@ -181,7 +194,8 @@ void Shard::State::check_block(std::uint64_t block) const {
     fail(ExitCode::bad_data, "{}: block {} of {} ({} bytes from file byte {}) does not match its checksum; {}",
          info.path, block, format::kTokens, length, offset, kRemedy);
   }
-  const std::uint32_t largest = largest_token(bytes, length / info.token_bytes, info.token_bytes);
+  const std::uint32_t largest = info.masked() ? largest_unmarked(bytes, length / 4)
+                                              : largest_token(bytes, length / info.token_bytes, info.token_bytes);
   if (largest >= info.vocabulary_size) {
     fail(ExitCode::bad_data,
          "{}: block {} of {} ({} bytes from file byte {}) holds id {}, beyond the vocabulary of {}; rebuild the shard "
@@ -225,6 +239,12 @@ void Shard::prefetch(std::uint64_t begin) const {
 }
 
 void Shard::read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
+  read_marked(begin, count, out);
+  if (!state_->info.masked()) return;
+  for (std::uint64_t i = 0; i < count; ++i) out[i] &= kIdBits;
+}
+
+void Shard::read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
   const State& state = *state_;
   const ShardInfo& info = state.info;
   check(begin <= info.tokens && count <= info.tokens - begin, "tokens [{}, +{}) of {} in {}", begin, count, info.tokens,
@@ -247,7 +267,7 @@ void Shard::read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) co
     }
   }
   if (!state.options.verify) {
-    const std::uint32_t largest = largest_token(out, count, 4);
+    const std::uint32_t largest = info.masked() ? largest_unmarked(out, count) : largest_token(out, count, 4);
     if (largest >= info.vocabulary_size) {
       fail(ExitCode::bad_data, "{}: tokens [{}, +{}) hold id {}, beyond the vocabulary of {}; {}", info.path, begin,
            count, largest, info.vocabulary_size, kRemedy);

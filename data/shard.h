@@ -4,8 +4,13 @@
 //                                 with the end-of-document id
 //   doc_ends         [documents]  u64, position one past each document's last token, strictly rising
 //   block_checksums  [blocks]     u64, XXH3-64 of each block of `tokens`, then of each block of `doc_ends`
-//   attributes       format_version, vocabulary_size, end_of_document, tokenizer_hash, source, counts, block_bytes,
+//   attributes       format_version (1; 2: a masked shard), vocabulary_size, end_of_document, tokenizer_hash, source,
+//   counts, block_bytes,
 //                    content_hash, and `complete`, written last
+//
+// A masked shard, of conversations, says of every token whether it is learned: the highest bit of its id, which then
+// takes 4 bytes whatever the vocabulary, is set where it is only read. Its documents may hold the end-of-document id
+// inside. All tokens of another shard are learned.
 //
 // HDF5 only opens, validates and locates; tokens are read by mmap or pread at the located offset. The opener accepts
 // exactly this shape and nothing else that HDF5 can express. Every block is checked against its checksum, and every id
@@ -41,6 +46,7 @@ struct ShardInfo {
   std::uint32_t block_bytes = 0;   ///< bytes of tokens (or of doc_ends) under one checksum
   std::uint64_t token_blocks = 0;
   std::uint64_t file_bytes = 0;
+  bool masked() const { return format_version == 2; }
   std::uint64_t tokens_offset = 0;  ///< byte offsets in the file
   std::uint64_t doc_ends_offset = 0;
   std::uint64_t checksums_offset = 0;
@@ -69,6 +75,8 @@ class Shard {
   /// Writes tokens [begin, begin + count) to `out`, widened. Throws Error(bad_data) naming file, block and byte offset
   /// when a block touched here fails its check.
   void read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const;
+  /// The same, but of a token that is only read the sign bit is set as well.
+  void read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const;
 
   /// Asks the processor for the first few tokens at `begin`; a hint that costs nothing when wrong.
   void prefetch(std::uint64_t begin) const;

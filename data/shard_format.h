@@ -10,6 +10,9 @@
 namespace shoestring::shard_format {
 
 inline constexpr std::uint32_t kVersion = 1;
+/// A masked shard: ids take 4 bytes, and the highest bit of a token that is only read, not learned, is set.
+inline constexpr std::uint32_t kMaskedVersion = 2;
+inline constexpr std::uint32_t kOnlyRead = 0x80000000;
 /// Small enough that a random document costs little extra on first touch, large enough that checksums are 0.01%.
 inline constexpr std::uint32_t kBlockBytes = 64 * 1024;
 inline constexpr std::uint32_t kMaxBlockBytes = 16 * 1024 * 1024;
@@ -34,7 +37,9 @@ inline constexpr const char* kContentHash = "content_hash";        // u64
 inline constexpr const char* kComplete = "complete";               // u32, 1, written last
 inline constexpr int kAttributes = 11;
 
-inline std::uint32_t token_bytes(std::uint32_t vocabulary_size) { return vocabulary_size <= 65536 ? 2 : 4; }
+inline std::uint32_t token_bytes(std::uint32_t vocabulary_size, bool masked) {
+  return vocabulary_size <= 65536 && !masked ? 2 : 4;
+}
 inline std::uint64_t blocks(std::uint64_t bytes, std::uint64_t block_bytes) {
   return (bytes + block_bytes - 1) / block_bytes;
 }

@@ -30,7 +30,8 @@ bool judge(ShardVerdict& verdict, std::int64_t block, const Body& body) {
   }
 }
 
-/// Each document ends with the end-of-document id and holds it nowhere else; blocks known as bad are left out.
+/// Each document ends with the end-of-document id and, unless masked, holds it nowhere else; blocks known as bad are
+/// left out.
 void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerdict& verdict) {
   const ShardInfo& info = shard.info();
   const std::uint64_t per_block = info.block_bytes / info.token_bytes;
@@ -48,7 +49,7 @@ void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerd
     for (std::uint64_t at = 0; at < count; ++at) {
       const bool is_end = static_cast<std::uint32_t>(tokens[at]) == info.end_of_document;
       const bool belongs = begin + at + 1 == ends[document];
-      if (is_end != belongs) {
+      if (is_end != belongs && (belongs || !info.masked())) {
         note(verdict,
              fmt::format(
                  "{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
@@ -59,6 +60,19 @@ void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerd
     }
   }
   verdict.documents_checked = document;
+}
+
+std::uint64_t count_learned(const Shard& shard) {
+  constexpr std::uint64_t kPiece = 64 << 10;
+  std::vector<std::int32_t> tokens(kPiece);
+  std::uint64_t learned = 0;
+  for (std::uint64_t begin = 0; begin < shard.info().tokens; begin += kPiece) {
+    const std::uint64_t count = std::min(kPiece, shard.info().tokens - begin);
+    shard.read_marked(begin, count, tokens.data());
+    const auto end = tokens.begin() + static_cast<std::ptrdiff_t>(count);
+    learned += static_cast<std::uint64_t>(std::count_if(tokens.begin(), end, [](std::int32_t t) { return t >= 0; }));
+  }
+  return learned;
 }
 
 }  // namespace
@@ -74,6 +88,7 @@ ShardReport inspect_shard(const std::string& path) {
     report.longest_document = std::max(report.longest_document, end - begin);
     begin = end;
   }
+  report.learned_tokens = shard.info().masked() ? count_learned(shard) : shard.info().tokens;
   report.mean_document = static_cast<double>(shard.info().tokens) / static_cast<double>(shard.info().documents);
   return report;
 }

@@ -14,9 +14,10 @@ struct ShardReport {
   std::uint64_t shortest_document = 0;  ///< tokens, end-of-document id included
   std::uint64_t longest_document = 0;
   double mean_document = 0;
+  std::uint64_t learned_tokens = 0;  ///< all, but of a masked shard
 };
 
-/// Opens the shard (throws as Shard::open does) and measures its documents; reads no tokens.
+/// Opens the shard (throws as Shard::open does) and measures its documents; reads the tokens of a masked one only.
 ShardReport inspect_shard(const std::string& path);
 
 /// One thing wrong with a shard.
@@ -35,8 +36,8 @@ struct ShardVerdict {
 };
 
 /// Reads everything: every block against its checksum and the vocabulary, every document against the rule that it ends
-/// with the end-of-document id and holds it nowhere else. A bad shard is a verdict, not an exception; Error(io) and
-/// Error(missing_input) are thrown.
+/// with the end-of-document id and, but in a masked shard, holds it nowhere else. A bad shard is a verdict, not an
+/// exception; Error(io) and Error(missing_input) are thrown.
 ShardVerdict verify_shard(const std::string& path);
 
 /// The shard files that `path` names: itself, or a directory's *.h5 in name order. Throws Error(missing_input) when

@@ -98,8 +98,9 @@ std::string Examiner::text(hid_t file, const char* name) const {
 void Examiner::read_attributes(hid_t file, ShardInfo& info) const {
   require(number(file, format::kComplete, 4) == 1, "its writer did not finish it");
   info.format_version = static_cast<std::uint32_t>(number(file, format::kFormatVersion, 4));
-  require(info.format_version == format::kVersion, "its format is version {}, this program reads version {}",
-          info.format_version, format::kVersion);
+  require(info.format_version == format::kVersion || info.format_version == format::kMaskedVersion,
+          "its format is version {}, this program reads versions {} and {}", info.format_version, format::kVersion,
+          format::kMaskedVersion);
   info.vocabulary_size = static_cast<std::uint32_t>(number(file, format::kVocabularySize, 4));
   info.end_of_document = static_cast<std::uint32_t>(number(file, format::kEndOfDocument, 4));
   info.tokens = number(file, format::kTokenCount, 8);
@@ -118,7 +119,7 @@ void Examiner::read_attributes(hid_t file, ShardInfo& info) const {
       "its checksums stand for {} bytes each", info.block_bytes);
   require(info.documents > 0 && info.documents <= info.tokens, "it counts {} documents in {} tokens", info.documents,
           info.tokens);
-  info.token_bytes = format::token_bytes(info.vocabulary_size);
+  info.token_bytes = format::token_bytes(info.vocabulary_size, info.masked());
 }
 
 std::uint64_t Examiner::locate(hid_t file, const char* name, hid_t type, std::uint64_t count, std::size_t bytes) const {

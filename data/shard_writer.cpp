@@ -218,6 +218,7 @@ struct ShardWriter::State {
   Spool tokens;
   Spool ends;
   std::vector<std::uint16_t> narrow;
+  std::vector<std::uint32_t> marked;
   std::uint64_t token_count = 0;
   std::uint64_t document_count = 0;
   std::uint64_t text_bytes = 0;
@@ -245,6 +246,7 @@ std::uint64_t ShardWriter::documents() const { return state_->document_count; }
 void ShardWriter::append(std::span<const std::uint32_t> document, std::uint64_t text_bytes) {
   State& state = *state_;
   check(!document.empty(), "an empty document for shard {}", state.path);
+  check(!state.options.masked, "shard {} is masked: what of the document is learned?", state.path);
   for (const std::uint32_t id : document) {
     if (id >= state.options.vocabulary_size || id == state.options.end_of_document) {
       fail(ExitCode::bad_data, "document {} for shard {} holds id {}: {}", state.document_count, state.path, id,
@@ -253,7 +255,7 @@ void ShardWriter::append(std::span<const std::uint32_t> document, std::uint64_t 
                : fmt::format("beyond the vocabulary of {}", state.options.vocabulary_size));
     }
   }
-  if (format::token_bytes(state.options.vocabulary_size) == 2) {
+  if (format::token_bytes(state.options.vocabulary_size, false) == 2) {
     state.narrow.assign(document.size() + 1, static_cast<std::uint16_t>(state.options.end_of_document));
     std::transform(document.begin(), document.end(), state.narrow.begin(),
                    [](std::uint32_t id) { return static_cast<std::uint16_t>(id); });
@@ -268,9 +270,30 @@ void ShardWriter::append(std::span<const std::uint32_t> document, std::uint64_t 
   state.ends.add(&state.token_count, 8);
 }
 
+void ShardWriter::append_masked(std::span<const std::uint32_t> document, std::span<const std::uint8_t> learned) {
+  State& state = *state_;
+  check(state.options.masked && !document.empty() && document.size() == learned.size(),
+        "{} tokens, {} flags for shard {}", document.size(), learned.size(), state.path);
+  state.marked.clear();
+  for (std::size_t i = 0; i < document.size(); ++i) {
+    if (document[i] >= state.options.vocabulary_size) {
+      fail(ExitCode::bad_data, "document {} for shard {} holds id {}: beyond the vocabulary of {}",
+           state.document_count, state.path, document[i], state.options.vocabulary_size);
+    }
+    state.marked.push_back(learned[i] != 0 ? document[i] : document[i] | format::kOnlyRead);
+  }
+  if (document.back() != state.options.end_of_document) {
+    state.marked.push_back(state.options.end_of_document | format::kOnlyRead);
+  }
+  state.tokens.add(state.marked.data(), state.marked.size() * 4);
+  state.token_count += state.marked.size();
+  state.document_count += 1;
+  state.ends.add(&state.token_count, 8);
+}
+
 ShardInfo ShardWriter::State::describe(const std::vector<std::uint64_t>& checksums) const {
   ShardInfo info;
-  info.format_version = format::kVersion;
+  info.format_version = options.masked ? format::kMaskedVersion : format::kVersion;
   info.vocabulary_size = options.vocabulary_size;
   info.end_of_document = options.end_of_document;
   info.tokenizer_hash = options.tokenizer_hash;
@@ -278,7 +301,7 @@ ShardInfo ShardWriter::State::describe(const std::vector<std::uint64_t>& checksu
   info.tokens = token_count;
   info.documents = document_count;
   info.text_bytes = text_bytes;
-  info.token_bytes = format::token_bytes(options.vocabulary_size);
+  info.token_bytes = format::token_bytes(options.vocabulary_size, options.masked);
   info.block_bytes = format::kBlockBytes;
   info.content_hash = format::content_hash(info, checksums);
   return info;

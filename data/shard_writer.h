@@ -18,6 +18,7 @@ struct ShardWriterOptions {
   std::uint32_t end_of_document = 0;  ///< below vocabulary_size
   std::string tokenizer_hash;         ///< at most 256 bytes, not empty
   std::string source;                 ///< at most 256 bytes
+  bool masked = false;                ///< says of each token whether it is learned; ids take 4 bytes
 };
 
 struct ShardWriteResult {
@@ -42,6 +43,9 @@ class ShardWriter {
   /// end-of-document id itself; every id is below vocabulary_size, else Error(bad_data). `text_bytes`: length of its
   /// text, for bits per byte. Throws Error(io) when the disk is full; the writer is of no use afterwards.
   void append(std::span<const std::uint32_t> document, std::uint64_t text_bytes = 0);
+  /// To a masked shard: `learned` is 1 for each token that is, 0 for what is only read. The document may hold the
+  /// end-of-document id; one that does not end with it gets it, to be read.
+  void append_masked(std::span<const std::uint32_t> document, std::span<const std::uint8_t> learned);
 
   std::uint64_t tokens() const;
   std::uint64_t documents() const;

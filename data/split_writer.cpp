@@ -29,7 +29,10 @@ bool SplitWriter::take_up(const fs::path& path) {
   if (type_of(path) == fs::file_type::not_found) return false;
   try {
     const ShardInfo info = Shard::open(path.string()).info();
-    if (info.tokenizer_hash != tokenizer_.hash() || info.source != options_.source) return false;
+    if (info.tokenizer_hash != tokenizer_.hash() || info.source != options_.source ||
+        info.masked() != options_.masked) {
+      return false;
+    }
     finished_documents_ += static_cast<std::int64_t>(info.documents);
     bytes_ += static_cast<std::int64_t>(info.text_bytes);
     tokens_ += static_cast<std::int64_t>(info.tokens);
@@ -40,7 +43,7 @@ bool SplitWriter::take_up(const fs::path& path) {
   }
 }
 
-void SplitWriter::append(std::span<const std::uint32_t> ids, std::size_t text_bytes) {
+ShardWriter& SplitWriter::open_writer() {
   check(!stands(documents_), "document {} of {} is written a second time", documents_, options_.name);
   if (!writer_) {
     writer_ = std::make_unique<ShardWriter>(
@@ -50,9 +53,23 @@ void SplitWriter::append(std::span<const std::uint32_t> ids, std::size_t text_by
             .end_of_document = static_cast<std::uint32_t>(tokenizer_.special().end_of_document),
             .tokenizer_hash = tokenizer_.hash(),
             .source = options_.source,
+            .masked = options_.masked,
         });
   }
-  writer_->append(ids, text_bytes);
+  return *writer_;
+}
+
+void SplitWriter::append(std::span<const std::uint32_t> ids, std::size_t text_bytes) {
+  open_writer().append(ids, text_bytes);
+  appended(text_bytes);
+}
+
+void SplitWriter::append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned) {
+  open_writer().append_masked(ids, learned);
+  appended(0);
+}
+
+void SplitWriter::appended(std::size_t text_bytes) {
   ++documents_;
   bytes_ += static_cast<std::int64_t>(text_bytes);
   if (static_cast<std::int64_t>(writer_->tokens()) >= options_.shard_tokens) finish();

@@ -19,6 +19,7 @@ struct SplitOptions {
   std::string name;               ///< "train": train-00000.h5, ...
   std::string source;             ///< named in the shards
   std::int64_t shard_tokens = 0;  ///< a new shard begins after that many
+  bool masked = false;            ///< the shards are
 };
 
 class SplitWriter {
@@ -33,6 +34,7 @@ class SplitWriter {
   void pass() { ++documents_; }
   /// The split's next document, which does not.
   void append(std::span<const std::uint32_t> ids, std::size_t text_bytes);
+  void append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned);
   /// After the last document.
   void finish();
 
@@ -45,6 +47,8 @@ class SplitWriter {
 
  private:
   std::filesystem::path path_of(std::int64_t shard) const;
+  ShardWriter& open_writer();
+  void appended(std::size_t text_bytes);
   bool take_up(const std::filesystem::path& path);
 
   SplitOptions options_;

@@ -29,6 +29,14 @@ class TokenSource {
     const std::size_t shard = shard_of(begin);
     shards_[shard].read(begin - first_token_[shard], count, out);
   }
+  /// See Shard::read_marked.
+  void read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
+    const std::size_t shard = shard_of(begin);
+    shards_[shard].read_marked(begin - first_token_[shard], count, out);
+  }
+  bool masked() const {  ///< some of its shards
+    return std::any_of(shards_.begin(), shards_.end(), [](const Shard& shard) { return shard.info().masked(); });
+  }
   void prefetch(std::uint64_t begin) const {
     const std::size_t shard = shard_of(begin);
     shards_[shard].prefetch(begin - first_token_[shard]);

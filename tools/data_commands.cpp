@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/training/signals.h"
+#include "data/chat_tokens.h"
 #include "data/corpus_build.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
@@ -37,6 +38,32 @@ CorpusBuildResult built(const CorpusBuildOptions& options, Workers& workers) {
                        .stop = stop_requested});
 }
 
+// Near duplicates stay: conversations about one thing are alike and still teach different replies.
+void take_chat(const Arguments& arguments, CorpusBuildOptions& options) {
+  const std::string format = arguments.text("chat");
+  const std::string learn = arguments.text("learn", "all");
+  if (learn != "all" && learn != "last") fail(ExitCode::usage, "--learn is all or last, not '{}'", learn);
+  if (format.empty()) {
+    if (learn != "all") fail(ExitCode::usage, "--learn goes with --chat");
+    return;
+  }
+  if (options.tokenizer == TokenizerChoice::train) {
+    fail(ExitCode::usage, "--chat needs the model's own --tokenizer: its control tokens are not in a new one");
+  }
+  if (format == "auto") {
+    const std::filesystem::path folder = options.tokenizer_file;
+    options.corpus.fields.chat = chat_format_of(folder);
+    if (!options.corpus.fields.chat) {
+      fail(ExitCode::bad_data, "{}: holds no chat template that is known here; name its format: --chat qwen2.5",
+           folder.string());
+    }
+  } else {
+    options.corpus.fields.chat = chat_format_named(format);
+  }
+  options.last_reply_alone = learn == "last";
+  options.near_threshold = 2;
+}
+
 }  // namespace
 
 int data_build_command(const Words& words) {
@@ -56,6 +83,10 @@ int data_build_command(const Words& words) {
                    {"where", "LIST", "only JSONL lines whose fields are so: lang=en,data.kind=page (all)"},
                    {"hold-out", "SHARE", "of the documents held out; of few, their end (0.01)"},
                    {"tokenizer-sample", "N", "bytes of text that a trained tokenizer sees (4Mi)"},
+                   {"chat", "FORMAT",
+                    "JSONL lines are conversations (messages, or ShareGPT's conversations), of which the replies are "
+                    "learned: qwen2.5, llama3, ...; auto: the format of the tokenizer's folder"},
+                   {"learn", "WHICH", "with --chat: all replies, or the last one (all)"},
                    {"skip-bad", "SHARE", "bad lines of JSONL to skip and count; more of them refuse the build (0)"},
                    {"limit-bytes", "N", "stop after that much text (all)"},
                    {"shard-tokens", "N", "tokens of a shard (268435456)"},
@@ -86,6 +117,7 @@ int data_build_command(const Words& words) {
     options.tokenizer = TokenizerChoice::file;
     options.tokenizer_file = tokenizer;
   }
+  take_chat(arguments, options);
   options.vocabulary = static_cast<std::uint32_t>(arguments.integer("vocabulary", 4096, 300, 1 << 20));
   options.hold_out = arguments.real("hold-out", 0.01, 0, 0.9, Unit::fraction);
   options.shard_tokens = arguments.integer("shard-tokens", options.shard_tokens, 1, kMost);
@@ -99,6 +131,29 @@ int data_build_command(const Words& words) {
              result.vocabulary);
   return 0;
 }
+
+namespace {
+
+// The first document of a masked shard, what is learned marked; where its tokenizer lies beside it or above.
+std::string first_conversation(const std::string& path) {
+  constexpr std::uint64_t kMostTokens = 2000;
+  std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  if (find_tokenizer(folder).empty()) folder = folder.parent_path();
+  if (find_tokenizer(folder).empty()) return {};
+  const auto tokenizer = load_tokenizer(folder);
+  const Shard shard = Shard::open(path);
+  if (tokenizer->hash() != shard.info().tokenizer_hash) return {};
+  std::vector<std::int32_t> tokens(std::min(shard.doc_ends().front(), kMostTokens));
+  shard.read_marked(0, tokens.size(), tokens.data());
+  std::vector<std::uint8_t> learned;
+  for (std::int32_t& token : tokens) {
+    learned.push_back(token >= 0 ? 1 : 0);
+    token &= 0x7FFFFFFF;
+  }
+  return marked_text(tokens, learned, *tokenizer, kLearnedBegin, kLearnedEnd);
+}
+
+}  // namespace
 
 int data_inspect_command(const Words& words) {
   const Arguments arguments({.command = "data inspect",
@@ -120,6 +175,12 @@ int data_inspect_command(const Words& words) {
           report.shortest_document, report.longest_document, report.mean_document, report.info.text_bytes,
           report.info.vocabulary_size, report.info.end_of_document, report.info.tokenizer_hash,
           report.info.content_hash);
+      if (!report.info.masked()) continue;
+      fmt::print("  learned tokens  {} ({:.1f}%)\n", report.learned_tokens,
+                 100.0 * static_cast<double>(report.learned_tokens) / static_cast<double>(report.info.tokens));
+      const std::string first = first_conversation(shard);
+      if (!first.empty())
+        fmt::print("  first document, learned between {} and {}:\n{}\n", kLearnedBegin, kLearnedEnd, first);
     }
   }
   return 0;

@@ -296,5 +296,51 @@ TEST(CorpusBuild, RefusesToWriteIntoWhatItReads) {
   EXPECT_TRUE(std::filesystem::exists(folder / "text_shards" / "corpus.json"));
 }
 
+std::string conversation(int number) {
+  return fmt::format(
+      R"({{"messages": [{{"role": "user", "content": "what is {0}?"}}, {{"role": "assistant", "content": "it is {0}."}}, )"
+      R"({{"role": "user", "content": "sure?"}}, {{"role": "assistant", "content": "yes, {0}."}}]}})",
+      number);
+}
+
+TEST(CorpusBuild, ConversationsStayWholeAndAreMasked) {
+  const testing::TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 50; ++i) lines += conversation(i) + "\n";
+  lines += conversation(7) + "\n" + R"({"messages": [{"role": "user", "content": "alone"}]})" + "\n";
+  write_text(folder / "chats.jsonl", lines);
+  Workers workers(2);
+  CorpusBuildOptions options = options_for(folder);
+  options.corpus.inputs = {folder / "chats.jsonl"};
+  options.corpus.fields.chat = ChatFormat::plain;
+  options.near_threshold = 2;
+  EXPECT_THROW(build_corpus(options, workers, {quiet}), Error) << "the last line teaches nothing";
+  std::filesystem::remove_all(folder / "shards.partial");
+  options.corpus.skip_bad = 0.1;
+  for (const bool last : {false, true}) {
+    options.last_reply_alone = last;
+    std::filesystem::remove_all(folder / "shards");
+    const CorpusBuildResult result = build_corpus(options, workers, {quiet});
+    EXPECT_EQ(result.exact_duplicates, 1);
+    EXPECT_EQ(result.read.bad_lines, 1);
+    EXPECT_EQ(result.train_documents + result.validation_documents, 50);
+    EXPECT_GT(result.validation_documents, 0);
+    const Shard shard = Shard::open(folder / "shards" / "train" / "train-00000.h5");
+    std::vector<std::int32_t> marked(shard.doc_ends()[0]);
+    shard.read_marked(0, marked.size(), marked.data());
+    std::string learned;
+    int ends = 0;
+    for (const std::int32_t token : marked) {
+      if (token >= 0 && token < 256) learned += static_cast<char>(token);
+      ends += token == 256 ? 1 : 0;
+    }
+    EXPECT_EQ(learned, last ? "yes, 0." : "it is 0.yes, 0.");
+    EXPECT_EQ(ends, last ? 1 : 2);
+    EXPECT_TRUE(verify_shard(folder / "shards" / "train" / "train-00000.h5").sound());
+    const Json corpus = parse_json(read_text(folder / "shards" / "corpus.json"), "corpus.json");
+    EXPECT_EQ(corpus.at("chat_format").text(), "plain");
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

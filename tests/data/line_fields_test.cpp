@@ -51,5 +51,18 @@ TEST(LineFields, WhatIsNotJsonSaysWhereItStands) {
   }
 }
 
+TEST(LineFields, ConversationsAreTheWholeLineAndMustTeachSomething) {
+  const LineFields fields{.chat = ChatFormat::chatml};
+  const std::string line =
+      R"({"lang": "en", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  EXPECT_EQ(text_of(line, fields), line);
+  EXPECT_EQ(text_of(line, {.where = {field_filter("lang=de")}, .chat = ChatFormat::chatml}), "(unwanted)");
+  for (const char* bad : {R"({"text": "t"})", R"({"messages": [{"role": "user", "content": "q"}]})",
+                          R"({"messages": [{"role": "assistant", "content": "a", "weight": 0}]})",
+                          R"({"messages": [{"role": "assistant", "content": "a", "reasoning": "r"}]})"}) {
+    EXPECT_THROW(text_of(bad, fields), Error) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -318,5 +318,56 @@ TEST_F(LoaderTest, RefusesContradictions) {
   EXPECT_EQ(code_of(bad), ExitCode::bad_data);
 }
 
+// Three conversations: ids 10.., of which the even ones are learned.
+ShardFolder& masked_folder() {
+  static ShardFolder folder;
+  static const bool made = [] {
+    ShardWriter writer(
+        folder / "chat.h5",
+        {.vocabulary_size = 100, .end_of_document = kEnd, .tokenizer_hash = "test", .source = "chats", .masked = true});
+    writer.append_masked(std::vector<std::uint32_t>{10, 11, 12, kEnd, 14}, std::vector<std::uint8_t>{1, 0, 1, 1, 1});
+    writer.append_masked(std::vector<std::uint32_t>{20, 21, kEnd}, std::vector<std::uint8_t>{0, 0, 1});
+    writer.append_masked(std::vector<std::uint32_t>(40, 30), std::vector<std::uint8_t>(40, 0));
+    writer.finish();
+    return true;
+  }();
+  EXPECT_TRUE(made);
+  return folder;
+}
+
+LoaderOptions masked_options(LongDocuments what = LongDocuments::drop) {
+  LoaderOptions options;
+  options.sources = {{"chats", {masked_folder() / "chat.h5"}, 1}};
+  options.sequence = 15;
+  options.long_documents = what;
+  options.weights = TokenWeights::documents;
+  return options;
+}
+
+TEST(MaskedLoader, TargetsAreWhatIsLearned) {
+  const Loader loader(masked_options());
+  EXPECT_EQ(loader.counts(0).dropped_documents, 1) << "longer than a sample";
+  const Batch batch = loader.fetch({0, 1});
+  EXPECT_EQ(batch.trained_tokens, 4);
+  std::map<std::int32_t, std::int32_t> next;  // of the first document, by its inputs
+  for (std::size_t t = 0; t < 15; ++t) {
+    EXPECT_GE(batch.inputs[t], 0);
+    if (batch.inputs[t] >= 10 && batch.inputs[t] < 20) next[batch.inputs[t]] = batch.targets[t];
+  }
+  EXPECT_EQ(next, (std::map<std::int32_t, std::int32_t>{{10, -1}, {11, 12}, {12, kEnd}, {14, -1}}))
+      << "11 and the end behind 14 are only read; what the first document begins with has nothing before it";
+  for (std::size_t t = 0; t < 15; ++t) {
+    const bool second = batch.inputs[t] >= 20;
+    EXPECT_TRUE(batch.targets[t] < 0 || batch.weights[t] == (second ? 1.0F : 1.0F / 3));
+  }
+}
+
+TEST(MaskedLoader, ACutThatTeachesNothingIsDropped) {
+  EXPECT_EQ(Loader(masked_options(LongDocuments::cut)).counts(0).dropped_documents, 1);
+  LoaderOptions one_text = masked_options();
+  one_text.document_mask = false;
+  EXPECT_THROW(Loader{one_text}, Error);
+}
+
 }  // namespace
 }  // namespace shoestring

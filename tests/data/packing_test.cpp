@@ -223,5 +223,57 @@ TEST(Packing, NoDocumentIsAnError) {
   EXPECT_EQ(error_of([] { PackingPlan({}, {512, 1, 0, 0}); }).code(), ExitCode::bad_data);
 }
 
+// Documents of 3, 10 and 25 tokens in samples of 8.
+PackingPlan plan_of_long(LongDocuments what, std::function<bool(std::uint64_t, std::uint32_t)> useful = {}) {
+  static const std::vector<std::uint64_t> ends = {3, 13, 38};
+  const std::vector<DocumentEnds> documents = {{ends, 100}};
+  PackingOptions options;
+  options.sequence = 7;
+  options.long_documents = what;
+  options.useful = std::move(useful);
+  return PackingPlan(documents, options);
+}
+
+std::vector<std::uint64_t> begins(const PackingPlan& plan) {
+  std::vector<std::uint64_t> all;
+  std::vector<Piece> pieces;
+  for (std::int64_t position = 0; position < plan.samples_per_epoch(); ++position) {
+    plan.sample(0, position, pieces);
+    for (const Piece& piece : pieces) all.push_back(piece.begin);
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+TEST(Packing, LongDocumentsAreSplitCutOrDropped) {
+  const auto split = plan_of_long(LongDocuments::split);
+  EXPECT_EQ(begins(split), (std::vector<std::uint64_t>{100, 103, 111, 113, 121, 129, 137}));
+  EXPECT_EQ(split.counts().split_documents, 2);
+  EXPECT_EQ(split.counts().dropped_tokens, 0);
+  const auto cut = plan_of_long(LongDocuments::cut);
+  EXPECT_EQ(begins(cut), (std::vector<std::uint64_t>{100, 103, 113}));
+  EXPECT_EQ(cut.counts().truncated_documents, 2);
+  EXPECT_EQ(cut.counts().dropped_tokens, 2 + 17);
+  const auto drop = plan_of_long(LongDocuments::drop);
+  EXPECT_EQ(begins(drop), (std::vector<std::uint64_t>{100}));
+  EXPECT_EQ(drop.counts().dropped_documents, 2);
+  for (const PackingPlan* plan : {&split, &cut, &drop}) {
+    const PackingCounts& counts = plan->counts();
+    EXPECT_EQ(counts.tokens + counts.dropped_tokens, 38);
+    EXPECT_EQ(counts.documents, 3);
+    EXPECT_EQ(counts.samples * 8, counts.tokens + counts.padding);
+  }
+}
+
+TEST(Packing, PartsThatTeachNothingAreLeftOut) {
+  const auto useful = [](std::uint64_t begin, std::uint32_t) { return begin != 113; };
+  const auto cut = plan_of_long(LongDocuments::cut, useful);
+  EXPECT_EQ(begins(cut), (std::vector<std::uint64_t>{100, 103}));
+  EXPECT_EQ(cut.counts().dropped_documents, 1);
+  EXPECT_EQ(cut.counts().truncated_documents, 1);
+  EXPECT_EQ(begins(plan_of_long(LongDocuments::split, useful)),
+            (std::vector<std::uint64_t>{100, 103, 111, 121, 129, 137}));
+}
+
 }  // namespace
 }  // namespace shoestring

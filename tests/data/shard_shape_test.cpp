@@ -248,8 +248,11 @@ TEST_F(ShardShape, Attributes) {
     expect_refused(forgery, "10 attributes instead of 11");
   }
   Forgery newer;
-  newer.info.format_version = 2;
-  expect_refused(newer, "version 2");
+  newer.info.format_version = 3;
+  expect_refused(newer, "version 3");
+  Forgery narrow;  // a masked shard's ids take four bytes
+  narrow.info.format_version = 2;
+  expect_refused(narrow, "unsigned 4-byte integers");
   Forgery hash;
   hash.wrong_hash = true;
   expect_refused(hash, "content_hash");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <limits>
 #include <numeric>
 #include <thread>
 
@@ -231,6 +232,35 @@ TEST(Shard, ReadsOutsideAreOurBug) {
   EXPECT_EQ(error_of([&] { shard.read(5, 0, out); }).code(), ExitCode::bug);
   EXPECT_EQ(error_of([&] { shard.read(~std::uint64_t{0}, 2, out); }).code(), ExitCode::bug);
   shard.read(4, 0, out);
+}
+
+TEST(Shard, AMaskedOneSaysWhatIsLearned) {
+  const ShardFolder folder;
+  const std::string path = folder / "a.h5";
+  const std::vector<std::uint32_t> document = {7, kEnd, 9};
+  const std::vector<std::uint8_t> learned = {0, 1, 1};
+  {
+    ShardWriter writer(
+        path, {.vocabulary_size = 100, .end_of_document = kEnd, .tokenizer_hash = "t", .source = "s", .masked = true});
+    writer.append_masked(document, learned);
+    writer.append_masked(std::vector<std::uint32_t>{8, kEnd}, std::vector<std::uint8_t>{0, 1});
+    EXPECT_THROW(writer.append_masked(std::vector<std::uint32_t>{100}, std::vector<std::uint8_t>{1}), Error);
+    EXPECT_THROW(writer.append(document), Error);
+    writer.finish();
+  }
+  constexpr std::int32_t kRead = std::numeric_limits<std::int32_t>::min();
+  for (const ShardIo io : {ShardIo::mmap, ShardIo::pread}) {
+    for (const bool verify : {true, false}) {
+      const Shard shard = Shard::open(path, {io, verify});
+      EXPECT_TRUE(shard.info().masked());
+      EXPECT_EQ(shard.info().token_bytes, 4u);
+      EXPECT_EQ(read_all(shard), (std::vector<std::int32_t>{7, kEnd, 9, kEnd, 8, kEnd}));
+      std::vector<std::int32_t> marked(6);
+      shard.read_marked(0, 6, marked.data());
+      EXPECT_EQ(marked, (std::vector<std::int32_t>{kRead | 7, kEnd, 9, kRead | std::int32_t{kEnd}, kRead | 8, kEnd}));
+      EXPECT_EQ(shard.doc_ends()[0], 4u);
+    }
+  }
 }
 
 }  // namespace
