@@ -38,10 +38,21 @@ void check_gradient(std::string_view op, const ConstTensorView& dlogits, const C
         "{}: dlogits in the logits' memory must have its rows where the logits have theirs", op);
 }
 
-void check_totals(std::string_view op, const ConstTensorView& loss_sum, const ConstTensorView& count) {
-  check(loss_sum.empty() || (loss_sum.dtype == DType::f64 && loss_sum.elements() == 1), "{}: loss_sum must be f64 [1]",
-        op);
-  check(count.empty() || (count.dtype == DType::i64 && count.elements() == 1), "{}: count must be i64 [1]", op);
+/// What a call adds up in, and by which weights.
+template <class Args>
+void check_totals(std::string_view op, const Args& args) {
+  const auto one = [&](std::string_view what, const ConstTensorView& view, DType dtype) {
+    check(view.empty() || (view.dtype == dtype && view.elements() == 1), "{}: {} must be {} [1]", op, what,
+          name(dtype));
+  };
+  one("loss_sum", args.loss_sum, DType::f64);
+  one("weight_sum", args.weight_sum, DType::f64);
+  one("count", args.count, DType::i64);
+}
+
+void check_weights(std::string_view op, const ConstTensorView& weights, std::int64_t rows) {
+  check(weights.empty() || (weights.dtype == DType::f32 && weights.shape == Shape{rows} && weights.contiguous()),
+        "{}: weights must be f32 [{}], not {}", op, rows, weights.to_string());
 }
 
 void check_targets(const ConstTensorView& targets, std::int64_t vocabulary) {
@@ -55,27 +66,26 @@ void check_targets(const ConstTensorView& targets, std::int64_t vocabulary) {
 }
 
 /// Adds the trained rows in row order: the same double whatever the number of workers or the variant's blocks.
-template <class Stat>
-void add_totals(const TensorView& loss_sum, const TensorView& count, const ConstTensorView& loss,
-                const ConstTensorView& targets) {
+template <class Stat, class Args>
+void add_rows(const Args& args) {
   double sum = 0;
+  double weights = 0;
   std::int64_t trained = 0;
-  for (std::int64_t row = 0; row < targets.shape[0]; ++row) {
-    if (targets.as<std::int32_t>()[row] < 0) continue;
-    sum += static_cast<double>(loss.as<Stat>()[row]);
+  for (std::int64_t row = 0; row < args.targets.shape[0]; ++row) {
+    if (args.targets.template as<std::int32_t>()[row] < 0) continue;
+    const double weight = token_loss::weight_of(args.weights, row);
+    sum += weight * static_cast<double>(args.loss.template as<Stat>()[row]);
+    weights += weight;
     ++trained;
   }
-  if (!loss_sum.empty()) *loss_sum.as<double>() += sum;
-  if (!count.empty()) *count.as<std::int64_t>() += trained;
+  if (!args.loss_sum.empty()) *args.loss_sum.template as<double>() += sum;
+  if (!args.weight_sum.empty()) *args.weight_sum.template as<double>() += weights;
+  if (!args.count.empty()) *args.count.template as<std::int64_t>() += trained;
 }
 
-void add_totals(const TensorView& loss_sum, const TensorView& count, const ConstTensorView& loss,
-                const ConstTensorView& targets) {
-  if (loss.dtype == DType::f64) {
-    add_totals<double>(loss_sum, count, loss, targets);
-  } else {
-    add_totals<float>(loss_sum, count, loss, targets);
-  }
+template <class Args>
+void add_totals(const Args& args) {
+  args.loss.dtype == DType::f64 ? add_rows<double>(args) : add_rows<float>(args);
 }
 
 }  // namespace
@@ -126,7 +136,7 @@ void loss_rows(const CrossEntropyArgs& args) {
       if (target < 0) {
         for (std::int64_t j = 0; j < columns; ++j) dlogits[j] = D{};
       } else {
-        row_gradient(dlogits, logits, columns, lse, target, args.scale);
+        row_gradient(dlogits, logits, columns, lse, target, args.scale * weight_of(args.weights, row));
       }
     }
   });
@@ -167,7 +177,7 @@ void gradient_chunk(const CrossEntropyChunkGradientArgs& args) {
         for (std::int64_t j = 0; j < columns; ++j) dlogits[j] = D{};
       } else {
         const double lse = static_cast<double>(args.lse.as<Stat>()[row]);
-        row_gradient(dlogits, logits, columns, lse, target - args.first_id, args.scale);
+        row_gradient(dlogits, logits, columns, lse, target - args.first_id, args.scale * weight_of(args.weights, row));
       }
     }
   });
@@ -240,11 +250,12 @@ void cross_entropy(const CrossEntropyArgs& args) {
   check_statistic(kOp, "loss", args.loss, args.logits.dtype, rows);
   if (!args.lse.empty()) check_statistic(kOp, "lse", args.lse, args.logits.dtype, rows);
   if (!args.dlogits.empty()) check_gradient(kOp, args.dlogits, args.logits);
-  check_totals(kOp, args.loss_sum, args.count);
+  check_totals(kOp, args);
+  check_weights(kOp, args.weights, rows);
   check_targets(args.targets, args.logits.shape[1]);
   if (rows == 0) return;
   choose(kOp, cross_entropy_variants(), args).run(args);
-  add_totals(args.loss_sum, args.count, args.loss, args.targets);
+  add_totals(args);
 }
 
 void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit) {
@@ -282,6 +293,7 @@ void cross_entropy_chunk_gradient(const CrossEntropyChunkGradientArgs& args) {
   check_logits(kOp, args.logits, args.targets);
   check_statistic(kOp, "lse", args.lse, args.logits.dtype, args.logits.shape[0]);
   check_gradient(kOp, args.dlogits, args.logits);
+  check_weights(kOp, args.weights, args.logits.shape[0]);
   if (args.logits.elements() == 0) return;
   choose(kOp, cross_entropy_chunk_gradient_variants(), args).run(args);
 }
@@ -312,14 +324,15 @@ void cross_entropy_finish(const CrossEntropyFinishArgs& args) {
     check_statistic(kOp, "a statistic", view, stat, rows);
   }
   check(args.targets.dtype == DType::i32 && args.targets.contiguous(), "{}: targets must be i32", kOp);
-  check_totals(kOp, args.loss_sum, args.count);
+  check_totals(kOp, args);
+  check_weights(kOp, args.weights, rows);
   check_targets(args.targets, args.vocabulary);
   if (stat == DType::f64) {
     finish_rows<double>(args);
   } else {
     finish_rows<float>(args);
   }
-  add_totals(args.loss_sum, args.count, args.loss, args.targets);
+  add_totals(args);
 }
 
 }  // namespace shoestring

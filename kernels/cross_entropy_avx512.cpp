@@ -89,7 +89,8 @@ void loss_rows(const CrossEntropyArgs& args, std::int64_t begin, std::int64_t en
     if (target < 0) {
       zero_row(dlogits, columns);
     } else {
-      row_gradient(dlogits, logits, columns, static_cast<float>(lse), target, args.scale);
+      row_gradient(dlogits, logits, columns, static_cast<float>(lse), target,
+                   args.scale * weight_of(args.weights, row));
     }
   }
 }
@@ -135,7 +136,7 @@ void gradient_rows(const CrossEntropyChunkGradientArgs& args, std::int64_t begin
       zero_row(dlogits, columns);
     } else {
       row_gradient(dlogits, args.logits.as<T>() + row * args.logits.strides[0], columns, args.lse.as<float>()[row],
-                   target - args.first_id, args.scale);
+                   target - args.first_id, args.scale * weight_of(args.weights, row));
     }
   }
 }

@@ -185,6 +185,77 @@ TEST(CrossEntropy, NarrowerInPlaceIsTheSame) {
   }
 }
 
+// A row's weight is a factor on its own gradient, and on its loss where losses are summed. Every row of the tables.
+TEST(CrossEntropy, RowsHaveWeights) {
+  Workers workers(2);
+  Stream stream(workers);
+  for_each([&](Formats formats, std::int64_t vocabulary) {
+    Problem problem(formats.logits, 9, vocabulary);
+    Tensor weights(DType::f32, {9});
+    for (int row = 0; row < 9; ++row) weights.as<float>()[row] = 0.25F * static_cast<float>(row - 3);
+    Tensor weight_sum(DType::f64, {1});
+    for (const Variant<CrossEntropyArgs>& variant : cross_entropy_variants()) {
+      SCOPED_TRACE(std::string(variant.name));
+      Results weighted = empty_results(problem, formats.logits, formats.gradient);
+      weight_sum.as<double>()[0] = 0;
+      const CrossEntropyArgs args{weighted.loss,    weighted.lse,     weighted.loss_sum, weighted.count,
+                                  weighted.dlogits, problem.logits(), problem.targets,   0.5,
+                                  stream,           weights,          weight_sum};
+      if (!testing::runs(variant, args)) continue;
+      pin_variant("cross_entropy", variant.name);
+      cross_entropy(args);
+      pin_variant("cross_entropy", "");
+      double loss = 0, sum = 0;
+      for (std::int64_t row = 0; row < 9; ++row) {
+        const double weight = static_cast<double>(weights.as<float>()[row]);
+        Results alone = empty_results(problem, formats.logits, formats.gradient);
+        run_op(variant, problem, alone, 0.5 * weight, stream);
+        EXPECT_TRUE(same_bits(weighted.dlogits.view().slice(0, row, 1), alone.dlogits.view().slice(0, row, 1)));
+        EXPECT_TRUE(same_bits(weighted.loss.view().slice(0, row, 1), alone.loss.view().slice(0, row, 1)));
+        if (problem.targets.as<std::int32_t>()[row] < 0) continue;
+        loss += weight * value_at(alone.loss, row);
+        sum += weight;
+      }
+      EXPECT_EQ(value_at(weighted.loss_sum, 0), loss);
+      EXPECT_EQ(value_at(weight_sum, 0), sum);
+    }
+  });
+}
+
+// Weights of 1 change no bit; of the chunked form neither.
+TEST(CrossEntropy, EqualWeightsAreNone) {
+  Workers workers(1);
+  Stream stream(workers);
+  Problem problem(DType::f32, 9, 100);
+  Tensor ones(DType::f32, {9}), halves(DType::f32, {9}), lse(DType::f32, {9});
+  fill_constant(ones, 1);
+  fill_constant(halves, 0.5);
+  Results plain = empty_results(problem, DType::f32, DType::f32);
+  Results weighted = empty_results(problem, DType::f32, DType::f32);
+  cross_entropy({plain.loss, lse, plain.loss_sum, {}, plain.dlogits, problem.logits(), problem.targets, 0.5, stream});
+  cross_entropy({weighted.loss,
+                 {},
+                 weighted.loss_sum,
+                 {},
+                 weighted.dlogits,
+                 problem.logits(),
+                 problem.targets,
+                 0.5,
+                 stream,
+                 ones});
+  EXPECT_TRUE(same_bits(plain.dlogits, weighted.dlogits));
+  EXPECT_TRUE(same_bits(plain.loss_sum, weighted.loss_sum));
+  for (const Variant<CrossEntropyChunkGradientArgs>& variant : cross_entropy_chunk_gradient_variants()) {
+    const CrossEntropyChunkGradientArgs args{
+        weighted.dlogits, problem.logits(), lse, problem.targets, 0, 1.0, stream, halves};
+    const CrossEntropyChunkGradientArgs half{plain.dlogits, problem.logits(), lse, problem.targets, 0, 0.5, stream};
+    if (!testing::runs(variant, args)) continue;
+    variant.run(args);
+    variant.run(half);
+    EXPECT_TRUE(same_bits(plain.dlogits, weighted.dlogits)) << variant.name;
+  }
+}
+
 TEST(CrossEntropy, BoundsSeeDamage) {
   Workers workers(1);
   Stream stream(workers);
