@@ -3,8 +3,10 @@
 #include "kernels/cross_entropy.h"
 
 namespace shoestring {
+namespace {
 
-void NextToken::rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const {
+void add_cross_entropy(const ObjectiveRows& rows, const ConstTensorView& weights, double scale, LossSum& sum,
+                       Stream& stream) {
   cross_entropy({.loss = rows.losses,
                  .lse = {},
                  .loss_sum = view_of(&sum.loss, DType::f64, {1}),
@@ -12,8 +14,22 @@ void NextToken::rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) co
                  .dlogits = rows.dlogits,
                  .logits = rows.logits,
                  .targets = rows.targets,
-                 .scale = weight(rows.depth),
-                 .stream = stream});
+                 .scale = scale,
+                 .stream = stream,
+                 .weights = weights,
+                 .weight_sum = view_of(&sum.weight, DType::f64, {1})});
+}
+
+}  // namespace
+
+void NextToken::rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const {
+  add_cross_entropy(rows, {}, weight(rows.depth), sum, stream);
+}
+
+void Masked::rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const {
+  const std::int64_t count = rows.targets.shape[0];
+  const ConstTensorView weights = rows.batch.column(kWeightColumn).slice(0, rows.begin, count).reshaped({count});
+  add_cross_entropy(rows, weights, weight(rows.depth), sum, stream);
 }
 
 }  // namespace shoestring

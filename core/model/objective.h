@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "core/model/micro_batch.h"
@@ -47,6 +48,22 @@ class NextToken final : public Objective {
   explicit NextToken(double further_weight) : further_weight_(further_weight) {}
   void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const override;
   double weight(Depth depth) const override { return depth == Depth::next ? 1.0 : further_weight_; }
+
+ private:
+  double further_weight_;
+};
+
+/// The name of a column: how much a token counts, f32.
+inline constexpr std::string_view kWeightColumn = "weight";
+
+/// The same with a weight for each token, given by the batch. What is only read (-1) is left out, as everywhere.
+class Masked final : public Objective {
+ public:
+  explicit Masked(double further_weight) : further_weight_(further_weight) {}
+  void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const override;
+  double weight(Depth depth) const override { return depth == Depth::next ? 1.0 : further_weight_; }
+  /// A document's tokens weigh alike: then the target of the token after next, which lies in the same document, does.
+  std::vector<TokenColumn> columns() const override { return {{std::string(kWeightColumn)}}; }
 
  private:
   double further_weight_;

@@ -14,11 +14,13 @@ namespace shoestring {
 
 /// A loss as a sum over tokens.
 struct LossSum {
-  double loss = 0;          ///< in nats
+  double loss = 0;          ///< in nats, each token's times its weight
   std::int64_t tokens = 0;  ///< the trained ones
+  double weight = 0;        ///< of those: what the mean is over
   LossSum& operator+=(const LossSum& other) {
     loss += other.loss;
     tokens += other.tokens;
+    weight += other.weight;
     return *this;
   }
 };

@@ -252,6 +252,17 @@ void add_schedule(std::vector<Key>& keys) {
 void add_phase(std::vector<Key>& keys) {
   const auto at = [](auto& recipe, std::size_t phase) -> auto& { return recipe.phases[phase]; };
   SectionKeys<PhaseSpec, decltype(at)>(keys, "phase", at)
+      .key("objective", &PhaseSpec::objective, kText,
+           "next_token, or masked: of conversations what `data build --chat` marks as learned")
+      .key("train", &PhaseSpec::train, kText, "its own data; empty: data.train", kFree)
+      .key("validation", &PhaseSpec::validation, kText, "its own held-out data; empty: data.validation", kFree)
+      .key("learning_rate", &PhaseSpec::learning_rate, kNotNegative, "its own peak; 0: schedule.learning_rate")
+      .key("loss_mean", &PhaseSpec::loss_mean, kText,
+           "masked: the loss is the mean over learned tokens, or over documents, of which each counts alike")
+      .key("long_documents", &PhaseSpec::long_documents, kText,
+           "longer than a sample: split, cut at its end, or drop; automatic: split, drop where the objective is masked")
+      .key("patience", &PhaseSpec::patience, kCount,
+           "evaluations in a row without a new best held-out loss after which it ends; 0: never")
       .key("sequence", &PhaseSpec::sequence, {0, kMostSequence, Unit::positions}, "tokens per sequence")
       .key("micro_batch", &PhaseSpec::micro_batch, {1, kMostExtent, Unit::count}, "sequences per micro-batch")
       .key("global_batch", &PhaseSpec::global_batch, {0, kMostExtent, Unit::count}, "sequences per optimizer step")

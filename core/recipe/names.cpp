@@ -23,6 +23,9 @@ constexpr Word kDataIo[] = {"mmap", "pread"};
 constexpr Word kOptimizerName[] = {"adamw", "muon"};
 constexpr Word kLearningRateKind[] = {"warmup_stable_decay", "cosine", "deepseek", "constant"};
 constexpr Word kHorizon[] = {"budget", "tokens", "steps"};
+constexpr Word kObjectiveName[] = {"next_token", "masked"};
+constexpr Word kLossMean[] = {"tokens", "documents"};
+constexpr Word kLongDocuments[] = {"automatic", "split", "cut", "drop"};
 constexpr Word kOnRepeat[] = {"clip", "go_back"};
 
 constexpr std::size_t kLongestWord = 64;  // longer texts are no misspelt word
@@ -88,6 +91,18 @@ std::span<const Word> enum_words<LearningRateKind>() {
 template <>
 std::span<const Word> enum_words<Horizon>() {
   return kHorizon;
+}
+template <>
+std::span<const Word> enum_words<ObjectiveName>() {
+  return kObjectiveName;
+}
+template <>
+std::span<const Word> enum_words<LossMean>() {
+  return kLossMean;
+}
+template <>
+std::span<const Word> enum_words<LongDocumentsSpec>() {
+  return kLongDocuments;
 }
 template <>
 std::span<const Word> enum_words<OnRepeat>() {

@@ -41,6 +41,12 @@ std::span<const std::string_view> enum_words<LearningRateKind>();
 template <>
 std::span<const std::string_view> enum_words<Horizon>();
 template <>
+std::span<const std::string_view> enum_words<ObjectiveName>();
+template <>
+std::span<const std::string_view> enum_words<LossMean>();
+template <>
+std::span<const std::string_view> enum_words<LongDocumentsSpec>();
+template <>
 std::span<const std::string_view> enum_words<OnRepeat>();
 
 template <class Enum>

@@ -176,9 +176,23 @@ struct ScheduleSpec {
   double decay_fraction = 0.2;  ///< share of the horizon spent decaying (wsd); deepseek: cosine share is fixed
 };
 
+/// What a phase is trained on: every next token, or those that masked shards (of conversations) say are learned.
+enum class ObjectiveName { next_token, masked };
+/// What the loss of a masked phase is the mean over.
+enum class LossMean { tokens, documents };
+/// Documents longer than a sample; automatic: split, in a masked phase drop.
+enum class LongDocumentsSpec { automatic, split, cut, drop };
+
 /// A part of the run with its own sequence length and batch; phases run in file order.
 struct PhaseSpec {
   std::string name;
+  ObjectiveName objective = ObjectiveName::next_token;
+  std::vector<SourceSpec> train{};       ///< empty: data.train
+  std::vector<SourceSpec> validation{};  ///< empty: data.validation
+  double learning_rate = 0;              ///< peak; 0: schedule.learning_rate
+  LossMean loss_mean = LossMean::tokens;
+  LongDocumentsSpec long_documents = LongDocumentsSpec::automatic;
+  std::int64_t patience = 0;           ///< evaluations in a row without a new best held-out loss that end it; 0: never
   std::int64_t sequence = 0;           ///< tokens per sequence
   std::int64_t micro_batch = 1;        ///< sequences per micro-batch
   std::int64_t global_batch = 0;       ///< sequences per optimizer step

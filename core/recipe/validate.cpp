@@ -222,7 +222,9 @@ void check_parallel(const Recipe& recipe, Rules& rules) {
 }
 
 void check_data(const Recipe& recipe, Rules& rules) {
-  rules.unless(!recipe.data.train.empty(), {"data.train"}, "data.train is missing: where are the token shards?");
+  const bool own = !recipe.phases.empty() && std::all_of(recipe.phases.begin(), recipe.phases.end(),
+                                                         [](const PhaseSpec& phase) { return !phase.train.empty(); });
+  rules.unless(own || !recipe.data.train.empty(), {"data.train"}, "data.train is missing: where are the token shards?");
 }
 
 /// The most steps that a phase can have: all of its ramp, if any, in its smallest batches. 0 where not known.
@@ -308,6 +310,20 @@ void check_batch(const Recipe& recipe, const PhaseSpec& phase, const std::string
                fmt::format("{} = {} is above {} = {}", ramp, phase.batch_ramp_from, global, phase.global_batch));
 }
 
+void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  const bool masked = phase.objective == ObjectiveName::masked;
+  rules.unless(masked || phase.loss_mean == LossMean::tokens, {section + ".loss_mean", section + ".objective"},
+               fmt::format("{0}.loss_mean = documents needs {0}.objective = masked", section));
+  rules.unless(!masked || (recipe.data.document_mask && recipe.data.fim_rate == 0),
+               {section + ".objective", "data.document_mask", "data.fim_rate"},
+               fmt::format("{}.objective = masked needs data.document_mask = yes and data.fim_rate = 0: conversations "
+                           "are neither read into each other nor rearranged",
+                           section));
+  rules.unless(phase.patience == 0 || recipe.evaluation.every_steps > 0,
+               {section + ".patience", "evaluation.every_steps"},
+               fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
+}
+
 void check_phases(const Recipe& recipe, Rules& rules) {
   rules.unless(!recipe.phases.empty(), {"phase"}, "there is no phase: add a section [phase.NAME]");
   for (const PhaseSpec& phase : recipe.phases) {
@@ -320,6 +336,7 @@ void check_phases(const Recipe& recipe, Rules& rules) {
         fmt::format("{}.sequence = {} is longer than model.max_positions = {}", section, phase.sequence, positions));
     check_batch(recipe, phase, section, rules);
     check_phase_length(recipe, phase, section, rules);
+    check_objective(recipe, phase, section, rules);
   }
 }
 

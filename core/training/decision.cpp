@@ -86,7 +86,19 @@ double progress_of(const Recipe& recipe, const TrainingState& state) {
                                                     : within(state.phase_steps, phase.steps);
 }
 
+bool early_stop(const Recipe& recipe, const TrainingState& state) {
+  const std::int64_t patience = phase_of(recipe, state).patience;
+  return patience > 0 && state.stale_evaluations >= patience;
+}
+
+ScheduleSpec schedule_of_phase(const Recipe& recipe, std::size_t phase) {
+  ScheduleSpec schedule = recipe.schedule;
+  if (const double own = recipe.phases.at(phase).learning_rate; own > 0) schedule.learning_rate = own;
+  return schedule;
+}
+
 bool phase_finished(const Recipe& recipe, const TrainingState& state) {
+  if (early_stop(recipe, state)) return true;
   const PhaseSpec& phase = phase_of(recipe, state);
   switch (recipe.schedule.horizon) {
     case Horizon::tokens: return state.phase_samples * phase.sequence >= phase.tokens;
@@ -97,7 +109,8 @@ bool phase_finished(const Recipe& recipe, const TrainingState& state) {
 }
 
 bool horizon_reached(const Recipe& recipe, const TrainingState& state) {
-  return recipe.schedule.horizon != Horizon::budget && is_last_phase(recipe, state) && phase_finished(recipe, state);
+  if (!is_last_phase(recipe, state)) return false;
+  return early_stop(recipe, state) || (recipe.schedule.horizon != Horizon::budget && phase_finished(recipe, state));
 }
 
 namespace {

@@ -57,7 +57,12 @@ Decision decide(const Recipe& recipe, const Standing& at, double elapsed_seconds
 /// The share of the whole horizon that is behind, in [0, 1].
 double progress_of(const Recipe& recipe, const TrainingState& state);
 bool phase_finished(const Recipe& recipe, const TrainingState& state);
-/// Never with a budget horizon: that is reached by the budget alone, speed may yet leave room for another step.
+/// The phase's patience is at its end.
+bool early_stop(const Recipe& recipe, const TrainingState& state);
+/// The recipe's schedule with the phase's own peak.
+ScheduleSpec schedule_of_phase(const Recipe& recipe, std::size_t phase);
+/// Never with a budget horizon, unless patience ends: that is reached by the budget alone, speed may yet leave room for
+/// another step.
 bool horizon_reached(const Recipe& recipe, const TrainingState& state);
 
 /// A decision as it travels between ranks: every bit of every field.

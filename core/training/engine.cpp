@@ -44,7 +44,13 @@ StepOutcome Engine::step(const StepArgs& args) {
 void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   auto& [model, optimizer, stream] = parts_;
   PassResult& batch = outcome.batch;
-  const double scale = batch.tokens > 0 ? 1.0 / batch.tokens : 0.0;
+  if (!(batch.weight > 0)) {
+    fail(ExitCode::bad_data,
+         "the {} sequences from number {} of the phase hold nothing to train on ({} tokens of weight {}); give steps "
+         "larger batches, or build the shards of conversations anew",
+         outcome.sequences, args.samples, batch.tokens, batch.weight);
+  }
+  const double scale = 1.0 / batch.weight;
   outcome.loss = batch.loss * scale;
   outcome.gradient_norm = norm_of(scale);
   outcome.judgement = guard_.judge(outcome.loss, outcome.gradient_norm, args.may_go_back);

@@ -34,7 +34,7 @@ struct StepArgs {
 struct StepOutcome {
   PassResult batch;  ///< where it is abandoned, nothing else holds, and the engine takes no further step
   std::int64_t sequences = 0;
-  double loss = 0;           ///< mean over the trained tokens
+  double loss = 0;           ///< mean over the trained tokens, by their weights
   double gradient_norm = 0;  ///< of the mean gradient, before clipping
   double learning_rate = 0;
   Judgement judgement;  ///< the weights moved if its verdict is apply

@@ -17,7 +17,12 @@ BatchView LoaderFeed::next(SampleRange samples) {
   check(batch != nullptr && batch->first_sample == samples.first && batch->samples == samples.count,
         "the loader is at sample {}, the pass asks for {} from {}", batch != nullptr ? batch->first_sample : -1,
         samples.count, samples.first);
-  return view_of(*batch);
+  BatchView view = view_of(*batch);
+  if (!batch->weights.empty()) {
+    weights_.values = batch->weights;
+    view.columns = std::span(&weights_, 1);
+  }
+  return view;
 }
 
 BatchView view_of(const Batch& batch) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/model/micro_batch.h"
+#include "core/model/objective.h"
 #include "core/training/batch_plan.h"
 #include "data/prefetching_loader.h"
 
@@ -23,6 +24,7 @@ class LoaderFeed final : public Feed {
 
  private:
   PrefetchingLoader batches_;
+  ColumnView weights_{kWeightColumn, {}};  ///< of the last batch, where it has any
 };
 
 /// What the model reads of a loader's batch.

@@ -192,9 +192,10 @@ PassResult Pass::result_of(std::span<const double> numbers) const {
     const std::span<const double> sums = numbers.subspan(static_cast<std::size_t>(group) * scalars(), scalars());
     result.loss += sums[0];
     result.tokens += sums[1];
-    result.further_loss += sums[2];
-    result.further_tokens += sums[3];
-    result.balance_loss += std::accumulate(sums.begin() + 4, sums.end(), 0.0);
+    result.weight += sums[2];
+    result.further_loss += sums[3];
+    result.further_tokens += sums[4];
+    result.balance_loss += std::accumulate(sums.begin() + 5, sums.end(), 0.0);
   }
   std::span<const double> counts = numbers.subspan(static_cast<std::size_t>(groups_) * scalars());
   for (std::int64_t* value : whole_numbers(result.precision)) {
@@ -241,6 +242,7 @@ void Pass::add_numbers(StepTally tally, int group, std::vector<double>& numbers)
   double* own = numbers.data() + static_cast<std::size_t>(group) * scalars();
   *own++ = sums.main.loss;
   *own++ = static_cast<double>(sums.main.tokens);
+  *own++ = sums.main.weight;
   *own++ = sums.further.loss;
   *own++ = static_cast<double>(sums.further.tokens);
   std::copy(tally.balance_losses.begin(), tally.balance_losses.end(), own);

@@ -28,8 +28,9 @@ namespace shoestring {
 /// Sums over the whole global batch and the whole model: the same bits on every rank and under any layout.
 struct PassResult {
   bool abandoned = false;   ///< it was to stop: nothing else here holds, nor do the gradients
-  double loss = 0;          ///< nats, over trained tokens
+  double loss = 0;          ///< nats, over trained tokens, each times its weight
   double tokens = 0;        ///< trained tokens
+  double weight = 0;        ///< of those: what means are over; their number, unless the objective says otherwise
   double further_loss = 0;  ///< of multi-token prediction, not weighted
   double further_tokens = 0;
   double balance_loss = 0;    ///< weighted
@@ -77,7 +78,7 @@ class Pass {
                  std::vector<double>& numbers);
   void add_numbers(StepTally tally, int group, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;
-  std::size_t scalars() const { return 4 + static_cast<std::size_t>(model_.config().mixtures()); }
+  std::size_t scalars() const { return 5 + static_cast<std::size_t>(model_.config().mixtures()); }
   std::int64_t loads() const;
 
   Transformer& model_;

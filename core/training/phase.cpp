@@ -1,6 +1,15 @@
 #include "core/training/phase.h"
 
+#include <fmt/format.h>
+
+#include "data/chat_tokens.h"
+
 namespace shoestring {
+namespace {
+
+constexpr std::size_t kExampleTokens = 1000;
+
+}  // namespace
 
 Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout,
              const TrainingState& state)
@@ -12,6 +21,31 @@ Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const La
   if (held_out.empty()) return;
   evaluator_ = std::make_unique<Evaluator>(resources.model(), mesh, std::move(held_out), recipe.evaluation,
                                            plan_.phase().micro_batch, layout.schedule);
+}
+
+std::string Phase::long_documents() const {
+  std::int64_t all = 0, cut = 0, dropped = 0, tokens = 0;
+  for (int source = 0; source < loader_->sources(); ++source) {
+    const PackingCounts& counts = loader_->counts(source);
+    all += counts.documents;
+    cut += counts.truncated_documents;
+    dropped += counts.dropped_documents;
+    tokens += counts.dropped_tokens;
+  }
+  if (cut + dropped == 0) return {};
+  return fmt::format("of {} documents {} are cut and {} dropped, {} tokens in all: they are longer than {} tokens", all,
+                     cut, dropped, tokens, plan_.phase().sequence + 1);
+}
+
+std::string Phase::first_example(const Tokenizer& tokenizer) const {
+  const Batch batch = loader_->fetch({0, 1});
+  std::vector<std::int32_t> ids;
+  std::vector<std::uint8_t> learned;
+  for (std::size_t t = 0; t < batch.inputs.size() && batch.segment_start[t] == 0 && t < kExampleTokens; ++t) {
+    ids.push_back(batch.inputs[t]);
+    learned.push_back(t > 0 && batch.targets[t - 1] >= 0 ? 1 : 0);
+  }
+  return marked_text(ids, learned, tokenizer, kLearnedBegin, kLearnedEnd);
 }
 
 }  // namespace shoestring

@@ -26,6 +26,10 @@ class Phase {
   Evaluator* evaluator() { return evaluator_.get(); }
   /// See Loader::plan.
   std::string data_plan() const { return loader_->plan(); }
+  /// What becomes of documents longer than a sample; empty where they are split, or there are none.
+  std::string long_documents() const;
+  /// The first document of sample 0 as text, what is learned marked.
+  std::string first_example(const Tokenizer& tokenizer) const;
 
  private:
   BatchPlan plan_;

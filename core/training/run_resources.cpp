@@ -53,7 +53,32 @@ int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
   return std::max(1, Workers::usable_cores() / ranks_sharing_cores);
 }
 
+bool any_masked(const Recipe& recipe) {
+  return std::any_of(recipe.phases.begin(), recipe.phases.end(),
+                     [](const PhaseSpec& phase) { return phase.objective == ObjectiveName::masked; });
+}
+
+LongDocuments long_documents(const PhaseSpec& phase) {
+  switch (phase.long_documents) {
+    case LongDocumentsSpec::split: return LongDocuments::split;
+    case LongDocumentsSpec::cut: return LongDocuments::cut;
+    case LongDocumentsSpec::drop: return LongDocuments::drop;
+    case LongDocumentsSpec::automatic: break;
+  }
+  return phase.objective == ObjectiveName::masked ? LongDocuments::drop : LongDocuments::split;
+}
+
 }  // namespace
+
+const std::vector<SourceSpec>& train_sources(const Recipe& recipe, std::size_t phase) {
+  const std::vector<SourceSpec>& own = recipe.phases.at(phase).train;
+  return own.empty() ? recipe.data.train : own;
+}
+
+const std::vector<SourceSpec>& validation_sources(const Recipe& recipe, std::size_t phase) {
+  const std::vector<SourceSpec>& own = recipe.phases.at(phase).validation;
+  return own.empty() ? recipe.data.validation : own;
+}
 
 fs::path run_directory(const Recipe& recipe) {
   return recipe.run.directory.empty() ? fs::path("runs") / recipe.run.name : fs::path(recipe.run.directory);
@@ -66,7 +91,7 @@ Hardware hardware_of(const Recipe& recipe, const fs::path& recipe_folder) {
 
 fs::path tokenizer_file(const Recipe& recipe) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
-  const fs::path first = recipe.data.train.at(0).path;
+  const fs::path first = train_sources(recipe, 0).at(0).path;
   const fs::path folder = type_of(first) == fs::file_type::directory ? first : first.parent_path();
   for (const fs::path& place : {folder, folder.lexically_normal().parent_path()}) {
     const fs::path file = find_tokenizer(place.empty() ? "." : place);
@@ -76,13 +101,14 @@ fs::path tokenizer_file(const Recipe& recipe) {
        first.string());
 }
 
-LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, std::int64_t sequence,
+LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, const PhaseSpec& phase,
                              std::uint64_t seed, const Tokenizer& tokenizer) {
   LoaderOptions options;
   for (const SourceSpec& source : sources) {
     options.sources.push_back({.name = source.path, .paths = {source.path}, .weight = source.weight});
   }
-  options.sequence = sequence;
+  options.sequence = phase.sequence;
+  options.long_documents = long_documents(phase);
   options.seed = seed;
   options.document_mask = recipe.data.document_mask;
   options.io = recipe.data.io == DataIo::pread ? ShardIo::pread : ShardIo::mmap;
@@ -101,11 +127,13 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
     : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
+  if (any_masked(recipe)) objective_ = std::make_unique<Masked>(recipe.model.mtp_weight);
   TransformerOptions whole{.model = model_config(recipe, *tokenizer_),
                            .precision = recipe.precision,
                            .run = run_shape(recipe, workers_.count()),
                            .own_stages = {},
-                           .count_precision = recipe.precision.count_saturation};
+                           .count_precision = recipe.precision.count_saturation,
+                           .objective = objective_.get()};
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), host_name()) : 0;
   exchange_ = exchange_of(layout, mesh, whole.model, per_node);
   model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
@@ -156,15 +184,19 @@ std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {
 std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
   const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
   // Phases draw different orders from one seed.
-  return checked(loader_options(recipe_, recipe_.data.train, spec.sequence,
-                                recipe_.run.seed + static_cast<std::uint64_t>(phase), *tokenizer_));
+  LoaderOptions options = loader_options(recipe_, train_sources(recipe_, static_cast<std::size_t>(phase)), spec,
+                                         recipe_.run.seed + static_cast<std::uint64_t>(phase), *tokenizer_);
+  if (objective_) {
+    options.weights = spec.loss_mean == LossMean::documents ? TokenWeights::documents : TokenWeights::tokens;
+  }
+  return checked(std::move(options));
 }
 
 std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase) const {
   std::vector<std::unique_ptr<Loader>> loaders;
-  for (const SourceSpec& source : recipe_.data.validation) {
+  for (const SourceSpec& source : validation_sources(recipe_, static_cast<std::size_t>(phase))) {
     LoaderOptions options =
-        loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)].sequence, 0, *tokenizer_);
+        loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)], 0, *tokenizer_);
     options.fill_in_middle.reset();
     loaders.push_back(checked(std::move(options)));
   }

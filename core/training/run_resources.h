@@ -29,7 +29,12 @@ Hardware hardware_of(const Recipe& recipe, const std::filesystem::path& recipe_f
 /// The tokenizer file of the recipe: data.tokenizer, or the one beside (or above) the first training shard.
 std::filesystem::path tokenizer_file(const Recipe& recipe);
 
-LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, std::int64_t sequence,
+/// What a phase is trained on, and what is held out for it: its own, or that of [data].
+const std::vector<SourceSpec>& train_sources(const Recipe& recipe, std::size_t phase);
+const std::vector<SourceSpec>& validation_sources(const Recipe& recipe, std::size_t phase);
+
+/// Of `phase`, without weights.
+LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, const PhaseSpec& phase,
                              std::uint64_t seed, const Tokenizer& tokenizer);
 
 class RunResources {
@@ -67,6 +72,7 @@ class RunResources {
   Stream stream_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ExpertExchange> exchange_;  ///< where experts are shared
+  std::unique_ptr<Objective> objective_;  ///< of the whole run; null: the next token
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Import> import_;  ///< until the weights are read
   ModelFiles carried_;

@@ -71,7 +71,8 @@ StepOutcome Trainer::step() {
                      .feed = phase_->feed(),
                      .samples = state_.phase_samples,
                      .update = state_.updates + 1,
-                     .learning_rate = learning_rate(recipe_.schedule, state_.updates + 1, progress_of(recipe_, state_)),
+                     .learning_rate = learning_rate(schedule_of_phase(recipe_, static_cast<std::size_t>(state_.phase)),
+                                                    state_.updates + 1, progress_of(recipe_, state_)),
                      .may_go_back = snapshots_.step() >= 0,
                      .stops = {.all = [this] { return stop_.leave(); }, .own = stop_requested}});
   if (outcome.batch.abandoned) {
@@ -113,9 +114,21 @@ bool Trainer::evaluate(bool last) {
   }
   if (outcome.stopped) return false;
   evaluated_step_ = state_.step;
+  if (!last && outcome.whole) judge_held_out(outcome.metrics.loss);
   const CategorySeconds all = spent();
   account_->evaluated(outcome, meter_.elapsed_seconds() - begin, all);
   return true;
+}
+
+// For the phase's patience; all ranks have the same loss.
+void Trainer::judge_held_out(double loss) {
+  const bool better = !state_.best_held_out || loss < *state_.best_held_out;
+  if (better) state_.best_held_out = loss;
+  state_.stale_evaluations = better ? 0 : state_.stale_evaluations + 1;
+  if (early_stop(recipe_, state_)) {
+    account_->say(fmt::format("step {}: {} evaluations without a better held-out loss than {:.4f}: the phase ends",
+                              state_.step, state_.stale_evaluations, *state_.best_held_out));
+  }
 }
 
 void Trainer::save(int keep) {

@@ -53,6 +53,7 @@ class Trainer {
   StepOutcome step();
   void keep_trace();
   bool evaluate(bool last);
+  void judge_held_out(double loss);
   void save() { save(recipe_.checkpoint.keep); }
   void save(int keep);
   void go_back();

@@ -6,6 +6,7 @@
 #include "core/training/reference_cost.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
+#include "data/chat_tokens.h"
 #include "kernels/base/workers.h"
 #include "kernels/variant_list.h"
 #include "parallel/placement.h"
@@ -133,6 +134,11 @@ void Trainer::resume(const fs::path& checkpoint) {
 void Trainer::enter_phase() {
   phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, layout_, state_);
   state_.data_plan = phase_->data_plan();
+  if (state_.phase_samples > 0) return;
+  if (const std::string text = phase_->long_documents(); !text.empty()) account_->note("data", text);
+  if (phase_->plan().phase().objective != ObjectiveName::masked) return;
+  account_->say(fmt::format("the first example, learned between {} and {}:\n{}", kLearnedBegin, kLearnedEnd,
+                            phase_->first_example(resources_->tokenizer())));
 }
 
 void Trainer::enter_next_phase() {
@@ -143,6 +149,8 @@ void Trainer::enter_next_phase() {
   state_.phase_steps = 0;
   state_.phase_samples = 0;
   state_.data_plan.clear();
+  state_.best_held_out.reset();
+  state_.stale_evaluations = 0;
   engine_->guard().forget();
   state_.guard = engine_->guard().state();
   enter_phase();

@@ -67,6 +67,9 @@ std::string to_json(const TrainingState& state) {
   json["data_plan"] = state.data_plan;
   json["recipe"] = state.recipe;
   json["loss"] = state.loss;
+  if (state.best_held_out) {
+    json["held_out"] = {{"best", *state.best_held_out}, {"stale", state.stale_evaluations}};
+  }
   json["decisions"] = nlohmann::ordered_json::array();
   for (const HorizonDecision& decision : state.decisions) {
     json["decisions"].push_back({{"step", decision.step},
@@ -106,6 +109,10 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     respell(state.recipe);
     const nlohmann::json& loss = json.at("loss");  // of a skipped step it may be no number: JSON has none for that
     state.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.get<double>();
+    if (const auto held_out = json.find("held_out"); held_out != json.end()) {
+      state.best_held_out = held_out->at("best").get<double>();
+      state.stale_evaluations = count_of(*held_out, "stale");
+    }
     for (const nlohmann::json& entry : json.at("decisions")) {
       state.decisions.push_back({.step = count_of(entry, "step"),
                                  .progress = entry.at("progress").get<double>(),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct TrainingState {
   std::vector<HorizonDecision> decisions;
   GuardState guard;
   double loss = 0;  ///< of the last step
+  // For PhaseSpec::patience:
+  std::optional<double> best_held_out;  ///< least loss of a whole evaluation of the phase
+  std::int64_t stale_evaluations = 0;   ///< in a row since
 };
 
 /// Doubles keep every bit.

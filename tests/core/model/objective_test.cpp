@@ -8,6 +8,7 @@
 
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
+#include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
 
@@ -135,6 +136,51 @@ TEST(Objective, FurtherTokensWeighAsTheModelSays) {
   for (std::int64_t i = 0; i < whole.rows; ++i) {
     EXPECT_NEAR(half.grad.as<double>()[i], 0.5 * whole.grad.as<double>()[i], 1e-12);
   }
+}
+
+/// The same model, trained on the next token by the weights given with its batch.
+struct MaskedRun {
+  MaskedRun(Architecture architecture, PrecisionPolicy format, std::vector<float> given)
+      : weights(std::move(given)),
+        objective(small_config(architecture).mtp_weight),
+        run(small_config(architecture), policy(format), 1, 2, kSequence, 1, &objective) {
+    run.batch.columns = {{kWeightColumn, weights}};
+  }
+  std::vector<float> weights;
+  Masked objective;
+  SmallRun run;
+};
+
+TEST(Objective, WeightsOfOneAreTheNextTokenBitForBit) {
+  for (const PrecisionPolicy format : {PrecisionPolicy::fp64, PrecisionPolicy::fp32, PrecisionPolicy::bf16}) {
+    MaskedRun masked(Architecture::deepseek_v3, format, std::vector<float>(2 * kSequence, 1.0F));
+    SmallRun plain(small_config(Architecture::deepseek_v3), policy(format), 1, 2, kSequence);
+    const ObjectiveSums a = masked.run.step().objective;
+    const ObjectiveSums b = plain.step().objective;
+    EXPECT_EQ(a.main.loss, b.main.loss);
+    EXPECT_EQ(a.main.weight, static_cast<double>(b.main.tokens));
+    EXPECT_EQ(b.main.weight, static_cast<double>(b.main.tokens));
+    EXPECT_EQ(a.further.loss, b.further.loss);
+    EXPECT_TRUE(same_bits(masked.run.model.store().gradients, plain.model.store().gradients));
+  }
+}
+
+// A weighted token is one with that advantage: the other implementation is this file's.
+TEST(Objective, WeightsAreAdvantages) {
+  const std::vector<float> values = mixed_advantages();
+  MaskedRun masked(Architecture::llama, PrecisionPolicy::fp64, values);
+  RewardedRun rewarded(Architecture::llama, values);
+  const LossSum ours = masked.run.step().objective.main;
+  const LossSum theirs = rewarded.run.step().objective.main;
+  EXPECT_NEAR(ours.loss, theirs.loss, 1e-12 * std::abs(theirs.loss));
+  const auto* a = masked.run.model.store().gradients.as<double>();
+  const auto* b = rewarded.run.model.store().gradients.as<double>();
+  double largest = 0;
+  for (std::int64_t i = 0; i < masked.run.model.store().gradients.shape().elements(); ++i) {
+    EXPECT_NEAR(a[i], b[i], 1e-12);
+    largest = std::max(largest, std::abs(b[i]));
+  }
+  EXPECT_GT(largest, 1e-6);
 }
 
 }  // namespace

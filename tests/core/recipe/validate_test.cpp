@@ -37,6 +37,9 @@ struct Case {
 
 TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
   EXPECT_EQ(mistakes({}), "");
+  EXPECT_EQ(mistakes({"--data.train=", "--phase.p.train=own", "--phase.p.objective=masked", "--phase.p.patience=2",
+                      "--evaluation.every_steps=5", "--phase.p.loss_mean=documents", "--phase.p.long_documents=cut"}),
+            "");
   EXPECT_EQ(mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
                       "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29"}),
             "");
@@ -45,6 +48,10 @@ TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
 TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
   const Case cases[] = {
       {{"--run.name=../x"}, "run.name"},
+      {{"--phase.p.loss_mean=documents"}, "needs phase.p.objective = masked"},
+      {{"--phase.p.objective=masked", "--data.document_mask=no"}, "neither read into each other"},
+      {{"--phase.p.objective=masked", "--data.fim_rate=0.1"}, "nor rearranged"},
+      {{"--phase.p.patience=2"}, "set evaluation.every_steps"},
       {{"--budget.gpu_hours=0"}, "no cap"},
       {{"--budget.gpu_hours=0", "--budget.job_hours=1"}, "no cap"},
       {{"--budget.usd_per_gpu_hour=2"}, "price_source"},

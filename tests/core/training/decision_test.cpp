@@ -194,5 +194,27 @@ TEST_F(DecisionTest, RefusesAReasonThatIsNone) {
   EXPECT_THROW(decision_of(words), Error);
 }
 
+TEST_F(DecisionTest, PatienceEndsAPhaseAndTheLastOneTheRun) {
+  for (PhaseSpec& phase : recipe_.phases) phase.patience = 3;
+  state_.stale_evaluations = 2;
+  EXPECT_FALSE(early_stop(recipe_, state_));
+  EXPECT_EQ(at(1), Decision{});
+  state_.stale_evaluations = 3;
+  EXPECT_TRUE(at(1).next_phase);
+  state_.phase = 1;
+  EXPECT_EQ(at(1).stop, Stop::horizon);
+  recipe_.schedule.horizon = Horizon::budget;
+  EXPECT_EQ(at(1).stop, Stop::horizon) << "a budget horizon too";
+  recipe_.phases[1].patience = 0;
+  EXPECT_EQ(at(1).stop, Stop::none);
+}
+
+TEST_F(DecisionTest, APhaseMayHaveItsOwnPeak) {
+  recipe_.schedule.learning_rate = 3;
+  recipe_.phases[1].learning_rate = 5;
+  EXPECT_EQ(schedule_of_phase(recipe_, 0).learning_rate, 3);
+  EXPECT_EQ(schedule_of_phase(recipe_, 1).learning_rate, 5);
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -167,5 +167,18 @@ TEST(Engine, AChangeThatIsNotKeptLeavesItHalfWay) {
   EXPECT_FALSE(run.engine.whole());
 }
 
+TEST(Engine, ABatchWithNothingToTrainOnIsRefused) {
+  const std::unique_ptr<Communicator> self = self_communicator();
+  EngineRun run(*self);
+  run.feed.masks = [](std::int64_t, SmallBatch& batch) { std::fill(batch.targets.begin(), batch.targets.end(), -1); };
+  try {
+    run();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("nothing to train on"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -34,11 +35,13 @@ class MadeFeed : public Feed {
     clock_.seconds += kFetchSeconds;
     const std::int64_t first = samples.first == damaged ? samples.first - samples.count : samples.first;
     batch_.emplace(vocabulary_, samples.count, sequence_, static_cast<std::uint64_t>(100 + first));
+    if (masks) masks(first, *batch_);
     return batch_->view();
   }
   std::vector<std::int64_t> asked;
   std::int64_t damaged = -1;  ///< instead of these samples, those before
   std::int64_t fails_at = -1;
+  std::function<void(std::int64_t first_sample, SmallBatch& batch)> masks;  ///< changes targets
 
  private:
   std::int64_t vocabulary_;

@@ -21,19 +21,20 @@ constexpr std::int64_t kSequence = 12;
 constexpr std::int64_t kMicroBatch = 2;
 constexpr std::int64_t kGlobalBatch = 10;  // five micro-batches: reduction groups of unequal length
 
-BatchPlan plan_of(int groups, int ranks) {
+BatchPlan plan_of(int groups, int ranks, std::int64_t micro_batch) {
   PhaseSpec phase;
   phase.sequence = kSequence;
-  phase.micro_batch = kMicroBatch;
+  phase.micro_batch = micro_batch;
   phase.global_batch = kGlobalBatch;
   return {phase, groups, ranks};
 }
 
 /// A model on one rank, a pass over it, and what it reads.
 struct PassRun {
-  PassRun(Architecture architecture, const PrecisionSpec& precision, Communicator& world, int groups, int stages = 1)
-      : run(tiled_config(architecture), precision, stages, kMicroBatch, kSequence),
-        plan(plan_of(groups, world.size())),
+  PassRun(Architecture architecture, const PrecisionSpec& precision, Communicator& world, int groups, int stages = 1,
+          std::int64_t micro_batch = kMicroBatch)
+      : run(tiled_config(architecture), precision, stages, micro_batch, kSequence),
+        plan(plan_of(groups, world.size(), micro_batch)),
         feed(run.model.config().vocabulary, kSequence, clock),
         mesh(world, {.data = world.size()}),
         pass(run.model, mesh, groups, run.stream, meter) {}
@@ -132,6 +133,44 @@ TEST(Pass, AFeedThatFailsEndsIt) {
   PassRun run(Architecture::llama, policy(PrecisionPolicy::fp32), *self, 1);
   run.feed.fails_at = 4;
   EXPECT_THROW(run(), Error);
+}
+
+// Samples of which very different shares are learned: sample s every (1 + s % 5)th token, samples 3 and 8 nothing at
+// all.
+void mask_unevenly(std::int64_t first, SmallBatch& batch) {
+  for (std::size_t t = 0; t < batch.targets.size(); ++t) {
+    const std::int64_t sample = first + static_cast<std::int64_t>(t) / kSequence;
+    const bool learned = sample % 5 != 3 && static_cast<std::int64_t>(t) % (1 + sample % 5) == 0;
+    if (!learned) batch.targets[t] = -1;
+  }
+}
+
+// The mean is over the learned tokens of the whole batch, however it is cut: ten micro-batches on one rank, or one on
+// each of ten, or two on each of five, give the same bits. (A mean of means would not: their masks are uneven.)
+TEST(Pass, UnevenMasksAreTheSameOnAnyNumberOfRanks) {
+  constexpr int kGroups = 10;
+  const auto masked = [](Communicator& world, Tensor& gradients) {
+    PassRun part(Architecture::llama, policy(PrecisionPolicy::fp32), world, kGroups, 1, 1);
+    part.feed.masks = mask_unevenly;
+    PassResult result = part();
+    gradients = part.gradients();
+    return result;
+  };
+  Tensor gradients;
+  const PassResult expected = masked(*self_communicator(), gradients);
+  EXPECT_GT(expected.tokens, 10);
+  EXPECT_LT(expected.tokens, 60) << "of 120";
+  EXPECT_EQ(expected.weight, expected.tokens);
+  for (const int ranks : {2, 5, 10}) {
+    run_ranks(ranks, [&](Communicator& world) {
+      Tensor own;
+      const PassResult result = masked(world, own);
+      EXPECT_EQ(result.loss, expected.loss);
+      EXPECT_EQ(result.tokens, expected.tokens);
+      EXPECT_EQ(result.weight, expected.weight);
+      EXPECT_TRUE(same_bits(own, gradients)) << ranks << " ranks";
+    });
+  }
 }
 
 class PassSchedules : public ::testing::TestWithParam<ScheduleName> {};

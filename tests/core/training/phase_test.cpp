@@ -134,5 +134,49 @@ TEST_F(PhaseTest, HasItsOwnLengthAndAnEvaluatorWhereTextIsHeldOut) {
   EXPECT_GT(phase.evaluator()->run(0, [] { return false; }).metrics.tokens, 0);
 }
 
+TEST_F(PhaseTest, AMaskedOneReadsItsOwnConversationsAndShowsTheFirst) {
+  std::string lines;
+  for (int i = 0; i < 8; ++i) {
+    lines += fmt::format(
+        R"({{"messages": [{{"role": "user", "content": "{0} and "}}, {{"role": "assistant", "content": "{0}"}}]}})"
+        "\n",
+        i);
+  }
+  lines +=
+      fmt::format(R"({{"messages": [{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "long"}}]}})"
+                  "\n",
+                  std::string(40, 'x'));
+  const TemporaryFolder folder;
+  testing::write_text(folder / "chats.jsonl", lines);
+  CorpusBuildOptions options;
+  options.corpus.inputs = {folder / "chats.jsonl"};
+  options.corpus.fields.chat = ChatFormat::plain;
+  options.out = folder / "shards";
+  options.tokenizer = TokenizerChoice::bytes;
+  options.hold_out = 0;
+  options.near_threshold = 2;
+  Workers workers(1);
+  build_corpus(options, workers, {[](const std::string&) {}});
+  Recipe recipe = PhaseTest::recipe();
+  recipe.phases[1].objective = ObjectiveName::masked;
+  recipe.phases[1].train = {{(folder / "shards/train").string(), 1}};
+  const std::unique_ptr<Communicator> self = self_communicator();
+  Mesh mesh(*self, {});
+  RunResources resources(recipe, alone_layout(), 1);
+  Phase sft(recipe, resources, mesh, alone_layout(), state(1));
+  EXPECT_EQ(sft.long_documents().substr(0, 42), "of 9 documents 0 are cut and 1 dropped, 45");
+  const std::string example = sft.first_example(resources.tokenizer());
+  EXPECT_EQ(example.substr(1, 5), " and ");
+  EXPECT_EQ(example.substr(6), fmt::format("\u27E6{}</s>\u27E7", example[0]));
+  const BatchView batch = sft.feed().next({0, kMicroBatch});
+  ASSERT_EQ(batch.columns.size(), 1u);
+  EXPECT_EQ(batch.columns[0].name, kWeightColumn);
+  EXPECT_EQ(batch.columns[0].values.size(), batch.inputs.size());
+  // The other phase, of plain text, brings weights as well: the model has one objective.
+  Phase text(recipe, resources, mesh, alone_layout(), state(0));
+  EXPECT_EQ(text.feed().next({0, kMicroBatch}).columns.size(), 1u);
+  EXPECT_EQ(text.long_documents(), "");
+}
+
 }  // namespace
 }  // namespace shoestring

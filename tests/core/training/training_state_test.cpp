@@ -86,5 +86,15 @@ TEST(TrainingState, RefusesWhatIsNotOne) {
   }
 }
 
+TEST(TrainingState, KnowsHowLongTheHeldOutLossIsStale) {
+  TrainingState state = sample();
+  EXPECT_FALSE(training_state_from_json(to_json(state), "x").best_held_out.has_value());
+  state.best_held_out = 1.0 / 3;
+  state.stale_evaluations = 2;
+  const TrainingState back = training_state_from_json(to_json(state), "x");
+  EXPECT_EQ(back.best_held_out, state.best_held_out);
+  EXPECT_EQ(back.stale_evaluations, 2);
+}
+
 }  // namespace
 }  // namespace shoestring
