@@ -1,0 +1,197 @@
+"""Fine-tuning here and in a plain loop of transformers and torch: the same losses, masks and all.
+
+    finetune_compare.py FEED_DUMP SHOESTRING CASE tokens|documents
+
+CASE is a family as in import_compare.py. Conversations become shards, a seeded model is saved by transformers, and both
+sides take 20 steps on it in FP32: the same batches (whole conversations packed into samples, none seeing another),
+AdamW, clipping, warm-up and cosine; the loss is the mean over the learned tokens of the whole batch, or over documents.
+Losses must agree within 1e-4, gradient norms within 1e-3 of theirs; with experts over the first 10 steps, since sooner or
+later a token's routing that hangs on the last bit falls the other way. A loop that forgets the mask, one that averages the
+means of micro-batches, and one whose documents see each other must not pass. Exit code 77 (skipped) where a module is
+missing.
+"""
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+import numpy as np  # import_compare.py skips where it is missing
+import torch
+
+import import_compare
+
+STEPS, SEQUENCE, MICRO_BATCH, GLOBAL_BATCH, SEED = 20, 96, 2, 8, 5
+RATE, WARMUP, FINAL, CLIP, BETAS, EPSILON, DECAY = 2e-3, 4, 0.1, 1.0, (0.9, 0.95), 1e-8, 0.1
+LOSS_TOLERANCE, NORM_TOLERANCE = 1e-4, 1e-3
+STEPS_WITH_EXPERTS = 10
+
+RECIPE = f"""
+[run]
+name = finetuned
+seed = {SEED}
+threads = 1
+tensorboard = no
+[budget]
+gpu_hours = 1
+[model]
+from = model
+EXTRA
+[precision]
+policy = fp32
+[optimizer]
+beta1 = {BETAS[0]}
+beta2 = {BETAS[1]}
+epsilon = {EPSILON}
+weight_decay = {DECAY}
+clip = {CLIP}
+[schedule]
+kind = cosine
+horizon = steps
+learning_rate = 1
+warmup_steps = {WARMUP}
+final_fraction = {FINAL}
+[phase.sft]
+objective = masked
+loss_mean = MEAN
+learning_rate = {RATE}
+train = shards/train
+sequence = {SEQUENCE}
+micro_batch = {MICRO_BATCH}
+global_batch = {GLOBAL_BATCH}
+steps = {STEPS}
+[checkpoint]
+every_minutes = 0
+"""
+
+
+def conversations(path):
+    draw = random.Random(1)
+    with open(path, "w") as file:
+        for _ in range(300):
+            messages = []
+            for _ in range(draw.randrange(1, 4)):
+                number = draw.randrange(1000)
+                messages.append({"role": "user", "content": "what is " + "so " * draw.randrange(6) + f"{number}? "})
+                messages.append({"role": "assistant", "content": str(number) + "!" * draw.randrange(12)})
+            file.write(json.dumps({"messages": messages}) + "\n")
+
+
+def ours(program, place, mean, extra):
+    """Losses and gradient norms by step."""
+    with open(os.path.join(place, "r.recipe"), "w") as file:
+        file.write(RECIPE.replace("MEAN", mean).replace("EXTRA", extra))
+    conversations(os.path.join(place, "chats.jsonl"))
+    build = [program, "data", "build", "chats.jsonl", "--chat", "plain", "--tokenizer", "bytes", "--out", "shards",
+             "--hold-out", "0"]
+    for command in (build, [program, "train", "r.recipe"]):
+        done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{command}: {done.returncode}\n{done.stdout}")
+    with open(os.path.join(place, "runs", "finetuned", "metrics.jsonl")) as file:
+        steps = [line for line in map(json.loads, file) if "gradient_norm" in line]
+    return [line["loss"] for line in steps], [line["gradient_norm"] for line in steps]
+
+
+def samples(dump, place, mean):
+    data = subprocess.run([dump, "shards/train", str(SEQUENCE), str(SEED), str(STEPS * GLOBAL_BATCH), mean], cwd=place,
+                          check=True, stdout=subprocess.PIPE).stdout
+    rows = np.frombuffer(data, dtype=np.int32).reshape(-1, 4, SEQUENCE)
+    weights = np.frombuffer(data, dtype=np.float32).reshape(-1, 4, SEQUENCE)[:, 3]
+    return [(row[0], row[1], row[2], weight) for row, weight in zip(rows, weights)]
+
+
+def rate(step):
+    way = (step - 1) / STEPS
+    return RATE * min(1, step / WARMUP) * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * way)))
+
+
+def losses_of(model, batch, blind):
+    """Each token's loss; `blind`: documents do not see each other."""
+    inputs = torch.tensor(np.stack([row[0] for row in batch])).long()
+    targets = torch.tensor(np.stack([row[1] for row in batch])).long()
+    starts = torch.tensor(np.stack([row[2] for row in batch])).long()
+    places = torch.arange(SEQUENCE)
+    seen = places[None, :, None] >= places[None, None, :]
+    if blind:
+        seen = seen & (places[None, None, :] >= starts[:, :, None])
+    hidden = torch.full(seen.shape, torch.finfo(torch.float32).min).masked_fill(seen, 0.0)
+    logits = model(inputs, attention_mask=hidden[:, None].expand(len(batch), -1, -1, -1),
+                   position_ids=places[None] - starts if blind else places[None].expand(len(batch), -1),
+                   use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-1, reduction="none"), targets
+
+
+def theirs(model, rows, steps=STEPS, masked=True, means=False, blind=True):
+    """A plain loop: losses and gradient norms by step."""
+    model.train()
+    named = list(model.named_parameters())
+    is_matrix = lambda name, value: value.dim() >= 2 and "embed_tokens" not in name and "lm_head" not in name
+    groups = [{"params": [v for n, v in named if is_matrix(n, v)], "weight_decay": DECAY},
+              {"params": [v for n, v in named if not is_matrix(n, v)], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, eps=EPSILON)
+    losses, norms = [], []
+    for step in range(1, steps + 1):
+        batch = rows[(step - 1) * GLOBAL_BATCH:step * GLOBAL_BATCH]
+        if not masked:  # every token that has one behind it in its document
+            batch = [(i, np.where((s[1:] == s[:-1]).tolist() + [False], np.roll(i, -1), -1).astype(np.int32), s, w)
+                     for i, _, s, w in batch]
+        whole = sum(float(w[t >= 0].astype(np.float64).sum()) for _, t, _, w in batch)
+        optimizer.zero_grad()
+        total = 0.0
+        for begin in range(0, GLOBAL_BATCH, MICRO_BATCH):
+            part = batch[begin:begin + MICRO_BATCH]
+            loss, targets = losses_of(model, part, blind)
+            weights = torch.tensor(np.stack([row[3] for row in part])) * (targets >= 0)
+            if means:
+                mean = (loss * weights).sum() / weights.sum() / (GLOBAL_BATCH // MICRO_BATCH)
+            else:
+                mean = (loss * weights).sum() / whole
+            mean.backward()
+            total += float(mean.detach())
+        losses.append(total)
+        norms.append(float(torch.nn.utils.clip_grad_norm_([v for _, v in named], CLIP)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step)
+        optimizer.step()
+    return losses, norms
+
+
+def worst(a, b):
+    return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
+
+
+def main():
+    dump, program, case, mean = sys.argv[1:]
+    extra = "balance_loss = 0\nbias_speed = 0" if case.startswith(("deepseek", "qwen3_moe")) else ""
+    failures = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = os.path.join(place, "model")
+        import_compare.toy(case).save_pretrained(folder)
+        our_losses, our_norms = ours(os.path.abspath(program), place, mean, extra)
+        rows = samples(os.path.abspath(dump), place, mean)
+        learned = sum(int((row[1] >= 0).sum()) for row in rows)
+        print(f"{case}: {STEPS} steps, {learned} learned tokens of {len(rows) * SEQUENCE}")
+        their_losses, their_norms = theirs(import_compare.reload(folder), rows)
+        compared = STEPS_WITH_EXPERTS if extra else STEPS
+        loss = worst(our_losses[:compared], their_losses[:compared])
+        norm = worst(our_norms[:compared], their_norms[:compared])
+        print(f"loss {our_losses[0]:.6f} to {our_losses[-1]:.6f}; worst relative difference {loss:.2e}, of norms {norm:.2e}")
+        if len(our_losses) != STEPS or loss > LOSS_TOLERANCE or norm > NORM_TOLERANCE:
+            failures.append(f"ours\n{our_losses}\n{our_norms}\ntheirs\n{their_losses}\n{their_norms}")
+        if not our_losses[-1] < 0.9 * our_losses[0]:
+            failures.append("nothing was learned: the comparison says little")
+        for what in ({"masked": False}, {"means": True}, {"blind": False}):
+            seen = worst(our_losses[:2], theirs(import_compare.reload(folder), rows, steps=2, **what)[0])
+            print(f"with {what}: {seen:.2e}")
+            if seen <= LOSS_TOLERANCE:
+                failures.append(f"a loop with {what} passes: the comparison sees nothing")
+    for failure in failures:
+        print(failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
