@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/device.h"
+#include "kernels/cached_attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
@@ -39,6 +40,7 @@ const std::vector<OpVariants>& op_variants() {
       named("adamw_step", adamw_step_variants()),
       named("attention_forward", attention_forward_variants()),
       named("attention_backward", attention_backward_variants()),
+      named("cached_attention", cached_attention_variants()),
       named("cross_entropy", cross_entropy_variants()),
       named("cross_entropy_chunk", cross_entropy_chunk_variants()),
       named("cross_entropy_chunk_gradient", cross_entropy_chunk_gradient_variants()),
