@@ -136,6 +136,43 @@ TEST(Gemm, WholeBlocksOfRows) {  // row after row of them, in sums of one, two a
   }
 }
 
+// What a token gets is the same whether it comes alone, as in generation, or in a batch, as in training.
+TEST(Gemm, ARowDoesNotDependOnTheOthers) {
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  constexpr std::int64_t kM = 13;
+  for (const auto& [n, k] : std::vector<std::array<std::int64_t, 2>>{{33, 31}, {96, 256}, {100, 700}, {40, 2500}}) {
+    for (const DType dtype : kFormats) {
+      const Operand a = make({.dtype = dtype, .granularity = kRowTile128}, kM, k, 1, stream);
+      const Operand b = make({.dtype = dtype, .granularity = kBlock128}, n, k, 2, stream);
+      const Tensor bias = testing::normal(DType::f32, {n}, 4);
+      Arena scratch(gemm_scratch_bytes(kM, n, k, kWorkers, true), Device{});
+      const auto product = [&](std::int64_t first, std::int64_t rows, const PackedMatrix& packed) {
+        ConstScaledView some = a.view;
+        some.values = some.values.slice(0, first, rows);
+        if (some.scaled()) some.scales = some.scales.slice(0, first, rows);
+        Tensor c(DType::f32, {rows, n});
+        gemm({.c = c, .a = some, .b = b.view, .packed_b = &packed, .bias = bias, .scratch = scratch, .stream = stream});
+        return c;
+      };
+      for (const Variant<GemmArgs>& row : gemm_variants()) {
+        SCOPED_TRACE(fmt::format("{} {} n={} k={}", row.name, name(dtype), n, k));
+        pin_variant("gemm", row.name);
+        PackedMatrix packed;
+        pack(b.view, false, packed, stream);
+        Tensor probe(DType::f32, {kM, n});
+        if (testing::runs(row, GemmArgs{probe, a.view, b.view, false, false, &packed, {}, scratch, stream})) {
+          const Tensor all = product(0, kM, packed);
+          for (const auto& [first, rows] : {std::pair{0, 1}, std::pair{7, 1}, std::pair{12, 1}, std::pair{3, 5}}) {
+            EXPECT_TRUE(testing::same_bits(product(first, rows, packed), all.view().slice(0, first, rows)));
+          }
+        }
+        pin_variant("gemm", "");
+      }
+    }
+  }
+}
+
 TEST(Gemm, StridedOperands) {  // neither dim contiguous, and rows with gaps
   Workers workers(kWorkers);
   Stream stream(workers);
