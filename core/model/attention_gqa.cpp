@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/model/key_value_cache.h"
 #include "kernels/attention.h"
 
 namespace shoestring {
@@ -70,15 +71,13 @@ void AttentionGqa::forward(ConstTensorView x, TensorView y, Saved& saved, LayerC
   record.lse = saved.take(master_, {heads_, tokens});
   qkv_->forward(x, record.qkv, saved, context);
   const Rotated heads = rotated(record, false, saved, context);
-  attention_forward({.o = heads_of(record.o, 0, heads_, dim_),
-                     .lse = record.lse,
-                     .q = heads.q,
-                     .k = heads.k,
-                     .v = heads_of(record.qkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
-                     .segment_start = context.tokens.segment_start,
-                     .scale = scale_,
-                     .scratch = context.scratch,
-                     .stream = context.stream});
+  attend({.o = heads_of(record.o, 0, heads_, dim_),
+          .lse = record.lse,
+          .q = heads.q,
+          .k = heads.k,
+          .v = heads_of(record.qkv, (heads_ + kv_heads_) * dim_, kv_heads_, dim_),
+          .scale = scale_},
+         context);
   out_->forward(record.o, y, saved, context);
 }
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include "core/model/key_value_cache.h"
 #include "kernels/attention.h"
+#include "kernels/base/copy.h"
+#include "kernels/gemm.h"
 #include "kernels/latent_key.h"
 
 namespace shoestring {
@@ -81,6 +84,67 @@ void AttentionMla::project_heads(const Record& record, Saved& saved, LayerContex
   kv_up_->forward(latent, record.kv, saved, context);
 }
 
+ConstTensorView AttentionMla::head_weights(std::int64_t head, bool values) const {
+  const std::int64_t first = head * (nope_ + v_dim_) + (values ? nope_ : 0);
+  return ConstTensorView(kv_up_->weight.value).slice(0, first, values ? v_dim_ : nope_);
+}
+
+/// o, over kept latents. In the format of the master weights between the products: no compute copy fits them.
+void AttentionMla::attend_latents(const Record& record, Saved& saved, LayerContext& context) {
+  const std::int64_t tokens = record.down.shape[0];
+  const std::int64_t kept = latent_ + rope_dim_;
+  if (q_up_) {
+    const TensorView latent = take(q_up_->keeps_input(), tokens, query_, saved, context);
+    q_norm_->forward(record.down.slice(1, 0, query_), latent, saved, context);
+    q_up_->forward(latent, record.q, saved, context);
+  }
+  rotate(record.q, record.down, false, context);
+  const auto scratch = [&](DType dtype, const Shape& shape) { return context.scratch.take(dtype, shape); };
+  const TensorView latent = scratch(activation_, {tokens, latent_});
+  kv_norm_->forward(record.down.slice(1, query_, latent_), latent, saved, context);
+  const TensorView key = scratch(activation_, {tokens, 1, kept});
+  latent_key({.k = key, .own = as_one_head(latent), .shared = shared_key(record.down), .stream = context.stream});
+  const TensorView q = scratch(activation_, {tokens, heads_, kept});
+  const TensorView o = scratch(activation_, {tokens, heads_, latent_});
+  const auto product = [&](TensorView c, ConstTensorView a, ConstTensorView b) {
+    Arena::Scope scope(context.scratch);
+    const TensorView left = context.scratch.take(activation_, a.shape);
+    copy(left, a, context.stream);
+    const TensorView wide = context.scratch.take(master_, a.shape);
+    convert_tensor(wide, left, context.stream);
+    gemm({.c = c, .a = unscaled(wide), .b = unscaled(b), .scratch = context.scratch, .stream = context.stream});
+  };
+  const auto head_of = [](TensorView all, std::int64_t head) {
+    TensorView one = all.slice(1, head, 1);
+    one.shape = {all.shape[0], all.shape[2]};
+    one.strides = {all.strides[0], 1};
+    return one;
+  };
+  const TensorView given = heads_of(record.q, 0, heads_, qk_dim());
+  for (std::int64_t head = 0; head < heads_; ++head) {
+    const TensorView own = head_of(given, head), moved = head_of(q, head);
+    product(moved.slice(1, 0, latent_), own.slice(1, 0, nope_), head_weights(head, false).transposed());
+    copy(moved.slice(1, latent_, rope_dim_), own.slice(1, nope_, rope_dim_), context.stream);
+  }
+  attend({.o = o, .lse = record.lse, .q = q, .k = key, .v = as_one_head(latent), .scale = scale_}, context);
+  const TensorView out = heads_of(record.o, 0, heads_, v_dim_);
+  for (std::int64_t head = 0; head < heads_; ++head) {
+    product(head_of(out, head), head_of(o, head), head_weights(head, true));
+  }
+}
+
+std::int64_t AttentionMla::latent_scratch_bytes(const ModelConfig& config, const PrecisionSpec& precision,
+                                                std::int64_t tokens, int workers) {
+  const DType activation = activation_dtype(precision);
+  const std::int64_t latent = config.kv_lora_rank, nope = config.qk_nope_head_dim;
+  const auto part = [&](DType dtype, std::int64_t columns) { return arena_bytes(dtype, tokens * columns); };
+  const std::int64_t wide = std::max({latent, nope, config.v_head_dim});
+  return part(activation, latent) + (2 * config.heads + 1) * part(activation, latent + config.qk_rope_head_dim) +
+         part(activation, wide) + part(master_dtype(precision), wide) +
+         std::max(gemm_scratch_bytes(tokens, latent, nope, workers, false),
+                  gemm_scratch_bytes(tokens, config.v_head_dim, latent, workers, false));
+}
+
 void AttentionMla::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = x.shape[0];
@@ -91,17 +155,20 @@ void AttentionMla::forward(ConstTensorView x, TensorView y, Saved& saved, LayerC
   record.o = saved.take(activation_, {tokens, heads_ * v_dim_});
   record.lse = saved.take(master_, {heads_, tokens});
   down_->forward(x, record.down, saved, context);
+  if (context.cached != nullptr && heads_ > 1 && context.cached->keys.shape[1] == 1) {  // latents are kept
+    attend_latents(record, saved, context);
+    out_->forward(record.o, y, saved, context);
+    return;
+  }
   project_heads(record, saved, context);
   rotate(record.q, record.down, false, context);
-  attention_forward({.o = heads_of(record.o, 0, heads_, v_dim_),
-                     .lse = record.lse,
-                     .q = heads_of(record.q, 0, heads_, qk_dim()),
-                     .k = keys(record, context),
-                     .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
-                     .segment_start = context.tokens.segment_start,
-                     .scale = scale_,
-                     .scratch = context.scratch,
-                     .stream = context.stream});
+  attend({.o = heads_of(record.o, 0, heads_, v_dim_),
+          .lse = record.lse,
+          .q = heads_of(record.q, 0, heads_, qk_dim()),
+          .k = keys(record, context),
+          .v = heads_of(record.kv, 0, heads_, nope_ + v_dim_).slice(2, nope_, v_dim_),
+          .scale = scale_},
+         context);
   out_->forward(record.o, y, saved, context);
 }
 

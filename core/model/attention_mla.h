@@ -4,6 +4,10 @@
 //   [cq | ckv | kr] = x Wa;   q = norm(cq) Wqb (or straight from x);   [k_own | v] per head = norm(ckv) Wkvb
 //   q = [q_own | rope(q_rope)],  k = [k_own | rope(kr)] per head,   scale = qk_dim^-0.5 (times mscale^2 under YaRN)
 //
+// In generation the latents may be kept instead of the heads' keys and values (key_value_cache.h): then
+//   scores = (q_own Wk_head) . ckv + rope(q_rope) . rope(kr),   o = (sum of p ckv) Wv_head
+// the same numbers, but for rounding: Wkvb is moved over to the queries and to what comes out.
+//
 // Source: DeepSeek-V2 (arXiv 2405.04434), section 2.1; V3, section 2.1.1. RoPE is interleaved. The inner norms' epsilon
 // is 1e-6 whatever the model's: readers of the exported model build them so.
 #pragma once
@@ -35,6 +39,10 @@ class AttentionMla final : public Layer {
   std::int64_t scratch_bytes(const RunShape& run) const override;
   std::int64_t prepared_bytes() const override;
 
+  /// What keeping latents takes from scratch besides.
+  static std::int64_t latent_scratch_bytes(const ModelConfig& config, const PrecisionSpec& precision,
+                                           std::int64_t tokens, int workers);
+
  private:
   struct Record {
     TensorView down;  ///< [tokens, query part + kv latent + rope], its rope part rotated
@@ -48,6 +56,9 @@ class AttentionMla final : public Layer {
   TensorView query_rope(TensorView q) const { return heads_of(q, 0, heads_, qk_dim()).slice(2, nope_, rope_dim_); }
   void rotate(TensorView q, TensorView down, bool inverse, LayerContext& context) const;
   void project_heads(const Record& record, Saved& saved, LayerContext& context);
+  void attend_latents(const Record& record, Saved& saved, LayerContext& context);
+  /// The weights of one head's keys, [nope, latent], or values, [v_dim, latent].
+  ConstTensorView head_weights(std::int64_t head, bool values) const;
   TensorView take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved, LayerContext& context) const;
   std::int64_t qk_dim() const { return nope_ + rope_dim_; }
   std::int64_t down_width() const { return query_ + latent_ + rope_dim_; }

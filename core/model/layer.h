@@ -57,13 +57,21 @@ struct RunShape {
   int workers = 1;             ///< of the stream
 };
 
+/// Generation: where one layer keeps the keys and values of earlier tokens, as cached_attention has them.
+struct CachedRows {
+  TensorView keys;
+  TensorView values;
+  ConstTensorView slots;  ///< [tokens] i32, the sequence of each token
+};
+
 /// What a layer call needs besides its tensors. `scratch` is free again when the call returns.
 struct LayerContext {
   const TokenLayout& tokens;
   Arena& scratch;
   Stream& stream;
-  bool training = true;        ///< false: no backward pass will follow, and no statistic is kept
-  StepTally* tally = nullptr;  ///< where statistics are added up; nullptr: nowhere
+  bool training = true;                ///< false: no backward pass will follow, and no statistic is kept
+  StepTally* tally = nullptr;          ///< where statistics are added up; nullptr: nowhere
+  const CachedRows* cached = nullptr;  ///< the tokens continue these sequences; nullptr: they are whole documents
 
   QuantizeCounts* activation_counts() const { return tally != nullptr ? tally->activations() : nullptr; }
   QuantizeCounts* gradient_counts() const { return tally != nullptr ? tally->gradients() : nullptr; }
@@ -74,6 +82,7 @@ struct PrepareContext {
   Stream& stream;
   QuantizeCounts* counts = nullptr;         ///< of weights; optional
   QuantizeCounts* expert_counts = nullptr;  ///< of those of experts
+  bool backward = true;                     ///< also what the backward pass reads
 };
 
 /// One differentiable part of a model: x [tokens, in] -> y [tokens, out].

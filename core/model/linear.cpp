@@ -330,7 +330,8 @@ void Linear::prepare(const PrepareContext& context) {
                       .stream = context.stream};
     args.row_tiles = fresh(values_, scales_, p.weight_tile);
     // Tiles that are as wide as they are tall serve the transposed product too.
-    if (p.weight_tile == kRowTile32) args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32);
+    if (p.weight_tile == kRowTile32 && context.backward)
+      args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32);
     quantize(args);
   }
   TensorView plain_bf16;
@@ -339,7 +340,7 @@ void Linear::prepare(const PrepareContext& context) {
     convert_tensor(plain_bf16, weight.value, context.stream);
   }
   prepare_direction(p.forward, false, plain_bf16, forward_, context.stream);
-  prepare_direction(p.input_gradient, true, plain_bf16, gradient_, context.stream);
+  if (context.backward) prepare_direction(p.input_gradient, true, plain_bf16, gradient_, context.stream);
 }
 
 void Linear::prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,

@@ -43,10 +43,10 @@ void LossHead::backward_weight(const MicroBatch& batch, Saved& saved, LayerConte
   norm_.backward_weight(saved, context);
 }
 
-void LossHead::logits(ConstTensorView x_row, TensorView logits, Saved& saved, LayerContext& context) {
+void LossHead::logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
-  const TensorView normed = context.scratch.take(activation_, x_row.shape);
-  norm_.forward(x_row, normed, saved, context);
+  const TensorView normed = context.scratch.take(activation_, x.shape);
+  norm_.forward(x, normed, saved, context);
   head_.logits(normed, logits, saved, context);
 }
 
@@ -59,7 +59,7 @@ std::vector<Parameter*> LossHead::parameters() {
 }
 
 void LossHead::prepare(const PrepareContext& context) {
-  if (further_) further_->prepare(context);
+  if (further_ && context.backward) further_->prepare(context);  // it serves training alone
 }
 
 std::int64_t LossHead::saved_bytes(const RunShape& run) const {

@@ -21,8 +21,8 @@ class LossHead {
                         LayerContext& context);
   void backward_input(TensorView dx, Saved& saved, LayerContext& context);
   void backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context);
-  /// Logits of one row of x, f32 (f64) [1, vocabulary].
-  void logits(ConstTensorView x_row, TensorView logits, Saved& saved, LayerContext& context);
+  /// Logits of rows of x, f32 (f64) [rows, vocabulary].
+  void logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context);
 
   std::vector<Parameter*> parameters();
   MultiTokenPrediction* further() { return further_.get(); }

@@ -39,11 +39,13 @@ ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gra
   experts = {ends[0], ends[1]};
   values = Tensor(dtype, {total});
   const std::int64_t expert_elements = experts.end - experts.begin;
-  gradients = Tensor(dtype, {dense.end + sources * expert_elements});
+  if (sources > 0) gradients = Tensor(dtype, {dense.end + sources * expert_elements});
   std::int64_t offset = 0;
   for (Parameter* parameter : parameters) {
     parameter->value = part(values, offset, *parameter);
-    if (parameter->role != ParameterRole::statistic) parameter->grad = part(gradients, offset, *parameter);
+    if (sources > 0 && parameter->role != ParameterRole::statistic) {
+      parameter->grad = part(gradients, offset, *parameter);
+    }
     if (parameter->of_experts() && sources > 1) {
       parameter->grads_by_source = parameter->grad;
       parameter->grads_by_source.shape = {sources, parameter->rows, parameter->columns};

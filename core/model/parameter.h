@@ -82,6 +82,7 @@ struct ParameterStore {
   int sources = 1;  ///< of the gradients of experts
   std::vector<Parameter*> parameters;
 
+  /// `sources` 0: no gradients at all, for a model that is not trained.
   ParameterStore(std::vector<Parameter*> all, DType dtype, int sources = 1);
   ConstTensorView gradients_of(Region region) const {
     return gradients.view().slice(0, region.begin, region.end - region.begin);

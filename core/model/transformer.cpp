@@ -51,7 +51,7 @@ Transformer::Transformer(TransformerOptions options)
     options_.own_stages.resize(static_cast<std::size_t>(options_.stages));
     std::iota(options_.own_stages.begin(), options_.own_stages.end(), 0);
   }
-  if (options_.in_flight.empty()) options_.in_flight.assign(options_.own_stages.size(), 1);
+  if (options_.in_flight.empty()) options_.in_flight.assign(options_.own_stages.size(), options_.trains ? 1 : 0);
   check(options_.in_flight.size() == options_.own_stages.size(), "{} stages, micro-batches in flight of {}",
         options_.own_stages.size(), options_.in_flight.size());
   build_stages();
@@ -160,10 +160,12 @@ ModelMemory Transformer::memory() const {
     const std::int64_t bytes = arena_bytes(master, parameter->elements());
     memory.parameters += bytes;
     const int sources = parameter->of_experts() ? options_.experts.gradients() : 1;
-    if (parameter->role != ParameterRole::statistic) memory.gradients += sources * bytes;
+    if (options_.trains && parameter->role != ParameterRole::statistic) memory.gradients += sources * bytes;
   }
   for (const auto& user : {embedding_.get(), further_.get()}) {
-    if (user != nullptr && user->borrows()) memory.gradients += arena_bytes(master, user->table().elements());
+    if (options_.trains && user != nullptr && user->borrows()) {
+      memory.gradients += arena_bytes(master, user->table().elements());
+    }
   }
   memory.prepared = head_ ? head_->prepared_bytes() : 0;
   for (std::size_t i = 0; i < stages_.size(); ++i) {
@@ -190,12 +192,12 @@ void Transformer::allocate(Stream& stream) {
   stream_ = &stream;
   rope_ = make_rope_table(rope_settings(options_.model), std::max<std::int64_t>(1, options_.model.max_positions),
                           master_dtype(options_.precision));
-  store_ =
-      std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision), options_.experts.gradients());
+  store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision),
+                                            options_.trains ? options_.experts.gradients() : 0);
   scratch_ = Arena(scratch_bytes(), stream.device());
   runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, stream, objective(), next_token_});
   for (const auto& user : {embedding_.get(), further_.get()}) {
-    if (user != nullptr) user->allocate();
+    if (options_.trains && user != nullptr) user->allocate();
   }
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     stages_[i]->allocate(options_.run, options_.in_flight[i], *runtime_);
@@ -265,7 +267,8 @@ void Transformer::join_shared_gradients(Communicator& pipeline, int first, int l
 QuantizeCounts Transformer::prepare() {
   QuantizeCounts counts;
   QuantizeCounts* const counted = options_.count_precision ? &counts : nullptr;
-  const PrepareContext context{scratch_, *stream_, options_.experts.rank == 0 ? counted : nullptr, counted};
+  const PrepareContext context{scratch_, *stream_, options_.experts.rank == 0 ? counted : nullptr, counted,
+                               options_.trains};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
   return counts;
@@ -291,40 +294,15 @@ std::unique_ptr<MicroBatch> Transformer::make_plain_micro_batch() const {
   return std::make_unique<MicroBatch>(options_.run, std::vector<TokenColumn>{}, stream_->device());
 }
 
-/// The hidden state after all blocks, every stage on this rank; `loss` as TransformerStage::evaluate.
-ConstTensorView Transformer::look_at(const BatchView& batch, LossSum* loss) {
-  check(static_cast<int>(stages_.size()) == options_.stages, "evaluation and sampling need every stage on this rank");
+LossSum Transformer::evaluate(const BatchView& batch) {
+  check(static_cast<int>(stages_.size()) == options_.stages, "evaluation needs every stage on this rank");
+  check(options_.trains, "a model that is not trained has no memory for activations: see CachedForward");
   if (!looked_at_) looked_at_ = make_plain_micro_batch();
   looked_at_->fill(batch, 0, *stream_);
-  ConstTensorView x;
-  for (const auto& stage : stages_) x = stage->evaluate(*looked_at_, x, loss);
-  return x;
-}
-
-LossSum Transformer::evaluate(const BatchView& batch) {
   LossSum loss;
-  look_at(batch, &loss);
+  ConstTensorView x;
+  for (const auto& stage : stages_) x = stage->evaluate(*looked_at_, x, &loss);
   return loss;
-}
-
-std::vector<float> Transformer::next_token_logits(std::span<const std::int32_t> tokens) {
-  const std::size_t count = tokens.size();
-  const std::vector<std::int32_t> starts(count, 0);
-  const std::vector<std::int32_t> targets(count, -1);
-  const ConstTensorView x = look_at({tokens, targets, starts, static_cast<std::int64_t>(count)}, nullptr);
-  const std::int64_t vocabulary = options_.model.vocabulary;
-  Arena::Scope scope(scratch_);
-  const bool wide = options_.precision.policy == PrecisionPolicy::fp64;
-  const TensorView logits = scratch_.take(wide ? DType::f64 : DType::f32, {1, vocabulary});
-  stages_.back()->logits(*looked_at_, x, looked_at_->tokens() - 1, logits);
-  std::vector<float> narrow(static_cast<std::size_t>(vocabulary));
-  std::vector<double> wide_values(wide ? narrow.size() : 0);
-  copy(wide ? view_of(wide_values.data(), DType::f64, logits.shape) : view_of(narrow.data(), DType::f32, logits.shape),
-       logits, *stream_);
-  stream_->synchronize();
-  std::transform(wide_values.begin(), wide_values.end(), narrow.begin(),
-                 [](double value) { return static_cast<float>(value); });
-  return narrow;
 }
 
 // ---- statistics

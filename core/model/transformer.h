@@ -33,7 +33,8 @@ struct TransformerOptions {
   std::vector<int> own_stages;                  ///< this rank's, in order; empty: all
   std::vector<int> in_flight = {};              ///< micro-batches that each of own_stages holds at most; empty: 1
   bool count_precision = true;                  ///< saturation and underflow counts
-  ExpertShare experts{};                        ///< of every mixture; its exchange outlives the model
+  bool trains = true;     ///< false: no gradients, and no memory for activations in flight (in_flight 0 everywhere)
+  ExpertShare experts{};  ///< of every mixture; its exchange outlives the model
   /// What is trained; outlives the model. nullptr: the next token, with the model's weight for the one after.
   const Objective* objective = nullptr;
 };
@@ -120,8 +121,6 @@ class Transformer {
   /// Forward of the whole model, every stage on this rank, while nothing is in flight. The loss of the next token,
   /// whatever the objective.
   LossSum evaluate(const BatchView& batch);
-  /// Logits after the last token of `tokens` (one document), [vocabulary].
-  std::vector<float> next_token_logits(std::span<const std::int32_t> tokens);
 
   /// Moves the selection biases by `speed` along the sign of the load error of `global_counts`, i64 [mixtures of the
   /// whole model, experts].
@@ -141,7 +140,6 @@ class Transformer {
   std::int64_t scratch_bytes() const;
 
   const Objective& objective() const { return options_.objective != nullptr ? *options_.objective : next_token_; }
-  ConstTensorView look_at(const BatchView& batch, LossSum* loss);
 
   TransformerOptions options_;
   NextToken next_token_;
@@ -158,7 +156,7 @@ class Transformer {
   Stream* stream_ = nullptr;
   std::unique_ptr<ParameterStore> store_;
   Arena scratch_;
-  std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate and next_token_logits
+  std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;
 };
 

@@ -137,12 +137,6 @@ ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorV
   return x;
 }
 
-void TransformerStage::logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits) {
-  check(parts_.loss != nullptr, "only the last stage has logits");
-  LayerContext context = this->context(batch, nullptr);
-  parts_.loss->logits(hidden.slice(0, row, 1), logits, slots_.front()->saved, context);
-}
-
 void TransformerStage::prepare(const PrepareContext& context) {
   for (const auto& block : parts_.blocks) block->prepare(context);
   if (parts_.loss != nullptr) parts_.loss->prepare(context);

@@ -48,10 +48,10 @@ class TransformerStage {
   /// next call, and written into `output` where it is not empty; in the last stage the loss of the next token is added
   /// to `loss` unless that is nullptr.
   ConstTensorView evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss, TensorView output = {});
-  /// Logits of row `row` of what evaluate returned; last stage only.
-  void logits(const MicroBatch& batch, ConstTensorView hidden, std::int64_t row, TensorView logits);
 
   std::span<const std::unique_ptr<Block>> blocks() const { return parts_.blocks; }
+  /// What it is made of, for who runs layers in another way (cached_forward.h).
+  const StageParts& parts() const { return parts_; }
   void prepare(const PrepareContext& context);
   std::int64_t saved_bytes(const RunShape& run) const;
   std::int64_t scratch_bytes(const RunShape& run) const;

@@ -14,6 +14,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/model/cached_forward.h"
 #include "core/model/hugging_face_config.h"
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
@@ -78,7 +79,10 @@ void dump(const std::string& architecture, const std::string& folder) {
   index["further_tokens"] = sums.further.tokens;
   index["further_weight"] = run.model.config().mtp_weight;
   const std::vector<std::int32_t> prefix(run.batch.inputs.begin(), run.batch.inputs.begin() + 9);
-  const std::vector<float> logits = run.model.next_token_logits(prefix);
+  CachedForward forward(run.model, {.slots = 1, .capacity = 9, .rows = 9});
+  const std::vector<std::int32_t> last{8};
+  forward.append(std::vector<CachedForward::Piece>{{0, prefix}});
+  const std::vector<float> logits = forward.logits(last).front();
   index["prefix"] = prefix;
 
   const std::string text = index.dump(1);

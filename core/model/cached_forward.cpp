@@ -1,0 +1,204 @@
+#include "core/model/cached_forward.h"
+
+#include <algorithm>
+
+#include "core/model/attention_mla.h"
+#include "kernels/base/check.h"
+#include "kernels/base/copy.h"
+#include "kernels/base/workers.h"
+#include "kernels/cached_attention.h"
+#include "kernels/cross_entropy.h"
+
+namespace shoestring {
+namespace {
+
+constexpr std::int64_t kHeadRows = 32;  // whose logits exist at a time
+
+const StageParts& only_stage(const Transformer& model) {
+  check(model.stages().size() == 1 && model.stages()[0]->parts().embedding != nullptr &&
+            model.stages()[0]->parts().loss != nullptr,
+        "generation needs a model in one stage");
+  return model.stages()[0]->parts();
+}
+
+std::int64_t scratch_bytes(Transformer& model, const CachedForwardOptions& options) {
+  const ModelConfig& config = model.config();
+  const int workers = model.stream().workers().count();
+  const std::int64_t kv_heads = config.latent_attention ? config.heads : config.kv_heads;
+  std::int64_t latent_bytes = 0;
+  if (options.latents) {
+    latent_bytes = AttentionMla::latent_scratch_bytes(config, model.precision(), options.rows, workers) +
+                   cached_attention_scratch_bytes({options.rows, options.capacity, config.heads, 1,
+                                                   config.kv_lora_rank + config.qk_rope_head_dim, config.kv_lora_rank},
+                                                  workers);
+  }
+  return std::max(model.stages()[0]->scratch_bytes({options.rows, 1, workers}),
+                  model.stages()[0]->scratch_bytes({kHeadRows, 1, workers})) +
+         cached_attention_scratch_bytes(
+             {options.rows, options.capacity, config.heads, kv_heads, config.qk_dim, config.v_dim}, workers) +
+         latent_bytes;
+}
+
+std::int64_t saved_bytes(Transformer& model, const CachedForwardOptions& options) {
+  const StageParts& parts = only_stage(model);
+  const int workers = model.stream().workers().count();
+  std::int64_t most = parts.loss->saved_bytes({kHeadRows, 1, workers});
+  for (const auto& block : parts.blocks) most = std::max(most, block->saved_bytes({options.rows, 1, workers}));
+  return most;
+}
+
+}  // namespace
+
+CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& options)
+    : options_(options),
+      model_(model),
+      cache_(model.config(), activation_dtype(model.precision()),
+             {.slots = options.slots, .capacity = options.capacity, .latents = options.latents}),
+      scratch_(scratch_bytes(model, options), model.stream().device()),
+      saved_arena_(saved_bytes(model, options), model.stream().device()),
+      saved_(saved_arena_),
+      host_(static_cast<std::size_t>(3 * options.rows)),
+      places_(DType::i32, {3 * options.rows}, model.stream().device()) {
+  check(options.slots >= 1 && options.rows >= 1 && options.capacity >= 1 &&
+            options.capacity <= model.config().max_positions,
+        "generation in {} slots of {} tokens, {} at a time, by a model of {} positions", options.slots,
+        options.capacity, options.rows, model.config().max_positions);
+  const DType activation = activation_dtype(model.precision());
+  const Device device = model.stream().device();
+  const std::int64_t hidden = model.config().hidden;
+  for (Tensor& stream : streams_) stream = Tensor(activation, {options.rows, hidden}, device);
+  chosen_ = Tensor(activation, {kHeadRows, hidden}, device);
+  logits_ = Tensor(activation == DType::f64 ? DType::f64 : DType::f32, {kHeadRows, model.config().vocabulary}, device);
+}
+
+void CachedForward::append(std::span<const Piece> pieces) {
+  const std::int64_t most = options_.rows;
+  std::int64_t rows = 0;
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(options_.slots));
+  for (std::int64_t slot = 0; slot < options_.slots; ++slot) {
+    lengths[static_cast<std::size_t>(slot)] = cache_.length(slot);
+  }
+  for (const Piece& piece : pieces) {
+    std::int64_t& length = lengths.at(static_cast<std::size_t>(piece.slot));
+    const auto count = static_cast<std::int64_t>(piece.tokens.size());
+    check(rows + count <= most && length + count <= options_.capacity,
+          "{} more tokens after {} of {} rows and {} of {} places of slot {}", count, rows, most, length,
+          options_.capacity, piece.slot);
+    for (const std::int32_t id : piece.tokens) {
+      check(id >= 0 && id < model_.config().vocabulary, "token {} of {}", id, model_.config().vocabulary);
+      host_[static_cast<std::size_t>(rows)] = id;
+      host_[static_cast<std::size_t>(most + rows)] = static_cast<std::int32_t>(length++);
+      host_[static_cast<std::size_t>(2 * most + rows++)] = static_cast<std::int32_t>(piece.slot);
+    }
+  }
+  if (rows == 0) return;
+  Stream& stream = model_.stream();
+  copy(places_.view(), view_of(static_cast<const void*>(host_.data()), DType::i32, {3 * most}), stream);
+  const auto place = [&](std::int64_t part) { return ConstTensorView(places_.view().slice(0, part * most, rows)); };
+  const TokenLayout layout{.positions = place(1), .segment_start = {}, .sequence_starts = {}};
+  LayerContext context{layout, scratch_, stream, false};
+  const StageParts& parts = only_stage(model_);
+  TensorView x = streams_[0].view().slice(0, 0, rows);
+  TensorView y = streams_[1].view().slice(0, 0, rows);
+  parts.embedding->forward(place(0), x, context);
+  for (std::size_t layer = 0; layer < parts.blocks.size(); ++layer) {
+    const CachedRows cached = cache_.rows(static_cast<std::int64_t>(layer), place(2));
+    context.cached = &cached;
+    saved_.clear();
+    parts.blocks[layer]->forward(x, y, saved_, context);
+    std::swap(x, y);
+  }
+  hidden_ = x;
+  for (std::int64_t slot = 0; slot < options_.slots; ++slot) {
+    cache_.set_length(slot, lengths[static_cast<std::size_t>(slot)]);
+  }
+}
+
+/// Logits of at most kHeadRows rows.
+TensorView CachedForward::head(std::span<const std::int32_t> rows) {
+  Stream& stream = model_.stream();
+  const auto count = static_cast<std::int64_t>(rows.size());
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int32_t row = rows[static_cast<std::size_t>(i)];
+    check(row >= 0 && !hidden_.empty() && row < hidden_.shape[0], "logits of row {}, which the last call had not", row);
+    copy(chosen_.view().slice(0, i, 1), hidden_.slice(0, row, 1), stream);
+  }
+  const TokenLayout nowhere;
+  LayerContext context{nowhere, scratch_, stream, false};
+  saved_.clear();
+  const TensorView logits = logits_.view().slice(0, 0, count);
+  only_stage(model_).loss->logits(chosen_.view().slice(0, 0, count), logits, saved_, context);
+  return logits;
+}
+
+std::vector<double> CachedForward::choose(std::span<const std::int32_t> rows, const Choose& choose) {
+  std::vector<double> all;
+  Stream& stream = model_.stream();
+  std::vector<std::int32_t> chosen;
+  for (std::size_t begin = 0; begin < rows.size(); begin += kHeadRows) {
+    const auto count = static_cast<std::int64_t>(std::min<std::size_t>(kHeadRows, rows.size() - begin));
+    const TensorView logits = head(rows.subspan(begin, static_cast<std::size_t>(count)));
+    chosen.clear();
+    for (std::int64_t i = 0; i < count; ++i) {
+      chosen.push_back(choose(begin + static_cast<std::size_t>(i), in_host_memory(logits.slice(0, i, 1))));
+    }
+    Arena::Scope scope(scratch_);
+    const TensorView losses = scratch_.take(logits.dtype, {count});
+    const TensorView targets = scratch_.take(DType::i32, {count});
+    copy(targets, view_of(static_cast<const void*>(chosen.data()), DType::i32, {count}), stream);
+    cross_entropy({.loss = losses,
+                   .lse = {},
+                   .loss_sum = {},
+                   .count = {},
+                   .dlogits = {},
+                   .logits = logits,
+                   .targets = targets,
+                   .stream = stream});
+    const bool is_wide = losses.dtype == DType::f64;
+    std::vector<double> wide(static_cast<std::size_t>(count));
+    std::vector<float> narrow(wide.size());
+    copy(view_of(is_wide ? static_cast<void*>(wide.data()) : narrow.data(), losses.dtype, {count}), losses, stream);
+    stream.synchronize();
+    if (!is_wide) std::copy(narrow.begin(), narrow.end(), wide.begin());
+    for (const double loss : wide) all.push_back(-loss);
+  }
+  return all;
+}
+
+/// A row of logits in host memory and single precision, until the next call.
+std::span<const float> CachedForward::in_host_memory(TensorView row) {
+  const auto vocabulary = static_cast<std::size_t>(row.elements());
+  row_.resize(vocabulary);
+  if (row.dtype == DType::f32) {
+    copy(view_of(row_.data(), DType::f32, row.shape), row, model_.stream());
+    model_.stream().synchronize();
+    return row_;
+  }
+  std::vector<double> wide(vocabulary);
+  copy(view_of(wide.data(), DType::f64, row.shape), row, model_.stream());
+  model_.stream().synchronize();
+  std::transform(wide.begin(), wide.end(), row_.begin(), [](double value) { return static_cast<float>(value); });
+  return row_;
+}
+
+std::vector<std::vector<float>> CachedForward::logits(std::span<const std::int32_t> rows) {
+  std::vector<std::vector<float>> all;
+  choose(rows, [&](std::size_t, std::span<const float> row) {
+    all.emplace_back(row.begin(), row.end());
+    return 0;
+  });
+  return all;
+}
+
+std::vector<double> CachedForward::log_probabilities(std::span<const std::int32_t> rows,
+                                                     std::span<const std::int32_t> targets) {
+  check(rows.size() == targets.size(), "{} targets of {} rows", targets.size(), rows.size());
+  return choose(rows, [&](std::size_t index, std::span<const float>) { return targets[index]; });
+}
+
+void CachedForward::keep(std::int64_t slot, std::int64_t length) {
+  check(length <= cache_.length(slot), "slot {} holds {} tokens, not {}", slot, cache_.length(slot), length);
+  cache_.set_length(slot, length);
+}
+
+}  // namespace shoestring
