@@ -35,6 +35,7 @@ const std::vector<Command>& commands() {
       {"explain", "every key of a recipe: value, where it came from, what it means", explain_command},
       {"report", "what a run cost and what it bought", report_command},
       {"sample", "text from a run or a model folder", sample_command},
+      {"chat", "talk with a run or a model folder in a terminal, or through pipes", chat_command},
       {"verify", "whether a recipe trains the same, to the bit, under every layout", verify_command},
       {"export", "a checkpoint or model folder in another number format, for other readers", export_command},
       {"inspect", "what model a folder holds, and what each reader makes of it", inspect_command},

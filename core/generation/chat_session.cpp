@@ -1,0 +1,92 @@
+#include "core/generation/chat_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/generation/text_stream.h"
+#include "data/chat_tokens.h"
+#include "kernels/base/check.h"
+
+namespace shoestring {
+namespace {
+
+/// The message that the conversation's first reply answers, or would: what a system message stands before.
+std::size_t first_turn(const Conversation& conversation) {
+  return !conversation.messages.empty() && conversation.messages[0].role == ChatRole::system ? 1 : 0;
+}
+
+}  // namespace
+
+ChatSession::ChatSession(OpenModel& model, ChatSettings settings)
+    : model_(model),
+      settings_(std::move(settings)),
+      generator_(model.forward(), model.tokenizer().vocabulary_size()),
+      stop_ids_(chat_end_ids(settings_.format, model.tokenizer())) {
+  check_sampling(settings_.sampling);
+  for (const std::int32_t id : model.stop_ids()) {
+    if (std::find(stop_ids_.begin(), stop_ids_.end(), id) == stop_ids_.end()) stop_ids_.push_back(id);
+  }
+  forget();
+}
+
+void ChatSession::forget() {
+  conversation_ = {};
+  if (!settings_.system.empty()) {
+    conversation_.messages.push_back({.role = ChatRole::system, .content = settings_.system});
+  }
+}
+
+std::vector<std::int32_t> ChatSession::prompt() const {
+  const ChatOptions options{.prompt = true, .thinking = settings_.thinking};
+  const ChatTokens tokens = encode_chat(render_chat(settings_.format, conversation_, options), model_.tokenizer());
+  return {tokens.ids.begin(), tokens.ids.end()};
+}
+
+/// Whole turns are left out from the front, until a quarter of the room, or the whole reply, fits behind the rest.
+std::vector<std::int32_t> ChatSession::prompt_with_room(std::size_t& forgotten) {
+  const std::int64_t capacity = model_.forward().capacity();
+  const std::int64_t reply = std::min(settings_.most_tokens, capacity / 4);
+  while (true) {
+    std::vector<std::int32_t> ids = prompt();
+    if (static_cast<std::int64_t>(ids.size()) + reply <= capacity) return ids;
+    auto& messages = conversation_.messages;
+    const auto begin = messages.begin() + static_cast<std::ptrdiff_t>(first_turn(conversation_));
+    const auto next = std::find_if(begin + 1, messages.end(),
+                                   [](const ChatMessage& message) { return message.role == ChatRole::user; });
+    if (next == messages.end()) {
+      fail(ExitCode::usage, "the message takes {} tokens, of {} that there is room for with a reply", ids.size(),
+           capacity - reply);
+    }
+    forgotten += static_cast<std::size_t>(next - begin);
+    messages.erase(begin, next);
+  }
+}
+
+ChatSession::Reply ChatSession::answer(std::string_view message,
+                                       const std::function<bool(std::string_view piece)>& show) {
+  Reply reply;
+  conversation_.messages.push_back({.role = ChatRole::user, .content = std::string(message)});
+  GenerationRequest request{.most_tokens = settings_.most_tokens,
+                            .sampling = settings_.sampling,
+                            .seed = settings_.seed + replies_++,
+                            .stop_ids = stop_ids_};
+  try {
+    request.prompt = prompt_with_room(reply.forgotten);
+  } catch (...) {
+    conversation_.messages.pop_back();
+    throw;
+  }
+  TextStream stream(model_.tokenizer());
+  const auto shown = [&](const std::string& piece) {
+    reply.text += piece;
+    return piece.empty() || show(piece);
+  };
+  const Generated generated = generator_.run_one(request, [&](std::int32_t id) { return shown(stream.add(id)); });
+  shown(stream.finish());
+  reply.end = generated.end;
+  reply.tokens = static_cast<std::int64_t>(generated.ids.size());
+  conversation_.messages.push_back({.role = ChatRole::assistant, .content = reply.text});
+  return reply;
+}
+
+}  // namespace shoestring
