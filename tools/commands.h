@@ -17,6 +17,7 @@ int data_inspect_command(const Words& words);
 int data_verify_command(const Words& words);
 int sample_command(const Words& words);
 int chat_command(const Words& words);
+int evaluate_command(const Words& words);
 int verify_command(const Words& words);
 int export_command(const Words& words);
 int inspect_command(const Words& words);

@@ -36,6 +36,7 @@ const std::vector<Command>& commands() {
       {"report", "what a run cost and what it bought", report_command},
       {"sample", "text from a run or a model folder", sample_command},
       {"chat", "talk with a run or a model folder in a terminal, or through pipes", chat_command},
+      {"evaluate", "how a model answers a suite of questions, as lm-evaluation-harness scores it", evaluate_command},
       {"verify", "whether a recipe trains the same, to the bit, under every layout", verify_command},
       {"export", "a checkpoint or model folder in another number format, for other readers", export_command},
       {"inspect", "what model a folder holds, and what each reader makes of it", inspect_command},

@@ -2,6 +2,7 @@
 // checkpoint.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <regex>
 
 #include "tests/tools/program.h"
@@ -125,6 +126,44 @@ TEST_F(Talk, StopsBeforeATextAndSaysWhereRoomEnds) {
   const Ended full = place().run("sample runs/talking --prompt int --temperature 0 --tokens 500 --threads 1");
   EXPECT_EQ(full.exit_code, 0) << full.output;
   EXPECT_NE(full.output.find("64 positions"), std::string::npos) << full.output;
+}
+
+// The run's precision unless told otherwise: FP32 here, where BF16 has other probabilities.
+TEST_F(Talk, EvaluatesASuite) {
+  write_text(place().path() / "suite.jsonl",
+             R"({"task":"code","request_type":"multiple_choice","context":"int value_","choices":["1","\u00e9\u00e9"],)"
+             R"("gold":0,"delimiter":""})"
+             "\n"
+             R"({"task":"code","request_type":"multiple_choice","context":"int value_","choices":["1","\u00e9\u00e9"],)"
+             R"("gold":1,"delimiter":""})"
+             "\n"
+             R"({"task":"text","request_type":"loglikelihood_rolling","text":"int value_3 = compute(17);"})"
+             "\n"
+             R"({"task":"go_on","request_type":"generate_until","context":"int val","target":"ue","until":["_"],)"
+             R"("max_gen_toks":4})"
+             "\n");
+  const Ended ended =
+      place().run("evaluate runs/talking --suite suite.jsonl --threads 1 --out results.json --samples samples.jsonl");
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  const auto results = nlohmann::json::parse(read_text(place().path() / "results.json"));
+  EXPECT_EQ(results.at("config").at("precision"), "fp32");
+  EXPECT_EQ(results.at("results").at("code").at("acc,none"), 0.5);
+  EXPECT_EQ(results.at("results").at("code").at("acc_stderr,none"), 0.5);
+  const double bits = results.at("results").at("text").at("bits_per_byte,none");
+  EXPECT_GT(bits, 0.5);
+  EXPECT_LT(bits, 8.1);
+  EXPECT_EQ(results.at("results").at("text").at("bits_per_byte_stderr,none"), "N/A");
+  const std::string samples = read_text(place().path() / "samples.jsonl");
+  EXPECT_EQ(std::count(samples.begin(), samples.end(), '\n'), 4);
+  const Ended rounded = place().run(
+      "evaluate runs/talking --suite suite.jsonl --threads 1 --precision bf16 --task text --out other.json");
+  ASSERT_EQ(rounded.exit_code, 0) << rounded.output;
+  const auto other = nlohmann::json::parse(read_text(place().path() / "other.json")).at("results");
+  EXPECT_EQ(other.size(), 1u);
+  EXPECT_NE(other.at("text").at("bits_per_byte,none"), bits);
+  EXPECT_NEAR(other.at("text").at("bits_per_byte,none"), bits, 0.05);
+  const Ended none = place().run("evaluate runs/talking --suite suite.jsonl --task nothing");
+  EXPECT_EQ(none.exit_code, 64) << none.output;
 }
 
 }  // namespace
