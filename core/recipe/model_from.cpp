@@ -27,6 +27,24 @@ bool among(const std::array<std::string_view, count>& names, std::string_view na
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+/// The folder's config.json; where the folder is gone, what a run that began with it has kept.
+std::filesystem::path config_file(const Recipe& recipe) {
+  const std::filesystem::path file = std::filesystem::path(recipe.model.from) / "config.json";
+  if (type_of(file) != std::filesystem::file_type::not_found) return file;
+  const std::filesystem::path run = recipe.run.directory.empty() ? std::filesystem::path("runs") / recipe.run.name
+                                                                 : std::filesystem::path(recipe.run.directory);
+  const std::filesystem::path kept = run / "source/config.json";
+  return type_of(kept) == std::filesystem::file_type::not_found ? file : kept;
+}
+
+/// Whether nothing of [model] is left to the folder: the recipe of a checkpoint says everything.
+bool says_everything(const RecipeReading& reading) {
+  return std::all_of(recipe_keys().begin(), recipe_keys().end(), [&](const Key& key) {
+    return key.section != "model" || reading.origins.contains("model." + key.name) ||
+           key.print(reading.recipe, 0).empty();
+  });
+}
+
 ModelSpec spec_of(const std::filesystem::path& file, const Origin& asked) {
   if (type_of(file) == std::filesystem::file_type::not_found) {
     fail(ExitCode::missing_input, "{}: model.from: there is no {}; name a Hugging Face model folder", asked.place(),
@@ -45,7 +63,8 @@ std::vector<Mistake> complete_model(RecipeReading& reading) {
   std::vector<Mistake> mistakes;
   Recipe& recipe = reading.recipe;
   if (recipe.model.from.empty()) return mistakes;
-  const std::filesystem::path file = std::filesystem::path(recipe.model.from) / "config.json";
+  const std::filesystem::path file = config_file(recipe);
+  if (type_of(file) == std::filesystem::file_type::not_found && says_everything(reading)) return mistakes;
   Recipe folder;
   folder.model = spec_of(file, reading.origins.at("model.from"));
   for (const Key& key : recipe_keys()) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/recipe/explain.h"
 #include "kernels/base/check.h"
 #include "tests/support/temporary_folder.h"
 
@@ -63,6 +64,25 @@ TEST_F(ModelFrom, WhatDiffersIsAMistakeWithBothValues) {
   EXPECT_NE(line.find("x.recipe:5: model.hidden = 32, but "), std::string::npos) << line;
   EXPECT_NE(line.find("config.json says 64"), std::string::npos) << line;
   EXPECT_EQ(reading.mistakes[1].key, "model.tie_embeddings");
+}
+
+// A run goes on, and its checkpoints are read, without the folder that it began with.
+TEST_F(ModelFrom, AFolderThatIsGoneIsKnownFromTheRun) {
+  const std::string directory = (folder_ / "run").string();
+  const auto read_run = [&] {
+    write_text(folder_ / "x.recipe", "[run]\nname = x\ndirectory = " + directory +
+                                         "\n[model]\nfrom = " + folder_.path().string() + "\n" + kRest);
+    return read_recipe(folder_ / "x.recipe");
+  };
+  const std::string canonical = canonical_text(read_run().recipe);
+  std::filesystem::create_directories(folder_ / "run/source");
+  std::filesystem::rename(folder_ / "config.json", folder_ / "run/source/config.json");
+  const RecipeReading again = read_run();
+  EXPECT_TRUE(again.mistakes.empty());
+  EXPECT_EQ(canonical_text(again.recipe), canonical);
+  std::filesystem::remove(folder_ / "run/source/config.json");
+  EXPECT_THROW(read_run(), Error);
+  EXPECT_EQ(canonical_text(parse_recipe_text(canonical, "state.json").recipe), canonical);
 }
 
 TEST_F(ModelFrom, FoldersThatAreNotThereOrNotSound) {
