@@ -1,8 +1,6 @@
 #include "core/budget/cap.h"
 
 #include <algorithm>
-#include <cmath>
-#include <vector>
 
 #include "kernels/base/check.h"
 
@@ -16,26 +14,6 @@ constexpr double kClosingSeconds = 0.1;
 constexpr double kSecondsPerHour = 3600;
 
 }  // namespace
-
-void StepSeconds::add(double seconds, double tokens) {
-  const auto at = static_cast<std::size_t>(count_ % kWindow);
-  last_[at] = seconds;
-  per_token_[at] = seconds / std::max(1.0, tokens);
-  best_per_token_ = std::min(best_per_token_, per_token_[at]);
-  ++count_;
-}
-
-double StepSeconds::quantile(const Window& of, double share) const {
-  if (count_ == 0) return 0;
-  const auto filled = static_cast<std::size_t>(std::min<std::int64_t>(count_, kWindow));
-  std::vector<double> sorted(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(filled));
-  std::sort(sorted.begin(), sorted.end());
-  return sorted[static_cast<std::size_t>(std::llround(share * static_cast<double>(filled - 1)))];
-}
-
-double StepSeconds::slowdown() const {
-  return measured() && best_per_token_ > 0 ? quantile(per_token_, 0.5) / best_per_token_ : 1;
-}
 
 CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share)
     : cap_(cap), ranks_(ranks), spent_gpu_seconds_(spent_gpu_seconds), evaluation_share_(evaluation_share) {
@@ -64,12 +42,24 @@ void CapKeeper::measured(Ending ending, double seconds) {
   longest = std::max(longest, seconds);
 }
 
-double CapKeeper::expected_seconds(Ending ending) const {
+// The same in a bad moment: a plan that relied on a good one would find its reserve grown.
+double CapKeeper::slow_pace_of(Ending ending) const {
+  if (ending != Ending::evaluation) return kMostUneven;
+  const double usual = steps_.typical();
+  const double slower = usual > 0 ? std::max(1.0, steps_.slow_stretch() / usual) : 1;
+  return std::min(steps_.slowdown() * slower, kMostSlowdown);
+}
+
+double CapKeeper::expected_seconds(Ending ending) const { return expected_seconds(ending, pace_of(ending)); }
+
+double CapKeeper::expected_seconds(Ending ending, double pace) const {
   const auto which = static_cast<std::size_t>(ending);
-  const bool evaluation = ending == Ending::evaluation;
-  const double margin = evaluation ? kMargin : 1.0;  // other guesses are conservative
-  const double seconds = longest_[which] > 0 ? kMargin * longest_[which] : margin * pace_of(ending) * guess_[which];
-  return evaluation ? std::min(seconds, most_of_evaluation()) : seconds;
+  const double longest = longest_[which];
+  if (ending == Ending::evaluation) {
+    return std::min(kMargin * (longest > 0 ? longest : pace * guess_[which]), most_of_evaluation());
+  }
+  // A guess is conservative; what was measured may have met a good moment.
+  return longest > 0 ? longest * std::clamp(steps_.unevenness(), kMargin, kMostUneven) : pace * guess_[which];
 }
 
 double CapKeeper::reserve_seconds() const {
@@ -90,8 +80,13 @@ double CapKeeper::remaining_seconds(double elapsed_seconds) const {
   return left_before_reserve(elapsed_seconds) - reserve_seconds();
 }
 
-double CapKeeper::remaining_of_cap(double elapsed_seconds) const {
-  return left_of_cap(elapsed_seconds) - reserve_seconds();
+double CapKeeper::surely_remaining_of_cap(double elapsed_seconds) const {
+  double left = left_of_cap(elapsed_seconds) - kClosingSeconds;
+  for (int i = 0; i < kEndings; ++i) {
+    const auto ending = static_cast<Ending>(i);
+    left -= expected_seconds(ending, slow_pace_of(ending));
+  }
+  return left;
 }
 
 double CapKeeper::seconds_to_cap(double elapsed_seconds) const {

@@ -1,47 +1,26 @@
 // Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
-// duration measured so far times a margin. Before the first measurement it is a guess given by the caller: conservative
-// for files, and stretched by as much as slow steps exceed usual ones; for an evaluation, which finds an early end when
-// time runs out, what it takes at the pace at which steps are taken now. That of an evaluation is bounded besides: what
-// it may take of the cap is a setting, and an evaluation that needs more is cut.
-// On several ranks one of them decides and the others are told; all seconds here are wall-clock seconds of one rank,
-// and a GPU-hour is a rank times an hour.
+// duration measured so far times a margin, which for files, that cannot be cut, covers a bad moment. Before the first
+// measurement it is a guess given by the caller: conservative for files, and stretched by as much as slow steps exceed
+// usual ones; for an evaluation, which finds an early end when time runs out, what it takes at the pace at which steps
+// are taken now. That of an evaluation is bounded besides: what it may take of the cap is a setting, and an evaluation
+// that needs more is cut. On several ranks one of them decides and the others are told; all seconds here are wall-clock
+// seconds of one rank, and a GPU-hour is a rank times an hour.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "core/budget/price.h"
+#include "core/budget/step_seconds.h"
 
 namespace shoestring {
 
 /// What ends a run besides steps.
 enum class Ending : std::uint8_t { evaluation, checkpoint, export_model };
 inline constexpr int kEndings = 3;
-
-/// Duration to expect of the coming step, from the last 32.
-class StepSeconds {
- public:
-  void add(double seconds, double tokens);
-  bool measured() const { return count_ > 0; }
-  double typical() const { return quantile(last_, 0.5); }  ///< 0 before the first
-  double slow() const { return quantile(last_, 0.9); }
-  /// Usual seconds per token over the least of all steps, which has the best pace; 1 before the first.
-  double slowdown() const;
-
- private:
-  static constexpr int kWindow = 32;
-  using Window = std::array<double, kWindow>;
-  double quantile(const Window& of, double share) const;
-
-  Window last_{};
-  Window per_token_{};
-  double best_per_token_ = std::numeric_limits<double>::infinity();
-  std::int64_t count_ = 0;
-};
 
 /// What leaves no room for a step.
 enum class CapLimit : std::uint8_t {
@@ -74,8 +53,9 @@ class CapKeeper {
   double reserve_seconds() const;
   /// Wall-clock seconds left for steps, given the seconds since this process started; below zero when overdrawn.
   double remaining_seconds(double elapsed_seconds) const;
-  /// The same, if jobs had no limit: the run goes on in another one.
-  double remaining_of_cap(double elapsed_seconds) const;
+  /// The same for a plan to rely on: if jobs had no limit, since the run goes on in another one, and if the endings
+  /// came in a bad moment.
+  double surely_remaining_of_cap(double elapsed_seconds) const;
   /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
   /// Wall-clock seconds an evaluation may take that begins now: its share of the cap, or with `last`, when no step
@@ -95,7 +75,9 @@ class CapKeeper {
   void check_startable(double elapsed_seconds) const;
 
  private:
+  double expected_seconds(Ending ending, double pace) const;
   double pace_of(Ending ending) const;
+  double slow_pace_of(Ending ending) const;
   double most_of_evaluation() const;
   double left_of_cap(double elapsed_seconds) const;
   double left_before_reserve(double elapsed_seconds) const;

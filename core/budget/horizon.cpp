@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/budget/step_seconds.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
 namespace {
 
-constexpr double kTolerance = 0.005;  // of the remaining steps: a plan that is off by less is kept
-constexpr double kExactSteps = 20;    // over the last ones every correction counts
-constexpr double kMostSteps = 1e12;   // with an unlimited budget
+// Of the remaining steps: a plan that ends by less too late, or too early, is kept.
+constexpr double kLate = 0.005;
+constexpr double kEarly = 0.02;
+constexpr double kMostSteps = 1e12;  // with an unlimited budget
 
 double length_of(const PhaseSpec& phase, Horizon horizon) {
   switch (horizon) {
@@ -59,27 +61,26 @@ std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span
                                             const HorizonDecision* current) {
   check(state.phase >= 0 && state.phase < static_cast<int>(phase_ends.size()), "phase {} of {}", state.phase,
         phase_ends.size());
-  if (state.step_seconds <= 0) return std::nullopt;
+  if (!state.steps.settled()) return std::nullopt;
   const double end = phase_ends[static_cast<std::size_t>(state.phase)];
   const double to_go = 1 - state.progress;
   const double share = to_go > 0 ? std::clamp((end - state.progress) / to_go, 0.0, 1.0) : 1.0;
-  const double slow = std::max(state.slow_step_seconds, state.step_seconds);
-  const double last_begin = state.remaining_seconds * share - slow;  // latest moment at which a step is still taken
-  const double steps = last_begin < 0 ? 0 : std::min(kMostSteps, std::floor(last_begin / state.step_seconds) + 1);
+  // Up to the latest moment at which a step is still taken.
+  const double seconds = std::max(0.0, state.remaining_seconds * share - state.steps.slow());
+  const bool last = state.phase + 1 == static_cast<int>(phase_ends.size());
+  const double steps = last ? state.steps.surely_within(seconds, state.pause_seconds)
+                            : state.steps.expected_within(seconds, state.pause_seconds) + 1;
   HorizonDecision decision;
   decision.step = state.step;
   decision.progress = state.progress;
-  decision.end_step = state.step + std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+  decision.end_step = state.step + static_cast<std::int64_t>(std::clamp(steps, 1.0, kMostSteps));
   decision.end_progress = end;
   decision.phase = state.phase;
-  if (current != nullptr && current->phase == decision.phase) {
-    const auto off = static_cast<double>(std::abs(decision.end_step - current->end_step));
-    const bool over = current->end_step <= state.step;  // the plan is used up, and there is still time
-    const auto to_end = static_cast<double>(decision.end_step - state.step);
-    const double allowed = to_end > kExactSteps ? std::max(1.0, kTolerance * to_end) : 0;
-    if (!over && off <= allowed) return std::nullopt;
-    if (over && steps < 1) return std::nullopt;
-  }
+  if (current == nullptr || current->phase != decision.phase) return decision;
+  if (current->end_step <= state.step) return std::nullopt;
+  const auto later = static_cast<double>(decision.end_step - current->end_step);
+  const auto to_end = static_cast<double>(decision.end_step - state.step);
+  if (later > 0 ? later <= std::max(1.0, kEarly * to_end) : -later <= kLate * to_end) return std::nullopt;
   return decision;
 }
 

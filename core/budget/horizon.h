@@ -18,6 +18,8 @@
 
 namespace shoestring {
 
+class StepSeconds;
+
 struct HorizonDecision {
   std::int64_t step = 0;      ///< first step it holds for
   double progress = 0;        ///< before that step
@@ -42,13 +44,18 @@ struct HorizonState {
   std::int64_t step = 0;  ///< steps done
   double progress = 0;
   int phase = 0;
-  double remaining_seconds = 0;  ///< CapKeeper::remaining_seconds
-  double step_seconds = 0;       ///< StepSeconds::typical; 0: nothing measured yet
-  double slow_step_seconds = 0;  ///< StepSeconds::slow: what must be left for the last step to be taken
+  double remaining_seconds = 0;  ///< CapKeeper::surely_remaining_of_cap
+  double pause_seconds = 0;      ///< between steps, per step: evaluations and checkpoints on the way
+  const StepSeconds& steps;      ///< that were taken by this attempt
 };
 
-/// A new decision, or nothing if `current` still lands within half a percent of the remaining steps or one step
-/// (exactly, over the last twenty), or nothing is measured yet.
+/// A new decision, or nothing if `current` still lands, or too little is measured yet.
+///
+/// The last phase aims to be early: the cap cuts a run off, and a run that is cut off before its rate has come down has
+/// wasted its decay, while steps that are left over are taken at the final rate. So its end is where steps can be
+/// relied upon to come to before the last one (StepSeconds::surely_within), and a plan whose end has been reached
+/// stays. `current` is kept where it ends by less than half a percent of the remaining steps too late (one step at
+/// least), or two percent too early.
 std::optional<HorizonDecision> plan_horizon(const HorizonState& state, std::span<const double> phase_ends,
                                             const HorizonDecision* current);
 

@@ -19,14 +19,6 @@ double per_step(double seconds, std::int64_t every_steps) {
   return every_steps > 0 ? seconds / static_cast<double>(every_steps) : 0;
 }
 
-// A step with its share of what comes between steps.
-double whole_step_seconds(const Recipe& recipe, const Speeds& speeds, const PhaseSpeed& speed) {
-  const double by_steps = speed.step_seconds + per_step(speed.evaluation_seconds, recipe.evaluation.every_steps) +
-                          per_step(speeds.checkpoint_seconds, recipe.checkpoint.every_steps);
-  const double minutes = recipe.checkpoint.every_minutes;
-  return minutes > 0 ? by_steps * (1 + speeds.checkpoint_seconds / (kSecondsPerMinute * minutes)) : by_steps;
-}
-
 double wanted_steps(const PhaseSpec& phase, Horizon horizon) {
   if (horizon == Horizon::steps) return static_cast<double>(phase.steps);
   return static_cast<double>(phase.tokens) / static_cast<double>(phase.global_batch * phase.sequence);
@@ -44,6 +36,13 @@ double Plan::tokens() const { return sum_of(phases, &PlannedPhase::tokens); }
 double Plan::steps() const { return sum_of(phases, &PlannedPhase::steps); }
 double Plan::gpu_hours() const { return around_gpu_hours + sum_of(phases, &PlannedPhase::gpu_hours); }
 
+double pause_per_step(const Recipe& recipe, double step_seconds, double evaluation_seconds, double checkpoint_seconds) {
+  const double pause = per_step(evaluation_seconds, recipe.evaluation.every_steps) +
+                       per_step(checkpoint_seconds, recipe.checkpoint.every_steps);
+  const double between = recipe.checkpoint.every_minutes * kSecondsPerMinute;
+  return between > 0 ? pause + (step_seconds + pause) * checkpoint_seconds / between : pause;
+}
+
 Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds) {
   check(speeds.phases.size() == recipe.phases.size(), "{} phases were measured, the recipe has {}",
         speeds.phases.size(), recipe.phases.size());
@@ -58,7 +57,10 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
   double left = for_steps;
   for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
     const PhaseSpec& phase = recipe.phases[i];
-    const double step_seconds = whole_step_seconds(recipe, speeds, speeds.phases[i]);
+    const PhaseSpeed& speed = speeds.phases[i];
+    const double step_seconds =
+        speed.step_seconds +
+        pause_per_step(recipe, speed.step_seconds, speed.evaluation_seconds, speeds.checkpoint_seconds);
     const double possible = left / step_seconds;
     double steps = horizon == Horizon::budget ? for_steps * phase.share / shares / step_seconds
                                               : std::ceil(wanted_steps(phase, horizon));

@@ -45,6 +45,9 @@ struct Plan {
   double gpu_hours() const;  ///< at most the cap
 };
 
+/// Seconds of evaluations and checkpoints on the way, per step of `step_seconds`.
+double pause_per_step(const Recipe& recipe, double step_seconds, double evaluation_seconds, double checkpoint_seconds);
+
 /// The plan of an undisturbed run on one rank. `cap_gpu_hours` may be infinite, but not where the budget is the
 /// horizon.
 Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds);

@@ -80,7 +80,10 @@ class LeadingAccount final : public Account {
     return cap_->seconds_for_evaluation(elapsed(), saved, last);
   }
   bool guesses_evaluation() const override { return !cap_->is_measured(Ending::evaluation); }
-  void guess_evaluation(double seconds) override { cap_->guess(Ending::evaluation, seconds); }
+  void guess_evaluation(double seconds) override {
+    cap_->guess(Ending::evaluation, seconds);
+    step_from_ = elapsed();
+  }
   void stepped(const StepOutcome& outcome, const CategorySeconds& spent) override;
   void piped(const std::optional<PipelineUse>& use) override {
     if (use) ledger_->pipeline(*use);
@@ -116,6 +119,7 @@ class LeadingAccount final : public Account {
   std::unique_ptr<CapWarnings> warnings_;
   std::unique_ptr<MetricsLog> metrics_;
   std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
+  double step_from_ = 0;                         // when what came before the coming step was over
   const ModelConfig* model_ = nullptr;           // from start() on
   PerFormat flops_per_token_;                    // in the present phase
   PerFormat flops_;                              // done in this attempt
@@ -175,6 +179,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
       std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());
   say(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe.run.name, ledger_->attempt(), args_.ranks,
                   args_.ranks == 1 ? "" : "s", facts.fresh ? "beginning" : "going on", state.step));
+  step_from_ = elapsed();
 }
 
 AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelConfig* model) const {
@@ -239,6 +244,7 @@ CategorySeconds LeadingAccount::spent_alone() const {
 void LeadingAccount::entered_phase(const CategorySeconds& spent) {
   flops_per_token_ = flops_per_token(*model_, args_.recipe.precision, phase().sequence);
   ledger_->phase(phase().name, progress(spent));
+  step_from_ = elapsed();
 }
 
 void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& spent) {
@@ -246,8 +252,9 @@ void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& 
     const auto which = static_cast<RateFormat>(format);
     flops_[which] += flops_per_token_[which] * outcome.batch.tokens;
   }
-  cap_->step_took(outcome.seconds, outcome.batch.tokens);
   violations_ = max_violations(outcome.batch.router_counts);
+  const double now = elapsed();
+  cap_->step_took(now - step_from_, outcome.batch.tokens);
   note_judgement(outcome.judgement);
   note_variants();
   if (ledger_->heartbeat_due()) ledger_->heartbeat(progress(spent));
@@ -260,6 +267,7 @@ void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& 
                  .usd_left = price_ ? price_->usd(cap - metrics.gpu_hours) : 0,
                  .seconds_left = seconds_left()},
                 args_.clock.monotonic_seconds());
+  step_from_ = now;
 }
 
 void LeadingAccount::warn(const Spent& now) {
@@ -318,10 +326,12 @@ void LeadingAccount::saved(const CheckpointCommit& commit, const CategorySeconds
   ledger_->checkpoint(commit, progress(spent));
   say(fmt::format("saved {} in {:.2f} s", (args_.directory / "checkpoints" / commit.name).string(),
                   commit.took_seconds));
+  step_from_ = elapsed();
 }
 
 void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) {
   cap_->measured(Ending::evaluation, took_seconds);
+  step_from_ = elapsed();
   const EvaluationMetrics& metrics = outcome.metrics;
   if (!outcome.whole) {
     note("evaluation", fmt::format("step {}: evaluation cut to {} of {} held-out sequences, spread evenly",

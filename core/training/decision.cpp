@@ -5,6 +5,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "core/budget/planner.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -34,15 +35,18 @@ Stop stop_of(const Recipe& recipe, const Standing& at, double elapsed_seconds, c
 }
 
 // With a budget horizon the plan of the last step follows the measured speed.
-std::optional<HorizonDecision> replan(const Recipe& recipe, const TrainingState& state, double elapsed_seconds,
+std::optional<HorizonDecision> replan(const Recipe& recipe, const Standing& at, double elapsed_seconds,
                                       const CapKeeper& cap) {
   if (recipe.schedule.horizon != Horizon::budget) return std::nullopt;
+  const TrainingState& state = at.state;
+  const double evaluation = at.held_out ? cap.expected_seconds(Ending::evaluation) : 0;
   const HorizonState now = {.step = state.step,
                             .progress = progress_of(recipe, state),
                             .phase = state.phase,
-                            .remaining_seconds = cap.remaining_of_cap(elapsed_seconds),
-                            .step_seconds = cap.steps().typical(),
-                            .slow_step_seconds = cap.steps().slow()};
+                            .remaining_seconds = cap.surely_remaining_of_cap(elapsed_seconds),
+                            .pause_seconds = pause_per_step(recipe, cap.steps().typical(), evaluation,
+                                                            cap.expected_seconds(Ending::checkpoint)),
+                            .steps = cap.steps()};
   return plan_horizon(now, phase_ends(recipe), state.decisions.empty() ? nullptr : &state.decisions.back());
 }
 
@@ -68,7 +72,7 @@ Decision decide(const Recipe& recipe, const Standing& at, double elapsed_seconds
                   fits(Ending::checkpoint);
   decision.evaluate =
       at.held_out && due(state, recipe.evaluation.every_steps, at.evaluated_step) && fits(Ending::evaluation);
-  decision.horizon = replan(recipe, state, elapsed_seconds, cap);
+  decision.horizon = replan(recipe, at, elapsed_seconds, cap);
   decision.next_phase = phase_finished(recipe, state) && !is_last_phase(recipe, state);
   return decision;
 }

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/budget/horizon.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -15,16 +14,6 @@ constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 constexpr double kClosing = 0.1;  // seconds that stay for closing the ledger
 
 Cap cap_of_seconds(double gpu_seconds) { return {gpu_seconds / 3600, "budget.gpu_hours", kUnlimited}; }
-
-TEST(StepSeconds, MedianIgnoresOutliers) {
-  StepSeconds steps;
-  EXPECT_FALSE(steps.measured());
-  EXPECT_EQ(steps.typical(), 0);
-  for (int i = 0; i < 100; ++i) steps.add(i == 50 ? 90.0 : 0.5, 10);
-  EXPECT_EQ(steps.typical(), 0.5);
-  EXPECT_EQ(steps.slow(), 0.5);
-  EXPECT_EQ(steps.slowdown(), 1);
-}
 
 TEST(CapKeeper, KeepsTheReserve) {
   CapKeeper keeper(cap_of_seconds(100), 1, 20);
@@ -63,7 +52,7 @@ TEST(CapKeeper, UnevenStepsStretchAGuess) {
   for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 1.25 : 1, 1);
   EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.25 * 1 + 1.15 * 2 + kClosing);
   for (int i = 0; i < 32; ++i) keeper.step_took(i % 4 == 0 ? 90 : 1, 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 1 + 1.15 * 2 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 2.5 * 1 + 2.5 * 2 + kClosing);
 }
 
 // What an evaluation would take is guessed in one moment and needed in another: it follows the pace of the steps.
@@ -98,7 +87,7 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   EXPECT_DOUBLE_EQ(four.spent_gpu_hours(9), 0.01);
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0);
   EXPECT_DOUBLE_EQ(job.remaining_seconds(0), 60 - kClosing);
-  EXPECT_DOUBLE_EQ(job.remaining_of_cap(0), 36000 - kClosing);  // what a schedule that outlives the job is planned with
+  EXPECT_DOUBLE_EQ(job.surely_remaining_of_cap(0), 36000 - kClosing) << "a schedule outlives the job";
   job.step_took(1, 1);
   EXPECT_EQ(job.may_step(60).limit, CapLimit::job);
   EXPECT_EQ(job.key_of(CapLimit::job), "budget.job_hours");
@@ -139,6 +128,20 @@ TEST(CapKeeper, TheFirstStepGoesBeforeTheEvaluation) {
   EXPECT_TRUE(keeper.may_step(87).step);
 }
 
+// A plan made in a good moment must not find its reserve grown in a bad one.
+TEST(CapKeeper, WhatAPlanReliesOnDoesNotShrinkInABadMoment) {
+  CapKeeper keeper(cap_of_seconds(1000), 1, 0);
+  keeper.guess(Ending::checkpoint, 2);
+  keeper.guess(Ending::evaluation, 4);
+  for (int i = 0; i < 40; ++i) keeper.step_took(1, 1);
+  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), 1000 - 2.5 * 2 - 1.15 * 1.25 * 4 - kClosing, 1e-9);
+  for (int i = 0; i < 8; ++i) keeper.step_took(2, 1);
+  EXPECT_LT(keeper.surely_remaining_of_cap(0), keeper.remaining_seconds(0));
+  const double before = keeper.surely_remaining_of_cap(0);
+  for (int i = 0; i < 40; ++i) keeper.step_took(2, 1);
+  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), before, 0.3 * 4) << "it was slow all along";
+}
+
 TEST(CapKeeper, ASpentBudgetRefusesToStart) {
   CapKeeper spent(cap_of_seconds(100), 1, 98);
   spent.guess(Ending::checkpoint, 3);
@@ -151,68 +154,6 @@ TEST(CapKeeper, ASpentBudgetRefusesToStart) {
   }
   EXPECT_NO_THROW(CapKeeper(cap_of_seconds(100), 1, 98).check_startable(0.1));
 }
-
-/// A run of 180 GPU-seconds whose steps and endings take `step` and `ending` seconds, each times a varying factor.
-struct RunOutcome {
-  double spent = 0;
-  double progress = 0;
-  std::int64_t steps = 0;
-  std::int64_t decisions = 0;
-};
-
-RunOutcome run(double step_seconds, double jitter, double slow_from, bool measured_once) {
-  const double kCapSeconds = 180;
-  CapKeeper keeper(cap_of_seconds(kCapSeconds), 1, 0);
-  keeper.guess(Ending::evaluation, 4);
-  keeper.guess(Ending::checkpoint, 2);
-  std::vector<HorizonDecision> decisions;
-  const std::vector<double> ends = {1};
-  double now = 1.5;  // startup
-  unsigned state = 7;
-  RunOutcome outcome;
-  while (keeper.may_step(now).step) {
-    const HorizonState standing{outcome.steps,
-                                progress_at(decisions, outcome.steps),
-                                0,
-                                keeper.remaining_seconds(now),
-                                keeper.steps().typical(),
-                                keeper.steps().slow()};
-    const auto decision = plan_horizon(standing, ends, decisions.empty() ? nullptr : &decisions.back());
-    if (decision) decisions.push_back(*decision);
-    state = state * 1664525u + 1013904223u;
-    double took = step_seconds * (1 + jitter * ((state >> 8) % 1000) / 1000.0);
-    if (now > slow_from) took *= 2;
-    now += took;
-    keeper.step_took(took, 1);
-    ++outcome.steps;
-    if (measured_once && outcome.steps == 20) {
-      keeper.measured(Ending::checkpoint, 0.7);
-      keeper.measured(Ending::evaluation, 1.6);
-      now += 2.3;
-    }
-  }
-  outcome.progress = progress_at(decisions, outcome.steps);
-  outcome.spent = now + 0.7 + 1.6;
-  outcome.decisions = static_cast<std::int64_t>(decisions.size());
-  return outcome;
-}
-
-TEST(CapKeeper, AThreeMinuteRunEndsInsideTheCapAndUsesIt) {
-  for (const double step : {0.05, 0.3, 1.0}) {
-    for (const double jitter : {0.0, 0.4}) {
-      for (const double slow_from : {1e9, 90.0}) {
-        const RunOutcome outcome = run(step, jitter, slow_from, true);
-        EXPECT_LE(outcome.spent, 180) << step << " " << jitter << " " << slow_from;
-        EXPECT_GT(outcome.spent, 0.97 * 180) << step << " " << jitter << " " << slow_from;
-        EXPECT_GT(outcome.progress, 0.97) << step << " " << jitter << " " << slow_from;
-        EXPECT_LE(outcome.progress, 1);
-        EXPECT_LT(outcome.decisions, outcome.steps / 2 + 40);
-      }
-    }
-  }
-}
-
-TEST(CapKeeper, GuessesKeepTheCapTooWhenTheyAreConservative) { EXPECT_LE(run(0.3, 0.4, 1e9, false).spent, 180); }
 
 }  // namespace
 }  // namespace shoestring

@@ -2,8 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include "core/budget/step_seconds.h"
+
 namespace shoestring {
 namespace {
+
+StepSeconds even(double seconds, int count = 40) {
+  StepSeconds steps;
+  for (int i = 0; i < count; ++i) steps.add(seconds, 1);
+  return steps;
+}
 
 TEST(Horizon, StepsInAllGoOnAsThePhaseDoes) {
   EXPECT_EQ(steps_in_all({.step = 10, .progress = 0.1, .end_step = 40, .end_progress = 0.25}), 190);
@@ -24,34 +32,53 @@ TEST(Horizon, ProgressIsContinuousAndRisesOverDecisions) {
 
 TEST(Horizon, PlansFromMeasuredSpeed) {
   const std::vector<double> ends = {1};
-  EXPECT_FALSE(plan_horizon({0, 0, 0, 100, 0}, ends, nullptr)) << "nothing measured";
-  const auto first = plan_horizon({10, 0, 0, 100, 0.5}, ends, nullptr);
+  const StepSeconds half = even(0.5);
+  const StepSeconds one = even(1);
+  EXPECT_FALSE(plan_horizon({10, 0, 0, 100, 0, even(0.5, 1)}, ends, nullptr)) << "too little measured";
+  const auto first = plan_horizon({10, 0, 0, 100, 0, half}, ends, nullptr);
   ASSERT_TRUE(first);
-  EXPECT_EQ(first->end_step, 210);
-  EXPECT_FALSE(plan_horizon({11, 0.005, 0, 99.5, 0.5}, ends, &*first)) << "still lands";
-  const auto slower = plan_horizon({11, 0.005, 0, 99, 1.0}, ends, &*first);
+  // Of 99.5 s up to the last step 20 are for a slow stretch of 32.
+  EXPECT_EQ(first->end_step, 10 + 32 + 159);
+  EXPECT_EQ(first->end_progress, 1);
+  EXPECT_FALSE(plan_horizon({11, 0.005, 0, 99.5, 0, half}, ends, &*first)) << "still lands";
+  const auto slower = plan_horizon({11, 0.005, 0, 99, 0, one}, ends, &*first);
   ASSERT_TRUE(slower);
-  EXPECT_EQ(slower->end_step, 110);
+  EXPECT_EQ(slower->end_step, 11 + 32 + 58);
   EXPECT_EQ(slower->progress, 0.005);
+  const auto pausing = plan_horizon({11, 0.005, 0, 99, 0.5, half}, ends, &*first);
+  ASSERT_TRUE(pausing);
+  EXPECT_LT(pausing->end_step, 11 + 32 + 70);
+}
+
+// Too late by one step in a hundred matters, too early does not: what is left over is taken at the final rate.
+TEST(Horizon, ItIsWorseToBeLateThanEarly) {
+  const std::vector<double> ends = {1};
+  const StepSeconds one = even(1);
+  const auto planned = plan_horizon({10, 0, 0, 1000, 0, one}, ends, nullptr);
+  ASSERT_TRUE(planned);
+  const auto replanned = [&](double seconds) { return plan_horizon({10, 0, 0, seconds, 0, one}, ends, &*planned); };
+  EXPECT_FALSE(replanned(996));
+  EXPECT_TRUE(replanned(990));
+  EXPECT_FALSE(replanned(1018));
+  EXPECT_TRUE(replanned(1030));
 }
 
 TEST(Horizon, PhasesShareTheRest) {
   const std::vector<double> ends = {0.75, 1};
-  const auto first = plan_horizon({0, 0, 0, 100, 1}, ends, nullptr);
-  EXPECT_EQ(first->end_step, 75);
+  const auto first = plan_horizon({0, 0, 0, 100, 0, even(1)}, ends, nullptr);
+  EXPECT_EQ(first->end_step, 75) << "what a phase takes too much the next one lacks: only the last aims to be early";
   EXPECT_EQ(first->end_progress, 0.75);
-  const auto second = plan_horizon({75, 0.75, 1, 25, 5}, ends, &*first);
+  const auto second = plan_horizon({75, 0.75, 1, 25, 0, even(5)}, ends, &*first);
   ASSERT_TRUE(second) << "another phase always makes its own plan";
-  EXPECT_EQ(second->end_step, 80);
+  EXPECT_EQ(second->end_step, 75 + 3);
   EXPECT_EQ(second->phase, 1);
 }
 
-TEST(Horizon, APlanUsedUpIsExtendedWhileTimeIsLeft) {
+TEST(Horizon, APlanUsedUpStays) {
   const std::vector<double> ends = {1};
   const HorizonDecision used{0, 0, 10, 1, 0};
-  EXPECT_TRUE(plan_horizon({10, 1, 0, 3, 1}, ends, &used));
-  EXPECT_FALSE(plan_horizon({10, 1, 0, 0.5, 1}, ends, &used));
-  EXPECT_FALSE(plan_horizon({10, 1, 0, -4, 1}, ends, &used));
+  EXPECT_FALSE(plan_horizon({10, 1, 0, 300, 0, even(1)}, ends, &used));
+  EXPECT_FALSE(plan_horizon({10, 1, 0, -4, 0, even(1)}, ends, &used));
 }
 
 TEST(Horizon, PhaseEndsFollowTheHorizon) {
