@@ -1,6 +1,7 @@
 #include "core/budget/layer_cost.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/model/precision.h"
 
@@ -40,7 +41,9 @@ struct LayerCosts::Part {
   LayerCost cost;
   double core_forward = 0;   ///< the attention core, which selective recomputation repeats
   double heads_forward = 0;  ///< from latents to heads, which selective recomputation repeats
-  double head_bytes = 0;     ///< saved of queries, keys and values, unless they are made again
+  double head_bytes = 0;     ///< saved of queries, keys and values, unless latents make them again
+  double gate_seconds = 0;   ///< what the gate gives, from its two inputs, which selective recomputation repeats
+  double gate_bytes = 0;     ///< saved of it, unless it is repeated
   double score_bytes = 0;    ///< saved by a core that writes its scores out, unless it is repeated
   bool experts = false;      ///< products belong to experts
 };
@@ -53,11 +56,12 @@ LayerCosts::LayerCosts(const PlannedModel& model, const PrecisionSpec& precision
       messages_(messages),
       sequence_(sequence),
       tokens_(layout.micro_batch * sequence / layout.context),
+      sequence_share_(layout.sequence_parallel ? tokens_ / layout.tensor : tokens_),
       covered_(rate_format(covered_precision(precision).forward)),
       exempt_(rate_format(exempt_precision(precision).forward)),
       cached_bytes_(covered_ == RateFormat::fp8 && precision.cache_fp8 ? 1 : kPlainBytes) {}
 
-void LayerCosts::add_product(Part& part, const Product& product, RateFormat format) const {
+void LayerCosts::add_product(Part& part, const Product& product, RateFormat format, double saved_rows) const {
   LayerSeconds& seconds = part.cost.seconds;
   const auto& [m, n, k, count] = product;
   part.cost.flops += product.flops();
@@ -74,7 +78,23 @@ void LayerCosts::add_product(Part& part, const Product& product, RateFormat form
   } else if (format != RateFormat::bf16) {
     element_bytes = 4;
   }
-  part.cost.saved_bytes += element_bytes * m * k * count;
+  part.cost.saved_bytes += element_bytes * (saved_rows < 0 ? m : saved_rows) * k * count;
+}
+
+// Gate and up in one product of [rows, 2 inner], what lies between, and down.
+void LayerCosts::add_gated(Part& part, double rows, double inner, double count, double saved_rows) const {
+  const double hidden = real(model_.config.hidden);
+  const double matrices = model_.gated ? 2 : 1;
+  add_product(part, {rows, matrices * inner, hidden, count}, covered_, saved_rows);
+  add_product(part, {rows, hidden, inner, count}, covered_, 0);
+  const double elements = rows * inner * count;
+  const double passes = elements * (model_.gated ? 1.5 : 1) * operations_.stack().feed_forward_passes;
+  add_passes(part, passes, 1);
+  const double product_bytes = elements * (covered_ == RateFormat::fp8 ? 1 : kPlainBytes);
+  part.cost.saved_bytes += cached_bytes_ * elements * matrices + (model_.gated ? 0 : product_bytes);
+  if (!model_.gated) return;
+  part.gate_seconds += operations_.traffic_seconds(passes * kPlainBytes);
+  part.gate_bytes += product_bytes;
 }
 
 void LayerCosts::add_passes(Part& part, double elements, double passes) const {
@@ -92,15 +112,15 @@ void LayerCosts::add_attention(Part& part) const {
   if (c.latent_attention) {
     const double latent = real(c.kv_lora_rank);
     const double query = real(c.q_lora_rank);
-    if (query > 0) add_product(part, {tokens_, query, hidden}, covered_);
-    add_product(part, {tokens_, latent + real(c.rope_dim), hidden}, covered_);
+    if (query > 0) add_product(part, {tokens_, query, hidden}, covered_, 0);
+    add_product(part, {tokens_, latent + real(c.rope_dim), hidden}, covered_, sequence_share_);
     const double before = part.cost.seconds.forward;
     add_product(part, {tokens_, heads * qk, query > 0 ? query : hidden}, covered_);
     add_product(part, {tokens_, heads * (real(c.qk_nope_head_dim) + v), latent}, covered_);
     part.heads_forward = part.cost.seconds.forward - before;
   } else {
     const double kv_heads = std::max(1.0, real(c.kv_heads) / layout_.tensor);
-    add_product(part, {tokens_, heads * qk + kv_heads * (qk + v), hidden}, covered_);
+    add_product(part, {tokens_, heads * qk + kv_heads * (qk + v), hidden}, covered_, sequence_share_);
   }
   add_product(part, {tokens_, hidden, heads * v}, covered_);
 
@@ -120,17 +140,14 @@ void LayerCosts::add_attention(Part& part) const {
   } else {
     part.core_forward = operations_.attention_seconds(flops);
     seconds.backward_input += kAttentionBackward * part.core_forward;
-    part.head_bytes = kPlainBytes * tokens_ * heads * (2 * qk + v);
+    const double kv_heads = c.latent_attention ? heads : std::max(1.0, real(c.kv_heads) / layout_.tensor);
+    part.head_bytes = kPlainBytes * tokens_ * (heads * qk + kv_heads * (qk + v));
   }
   seconds.forward += part.core_forward;
 }
 
 void LayerCosts::add_feed_forward(Part& part) const {
-  const double inner = real(model_.config.feed_forward) / layout_.tensor;
-  add_product(part, {tokens_, (model_.gated ? 2 : 1) * inner, real(model_.config.hidden)}, covered_);
-  add_product(part, {tokens_, real(model_.config.hidden), inner}, covered_);
-  add_passes(part, tokens_ * inner * (model_.gated ? 1.5 : 1), operations_.stack().feed_forward_passes);
-  part.cost.saved_bytes += cached_bytes_ * tokens_ * inner * (model_.gated ? 2 : 1);
+  add_gated(part, tokens_, real(model_.config.feed_forward) / layout_.tensor, 1, sequence_share_);
 }
 
 void LayerCosts::add_experts(Part& part) const {
@@ -143,24 +160,19 @@ void LayerCosts::add_experts(Part& part) const {
   const double local = real(c.experts) / layout_.expert;
   const double copies = tokens * chosen * model_.imbalance;  // that this device computes
   part.experts = true;
-  add_product(part, {copies / local, 2 * inner, hidden, local}, covered_);
-  add_product(part, {copies / local, hidden, inner, local}, covered_);
+  add_gated(part, copies / local, inner, local, copies / local);
   part.experts = false;
-  add_passes(part, copies * inner * 1.5, operations_.stack().feed_forward_passes);
-  part.cost.saved_bytes += cached_bytes_ * copies * inner * 2;
   // Permuted, packed, sorted by expert, sorted back, unpacked, weighed and summed: each read and written.
   constexpr double kMoves = 12;
   add_passes(part, copies * hidden, kMoves);
   add_product(part, {tokens_, real(c.experts), hidden}, exempt_);
   if (c.shared_experts > 0) {
-    const double shared = real(c.shared_feed_forward()) / layout_.tensor;
-    add_product(part, {tokens_, 2 * shared, hidden}, covered_);
-    add_product(part, {tokens_, hidden, shared}, covered_);
-    add_passes(part, tokens_ * shared * 1.5, operations_.stack().feed_forward_passes);
+    add_gated(part, tokens_, real(c.shared_feed_forward()) / layout_.tensor, 1, sequence_share_);
   }
   const DeviceGroup group{layout_.expert, 1};
   const double node_limit = c.expert_topk_groups < c.expert_groups ? real(c.expert_topk_groups) : 0;
-  const double dispatched = covered_ == RateFormat::fp8 ? 1 : kPlainBytes;
+  const bool fp8 = covered_ == RateFormat::fp8 && operations_.stack().dispatches_fp8;
+  const double dispatched = fp8 ? 1 : kPlainBytes;
   const double token_bytes = tokens * hidden * model_.imbalance;
   const double there = messages_.exchange_seconds(group, token_bytes * dispatched, chosen, node_limit);
   const double back = messages_.exchange_seconds(group, token_bytes * kPlainBytes, chosen, node_limit);
@@ -191,22 +203,29 @@ void LayerCosts::add_tensor_messages(Part& part) const {
 LayerCost LayerCosts::finish(const Part& part) const {
   LayerCost cost = part.cost;
   LayerSeconds& seconds = cost.seconds;
-  const double input_bytes =
-      kPlainBytes * tokens_ * real(model_.config.hidden) / (layout_.sequence_parallel ? layout_.tensor : 1);
   if (layout_.recompute == Recompute::full) {
     seconds.again = seconds.forward;
     seconds.tensor_backward += seconds.tensor_forward;
     seconds.exchange_backward += seconds.exchange_forward;
-    cost.working_bytes += cost.saved_bytes + part.score_bytes + part.head_bytes;
-    cost.saved_bytes = input_bytes;
+    cost.working_bytes += cost.saved_bytes + part.score_bytes + part.head_bytes + part.gate_bytes;
+    cost.saved_bytes = kPlainBytes * sequence_share_ * real(model_.config.hidden);
   } else if (layout_.recompute == Recompute::selective) {
-    seconds.again = part.heads_forward + (part.score_bytes > 0 ? part.core_forward : 0);
-    cost.working_bytes += part.score_bytes + (part.heads_forward > 0 ? part.head_bytes : 0);
-    cost.saved_bytes += part.heads_forward > 0 ? 0 : part.head_bytes;
+    const bool latents = part.heads_forward > 0;
+    seconds.again = part.heads_forward + part.gate_seconds + (part.score_bytes > 0 ? part.core_forward : 0);
+    cost.working_bytes += part.score_bytes + part.gate_bytes + (latents ? part.head_bytes : 0);
+    cost.saved_bytes += latents ? 0 : part.head_bytes;
   } else {
-    cost.saved_bytes += part.score_bytes + part.head_bytes;
+    cost.saved_bytes += part.score_bytes + part.head_bytes + part.gate_bytes;
   }
   return cost;
+}
+
+// Launches and the device's work overlap where one outlasts the other by far: the root of the sum of squares.
+void LayerCosts::wait_for_host(LayerSeconds& seconds) const {
+  const double device = seconds.work() + seconds.messages();
+  const double waited = std::hypot(device, operations_.stack().mixture_host_seconds) - device;
+  seconds.forward += waited / 3;
+  seconds.backward_input += 2 * waited / 3;
 }
 
 LayerCost LayerCosts::block(bool mixture) const {
@@ -218,14 +237,15 @@ LayerCost LayerCosts::block(bool mixture) const {
   } else {
     add_feed_forward(part);
   }
-  const double shares = layout_.sequence_parallel ? layout_.tensor : 1;
-  const double residual = tokens_ * real(model_.config.hidden) / shares;
+  const double residual = sequence_share_ * real(model_.config.hidden);
   add_passes(part, residual, stack.hidden_passes);
   part.cost.saved_bytes += 2 * kPlainBytes * residual;
   part.cost.seconds.forward += stack.launch_seconds;
   part.cost.seconds.backward_input += 2 * stack.launch_seconds;
   add_tensor_messages(part);
-  return finish(part);
+  LayerCost cost = finish(part);
+  if (mixture) wait_for_host(cost.seconds);
+  return cost;
 }
 
 LayerCost LayerCosts::head() const {

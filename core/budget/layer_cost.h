@@ -65,7 +65,10 @@ class LayerCosts {
   void add_attention(Part& part) const;
   void add_feed_forward(Part& part) const;
   void add_experts(Part& part) const;
-  void add_product(Part& part, const Product& product, RateFormat format) const;
+  /// `saved_rows`: of the input, that this device keeps for the weight's gradient; all of them unless said.
+  void add_product(Part& part, const Product& product, RateFormat format, double saved_rows = -1) const;
+  void add_gated(Part& part, double rows, double inner, double count, double saved_rows) const;
+  void wait_for_host(LayerSeconds& seconds) const;
   void add_passes(Part& part, double elements, double passes) const;
   void add_tensor_messages(Part& part) const;
   LayerCost finish(const Part& part) const;
@@ -76,6 +79,7 @@ class LayerCosts {
   const CommunicationCost& messages_;
   double sequence_;
   double tokens_;
+  double sequence_share_;  ///< of them, where the residual lies: all without sequence parallelism
   RateFormat covered_;
   RateFormat exempt_;
   double cached_bytes_;  ///< an element of what the gate's derivative needs

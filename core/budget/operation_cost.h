@@ -34,13 +34,16 @@ struct Stack {
   double loss_bytes = 0;             ///< per logit, forward and backward
   double quantise_bytes = 0;         ///< per element that a product reads in FP8, one direction
   double launch_seconds = 0;         ///< that no work hides, per layer, forward; twice that backward
+  double mixture_host_seconds = 0;   ///< of the host, to launch a mixture's layer forward and backward
+  bool dispatches_fp8 = true;        ///< tokens go to their experts in FP8 where products are; in BF16 otherwise
   double sharding_interference = 0;  ///< of a full shard's messages, what they take from the work they hide behind
   double tensor_exposed = 1;         ///< of tensor parallelism's messages, what no product hides
   double gradient_exposed = 1;       ///< of the gradient reduction, what no backward pass hides
 };
 
 /// In one visible list: "eager" (PyTorch FSDP of 2023), "megatron_2022" (Korthikanti et al.), "fused" (Transformer
-/// Engine and its like, and ours).
+/// Engine and its like, and ours), "mixture_graphs" and "mixture_launches" (mixtures in Megatron-Core, with and without
+/// graphs that spare the host their launches).
 std::span<const Stack> stacks();
 /// Throws Error(bad_data) that lists the names.
 const Stack& stack_named(std::string_view name);

@@ -11,7 +11,9 @@ namespace shoestring {
 
 /// What a data-parallel rank keeps only its share of.
 enum class Sharding { none, optimizer, full };
-enum class Recompute { none, selective, full };  ///< selective: the attention core, the heads that latents make
+/// Selective: what is large and cheap to make again: the gate's product, the heads that latents make, scores where the
+/// attention core writes them out (arXiv 2205.05198, section 4; 2412.19437, section 3.2.3; 2407.21783, section 3.3.2).
+enum class Recompute { none, selective, full };
 
 struct PlanLayout {
   int devices = 1;

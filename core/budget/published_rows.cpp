@@ -185,8 +185,11 @@ std::string hardware_stem(std::string gpu) {
 const Stack& stack_of(Line& line) {
   const std::string& named = line.text("stack");
   if (named.empty()) {
-    if (line.text("source").find("llm-foundry") != std::string::npos) return stack_named("eager");
-    return stack_named(line.text("source").find("2205.05198") != std::string::npos ? "megatron_2022" : "fused");
+    const auto from = [&](std::string_view source) { return line.text("source").find(source) != std::string::npos; };
+    if (from("llm-foundry")) return stack_named("eager");
+    if (from("2205.05198")) return stack_named("megatron_2022");
+    if (line.number("experts", 0, 0) < 1) return stack_named("fused");
+    return stack_named(line.text("gpu").starts_with("gb") ? "mixture_graphs" : "mixture_launches");
   }
   try {
     return stack_named(named);
@@ -294,10 +297,12 @@ double parameters_of(const PlannedModel& model, double positions) {
 
 /// Of the models that the columns leave possible, the one with the nearest count.
 void choose_variant(PlannedModel& model, double parameters, double positions) {
+  constexpr std::int64_t kUsualHead = 128;  // where heads are not as wide as the hidden size shared out
   double nearest = INFINITY;
   const PlannedModel base = model;
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 16; ++i) {
     PlannedModel candidate = base;
+    if ((i & 8) != 0) candidate.config.qk_dim = candidate.config.v_dim = kUsualHead;
     candidate.gated = (i & 1) != 0 || base.config.experts > 0;
     candidate.config.tie_embeddings = (i & 2) != 0;
     candidate.learned_positions = (i & 4) != 0;

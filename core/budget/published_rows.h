@@ -6,8 +6,9 @@
 //   cpu_offload micro_batch grad_accum params tokens_per_second_per_gpu
 // and these where a job has them: tensor pipeline chunks context expert sequence_parallel schedule experts
 // experts_per_token shared_experts expert_ffn dense_layers stack. `sharding` may also say "tp8_pp4" and the like.
-// What the columns leave open (two or three matrices in the feed-forward, a tied head, a table of positions) is read
-// off `params`: of the possible models the one that has the nearest count.
+// What the columns leave open (two or three matrices in the feed-forward, a tied head, a table of positions, heads that
+// are as wide as the hidden size shared out or 128) is read off `params`: of the possible models the one that has the
+// nearest count.
 #pragma once
 
 #include <filesystem>

@@ -68,12 +68,12 @@ std::vector<PlanLayout> possible_layouts(const ModelConfig& config, const PhaseS
                                          int devices) {
   std::vector<PlanLayout> layouts;
   constexpr std::int64_t kMostTensor = 8;
-  constexpr std::int64_t kContextFrom = 16384;
+  constexpr std::int64_t kMostContext = 32;
+  constexpr std::int64_t kShortestPart = 4096;  // tokens of a sequence that is cut over devices
   const auto node = std::max<std::int64_t>(1, static_cast<std::int64_t>(hardware.devices_per_node));
   const auto add = [&](PlanLayout layout) {
     layout.schedule = ScheduleName::one_f_one_b;
     for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
-      if (recompute == Recompute::selective && !config.latent_attention) continue;
       layout.recompute = recompute;
       if (layout.pipeline == 1) {
         for (const Sharding sharding : {Sharding::optimizer, Sharding::full}) {
@@ -94,7 +94,7 @@ std::vector<PlanLayout> possible_layouts(const ModelConfig& config, const PhaseS
     }
   };
   powers(std::min({kMostTensor, node, std::int64_t{devices}}), [&](int tensor) {
-    powers(phase.sequence >= kContextFrom ? std::min<std::int64_t>(32, devices) : 1, [&](int context) {
+    powers(std::clamp<std::int64_t>(phase.sequence / kShortestPart, 1, kMostContext), [&](int context) {
       powers(std::min<std::int64_t>(config.layers, devices), [&](int pipeline) {
         if (devices % (tensor * context * pipeline) != 0) return;
         powers(std::max<std::int64_t>(1, std::min<std::int64_t>(config.experts, devices / pipeline)), [&](int expert) {

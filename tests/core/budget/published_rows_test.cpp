@@ -60,6 +60,19 @@ TEST(PublishedRows, TheCountOfParametersChoosesTheModel) {
   EXPECT_EQ(mpt.question.layout.sharding, Sharding::full);
 }
 
+// Qwen3 30B: heads of 128 where the hidden size shared out is 64; its software launches what graphs elsewhere replay.
+TEST(PublishedRows, AMixtureHasItsHeadsAndItsSoftware) {
+  const std::string cells =
+      "docs,qwen3,48,2048,32,4,6144,151936,4096,16,{},fp8,zero1_ep8,false,false,1,32,30530000000,1,128,8,768";
+  const auto on = [&](std::string_view gpu) {
+    std::string line = cells;
+    return row_of(line.replace(line.find("{}"), 2, gpu), ",experts,experts_per_token,expert_ffn");
+  };
+  EXPECT_EQ(on("h100-80gb").question.model.config.qk_dim, 128);
+  EXPECT_EQ(on("h100-80gb").stack->name, "mixture_launches");
+  EXPECT_EQ(on("gb200").stack->name, "mixture_graphs");
+}
+
 TEST(PublishedRows, MistakesSayWhereAndWhat) {
   std::string heading(kHeading);
   heading.replace(heading.find(",vocab"), 6, ",vocap,gpus");

@@ -106,6 +106,64 @@ TEST(StepCost, TensorParallelismPaysItsMessages) {
   EXPECT_NEAR(cut.seconds.tensor / expected, 1, 1e-6);
 }
 
+StepQuestion mixture(int devices) {
+  StepQuestion question = llama(devices);
+  ModelConfig& config = question.model.config;
+  config.experts = 8;
+  config.experts_per_token = 2;
+  config.expert_feed_forward = 1408;
+  return question;
+}
+
+// The host's launches are waited for where the device would be quicker, and hardly where it is slower by far.
+TEST(StepCost, AMixturesLayerWaitsForItsLaunches) {
+  Stack launching = kPlain;
+  const StepQuestion question = mixture(1);
+  const double device = estimate_step(question, plain_hardware(), kPlain).seconds.total();
+  const double layers = 15.0 * 16;
+  launching.mixture_host_seconds = 100 * device / layers;
+  const double host = estimate_step(question, plain_hardware(), launching).seconds.total();
+  EXPECT_NEAR(host / (100 * device), 1, 0.02);
+  launching.mixture_host_seconds = 0.1 * device / layers;
+  EXPECT_LT(estimate_step(question, plain_hardware(), launching).seconds.total(), 1.01 * device);
+  launching.mixture_host_seconds = 1;
+  EXPECT_EQ(estimate_step(llama(1), plain_hardware(), launching).seconds.total(),
+            estimate_step(llama(1), plain_hardware(), kPlain).seconds.total());
+}
+
+TEST(StepCost, TokensAreDispatchedInTheFormatOfTheSoftware) {
+  Hardware slow = plain_hardware();
+  slow.peak_flops[RateFormat::fp8] = 1e14;
+  slow.peer_bytes_per_second = 1e10;
+  StepQuestion question = mixture(8);
+  question.layout.expert = 8;
+  question.precision.policy = PrecisionPolicy::fp8_tensor;
+  Stack stack = kPlain;
+  const double fp8 = estimate_step(question, slow, stack).seconds.expert;
+  stack.dispatches_fp8 = false;
+  EXPECT_NEAR(estimate_step(question, slow, stack).seconds.expert / fp8, 4.0 / 3, 1e-9);  // 2 + 2 bytes over 1 + 2
+}
+
+// The gate's product is made again: less is kept, for a pass over memory.
+TEST(StepCost, SelectiveRecomputationKeepsNoGate) {
+  StepQuestion question = llama(1);
+  const StepEstimate kept = estimate_step(question, plain_hardware(), kPlain);
+  question.layout.recompute = Recompute::selective;
+  const StepEstimate again = estimate_step(question, plain_hardware(), kPlain);
+  EXPECT_NEAR(kept.memory.activations - again.memory.activations, 15 * 2048.0 * 2816 * 2, 1);
+  EXPECT_LT(again.seconds.recompute, 0.02 * kept.seconds.compute);
+}
+
+TEST(StepCost, SequenceParallelismSharesWhatIsKept) {
+  StepQuestion question = llama(8);
+  question.layout.tensor = 8;
+  const double shared = estimate_step(question, plain_hardware(), kPlain).memory.activations;
+  question.layout.sequence_parallel = false;
+  const double whole = estimate_step(question, plain_hardware(), kPlain).memory.activations;
+  // Two residuals and the inputs of two products, [tokens, hidden] in BF16, seven eighths of them.
+  EXPECT_NEAR(whole - shared, 15 * 4 * 2048.0 * 1024 * 2 * 7 / 8, 1);
+}
+
 TEST(StepCost, WhatCannotBeIsRefusedWithItsReason) {
   const auto reason = [](auto change) {
     StepQuestion question = llama(8);
