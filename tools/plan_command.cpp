@@ -1,11 +1,15 @@
 // shoestring plan RECIPE [--measure SECONDS]
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
 
 #include "core/budget/best_case.h"
 #include "core/budget/cap.h"
-#include "core/budget/ledger.h"
 #include "core/budget/planner.h"
 #include "core/budget/run_estimate.h"
 #include "core/model/accounting.h"
@@ -14,13 +18,17 @@
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
 #include "core/recipe/units.h"
+#include "core/training/layout.h"
+#include "core/training/measured_plan.h"
 #include "core/training/run_resources.h"
-#include "core/training/speed_trial.h"
 #include "data/tokenizer.h"
-#include "kernels/base/file.h"
+#include "kernels/base/check.h"
+#include "kernels/base/workers.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 #include "tools/plan_text.h"
+#include "tools/suggestion_text.h"
 
 namespace shoestring {
 namespace {
@@ -59,27 +67,54 @@ void print_flops(const Recipe& recipe, const ModelConfig& config) {
   }
 }
 
-void print_memory(const Recipe& recipe, const ModelConfig& config) {
-  RunShape shape{.tokens = 0, .sequences = 0, .workers = 1};
+/// What the program holds before any model: its code, its libraries, the tokenizer.
+std::int64_t resident_bytes() {
+  std::int64_t pages = 0;
+  std::int64_t resident = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+/// Of the rank that holds most, on this machine, which it shares with the others.
+MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
+  const int pipeline = recipe.parallel.pipeline;
+  const int ranks = pipeline * std::max(1, recipe.parallel.data);
+  RunShape shape{.tokens = 0, .sequences = 0, .workers = std::max(1, Workers::usable_cores() / ranks)};
+  if (recipe.run.threads > 0) shape.workers = recipe.run.threads;
   for (const PhaseSpec& phase : recipe.phases) {
     shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
     shape.sequences = std::max(shape.sequences, phase.micro_batch);
   }
-  const MemoryPlan plan = plan_memory({.model = config,
-                                       .precision = recipe.precision,
-                                       .run = shape,
-                                       .stages = 1,
-                                       .own_stages = {},
-                                       .in_flight = {},
-                                       .count_precision = true},
-                                      recipe.optimizer.name);
+  MemoryPlan most;
+  for (int rank = 0; rank < pipeline; ++rank) {
+    Layout layout{
+        .shape = {}, .at = {}, .schedule = {}, .stage_layers = {config.layers}, .stages = {}, .in_flight = {}};
+    if (pipeline > 1) layout = layout_of(recipe, rank, ranks);
+    const MemoryPlan plan = plan_memory({.model = config,
+                                         .precision = recipe.precision,
+                                         .run = shape,
+                                         .stages = layout.stage_count(),
+                                         .stage_layers = layout.stage_layers,
+                                         .own_stages = layout.stages,
+                                         .in_flight = layout.in_flight,
+                                         .count_precision = recipe.precision.count_saturation},
+                                        recipe.optimizer.name);
+    if (plan.total() > most.total()) most = plan;
+  }
+  return most;
+}
+
+void print_memory(const Recipe& recipe, const ModelConfig& config) {
+  const std::int64_t program = resident_bytes();
+  const MemoryPlan plan = memory_of(recipe, config);
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   fmt::print(
-      "memory       {:.3f} GiB on one rank that holds everything: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
-      "             compute copies {:.3f}, activations of a micro-batch {:.3f}, scratch {:.3f}, tables {:.3f}\n",
-      gib(plan.total()), gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments),
-      gib(plan.model.prepared), gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch),
-      gib(plan.model.tables));
+      "memory       {:.3f} GiB on {}: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
+      "             compute copies {:.3f}, activations in flight {:.3f}, scratch {:.3f}, tables {:.3f}, the program "
+      "{:.3f}\n",
+      gib(plan.total() + program), recipe.parallel.pipeline > 1 ? "the fullest rank" : "one rank that holds everything",
+      gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments), gib(plan.model.prepared),
+      gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch), gib(plan.model.tables), gib(program));
 }
 
 void print_budget(const Recipe& recipe, const Cap& cap) {
@@ -118,13 +153,13 @@ void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hard
              share > 1 ? ": this run cannot reach its end inside it" : "");
 }
 
-// Takes real steps, foretells the run from them, and keeps that for the report.
-void measure(const Recipe& recipe, const Cap& cap, double seconds) {
-  const std::filesystem::path directory = run_directory(recipe);
-  const bool begun = type_of(directory / kLedgerFile) != std::filesystem::file_type::not_found;
-  const Plan plan = make_plan(recipe, cap.gpu_hours, try_speed(recipe, system_clock(), seconds));
+// Foretold from real steps, and kept for the report.
+void print_measured(const Recipe& recipe, const MeasuredPlan& measured) {
+  const Plan& plan = measured.plan;
+  const int ranks = measured.speeds.ranks;
   const auto price = price_of(recipe.budget);
-  fmt::print("foretold     by steps of its own, {:.3g} s of each phase, on one rank\n", seconds);
+  fmt::print("foretold     by steps of its own, {:.3g} s of each phase, on {} rank{}; {:.3g} GPU-hours, charged\n",
+             measured.seconds_per_phase, ranks, ranks == 1 ? "" : "s", ranks * measured.speeds.trial_seconds / 3600);
   fmt::print("             {:<20} {:>10} {:>12} {:>12} {:>10}\n", "phase", "tokens", "GPU-hours", "usd", "steps");
   const auto usd = [&](double gpu_hours) { return price ? rounded(price->usd(gpu_hours)) : "-"; };
   const auto row = [&](const std::string& what, const std::string& tokens, double gpu_hours, const std::string& steps) {
@@ -136,18 +171,55 @@ void measure(const Recipe& recipe, const Cap& cap, double seconds) {
   }
   row("start and end", "", plan.around_gpu_hours, "");
   row("all", rounded(plan.tokens()), plan.gpu_hours(), rounded(plan.steps()));
+  fmt::print("             of these");
+  for (int i = 0; i < kCategories; ++i) {
+    const double share = plan.seconds[static_cast<Category>(i)] / plan.seconds.total();
+    if (share >= 5e-4) fmt::print("  {} {:.1f}%", name(static_cast<Category>(i)), 100 * share);
+  }
+  fmt::print("\n");
   if (recipe.schedule.horizon == Horizon::budget) {
     const std::string unfinished = unfinished_warmup(recipe.schedule, std::llround(plan.steps()));
     if (!unfinished.empty()) fmt::print("             {}\n", unfinished);
   }
   if (plan.cut_short) fmt::print("             the cap ends the run before its phases end\n");
-  if (begun) {
+  const std::filesystem::path directory = run_directory(recipe);
+  if (measured.begun) {
     fmt::print("             not stored: {} has begun, and a plan is made before the run\n", directory.string());
-    return;
+  } else {
+    fmt::print("             stored in {}, for the report\n", (directory / kPlanFile).string());
   }
-  make_directories(directory);
-  write_plan(directory, plan, recipe);
-  fmt::print("             stored in {}, for the report\n", (directory / kPlanFile).string());
+}
+
+// On as many ranks as there are; nothing on those that do not speak. What one rank finds wrong ends all: the others
+// would wait for it for ever.
+std::optional<MeasuredPlan> measure(const Recipe& recipe, const Hardware& hardware, double seconds) {
+  const std::unique_ptr<Communicator> world = join_world();
+  try {
+    MeasuredPlan measured = measure_plan(recipe, hardware, *world, system_clock(), seconds);
+    return world->rank() == 0 ? std::optional(std::move(measured)) : std::nullopt;
+  } catch (const std::exception& exception) {
+    if (world->size() > 1) {
+      const Error error = as_error(exception);
+      say("shoestring: rank {}: {}", world->rank(), error.what());
+      world->abort(error.code(), error.what());
+    }
+    throw;
+  }
+}
+
+int print_suggested(const Arguments& arguments, const Recipe& recipe, std::int64_t vocabulary, const Hardware& hardware,
+                    const Cap& cap, int devices) {
+  if (std::isinf(cap.gpu_hours)) {
+    fail(ExitCode::bad_recipe, "--suggest needs a budget to spend: give budget.gpu_hours, budget.usd or budget.kwh");
+  }
+  const SuggestionQuestion question{recipe,  hardware,      vocabulary,
+                                    devices, cap.gpu_hours, scaling_law_named(arguments.text("law", "joint_moe"))};
+  if (arguments.has("json")) {
+    fmt::print("{}\n", suggestions_json(question).dump(1));
+  } else {
+    print_suggestions(question);
+  }
+  return 0;
 }
 
 }  // namespace
@@ -161,10 +233,16 @@ int plan_command(const Words& words) {
        .options =
            {{"devices", "N", "how many devices the run has (what the recipe's layout asks for, or 1)"},
             {"layout", "WORDS", "look at this layout alone: \"pipeline=16 expert=64 schedule=dualpipev\""},
-            {"json", "", "print the estimate as JSON, and nothing else"},
+            {"suggest", "",
+             "which model, tokens, batch and learning rate buy the lowest expected loss for the budget on these "
+             "devices; "
+             "of the recipe, the precision, the vocabulary and the first phase's sequence count"},
+            {"law", "NAME", "the scaling law for --suggest: joint_moe (unless told), chinchilla or chinchilla_refit"},
+            {"json", "", "print the estimate, or what is suggested, as JSON, and nothing else"},
             {"measure", "SECONDS",
-             "take real steps of each phase for about that long, foretell the run, and keep that as RUN/plan.json: "
-             "the report sets it beside what came"}},
+             "take real steps for about that long, at most two minutes and 0.5% of the cap, on as many ranks as mpirun "
+             "starts; foretell the run from them, and keep that as RUN/plan.json: the report sets it beside what came. "
+             "The time is charged to the run"}},
        .least = 1,
        .most = 1,
        .recipe_overrides = true},
@@ -184,10 +262,16 @@ int plan_command(const Words& words) {
   const int devices = static_cast<int>(arguments.integer("devices", recipe_devices, 1, kMostDevices));
   std::optional<PlanLayout> fixed;
   if (arguments.has("layout")) fixed = parse_layout(arguments.text("layout"), {.devices = devices});
+  if (arguments.has("suggest")) return print_suggested(arguments, recipe, config.vocabulary, hardware, cap, devices);
   const PlanQuestion question{recipe, config, hardware, cap, devices, fixed, file.parent_path()};
   if (arguments.has("json")) {
     fmt::print("{}\n", plan_json(question).dump(1));
     return 0;
+  }
+  std::optional<MeasuredPlan> measured;
+  if (arguments.has("measure")) {
+    measured = measure(recipe, hardware, seconds);
+    if (!measured) return 0;
   }
   print_model(config);
   print_flops(recipe, config);
@@ -196,10 +280,7 @@ int plan_command(const Words& words) {
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
   const bool asked = arguments.has("devices") || arguments.has("layout");
   if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);
-  if (arguments.has("measure")) {
-    std::fflush(stdout);
-    measure(recipe, cap, seconds);
-  }
+  if (measured) print_measured(recipe, *measured);
   return 0;
 }
 

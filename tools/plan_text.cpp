@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
@@ -26,55 +27,71 @@ struct WhatIf {
   double usd_high = 0;
 };
 
-WhatIf what_if(std::string what, const PlanQuestion& question) {
-  WhatIf answer;
-  answer.what = std::move(what);
-  try {
-    RunEstimate run = estimate(question);
-    answer.reason = run.refusal;
-    if (run.refusal.empty()) answer.run = std::move(run);
-    answer.usd_low = question.hardware.usd_low;
-    answer.usd_high = question.hardware.usd_high;
-  } catch (const Error& error) {
-    answer.reason = error.what();
+/// Asks of `q` with something changed. `hardware` and `recipe` stand for its own where nothing else is given.
+class Changes {
+ public:
+  explicit Changes(const PlanQuestion& q) : q_(q) {}
+
+  void recipe(std::string what, const Recipe& recipe) { ask(std::move(what), recipe, q_.hardware, q_.devices); }
+  void devices(int count) { ask(fmt::format("on {} devices", count), q_.recipe, q_.hardware, count); }
+  void hardware(const char* name) {
+    if (q_.hardware.name == name) return;
+    ask(fmt::format("on {}", name), q_.recipe, read_hardware(find_hardware(name, q_.recipe_folder)), q_.devices);
   }
-  return answer;
-}
+  std::vector<WhatIf> answers;
+
+ private:
+  void ask(std::string what, const Recipe& recipe, const Hardware& hardware, int devices) {
+    WhatIf answer{std::move(what), {}, {}, hardware.usd_low, hardware.usd_high};
+    try {
+      RunEstimate run = estimate({recipe, q_.config, hardware, q_.cap, devices, q_.fixed, q_.recipe_folder});
+      answer.reason = run.refusal;
+      if (run.refusal.empty()) answer.run = std::move(run);
+    } catch (const Error& error) {
+      answer.reason = error.what();
+    }
+    answers.push_back(std::move(answer));
+  }
+
+  const PlanQuestion& q_;
+};
 
 std::vector<WhatIf> what_ifs(const PlanQuestion& q) {
-  std::vector<WhatIf> answers;
+  Changes changes(q);
   Recipe other = q.recipe;
-  if (q.recipe.precision.policy != PrecisionPolicy::bf16) {
-    other.precision.policy = PrecisionPolicy::bf16;
-    answers.push_back(what_if("in BF16", {other, q.config, q.hardware, q.cap, q.devices, q.fixed, q.recipe_folder}));
-  }
-  if (q.recipe.precision.policy == PrecisionPolicy::bf16 && q.hardware.peak_flops[RateFormat::fp8] > 0) {
-    other.precision.policy = PrecisionPolicy::fp8_block;
-    answers.push_back(what_if("in FP8", {other, q.config, q.hardware, q.cap, q.devices, q.fixed, q.recipe_folder}));
-  }
+  const bool bf16 = q.recipe.precision.policy == PrecisionPolicy::bf16;
+  other.precision.policy = bf16 ? PrecisionPolicy::fp8_block : PrecisionPolicy::bf16;
+  if (!bf16 || q.hardware.peak_flops[RateFormat::fp8] > 0) changes.recipe(bf16 ? "in FP8" : "in BF16", other);
   for (const int devices : {q.devices / 2, q.devices * 2}) {
-    if (q.fixed || devices < 1) continue;
-    answers.push_back(what_if(fmt::format("on {} devices", devices),
-                              {q.recipe, q.config, q.hardware, q.cap, devices, q.fixed, q.recipe_folder}));
+    if (!q.fixed && devices >= 1) changes.devices(devices);
   }
-  for (const char* name : {"a100_80", "h100", "h200", "b200"}) {
-    if (q.hardware.name == name) continue;
-    const Hardware hardware = read_hardware(find_hardware(name, q.recipe_folder));
-    answers.push_back(what_if(fmt::format("on {}", name),
-                              {q.recipe, q.config, hardware, q.cap, q.devices, q.fixed, q.recipe_folder}));
-  }
-  return answers;
+  for (const char* name : {"a100_80", "h100", "h200", "b200"}) changes.hardware(name);
+  return std::move(changes.answers);
 }
 
-/// The fewest devices, by doubling, on which it fits.
-std::optional<int> enough_devices(const PlanQuestion& question) {
-  constexpr int kMost = 65536;
-  for (int devices = question.devices * 2; devices <= kMost; devices *= 2) {
-    const PlanQuestion more{question.recipe, question.config, question.hardware,     question.cap,
-                            devices,         std::nullopt,    question.recipe_folder};
-    if (estimate(more).refusal.empty()) return devices;
+/// What would make a run fit that does not: each change alone, the cheapest first.
+std::vector<WhatIf> ways_to_fit(const PlanQuestion& question) {
+  PlanQuestion q = question;
+  q.fixed.reset();
+  Changes changes(q);
+  if (question.fixed) changes.recipe("without --layout", q.recipe);
+  Recipe smaller = q.recipe;
+  bool shrinks = false;
+  for (PhaseSpec& phase : smaller.phases) shrinks = std::exchange(phase.micro_batch, 1) > 1 || shrinks;
+  if (shrinks) changes.recipe("micro_batch = 1 in every phase", smaller);
+  Recipe shorter = q.recipe;
+  shorter.precision.moments = MomentFormat::bf16;
+  if (q.recipe.precision.moments != MomentFormat::bf16) changes.recipe("precision.moments = bf16", shorter);
+  constexpr int kMostDevices = 65536;
+  for (int devices = q.devices * 2; devices <= kMostDevices; devices *= 2) {
+    changes.devices(devices);
+    if (changes.answers.back().run) break;
   }
-  return std::nullopt;
+  for (const char* name : {"h200", "b200"}) changes.hardware(name);
+  std::erase_if(changes.answers, [](const WhatIf& answer) { return !answer.run; });
+  std::stable_sort(changes.answers.begin(), changes.answers.end(),
+                   [](const WhatIf& a, const WhatIf& b) { return a.run->gpu_hours() < b.run->gpu_hours(); });
+  return std::move(changes.answers);
 }
 
 std::string money(const PlanQuestion& question, double gpu_hours) {
@@ -118,37 +135,35 @@ void print_layouts(const PlanQuestion& q) {
   }
 }
 
-void print_refusal(const PlanQuestion& q, const RunEstimate& run) {
-  fmt::print("foretold     does not fit: {}\n", run.refusal);
-  if (q.fixed) {
-    fmt::print("             without --layout every layout of {} devices is looked at\n", q.devices);
-    return;
-  }
-  if (const auto devices = enough_devices(q)) {
-    fmt::print("             cheapest change: --devices {}\n", *devices);
-  }
-  for (const char* name : {"h200", "b200"}) {
-    const Hardware hardware = read_hardware(find_hardware(name, q.recipe_folder));
-    if (hardware.memory_bytes <= q.hardware.memory_bytes) continue;
-    const PlanQuestion other{q.recipe, q.config, hardware, q.cap, q.devices, std::nullopt, q.recipe_folder};
-    if (estimate(other).refusal.empty())
-      fmt::print("             or devices with more memory: budget.hardware = {}\n", name);
-  }
-}
-
-void print_what_ifs(const PlanQuestion& q) {
-  fmt::print("what if      {:<20} {:>12} {:>12} {:>22}\n", "", "GPU-hours", "tokens", "usd at prices seen");
-  for (const WhatIf& answer : what_ifs(q)) {
+void print_answers(const std::vector<WhatIf>& answers) {
+  for (const WhatIf& answer : answers) {
     if (!answer.run) {
-      fmt::print("             {:<20} {}\n", answer.what, answer.reason);
+      fmt::print("             {:<30} {}\n", answer.what, answer.reason);
       continue;
     }
     const double hours = answer.run->gpu_hours();
-    fmt::print("             {:<20} {:>12} {:>12} {:>22}\n", answer.what, rounded(hours), rounded(answer.run->tokens()),
+    fmt::print("             {:<30} {:>12} {:>12} {:>22}\n", answer.what, rounded(hours), rounded(answer.run->tokens()),
                answer.usd_high > 0
                    ? fmt::format("{} to {}", rounded(answer.usd_low * hours, 3), rounded(answer.usd_high * hours, 3))
                    : "no price known");
   }
+}
+
+void print_refusal(const PlanQuestion& q, const RunEstimate& run) {
+  fmt::print("foretold     does not fit: {}\n", run.refusal);
+  const std::vector<WhatIf> ways = ways_to_fit(q);
+  if (ways.empty()) {
+    fmt::print("             nor would it with smaller micro-batches, BF16 moments, more devices or larger ones\n");
+    return;
+  }
+  fmt::print("it would fit {:<30} {:>12} {:>12} {:>22}\n", "(the cheapest change first)", "GPU-hours", "tokens",
+             "usd at prices seen");
+  print_answers(ways);
+}
+
+void print_what_ifs(const PlanQuestion& q) {
+  fmt::print("what if      {:<30} {:>12} {:>12} {:>22}\n", "", "GPU-hours", "tokens", "usd at prices seen");
+  print_answers(what_ifs(q));
 }
 
 }  // namespace
@@ -211,12 +226,10 @@ Json plan_json(const PlanQuestion& q) {
                                                              {"reserved", m.reserved}})}}));
   }
   Json others = Json::array();
-  if (run.refusal.empty()) {
-    for (const WhatIf& answer : what_ifs(q)) {
-      others.push(Json::object({{"what", answer.what},
-                                {"gpu_hours", answer.run ? Json(answer.run->gpu_hours()) : Json()},
-                                {"reason", answer.reason}}));
-    }
+  for (const WhatIf& answer : run.refusal.empty() ? what_ifs(q) : ways_to_fit(q)) {
+    others.push(Json::object({{"what", answer.what},
+                              {"gpu_hours", answer.run ? Json(answer.run->gpu_hours()) : Json()},
+                              {"reason", answer.reason}}));
   }
   Json assumptions = Json::array();
   for (const std::string& assumption : run.assumptions) assumptions.push(assumption);

@@ -20,11 +20,11 @@ struct PlanQuestion {
   std::filesystem::path recipe_folder;
 };
 
-/// Prints the estimate, the ranked layouts and the what-if lines. False where no layout fits: it has then said what
-/// would.
+/// Prints the estimate, the ranked layouts and the what-if lines. False where no layout fits: it has then said which
+/// changes would make it fit, the cheapest first.
 bool print_estimate(const PlanQuestion& question);
 
-/// The same as JSON (`shoestring.estimate/1`).
+/// The same as JSON (`shoestring.estimate/1`); where no layout fits, "what_if" holds those changes.
 Json plan_json(const PlanQuestion& question);
 
 }  // namespace shoestring

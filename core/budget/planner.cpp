@@ -24,6 +24,15 @@ double wanted_steps(const PhaseSpec& phase, Horizon horizon) {
   return static_cast<double>(phase.tokens) / static_cast<double>(phase.global_batch * phase.sequence);
 }
 
+void add_steps(CategorySeconds& spent, const PhaseSpeed& speed, double steps) {
+  const double measured = speed.parts.total();
+  if (measured <= 0) spent[Category::compute] += steps * speed.step_seconds;
+  for (int i = 0; i < kCategories && measured > 0; ++i) {
+    const auto category = static_cast<Category>(i);
+    spent[category] += steps * speed.step_seconds * speed.parts[category] / measured;
+  }
+}
+
 double sum_of(const std::vector<PlannedPhase>& phases, double PlannedPhase::*what) {
   double sum = 0;
   for (const PlannedPhase& phase : phases) sum += phase.*what;
@@ -51,26 +60,40 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
   for (const PhaseSpec& phase : recipe.phases) shares += phase.share;
 
   Plan plan;
-  const double around = speeds.startup_seconds + speeds.checkpoint_seconds + speeds.phases.back().evaluation_seconds;
-  plan.around_gpu_hours = std::min(around / kSecondsPerHour, cap_gpu_hours);
-  const double for_steps = (cap_gpu_hours - plan.around_gpu_hours) * kSecondsPerHour;
+  const double gpu_hours_of = speeds.ranks / kSecondsPerHour;  // a wall-clock second, of all ranks
+  const double last_evaluation = speeds.phases.back().evaluation_seconds;
+  const double around = speeds.trial_seconds + speeds.startup_seconds + speeds.checkpoint_seconds + last_evaluation;
+  plan.around_gpu_hours = std::min(around * gpu_hours_of, cap_gpu_hours);
+  CategorySeconds spent;  // wall-clock
+  spent[Category::startup] = speeds.trial_seconds + speeds.startup_seconds;
+  spent[Category::evaluation] = last_evaluation;
+  spent[Category::checkpoint] = speeds.checkpoint_seconds;
+  const double for_steps = (cap_gpu_hours - plan.around_gpu_hours) / gpu_hours_of;
   double left = for_steps;
   for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
     const PhaseSpec& phase = recipe.phases[i];
     const PhaseSpeed& speed = speeds.phases[i];
-    const double step_seconds =
-        speed.step_seconds +
+    const double pause =
         pause_per_step(recipe, speed.step_seconds, speed.evaluation_seconds, speeds.checkpoint_seconds);
+    const double step_seconds = speed.step_seconds + pause;
     const double possible = left / step_seconds;
     double steps = horizon == Horizon::budget ? for_steps * phase.share / shares / step_seconds
                                               : std::ceil(wanted_steps(phase, horizon));
     plan.cut_short = plan.cut_short || (horizon != Horizon::budget && steps > possible);
     steps = std::floor(std::min(steps, possible) + 1e-9);
     left -= steps * step_seconds;
+    const double evaluating = per_step(speed.evaluation_seconds, recipe.evaluation.every_steps);
+    spent[Category::evaluation] += steps * evaluating;
+    spent[Category::checkpoint] += steps * (pause - evaluating);
+    add_steps(spent, speed, steps);
     plan.phases.push_back({.name = phase.name,
-                           .tokens = steps * speeds.phases[i].tokens_per_step,
+                           .tokens = steps * speed.tokens_per_step,
                            .steps = steps,
-                           .gpu_hours = steps * step_seconds / kSecondsPerHour});
+                           .gpu_hours = steps * step_seconds * gpu_hours_of});
+  }
+  for (int i = 0; i < kCategories; ++i) {
+    const auto category = static_cast<Category>(i);
+    plan.seconds[category] = spent[category] * speeds.ranks;
   }
   return plan;
 }
@@ -84,6 +107,11 @@ void write_plan(const std::filesystem::path& run_directory, const Plan& plan, co
                               {"steps", phase.steps},
                               {"gpu_hours", phase.gpu_hours}}));
   }
+  Json categories = Json::object();
+  for (int i = 0; i < kCategories; ++i) {
+    const auto category = static_cast<Category>(i);
+    if (plan.seconds[category] > 0) categories.set(name(category), plan.seconds[category] / kSecondsPerHour);
+  }
   const Json file = Json::object({{"schema", kPlanSchema},
                                   {"recipe", recipe_hash(recipe)},
                                   {"gpu_hours", plan.gpu_hours()},
@@ -91,19 +119,9 @@ void write_plan(const std::filesystem::path& run_directory, const Plan& plan, co
                                   {"tokens", std::round(plan.tokens())},
                                   {"steps", plan.steps()},
                                   {"cut_short", plan.cut_short},
+                                  {"categories", std::move(categories)},
                                   {"phases", std::move(phases)}});
   replace_file(run_directory / kPlanFile, file.dump(1) + "\n");
-}
-
-std::optional<Prediction> read_prediction(const std::filesystem::path& run_directory) {
-  constexpr std::int64_t kMostBytes = 1 << 20;
-  try {
-    const std::filesystem::path file = run_directory / kPlanFile;
-    const Json plan = parse_json(read_file(file, kMostBytes), file.string());
-    return Prediction{plan.at("gpu_hours").number(), plan.number_or("tokens", 0), plan.text_or("recipe", "")};
-  } catch (const Error&) {
-    return std::nullopt;
-  }
 }
 
 }  // namespace shoestring

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/budget/meter.h"
 #include "core/recipe/recipe.h"
 
 namespace shoestring {
@@ -15,14 +15,17 @@ namespace shoestring {
 inline constexpr std::string_view kPlanFile = "plan.json";
 inline constexpr std::string_view kPlanSchema = "shoestring.plan/1";
 
-/// One phase on one rank, in wall-clock seconds.
+/// One phase, in wall-clock seconds: all ranks go side by side.
 struct PhaseSpeed {
   double step_seconds = 0;        ///< usual, at the full global batch
-  double tokens_per_step = 0;     ///< trained ones
+  double tokens_per_step = 0;     ///< trained ones, of all ranks
   double evaluation_seconds = 0;  ///< of all held-out tokens that the recipe asks for; 0: none
+  CategorySeconds parts = {};     ///< of a step, mean over ranks; nothing: not taken apart, all of it is computing
 };
 
 struct Speeds {
+  int ranks = 1;
+  double trial_seconds = 0;  ///< that the trial itself was charged, wall-clock
   double startup_seconds = 0;
   double checkpoint_seconds = 0;
   std::vector<PhaseSpeed> phases;  ///< as in the recipe
@@ -37,7 +40,8 @@ struct PlannedPhase {
 
 struct Plan {
   std::vector<PlannedPhase> phases;
-  double around_gpu_hours = 0;  ///< start, last evaluation, last checkpoint
+  double around_gpu_hours = 0;  ///< trial, start, last evaluation, last checkpoint
+  CategorySeconds seconds;      ///< of all ranks: what the GPU-hours go to; the trial is part of the start
   bool cut_short = false;       ///< the cap ends the run before its phases do
 
   double tokens() const;
@@ -48,20 +52,11 @@ struct Plan {
 /// Seconds of evaluations and checkpoints on the way, per step of `step_seconds`.
 double pause_per_step(const Recipe& recipe, double step_seconds, double evaluation_seconds, double checkpoint_seconds);
 
-/// The plan of an undisturbed run on one rank. `cap_gpu_hours` may be infinite, but not where the budget is the
-/// horizon.
+/// The plan of an undisturbed run on as many ranks as were measured. `cap_gpu_hours` may be infinite, but not where the
+/// budget is the horizon.
 Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds);
-
-/// What was foretold, for the report.
-struct Prediction {
-  double gpu_hours = 0;
-  double tokens = 0;
-  std::string recipe;  ///< recipe_hash of the one it was made for; empty: not known
-};
 
 /// Stores the plan of `recipe`, and what it costs where the recipe has a price.
 void write_plan(const std::filesystem::path& run_directory, const Plan& plan, const Recipe& recipe);
-/// Nothing where no plan was stored, or none that can be read: a report without its comparison is better than none.
-std::optional<Prediction> read_prediction(const std::filesystem::path& run_directory);
 
 }  // namespace shoestring

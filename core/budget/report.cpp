@@ -206,6 +206,7 @@ std::string state_words(const std::string& state) {
   if (state == "budget") return "finished on its budget";
   if (state == "preempted") return "saved and waiting to go on";
   if (state == "empty") return "not begun";
+  if (state == "measured") return "measured, not begun";
   return state;
 }
 

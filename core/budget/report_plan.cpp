@@ -1,5 +1,7 @@
 #include "core/budget/report_plan.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "core/budget/planner.h"
@@ -17,6 +19,18 @@ void add(Report& report, std::string what, const Json& plan, std::string_view ke
   const Json* found = plan.find(key);
   if (found == nullptr || !found->is_number() || found->number() <= 0 || actual <= 0) return;
   report.foretold.push_back({std::move(what), found->number(), actual});
+}
+
+// What the hours were to go to, and went to.
+void add_categories(Report& report, const Json& plan) {
+  const Json* categories = plan.find("categories");
+  if (categories == nullptr || !categories->is_object()) return;
+  constexpr double kSecondsPerHour = 3600;
+  for (int i = 0; i < kCategories; ++i) {
+    const auto category = static_cast<Category>(i);
+    const double actual = report.charged[category] / kSecondsPerHour;
+    add(report, fmt::format("GPU-hours: {}", name(category)), *categories, name(category), actual);
+  }
 }
 
 void add_phases(Report& report, const Json& plan) {
@@ -47,6 +61,7 @@ void compare_with_plan(const std::filesystem::path& run_directory, Report& repor
     add(report, "money, $", plan, "usd", report.spent.usd);
     add(report, "tokens", plan, "tokens", static_cast<double>(report.tokens));
     add(report, "steps", plan, "steps", static_cast<double>(report.steps));
+    add_categories(report, plan);
     add_phases(report, plan);
   } catch (const Error&) {
     report.foretold.clear();

@@ -1,14 +1,12 @@
 #include "core/training/speed_trial.h"
 
-#include <algorithm>
-
 #include "core/optimizer/learning_rate.h"
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
 #include "kernels/base/check.h"
-#include "parallel/communicator_threads.h"
+#include "parallel/placement.h"
 
 namespace shoestring {
 namespace {
@@ -18,30 +16,35 @@ constexpr int kLeastSteps = 3;
 
 class Trial {
  public:
-  Trial(const Recipe& recipe, const Clock& clock)
+  Trial(const Recipe& recipe, Communicator& world, const Clock& clock)
       : recipe_(recipe),
+        world_(world),
+        layout_(layout_of(recipe, world.rank(), world.size())),
         meter_(clock),
-        world_(ThreadWorld(1).communicator(0)),
-        mesh_(*world_, {}),
-        resources_(recipe, layout_of(recipe, 0, 1), mesh_, 1),
-        groups_(std::max(1, recipe.parallel.reduction_groups)),
-        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_) {
+        mesh_(world, layout_.shape),
+        resources_(recipe, layout_, mesh_, ranks_sharing_cores(world, Workers::cores_name())),
+        groups_(reduction_groups(recipe, layout_, 0)),
+        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_,
+                layout_.schedule) {
     resources_.model().initialise(recipe.run.seed);
     resources_.model().prepare();
   }
 
   Speeds run(double seconds_per_phase) {
-    Speeds speeds{.startup_seconds = 0, .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
+    Speeds speeds{.ranks = world_.size(), .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
     for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
       const std::unique_ptr<Loader> loader = resources_.train_loader(phase);
       if (phase == 0) speeds.startup_seconds = meter_.elapsed_seconds();
+      meter_.enter(Category::idle);
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
       std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
       if (held_out.empty()) continue;
-      speed.evaluation_seconds = Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
-                                           recipe_.phases[static_cast<std::size_t>(phase)].micro_batch)
-                                     .estimate_seconds(stop_requested);
+      speed.evaluation_seconds =
+          Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
+                    recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, layout_.schedule)
+              .estimate_seconds(stop_requested);
     }
+    speeds.trial_seconds = meter_.elapsed_seconds();
     return speeds;
   }
 
@@ -49,14 +52,15 @@ class Trial {
   PhaseSpeed steps(int phase, const Loader& loader, double seconds) {
     PhaseSpec spec = recipe_.phases[static_cast<std::size_t>(phase)];
     spec.batch_ramp_from = 0;  // the full batch from the first step
-    const BatchPlan plan(spec, groups_, 1);
-    LoaderFeed feed(loader, plan, 0, 0, recipe_.data.prefetch);
-    double tokens = 0;
+    const BatchPlan plan(spec, groups_, mesh_.shape().data);
+    LoaderFeed feed(loader, plan, 0, mesh_.at().data, recipe_.data.prefetch);
+    PhaseSpeed speed;
     double spent = 0;
     int counted = 0;
     std::int64_t samples = 0;
-    for (int i = 0; counted < kLeastSteps || spent < seconds; ++i) {
+    for (int i = 0; wants_more(counted, spent, seconds); ++i) {
       ++updates_;
+      const CategorySeconds before = meter_.read();
       const StepOutcome step = engine_.step({.plan = plan,
                                              .feed = feed,
                                              .samples = samples,
@@ -71,17 +75,30 @@ class Trial {
       samples += step.sequences;
       if (i < kWarmingSteps) continue;
       spent += step.seconds;
-      tokens += step.batch.tokens;
+      speed.parts += meter_.read() - before;
+      speed.tokens_per_step += step.batch.tokens;
       ++counted;
     }
     engine_.guard().forget();
     // The mean, slow moments included: the run will have them too.
-    return {.step_seconds = spent / counted, .tokens_per_step = tokens / counted, .evaluation_seconds = 0};
+    speed.step_seconds = spent / counted;
+    speed.tokens_per_step /= counted;
+    if (world_.size() > 1) world_.all_reduce(view_of(speed.parts.seconds.data(), DType::f64, {kCategories}));
+    for (double& part : speed.parts.seconds) part /= counted * world_.size();
+    return speed;
+  }
+
+  // As the first rank finds.
+  bool wants_more(int counted, double spent, double seconds) {
+    double more = counted < kLeastSteps || spent < seconds ? 1 : 0;
+    if (world_.size() > 1) world_.broadcast(view_of(&more, DType::f64, {1}), 0);
+    return more != 0;
   }
 
   const Recipe& recipe_;
+  Communicator& world_;
+  Layout layout_;
   Meter meter_;
-  std::unique_ptr<Communicator> world_;
   Mesh mesh_;
   RunResources resources_;
   int groups_;
@@ -91,8 +108,8 @@ class Trial {
 
 }  // namespace
 
-Speeds try_speed(const Recipe& recipe, const Clock& clock, double seconds_per_phase) {
-  return Trial(recipe, clock).run(seconds_per_phase);
+Speeds try_speed(const Recipe& recipe, Communicator& world, const Clock& clock, double seconds_per_phase) {
+  return Trial(recipe, world, clock).run(seconds_per_phase);
 }
 
 }  // namespace shoestring

@@ -14,6 +14,7 @@ program=$folder/moved/bin/shoestring
 
 "$program" explain tiny_dense model.hidden | grep -q 256 || wrong "no recipe tiny_dense"
 "$program" plan deepseek_v3.recipe | grep -q 'GPU-hours' || wrong "no plan of deepseek_v3"
+python3 -m json.tool "$folder/moved/share/shoestring/report.schema.json" >/dev/null || wrong "no report.schema.json"
 code=0
 "$program" explain tiny_dens model.hidden 2>/dev/null || code=$?
 [ $code -eq 66 ] || wrong "a recipe that is not there ended with $code"

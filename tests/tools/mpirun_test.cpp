@@ -70,6 +70,20 @@ TEST_F(Mpirun, ResumesOnAnotherNumberOfRanks) {
   }
 }
 
+// Steps of the whole layout are measured, one rank speaks, and the time of both is on the bill.
+TEST_F(Mpirun, APlanIsMeasuredOnItsLayout) {
+  const std::string options = "--run.name=planned --model.layers=4 --parallel.pipeline=2 --measure 0.2";
+  const Ended plan = place().run("plan small.recipe " + options, ranks(2));
+  ASSERT_EQ(plan.exit_code, 0) << plan.output;
+  const std::size_t said = plan.output.find("on 2 ranks");
+  EXPECT_NE(said, std::string::npos) << plan.output;
+  EXPECT_EQ(plan.output.find("on 2 ranks", said + 1), std::string::npos) << plan.output;
+  EXPECT_NE(plan.output.find("bubble"), std::string::npos) << plan.output;
+  const Ended report = place().run("report runs/planned");
+  EXPECT_EQ(report.exit_code, 0);
+  EXPECT_NE(report.output.find("measured, not begun"), std::string::npos) << report.output;
+}
+
 // Ten steps through a pipeline, whose ranks write the checkpoint side by side, then on to the end as one process; and
 // the other way round, seen in the metrics.
 TEST_F(Mpirun, APipelineGivesTheBitsOfOneProcess) {

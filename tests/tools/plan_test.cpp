@@ -46,7 +46,8 @@ TEST(Plan, ForetellsDeepSeekV3) {
 
   const testing::Ended alone = place.run("plan " + recipe + " --devices 8");
   EXPECT_EQ(alone.exit_code, 78);
-  expect_holds(alone.output, {"does not fit: phase pretrain has no layout on 8 h800", "cheapest change: --devices"});
+  expect_holds(alone.output,
+               {"does not fit: phase pretrain has no layout on 8 h800", "the cheapest change first", " devices "});
   const testing::Ended wrong = place.run("plan " + recipe + " --layout \"pipline=2\"");
   EXPECT_EQ(wrong.exit_code, 64);
   expect_holds(wrong.output, {"layout: unknown word 'pipline=2'", "pipeline"});
@@ -67,13 +68,36 @@ TEST(Plan, IsMeasuredAndComparedWithTheRun) {
   EXPECT_EQ(stored.at("steps"), report.at("steps"));
   EXPECT_EQ(stored.at("tokens"), report.at("predicted").at("tokens"));
   EXPECT_NEAR(report.at("predicted").at("tokens_error").get<double>(), 0, 0.02);
-  expect_holds(place.run("report runs/foretold").output, {"predicted, actual"});
+  expect_holds(place.run("report runs/foretold").output, {"predicted, actual", "GPU-hours: compute"});
+  // Measuring was an attempt of its own, and is on the bill.
+  ASSERT_EQ(report.at("attempts").size(), 2u);
+  const double all = stored.at("gpu_hours").get<double>();
+  EXPECT_GT(stored.at("categories").at("startup").get<double>(), 0);
+  EXPECT_LT(stored.at("categories").at("startup").get<double>(), all);
 
   const std::string before = read_file(file, 1 << 20);
   const testing::Ended again = place.run("plan small.recipe --run.name=foretold --measure 0.2");
   EXPECT_EQ(again.exit_code, 0);
   expect_holds(again.output, {"not stored: runs/foretold has begun"});
   EXPECT_EQ(read_file(file, 1 << 20), before);
+}
+
+// The lowest expected loss for the recipe's budget, by a cited law.
+TEST(Plan, SuggestsAModel) {
+  const testing::Workplace place;
+  const std::string recipe = std::string(SHOESTRING_SOURCE_DIR) + "/recipes/deepseek_v3.recipe";
+  const std::string asked = "plan " + recipe + " --budget.gpu_hours=2000 --devices 8 --suggest";
+  const testing::Ended text = place.run(asked + " --law chinchilla");
+  EXPECT_EQ(text.exit_code, 0) << text.output;
+  expect_holds(text.output, {"suggested", "arXiv 2203.15556", "[model]", "learning_rate = ", "global_batch = "});
+  const testing::Ended json = place.run(asked + " --json");
+  ASSERT_EQ(json.exit_code, 0) << json.output;
+  const nlohmann::json made = nlohmann::json::parse(json.output);
+  EXPECT_EQ(made.at("schema"), "shoestring.suggestion/1");
+  EXPECT_EQ(made.at("law"), "joint_moe");
+  EXPECT_LE(made.at("suggestions").at(0).at("loss"), made.at("suggestions").at(1).at("loss"));
+  EXPECT_LE(made.at("suggestions").at(0).at("gpu_hours"), 2000);
+  EXPECT_EQ(place.run(asked + " --law kaplan").exit_code, 64);
 }
 
 }  // namespace

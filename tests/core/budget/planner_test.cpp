@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/recipe/explain.h"
+#include "kernels/base/json.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -80,16 +81,42 @@ TEST_F(PlannerTest, PhasesShareABudget) {
   EXPECT_DOUBLE_EQ(shared.gpu_hours() * 3600, 410);
 }
 
-TEST_F(PlannerTest, IsReadBackForTheReport) {
+// Two ranks side by side: the same wall-clock time, twice the GPU-hours, and half as much of it under a cap.
+TEST_F(PlannerTest, RanksGoSideBySide) {
+  const Plan one = plan(Horizon::steps, 1000);
+  speeds_.ranks = 2;
+  const Plan two = plan(Horizon::steps, 2000);
+  EXPECT_EQ(two.steps(), one.steps());
+  EXPECT_DOUBLE_EQ(two.gpu_hours(), 2 * one.gpu_hours());
+  EXPECT_EQ(plan(Horizon::steps, 2 * (10 + 60 + 7)).phases[1].steps, 1);
+}
+
+TEST_F(PlannerTest, SaysWhatTheHoursGoTo) {
+  speeds_.ranks = 2;
+  speeds_.trial_seconds = 7;
+  recipe_.evaluation.every_steps = 10;
+  CategorySeconds& parts = speeds_.phases[0].parts;
+  parts[Category::compute] = 1.2;
+  parts[Category::bubble] = 0.4;
+  const Plan made = plan(Horizon::steps, 1e6);
+  EXPECT_DOUBLE_EQ(made.seconds[Category::startup], 2 * (7 + 3));
+  EXPECT_DOUBLE_EQ(made.seconds[Category::checkpoint], 2 * 2);
+  EXPECT_DOUBLE_EQ(made.seconds[Category::evaluation], 2 * (5 + 3 * 6 + 4 * 5));
+  EXPECT_DOUBLE_EQ(made.seconds[Category::bubble], 2 * 30 * 2 * 0.25);
+  EXPECT_DOUBLE_EQ(made.seconds[Category::compute], 2 * (30 * 2 * 0.75 + 40 * 4));
+  EXPECT_NEAR(made.seconds.total() / 3600, made.gpu_hours(), 1e-9);
+}
+
+TEST_F(PlannerTest, IsStoredForTheReport) {
   testing::TemporaryFolder folder;
-  EXPECT_FALSE(read_prediction(folder.path()));
   const Plan made = plan(Horizon::tokens, kUnlimited);
   write_plan(folder.path(), made, recipe_);
-  const auto prediction = read_prediction(folder.path());
-  ASSERT_TRUE(prediction);
-  EXPECT_DOUBLE_EQ(prediction->gpu_hours, made.gpu_hours());
-  EXPECT_DOUBLE_EQ(prediction->tokens, made.tokens());
-  EXPECT_EQ(prediction->recipe, recipe_hash(recipe_));
+  const Json stored = parse_json(testing::read_text(folder.path() / kPlanFile), "plan.json");
+  EXPECT_EQ(stored.text_or("schema", ""), kPlanSchema);
+  EXPECT_DOUBLE_EQ(stored.at("gpu_hours").number(), made.gpu_hours());
+  EXPECT_DOUBLE_EQ(stored.at("tokens").number(), made.tokens());
+  EXPECT_DOUBLE_EQ(stored.at("categories").at("checkpoint").number(), 2.0 / 3600);
+  EXPECT_EQ(stored.text_or("recipe", ""), recipe_hash(recipe_));
 }
 
 }  // namespace
