@@ -6,20 +6,17 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "core/budget/ledger_history.h"
 #include "core/budget/ledger_lines.h"
 #include "core/budget/life_sign.h"
+#include "kernels/base/append.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
-
-[[noreturn]] void fail_io(const char* what, const std::filesystem::path& file) {
-  fail(ExitCode::io, "cannot {} {}: {}", what, file.string(), std::strerror(errno));
-}
 
 std::string read_all(int descriptor, const std::filesystem::path& file) {
   struct stat status {};
@@ -32,7 +29,7 @@ std::string read_all(int descriptor, const std::filesystem::path& file) {
     const ssize_t got =
         ::pread(descriptor, content.data() + filled, content.size() - filled, static_cast<off_t>(filled));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail_io("read", file);
+    if (got < 0) fail_io(file, "read it");
     if (got == 0) break;
     filled += static_cast<std::size_t>(got);
   }
@@ -40,29 +37,22 @@ std::string read_all(int descriptor, const std::filesystem::path& file) {
   return content;
 }
 
-void sync_directory(const std::filesystem::path& directory) {
-  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) fail_io("open", directory);
-  const int result = ::fsync(descriptor);
-  ::close(descriptor);
-  if (result != 0 && errno != EINVAL) fail_io("sync", directory);  // EINVAL: a file system without directory sync
-}
-
 }  // namespace
 
 Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
     : file_(run_directory / kLedgerFile), clock_(clock) {
   descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (descriptor_ < 0) fail_io("open", file_);
+  if (descriptor_ < 0) fail_io(file_, "open it");
   try {
     struct flock lock {};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
     if (::fcntl(descriptor_, F_OFD_SETLK, &lock) != 0) {
       if (errno == EAGAIN || errno == EACCES) {
-        fail(ExitCode::io, "another process is running in {}", run_directory.string());
+        fail(ExitCode::io, "another process is running in {}; wait for its end, or name another run.directory",
+             run_directory.string());
       }
-      fail_io("lock", file_);
+      fail_io(file_, "lock it");
     }
     const std::string content = read_all(descriptor_, file_);
     const std::optional<LastSign> sign = last_life_sign(run_directory);
@@ -73,8 +63,9 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
     attempt_ = 1;
     for (const AttemptHistory& earlier : history_->attempts) attempt_ = std::max(attempt_, earlier.attempt + 1);
     const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
-    if (whole != content.size() && ::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0) fail_io("repair", file_);
-    if (::fsync(descriptor_) != 0) fail_io("sync", file_);
+    if (whole != content.size() && ::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0)
+      fail_io(file_, "repair it");
+    if (::fsync(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
     sync_directory(run_directory);
   } catch (...) {
     ::close(descriptor_);
@@ -90,20 +81,8 @@ void Ledger::write(std::string_view kind, Json content) {
   content.set("mono", clock_.monotonic_seconds());
   content.set("wall", clock_.unix_seconds());
   const std::string line = content.dump() + "\n";
-  ssize_t wrote = 0;
-  do {
-    wrote = ::write(descriptor_, line.data(), line.size());
-  } while (wrote < 0 && errno == EINTR);
-  if (wrote != static_cast<ssize_t>(line.size())) {
-    if (wrote >= 0) {  // a full disk took part of the line: take it back, so that the next line begins clean
-      errno = ENOSPC;
-      const off_t end = ::lseek(descriptor_, 0, SEEK_END);
-      if (end >= wrote && ::ftruncate(descriptor_, end - wrote) != 0) fail_io("repair", file_);
-      errno = ENOSPC;
-    }
-    fail_io("write", file_);
-  }
-  if (::fsync(descriptor_) != 0) fail_io("sync", file_);
+  append(descriptor_, file_, line);
+  if (::fsync(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
   if (content.find("seconds") != nullptr) last_progress_ = clock_.monotonic_seconds();
 }
 

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -115,8 +116,7 @@ void EventFile::record(const std::string& payload) {
   append_raw(bytes, masked(crc32c(bytes)));
   bytes += payload;
   append_raw(bytes, masked(crc32c(payload)));
-  const ssize_t put = ::write(descriptor_, bytes.data(), bytes.size());
-  if (put != static_cast<ssize_t>(bytes.size())) fail_io(path_, "write to it");
+  append(descriptor_, path_, bytes);
 }
 
 }  // namespace shoestring

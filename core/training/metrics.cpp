@@ -9,6 +9,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -70,12 +71,7 @@ MetricsLog::~MetricsLog() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void MetricsLog::line(const std::string& text) {
-  const std::string bytes = text + "\n";
-  if (::write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
-    fail_io(path_, "write to it");
-  }
-}
+void MetricsLog::line(const std::string& text) { append(descriptor_, path_, text + "\n"); }
 
 void MetricsLog::step(const StepMetrics& metrics) {
   Json json;

@@ -32,6 +32,10 @@ std::string system_reason(int error) {
                        : error == ENFILE ? "; raise fs.file-max"
                        : error == ENOMEM ? "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group"
                        : error == ENOSPC || error == EDQUOT ? "; make room"
+                       : error == EIO                       ? "; look at the disk, and at the system's log of it"
+                       : error == EACCES || error == EPERM  ? "; look at the rights of the file and of its folders"
+                       : error == EROFS                     ? "; it is mounted read-only"
+                       : error == ESTALE                    ? "; the network file system lost it: mount it anew"
                                                             : "";
   return std::string(std::strerror(error)) + remedy;
 }
@@ -176,7 +180,8 @@ void sync_directory(const std::filesystem::path& directory) {
   const std::filesystem::path name = directory.empty() ? "." : directory;
   const FileHandle handle(retry_open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (!handle.open()) fail_io(name, "open the folder");
-  if (fsync(handle.get()) != 0) fail_io(name, "bring the folder to disk (fsync)");
+  // EINVAL: a file system that does not sync folders
+  if (fsync(handle.get()) != 0 && errno != EINVAL) fail_io(name, "bring the folder to disk (fsync)");
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {
