@@ -33,9 +33,7 @@ Stop Trainer::train() {
     trace_.stepped(state_.step, engine_->pass());
     if (trace_.due()) keep_trace();
     watch_.step_took(outcome.seconds);
-    const CategorySeconds all = spent();
-    if (snapshots_.writes()) watch_.works_on_files_alone(fmt::format("the account of step {}", state_.step));
-    account_->stepped(outcome, all);
+    take_note(outcome);
     if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
     if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
   }
@@ -99,6 +97,19 @@ void Trainer::keep_trace() {
   watch_.works_on_files_alone("writing " + file.string());
   replace_file(file, chrome_trace(events, layout_.shape));
   account_->say(fmt::format("what the ranks did in {} steps: {}", recipe_.run.trace, file.string()));
+}
+
+// What was done is in the account and in the metrics, also where the ranks cannot tell each other what they spent.
+void Trainer::take_note(const StepOutcome& outcome) {
+  CategorySeconds all;
+  try {
+    all = spent();
+  } catch (const std::exception&) {
+    account_->stepped(outcome, account_->spent_alone());
+    throw;
+  }
+  if (snapshots_.writes()) watch_.works_on_files_alone(fmt::format("the account of step {}", state_.step));
+  account_->stepped(outcome, all);
 }
 
 // A signal makes it futile; the cap only makes it shorter. After the `last` one no step comes.

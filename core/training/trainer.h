@@ -52,6 +52,7 @@ class Trainer {
   Decision decide_together();
   StepOutcome step();
   void keep_trace();
+  void take_note(const StepOutcome& outcome);
   bool evaluate(bool last);
   void judge_held_out(double loss);
   void save() { save(recipe_.checkpoint.keep); }
