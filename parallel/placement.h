@@ -1,4 +1,4 @@
-// Where ranks run: how many of them share one set of processor cores.
+// Where ranks run: how many of them share one set of processor cores, or one machine.
 #pragma once
 
 #include <string_view>
@@ -7,8 +7,9 @@
 
 namespace shoestring {
 
-/// Ranks of `world`, this one included, that gave the same `cores` (see Workers::cores_name): a launcher that binds
-/// ranks to cores gives each its own, one that does not gives all ranks of a machine the same. Collective.
-int ranks_sharing_cores(Communicator& world, std::string_view cores);
+/// Ranks of `world`, this one included, that gave the same `name`. Of cores (Workers::cores_name): a launcher that
+/// binds ranks to cores gives each its own, one that does not gives all ranks of a machine the same. Or of a machine
+/// (machine_name). Collective: no rank is told before every one has asked.
+int ranks_sharing(Communicator& world, std::string_view name);
 
 }  // namespace shoestring

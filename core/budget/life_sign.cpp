@@ -1,6 +1,7 @@
 #include "core/budget/life_sign.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -14,7 +15,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <thread>
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 namespace {
@@ -23,14 +29,14 @@ constexpr std::size_t kLength = 32;  // of the file, always
 constexpr int kMillisecondsBetweenSigns = 10;
 
 // Async-signal-safe, as everything the child does: the process it is a copy of may have had other threads.
-void write_sign(int file, int attempt, const Clock& clock) {
+bool write_sign(int file, int attempt, const Clock& clock) {
   std::array<char, kLength> line;
   line.fill(' ');
   char* const last = line.data() + kLength - 1;
   char* at = std::to_chars(line.data(), last, attempt).ptr;
   std::to_chars(std::min(at + 1, last), last, clock.unix_seconds(), std::chars_format::fixed, 6);
   *last = '\n';
-  [[maybe_unused]] const ssize_t wrote = ::pwrite(file, line.data(), line.size(), 0);
+  return ::pwrite(file, line.data(), line.size(), 0) == static_cast<ssize_t>(line.size());
 }
 
 [[noreturn]] void watch(int life_line, int file, int attempt, const Clock& clock) {
@@ -79,23 +85,35 @@ std::optional<LastSign> read_and_close(int descriptor) {
 
 LifeSign::LifeSign(const std::filesystem::path& run_directory, int attempt, const Clock& clock) {
   const std::filesystem::path name = run_directory / kLifeSignFile;
-  const int file = ::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (file < 0) return;
-  struct flock lock = whole_file(F_WRLCK);
-  ::fcntl(file, F_OFD_SETLK, &lock);
-  write_sign(file, attempt, clock);
-  std::array<int, 2> ends{-1, -1};
-  if (::pipe2(ends.data(), O_CLOEXEC) == 0) {
-    child_ = ::_Fork();  // without the handlers that MPI and others hang on fork(): the child uses nothing of theirs
-    if (child_ == 0) watch(ends[0], file, attempt, clock);
-    ::close(ends[0]);
-    life_line_ = ends[1];
+  try {
+    begin(name, attempt, clock);
+  } catch (const Error& error) {
+    trouble_ = fmt::format("{}; should this process be killed, it is charged up to its last line in the ledger only",
+                           error.what());
   }
-  ::close(file);
+}
+
+void LifeSign::begin(const std::filesystem::path& name, int attempt, const Clock& clock) {
+  const FileHandle file(::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!file.open()) fail_io(name, "open it for writing");
+  struct flock lock = whole_file(F_WRLCK);
+  ::fcntl(file.get(), F_OFD_SETLK, &lock);  // without it readers wait for nobody
+  if (!write_sign(file.get(), attempt, clock)) fail_io(name, "write to it");
+  std::array<int, 2> ends{-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) fail_io(name, "make the pipe to the process that writes it");
+  const FileHandle read_end(ends[0]);
+  FileHandle life_line(ends[1]);
+  child_ = ::_Fork();  // without the handlers that MPI and others hang on fork(): the child uses nothing of theirs
+  if (child_ == 0) watch(read_end.get(), file.get(), attempt, clock);
+  if (child_ < 0) {
+    fail(ExitCode::io, "{}: cannot make the process that writes it: {}; {}", name.string(), std::strerror(errno),
+         thread_limits());
+  }
+  life_line_ = std::move(life_line);
 }
 
 LifeSign::~LifeSign() {
-  if (life_line_ >= 0) ::close(life_line_);
+  life_line_.close();
   while (child_ > 0 && ::waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }

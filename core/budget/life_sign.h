@@ -6,9 +6,11 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "core/budget/meter.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
@@ -23,8 +25,8 @@ struct LastSign {
 /// and once more at the moment this process is gone, however it went: the time it took to leave memory is charged too.
 /// The child holds no memory or file of the run, hears no signal of the terminal and leaves by itself; where it is
 /// killed together with this process (a container), the last write is at most 10 ms old. Nothing is synced: the
-/// operating system's cache outlives a process, and a machine that loses power falls back on the ledger's lines. So do
-/// errors of this file: they are no reason to stop a run.
+/// operating system's cache outlives a process, and a machine that loses power falls back on the ledger's lines. So
+/// does one on which the sign cannot be made: that is no reason to stop a run, but one to say so (`trouble`).
 ///
 /// To be made before memory is large or registered with a device: the child begins as a copy of this process.
 class LifeSign {
@@ -34,9 +36,15 @@ class LifeSign {
   LifeSign(const LifeSign&) = delete;
   LifeSign& operator=(const LifeSign&) = delete;
 
+  /// Why there is no sign, or no child to keep it, and what follows from that; empty where all is well.
+  const std::string& trouble() const { return trouble_; }
+
  private:
+  void begin(const std::filesystem::path& name, int attempt, const Clock& clock);
+
+  std::string trouble_;
   pid_t child_ = -1;
-  int life_line_ = -1;  // its other end tells the child when the last holder of this one is gone
+  FileHandle life_line_;  // its other end tells the child when the last holder of this one is gone
 };
 
 /// What the last process left there; nothing when there is no file or it holds anything else.

@@ -138,11 +138,14 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
 }
 
 MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer) {
-  const Transformer model(options);
+  return plan_memory(Transformer(options), optimizer, options.run.workers);
+}
+
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers) {
   MemoryPlan plan;
   plan.model = model.memory();
   std::vector<Parameter*> matrices;
-  const std::int64_t moment = options.precision.moments == MomentFormat::bf16 ? 2 : 4;
+  const std::int64_t moment = model.precision().moments == MomentFormat::bf16 ? 2 : 4;
   for (Parameter* parameter : model.parameters()) {
     if (parameter->role == ParameterRole::statistic) continue;
     // AdamW keeps two moments, Muon one.
@@ -151,7 +154,7 @@ MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimize
     if (muon) matrices.push_back(parameter);
   }
   if (optimizer == OptimizerName::muon) {
-    plan.optimizer_scratch = muon_working_bytes(matrices, master_dtype(options.precision), options.run.workers);
+    plan.optimizer_scratch = muon_working_bytes(matrices, master_dtype(model.precision()), workers);
   }
   return plan;
 }

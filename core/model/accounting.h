@@ -53,7 +53,7 @@ struct FlopCounts {
 /// FLOPs per token in sequences of `sequence` tokens.
 FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence);
 
-/// Memory of one rank that holds every parameter.
+/// Memory of one rank.
 struct MemoryPlan {
   ModelMemory model;
   std::int64_t moments = 0;            ///< of the optimizer
@@ -61,5 +61,7 @@ struct MemoryPlan {
   std::int64_t total() const { return model.total() + moments + optimizer_scratch; }
 };
 MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer);
+/// Of a declared model on one rank of several: its stages only.
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers);
 
 }  // namespace shoestring

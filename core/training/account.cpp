@@ -152,12 +152,15 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   warnings_ = std::make_unique<CapWarnings>(warn_shares(recipe.budget), cap_->cap(), before_.gpu_hours,
                                             opening.warning_command);
   cap_->check_startable(elapsed());
+  // A process that was killed between the ledger's last line and its report left none.
+  if (over && type_of(args_.directory / "report.json") == fs::file_type::not_found) store_report();
   if (!over) check_inputs(recipe.data);
   // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
   // not become an attempt before it knows.
   if (!over) ledger_->begin(attempt_start(-1, nullptr));
   // Not before: a start that is refused leaves the sign of the attempt before, which that one's bill rests on.
   life_sign_ = std::make_unique<LifeSign>(args_.directory, ledger_->attempt(), args_.clock);
+  if (!life_sign_->trouble().empty()) note("life sign", life_sign_->trouble());
   return over;
 }
 

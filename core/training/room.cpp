@@ -1,5 +1,6 @@
 #include "core/training/room.h"
 
+#include <fmt/core.h>
 #include <sys/statvfs.h>
 
 #include <limits>
@@ -12,6 +13,8 @@ namespace shoestring {
 namespace {
 
 constexpr std::int64_t kBesideCheckpoints = std::int64_t{16} << 20;  // ledger, metrics, report, tokenizer
+constexpr std::int64_t kBesideModel = std::int64_t{64} << 20;        // the program, tokenizer, batches, messages
+constexpr std::int64_t kBesideShards = 64;                           // files of checkpoints, the ledger, MPI
 
 double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
@@ -21,6 +24,42 @@ void check_inputs(const DataSpec& data) {
   for (const std::vector<SourceSpec>* sources : {&data.train, &data.validation}) {
     for (const SourceSpec& source : *sources) list_shards(source.path);
   }
+}
+
+void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
+  const std::int64_t needed = plan.total() + kBesideModel;
+  if (needed <= left.bytes) return;
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  fail(ExitCode::io,
+       "memory: this rank needs {:.3g} GiB and can have {:.3g} ({}): weights {:.3g}, gradients {:.3g}, moments {:.3g}, "
+       "compute copies {:.3g}, activations {:.3g}, scratch and tables {:.3g}. Smaller phase.NAME.micro_batch or "
+       "phase.NAME.sequence: less of the last two; parallel.pipeline: a part of the model on each rank; "
+       "precision.moments = bf16: half the moments",
+       gib(needed), gib(left.bytes), left.from, gib(plan.model.parameters), gib(plan.model.gradients),
+       gib(plan.moments), gib(plan.model.prepared), gib(plan.model.saved),
+       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch));
+}
+
+void check_open_files(const DataSpec& data) {
+  std::int64_t shards = 0;
+  for (const std::vector<SourceSpec>* sources : {&data.train, &data.validation}) {
+    for (const SourceSpec& source : *sources) shards += static_cast<std::int64_t>(list_shards(source.path).size());
+  }
+  const std::int64_t needed = shards + kBesideShards;
+  const std::int64_t allowed = raise_open_files(needed);
+  if (needed <= allowed) return;
+  fail(ExitCode::io,
+       "data.train and data.validation: {} shards and {} files beside them are open at once, the system allows {}; "
+       "raise `ulimit -Hn`, or build fewer and larger shards (data build --shard-tokens)",
+       shards, kBesideShards, allowed);
+}
+
+std::string thread_caveat(int threads, int usable_cores) {
+  if (threads <= usable_cores) return {};
+  return fmt::format(
+      "run.threads = {}: this process may use {} core{} (affinity, CPU quota of its control group), so threads will "
+      "wait for each other; run.threads = 0 takes as many as there are cores",
+      threads, usable_cores, usable_cores == 1 ? "" : "s");
 }
 
 std::int64_t free_bytes(const std::filesystem::path& directory) {

@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
+#include "core/model/accounting.h"
 #include "core/recipe/recipe.h"
+#include "kernels/base/limits.h"
 
 namespace shoestring {
 
@@ -14,6 +17,18 @@ void check_inputs(const DataSpec& data);
 
 /// Bytes that this user may still write to the file system of a folder; the most where the system will not say.
 std::int64_t free_bytes(const std::filesystem::path& directory);
+
+/// Throws Error(io) where a rank's part of the model does not fit into the memory that is left, naming what there is,
+/// what is needed and for what, and the keys that change it.
+void check_memory(const MemoryLeft& left, const MemoryPlan& plan);
+
+/// Training and held-out shards are open all at once. Raises `ulimit -n` as far as it goes; throws Error(io) where that
+/// is not enough.
+void check_open_files(const DataSpec& data);
+
+/// What a person should know of `threads` threads on so many cores; empty: nothing. Threads beyond a quota wait for
+/// each other.
+std::string thread_caveat(int threads, int usable_cores);
 
 /// A checkpoint is written beside the one before it, which goes afterwards: room for two, less the one that stands
 /// there. Throws Error(io) naming what is free, what is needed and how to change either.

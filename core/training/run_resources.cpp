@@ -1,14 +1,13 @@
 #include "core/training/run_resources.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <climits>
 
+#include "core/training/room.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
 #include "kernels/base/variant.h"
+#include "parallel/placement.h"
 
 namespace shoestring {
 namespace {
@@ -40,12 +39,6 @@ void apply_kernel_settings(const KernelsSpec& spec) {
     const std::size_t equals = pin.find('=');
     pin_variant(pin.substr(0, equals), pin.substr(equals + 1));
   }
-}
-
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  ::gethostname(name, HOST_NAME_MAX);
-  return name;
 }
 
 int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
@@ -123,9 +116,17 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   return options;
 }
 
-RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, int ranks_sharing_cores)
-    : recipe_(recipe), workers_(worker_count(recipe, ranks_sharing_cores)), stream_(workers_) {
+MachineShare machine_share(Communicator& world) {
+  MachineShare share{.ranks_on_cores = ranks_sharing(world, Workers::cores_name()),
+                     .memory = memory_left(ranks_sharing(world, machine_name()))};
+  if (world.size() > 1) world.barrier();
+  return share;
+}
+
+RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share)
+    : recipe_(recipe), workers_(worker_count(recipe, share.ranks_on_cores)), stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
+  check_open_files(recipe.data);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
   if (any_masked(recipe)) objective_ = std::make_unique<Masked>(recipe.model.mtp_weight);
   TransformerOptions whole{.model = model_config(recipe, *tokenizer_),
@@ -134,10 +135,11 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
                            .own_stages = {},
                            .count_precision = recipe.precision.count_saturation,
                            .objective = objective_.get()};
-  const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), host_name()) : 0;
+  const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, whole.model, per_node);
   model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
   open_source();
+  check_memory(share.memory, plan_memory(*model_, recipe.optimizer.name, workers_.count()));
   model_->allocate(stream_);
   optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());
 }

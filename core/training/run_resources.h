@@ -15,6 +15,7 @@
 #include "core/training/layout.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "kernels/base/limits.h"
 #include "kernels/base/workers.h"
 #include "parallel/mesh.h"
 
@@ -37,11 +38,19 @@ const std::vector<SourceSpec>& validation_sources(const Recipe& recipe, std::siz
 LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, const PhaseSpec& phase,
                              std::uint64_t seed, const Tokenizer& tokenizer);
 
+/// What of its machine a rank may take.
+struct MachineShare {
+  int ranks_on_cores = 1;  ///< that may run on the same cores, this one included
+  MemoryLeft memory{};     ///< without a limit unless set
+};
+/// Collective: every rank looks before any of them takes memory.
+MachineShare machine_share(Communicator& world);
+
 class RunResources {
  public:
   /// Collective where ranks share experts. The model's part is that of `layout`, the place in `mesh`, which must
-  /// outlive it. `ranks_sharing_cores`: ranks that may run on the same cores as this one, itself included.
-  RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, int ranks_sharing_cores);
+  /// outlive it. Throws Error(io) where the model does not fit into what `share` leaves.
+  RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share);
 
   Workers& workers() { return workers_; }
   Stream& stream() { return stream_; }
@@ -72,7 +81,7 @@ class RunResources {
   Stream stream_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ExpertExchange> exchange_;  ///< where experts are shared
-  std::unique_ptr<Objective> objective_;  ///< of the whole run; null: the next token
+  std::unique_ptr<Objective> objective_;      ///< of the whole run; null: the next token
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Import> import_;  ///< until the weights are read
   ModelFiles carried_;

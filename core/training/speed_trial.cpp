@@ -22,7 +22,7 @@ class Trial {
         layout_(layout_of(recipe, world.rank(), world.size())),
         meter_(clock),
         mesh_(world, layout_.shape),
-        resources_(recipe, layout_, mesh_, ranks_sharing_cores(world, Workers::cores_name())),
+        resources_(recipe, layout_, mesh_, machine_share(world)),
         groups_(reduction_groups(recipe, layout_, 0)),
         engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_,
                 layout_.schedule) {

@@ -1,9 +1,12 @@
 // How an attempt begins: ledger and budget first, then the model, the newest sound checkpoint and the data.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "core/recipe/explain.h"
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
+#include "core/training/room.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "data/chat_tokens.h"
@@ -57,8 +60,11 @@ void Trainer::begin() {
   try {
     const std::string unlike = unlike_processors(places_);
     if (!unlike.empty() && ended == 0) account_->note("processors", unlike);
-    resources_ =
-        std::make_unique<RunResources>(recipe_, layout_, mesh_, ranks_sharing_cores(world_, Workers::cores_name()));
+    const MachineShare share = machine_share(world_);
+    const int cores = std::max(1, Workers::usable_cores() / share.ranks_on_cores);
+    const std::string caveat = thread_caveat(recipe_.run.threads, cores);
+    if (!caveat.empty()) account_->say(caveat);
+    resources_ = std::make_unique<RunResources>(recipe_, layout_, mesh_, share);
     if (world_.size() > 1) account_->say(launch_text(places_, layout_, resources_->workers().count()));
     load(ended != 0);
   } catch (const std::exception& error) {

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "kernels/base/check.h"
+#include "kernels/base/limits.h"
 #include "kernels/base/tensor.h"
 
 #if SHOESTRING_CUDA
@@ -69,7 +70,10 @@ Storage::Storage(std::int64_t bytes, Device device) : bytes_(bytes), device_(dev
   check(bytes >= 0, "a storage of {} bytes", bytes);
   if (bytes == 0) return;
   data_ = device.kind == DeviceKind::cpu ? allocate_host(bytes) : allocate_cuda(bytes, device);
-  if (data_ == nullptr) fail(ExitCode::io, "out of memory: {} bytes on {}", bytes, to_string(device));
+  if (data_ == nullptr) {
+    fail(ExitCode::io, "out of memory: {} bytes on {}{}", bytes, to_string(device),
+         device.kind == DeviceKind::cpu ? "; " + memory_limits() : "");
+  }
   count(device.kind, bytes);
 }
 

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <utility>
 
+#include "kernels/base/control_groups.h"
+
 namespace shoestring {
 
 std::thread make_thread(std::function<void()> body) { return std::thread(std::move(body)); }
@@ -17,10 +19,15 @@ std::string thread_limits() {
     user = fmt::format("{}", limit.rlim_cur);
   std::string all = "unknown";
   std::ifstream("/proc/sys/kernel/threads-max") >> all;
+  const auto group = group_tasks();
   return fmt::format(
-      "look at `ulimit -u` (here {}), at pids.max of the control group (containers, batch systems) and at "
-      "kernel.threads-max (here {}), or ask for fewer with run.threads or --threads",
-      user, all);
+      "look at `ulimit -u` (here {}), at pids.max of the control group ({}) and at kernel.threads-max (here {}), or "
+      "ask "
+      "for fewer with run.threads or --threads",
+      user,
+      group ? fmt::format("here {} in {}, {} of them taken", group->limit, group->file.string(), group->used)
+            : "of containers and batch systems; here none",
+      all);
 }
 
 }  // namespace shoestring

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <exception>
-#include <fstream>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -14,7 +13,8 @@
 #include <vector>
 
 #include "kernels/base/check.h"
-#include "kernels/base/cpu_quota.h"
+#include "kernels/base/control_groups.h"
+#include "kernels/base/limits.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -47,9 +47,7 @@ int Workers::usable_cores(std::optional<double> quota) {
 }
 
 std::string Workers::cores_name() {
-  // The kernel's, not the host name: containers of one machine have names of their own.
-  std::string name;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> name;
+  std::string name = machine_name();
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0) {

@@ -10,7 +10,7 @@ TrainedModel::TrainedModel(Recipe recipe)
       meter_(system_clock()),
       world_(self_communicator()),
       mesh_(*world_, {}),
-      resources_(recipe_, layout_of(recipe_, 0, 1), mesh_, 1),
+      resources_(recipe_, layout_of(recipe_, 0, 1), mesh_, {}),
       engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, 1, meter_),
       plan_(recipe_.phases.at(0), 1, 1),
       loader_(resources_.train_loader(0)) {

@@ -47,6 +47,18 @@ TEST(LifeSign, IsReadBack) {
   EXPECT_NEAR(read->unix_seconds, clock.unix_seconds(), 0.001);
 }
 
+TEST(LifeSign, SaysWhyThereIsNone) {
+  const TemporaryFolder folder;
+  const HandClock clock;
+  EXPECT_EQ(LifeSign(folder.path(), 1, clock).trouble(), "");
+  std::filesystem::remove(folder.path() / kLifeSignFile);
+  std::filesystem::create_directory(folder.path() / kLifeSignFile);
+  const LifeSign sign(folder.path(), 1, clock);
+  for (const char* part : {"alive: cannot open it for writing: Is a directory", "charged up to its last line"}) {
+    EXPECT_NE(sign.trouble().find(part), std::string::npos) << sign.trouble();
+  }
+}
+
 TEST(LifeSign, AnythingElseIsNoSign) {
   const TemporaryFolder folder;
   for (const std::string& text :

@@ -1,6 +1,9 @@
 #include "core/training/room.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <limits>
 #include <string>
@@ -54,6 +57,62 @@ TEST(Inputs, AreThereBeforeAnAttemptIs) {
   EXPECT_NE(refusal().find("nothing was held out when these shards were built"), std::string::npos) << refusal();
   data.validation[0].path += "/";
   EXPECT_NE(refusal().find("nothing was held out"), std::string::npos) << refusal();
+}
+
+TEST(Room, AModelFitsIntoWhatIsLeftOrIsRefused) {
+  MemoryPlan plan;
+  plan.model.parameters = 1024 * kMiB;
+  plan.model.saved = 512 * kMiB;
+  plan.moments = 2048 * kMiB;
+  const std::int64_t needed = plan.total() + 64 * kMiB;
+  EXPECT_NO_THROW(check_memory({}, plan)) << "no limit";
+  EXPECT_NO_THROW(check_memory({needed, "`ulimit -v`"}, plan));
+  try {
+    check_memory({needed - 1, "memory.max of the group"}, plan);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    for (const char* part : {"needs 3.56 GiB and can have 3.56 (memory.max of the group)", "weights 1,", "moments 2,",
+                             "activations 0.5,", "phase.NAME.micro_batch", "parallel.pipeline", "precision.moments"}) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Room, EveryShardIsOpenAtOnce) {
+  const testing::TemporaryFolder folder;
+  for (int shard = 0; shard < 40; ++shard) testing::write_text(folder / ("train/" + std::to_string(shard) + ".h5"), "");
+  DataSpec data;
+  data.train = {{(folder / "train").string(), 1}};
+  struct rlimit before {};
+  getrlimit(RLIMIT_NOFILE, &before);
+  ASSERT_GE(before.rlim_max, 128u);
+  const pid_t child = fork();  // what is lowered here cannot be raised again
+  if (child == 0) {
+    const struct rlimit soft { 32, 104 };
+    setrlimit(RLIMIT_NOFILE, &soft);
+    check_open_files(data);  // 40 and 64: exactly what can be had
+    getrlimit(RLIMIT_NOFILE, &before);
+    const struct rlimit hard { 32, 103 };
+    setrlimit(RLIMIT_NOFILE, &hard);
+    try {
+      check_open_files(data);
+    } catch (const Error& error) {
+      const std::string text = error.what();
+      _exit(before.rlim_cur == 104 && text.find("40 shards") != text.npos && text.find("allows 103") != text.npos ? 0
+                                                                                                                  : 2);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Room, ThreadsBeyondTheCoresAreSaid) {
+  EXPECT_EQ(thread_caveat(0, 2), "");
+  EXPECT_EQ(thread_caveat(2, 2), "");
+  EXPECT_NE(thread_caveat(16, 2).find("run.threads = 16: this process may use 2 cores"), std::string::npos);
 }
 
 TEST(Room, TheSystemIsAsked) {

@@ -1,0 +1,85 @@
+#include "kernels/base/limits.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cstdint>
+
+#include "kernels/base/thread.h"
+#include "tests/support/temporary_folder.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+constexpr std::int64_t kMiB = 1 << 20;
+
+/// Sets a soft limit of this process for as long as it lives.
+class SoftLimit {
+ public:
+  SoftLimit(__rlimit_resource_t resource, rlim_t value) : resource_(resource) {
+    getrlimit(resource_, &before_);
+    const struct rlimit now { value, before_.rlim_max };
+    EXPECT_EQ(setrlimit(resource_, &now), 0);
+  }
+  ~SoftLimit() { setrlimit(resource_, &before_); }
+  SoftLimit(const SoftLimit&) = delete;
+  SoftLimit& operator=(const SoftLimit&) = delete;
+
+ private:
+  __rlimit_resource_t resource_;
+  struct rlimit before_ {};
+};
+
+TEST(MemoryLeft, TheLeastOfMachineGroupAndOwnLimitSharedWhereItIsShared) {
+  const TemporaryFolder folder;
+  const auto left = [&](int sharing) { return memory_left(sharing, folder / "proc", folder / "root"); };
+  EXPECT_EQ(left(1).bytes, INT64_MAX) << "nothing can be read";
+  write_text(folder / "root/proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:  8192 kB\nSwapFree:  1024 kB\n");
+  EXPECT_EQ(left(1).bytes, 9 * kMiB);
+  EXPECT_EQ(left(3).bytes, 3 * kMiB);
+  EXPECT_NE(left(3).from.find("shared by 3 ranks"), std::string::npos) << left(3).from;
+  write_text(folder / "proc/cgroup", "0::/job\n");
+  write_text(folder / "proc/mountinfo", "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+  write_text(folder / "root/sys/fs/cgroup/job/memory.max", std::to_string(5 * kMiB));
+  write_text(folder / "root/sys/fs/cgroup/job/memory.current", std::to_string(kMiB));
+  EXPECT_EQ(left(1).bytes, 4 * kMiB);
+  EXPECT_EQ(left(2).bytes, 2 * kMiB);
+  EXPECT_NE(left(1).from.find("/sys/fs/cgroup/job/memory.max is 0.00488 GiB, 0.000977 of them taken"),
+            std::string::npos)
+      << left(1).from;
+  write_text(folder / "proc/statm", "256 1 1 1 0 128 0\n");  // pages of 4 KiB: one MiB, half of it data
+  {
+    const SoftLimit data(RLIMIT_DATA, static_cast<rlim_t>(2 * kMiB));
+    EXPECT_EQ(left(1).bytes, 2 * kMiB - 128 * 4096);
+    EXPECT_EQ(left(2).bytes, 2 * kMiB - 128 * 4096) << "each process has its own";
+    EXPECT_NE(left(1).from.find("`ulimit -d`"), std::string::npos) << left(1).from;
+  }
+}
+
+TEST(MemoryLeft, ThisProcessHasSome) {
+  EXPECT_GT(memory_left(1).bytes, 0);
+  EXPECT_NE(memory_limits().find("here "), std::string::npos) << memory_limits();
+}
+
+TEST(OpenFiles, AreRaisedAsFarAsTheSystemAllows) {
+  struct rlimit before {};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const SoftLimit few(RLIMIT_NOFILE, 64);
+  EXPECT_EQ(raise_open_files(10), 64) << "enough as it is";
+  EXPECT_EQ(raise_open_files(100), 100);
+  if (before.rlim_max < INT64_MAX) {
+    EXPECT_EQ(raise_open_files(INT64_MAX), static_cast<std::int64_t>(before.rlim_max));
+  }
+}
+
+TEST(ThreadLimits, NameEveryPlaceToLookAt) {
+  const std::string text = thread_limits();
+  for (const char* part : {"`ulimit -u`", "pids.max", "kernel.threads-max", "run.threads"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
