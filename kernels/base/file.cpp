@@ -32,6 +32,7 @@ std::string system_reason(int error) {
                        : error == ENFILE ? "; raise fs.file-max"
                        : error == ENOMEM ? "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group"
                        : error == ENOSPC || error == EDQUOT ? "; make room"
+                       : error == EFBIG                     ? "; look at `ulimit -f`, and at what the file system takes"
                        : error == EIO                       ? "; look at the disk, and at the system's log of it"
                        : error == EACCES || error == EPERM  ? "; look at the rights of the file and of its folders"
                        : error == EROFS                     ? "; it is mounted read-only"
@@ -131,7 +132,11 @@ std::string hash_file(const std::filesystem::path& path) {
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
   file_ = FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!file_.open()) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), system_reason(errno));
+  if (!file_.open()) {
+    const int error = errno;
+    fail(ExitCode::io, "{}: cannot create it: {}{}", path_.string(), system_reason(error),
+         error == ENOENT ? "; make its folder first" : "");
+  }
 }
 
 void FileWriter::write(const void* data, std::size_t bytes) {
