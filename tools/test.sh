@@ -8,11 +8,8 @@ tools/build.sh release
 # Several ranks may share a core here; MPI refuses root unless told twice.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 rm -f build/row_coverage.txt
-# Every error text that a test meets is kept, for tests/tools/thrown_texts.py to judge.
-rm -f build/thrown_texts.txt
-export SHOESTRING_THROWN_TEXTS=$PWD/build/thrown_texts.txt
 code=0
-LD_PRELOAD=$PWD/build/shoestring_thrown_texts.so ctest --preset release -j "$(nproc)" "$@" || code=$?
+ctest --preset release -j "$(nproc)" "$@" || code=$?
 # The test row_coverage has judged it, if all tests of the kernels were to run; this is for people.
 if [ -e build/row_coverage.txt ]; then
   echo

@@ -42,6 +42,10 @@ std::string read_all(int descriptor, const std::filesystem::path& file) {
 Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
     : file_(run_directory / kLedgerFile), clock_(clock) {
   descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (descriptor_ < 0 && errno == ENOENT) {  // nothing that a user named is missing: it could not be made
+    fail(ExitCode::io, "{}: cannot create it: its folder is not there; make {} first", file_.string(),
+         run_directory.string());
+  }
   if (descriptor_ < 0) fail_io(file_, "open it");
   try {
     struct flock lock {};

@@ -161,7 +161,7 @@ TEST(Gemm, ARowDoesNotDependOnTheOthers) {
         PackedMatrix packed;
         pack(b.view, false, packed, stream);
         Tensor probe(DType::f32, {kM, n});
-        if (testing::runs(row, GemmArgs{probe, a.view, b.view, false, false, &packed, {}, scratch, stream})) {
+        if (testing::runs(row, GemmArgs{probe, a.view, b.view, false, false, &packed, {}, false, scratch, stream})) {
           const Tensor all = product(0, kM, packed);
           for (const auto& [first, rows] : {std::pair{0, 1}, std::pair{7, 1}, std::pair{12, 1}, std::pair{3, 5}}) {
             EXPECT_TRUE(testing::same_bits(product(first, rows, packed), all.view().slice(0, first, rows)));

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <vector>
 
+#include "core/model/cached_forward.h"
 #include "core/training/import_weights.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -41,24 +42,20 @@ void dump(const char* place, const char* tokens_file, const char* logits_file) {
                      .run = {.tokens = count, .sequences = 1, .workers = workers.count()},
                      .stages = 1,
                      .own_stages = {},
-                     .count_precision = false});
+                     .count_precision = false,
+                     .trains = false});
   const ImportPlan plan = plan_import(folder, model);
   model.allocate(stream);
   import_weights(plan);
   model.prepare();
 
-  const std::vector<std::int32_t> targets(tokens.size(), -1);
-  const std::vector<std::int32_t> starts(tokens.size(), 0);
-  const std::unique_ptr<MicroBatch> batch = model.make_micro_batch();
-  batch->fill({tokens, targets, starts, count}, 0, stream);
-  TransformerStage& stage = *model.stages().front();
-  const ConstTensorView hidden = stage.evaluate(*batch, {}, nullptr);
-  Tensor logits(DType::f32, {1, config.vocabulary});
+  CachedForward forward(model, {.slots = 1, .capacity = count, .rows = count});
+  forward.append(std::vector<CachedForward::Piece>{{0, tokens}});
   std::ofstream out(logits_file, std::ios::binary);
-  for (std::int64_t row = 0; row < count; ++row) {
-    stage.logits(*batch, hidden, row, logits);
-    stream.synchronize();
-    out.write(logits.as<char>(), logits.bytes());
+  for (std::int32_t row = 0; row < count; ++row) {
+    const std::vector<float> logits = forward.logits(std::vector<std::int32_t>{row}).front();
+    out.write(reinterpret_cast<const char*>(logits.data()),
+              static_cast<std::streamsize>(logits.size() * sizeof(float)));
   }
   if (!out.flush()) fail(ExitCode::io, "cannot write {}", logits_file);
 }

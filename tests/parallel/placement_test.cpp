@@ -20,9 +20,8 @@ TEST(Placement, TwoMachinesOfUnequalNumbersOfRanks) {
 }
 
 TEST(Placement, RanksBoundToCoresShareNone) {
-  testing::run_ranks(4, [](Communicator& world) {
-    EXPECT_EQ(ranks_sharing(world, "a:" + std::to_string(1 << world.rank())), 1);
-  });
+  testing::run_ranks(
+      4, [](Communicator& world) { EXPECT_EQ(ranks_sharing(world, "a:" + std::to_string(1 << world.rank())), 1); });
 }
 
 }  // namespace

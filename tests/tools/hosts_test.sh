@@ -125,7 +125,7 @@ micro_batch = 1
 global_batch = 4
 steps = 1000000
 [checkpoint]
-every_steps = 5
+every_steps = 100
 END
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -140,7 +140,7 @@ launch=$source/tools/launch/hosts.sh
 on "$a" node-a "$launch" both small.recipe >both.log 2>&1 &
 launcher=$!
 for _ in $(seq 600); do
-  [ -e runs/small/checkpoints/step_00000010 ] && break
+  [ -e runs/small/checkpoints/step_00000200 ] && break
   kill -0 "$launcher" 2>/dev/null || fail "the run on two hosts ended by itself"
   sleep 0.1
 done

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <array>
-
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -197,7 +196,9 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
 
 TEST_F(Mpirun, TheFirstLinesSayWhatWasLaunched) {
   const Ended ended = place().run(
-      place().train("first_lines", "--model.layers=4 --parallel.pipeline=2 --phase.pretrain.steps=1"), ranks(2));
+      place().train("first_lines",
+                    "--model.layers=4 --parallel.pipeline=2 --phase.pretrain.steps=1 --schedule.warmup_steps=0"),
+      ranks(2));
   ASSERT_EQ(ended.exit_code, 0) << ended.output;
   for (const char* words : {"launch: 2 ranks on 1 host: ", "binding: rank 0 may use ", "1 thread a rank",
                             "layout: data 1 x pipeline 2, expert 1; schedule zb_v, stages of 1 1 1 1 layers"}) {
@@ -239,7 +240,7 @@ TEST_F(Mpirun, AnotherRecipeOnARankIsNamed) {
 // They may train together, at the price of bits that depend on which rank computed what: that is said, and how to have
 // them equal.
 TEST_F(Mpirun, UnlikeProcessorsAreNamed) {
-  const std::string options = "--phase.pretrain.steps=1";
+  const std::string options = "--phase.pretrain.steps=1 --schedule.warmup_steps=0";
   const std::string other = std::string(" : -n 1 env SHOESTRING_MAX_ISA=portable '") + SHOESTRING_PROGRAM + "' ";
   const Ended ended =
       place().run(place().train("unlike", options) + other + place().train("unlike", options), ranks(1));
@@ -276,7 +277,8 @@ TEST_F(Mpirun, TheTraceOfARunShowsEveryRank) {
 // A run that would go on for long: something ends it.
 class MpirunEnds : public Mpirun {
  protected:
-  static constexpr const char* kLong = "--phase.pretrain.steps=1000000 --checkpoint.every_steps=1000000 ";
+  static constexpr const char* kLong = "--phase.pretrain.steps=1000000 ";
+  static constexpr const char* kSavesNothing = "--checkpoint.every_steps=1000000 ";
   static constexpr const char* kPipeline = "--model.layers=4 --parallel.pipeline=2 ";
 
   /// Begins, and once a step is done calls `meanwhile` with the processes of both ranks; signals mpirun.
@@ -311,8 +313,8 @@ class MpirunEnds : public Mpirun {
 
 // Nothing but its silence tells: the other rank waits in MPI. What rank 0 trained is saved.
 TEST_F(MpirunEnds, AStoppedRankIsNamed) {
-  const Ended ended =
-      begin("stopped", "--run.hang_after=5 ", 0, [](std::array<int, 2> processes) { kill(processes[1], SIGSTOP); });
+  const Ended ended = begin("stopped", std::string(kSavesNothing) + "--run.hang_after=5 ", 0,
+                            [](std::array<int, 2> processes) { kill(processes[1], SIGSTOP); });
   EXPECT_EQ(ended.exit_code, 80) << ended.output;
   for (const char* words : {"rank 1 (host ", "has stopped", "it was at step ", "rank 0 (host ", "message "}) {
     EXPECT_NE(ended.output.find(words), std::string::npos) << words << " in: " << ended.output;
@@ -343,7 +345,7 @@ TEST_F(MpirunEnds, AKilledRankEndsTheJob) {
 TEST_F(MpirunEnds, ARequestToLeaveIsObeyed) {
   for (const std::string options : {"", kPipeline}) {
     const std::string name = options.empty() ? "asked" : "asked_pipeline";
-    const Ended ended = begin(name, options, SIGUSR2, [](std::array<int, 2>) {});
+    const Ended ended = begin(name, kSavesNothing + options, SIGUSR2, [](std::array<int, 2>) {});
     EXPECT_EQ(ended.exit_code, 75) << ended.output;
     EXPECT_NE(ended.output.find("is saved, the same command goes on from there"), std::string::npos) << ended.output;
     expect_resumes(name, options);
@@ -351,8 +353,8 @@ TEST_F(MpirunEnds, ARequestToLeaveIsObeyed) {
 }
 
 TEST_F(MpirunEnds, ARequestToOneRankIsObeyed) {
-  const Ended ended =
-      begin("asked_one", std::string(kPipeline), 0, [](std::array<int, 2> processes) { kill(processes[1], SIGUSR2); });
+  const Ended ended = begin("asked_one", std::string(kSavesNothing) + kPipeline, 0,
+                            [](std::array<int, 2> processes) { kill(processes[1], SIGUSR2); });
   EXPECT_EQ(ended.exit_code, 75) << ended.output;
   expect_resumes("asked_one", kPipeline);
 }

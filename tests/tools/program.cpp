@@ -144,8 +144,10 @@ std::map<std::string, std::string> Workplace::result(const std::string& name) co
   const auto newest = store.newest([](const std::string&) {});
   check(newest.has_value(), "run {} has no checkpoint", name);
   result["checkpoint"] = newest->filename().string();
-  result["weights"] = hash_file(*newest / "model.safetensors");
-  result["optimizer"] = hash_file(*newest / "training/optimizer.safetensors");
+  for (const auto& [part, file] :
+       {std::pair{"weights", "model.safetensors"}, std::pair{"optimizer", "training/optimizer.safetensors"}}) {
+    if (exists(*newest / file)) result[part] = hash_file(*newest / file);  // several ranks write parts
+  }
   std::istringstream lines(read_text(run_folder(name) / "metrics.jsonl"));
   for (std::string line; std::getline(lines, line);) {
     nlohmann::ordered_json json = nlohmann::ordered_json::parse(line);

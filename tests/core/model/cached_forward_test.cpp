@@ -87,8 +87,8 @@ class Trained {
 
 std::string label(Architecture architecture) { return std::string(name(architecture)); }
 
-class EveryArchitecture : public ::testing::TestWithParam<Architecture> {};
-INSTANTIATE_TEST_SUITE_P(CachedForward, EveryArchitecture,
+class CachedArchitectures : public ::testing::TestWithParam<Architecture> {};
+INSTANTIATE_TEST_SUITE_P(CachedForward, CachedArchitectures,
                          ::testing::Values(Architecture::llama, Architecture::qwen2, Architecture::qwen3,
                                            Architecture::qwen3_moe, Architecture::deepseek_v2,
                                            Architecture::deepseek_v3),
@@ -96,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(CachedForward, EveryArchitecture,
 
 // Probabilities of generated tokens are those of a training forward pass, bit for bit: what reinforcement learning
 // divides by each other.
-TEST_P(EveryArchitecture, ProbabilitiesAreThoseOfTraining) {
+TEST_P(CachedArchitectures, ProbabilitiesAreThoseOfTraining) {
   for (const PrecisionPolicy format :
        {PrecisionPolicy::fp32, PrecisionPolicy::bf16, PrecisionPolicy::fp8_block, PrecisionPolicy::mxfp8}) {
     SCOPED_TRACE(static_cast<int>(format));
@@ -107,14 +107,20 @@ TEST_P(EveryArchitecture, ProbabilitiesAreThoseOfTraining) {
   }
 }
 
-// Kept latents are the same attention but for rounding: of single precision, or of what BF16 leaves of the queries.
+// Kept latents are the same attention but for rounding: of single precision, or of what BF16 leaves of the queries. In
+// BF16 that tips a few tokens over to another expert, whose losses are then others.
 TEST(CachedForward, KeptLatentsAgreeWithinRounding) {
-  for (const auto& [format, bound] : {std::pair{PrecisionPolicy::fp32, 2e-5}, std::pair{PrecisionPolicy::bf16, 0.05}}) {
+  for (const auto& [format, bound, most_tipped] : {std::tuple{PrecisionPolicy::fp32, 2e-5, std::int64_t{0}},
+                                                   std::tuple{PrecisionPolicy::bf16, 0.05, kTokens / 20}}) {
     for (const Architecture architecture : {Architecture::deepseek_v2, Architecture::deepseek_v3}) {
       Trained trained(tiled_config(architecture), format, 2);
       const auto count = [](int call) { return call == 0 ? 11 : 1; };
       const std::vector<double> found = trained.continued(count, true);
-      for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], trained.losses()[i], bound) << i;
+      std::int64_t tipped = 0;
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        tipped += std::abs(found[i] - trained.losses()[i]) > bound ? 1 : 0;
+      }
+      EXPECT_LE(tipped, most_tipped) << "of " << kTokens;
       EXPECT_EQ(found, trained.continued([](int) { return kTokens; }, true));
       EXPECT_NE(found, trained.losses());
     }

@@ -73,7 +73,7 @@ TEST_F(PhaseTest, RanksShareWhatOneRankReads) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, alone_layout(), mesh, 1);
+  RunResources resources(recipe, alone_layout(), mesh, {});
   Phase alone(recipe, resources, mesh, alone_layout(), state());
   const auto expected = batch_of(alone, 0, 0);
   ASSERT_EQ(expected.size(), 2u);
@@ -81,7 +81,7 @@ TEST_F(PhaseTest, RanksShareWhatOneRankReads) {
   testing::run_ranks(2, [&](Communicator& world) {
     const Layout layout = layout_of(recipe, world.rank(), world.size());
     Mesh shared(world, layout.shape);
-    RunResources own(recipe, layout, shared, 2);
+    RunResources own(recipe, layout, shared, {.ranks_on_cores = 2});
     Phase part(recipe, own, shared, layout, state());
     const auto inputs = batch_of(part, 0, world.rank());
     ASSERT_EQ(inputs.size(), 1u);
@@ -94,7 +94,7 @@ TEST_F(PhaseTest, GoesOnWhereItStood) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, alone_layout(), mesh, 1);
+  RunResources resources(recipe, alone_layout(), mesh, {});
   Phase whole(recipe, resources, mesh, alone_layout(), state());
   const auto first = batch_of(whole, 0, 0);
   const auto second = batch_of(whole, kGlobalBatch, 0);
@@ -109,7 +109,7 @@ TEST_F(PhaseTest, OtherDataAreRefused) {
   const Recipe recipe = PhaseTest::recipe();
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, alone_layout(), mesh, 1);
+  RunResources resources(recipe, alone_layout(), mesh, {});
   TrainingState later = state(0, kGlobalBatch);
   later.data_plan = Phase(recipe, resources, mesh, alone_layout(), state(1)).data_plan();  // of another length
   EXPECT_THROW(Phase(recipe, resources, mesh, alone_layout(), later), Error);
@@ -120,13 +120,13 @@ TEST_F(PhaseTest, HasItsOwnLengthAndAnEvaluatorWhereTextIsHeldOut) {
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
   {
-    RunResources resources(recipe, alone_layout(), mesh, 1);
+    RunResources resources(recipe, alone_layout(), mesh, {});
     Phase second(recipe, resources, mesh, alone_layout(), state(1));
     EXPECT_EQ(batch_of(second, 0, 0)[0].size(), static_cast<std::size_t>(kMicroBatch * 32));
     EXPECT_EQ(second.evaluator(), nullptr);
   }
   recipe.data.validation = recipe.data.train;  // any text serves
-  RunResources resources(recipe, alone_layout(), mesh, 1);
+  RunResources resources(recipe, alone_layout(), mesh, {});
   resources.model().initialise(1);
   resources.model().prepare();
   Phase phase(recipe, resources, mesh, alone_layout(), state());
@@ -162,7 +162,7 @@ TEST_F(PhaseTest, AMaskedOneReadsItsOwnConversationsAndShowsTheFirst) {
   recipe.phases[1].train = {{(folder / "shards/train").string(), 1}};
   const std::unique_ptr<Communicator> self = self_communicator();
   Mesh mesh(*self, {});
-  RunResources resources(recipe, alone_layout(), 1);
+  RunResources resources(recipe, alone_layout(), mesh, {});
   Phase sft(recipe, resources, mesh, alone_layout(), state(1));
   EXPECT_EQ(sft.long_documents().substr(0, 42), "of 9 documents 0 are cut and 1 dropped, 45");
   const std::string example = sft.first_example(resources.tokenizer());
