@@ -1,5 +1,6 @@
 #include "kernels/base/limits.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -49,11 +50,14 @@ TEST(MemoryLeft, TheLeastOfMachineGroupAndOwnLimitSharedWhereItIsShared) {
   EXPECT_NE(left(1).from.find("/sys/fs/cgroup/job/memory.max is 0.00488 GiB, 0.000977 of them taken"),
             std::string::npos)
       << left(1).from;
-  write_text(folder / "proc/statm", "256 1 1 1 0 128 0\n");  // pages of 4 KiB: one MiB, half of it data
+  // A limit that this process, which is under it as well, does not feel, nearly all of it taken: pages of 4 KiB.
+  constexpr std::int64_t kLimit = std::int64_t{1} << 60;
+  constexpr std::int64_t kFree = kMiB + kMiB / 2;
+  write_text(folder / "proc/statm", fmt::format("1 1 1 1 0 {} 0\n", (kLimit - kFree) / 4096));
   {
-    const SoftLimit data(RLIMIT_DATA, static_cast<rlim_t>(2 * kMiB));
-    EXPECT_EQ(left(1).bytes, 2 * kMiB - 128 * 4096);
-    EXPECT_EQ(left(2).bytes, 2 * kMiB - 128 * 4096) << "each process has its own";
+    const SoftLimit data(RLIMIT_DATA, static_cast<rlim_t>(kLimit));
+    EXPECT_EQ(left(1).bytes, kFree);
+    EXPECT_EQ(left(2).bytes, kFree) << "each process has its own";
     EXPECT_NE(left(1).from.find("`ulimit -d`"), std::string::npos) << left(1).from;
   }
 }
