@@ -9,8 +9,13 @@ namespace shoestring {
 namespace {
 
 constexpr double kSlowShare = 0.9;
-constexpr double kStretch = 32;   // steps that may fall into a bad moment
-constexpr double kUnseen = 1.25;  // a bad moment may come that was not there yet
+constexpr double kUnseen = 1.25;        // a bad moment may come that was not there yet
+constexpr double kStretchShare = 0.05;  // of the remaining steps: those that may fall into a bad moment
+constexpr double kLeastStretch = 3;
+// The pace is that of half as many of the last steps as are to come, within these.
+constexpr double kFewest = 4;
+constexpr double kMost = 16;
+constexpr int kLatest = 2;  // a bad moment that has begun shows in as many
 
 double quantile_of(std::span<const double> values, double share) {
   if (values.empty()) return 0;
@@ -31,13 +36,6 @@ void StepSeconds::add(double seconds, double tokens) {
   last_[at] = seconds;
   per_token_[at] = seconds / std::max(1.0, tokens);
   best_per_token_ = std::min(best_per_token_, per_token_[at]);
-  // The means begin anew with the second step.
-  const std::int64_t seen = std::max<std::int64_t>(1, count_);
-  for (int scale = 0; scale < kScales; ++scale) {
-    const auto over = static_cast<double>(std::min<std::int64_t>(seen, std::int64_t{kWindow} << scale));
-    double& mean = means_[static_cast<std::size_t>(scale)];
-    mean += (seconds - mean) / over;
-  }
   if (count_ > 0) {
     const std::int64_t settled = count_ - 1;
     double& block = blocks_[static_cast<std::size_t>(settled / kBlock % kBlocks)];
@@ -52,10 +50,12 @@ double StepSeconds::slowdown() const {
   return measured() && best_per_token_ > 0 ? quantile(per_token_, 0.5) / best_per_token_ : 1;
 }
 
-double StepSeconds::mean_of_next(double steps) const {
-  int scale = 0;
-  while (scale + 1 < kScales && static_cast<double>(std::int64_t{kWindow} << (scale + 1)) <= steps / 2) ++scale;
-  return means_[static_cast<std::size_t>(scale)];
+double StepSeconds::mean_of_last(int steps) const {
+  const std::int64_t settled = std::max<std::int64_t>(1, count_ - 1);
+  const std::int64_t n = std::min<std::int64_t>({steps, settled, kWindow});
+  double sum = 0;
+  for (std::int64_t i = count_ - n; i < count_; ++i) sum += last_[static_cast<std::size_t>(i % kWindow)];
+  return sum / static_cast<double>(n);
 }
 
 std::span<const double> StepSeconds::whole_blocks() const {
@@ -63,11 +63,8 @@ std::span<const double> StepSeconds::whole_blocks() const {
 }
 
 double StepSeconds::slow_stretch() const {
-  const double slowest = std::max(kUnseen * means_.front(), quantile_of(whole_blocks(), kSlowShare));
-  if (whole_blocks().empty()) return slowest;
-  double newest = 0;
-  for (std::int64_t i = count_ - kBlock; i < count_; ++i) newest += last_[static_cast<std::size_t>(i % kWindow)];
-  return std::max(slowest, newest / kBlock);
+  const double slowest = std::max(kUnseen * mean_of_last(kWindow), quantile_of(whole_blocks(), kSlowShare));
+  return whole_blocks().empty() ? slowest : std::max(slowest, mean_of_last(kBlock));
 }
 
 double StepSeconds::unevenness() const {
@@ -76,14 +73,17 @@ double StepSeconds::unevenness() const {
 }
 
 double StepSeconds::expected_within(double seconds, double pause_seconds) const {
-  const double guess = seconds / (means_.front() + pause_seconds);
-  return seconds / (mean_of_next(guess) + pause_seconds);
+  const double guess = seconds / (mean_of_last(static_cast<int>(kMost)) + pause_seconds);
+  const double pace = mean_of_last(static_cast<int>(std::clamp(guess / 2, kFewest, kMost)));
+  return seconds / (pace + pause_seconds);
 }
 
 double StepSeconds::surely_within(double seconds, double pause_seconds) const {
-  const double slow = slow_stretch() + pause_seconds;
-  if (seconds <= kStretch * slow) return seconds / slow;
-  return kStretch + expected_within(seconds - kStretch * slow, pause_seconds);
+  const double expected = expected_within(seconds, pause_seconds);
+  const double stretch = std::max(kLeastStretch, kStretchShare * expected);
+  const double slow = std::max(slow_stretch(), mean_of_last(kLatest)) + pause_seconds;
+  if (seconds <= stretch * slow) return seconds / slow;
+  return stretch + expected_within(seconds - stretch * slow, pause_seconds);
 }
 
 }  // namespace shoestring

@@ -37,17 +37,17 @@ TEST(Horizon, PlansFromMeasuredSpeed) {
   EXPECT_FALSE(plan_horizon({10, 0, 0, 100, 0, even(0.5, 1)}, ends, nullptr)) << "too little measured";
   const auto first = plan_horizon({10, 0, 0, 100, 0, half}, ends, nullptr);
   ASSERT_TRUE(first);
-  // Of 99.5 s up to the last step 20 are for a slow stretch of 32.
-  EXPECT_EQ(first->end_step, 10 + 32 + 159);
+  // Of the 99.5 s up to the last step 6.2 are for a slow stretch, of a twentieth of the 199 that are expected.
+  EXPECT_EQ(first->end_step, 10 + 196);
   EXPECT_EQ(first->end_progress, 1);
   EXPECT_FALSE(plan_horizon({11, 0.005, 0, 99.5, 0, half}, ends, &*first)) << "still lands";
   const auto slower = plan_horizon({11, 0.005, 0, 99, 0, one}, ends, &*first);
   ASSERT_TRUE(slower);
-  EXPECT_EQ(slower->end_step, 11 + 32 + 58);
+  EXPECT_EQ(slower->end_step, 11 + 96);
   EXPECT_EQ(slower->progress, 0.005);
   const auto pausing = plan_horizon({11, 0.005, 0, 99, 0.5, half}, ends, &*first);
   ASSERT_TRUE(pausing);
-  EXPECT_LT(pausing->end_step, 11 + 32 + 70);
+  EXPECT_LT(pausing->end_step, 11 + 98);
 }
 
 // Too late by one step in a hundred matters, too early does not: what is left over is taken at the final rate.

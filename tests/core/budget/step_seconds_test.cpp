@@ -26,21 +26,22 @@ TEST(StepSeconds, TheFirstStepCountsOnlyWhileItIsAlone) {
   steps.add(60, 10);
   EXPECT_TRUE(steps.measured());
   EXPECT_FALSE(steps.settled());
-  EXPECT_EQ(steps.mean_of_next(100), 60);
+  EXPECT_EQ(steps.expected_within(120, 0), 2);
   steps.add(2, 10);
   steps.add(4, 10);
   EXPECT_TRUE(steps.settled());
-  EXPECT_DOUBLE_EQ(steps.mean_of_next(100), 3);
+  EXPECT_DOUBLE_EQ(steps.expected_within(120, 0), 40);
   EXPECT_DOUBLE_EQ(steps.slow_stretch(), 1.25 * 3) << "no stretch of eight yet";
 }
 
-// A change of pace is believed for the near future at once, for the far one by and by.
-TEST(StepSeconds, LooksBackAsFarAsAhead) {
+// A change of pace is believed after a few steps, the sooner the fewer there are left.
+TEST(StepSeconds, FollowsThePresentPace) {
   StepSeconds steps = steps_of(4000, 1);
-  for (int i = 0; i < 64; ++i) steps.add(2, 10);
-  EXPECT_GT(steps.mean_of_next(30), 1.8);
-  EXPECT_LT(steps.mean_of_next(2000), 1.15);
-  EXPECT_GT(steps.mean_of_next(2000), 1.03);
+  for (int i = 0; i < 4; ++i) steps.add(2, 10);
+  EXPECT_DOUBLE_EQ(steps.expected_within(1000, 0), 1000 / 1.25);
+  EXPECT_DOUBLE_EQ(steps.expected_within(10, 0), 5);
+  for (int i = 0; i < 12; ++i) steps.add(2, 10);
+  EXPECT_DOUBLE_EQ(steps.expected_within(1000, 0), 500);
 }
 
 TEST(StepSeconds, ASlowStretchIsRemembered) {
@@ -67,8 +68,9 @@ TEST(StepSeconds, ReliesOnFewerStepsThanItExpects) {
   const StepSeconds steps = steps_of(100, 0.5);
   EXPECT_DOUBLE_EQ(steps.expected_within(100, 0), 200);
   EXPECT_DOUBLE_EQ(steps.expected_within(100, 0.5), 100);
-  EXPECT_DOUBLE_EQ(steps.surely_within(100, 0), 32 + (100 - 32 * 0.625) / 0.5);
-  EXPECT_DOUBLE_EQ(steps.surely_within(5, 0), 5 / 0.625);
+  EXPECT_DOUBLE_EQ(steps.surely_within(100, 0), 10 + (100 - 10 * 0.625) / 0.5);
+  EXPECT_DOUBLE_EQ(steps.surely_within(10, 0), 3 + (10 - 3 * 0.625) / 0.5);
+  EXPECT_DOUBLE_EQ(steps.surely_within(1, 0), 1 / 0.625);
 }
 
 }  // namespace
