@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -91,7 +92,7 @@ BuildJournal::BuildJournal(fs::path folder, const std::string& request)
     write_state("");
   }
   file_ = FileHandle(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!file_.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  if (!file_.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path.string(), system_reason(errno));
   known_ = file_bytes(file_, path) / kRecordBytes;  // the last one may be torn
 }
 
@@ -130,7 +131,7 @@ void BuildJournal::append(std::span<const DocumentRecord> records) {
         ::pwrite(file_.get(), from + done, static_cast<std::size_t>(bytes - done), at_ * kRecordBytes + done);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote <= 0) {
-      fail(ExitCode::io, "{}: cannot be written: {}", (folder_ / kJournalFile).string(), std::strerror(errno));
+      fail(ExitCode::io, "{}: cannot be written: {}", (folder_ / kJournalFile).string(), system_reason(errno));
     }
     done += wrote;
   }
@@ -139,7 +140,7 @@ void BuildJournal::append(std::span<const DocumentRecord> records) {
 
 bool BuildJournal::first_pass_done(std::uint64_t digest) {
   if (::ftruncate(file_.get(), at_ * kRecordBytes) != 0) {
-    fail(ExitCode::io, "{}: cannot be cut: {}", (folder_ / kJournalFile).string(), std::strerror(errno));
+    fail(ExitCode::io, "{}: cannot be cut: {}", (folder_ / kJournalFile).string(), system_reason(errno));
   }
   const std::string now = fmt::format("{:016x}", digest);
   if (now == digest_) return true;

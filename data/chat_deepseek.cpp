@@ -13,7 +13,7 @@ class DeepSeekRenderer {
  public:
   DeepSeekRenderer(ChatFormat format, const Conversation& conversation, const ChatOptions& options)
       : format_(format), messages_(conversation.messages), options_(options) {
-    if (!conversation.tools.empty()) no_place(format, "tools; describe them in the system message");
+    if (!conversation.tools.empty()) no_place(format, "tools (a system message may describe them)");
   }
 
   std::vector<ChatPiece> render() {

@@ -226,7 +226,8 @@ std::string_view trimmed(std::string_view text) {
 }
 
 void no_place(ChatFormat format, std::string_view what) {
-  fail(ExitCode::bad_data, "the chat format {} has no place for {}", name(format), what);
+  fail(ExitCode::bad_data, "the chat format {} has no place for {}; take them out, or choose another format",
+       name(format), what);
 }
 
 }  // namespace shoestring

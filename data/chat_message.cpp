@@ -31,8 +31,9 @@ ChatRole role_of(const Json& message, std::string_view key, const std::string& w
   for (const RoleName& known : kRoleNames) {
     if (known.name == name) return known.role;
   }
-  fail(ExitCode::bad_data, "{}: \"{}\" is {}, which is no role: system, user, assistant, tool (ShareGPT: human, gpt)",
-       where, key, Json(name.substr(0, 64)).dump());
+  fail(ExitCode::bad_data,
+       "{}: \"{}\" is {}, which is no role; there are: system, user, assistant, tool (ShareGPT: human, gpt)", where,
+       key, Json(name.substr(0, 64)).dump());
 }
 
 // Text, or a list of parts that are all text.
@@ -40,7 +41,9 @@ std::optional<std::string> content_of(const Json& message, std::string_view key,
   const Json* content = message.find(key);
   if (content == nullptr || content->is_null()) return std::nullopt;
   if (content->is_text()) return content->text();
-  const auto refuse = [&] { fail(ExitCode::bad_data, "{}: \"{}\" is neither text nor a list of texts", where, key); };
+  const auto refuse = [&] {
+    fail(ExitCode::bad_data, "{}: \"{}\" is neither text nor a list of texts, and must be one", where, key);
+  };
   if (!content->is_array()) refuse();
   std::string all;
   for (const Json& part : content->items()) {
@@ -67,7 +70,7 @@ ToolCall call_of(const Json& call, const std::string& where) {
 
 ChatMessage message_of(const Json& json, std::string_view role_key, std::string_view content_key,
                        const std::string& where) {
-  if (!json.is_object()) fail(ExitCode::bad_data, "{}: is no object", where);
+  if (!json.is_object()) fail(ExitCode::bad_data, "{}: is no object; it must have a role and a content", where);
   ChatMessage message{.role = role_of(json, role_key, where), .content = content_of(json, content_key, where)};
   for (const std::string_view key : {"reasoning_content", "reasoning", "thinking"}) {
     if (!message.reasoning) message.reasoning = content_of(json, key, where);
@@ -80,10 +83,10 @@ ChatMessage message_of(const Json& json, std::string_view role_key, std::string_
     fail(ExitCode::bad_data, "{}: only a reply reasons or calls tools", where);
   }
   if (!message.content && message.tool_calls.empty()) {
-    fail(ExitCode::bad_data, "{}: has no \"{}\"", where, content_key);
+    fail(ExitCode::bad_data, "{}: has no \"{}\"; write one, empty if need be", where, content_key);
   }
   const double weight = json.number_or("weight", 1);
-  if (weight != 0 && weight != 1) fail(ExitCode::bad_data, "{}: weight is {}, not 0 or 1", where, weight);
+  if (weight != 0 && weight != 1) fail(ExitCode::bad_data, "{}: weight is {}; it must be 0 or 1", where, weight);
   message.learned = speaks && weight == 1;
   return message;
 }
@@ -95,7 +98,7 @@ Conversation read_conversation(const Json& line, const std::string& where) {
   const bool shared = messages == nullptr;
   if (shared) messages = line.find("conversations");
   if (messages == nullptr || !messages->is_array()) {
-    fail(ExitCode::bad_data, "{}: has neither a list \"messages\" nor a list \"conversations\"", where);
+    fail(ExitCode::bad_data, "{}: has neither a list \"messages\" nor a list \"conversations\"; write one", where);
   }
   Conversation read;
   if (const Json* system = line.find("system");
@@ -107,7 +110,7 @@ Conversation read_conversation(const Json& line, const std::string& where) {
     read.messages.push_back(
         message_of(messages->items()[i], shared ? "from" : "role", shared ? "value" : "content", place));
   }
-  if (read.messages.empty()) fail(ExitCode::bad_data, "{}: holds no message", where);
+  if (read.messages.empty()) fail(ExitCode::bad_data, "{}: holds no message; leave such a line out", where);
   if (const Json* tools = line.find("tools"); tools != nullptr && !tools->is_null()) {
     for (const Json& tool : tools->items()) read.tools.push_back(python_json(tool));
   }

@@ -60,8 +60,10 @@ std::string why_not_read(const fs::path& input, const fs::file_status& status, c
     default: break;
   }
   if (error && error != std::errc::no_such_file_or_directory)
-    return "there is no such file or folder: " + error.message();
-  return fs::is_symlink(fs::symlink_status(input)) ? "is a link that leads nowhere" : "there is no such file or folder";
+    return "there is no such file or folder: " + system_reason(error.value());
+  return fs::is_symlink(fs::symlink_status(input))
+             ? "is a link that leads nowhere; look whether what it leads to is mounted"
+             : "there is no such file or folder; look at its spelling, and whether its disk is mounted";
 }
 
 }  // namespace
@@ -98,7 +100,7 @@ struct CorpusReader::State {
       std::error_code error;
       const fs::file_status status = named ? fs::status(entry, error) : fs::symlink_status(entry, error);
       if (status.type() != fs::file_type::not_found && error) {
-        fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), error.message());
+        fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), system_reason(error.value()));
       }
       if (fs::is_directory(status)) {
         levels.push_back(sorted_entries(entry));
@@ -208,7 +210,7 @@ struct CorpusReader::State {
         return std::nullopt;
       }
       if (!found.text) {
-        fail(ExitCode::bad_data, "{}: is not a JSON object with a text field \"{}\"; --field names another", place,
+        fail(ExitCode::bad_data, "{}: is not a JSON object with a text field \"{}\"; name another with --field", place,
              fmt::join(options.fields.text, ","));
       }
       return std::move(found.text);

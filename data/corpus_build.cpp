@@ -164,7 +164,7 @@ void remove_shards(const fs::path& folder) {
   for (const fs::path& old : {folder / "train", folder / "validation", folder / kTrainedTokenizer}) {
     std::error_code error;
     fs::remove_all(old, error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", old.string(), error.message());
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", old.string(), system_reason(error.value()));
   }
 }
 
@@ -177,7 +177,7 @@ CorpusBuildResult build_in(const fs::path& folder, BuildJournal& journal, const 
       find_duplicates(options, folder, journal, Pace(hooks, "looking for duplicates", input_bytes), workers, result);
   const std::vector<std::string> left_out = passed_over(result.read);
   if (result.read.documents == 0) {
-    fail(ExitCode::bad_data, "the input holds no text: {} files were read{}{}", result.read.files,
+    fail(ExitCode::bad_data, "the input holds no text; name other files: {} were read{}{}", result.read.files,
          left_out.empty() ? "" : "; passed over: ", fmt::join(left_out, "; "));
   }
   for (const std::string& text : left_out) hooks.say("passed over: " + text);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -56,7 +57,7 @@ bool InputFile::read(std::string& to) {
   if (got < 0) {
     const int why = errno;
     to.resize(before);
-    fail(ExitCode::io, "{}: reading it failed at byte {}: {}", path_.string(), read_bytes_, std::strerror(why));
+    fail(ExitCode::io, "{}: reading it failed at byte {}: {}", path_.string(), read_bytes_, system_reason(why));
   }
   to.resize(before + static_cast<std::size_t>(got));
   read_bytes_ += got;

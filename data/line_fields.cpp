@@ -37,7 +37,8 @@ void check_conversation(const Json& line, ChatFormat format, const std::string& 
   } catch (const Error& error) {
     fail(error.code(), "{}: {}", where, error.what());
   }
-  fail(ExitCode::bad_data, "{}: there is nothing to learn in it: no reply, or none whose reasoning the format {} keeps",
+  fail(ExitCode::bad_data,
+       "{}: there is nothing to learn in it: no reply, or none whose reasoning the format {} keeps; leave it out",
        where, name(format));
 }
 

@@ -19,9 +19,9 @@ void require_options(const LoaderOptions& options) {
   const auto require = [](bool holds, const std::string& rule) {
     if (!holds) fail(ExitCode::usage, "data: {}", rule);
   };
-  require(!options.sources.empty(), "no source is given");
+  require(!options.sources.empty(), "no source is given; name a folder of shards");
   require(options.sequence >= 1 && options.sequence <= kMostSequence,
-          fmt::format("a sequence of {} tokens; 1 to {} are possible", options.sequence, kMostSequence));
+          fmt::format("a sequence of {} tokens; it must have 1 to {}", options.sequence, kMostSequence));
   for (const DataSource& source : options.sources) {
     require(!source.paths.empty(), fmt::format("source `{}` names no shard", source.name));
   }
@@ -98,13 +98,17 @@ void Loader::State::open_sources() {
     sources.push_back({std::move(tokens), std::move(planned)});
   }
   if (masked && (options.fill_in_middle || !options.document_mask)) {
-    fail(ExitCode::usage, "data: conversations are neither rearranged for fill-in-the-middle nor read into each other");
+    fail(ExitCode::usage,
+         "data: conversations are neither rearranged for fill-in-the-middle nor read into each other: set "
+         "data.fim_rate = "
+         "0 and data.document_mask = yes");
   }
   if (options.fill_in_middle) {
     for (const std::int32_t id :
          {options.fill_in_middle->begin_id, options.fill_in_middle->hole_id, options.fill_in_middle->end_id}) {
       if (id < 0 || static_cast<std::uint32_t>(id) >= first.vocabulary_size) {
-        fail(ExitCode::usage, "data: the fill-in-the-middle id {} is not in the vocabulary of {}", id,
+        fail(ExitCode::usage,
+             "data: the fill-in-the-middle id {} is not in the vocabulary of {}: take the tokenizer of the shards", id,
              first.vocabulary_size);
       }
     }

@@ -125,7 +125,7 @@ DuplicateFinder::DuplicateFinder(std::filesystem::path folder) : folder_(std::mo
   const auto create = [this](const std::string& name) {
     const std::filesystem::path path = folder_ / name;
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (descriptor < 0) fail(ExitCode::io, "{}: cannot create it: {}", path.string(), std::strerror(errno));
+    if (descriptor < 0) fail(ExitCode::io, "{}: cannot create it: {}", path.string(), system_reason(errno));
     ::unlink(path.c_str());  // lives as long as it is open
     return descriptor;
   };

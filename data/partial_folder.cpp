@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -34,7 +35,7 @@ PartialFolder::PartialFolder(const fs::path& out, const std::string& resumable)
   }
   make_directories(folder_);
   lock_ = FileHandle(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (lock_.get() < 0) fail(ExitCode::io, "cannot write {}: {}", lock_path.string(), std::strerror(errno));
+  if (lock_.get() < 0) fail(ExitCode::io, "cannot write {}: {}", lock_path.string(), system_reason(errno));
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
@@ -45,7 +46,7 @@ PartialFolder::PartialFolder(const fs::path& out, const std::string& resumable)
   for (const fs::path& entry : list_directory(folder_)) {
     std::error_code error;
     if (entry != lock_path) fs::remove_all(entry, error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", entry.string(), error.message());
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", entry.string(), system_reason(error.value()));
   }
 }
 

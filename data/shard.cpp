@@ -78,7 +78,7 @@ class ShardFile {
     while (bytes > 0) {
       const ssize_t got = ::pread(fd_, to, bytes, static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail(ExitCode::io, "cannot read shard {} at byte {}: {}", path_, offset, std::strerror(errno));
+      if (got < 0) fail(ExitCode::io, "cannot read shard {} at byte {}: {}", path_, offset, system_reason(errno));
       if (got == 0) fail(ExitCode::bad_data, "{}: ends at byte {}, it was cut while open; {}", path_, offset, kRemedy);
       to += got;
       offset += static_cast<std::uint64_t>(got);

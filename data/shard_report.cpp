@@ -127,7 +127,9 @@ std::vector<std::string> list_shards(const std::string& path) {
          "data.validation out to train without",
          path);
   }
-  if (files.empty()) fail(ExitCode::missing_input, "{}: the folder holds no *{} shard", path, kShardExtension);
+  if (files.empty())
+    fail(ExitCode::missing_input, "{}: the folder holds no *{} shard; build them with `shoestring data build`", path,
+         kShardExtension);
   return files;
 }
 

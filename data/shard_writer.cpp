@@ -74,7 +74,7 @@ class RawFile {
   [[noreturn]] void stop(const char* what) {
     const int reason = errno;
     close();
-    fail(ExitCode::io, "{} {}: {}", what, path_, std::strerror(reason));
+    fail(ExitCode::io, "{} {}: {}", what, path_, system_reason(reason));
   }
 
   std::string path_;
@@ -228,11 +228,12 @@ ShardWriter::ShardWriter(std::string path, const ShardWriterOptions& options) {
   const auto require = [&](bool holds, const std::string& rule) {
     if (!holds) fail(ExitCode::usage, "cannot write shard {}: {}", path, rule);
   };
-  require(options.vocabulary_size > 0 && options.vocabulary_size <= format::kMaxVocabulary, "bad vocabulary size");
+  require(options.vocabulary_size > 0 && options.vocabulary_size <= format::kMaxVocabulary,
+          fmt::format("a vocabulary must have 1 to {} tokens", format::kMaxVocabulary));
   require(options.end_of_document < options.vocabulary_size, "the end-of-document id is beyond the vocabulary");
   require(!options.tokenizer_hash.empty() && options.tokenizer_hash.size() <= format::kMaxText,
           "the tokenizer hash must have 1 to 256 bytes");
-  require(options.source.size() <= format::kMaxText, "the source name has more than 256 bytes");
+  require(options.source.size() <= format::kMaxText, "the source name must have 256 bytes at most");
   require(options.tokenizer_hash.find('\0') == std::string::npos && options.source.find('\0') == std::string::npos,
           "names must not hold zero bytes");
   state_ = std::make_unique<State>(std::move(path), options);
@@ -249,7 +250,8 @@ void ShardWriter::append(std::span<const std::uint32_t> document, std::uint64_t 
   check(!state.options.masked, "shard {} is masked: what of the document is learned?", state.path);
   for (const std::uint32_t id : document) {
     if (id >= state.options.vocabulary_size || id == state.options.end_of_document) {
-      fail(ExitCode::bad_data, "document {} for shard {} holds id {}: {}", state.document_count, state.path, id,
+      fail(ExitCode::bad_data, "document {} for shard {} holds id {}: {}; take the tokenizer that made the ids",
+           state.document_count, state.path, id,
            id == state.options.end_of_document
                ? "the end-of-document id is the writer's to add"
                : fmt::format("beyond the vocabulary of {}", state.options.vocabulary_size));

@@ -17,7 +17,7 @@ SplitWriter::SplitWriter(SplitOptions options, const Tokenizer& tokenizer)
   for (std::int64_t behind = shards_; type_of(path_of(behind)) != fs::file_type::not_found; ++behind) {
     std::error_code error;
     fs::remove(path_of(behind), error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", path_of(behind).string(), error.message());
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", path_of(behind).string(), system_reason(error.value()));
   }
 }
 

@@ -57,7 +57,9 @@ class EngineSplit : public TextSplit {
     const auto options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
     code_.reset(
         pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &place, nullptr));
-    if (!code_) fail(ExitCode::bad_data, "{}: character {} of the pattern: {}", where_, place, reason_of(error));
+    if (!code_)
+      fail(ExitCode::bad_data, "{}: character {} of the pattern: {}; take a sound copy of the tokenizer", where_, place,
+           reason_of(error));
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // without it, where the system forbids it, only slower
   }
 
@@ -86,7 +88,8 @@ class EngineSplit : public TextSplit {
     if (result == PCRE2_ERROR_NOMATCH) return {text.size(), text.size()};
     if (result == PCRE2_ERROR_NOMEMORY) throw std::bad_alloc();
     if (result < 0) {
-      fail(ExitCode::bad_data, "{}: the pattern gives up at byte {} of a text of {}: {}; it backtracks without end",
+      fail(ExitCode::bad_data,
+           "{}: the pattern gives up at byte {} of a text of {}: {}; it backtracks without end; take another tokenizer",
            where_, from, text.size(), reason_of(result));
     }
     const PCRE2_SIZE* place = pcre2_get_ovector_pointer(scratch.match.get());

@@ -76,7 +76,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place) {
   const bool folder = type_of(place) == std::filesystem::file_type::directory;
   const std::filesystem::path file = folder ? find_tokenizer(place) : place;
   if (file.empty()) {
-    fail(ExitCode::missing_input, "{}: holds no tokenizer file ({})", place.string(), fmt::join(kFileNames, ", "));
+    fail(ExitCode::missing_input, "{}: holds no tokenizer file; copy one there: {}", place.string(),
+         fmt::join(kFileNames, ", "));
   }
   return tokenizer_from(read_file(file, kFileLimit), file.string());
 }

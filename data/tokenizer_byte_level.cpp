@@ -32,7 +32,7 @@ class ByteLevelTokenizer : public Tokenizer {
         pairs_(file_.bytes, file_.merges, whole_words()) {
     special_.end_of_document = first_of(kDocumentEnds);
     if (special_.end_of_document < 0) {
-      fail(ExitCode::bad_data, "{}: added_tokens holds none that ends a document: {}", where,
+      fail(ExitCode::bad_data, "{}: added_tokens holds none that ends a document; add one of {}", where,
            fmt::join(kDocumentEnds, ", "));
     }
     special_.fim_begin = first_of(kFimBegin);

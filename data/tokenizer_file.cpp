@@ -17,7 +17,7 @@ constexpr std::int64_t kMostIds = 1 << 22;
 constexpr std::size_t kLongestToken = 4096;
 
 [[noreturn]] void refuse(const std::string& where, const std::string& why) {
-  fail(ExitCode::bad_data, "{}: {}", where, why);
+  fail(ExitCode::bad_data, "{}: {}; take a sound copy, or a model with another tokenizer", where, why);
 }
 
 bool is_on(const Json& json, std::string_view key) {
@@ -73,7 +73,7 @@ class Reading {
   void read_normalizer() {
     for (const Json* step : steps_of(file_, "normalizer", "normalizers", place("normalizer"))) {
       const std::string& type = text_at(*step, "type", place("normalizer"));
-      if (type != "NFC") refuse(place("normalizer"), type + " is not known; NFC is");
+      if (type != "NFC") refuse(place("normalizer"), type + " is not known, only NFC");
       out_.nfc = true;
     }
   }
@@ -96,7 +96,7 @@ class Reading {
           out_.splits.push_back(split_by_pattern(std::string(patterns::gpt2), where));
         }
       } else {
-        refuse(where, type + " is not known; Split, Digits (individual_digits) and ByteLevel are");
+        refuse(where, type + " is not known, only Split, Digits (individual_digits) and ByteLevel");
       }
     }
     if (!byte_level) {

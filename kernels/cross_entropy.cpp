@@ -60,7 +60,9 @@ void check_targets(const ConstTensorView& targets, std::int64_t vocabulary) {
   const auto* target = targets.as<std::int32_t>();
   for (std::int64_t row = 0; row < targets.shape[0]; ++row) {
     if (target[row] < -1 || target[row] >= vocabulary) {
-      fail(ExitCode::bad_data, "row {} has target {}, but the vocabulary ends at {}", row, target[row], vocabulary);
+      fail(ExitCode::bad_data,
+           "cross_entropy: row {} has target {}, but the vocabulary has {}: take data of the model's own tokenizer",
+           row, target[row], vocabulary);
     }
   }
 }

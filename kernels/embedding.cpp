@@ -28,7 +28,9 @@ void check_ids(const ConstTensorView& ids, std::int64_t vocabulary) {
   const auto* id = ids.as<std::int32_t>();
   for (std::int64_t token = 0; token < ids.shape[0]; ++token) {
     if (id[token] < 0 || id[token] >= vocabulary) {
-      fail(ExitCode::bad_data, "token {} has id {}, but the vocabulary ends at {}", token, id[token], vocabulary);
+      fail(ExitCode::bad_data,
+           "embedding: token {} has id {}, but the vocabulary has {}: take data of the model's own tokenizer", token,
+           id[token], vocabulary);
     }
   }
 }

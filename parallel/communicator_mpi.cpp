@@ -28,7 +28,7 @@ void mpi_check(int status, const char* call) {
   char text[MPI_MAX_ERROR_STRING] = {};
   int length = 0;
   MPI_Error_string(status, text, &length);
-  fail(ExitCode::io, "{} failed: {}", call, text);
+  fail(ExitCode::io, "{} failed: {}; look at what the other ranks said", call, text);
 }
 
 /// MPI from init to finalize, shared by all communicators.

@@ -19,7 +19,7 @@ namespace shoestring {
 
 #if !SHOESTRING_NCCL
 
-std::string nccl_refusal() { return "this build has no NCCL"; }
+std::string nccl_refusal() { return "this build has no NCCL; install it and configure anew"; }
 
 std::unique_ptr<Communicator> nccl_communicator(Communicator&, Stream&) {
   fail(ExitCode::missing_input, "no NCCL communicator: {}", nccl_refusal());
@@ -367,14 +367,17 @@ std::string nccl_refusal() {
 
 std::unique_ptr<Communicator> nccl_communicator(Communicator& bootstrap, Stream& stream) {
   if (const std::string reason = nccl_refusal(); !reason.empty()) {
-    fail(ExitCode::missing_input, "no NCCL communicator on rank {}: {}", bootstrap.rank(), reason);
+    fail(ExitCode::missing_input,
+         "no NCCL communicator on rank {}: {}; look at `nvidia-smi` there, and at CUDA_VISIBLE_DEVICES",
+         bootstrap.rank(), reason);
   }
   check(stream.device().kind == DeviceKind::cuda, "an NCCL communicator needs a CUDA stream, not one of the {}",
         to_string(stream.device()));
   ncclUniqueId id{};
   if (bootstrap.rank() == 0) {
     const ncclResult_t result = library().get_unique_id(&id);
-    if (result != ncclSuccess) fail(ExitCode::io, "ncclGetUniqueId failed: {}", library().error_string(result));
+    if (result != ncclSuccess)
+      fail(ExitCode::io, "ncclGetUniqueId failed: {}; look at it with NCCL_DEBUG=INFO", library().error_string(result));
   }
   bootstrap.broadcast(view_of(static_cast<void*>(id.internal), DType::u8, {sizeof id.internal}), 0);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -383,8 +386,8 @@ std::unique_ptr<Communicator> nccl_communicator(Communicator& bootstrap, Stream&
   cuda_stream(stream);  // NCCL takes this thread's current device
   const ncclResult_t result = library().init(&comm, bootstrap.size(), id, bootstrap.rank(), &config);
   if (comm == nullptr) {
-    fail(ExitCode::io, "ncclCommInitRankConfig failed on rank {}: {}", bootstrap.rank(),
-         library().error_string(result));
+    fail(ExitCode::io, "ncclCommInitRankConfig failed on rank {}: {}; look at it with NCCL_DEBUG=INFO",
+         bootstrap.rank(), library().error_string(result));
   }
   auto made =
       std::make_unique<NcclCommunicator>(comm, std::make_shared<Family>(), bootstrap, stream, bootstrap.rank(),

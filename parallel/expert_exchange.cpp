@@ -107,10 +107,12 @@ class ExpertExchange::Wait {
 ExpertExchange::ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node)
     : group_(group), own_(experts / group.size()), peers_(ranks_per_node > 0 ? ranks_per_node : group.size()) {
   if (experts < group.size() || experts % group.size() != 0) {
-    fail(ExitCode::bad_recipe, "parallel.expert = {} does not divide the {} experts of a layer", group.size(), experts);
+    fail(ExitCode::bad_recipe, "parallel.expert = {} does not divide the {} experts of a layer: set one that does",
+         group.size(), experts);
   }
   if (group.size() % peers_ != 0) {
-    fail(ExitCode::bad_recipe, "parallel.expert = {} is not a whole number of nodes of {} ranks", group.size(), peers_);
+    fail(ExitCode::bad_recipe, "parallel.expert = {} is not a whole number of nodes of {} ranks: set a multiple",
+         group.size(), peers_);
   }
 }
 

@@ -56,7 +56,7 @@ void throw_hang(const std::string& communicator, int rank, int peer, bool sends,
                 double seconds) {
   fail(ExitCode::hang,
        "{}: rank {} waited {:.1f} s {} rank {} ({}); that rank has ended, is stuck, or does something "
-       "else",
+       "else: look at what it said, and at its machine",
        communicator, rank, seconds, sends ? "to send to" : "to receive from", peer, to_string(note));
 }
 

@@ -8,8 +8,8 @@ void check_mesh(const MeshShape& shape, int ranks) {
          shape.pipeline, shape.expert);
   }
   if (shape.data % shape.expert != 0) {
-    fail(ExitCode::bad_recipe, "parallel.expert = {} does not divide the data axis of {} ranks", shape.expert,
-         shape.data);
+    fail(ExitCode::bad_recipe, "parallel.expert = {} does not divide the data axis of {} ranks: set one that does",
+         shape.expert, shape.data);
   }
   if (shape.ranks() != ranks) {
     fail(ExitCode::bad_recipe, "{} pipeline stages x {} data ranks need {} processes, but {} were started",

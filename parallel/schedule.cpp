@@ -66,7 +66,7 @@ const ScheduleBuilder& builder_of(std::string_view name) {
     if (builder.name == name) return builder;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", builder.name);
   }
-  fail(ExitCode::bad_recipe, "no schedule is called '{}'; known are {}", name, known);
+  fail(ExitCode::bad_recipe, "no schedule is called '{}'; choose another: known are {}", name, known);
 }
 
 Action parse_action(const Reader& reader, std::string_view word) {
@@ -184,7 +184,7 @@ Schedule forward_schedule(const Schedule& training, int microbatches) {
 std::span<const ScheduleBuilder> schedule_builders() { return kBuilders; }
 
 std::string refusal(std::string_view name, const ScheduleRequest& request) {
-  if (request.ranks < 1 || request.microbatches < 1) return "nothing to do";
+  if (request.ranks < 1 || request.microbatches < 1) return "there must be one of each at least";
   return builder_of(name).refuses(request);
 }
 

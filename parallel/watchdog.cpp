@@ -160,7 +160,10 @@ std::optional<Verdict> Watchdog::stuck(const RankSign& sign, const std::string& 
 }
 
 Verdict Watchdog::hang(int culprit, const std::string& what) const {
-  return {.code = ExitCode::hang, .culprit = culprit, .author = rank_, .text = what};
+  return {.code = ExitCode::hang,
+          .culprit = culprit,
+          .author = rank_,
+          .text = what + "; look at its machine, and at what it said"};
 }
 
 // Whoever hears the verdict leaves by itself. Whoever does not is stuck where nothing reaches it.

@@ -104,7 +104,8 @@ std::int64_t Arguments::integer(const std::string& name, std::int64_t otherwise,
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number.value);
   if (error != std::errc() || end != value.data() + value.size()) number = parse_whole(value, Unit::count);
   if (!number.mistake.empty() || number.value < least || number.value > most) {
-    fail(ExitCode::usage, "--{} takes a whole number from {} to {} (4K, 4Ki and so on are understood), not {}", name,
+    fail(ExitCode::usage,
+         "--{} takes a whole number from {} to {} (4K, 4Ki and so on are understood); give one instead of {}", name,
          least, most, quote_text(value));
   }
   return number.value;
@@ -116,7 +117,7 @@ double Arguments::real(const std::string& name, double otherwise, double least, 
   const Quantity number = parse_quantity(value, unit);
   if (!number.mistake.empty() || !(number.value >= least && number.value <= most)) {
     fail(ExitCode::usage, "--{} takes a number from {} to {}; {} {}", name, least, most, quote_text(value),
-         number.mistake.empty() ? "is none of these" : number.mistake);
+         number.mistake.empty() ? "must be one of these" : number.mistake);
   }
   return number.value;
 }

@@ -104,7 +104,7 @@ void check_suites(const Words& wanted, const std::string& names) {
 void check_target(const std::filesystem::path& file) {
   std::error_code unknown;
   if (std::filesystem::is_directory(file, unknown))
-    fail(ExitCode::io, "{}: is a folder; --json takes a file", file.string());
+    fail(ExitCode::io, "{}: is a folder; name a file in it for --json", file.string());
   std::filesystem::path beside = file;  // as replace_file writes it
   beside += fmt::format(".tmp{}", ::getpid());
   FileWriter{beside};
@@ -114,7 +114,7 @@ void check_target(const std::filesystem::path& file) {
 /// `shoestring bench plan FILE.csv`.
 int bench_plan(const Words& files, const std::string& json) {
   if (files.size() != 2) {
-    fail(ExitCode::usage, "bench plan takes one file: shoestring bench plan FILE.csv [--json FILE]");
+    fail(ExitCode::usage, "bench plan takes one file: run `shoestring bench plan FILE.csv [--json FILE]`");
   }
   const std::vector<PlanRow> rows = foretell(read_published_rows(files[1]), "recipes");
   print_plan_rows(rows);

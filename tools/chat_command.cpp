@@ -152,7 +152,7 @@ int chat_command(const Words& words) {
   settings.most_tokens = arguments.integer("tokens", settings.most_tokens, 1, 1 << 20);
   settings.seed = static_cast<std::uint64_t>(arguments.integer("seed", 1, 0, std::int64_t{1} << 62));
   if (const std::string thinking = arguments.text("thinking"); !thinking.empty()) {
-    if (thinking != "yes" && thinking != "no") fail(ExitCode::usage, "--thinking {}: it is yes or no", thinking);
+    if (thinking != "yes" && thinking != "no") fail(ExitCode::usage, "--thinking {}: it must be yes or no", thinking);
     settings.thinking = thinking == "yes";
   }
   const std::filesystem::path folder = model_folder_of(arguments.positional()[0]);

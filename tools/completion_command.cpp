@@ -34,7 +34,7 @@ complete -o filenames -F _shoestring shoestring
 
 int completion_command(const Words& words, const std::vector<std::string>& names) {
   if (words.size() != 1 || (words[0] != "bash" && words[0] != "zsh")) {
-    fail(ExitCode::usage, "usage: shoestring completion bash|zsh");
+    fail(ExitCode::usage, "completion: give it the shell: shoestring completion bash|zsh");
   }
   std::string first;
   std::string second;

@@ -1,7 +1,9 @@
 // shoestring evaluate RUN-OR-FOLDER --suite FILE
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "core/generation/suite_run.h"
 #include "core/recipe/names.h"
@@ -18,10 +20,13 @@ namespace {
 /// The requests of one task, or of all; of each the first `limit`.
 std::vector<SuiteRequest> chosen(std::vector<SuiteRequest> all, const std::string& task, std::int64_t limit) {
   std::map<std::string, std::int64_t> taken;
+  std::set<std::string> tasks;
+  for (const SuiteRequest& request : all) tasks.insert(request.task);
   std::erase_if(all, [&](const SuiteRequest& request) {
     return (!task.empty() && request.task != task) || taken[request.task]++ >= limit;
   });
-  if (all.empty()) fail(ExitCode::usage, "the suite holds no task {}", task);
+  if (all.empty())
+    fail(ExitCode::usage, "--task {}: the suite has no such; choose one of {}", task, fmt::join(tasks, ", "));
   return all;
 }
 

@@ -81,7 +81,7 @@ int report_command(const Words& words) {
   }
   if (arguments.has("all")) {
     if (arguments.has("watch") || runs.size() > 1)
-      fail(ExitCode::usage, "report: --all takes one folder, and no --watch");
+      fail(ExitCode::usage, "report: give --all one folder, and no --watch");
     return report_folder(arguments);
   }
   Report report = arguments.has("watch") ? watch(runs[0], kWatchSeconds) : make_report(runs[0]);

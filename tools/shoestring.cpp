@@ -15,6 +15,7 @@
 #include "core/recipe/names.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/file.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
 
@@ -57,7 +58,7 @@ void print_help() {
 
 void check_printed() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
-  fail(ExitCode::io, "standard output could not be written: {}", std::strerror(errno));
+  fail(ExitCode::io, "standard output could not be written: {}", system_reason(errno));
 }
 
 int run_command(const Command& command, const Words& words) {
@@ -66,7 +67,7 @@ int run_command(const Command& command, const Words& words) {
     code = command.run(words);
   } catch (const std::system_error& error) {  // fmt's, when a full buffer cannot be written
     if (std::ferror(stdout) == 0) throw;
-    fail(ExitCode::io, "standard output could not be written: {}", error.code().message());
+    fail(ExitCode::io, "standard output could not be written: {}", system_reason(error.code().value()));
   }
   if (command.speaks) check_printed();
   return code;

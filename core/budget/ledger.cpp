@@ -21,7 +21,7 @@ namespace {
 std::string read_all(int descriptor, const std::filesystem::path& file) {
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    fail(ExitCode::io, "{} is not a regular file", file.string());
+    fail(ExitCode::io, "{} is not a regular file; a run's ledger is one: name another run directory", file.string());
   }
   std::string content(static_cast<std::size_t>(status.st_size), '\0');
   std::size_t filled = 0;

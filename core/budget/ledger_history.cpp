@@ -17,6 +17,7 @@
 
 #include "core/budget/ledger_lines.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -345,7 +346,7 @@ LedgerHistory read_ledger(const std::filesystem::path& run_directory) {
   const std::filesystem::path file = run_directory / kLedgerFile;
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for a writer
   if (descriptor < 0 && errno == ENOENT) return {};
-  if (descriptor < 0) fail(ExitCode::io, "cannot open {}: {}", file.string(), std::strerror(errno));
+  if (descriptor < 0) fail(ExitCode::io, "cannot open {}: {}", file.string(), system_reason(errno));
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     ::close(descriptor);

@@ -124,7 +124,7 @@ AttemptStart read_start(const Json& object) {
   AttemptStart start;
   start.run = text(object, "run");
   start.ranks = static_cast<int>(object.at("ranks").count(kMostRanks));
-  if (start.ranks < 1) fail(ExitCode::bad_data, "no ranks");
+  if (start.ranks < 1) fail(ExitCode::bad_data, "ranks must be at least 1");
   start.project = text(object, "project");
   start.host = text(object, "host");
   start.pid = object.whole_or("pid", 0);
@@ -254,7 +254,8 @@ HorizonDecision read_decision(const Json& object) {
   HorizonDecision decision{count(object, "step"), object.at("progress").number(), count(object, "end_step"),
                            object.at("end_progress").number(),
                            static_cast<int>(object.at("phase_index").count(kMostPhase))};
-  if (decision.end_step <= decision.step) fail(ExitCode::bad_data, "a horizon that ends before it begins");
+  if (decision.end_step <= decision.step)
+    fail(ExitCode::bad_data, "a horizon that ends before it begins, and must not");
   return decision;
 }
 

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "kernels/base/thread.h"
 
 namespace shoestring {
@@ -106,7 +107,7 @@ void LifeSign::begin(const std::filesystem::path& name, int attempt, const Clock
   child_ = ::_Fork();  // without the handlers that MPI and others hang on fork(): the child uses nothing of theirs
   if (child_ == 0) watch(read_end.get(), file.get(), attempt, clock);
   if (child_ < 0) {
-    fail(ExitCode::io, "{}: cannot make the process that writes it: {}; {}", name.string(), std::strerror(errno),
+    fail(ExitCode::io, "{}: cannot make the process that writes it: {}; {}", name.string(), system_reason(errno),
          thread_limits());
   }
   life_line_ = std::move(life_line);

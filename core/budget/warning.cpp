@@ -12,6 +12,7 @@
 
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
@@ -81,7 +82,7 @@ std::string CapWarnings::start_command(const std::string& run, double share, con
   char* arguments[] = {shell, option, command_.data(), nullptr};
   pid_t child = 0;
   const int error = ::posix_spawn(&child, shell, nullptr, nullptr, arguments, environment.data());
-  if (error != 0) return std::strerror(error);
+  if (error != 0) return system_reason(error);
   children_.push_back(child);
   return {};
 }

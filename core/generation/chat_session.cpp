@@ -54,8 +54,9 @@ std::vector<std::int32_t> ChatSession::prompt_with_room(std::size_t& forgotten) 
     const auto next = std::find_if(begin + 1, messages.end(),
                                    [](const ChatMessage& message) { return message.role == ChatRole::user; });
     if (next == messages.end()) {
-      fail(ExitCode::usage, "the message takes {} tokens, of {} that there is room for with a reply", ids.size(),
-           capacity - reply);
+      fail(ExitCode::usage,
+           "the message takes {} tokens, but beside a reply there is room for {}: shorten it, or raise --context",
+           ids.size(), capacity - reply);
     }
     forgotten += static_cast<std::size_t>(next - begin);
     messages.erase(begin, next);

@@ -27,10 +27,12 @@ Generator::Generator(CachedForward& forward, std::int64_t vocabulary) : forward_
 
 void Generator::check_request(const GenerationRequest& request) const {
   check_sampling(request.sampling);
-  if (request.prompt.empty()) fail(ExitCode::usage, "a prompt without a token: there is nothing to go on from");
+  if (request.prompt.empty()) fail(ExitCode::usage, "the prompt holds no token: give --prompt a text to go on from");
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
   if (prompt <= forward_.capacity()) return;
-  fail(ExitCode::usage, "a prompt of {} tokens; there is room for {} (the model's positions, or what was asked for)",
+  fail(ExitCode::usage,
+       "the prompt takes {} tokens, but there is room for {}: shorten it, or raise --context as far as the model has "
+       "positions",
        prompt, forward_.capacity());
 }
 

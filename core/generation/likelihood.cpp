@@ -13,7 +13,11 @@ Likelihood LikelihoodReader::of(std::span<const std::int32_t> context, std::span
   check(!context.empty() && !continuation.empty(), "{} tokens behind {}", continuation.size(), context.size());
   const auto capacity = static_cast<std::size_t>(forward_.capacity());
   if (continuation.size() > capacity) {
-    fail(ExitCode::usage, "a continuation of {} tokens; there is room for {}", continuation.size(), capacity);
+    fail(ExitCode::usage,
+         "the continuation takes {} tokens, but there is room for {}: shorten it, or raise --context as far as the "
+         "model "
+         "has positions",
+         continuation.size(), capacity);
   }
   std::vector<std::int32_t> input(context.begin(), context.end());
   input.insert(input.end(), continuation.begin(), continuation.end() - 1);

@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 
 std::unique_ptr<Tokenizer> tokenizer_of(const fs::path& folder, const ModelConfig& config) {
   const fs::path file = find_tokenizer(folder);
-  if (file.empty()) fail(ExitCode::missing_input, "{}: holds no tokenizer file", folder.string());
+  if (file.empty())
+    fail(ExitCode::missing_input, "{}: holds no tokenizer file; copy it there, beside the weights", folder.string());
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(file);
   if (tokenizer->vocabulary_size() > static_cast<std::uint64_t>(config.vocabulary)) {
     fail(ExitCode::bad_data,
@@ -130,7 +131,8 @@ void OpenModel::find_ids(const fs::path& folder, const ModelFileFacts& facts) {
   for (const std::string& content : leading) {
     const std::int32_t id = tokenizer_->control_id(content);
     if (id < 0) {
-      fail(ExitCode::bad_data, "{}: the tokenizer puts {} in front of texts, but has no such token", folder.string(),
+      fail(ExitCode::bad_data,
+           "{}: the tokenizer puts {} in front of texts, but has no such token; copy its files again", folder.string(),
            Json(content).dump());
     }
     leading_ids_.push_back(id);

@@ -9,6 +9,9 @@
 namespace shoestring {
 namespace {
 
+constexpr const char* kBroken =
+    "the model's weights, or its arithmetic, are broken; take --precision fp32, or another checkpoint";
+
 struct Ordered {
   std::int32_t id;
   float logit;
@@ -19,12 +22,13 @@ float largest(std::span<const float> logits) {
   float most = -std::numeric_limits<float>::infinity();
   for (std::size_t id = 0; id < logits.size(); ++id) {
     if (!(logits[id] <= std::numeric_limits<float>::max())) {
-      fail(ExitCode::non_finite, "the logit of token {} is {}: the model's weights, or its arithmetic, are broken", id,
-           logits[id]);
+      fail(ExitCode::non_finite, "sampling: the logit of token {} is {}: {}", id, logits[id], kBroken);
     }
     most = std::max(most, logits[id]);
   }
-  if (most == -std::numeric_limits<float>::infinity()) fail(ExitCode::non_finite, "no token has a finite logit");
+  if (most == -std::numeric_limits<float>::infinity()) {
+    fail(ExitCode::non_finite, "sampling: no token has a finite logit: {}", kBroken);
+  }
   return most;
 }
 
@@ -59,7 +63,7 @@ void cut_to_share(std::vector<Ordered>& order, double share, const Weights& weig
 
 void check_sampling(const SamplingSettings& settings) {
   const auto range = [](bool holds, const char* what, double value, const char* wanted) {
-    if (!holds) fail(ExitCode::usage, "{} is {}; it must be {}", what, value, wanted);
+    if (!holds) fail(ExitCode::usage, "sampling: {} is {}; it must be {}", what, value, wanted);
   };
   range(settings.temperature >= 0 && settings.temperature <= 100, "temperature", settings.temperature, "0 to 100");
   range(settings.top_k >= 0, "top_k", static_cast<double>(settings.top_k), "a number of tokens, or 0 for all of them");

@@ -24,7 +24,7 @@ constexpr std::array<std::string_view, 4> kKinds = {"multiple_choice", "loglikel
 SuiteKind kind_named(const std::string& word) {
   const auto found = std::find(kKinds.begin(), kKinds.end(), word);
   if (found == kKinds.end()) {
-    fail(ExitCode::bad_data, "request_type is {}; it is one of {}", Json(word).dump(), fmt::join(kKinds, ", "));
+    fail(ExitCode::bad_data, "request_type is {}; it must be one of {}", Json(word).dump(), fmt::join(kKinds, ", "));
   }
   return static_cast<SuiteKind>(found - kKinds.begin());
 }
@@ -48,22 +48,24 @@ std::vector<std::string> texts_of(const Json& value) {
 void read_choices(const Json& line, SuiteRequest& request) {
   request.delimiter = line.text_or("delimiter", " ");
   for (const Json& choice : line.at("choices").items()) request.choices.push_back(choice.text());
-  if (request.choices.size() < 2) fail(ExitCode::bad_data, "choices holds {}", request.choices.size());
+  if (request.choices.size() < 2)
+    fail(ExitCode::bad_data, "choices holds {}; it must hold two at least", request.choices.size());
   request.gold = static_cast<std::size_t>(line.at("gold").count());
   if (request.gold >= request.choices.size()) {
-    fail(ExitCode::bad_data, "gold is {} of {} choices", request.gold, request.choices.size());
+    fail(ExitCode::bad_data, "gold is {} of {} choices; it must count from 0", request.gold, request.choices.size());
   }
   for (const std::string& choice : request.choices) {
-    if (choice.empty()) fail(ExitCode::bad_data, "choices holds an empty one");
+    if (choice.empty()) fail(ExitCode::bad_data, "choices holds an empty text; each must have a character");
   }
 }
 
 void read_generation(const Json& line, SuiteRequest& request) {
   request.targets = texts_of(line.at("target"));
-  if (request.targets.empty()) fail(ExitCode::bad_data, "target holds nothing");
+  if (request.targets.empty()) fail(ExitCode::bad_data, "target holds nothing; it must hold a right answer");
   if (const Json* until = line.find("until"); until != nullptr && !until->is_null()) request.until = texts_of(*until);
   for (const std::string& text : request.until) {
-    if (text.empty()) fail(ExitCode::bad_data, "until holds an empty text");
+    if (text.empty())
+      fail(ExitCode::bad_data, "until holds an empty text, which every answer would end at; leave it out");
   }
   const Json* most = line.find("max_gen_toks");
   if (most != nullptr && !most->is_null()) request.most_tokens = most->count(kMostNewTokens);
@@ -169,7 +171,7 @@ SuiteRequest read_suite_request(const Json& line, const std::string& where) {
   try {
     SuiteRequest request;
     request.task = line.at("task").text();
-    if (request.task.empty()) fail(ExitCode::bad_data, "task is empty");
+    if (request.task.empty()) fail(ExitCode::bad_data, "task is empty; it must have a name");
     request.kind = kind_named(line.at("request_type").text());
     const bool rolling = request.kind == SuiteKind::loglikelihood_rolling;
     request.context = line.at(rolling ? "text" : "context").text();
@@ -177,10 +179,10 @@ SuiteRequest read_suite_request(const Json& line, const std::string& where) {
       case SuiteKind::multiple_choice: read_choices(line, request); break;
       case SuiteKind::loglikelihood:
         request.choices = {line.at("continuation").text()};
-        if (request.choices[0].empty()) fail(ExitCode::bad_data, "continuation is empty");
+        if (request.choices[0].empty()) fail(ExitCode::bad_data, "continuation is empty; it must have a character");
         break;
       case SuiteKind::loglikelihood_rolling:
-        if (request.context.empty()) fail(ExitCode::bad_data, "text is empty");
+        if (request.context.empty()) fail(ExitCode::bad_data, "text is empty; it must have a character");
         break;
       case SuiteKind::generate_until: read_generation(line, request); break;
     }
@@ -203,11 +205,12 @@ std::vector<SuiteRequest> read_suite(const std::filesystem::path& file) {
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     SuiteRequest request = read_suite_request(parse_json(line, where), where);
     if (kinds.emplace(request.task, request.kind).first->second != request.kind) {
-      fail(ExitCode::bad_data, "{}: task {} asks another kind of request before", where, Json(request.task).dump());
+      fail(ExitCode::bad_data, "{}: task {} asks another kind of request before; give one of them another name", where,
+           Json(request.task).dump());
     }
     requests.push_back(std::move(request));
   }
-  if (requests.empty()) fail(ExitCode::bad_data, "{}: holds no request", file.string());
+  if (requests.empty()) fail(ExitCode::bad_data, "{}: holds no request; write one a line, as JSON", file.string());
   return requests;
 }
 

@@ -50,7 +50,7 @@ class Answering {
     const std::vector<std::int32_t> all = encoded(model_.tokenizer(), context + continuation);
     const std::size_t front = encoded(model_.tokenizer(), context.substr(0, stripped(context))).size();
     if (front >= all.size()) {
-      fail(ExitCode::bad_data, "{} adds no token to what stands before it", Json(continuation).dump());
+      fail(ExitCode::bad_data, "{} adds no token to what stands before it; leave it out", Json(continuation).dump());
     }
     const std::span<const std::int32_t> ids(all);
     if (front == 0) return reader_.of(std::span(&prefix_, 1), ids);
@@ -90,7 +90,11 @@ std::vector<SuiteAnswer> answer_suite(OpenModel& model, const std::vector<SuiteR
   Answering answering(model);
   std::vector<SuiteAnswer> answers;
   for (const SuiteRequest& request : requests) {
-    answers.push_back(answering(request));
+    try {
+      answers.push_back(answering(request));
+    } catch (const Error& error) {
+      fail(error.code(), "request {} (task {}): {}", answers.size() + 1, request.task, error.what());
+    }
     told(answers.size());
   }
   return answers;

@@ -229,7 +229,7 @@ void Reader::store_overrides() {
       parsed.options.emplace_back(dotted, std::vector<std::string>{entry.value});
       options::store(parsed, values_);
       layers_.push_back({entry});
-      if (!reading_.origins.emplace(dotted, origin).second) blame(fmt::format("{} is given twice", dotted));
+      if (!reading_.origins.emplace(dotted, origin).second) blame(fmt::format("{} is given twice; keep one", dotted));
     } catch (const options::unknown_option&) {
       const bool no_phase = entry.section.starts_with("phase.") && find_key(entry.section, entry.key) != nullptr;
       std::vector<std::string_view> phases(phases_.begin(), phases_.end());

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -184,7 +185,7 @@ std::string read_small_file(const std::filesystem::path& file) {
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (descriptor < 0) {
     const ExitCode code = errno == ENOENT || errno == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
-    fail(code, "cannot open {}: {}", file.string(), std::strerror(errno));
+    fail(code, "cannot open {}: {}", file.string(), system_reason(errno));
   }
   struct Closer {
     int descriptor;
@@ -192,10 +193,10 @@ std::string read_small_file(const std::filesystem::path& file) {
   } closer{descriptor};
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    fail(ExitCode::bad_recipe, "{} is not a regular file", file.string());
+    fail(ExitCode::bad_recipe, "{} is not a regular file; write it into one", file.string());
   }
   if (status.st_size > kRecipeBytesLimit) {
-    fail(ExitCode::bad_recipe, "{} is {} bytes long; {} is the most for such a file", file.string(),
+    fail(ExitCode::bad_recipe, "{} is {} bytes long; such a file may have at most {}", file.string(),
          static_cast<std::int64_t>(status.st_size), kRecipeBytesLimit);
   }
   std::string content(static_cast<std::size_t>(kRecipeBytesLimit) + 1, '\0');
@@ -203,7 +204,7 @@ std::string read_small_file(const std::filesystem::path& file) {
   while (filled < content.size()) {
     const ssize_t got = ::read(descriptor, content.data() + filled, content.size() - filled);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(ExitCode::io, "cannot read {}: {}", file.string(), std::strerror(errno));
+    if (got < 0) fail(ExitCode::io, "cannot read {}: {}", file.string(), system_reason(errno));
     if (got == 0) break;
     filled += static_cast<std::size_t>(got);
   }

@@ -25,7 +25,9 @@ bool safe_name(const std::string& name) {
 
 nlohmann::json parse_json(const fs::path& path) {
   nlohmann::json value = nlohmann::json::parse(read_file(path, kSmallFileLimit), nullptr, false);
-  if (value.is_discarded()) fail(ExitCode::corrupt_checkpoint, "{}: is not valid JSON", path.string());
+  if (value.is_discarded())
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: is not valid JSON; restore a copy, or remove the step to go back to an earlier one", path.string());
   return value;
 }
 
@@ -226,12 +228,15 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
   } else {
     const nlohmann::json index = parse_json(index_path);
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-      fail(ExitCode::corrupt_checkpoint, "{}: has no weight_map", index_path.string());
+      fail(ExitCode::corrupt_checkpoint,
+           "{}: has no weight_map; restore a copy, or remove the step to go back to an earlier one",
+           index_path.string());
     }
     std::set<std::string> names;
     for (const auto& [weight, file] : index["weight_map"].items()) {
       if (!file.is_string() || !safe_name(file.get<std::string>())) {
-        fail(ExitCode::corrupt_checkpoint, "{}: names an unsafe file for {}", index_path.string(), weight);
+        fail(ExitCode::corrupt_checkpoint, "{}: names a file outside of the checkpoint for {}; restore a copy",
+             index_path.string(), weight);
       }
       names.insert(file.get<std::string>());
     }
@@ -258,12 +263,16 @@ void CheckpointReader::read_weight(const std::string& name, TensorView to) const
   for (const SafetensorsFile& file : model_) {
     if (file.holds(name)) return file.read(name, to);
   }
-  fail(ExitCode::corrupt_checkpoint, "{}: tensor {} is missing", checkpoint_.string(), name);
+  fail(ExitCode::corrupt_checkpoint,
+       "{}: tensor {} is missing; restore a copy, or remove the step to go back to an earlier one",
+       checkpoint_.string(), name);
 }
 
 void CheckpointReader::read_optimizer(const std::string& name, TensorView to) const {
   if (optimizer_.empty()) {
-    fail(ExitCode::corrupt_checkpoint, "{}: has no {}.safetensors", checkpoint_.string(), kOptimizerStem);
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: has no {}.safetensors; restore a copy, or remove the step to go back to an earlier one",
+         checkpoint_.string(), kOptimizerStem);
   }
   const auto holder =
       std::find_if(optimizer_.begin(), optimizer_.end(), [&](const SafetensorsFile& file) { return file.holds(name); });

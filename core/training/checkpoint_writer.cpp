@@ -29,7 +29,9 @@ class FolderWriter {
     write(file);
     file.finish();
     if (hash_file(folder_ / name) != file.hash()) {
-      fail(ExitCode::io, "{}: read back after writing, its content is another", (folder_ / name).string());
+      fail(ExitCode::io,
+           "{}: read back after writing, its content is another; look at the disk and the memory of this machine",
+           (folder_ / name).string());
     }
     files_[name] = {{"bytes", file.bytes()}, {"xxh3_128", file.hash()}};
   }
@@ -133,7 +135,7 @@ void write_rest(const fs::path& path, const CheckpointContent& content, const st
   file.finish();
   folder.sync();
   if (const std::string damage = checkpoint_damage(path, Look::sizes); !damage.empty()) {
-    fail(ExitCode::io, "{}: read back after writing, it is damaged: {}", path.string(), damage);
+    fail(ExitCode::io, "{}: read back after writing, it is damaged: {}; look at the disk", path.string(), damage);
   }
 }
 

@@ -40,12 +40,15 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   const Json index = parse_json(read_file(path, kIndexBytesLimit), path.string(), ExitCode::bad_data,
                                 {.bytes = static_cast<std::size_t>(kIndexBytesLimit), .depth = 8});
   const Json* map = index.find("weight_map");
-  if (map == nullptr || !map->is_object()) fail(ExitCode::bad_data, "{}: has no weight_map", path.string());
-  if (map->size() > kMostTensors) fail(ExitCode::bad_data, "{}: names {} tensors", path.string(), map->size());
+  if (map == nullptr || !map->is_object())
+    fail(ExitCode::bad_data, "{}: has no weight_map; copy the file again", path.string());
+  if (map->size() > kMostTensors)
+    fail(ExitCode::bad_data, "{}: names {} tensors, more than any model that fits here may have", path.string(),
+         map->size());
   std::map<std::string, std::string> found;
   for (const Json::Member& member : map->members()) {
     if (!member.value.is_text() || !plain_name(member.value.text())) {
-      fail(ExitCode::bad_data, "{}: the file of {} is no file of this folder: {}", path.string(),
+      fail(ExitCode::bad_data, "{}: the file of {} is no file of this folder, as it must be: {}", path.string(),
            member.key.substr(0, 128), member.value.dump().substr(0, 128));
     }
     found.emplace(member.key, member.value.text());
@@ -81,15 +84,15 @@ void ImportFolder::open_files() {
     names.insert(kSingle);
   }
   if (names.size() > kMostFiles)
-    fail(ExitCode::bad_data, "{}: names {} files", (path_ / kIndex).string(), names.size());
+    fail(ExitCode::bad_data, "{}: names {} files, more than a model may have", (path_ / kIndex).string(), names.size());
   for (const std::string& name : names) {
     const fs::path path = path_ / name;
     files_.push_back(std::make_unique<SafetensorsFile>(path, ExitCode::bad_data));
     for (const auto& [tensor, entry] : files_.back()->entries()) {
       const auto said = index.find(tensor);
       if (indexed && (said == index.end() || said->second != name)) {
-        fail(ExitCode::bad_data, "{}: holds {}, which {} {}", path.string(), tensor, (path_ / kIndex).string(),
-             said == index.end() ? "does not name" : "says is in " + said->second);
+        fail(ExitCode::bad_data, "{}: holds {}, which {} {}; copy both again", path.string(), tensor,
+             (path_ / kIndex).string(), said == index.end() ? "does not name" : "says is in " + said->second);
       }
       tensors_.emplace(tensor, Place{files_.back().get(), &entry});
     }
@@ -98,7 +101,8 @@ void ImportFolder::open_files() {
   }
   for (const auto& [tensor, file] : index) {
     if (!tensors_.contains(tensor)) {
-      fail(ExitCode::bad_data, "{}: {} is not in {}, which should hold it", (path_ / kIndex).string(), tensor, file);
+      fail(ExitCode::bad_data, "{}: {} is not in {}, which should hold it; copy both again", (path_ / kIndex).string(),
+           tensor, file);
     }
   }
 }
@@ -111,7 +115,7 @@ void ImportFolder::check_sizes() const {
   if (parameters > bytes) {
     fail(ExitCode::bad_data,
          "{}: config.json describes {} parameters, but the safetensors files hold {} bytes: they belong to different "
-         "models or are cut short",
+         "models or are cut short; copy them again",
          path_.string(), parameters, bytes);
   }
 }

@@ -58,6 +58,8 @@ std::optional<ExpertName> expert_name(const std::string& name) {
   return found;
 }
 
+constexpr const char* kOneModel = "; take config.json and all weights from one model";
+
 [[noreturn]] void refuse(const ImportFolder& folder, const Place& place, const std::string& name,
                          const std::string& why) {
   const std::string where = place.file != nullptr ? place.file->path().string() : folder.path().string();
@@ -72,9 +74,11 @@ void find_scales(const ImportFolder& folder, RowSource& source) {
   const std::string name = source.name + "_scale_inv";
   const Place scales = folder.find(name);
   if (!folder.facts().fp8_block) {
-    refuse(folder, source.values, source.name, " is F8_E4M3, but config.json has no quantization_config");
+    refuse(folder, source.values, source.name,
+           std::string(" is F8_E4M3, but config.json has no quantization_config") + kOneModel);
   }
-  if (scales.file == nullptr) refuse(folder, source.values, source.name, " is F8_E4M3, but there is no " + name);
+  if (scales.file == nullptr)
+    refuse(folder, source.values, source.name, " is F8_E4M3, but there is no " + name + kOneModel);
   source.block = *folder.facts().fp8_block;
   const Shape expected{blocks(source.rows, source.block), blocks(source.columns, source.block)};
   if (!(scales.entry->shape == expected) || scales.entry->dtype != DType::f32) {
@@ -140,7 +144,8 @@ void check_finite(const RowSource& source, std::int64_t row, std::int64_t rows, 
   const std::int64_t count = rows * source.columns;
   const float* bad = std::find_if(values, values + count, [](float value) { return !std::isfinite(value); });
   if (bad == values + count) return;
-  fail(ExitCode::bad_data, "{}: tensor {}: row {} holds a value that is not finite",
+  fail(ExitCode::bad_data,
+       "{}: tensor {}: row {} holds a value that is not finite; take another checkpoint of the model",
        source.values.file->path().string(), source.name, source.first_row + row + (bad - values) / source.columns);
 }
 
@@ -162,14 +167,15 @@ RowSource find_rows(const ImportFolder& folder, const std::string& name, const S
     source.first_row = (fused->expert * fused->parts + fused->part) * source.rows;
     expected = {folder.config().experts, fused->parts * source.rows, source.columns};
   }
-  if (source.values.file == nullptr) refuse(folder, source.values, name, " is missing");
+  if (source.values.file == nullptr) refuse(folder, source.values, name, std::string(" is missing") + kOneModel);
   if (!(source.values.entry->shape == expected)) {
     refuse(folder, source.values, source.name,
-           described(source.values) + fmt::format(", but the model of config.json has {} there", expected.to_string()));
+           described(source.values) +
+               fmt::format(", but the model of config.json has {} there{}", expected.to_string(), kOneModel));
   }
   if (!readable(source.values)) {
     refuse(folder, source.values, source.name,
-           described(source.values) + "; weights are read in F32, BF16, F16, F8_E4M3");
+           described(source.values) + "; weights are read in F32, BF16, F16, F8_E4M3: convert them");
   }
   if (source.values.entry->dtype == DType::e4m3) find_scales(folder, source);
   return source;

@@ -72,9 +72,11 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
     if (claimed.contains(name)) continue;
     const bool unwanted = model.config().mtp_layers == 0 && name.starts_with(further);
     if (!unwanted && !name.ends_with("rotary_emb.inv_freq")) {
-      fail(ExitCode::bad_data,
-           "{}: holds {}, which a {} of this config.json has no place for: without it the model would not be the same",
-           place.file->path().string(), name, shoestring::name(model.config().architecture));
+      fail(
+          ExitCode::bad_data,
+          "{}: holds {}, which a {} of this config.json has no place for, and without which the model would not be the "
+          "same; take config.json and all weights from one model",
+          place.file->path().string(), name, shoestring::name(model.config().architecture));
     }
     plan.passed_over.push_back(name);
   }

@@ -117,7 +117,8 @@ void check_experts(const Recipe& recipe, int ranks) {
   const int expert = recipe.parallel.expert;
   const std::int64_t experts = recipe.model.experts;
   if (expert == 1) return;
-  if (experts == 0) fail(ExitCode::bad_recipe, "parallel.expert = {}, but the model has no experts", expert);
+  if (experts == 0)
+    fail(ExitCode::bad_recipe, "parallel.expert = {}, but the model has no experts: leave it out", expert);
   const int data = ranks / recipe.parallel.pipeline;
   if (experts % expert == 0 && data % expert == 0) return;
   fail(ExitCode::bad_recipe,
@@ -234,7 +235,8 @@ int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
   for (const PhaseSpec& phase : recipe.phases) {
     const std::int64_t microbatches = phase.global_batch / phase.micro_batch;
     if (microbatches < groups) {
-      fail(ExitCode::bad_recipe, "phase {}: {} micro-batches per step are fewer than the {} reduction groups",
+      fail(ExitCode::bad_recipe,
+           "phase {}: {} micro-batches per step are fewer than the {} reduction groups: raise its global_batch",
            phase.name, microbatches, groups);
     }
   }

@@ -31,7 +31,8 @@ class Charge {
     const Cap cap = cap_of(recipe.budget, hardware, ledger_->history().spent(price, hardware.watts));
     left_gpu_hours_ = cap.gpu_hours - ledger_->history().charged_gpu_seconds() / kSecondsPerHour;
     if (left_gpu_hours_ <= 0) {
-      fail(ExitCode::budget_spent, "{}: nothing of {:.6g} GPU-hours is left to measure with", cap.from, cap.gpu_hours);
+      fail(ExitCode::budget_spent, "{}: nothing of {:.6g} GPU-hours is left to measure with; raise budget.gpu_hours",
+           cap.from, cap.gpu_hours);
     }
     for (const AttemptHistory& attempt : ledger_->history().attempts) begun_ = begun_ || attempt.reason != kMeasured;
     ledger_->begin({.run = recipe.run.name,

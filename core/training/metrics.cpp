@@ -63,7 +63,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t 
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0)
-    fail(ExitCode::io, "{}: cannot be opened for appending: {}", path_.string(), std::strerror(errno));
+    fail(ExitCode::io, "{}: cannot be opened for appending: {}", path_.string(), system_reason(errno));
   if (tensorboard) events_ = std::make_unique<EventFile>(run_directory / "tensorboard", unix_seconds, last_step + 1);
 }
 

@@ -148,7 +148,8 @@ void check_reference_cost(const ReferenceCost& cost, AllowReference allowed) {
     case AllowReference::no:
       for (const std::string& op : cost.ops) {
         if (!op.ends_with("=reference")) continue;
-        fail(ExitCode::bad_recipe, "{}; kernels.allow_reference = no forbids that", cost.to_string());
+        fail(ExitCode::bad_recipe, "{}; kernels.allow_reference = no forbids that: set it to yes to let it",
+             cost.to_string());
       }
       return;
     case AllowReference::automatic: break;

@@ -108,7 +108,7 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   if (recipe.data.fim_rate > 0) {
     const SpecialIds special = tokenizer.special();
     if (special.fim_begin < 0) {
-      fail(ExitCode::bad_recipe, "data.fim_rate is {}, but the tokenizer has no fill-in-the-middle ids",
+      fail(ExitCode::bad_recipe, "data.fim_rate is {}, but the tokenizer has no fill-in-the-middle ids: leave it out",
            recipe.data.fim_rate);
     }
     options.fill_in_middle = FillInMiddle{recipe.data.fim_rate, special.fim_begin, special.fim_hole, special.fim_end};

@@ -165,7 +165,7 @@ void write_safetensors(FileWriter& file, std::span<const WrittenTensor> tensors)
 
 SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : path_(std::move(path)), code_(code) {
   const auto broken = [this](const std::string& rule) {
-    fail(code_, "{}: not a sound safetensors file: {}", path_.string(), rule);
+    fail(code_, "{}: not a sound safetensors file: {}; restore a copy", path_.string(), rule);
   };
   file_ = open_for_reading(path_);
   const std::int64_t bytes = file_bytes(file_, path_);
@@ -212,7 +212,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : pa
 void SafetensorsFile::read(const std::string& tensor, TensorView to) const {
   const auto found = entries_.find(tensor);
   if (found == entries_.end()) {
-    fail(code_, "{}: tensor {} is missing", path_.string(), tensor);
+    fail(code_, "{}: tensor {} is missing; restore a copy", path_.string(), tensor);
   }
   const Entry& entry = found->second;
   if (entry.dtype != to.dtype || !(entry.shape == to.shape)) {

@@ -120,8 +120,7 @@ void Trainer::load(bool ended) {
 // Before the first step there is nothing to save, and nobody to agree with: whoever is asked tells the others.
 void Trainer::leave_if_asked() const {
   if (!stop_requested()) return;
-  fail(ExitCode::preempted, "{}: left as asked before its first step; the same command begins where this one did",
-       recipe_.run.name);
+  fail(ExitCode::preempted, "{}: left as asked before its first step; run the same command to begin", recipe_.run.name);
 }
 
 void Trainer::resume(const fs::path& checkpoint) {

@@ -122,7 +122,9 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     }
     state.guard = guard_of(json.at("guard"), first);
   } catch (const std::exception& error) {
-    fail(ExitCode::corrupt_checkpoint, "{}: training/state.json: {}", where, error.what());
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: training/state.json: {}; restore a copy, or remove the step to go back to an earlier one", where,
+         error.what());
   }
   return state;
 }

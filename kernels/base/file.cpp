@@ -25,21 +25,34 @@ int retry_open(const char* path, int flags, mode_t mode) {
   return descriptor;
 }
 
+/// What a person can do about it; empty where nothing is known to help.
+const char* remedy_of(int error) {
+  switch (error) {
+    case EMFILE: return "; raise `ulimit -n`";
+    case ENFILE: return "; raise fs.file-max";
+    case ENOMEM: return "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group";
+    case ENOSPC:
+    case EDQUOT: return "; make room";
+    case EFBIG: return "; look at `ulimit -f`, and at what the file system takes";
+    case EIO: return "; look at the disk, and at the system's log of it";
+    case EACCES:
+    case EPERM: return "; look at the rights of the file and of its folders";
+    case EROFS: return "; it is mounted read-only";
+    case ESTALE: return "; the network file system lost it: mount it anew";
+    case ENOENT: return "; look at its spelling, and whether its disk is mounted";
+    case ENOTDIR: return "; a file stands where a folder must be: move it, or name another place";
+    case EEXIST: return "; move what is there, or name another place";
+    case EISDIR: return "; name a file";
+    case ELOOP: return "; its links lead in a circle, or may not be followed: name what they lead to";
+    case ENAMETOOLONG: return "; choose a shorter name";
+    case EBUSY: return "; wait until nobody uses it";
+    default: return "";
+  }
+}
+
 }  // namespace
 
-std::string system_reason(int error) {
-  const char* remedy = error == EMFILE   ? "; raise `ulimit -n`"
-                       : error == ENFILE ? "; raise fs.file-max"
-                       : error == ENOMEM ? "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group"
-                       : error == ENOSPC || error == EDQUOT ? "; make room"
-                       : error == EFBIG                     ? "; look at `ulimit -f`, and at what the file system takes"
-                       : error == EIO                       ? "; look at the disk, and at the system's log of it"
-                       : error == EACCES || error == EPERM  ? "; look at the rights of the file and of its folders"
-                       : error == EROFS                     ? "; it is mounted read-only"
-                       : error == ESTALE                    ? "; the network file system lost it: mount it anew"
-                                                            : "";
-  return std::string(std::strerror(error)) + remedy;
-}
+std::string system_reason(int error) { return std::string(std::strerror(error)) + remedy_of(error); }
 
 void fail_io(const std::filesystem::path& path, std::string_view what) {
   const int error = errno;
@@ -81,7 +94,7 @@ FileHandle open_for_reading(const std::filesystem::path& path) {
   }
   struct stat status {};
   if (fstat(file.get(), &status) != 0) fail_io(path, "read its status");
-  if (!S_ISREG(status.st_mode)) fail(ExitCode::bad_data, "{}: is not a regular file", path.string());
+  if (!S_ISREG(status.st_mode)) fail(ExitCode::bad_data, "{}: is not a regular file; name one", path.string());
   return file;
 }
 
@@ -98,7 +111,9 @@ void read_at(const FileHandle& file, const std::filesystem::path& path, std::int
     const ssize_t got = pread(file.get(), next, static_cast<std::size_t>(bytes), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail_io(path, "read it");
-    if (got == 0) fail(ExitCode::bad_data, "{}: ends before byte {}; it was cut short", path.string(), offset + bytes);
+    if (got == 0)
+      fail(ExitCode::bad_data, "{}: ends before byte {}; it was cut short: restore a copy", path.string(),
+           offset + bytes);
     next += got;
     offset += got;
     bytes -= got;
@@ -177,7 +192,7 @@ std::filesystem::file_type type_of(const std::filesystem::path& path) {
   std::error_code error;
   const std::filesystem::file_type type = std::filesystem::status(path, error).type();
   if (type == std::filesystem::file_type::not_found) return type;
-  if (error) fail(ExitCode::io, "{}: cannot be looked at: {}", path.string(), error.message());
+  if (error) fail(ExitCode::io, "{}: cannot be looked at: {}", path.string(), system_reason(error.value()));
   return type;
 }
 
@@ -206,7 +221,7 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
 void make_directories(const std::filesystem::path& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  if (error) fail(ExitCode::io, "{}: cannot create the folder: {}", directory.string(), error.message());
+  if (error) fail(ExitCode::io, "{}: cannot create the folder: {}", directory.string(), system_reason(error.value()));
 }
 
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {

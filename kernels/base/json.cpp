@@ -12,7 +12,7 @@ namespace {
 
 using Engine = nlohmann::json;
 
-[[noreturn]] void wrong_kind(const char* wanted) { fail(ExitCode::bad_data, "the value is not {}", wanted); }
+[[noreturn]] void wrong_kind(const char* wanted) { fail(ExitCode::bad_data, "the value must be {}", wanted); }
 
 std::string scalar(const Engine& value) { return value.dump(-1, ' ', false, Engine::error_handler_t::replace); }
 
@@ -67,7 +67,7 @@ std::int64_t Json::whole() const {
 }
 
 std::int64_t Json::count(std::int64_t most) const {
-  if (!is_count() || whole() > most) fail(ExitCode::bad_data, "the value is not a whole number of 0 to {}", most);
+  if (!is_count() || whole() > most) fail(ExitCode::bad_data, "the value must be a whole number of 0 to {}", most);
   return whole();
 }
 
@@ -104,7 +104,7 @@ const Json* Json::find(std::string_view key) const {
 
 const Json& Json::at(std::string_view key) const {
   const Json* value = find(key);
-  if (value == nullptr) fail(ExitCode::bad_data, "{} is missing", key);
+  if (value == nullptr) fail(ExitCode::bad_data, "{} is missing, and must be there", key);
   return *value;
 }
 

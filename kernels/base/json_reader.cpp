@@ -83,7 +83,7 @@ struct Json::Reader {
   }
   bool enter(Json container) {
     if (open.size() >= static_cast<std::size_t>(most_depth)) {
-      return refuse(fmt::format("nested deeper than {} levels", most_depth));
+      return refuse(fmt::format("nested deeper than {} levels, the most that are allowed", most_depth));
     }
     open.push_back(std::move(container));
     return true;
@@ -94,7 +94,8 @@ struct Json::Reader {
     if (closed.is_object()) {
       const std::string* twice = std::get<Object>(closed.value_)->seal();
       if (twice != nullptr)
-        return refuse(fmt::format("the key {} stands twice in one object", Json(twice->substr(0, 60)).dump()));
+        return refuse(
+            fmt::format("the key {} stands twice in one object; keep one", Json(twice->substr(0, 60)).dump()));
     }
     return put(std::move(closed));
   }

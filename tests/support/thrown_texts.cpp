@@ -1,5 +1,5 @@
-// A library to be preloaded into the tests: writes every Error that is thrown as a line "code<TAB>text" into the file
-// named by SHOESTRING_THROWN_TEXTS. tests/tools/thrown_texts.py judges them. The C++ runtime's own __cxa_throw goes on.
+// A library to be preloaded into the tests: writes every Error that is thrown as a line "code<TAB>text" into
+// thrown_texts.txt of the build. tests/tools/thrown_texts.py judges them. The C++ runtime's own __cxa_throw goes on.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -14,8 +14,6 @@
 namespace {
 
 void note(const shoestring::Error& error) {
-  const char* name = std::getenv("SHOESTRING_THROWN_TEXTS");
-  if (name == nullptr) return;
   std::string line = std::to_string(static_cast<int>(error.code())) + "\t";
   for (const char c : std::string(error.what())) {
     if (c == '\n') {
@@ -31,7 +29,7 @@ void note(const shoestring::Error& error) {
   if (limit.rlim_max != RLIM_INFINITY) return;  // a child of such a test; what it throws is thrown elsewhere too
   const rlimit lifted{RLIM_INFINITY, RLIM_INFINITY};
   ::setrlimit(RLIMIT_FSIZE, &lifted);
-  const int file = ::open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const int file = ::open(SHOESTRING_THROWN_TEXTS, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   const bool kept = file < 0 || ::write(file, line.data(), line.size()) >= 0;
   ::close(file);
   ::setrlimit(RLIMIT_FSIZE, &limit);

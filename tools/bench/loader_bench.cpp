@@ -30,7 +30,8 @@ class Folder {
  public:
   Folder() {
     std::string pattern = (std::filesystem::temp_directory_path() / "shoestring_bench_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) fail(ExitCode::io, "cannot make a folder {}", pattern);
+    if (::mkdtemp(pattern.data()) == nullptr)
+      fail(ExitCode::io, "cannot make a folder {}; look at the rights and the room there", pattern);
     path_ = pattern;
   }
   ~Folder() {
@@ -67,7 +68,7 @@ class MappedFile {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     map_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, fd, 0);
     if (fd >= 0) ::close(fd);
-    if (map_ == MAP_FAILED) fail(ExitCode::io, "cannot map {}", path);
+    if (map_ == MAP_FAILED) fail(ExitCode::io, "cannot map {}; look at `ulimit -v`", path);
   }
   ~MappedFile() { ::munmap(map_, bytes_); }
   MappedFile(const MappedFile&) = delete;

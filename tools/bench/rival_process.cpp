@@ -15,6 +15,7 @@
 #include <iterator>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "kernels/base/thread.h"
 
 namespace shoestring {
@@ -45,7 +46,7 @@ pid_t start(const ChildCommand& command, int input, int output) {
   const std::vector<char*> words = pointers(command.words);
   const std::vector<char*> settings = pointers(environment);
   const pid_t pid = ::fork();
-  if (pid < 0) fail(ExitCode::io, "cannot start {}: {}; {}", command.words[0], std::strerror(errno), thread_limits());
+  if (pid < 0) fail(ExitCode::io, "cannot start {}: {}; {}", command.words[0], system_reason(errno), thread_limits());
   if (pid == 0) become(words.data(), settings.data(), command.log.c_str(), input, output);
   return pid;
 }
@@ -91,7 +92,9 @@ int run_child(const ChildCommand& command, long long& peak_bytes) {
 RivalProcess::RivalProcess(ChildCommand command) : command_(std::move(command)) {
   std::array<int, 2> down{};
   std::array<int, 2> up{};
-  if (::pipe2(down.data(), O_CLOEXEC) != 0 || ::pipe2(up.data(), O_CLOEXEC) != 0) fail(ExitCode::io, "no more pipes");
+  if (::pipe2(down.data(), O_CLOEXEC) != 0 || ::pipe2(up.data(), O_CLOEXEC) != 0) {
+    fail(ExitCode::io, "no more pipes: {}", system_reason(errno));
+  }
   ::signal(SIGPIPE, SIG_IGN);  // a dead child is told apart by its answers
   pid_ = start(command_, down[0], up[1]);
   ::close(down[0]);

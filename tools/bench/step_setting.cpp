@@ -92,7 +92,8 @@ std::vector<std::uint32_t> read_text() {
     number_words(read_file(file, std::int64_t{16} << 20), ids, tokens);
   }
   if (tokens.size() < kTokens)
-    fail(ExitCode::missing_input, "{} holds too little text: {} words", kText, tokens.size());
+    fail(ExitCode::missing_input, "{} holds too little text: {} words, of {} that are needed", kText, tokens.size(),
+         kTokens);
   return tokens;
 }
 
@@ -106,7 +107,8 @@ fs::path beside_program(const std::string& name) {
 
 StepSetting::StepSetting() {
   std::string pattern = (fs::temp_directory_path() / "shoestring_step_XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) fail(ExitCode::io, "cannot make a folder {}", pattern);
+  if (::mkdtemp(pattern.data()) == nullptr)
+    fail(ExitCode::io, "cannot make a folder {}: {}", pattern, system_reason(errno));
   folder_ = pattern;
   write_tokens();
 }

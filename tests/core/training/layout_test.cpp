@@ -73,7 +73,7 @@ TEST(Layout, ALaunchThatDoesNotFitIsRefused) {
 TEST(Layout, ExpertsThatCannotBeSharedOutAreRefused) {
   Recipe recipe = recipe_of(0);
   recipe.parallel.expert = 2;
-  expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.expert = 2, but the model has no experts");
+  expect_refused([&] { layout_of(recipe, 0, 2); }, "parallel.expert = 2, but the model has no experts: leave it out");
   recipe.model.experts = 12;
   EXPECT_EQ(to_string(layout_of(recipe, 3, 4)), "rank 3 of 4: data 3 of 4, the whole model, experts 1 of 2");
   recipe.parallel.expert = 8;
