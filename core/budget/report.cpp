@@ -38,16 +38,8 @@ void add_phases(const AttemptHistory& attempt, Report& report) {
   }
 }
 
-double spent_before(const Report& report, const AttemptHistory& attempt) {
-  double seconds = 0;
-  for (const AttemptHistory& other : report.attempts) {
-    if (&other == &attempt || other.attempt == attempt.attempt) break;
-    seconds += other.charged.total();
-  }
-  return seconds / kSecondsPerHour;
-}
-
-void add_attempt(const AttemptHistory& attempt, Report& report) {
+/// `before`: GPU-hours of the attempts before this one.
+void add_attempt(const AttemptHistory& attempt, double before, Report& report) {
   add_phases(attempt, report);
   const std::optional<Price>& price = attempt.start.price;
   if (!attempt.max_violations.empty()) report.max_violations = attempt.max_violations;
@@ -60,7 +52,6 @@ void add_attempt(const AttemptHistory& attempt, Report& report) {
     report.skipped = point.skipped;
     report.returns = point.returns;
   }
-  const double before = spent_before(report, attempt);
   auto point = attempt.points.begin();
   for (const EvaluationResult& result : attempt.evaluations) {
     if (result.step > attempt.kept_step) continue;
@@ -137,7 +128,7 @@ void write_file(const fs::path& file, const std::string& content) {
   const int error = errno;
   if (descriptor >= 0) ::close(descriptor);
   if (!good || ::rename(temporary.c_str(), file.c_str()) != 0) {
-    const std::string reason = std::strerror(good ? errno : error);
+    const std::string reason = system_reason(good ? errno : error);
     ::unlink(temporary.c_str());
     fail(ExitCode::io, "cannot write {}: {}", file.string(), reason);
   }
@@ -169,7 +160,11 @@ Report make_report(const LedgerHistory& history) {
   report.active_parameters = start.active_parameters;
   report.flops_per_token = start.flops_per_token;
   report.hardware = start.hardware.name;
-  for (const AttemptHistory& attempt : history.attempts) add_attempt(attempt, report);
+  double seconds = 0;
+  for (const AttemptHistory& attempt : history.attempts) {
+    add_attempt(attempt, seconds / kSecondsPerHour, report);
+    seconds += attempt.charged.total();
+  }
   add_burn_down(report);
   add_utilisation(report, start.hardware);
   return report;
