@@ -11,7 +11,9 @@ target_compile_options(shoestring_options INTERFACE
     # a*b+c is fused only where the code says fma: the same bits from every compiler and variant
     -ffp-contract=off -fno-math-errno -fstack-protector-strong>
   # GCC 12 sees overlaps and overflows where std::string joins literals (GCC bug 105651)
-  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict -Wno-stringop-overflow>)
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict -Wno-stringop-overflow>
+  # of -Wconversion clang makes more than GCC does in C++
+  $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-sign-conversion>)
 target_compile_definitions(shoestring_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64")
