@@ -28,6 +28,14 @@ class Void(Exception):
     """The fault did not come: nothing was tried."""
 
 
+def run_delay():
+    """Seconds for which this thread could run and had no core (0 where the kernel does not count them)."""
+    try:
+        return int(pathlib.Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 class Workplace:
     """A folder with shards and a recipe of its own, and what an undisturbed run gives."""
 
@@ -94,6 +102,7 @@ class Trial:
     def __init__(self, place, name, ranks=1):
         self.place, self.name, self.ranks = place, name, ranks
         self.wall_seconds = 0.0
+        self.late_seconds = 0.0  # for which the stop-watch waited for a core
         self.attempts = 0
         self.output = self.said = ""  # by the last start, by all of them
 
@@ -111,7 +120,7 @@ class Trial:
         """One start of the program; the exit code, negative where a signal ended it."""
         words = self.words(environment or {}, overrides)
         base = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-        began = time.time()
+        began, delay = time.time(), run_delay()
         process = subprocess.Popen(words, cwd=self.place.folder, env=base if self.ranks > 1 else environment or base,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    start_new_session=True)
@@ -127,6 +136,7 @@ class Trial:
         if "nothing is left to train" not in self.output:  # such a start is no attempt, and costs nothing
             ended = time.time()
             self.wall_seconds += self.ranks * (ended - began if self.ranks == 1 else self.seconds_of_leader(began, ended))
+            self.late_seconds += self.ranks * (run_delay() - delay)
             self.attempts += 1
         return process.returncode
 
@@ -174,8 +184,9 @@ class Trial:
         spent = 3600 * report["budget"]["spent_gpu_hours"]
         if abs(charged - spent) > 1e-6 * max(1.0, spent):
             raise Lost(f"categories sum to {charged} s, spent are {spent}")
-        # A process is billed from when the kernel made it until it was gone; we see it a little longer.
-        unseen = SLACK_SECONDS[self.ranks] * self.attempts * self.ranks
+        # A process is billed from when the kernel made it until it was gone; we see it a little longer, and the longer the
+        # machine has nobody to run the stop-watch.
+        unseen = SLACK_SECONDS[self.ranks] * self.attempts * self.ranks + self.late_seconds
         if not -0.01 * self.wall_seconds - 0.02 <= self.wall_seconds - charged <= 0.01 * self.wall_seconds + unseen:
             raise Lost(f"billed {charged:.3f} s of {self.wall_seconds:.3f} in {self.attempts} starts")
         return charged
