@@ -258,11 +258,11 @@ void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& 
   violations_ = max_violations(outcome.batch.router_counts);
   const double now = elapsed();
   cap_->step_took(now - step_from_, outcome.batch.tokens);
+  const StepMetrics metrics = metrics_of(outcome);
+  metrics_->step(metrics);  // first: a ledger that cannot be written ends the run, which saves this step on its way out
   note_judgement(outcome.judgement);
   note_variants();
   if (ledger_->heartbeat_due()) ledger_->heartbeat(progress(spent));
-  const StepMetrics metrics = metrics_of(outcome);
-  metrics_->step(metrics);
   warn({.gpu_hours = metrics.gpu_hours, .usd = metrics.usd, .kwh = 0});
   const double cap = cap_->cap().gpu_hours;
   view_.stepped(metrics,

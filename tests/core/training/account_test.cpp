@@ -1,13 +1,16 @@
 // The account of rank 0 with a clock that the test holds in its hands, read back from the files it leaves.
 #include "core/training/account.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "core/budget/ledger_history.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "tests/core/model/small_models.h"
 #include "tests/core/training/made_feed.h"
 #include "tests/support/temporary_folder.h"
@@ -86,6 +89,23 @@ class AccountTest : public ::testing::Test {
   ModelConfig model_ = testing::small_config(Architecture::llama);
   CheckpointStore checkpoints_{run() / "checkpoints"};
 };
+
+// A run that ends there saves the step on its way out; its line would never be written.
+TEST_F(AccountTest, AStepIsInTheMetricsThoughTheLedgerCannotBeWritten) {
+  const std::unique_ptr<Account> account = leading();
+  open(*account);
+  start(*account);
+  step(*account);
+  for (const std::filesystem::path& open : list_directory("/proc/self/fd")) {
+    std::error_code gone;
+    if (std::filesystem::read_symlink(open, gone) != run() / "ledger.jsonl") continue;
+    const int full = ::open("/dev/full", O_WRONLY);
+    ::dup2(full, std::stoi(open.filename()));
+    ::close(full);
+  }
+  EXPECT_THROW(step(*account), Error);
+  EXPECT_NE(read_text(run() / "metrics.jsonl").find("\"step\":2,"), std::string::npos);
+}
 
 TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
   clock_.seconds = 2;
