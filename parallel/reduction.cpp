@@ -48,12 +48,17 @@ GroupRange reduction_group(std::int64_t microbatches, int groups, int group) {
 
 CanonicalReducer::CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype,
                                    Stream& stream, int partials)
+    : CanonicalReducer(communicator, ShardLayout(elements, communicator.size()), rounds, dtype, stream, partials) {}
+
+CanonicalReducer::CanonicalReducer(Communicator& communicator, ShardLayout layout, int rounds, DType dtype,
+                                   Stream& stream, int partials)
     : communicator_(communicator),
       stream_(stream),
-      layout_(elements, communicator.size()),
+      layout_(std::move(layout)),
       rounds_(rounds),
       partials_(partials),
       dtype_(dtype) {
+  check(layout_.ranks() == communicator.size(), "ranges of {} ranks on {}", layout_.ranks(), communicator.size());
   check(rounds > 0 && partials > 0, "a reduction of {} gradients in {} rounds", partials, rounds);
   check(dtype == DType::f32 || dtype == DType::f64, "gradients are added in f32 or f64, not {}", name(dtype));
   check(stream.device().kind == DeviceKind::cpu, "gradients on {} need a device fold", to_string(stream.device()));
@@ -124,7 +129,7 @@ TensorView CanonicalReducer::owned_shard() {
   return shard_;
 }
 
-void CanonicalReducer::gather(TensorView full) {
+void CanonicalReducer::place(TensorView full) {
   const TensorView shard = owned_shard();
   check(full.dtype == dtype_ && full.elements() == layout_.elements() && full.contiguous(), "the total into {}",
         full.to_string());
@@ -133,6 +138,10 @@ void CanonicalReducer::gather(TensorView full) {
   if (target.data != shard.data && mine.elements() > 0) {
     std::memcpy(target.data, shard.data, static_cast<std::size_t>(shard.bytes()));
   }
+}
+
+void CanonicalReducer::gather(TensorView full) {
+  place(full);
   all_gather_shards(communicator_, layout_, full);
 }
 

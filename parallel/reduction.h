@@ -38,6 +38,9 @@ class CanonicalReducer {
   /// must the communicator. With one round no accumulator is allocated.
   CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype, Stream& stream,
                    int partials = 1);
+  /// The same with ranges as `layout` says.
+  CanonicalReducer(Communicator& communicator, ShardLayout layout, int rounds, DType dtype, Stream& stream,
+                   int partials = 1);
 
   const ShardLayout& layout() const { return layout_; }
   int rounds() const { return rounds_; }
@@ -48,7 +51,9 @@ class CanonicalReducer {
   void fold(TensorView group_gradients);
   /// The total of this rank's range [layout().range(rank)]; valid after the last round's fold and until the next fold.
   TensorView owned_shard();
-  /// Writes the whole total into `full` [elements] on every rank; collective. `full` may be the group gradient.
+  /// Writes the total of this rank's range into its place in `full` [elements], which may be the group gradient.
+  void place(TensorView full);
+  /// The same, and those of all others: the whole total on every rank; collective.
   void gather(TensorView full);
   /// Makes ready for the next global batch.
   void reset();

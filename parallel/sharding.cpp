@@ -3,21 +3,34 @@
 #include <algorithm>
 
 namespace shoestring {
+namespace {
 
-ShardLayout::ShardLayout(std::int64_t elements, int ranks) : elements_(elements), ranks_(ranks) {
+std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
+
+}  // namespace
+
+ShardLayout::ShardLayout(std::int64_t elements, int ranks) : elements_(elements), ends_(index(ranks)) {
   check(elements >= 0 && ranks > 0, "{} elements on {} ranks", elements, ranks);
   const std::int64_t blocks = (elements + kShardBlock - 1) / kShardBlock;
-  width_ = (blocks + ranks - 1) / ranks * kShardBlock;
+  widest_ = (blocks + ranks - 1) / ranks * kShardBlock;
+  for (int rank = 0; rank < ranks; ++rank) ends_[index(rank)] = std::min(elements, (rank + 1) * widest_);
+}
+
+ShardLayout::ShardLayout(std::vector<std::int64_t> ends) : ends_(std::move(ends)) {
+  check(!ends_.empty() && ends_.front() >= 0 && std::is_sorted(ends_.begin(), ends_.end()), "{} ranges out of order",
+        ends_.size());
+  elements_ = ends_.back();
+  for (int rank = 0; rank < ranks(); ++rank) widest_ = std::max(widest_, range(rank).elements());
 }
 
 ShardRange ShardLayout::range(int rank) const {
-  check(rank >= 0 && rank < ranks_, "shard of rank {} of {}", rank, ranks_);
-  return {std::min(elements_, rank * width_), std::min(elements_, (rank + 1) * width_)};
+  check(rank >= 0 && rank < ranks(), "shard of rank {} of {}", rank, ranks());
+  return {rank == 0 ? 0 : ends_[index(rank - 1)], ends_[index(rank)]};
 }
 
 int ShardLayout::owner(std::int64_t element) const {
   check(element >= 0 && element < elements_, "owner of element {} of {}", element, elements_);
-  return static_cast<int>(element / width_);
+  return static_cast<int>(std::upper_bound(ends_.begin(), ends_.end(), element) - ends_.begin());
 }
 
 void all_gather_shards(Communicator& communicator, const ShardLayout& layout, TensorView full) {

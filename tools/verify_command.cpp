@@ -17,8 +17,9 @@ namespace shoestring {
 namespace {
 
 void print(const VerifiedLayout& layout) {
-  fmt::print("{:<9} {:<5} {:<7} {:<12} {}\n", layout.shape.pipeline, layout.shape.data, layout.shape.expert,
+  fmt::print("{:<9} {:<5} {:<7} {:<12} {:<6} {}\n", layout.shape.pipeline, layout.shape.data, layout.shape.expert,
              layout.shape.pipeline == 1 ? std::string_view("-") : word(layout.schedule),
+             layout.shares_state ? "shared" : "whole",
              layout.difference.empty() ? "equal bits" : "DIFFERS, first in " + layout.difference);
   std::fflush(stdout);
 }
@@ -28,8 +29,8 @@ int verify(const Recipe& recipe, int steps, int ranks, Communicator& world) {
   const bool leads = world.rank() == 0;
   if (world.size() > 1) ranks = std::min(ranks, world.size());
   if (leads) {
-    fmt::print("{:<9} {:<5} {:<7} {:<12} against one process, after {} steps\n", "pipeline", "data", "expert",
-               "schedule", steps);
+    fmt::print("{:<9} {:<5} {:<7} {:<12} {:<6} against one process, after {} steps\n", "pipeline", "data", "expert",
+               "schedule", "state", steps);
   }
   const std::vector<VerifiedLayout> all = verify_layouts(recipe, steps, layouts_to_verify(recipe, ranks), world, print);
   const auto equal =

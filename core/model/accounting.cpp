@@ -137,21 +137,26 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
   return counts;
 }
 
-MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer) {
-  return plan_memory(Transformer(options), optimizer, options.run.workers);
+MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared) {
+  return plan_memory(Transformer(options), optimizer, options.run.workers, shared);
 }
 
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers) {
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers, const SharedState& shared) {
   MemoryPlan plan;
   plan.model = model.memory();
-  std::vector<Parameter*> matrices;
+  std::vector<ParameterPart> parts = whole_parts(model.parameters());
+  if (shared.shape.data > 1) {
+    const StorePlan store(model.parameters(), master_dtype(model.precision()));
+    parts = ParameterShards(store, optimizer, shared.shape, shared.at).parts();
+  }
+  std::vector<ParameterPart> matrices;
   const std::int64_t moment = model.precision().moments == MomentFormat::bf16 ? 2 : 4;
-  for (Parameter* parameter : model.parameters()) {
-    if (parameter->role == ParameterRole::statistic) continue;
+  for (const ParameterPart& part : parts) {
+    if (part.parameter->role == ParameterRole::statistic) continue;
     // AdamW keeps two moments, Muon one.
-    const bool muon = optimizer == OptimizerName::muon && parameter->role == ParameterRole::matrix;
-    plan.moments += (muon ? 1 : 2) * moment * parameter->elements();
-    if (muon) matrices.push_back(parameter);
+    const bool muon = optimizer == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
+    plan.moments += (muon ? 1 : 2) * moment * part.elements;
+    if (muon) matrices.push_back(part);
   }
   if (optimizer == OptimizerName::muon) {
     plan.optimizer_scratch = muon_working_bytes(matrices, master_dtype(model.precision()), workers);

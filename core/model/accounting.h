@@ -16,6 +16,7 @@
 
 #include "core/model/config.h"
 #include "core/model/transformer.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -60,8 +61,13 @@ struct MemoryPlan {
   std::int64_t optimizer_scratch = 0;  ///< of Muon
   std::int64_t total() const { return model.total() + moments + optimizer_scratch; }
 };
-MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer);
-/// Of a declared model on one rank of several: its stages only.
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers);
+/// The place of a rank among those that share the optimizer's state; one by itself: none does.
+struct SharedState {
+  MeshShape shape;
+  MeshCoordinates at;
+};
+/// `options` may be a rank's part of the model, and so may `model`.
+MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared = {});
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers, const SharedState& shared = {});
 
 }  // namespace shoestring

@@ -5,6 +5,7 @@
 // hidden closures, so the memory of a schedule that delays weight gradients is visible, bounded and planned.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -16,6 +17,26 @@
 #include "kernels/quantize.h"
 
 namespace shoestring {
+
+/// Memory of which only the data tell how much is needed: it grows, by an eighth more than was asked for, and never
+/// shrinks.
+class GrowingArena {
+ public:
+  /// An empty arena of at least `bytes`; what an earlier one held is gone.
+  Arena& of(std::int64_t bytes, Device device) {
+    constexpr std::int64_t kLeast = 64;  // so that what is taken of none is not without memory
+    arena_.reset();
+    if (arena_.capacity_bytes() < std::max(bytes, kLeast)) {
+      arena_ = Arena();  // not both at once
+      arena_ = Arena(std::max(bytes + bytes / 8, kLeast), device);
+    }
+    return arena_;
+  }
+  std::int64_t capacity_bytes() const { return arena_.capacity_bytes(); }
+
+ private:
+  Arena arena_;
+};
 
 /// Activations of one (stage, micro-batch): one arena, and one record per layer that says what lies where.
 class Saved {
@@ -33,14 +54,22 @@ class Saved {
   }
 
   Arena& arena() { return *arena_; }
+  /// Memory of `owner` beside the arena, for what cannot be planned.
+  GrowingArena& beside(const void* owner) { return beside_[owner]; }
   void clear() {
     records_.clear();
     arena_->reset();
+  }
+  std::int64_t beside_bytes() const {
+    std::int64_t bytes = 0;
+    for (const auto& [owner, arena] : beside_) bytes += arena.capacity_bytes();
+    return bytes;
   }
 
  private:
   Arena* arena_;
   std::map<const void*, std::shared_ptr<void>> records_;
+  std::map<const void*, GrowingArena> beside_;  ///< outlives clear()
 };
 
 /// Where the tokens of a micro-batch stand. All views are i32.
@@ -72,6 +101,8 @@ struct LayerContext {
   bool training = true;                ///< false: no backward pass will follow, and no statistic is kept
   StepTally* tally = nullptr;          ///< where statistics are added up; nullptr: nowhere
   const CachedRows* cached = nullptr;  ///< the tokens continue these sequences; nullptr: they are whole documents
+  /// Scratch of layers that cannot plan theirs (mixtures whose experts are shared), one call at a time.
+  GrowingArena* growing = nullptr;
 
   QuantizeCounts* activation_counts() const { return tally != nullptr ? tally->activations() : nullptr; }
   QuantizeCounts* gradient_counts() const { return tally != nullptr ? tally->gradients() : nullptr; }

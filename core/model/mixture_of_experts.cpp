@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "core/model/packed_rows.h"
 #include "kernels/base/copy.h"
+#include "kernels/base/workers.h"
 #include "kernels/swiglu.h"
 
 namespace shoestring {
@@ -74,6 +76,7 @@ MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpe
       activation_(activation_dtype(precision)),
       master_(master_dtype(precision)),
       cached_fp8_(caches_gate_up(covered_precision(precision), config.expert_feed_forward)),
+      packs_(precision.dispatch == DispatchFormat::fp8),
       gathers_again_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
       router_(router_options(config, precision, prefix)),
       gate_up_(expert_options(config, precision, prefix, share, false)),
@@ -152,7 +155,9 @@ void MixtureOfExperts::plan_rows(Record& record, Saved& saved, LayerContext& con
   context.stream.synchronize();
   record.exchange = exchange().plan(record.offsets, slots, chosen_);
   record.offsets = record.exchange.offsets;
-  record.row_weights = saved.take(master_, {record.exchange.rows()});
+  const std::int64_t coming = record.exchange.rows();
+  record.beside.emplace(saved.beside(this).of(row_bytes(coming), context.stream.device()));
+  record.row_weights = record.beside->take(master_, {coming});
   exchange().dispatch_each(record.exchange, weights, record.row_weights.reshaped({record.exchange.rows(), 1}));
 }
 
@@ -163,20 +168,48 @@ ExpertExchange& MixtureOfExperts::exchange() const {
   return *share_.exchange;
 }
 
-std::int64_t MixtureOfExperts::most_rows(std::int64_t tokens) const {
-  if (!shared_out()) return slots(tokens);
-  return ExpertExchange::most_rows(share_.ranks, experts_ / share_.ranks, tokens, chosen_);
+LayerContext MixtureOfExperts::for_rows(const Record& record, LayerContext& context) const {
+  if (!shared_out()) return context;
+  check(context.growing != nullptr, "a mixture shared by {} ranks runs without scratch that grows", share_.ranks);
+  const std::int64_t bytes =
+      row_scratch_bytes(record.indices.shape[0], record.offsets.back(), context.stream.workers().count());
+  return {.tokens = context.tokens,
+          .scratch = context.growing->of(bytes, context.stream.device()),
+          .stream = context.stream,
+          .training = context.training,
+          .tally = context.tally};
 }
 
-void MixtureOfExperts::to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context) const {
+ConstTensorView MixtureOfExperts::rounded(ConstTensorView x, Saved& saved, LayerContext& context,
+                                          QuantizeCounts* counts) const {
+  if (!packs_ || shared_out()) return x;
+  const TensorView y = saved.take(x.dtype, x.shape);
+  Arena::Scope scope(context.scratch);
+  const TensorView packed = context.scratch.take(DType::u8, {x.shape[0], packed_row_bytes(hidden_)});
+  pack_rows(packed, x, counts, context.stream);
+  unpack_rows(y, packed, context.stream);
+  return y;
+}
+
+void MixtureOfExperts::to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context,
+                                  QuantizeCounts* counts) const {
   if (!shared_out()) {
     gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
     return;
   }
   Arena::Scope scope(context.scratch);
-  const TensorView sorted = gathered(x, record, context);
+  ConstTensorView rows = x;
+  TensorView received = xp;
+  if (packs_) {
+    const TensorView packed = context.scratch.take(DType::u8, {x.shape[0], packed_row_bytes(hidden_)});
+    pack_rows(packed, x, counts, context.stream);
+    rows = packed;
+    received = context.scratch.take(DType::u8, {xp.shape[0], packed_row_bytes(hidden_)});
+  }
+  const TensorView sorted = gathered(rows, record, context);
   context.stream.synchronize();
-  exchange().dispatch(record.exchange, sorted, xp);
+  exchange().dispatch(record.exchange, sorted, received);
+  if (packs_) unpack_rows(xp, received, context.stream);
 }
 
 void MixtureOfExperts::from_experts(ConstTensorView yp, TensorView y, const Record& record,
@@ -203,8 +236,10 @@ TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, L
   return xp;
 }
 
-void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved,
-                                   LayerContext& context) {
+void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved_of_batch,
+                                   LayerContext& context_of_batch) {
+  Saved& saved = of_rows(record, saved_of_batch);
+  LayerContext context = for_rows(record, context_of_batch);
   Arena::Scope scope(context.scratch);
   const RowOffsets offsets = record.offsets;
   const std::int64_t rows = offsets.back();
@@ -213,7 +248,7 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
     Arena::Scope gather(context.scratch);
     const bool kept = gate_up_.keeps_input() && (!gathers_again_ || shared_out());
     const TensorView xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(x, xp, record, context);
+    to_experts(x, xp, record, context, context.activation_counts());
     record.received = xp;
     gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again_);
   }
@@ -231,10 +266,10 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
 
 void MixtureOfExperts::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   Record& record = saved.record<Record>(this);
-  record.x = x;
   route(x, record, saved, context);
+  record.x = rounded(x, saved, context, context.activation_counts());
   if (shared_) shared_->forward(x, y, saved, context);
-  run_experts(x, y, record, saved, context);
+  run_experts(record.x, y, record, saved, context);
 }
 
 // ---- backward
@@ -249,7 +284,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
     Arena::Scope gather(context.scratch);
     const bool kept = gathers_again_ && shared_out();
     const TensorView dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(dy, dyp, record, context);
+    to_experts(dy, dyp, record, context, context.gradient_counts());
     down_.backward_input(dyp, dh, saved, context, offsets);
     record.received_gradient = dyp;
   }
@@ -270,14 +305,16 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
 void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   Record& record = saved.record<Record>(this);
-  record.dy = dy;
+  record.dy = rounded(dy, saved, context, context.gradient_counts());
   const std::int64_t tokens = dy.shape[0];
   if (shared_) shared_->backward_input(dy, dx, saved, context);
   const std::int64_t rows = record.offsets.back();
-  const TensorView dxp = context.scratch.take(activation_, {rows, hidden_});
-  TensorView drow_weights = context.scratch.take(master_, {rows});
-  backward_experts(dy, dxp, drow_weights, record, saved, context);
-  from_experts(dxp, dx, record, context);
+  LayerContext rows_context = for_rows(record, context);
+  Arena::Scope rows_scope(rows_context.scratch);
+  const TensorView dxp = rows_context.scratch.take(activation_, {rows, hidden_});
+  TensorView drow_weights = rows_context.scratch.take(master_, {rows});
+  backward_experts(record.dy, dxp, drow_weights, record, of_rows(record, saved), rows_context);
+  from_experts(dxp, dx, record, rows_context);
   if (shared_out()) {
     const TensorView back = context.scratch.take(master_, {slots(tokens), 1});
     exchange().combine_each(record.exchange, drow_weights.reshaped({rows, 1}), back);
@@ -303,7 +340,15 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
 }
 
 void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
-  const Record& record = saved.record<Record>(this);
+  experts_backward_weight(saved, context);
+  router_.backward_weight(saved, context);
+  if (shared_) shared_->backward_weight(saved, context);
+}
+
+void MixtureOfExperts::experts_backward_weight(Saved& saved_of_batch, LayerContext& context_of_batch) {
+  Record& record = saved_of_batch.record<Record>(this);
+  Saved& saved = of_rows(record, saved_of_batch);
+  LayerContext context = for_rows(record, context_of_batch);
   const RowOffsets offsets = record.offsets;
   if (gathers_again_ && shared_out()) {
     down_.backward_weight_of(record.h, record.received_gradient, context, offsets);
@@ -319,8 +364,6 @@ void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
     down_.backward_weight(saved, context, offsets);
     gate_up_.backward_weight(saved, context, offsets);
   }
-  router_.backward_weight(saved, context);
-  if (shared_) shared_->backward_weight(saved, context);
 }
 
 // ---- weights and statistics
@@ -347,54 +390,6 @@ void MixtureOfExperts::prepare(const PrepareContext& context) {
 void MixtureOfExperts::update_bias(ConstTensorView global_counts, double speed) {
   if (bias_.rows == 0 || speed == 0) return;
   router_update_bias(bias_.value.reshaped({experts_}), global_counts, static_cast<float>(speed));
-}
-
-// ---- memory
-
-std::int64_t MixtureOfExperts::saved_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const std::int64_t rows = most_rows(t);
-  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
-  std::int64_t bytes = 3 * arena_bytes(DType::i32, slots(t)) +
-                       arena_bytes(master_, slots(t)) +                                       // indices, plan, weights
-                       2 * arena_bytes(master_, t * experts_) + arena_bytes(master_, rows) +  // scores, dlogits, rows
-                       arena_bytes(DType::i64, experts_) + arena_bytes(DType::i64, experts_ + 1);
-  if (alpha_ != 0) bytes += arena_bytes(master_, run.sequences * experts_);
-  bytes += cached_gate_up_bytes(gate_up_.precision(), rows, width_);
-  if (gathers_again_ && shared_out()) bytes += 2 * activations(hidden_);  // received rows and gradients
-  if (!gathers_again_) {
-    bytes += gate_up_.saved_bytes(rows) + down_.saved_bytes(rows);
-    if (gate_up_.keeps_input()) bytes += activations(hidden_);
-  }
-  if (down_.keeps_input()) bytes += activations(width_);
-  if (shared_) bytes += shared_->saved_bytes(run);
-  return bytes;
-}
-
-std::int64_t MixtureOfExperts::scratch_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const std::int64_t rows = most_rows(t);
-  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
-  const std::int64_t sorted = shared_out() ? arena_bytes(activation_, slots(t) * hidden_) : 0;  // before or after them
-  const std::int64_t up = gate_up_.scratch_bytes(rows, run.workers);
-  const std::int64_t down = down_.scratch_bytes(rows, run.workers);
-  const std::int64_t uncached = cached_fp8_ ? activations(2 * width_) : 0;
-  const std::int64_t wide = activations(hidden_);
-  const std::int64_t narrow = activations(width_);
-  const std::int64_t forward = uncached + std::max(wide + std::max(sorted, up), narrow + wide + std::max(sorted, down));
-  const std::int64_t backward = wide + arena_bytes(master_, rows) + 2 * arena_bytes(master_, slots(t)) + narrow +
-                                std::max(wide + std::max(sorted, down), uncached + up);
-  const std::int64_t weight = gathers_again_ ? wide + std::max(up, down) : std::max(up, down);
-  const std::int64_t routing = arena_bytes(master_, t * experts_) + wide + 2 * arena_bytes(master_, slots(t)) +
-                               router_.scratch_bytes(t, run.workers);
-  std::int64_t most = std::max({forward, backward, weight, routing});
-  if (shared_) most = std::max(most, shared_->scratch_bytes(run));
-  return most;
-}
-
-std::int64_t MixtureOfExperts::prepared_bytes() const {
-  return router_.prepared_bytes() + gate_up_.prepared_bytes() + down_.prepared_bytes() +
-         (shared_ ? shared_->prepared_bytes() : 0);
 }
 
 }  // namespace shoestring

@@ -13,10 +13,15 @@
 // Where ranks share the experts, rows cross to the ranks of their experts and back (parallel/expert_exchange.h):
 // router, shared expert and combine stay with the token. Rows stand by source, then by expert, then by token, so that
 // each source's part is what that rank alone would have computed, and its weight gradient is kept apart. What was
-// received is kept for the weight gradient, where one rank would gather again.
+// received is kept for the weight gradient, where one rank would gather again. How many rows come is not known before:
+// their memory grows with need.
+//
+// Rows may travel in FP8 (packed_rows.h), with the forward pass and with the gradients of what comes back, which is
+// never rounded. A mixture whose experts are all on one rank rounds the same, so that no layout changes a bit.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/model/config.h"
@@ -51,8 +56,12 @@ class MixtureOfExperts final : public Layer {
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
   bool keeps_input() const override { return true; }  // the router's weight gradient reads x
+  /// Bytes that a micro-batch takes beside Saved's arena, and a call beside scratch, when loads are even; none unless
+  /// ranks share the experts.
+  std::int64_t even_beside_bytes(const RunShape& run) const;
+  std::int64_t even_growing_bytes(const RunShape& run) const;
   bool keeps_gradient() const override {
-    return (gathers_again_ && !shared_out()) || (shared_ != nullptr && shared_->keeps_gradient());
+    return (gathers_again_ && !shared_out() && !packs_) || (shared_ != nullptr && shared_->keeps_gradient());
   }
   std::vector<Parameter*> parameters() override;
   void prepare(const PrepareContext& context) override;
@@ -66,8 +75,8 @@ class MixtureOfExperts final : public Layer {
 
  private:
   struct Record {
-    ConstTensorView x;
-    ConstTensorView dy;
+    ConstTensorView x;       ///< as it goes to the experts; where it is gathered again
+    ConstTensorView dy;      ///< likewise
     TensorView indices;      ///< [tokens, k] i32
     TensorView weights;      ///< [tokens, k]
     TensorView scores;       ///< [tokens, experts]
@@ -76,6 +85,7 @@ class MixtureOfExperts final : public Layer {
     Permutation plan;
     ExpertExchange::Plan exchange;      ///< where ranks share the experts
     std::vector<std::int64_t> offsets;  ///< of this rank's experts, in host memory
+    std::optional<Saved> beside;        ///< of the rows that came
     TensorView received;                ///< [rows, hidden] x as it came; where the weight gradient reads it plain
     TensorView received_gradient;       ///< likewise dy
     ConstScaledView gate_up;            ///< [rows, 2 * width]
@@ -87,17 +97,25 @@ class MixtureOfExperts final : public Layer {
   void run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved, LayerContext& context);
   void backward_experts(ConstTensorView dy, TensorView dxp, TensorView drow_weights, Record& record, Saved& saved,
                         LayerContext& context);
+  void experts_backward_weight(Saved& saved, LayerContext& context);
   void plan_rows(Record& record, Saved& saved, LayerContext& context);
-  /// xp = the rows of x at their experts.
-  void to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context) const;
+  /// Where what belongs to rows is kept.
+  Saved& of_rows(Record& record, Saved& saved) const { return record.beside ? *record.beside : saved; }
+  /// For what happens to `rows` rows: scratch that holds them.
+  LayerContext for_rows(const Record& record, LayerContext& context) const;
+  /// x as the experts see it, where it does not travel.
+  ConstTensorView rounded(ConstTensorView x, Saved& saved, LayerContext& context, QuantizeCounts* counts) const;
+  /// xp = the rows of x at their experts. Packing counts what it loses.
+  void to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context,
+                  QuantizeCounts* counts) const;
   /// y (+)= the results yp of all choices of a token.
   void from_experts(ConstTensorView yp, TensorView y, const Record& record, LayerContext& context) const;
   TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
   bool shared_out() const { return share_.ranks > 1; }
   ExpertExchange& exchange() const;
-  /// That can come to this rank.
-  std::int64_t most_rows(std::int64_t tokens) const;
+  std::int64_t row_bytes(std::int64_t rows) const;
+  std::int64_t row_scratch_bytes(std::int64_t tokens, std::int64_t rows, int workers) const;
 
   ExpertShare share_;
   std::int64_t index_;
@@ -115,6 +133,7 @@ class MixtureOfExperts final : public Layer {
   DType activation_;
   DType master_;
   bool cached_fp8_;
+  bool packs_;          ///< rows travel in FP8
   bool gathers_again_;  ///< the weight gradients' operands are plain
   Linear router_;
   Linear gate_up_;

@@ -25,33 +25,34 @@ TensorView part(TensorView flat, std::int64_t offset, const Parameter& parameter
 
 }  // namespace
 
-ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gradient_sources)
-    : sources(gradient_sources), parameters(std::move(all)) {
+StorePlan::StorePlan(std::vector<Parameter*> all, DType dtype) : parameters(std::move(all)) {
   std::stable_sort(parameters.begin(), parameters.end(),
                    [](const Parameter* a, const Parameter* b) { return region_of(*a) < region_of(*b); });
   std::int64_t ends[3] = {};
-  std::int64_t total = 0;
   for (const Parameter* parameter : parameters) {
-    total += aligned_elements(parameter->elements(), dtype);
-    for (int region = region_of(*parameter); region < 3; ++region) ends[region] = total;
+    offsets.push_back(elements);
+    elements += aligned_elements(parameter->elements(), dtype);
+    for (int region = region_of(*parameter); region < 3; ++region) ends[region] = elements;
   }
   dense = {0, ends[0]};
   experts = {ends[0], ends[1]};
-  values = Tensor(dtype, {total});
-  const std::int64_t expert_elements = experts.end - experts.begin;
-  if (sources > 0) gradients = Tensor(dtype, {dense.end + sources * expert_elements});
-  std::int64_t offset = 0;
-  for (Parameter* parameter : parameters) {
-    parameter->value = part(values, offset, *parameter);
+}
+
+ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gradient_sources)
+    : StorePlan(std::move(all), dtype), sources(gradient_sources) {
+  values = Tensor(dtype, {elements});
+  if (sources > 0) gradients = Tensor(dtype, {dense.end + sources * experts.elements()});
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    Parameter* parameter = parameters[i];
+    parameter->value = part(values, offsets[i], *parameter);
     if (sources > 0 && parameter->role != ParameterRole::statistic) {
-      parameter->grad = part(gradients, offset, *parameter);
+      parameter->grad = part(gradients, offsets[i], *parameter);
     }
     if (parameter->of_experts() && sources > 1) {
       parameter->grads_by_source = parameter->grad;
       parameter->grads_by_source.shape = {sources, parameter->rows, parameter->columns};
-      parameter->grads_by_source.strides = {expert_elements, parameter->columns, 1};
+      parameter->grads_by_source.strides = {experts.elements(), parameter->columns, 1};
     }
-    offset += aligned_elements(parameter->elements(), dtype);
   }
 }
 

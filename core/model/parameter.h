@@ -59,6 +59,25 @@ struct Parameter {
   }
 };
 
+/// Elements [begin, end) of a store's buffers.
+struct StoreRegion {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  bool empty() const { return begin == end; }
+  std::int64_t elements() const { return end - begin; }
+};
+
+/// Where each parameter of a rank stands in its store: known without memory.
+struct StorePlan {
+  std::vector<Parameter*> parameters;  ///< dense ones, then those of experts, then statistics
+  std::vector<std::int64_t> offsets;   ///< of each
+  StoreRegion dense;
+  StoreRegion experts;
+  std::int64_t elements = 0;  ///< statistics included
+
+  StorePlan(std::vector<Parameter*> all, DType dtype);
+};
+
 /// All weights of a rank in one buffer, and all gradients in another: reduction, clipping and zeroing see flat arrays.
 /// Two regions, one behind the other, since their sums are over different ranks: dense parameters are the same on all
 /// ranks of a stage, those of experts on the ranks that hold the same experts. Statistics come last and have no
@@ -67,26 +86,17 @@ struct Parameter {
 /// With several `sources`, the gradients of experts stand behind `experts` once more for each further one, region
 /// behind region: tokens of different ranks belong to different reduction groups, and their sums are kept apart until
 /// these are added in order (parallel/reduction.h).
-struct ParameterStore {
-  /// Elements [begin, end) of either buffer.
-  struct Region {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
-    bool empty() const { return begin == end; }
-  };
-
+struct ParameterStore : StorePlan {
   Tensor values;     ///< [elements] flat
   Tensor gradients;  ///< [elements without statistics, and experts once for each further source] flat, same offsets
-  Region dense;
-  Region experts;
-  int sources = 1;  ///< of the gradients of experts
-  std::vector<Parameter*> parameters;
+  int sources = 1;   ///< of the gradients of experts
 
   /// `sources` 0: no gradients at all, for a model that is not trained.
   ParameterStore(std::vector<Parameter*> all, DType dtype, int sources = 1);
-  ConstTensorView gradients_of(Region region) const {
-    return gradients.view().slice(0, region.begin, region.end - region.begin);
+  ConstTensorView gradients_of(StoreRegion region) const {
+    return gradients.view().slice(0, region.begin, region.elements());
   }
+  TensorView values_of(StoreRegion region) { return values.view().slice(0, region.begin, region.elements()); }
   TensorView dense_gradients() { return gradients.view().slice(0, dense.begin, dense.end); }
   /// [sources * region], source by source.
   TensorView expert_gradients() {

@@ -107,21 +107,27 @@ void Transformer::collect_parameters() {
   const auto add = [&](const std::vector<Parameter*>& more) {
     parameters_.insert(parameters_.end(), more.begin(), more.end());
   };
-  const auto add_mixture = [&](Block& block) {
-    if (block.mixture() != nullptr) mixtures_.push_back(block.mixture());
-  };
   if (embedding_) add(embedding_->parameters());
   for (const auto& stage : stages_) {
-    for (const auto& block : stage->blocks()) {
-      add(block->parameters());
-      add_mixture(*block);
-    }
+    for (const auto& block : stage->blocks()) add(block->parameters());
+    for (MixtureOfExperts* mixture : mixtures_of(*stage)) mixtures_.push_back(mixture);
   }
   if (!loss_) return;
   if (further_) add(further_->parameters());
   add(loss_->parameters());
   add({&head_->weight()});
-  if (loss_->further() != nullptr) add_mixture(loss_->further()->block());
+}
+
+std::vector<MixtureOfExperts*> Transformer::mixtures_of(const TransformerStage& stage) const {
+  std::vector<MixtureOfExperts*> mixtures;
+  for (const auto& block : stage.blocks()) {
+    if (block->mixture() != nullptr) mixtures.push_back(block->mixture());
+  }
+  const bool last = loss_ != nullptr && &stage == stages_.back().get();
+  if (last && loss_->further() != nullptr && loss_->further()->block().mixture() != nullptr) {
+    mixtures.push_back(loss_->further()->block().mixture());
+  }
+  return mixtures;
 }
 
 std::unique_ptr<Transformer> Transformer::whole() const {
@@ -168,15 +174,26 @@ ModelMemory Transformer::memory() const {
     }
   }
   memory.prepared = head_ ? head_->prepared_bytes() : 0;
+  std::int64_t growing = 0;
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     memory.prepared += stages_[i]->prepared_bytes();
     memory.saved += options_.in_flight[i] * stages_[i]->saved_bytes(options_.run);
+    for (const MixtureOfExperts* mixture : mixtures_of(*stages_[i])) {
+      memory.saved += options_.in_flight[i] * mixture->even_beside_bytes(options_.run);
+      growing = std::max(growing, mixture->even_growing_bytes(options_.run));
+    }
   }
-  memory.scratch = scratch_bytes();
+  memory.scratch = scratch_bytes() + growing;
   memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
                   most_in_flight() * MicroBatch::bytes(options_.run, objective().columns()) +
                   options_.model.mixtures() * options_.model.experts * size_bytes(DType::i64);
   return memory;
+}
+
+std::int64_t Transformer::grown_bytes() const {
+  std::int64_t bytes = growing_.capacity_bytes();
+  for (const auto& stage : stages_) bytes += stage->beside_bytes();
+  return bytes;
 }
 
 std::int64_t Transformer::saved_peak_bytes() const {
@@ -195,7 +212,7 @@ void Transformer::allocate(Stream& stream) {
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision),
                                             options_.trains ? options_.experts.gradients() : 0);
   scratch_ = Arena(scratch_bytes(), stream.device());
-  runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, stream, objective(), next_token_});
+  runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, growing_, stream, objective(), next_token_});
   for (const auto& user : {embedding_.get(), further_.get()}) {
     if (options_.trains && user != nullptr) user->allocate();
   }

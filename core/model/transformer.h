@@ -45,8 +45,8 @@ struct ModelMemory {
   std::int64_t gradients = 0;
   std::int64_t prepared = 0;  ///< compute copies: quantised and packed weights
   std::int64_t saved = 0;     ///< activations of all micro-batches in flight
-  std::int64_t scratch = 0;
-  std::int64_t tables = 0;  ///< RoPE tables, tokens, a tally
+  std::int64_t scratch = 0;   ///< of both, what ranks that share experts receive counts as if loads were even
+  std::int64_t tables = 0;    ///< RoPE tables, tokens, a tally
   std::int64_t total() const { return parameters + gradients + prepared + saved + scratch + tables; }
 };
 
@@ -129,10 +129,13 @@ class Transformer {
   /// What was really used of `memory().scratch`, and by one micro-batch of `memory().saved`.
   std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes(); }
   std::int64_t saved_peak_bytes() const;
+  /// What mixtures whose experts are shared have taken beside both: as much as their loads ever asked for.
+  std::int64_t grown_bytes() const;
 
  private:
   void build_stages();
   void collect_parameters();
+  std::vector<MixtureOfExperts*> mixtures_of(const TransformerStage& stage) const;
   bool owns(int stage) const;
   StageBlocks blocks_of(int stage) const;
   std::int64_t most_in_flight() const;
@@ -156,6 +159,7 @@ class Transformer {
   Stream* stream_ = nullptr;
   std::unique_ptr<ParameterStore> store_;
   Arena scratch_;
+  GrowingArena growing_;
   std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;
 };

@@ -40,7 +40,12 @@ TransformerStage::Slot& TransformerStage::slot_of(int microbatch) {
 }
 
 LayerContext TransformerStage::context(const MicroBatch& batch, StepTally* tally) const {
-  return {batch.layout(), runtime_->scratch, runtime_->stream, tally != nullptr, tally};
+  return {.tokens = batch.layout(),
+          .scratch = runtime_->scratch,
+          .stream = runtime_->stream,
+          .training = tally != nullptr,
+          .tally = tally,
+          .growing = &runtime_->growing};
 }
 
 ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output,
@@ -167,6 +172,12 @@ std::int64_t TransformerStage::scratch_bytes(const RunShape& run) const {
 std::int64_t TransformerStage::prepared_bytes() const {
   std::int64_t bytes = parts_.loss != nullptr ? parts_.loss->prepared_bytes() : 0;
   for (const auto& block : parts_.blocks) bytes += block->prepared_bytes();
+  return bytes;
+}
+
+std::int64_t TransformerStage::beside_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& slot : slots_) bytes += slot->saved.beside_bytes();
   return bytes;
 }
 

@@ -24,6 +24,7 @@ struct StageParts {
 /// What all stages of a rank share while they run.
 struct StageRuntime {
   Arena& scratch;
+  GrowingArena& growing;
   Stream& stream;
   const Objective& objective;   ///< of training
   const Objective& next_token;  ///< of evaluation, whatever is trained
@@ -58,6 +59,8 @@ class TransformerStage {
   std::int64_t prepared_bytes() const;
   /// The most that any micro-batch has taken.
   std::int64_t saved_peak_bytes() const;
+  /// What all micro-batches together have beside their arenas.
+  std::int64_t beside_bytes() const;
 
  private:
   /// The activations of one micro-batch in flight.

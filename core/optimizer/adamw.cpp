@@ -1,5 +1,7 @@
 #include "kernels/adamw.h"
 
+#include <algorithm>
+
 #include "core/optimizer/optimizer.h"
 
 namespace shoestring {
@@ -7,24 +9,26 @@ namespace {
 
 class AdamW : public Optimizer {
  public:
-  AdamW(const OptimizerSpec& spec, MomentFormat moments, const std::vector<Parameter*>& parameters) : spec_(spec) {
-    for (Parameter* parameter : parameters) {
+  AdamW(const OptimizerSpec& spec, MomentFormat moments, const std::vector<ParameterPart>& parts) : spec_(spec) {
+    for (const ParameterPart& part : parts) {
       DType dtype = moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
-      if (parameter->value.dtype == DType::f64) dtype = DType::f64;
-      const Shape shape = {parameter->rows, parameter->columns};
-      moments_.push_back({parameter, Tensor(dtype, shape), Tensor(dtype, shape)});
+      if (part.parameter->value.dtype == DType::f64) dtype = DType::f64;
+      moments_.push_back({part, Tensor(dtype, {part.elements}), Tensor(dtype, {part.elements})});
     }
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
     for (Moments& entry : moments_) {
-      const Shape flat = {entry.parameter->elements()};
-      const bool decayed = entry.parameter->role == ParameterRole::matrix;
-      adamw_step({.parameter = entry.parameter->value.reshaped(flat),
-                  .first_moment = entry.first.view().reshaped(flat),
-                  .second_moment = entry.second.view().reshaped(flat),
+      const Parameter& parameter = *entry.part.parameter;
+      const auto part_of = [&](const TensorView& whole) {
+        return whole.reshaped({parameter.elements()}).slice(0, entry.part.begin, entry.part.elements);
+      };
+      const bool decayed = parameter.role == ParameterRole::matrix;
+      adamw_step({.parameter = part_of(parameter.value),
+                  .first_moment = entry.first,
+                  .second_moment = entry.second,
                   .copy = {},
-                  .gradient = entry.parameter->grad.reshaped(flat),
+                  .gradient = part_of(parameter.grad),
                   .gradient_scale = step.gradient_scale,
                   .learning_rate = step.learning_rate,
                   .beta1 = spec_.beta1,
@@ -39,9 +43,9 @@ class AdamW : public Optimizer {
   std::vector<OptimizerState> state() override {
     std::vector<OptimizerState> all;
     for (Moments& entry : moments_) {
-      for (const ParameterSlice& slice : entry.parameter->slices) {
-        all.push_back({"exp_avg." + slice.name, entry.first.view().slice(0, slice.begin, slice.rows)});
-        all.push_back({"exp_avg_sq." + slice.name, entry.second.view().slice(0, slice.begin, slice.rows)});
+      for (const ParameterSlice& slice : entry.part.parameter->slices) {
+        add_state("exp_avg." + slice.name, entry.part, slice, entry.first, all);
+        add_state("exp_avg_sq." + slice.name, entry.part, slice, entry.second, all);
       }
     }
     return all;
@@ -55,10 +59,25 @@ class AdamW : public Optimizer {
 
  private:
   struct Moments {
-    Parameter* parameter;
-    Tensor first;   // [rows, columns]
-    Tensor second;  // [rows, columns]
+    ParameterPart part;
+    Tensor first;   // [elements]
+    Tensor second;  // [elements]
   };
+  /// What `moment`, of `part`, has of a disk tensor.
+  static void add_state(std::string name, const ParameterPart& part, const ParameterSlice& slice, Tensor& moment,
+                        std::vector<OptimizerState>& all) {
+    const std::int64_t columns = part.parameter->columns;
+    const std::int64_t first = slice.begin * columns;
+    const std::int64_t begin = std::max(part.begin, first);
+    const std::int64_t end = std::min(part.begin + part.elements, first + slice.rows * columns);
+    if (begin >= end) return;
+    const bool whole = end - begin == slice.rows * columns;
+    const TensorView flat = moment.view().slice(0, begin - part.begin, end - begin);
+    all.push_back({.name = std::move(name),
+                   .data = whole ? flat.reshaped({slice.rows, columns}) : flat,
+                   .begin = begin - first,
+                   .part = !whole});
+  }
   OptimizerSpec spec_;
   std::vector<Moments> moments_;
 };
@@ -66,8 +85,8 @@ class AdamW : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat moments,
-                                      const std::vector<Parameter*>& parameters) {
-  return std::make_unique<AdamW>(spec, moments, parameters);
+                                      const std::vector<ParameterPart>& parts) {
+  return std::make_unique<AdamW>(spec, moments, parts);
 }
 
 }  // namespace shoestring

@@ -22,7 +22,8 @@ void each_tensor(const Transformer& model, const Visit& visit) {
 
 }  // namespace
 
-GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at) {
+GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at,
+                           const ParameterShards* shards) {
   std::map<std::string, std::size_t> first;  // piece of each tensor
   each_tensor(*model.whole(), [&](const Parameter&, const ParameterSlice& slice, std::int64_t elements) {
     first.emplace(slice.name, count_);
@@ -35,9 +36,9 @@ GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, con
     const auto shares = static_cast<std::size_t>(parameter.of_experts() ? shape.replicas() : shape.data);
     const auto share = static_cast<std::size_t>(parameter.of_experts() ? at.replica : at.data);
     for (std::int64_t begin = 0; begin < elements; begin += kPieceElements, ++number) {
-      if (number % shares != share) continue;
-      own_.push_back(
-          {&parameter, slice.begin * parameter.columns + begin, std::min(kPieceElements, elements - begin), number});
+      const std::int64_t in_parameter = slice.begin * parameter.columns + begin;
+      const bool own = shards != nullptr ? shards->owns(parameter, in_parameter) : number % shares == share;
+      if (own) own_.push_back({&parameter, in_parameter, std::min(kPieceElements, elements - begin), number});
     }
   });
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
+#include "core/optimizer/shards.h"
 #include "kernels/base/device.h"
 #include "parallel/mesh.h"
 
@@ -18,11 +19,13 @@ namespace shoestring {
 /// sums it makes no difference to the bits, as long as it holds its summed gradient.
 class GradientNorm {
  public:
-  static constexpr std::int64_t kPieceElements = std::int64_t{1} << 20;
+  static constexpr std::int64_t kPieceElements = shoestring::kPieceElements;
 
   /// Of `model`, which must outlive it and may be a rank's stages and experts. Ranks that hold the same share its
-  /// pieces: those of a stage along the data axis, but for experts along their replicas.
-  GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at);
+  /// pieces: those of a stage along the data axis, but for experts along their replicas. Where each has its own sum
+  /// only, `shards` says which.
+  GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at,
+               const ParameterShards* shards = nullptr);
 
   /// Collective over `world`, all ranks of the model. Gradients are summed over tokens; `scale` is 1 / trained tokens.
   /// NaN or infinity comes through.

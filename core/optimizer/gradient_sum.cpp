@@ -2,13 +2,16 @@
 
 namespace shoestring {
 
-GradientSum::GradientSum(ParameterStore& store, Mesh& mesh, int groups, Stream& stream)
+GradientSum::GradientSum(ParameterStore& store, Mesh& mesh, int groups, Stream& stream, const ParameterShards* shards)
     : store_(store),
-      dense_(mesh.data(), store.dense.end, groups / mesh.data().size(), store.gradients.dtype(), stream) {
+      sharded_(shards != nullptr),
+      dense_(mesh.data(), sharded_ ? shards->dense() : ShardLayout(store.dense.end, mesh.data().size()),
+             groups / mesh.data().size(), store.gradients.dtype(), stream) {
   if (store.experts.empty()) return;
   check(store.sources == 1 || store.sources == mesh.shape().expert, "gradients of {} sources on an expert axis of {}",
         store.sources, mesh.shape().expert);
-  experts_.emplace(mesh.replica(), store.experts.end - store.experts.begin, dense_.rounds(), store.gradients.dtype(),
+  const ShardLayout even(store.experts.elements(), mesh.replica().size());
+  experts_.emplace(mesh.replica(), sharded_ ? shards->experts() : even, dense_.rounds(), store.gradients.dtype(),
                    stream, store.sources);
 }
 
@@ -18,8 +21,11 @@ void GradientSum::fold() {
 }
 
 void GradientSum::gather() {
-  dense_.gather(store_.dense_gradients());
-  if (experts_) experts_->gather(store_.expert_gradients().slice(0, 0, store_.experts.end - store_.experts.begin));
+  const auto total_into = [&](CanonicalReducer& reducer, TensorView full) {
+    sharded_ ? reducer.place(full) : reducer.gather(full);
+  };
+  total_into(dense_, store_.dense_gradients());
+  if (experts_) total_into(*experts_, store_.expert_gradients().slice(0, 0, store_.experts.elements()));
 }
 
 void GradientSum::reset() {

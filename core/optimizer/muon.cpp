@@ -30,11 +30,29 @@ bool is_shared(std::int64_t rows, std::int64_t columns, int workers) {
   return workers == 1 || rows * columns >= kSharedElements;
 }
 
-Working working_of(const std::vector<Parameter*>& matrices, DType master, int workers) {
+/// The disk tensors of a part.
+std::vector<const ParameterSlice*> slices_of(const ParameterPart& part) {
+  std::vector<const ParameterSlice*> slices;
+  std::int64_t elements = 0;
+  const std::int64_t columns = part.parameter->columns;
+  for (const ParameterSlice& slice : part.parameter->slices) {
+    const std::int64_t begin = slice.begin * columns;
+    const std::int64_t end = begin + slice.rows * columns;
+    if (begin < part.begin || end > part.begin + part.elements) continue;
+    slices.push_back(&slice);
+    elements += end - begin;
+  }
+  check(elements == part.elements, "Muon is given {} of the elements of {}, which are no whole tensors", part.elements,
+        part.parameter->slices.front().name);
+  return slices;
+}
+
+Working working_of(const std::vector<ParameterPart>& matrices, DType master, int workers) {
   Working most;
-  for (const Parameter* parameter : matrices) {
-    const std::int64_t columns = parameter->columns;
-    for (const ParameterSlice& slice : parameter->slices) {
+  for (const ParameterPart& part : matrices) {
+    const std::int64_t columns = part.parameter->columns;
+    for (const ParameterSlice* at : slices_of(part)) {
+      const ParameterSlice& slice = *at;
       const bool shared = is_shared(slice.rows, columns, workers);
       const std::int64_t bytes =
           Arena::footprint(slice.rows * columns * size_bytes(master)) +
@@ -57,22 +75,24 @@ struct Owner {
 
 class Muon : public Optimizer {
  public:
-  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<Parameter*>& parameters, int workers)
+  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<ParameterPart>& parts, int workers)
       : spec_(spec), workers_(workers) {
-    for (Parameter* parameter : parameters) {
-      format_ = parameter->value.dtype;
+    for (const ParameterPart& part : parts) {
+      format_ = part.parameter->value.dtype;
       const DType dtype = format_ == DType::f64 ? DType::f64 : moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
-      moments_.push_back({parameter, Tensor(dtype, {parameter->rows, parameter->columns})});
+      const std::int64_t columns = part.parameter->columns;
+      moments_.push_back({part, slices_of(part), Tensor(dtype, {part.elements / columns, columns})});
     }
-    const Working working = working_of(parameters, format_, workers);
+    const Working working = working_of(parts, format_, workers);
     scratch_ = Arena(working.shared_bytes, {});
     for (int i = 0; i < working.owners; ++i) {
       owners_.push_back(std::make_unique<Owner>());
       owners_.back()->scratch = Arena(working.own_bytes, {});
     }
     for (Momentum& entry : moments_) {
-      for (const ParameterSlice& slice : entry.parameter->slices) {
-        (is_shared(slice.rows, entry.parameter->columns, workers) ? shared_ : own_).push_back({&entry, &slice});
+      for (const ParameterSlice* slice : entry.slices) {
+        const bool shared = is_shared(slice->rows, entry.part.parameter->columns, workers);
+        (shared ? shared_ : own_).push_back({&entry, slice});
       }
     }
     std::ranges::stable_sort(own_, std::greater(), &Matrix::elements);  // the last ones handed out are short
@@ -94,8 +114,8 @@ class Muon : public Optimizer {
   std::vector<OptimizerState> state() override {
     std::vector<OptimizerState> all;
     for (Momentum& entry : moments_) {
-      for (const ParameterSlice& slice : entry.parameter->slices) {
-        all.push_back({"momentum." + slice.name, entry.momentum.view().slice(0, slice.begin, slice.rows)});
+      for (const ParameterSlice* slice : entry.slices) {
+        all.push_back({.name = "momentum." + slice->name, .data = entry.of(*slice)});
       }
     }
     return all;
@@ -109,21 +129,26 @@ class Muon : public Optimizer {
 
  private:
   struct Momentum {
-    Parameter* parameter;
+    ParameterPart part;
+    std::vector<const ParameterSlice*> slices;
     Tensor momentum;  // [rows, columns]
+
+    TensorView of(const ParameterSlice& slice) {
+      return momentum.view().slice(0, slice.begin - part.begin / part.parameter->columns, slice.rows);
+    }
   };
   /// What is orthogonalised by itself: one tensor on the disk.
   struct Matrix {
     Momentum* entry;
     const ParameterSlice* slice;
-    std::int64_t elements() const { return slice->rows * entry->parameter->columns; }
+    std::int64_t elements() const { return slice->rows * entry->part.parameter->columns; }
   };
 
   void move(const Matrix& matrix, const OptimizerStep& step, Arena& scratch, Stream& stream) const {
     const auto rows_of = [&](TensorView whole) { return whole.slice(0, matrix.slice->begin, matrix.slice->rows); };
-    const TensorView momentum = rows_of(matrix.entry->momentum);
-    const TensorView weight = rows_of(matrix.entry->parameter->value);
-    const ConstTensorView gradient = rows_of(matrix.entry->parameter->grad);
+    const TensorView momentum = matrix.entry->of(*matrix.slice);
+    const TensorView weight = rows_of(matrix.entry->part.parameter->value);
+    const ConstTensorView gradient = rows_of(matrix.entry->part.parameter->grad);
     const Arena::Scope scope(scratch);
     const TensorView update = scratch.take(format_, weight.shape);
 
@@ -154,11 +179,11 @@ class Muon : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
-                                     const std::vector<Parameter*>& parameters, int workers) {
-  return std::make_unique<Muon>(spec, moments, parameters, workers);
+                                     const std::vector<ParameterPart>& parts, int workers) {
+  return std::make_unique<Muon>(spec, moments, parts, workers);
 }
 
-std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers) {
+std::int64_t muon_working_bytes(const std::vector<ParameterPart>& matrices, DType master, int workers) {
   return working_of(matrices, master, workers).bytes();
 }
 

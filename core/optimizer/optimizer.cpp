@@ -30,16 +30,21 @@ class Pair : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
-                                          const std::vector<Parameter*>& parameters, int workers) {
-  std::vector<Parameter*> matrices;
-  std::vector<Parameter*> others;
-  for (Parameter* parameter : parameters) {
-    if (parameter->role == ParameterRole::statistic) continue;
-    const bool muon = spec.name == OptimizerName::muon && parameter->role == ParameterRole::matrix;
-    (muon ? matrices : others).push_back(parameter);
+                                          const std::vector<ParameterPart>& parts, int workers) {
+  std::vector<ParameterPart> matrices;
+  std::vector<ParameterPart> others;
+  for (const ParameterPart& part : parts) {
+    if (part.parameter->role == ParameterRole::statistic) continue;
+    const bool muon = spec.name == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
+    (muon ? matrices : others).push_back(part);
   }
   if (spec.name == OptimizerName::adamw) return make_adamw(spec, moments, others);
   return std::make_unique<Pair>(make_muon(spec, moments, matrices, workers), make_adamw(spec, moments, others));
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
+                                          const std::vector<Parameter*>& parameters, int workers) {
+  return make_optimizer(spec, moments, whole_parts(parameters), workers);
 }
 
 }  // namespace shoestring

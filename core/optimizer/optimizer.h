@@ -1,7 +1,8 @@
 // What moves the weights: one step over all parameters from their summed gradients.
 //
 // AdamW serves every parameter, or Muon the matrices of the hidden layers and AdamW the rest. State is kept per
-// parameter and known by the parameters' disk names, so that any parallel layout loads any checkpoint.
+// parameter and known by the parameters' disk names, so that any parallel layout loads any checkpoint. An optimizer may
+// be given parts of the parameters only (shards.h): it moves these, and keeps state for these.
 #pragma once
 
 #include <memory>
@@ -9,15 +10,18 @@
 #include <vector>
 
 #include "core/model/layer.h"
+#include "core/optimizer/shards.h"
 #include "core/recipe/recipe.h"
 #include "kernels/base/device.h"
 
 namespace shoestring {
 
-/// A part of the optimizer's state under its name in a checkpoint: "exp_avg.model.norm.weight".
+/// A tensor of the optimizer's state under its name in a checkpoint: "exp_avg.model.norm.weight".
 struct OptimizerState {
   std::string name;
-  TensorView data;
+  TensorView data;         ///< as on the disk; flat where it is a part
+  std::int64_t begin = 0;  ///< of a part: its first element in the flat tensor
+  bool part = false;       ///< other ranks have the rest
 };
 
 struct OptimizerStep {
@@ -39,17 +43,20 @@ class Optimizer {
 
 /// Statistics (router biases) are skipped: they move by their own rule. `workers` as the stream of `step` will have.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
+                                          const std::vector<ParameterPart>& parts, int workers);
+/// Of whole parameters.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
                                           const std::vector<Parameter*>& parameters, int workers);
 
-/// AdamW over `parameters`; weight decay applies to matrices only.
+/// AdamW over `parts`; weight decay applies to matrices only.
 std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat moments,
-                                      const std::vector<Parameter*>& parameters);
+                                      const std::vector<ParameterPart>& parts);
 /// Muon over matrices: Nesterov momentum, orthogonalised by Newton-Schulz per disk tensor (each projection and expert
 /// by itself), scaled by 0.2 sqrt(max(rows, columns)) so that AdamW's learning rate and decay fit (Liu et al., "Muon
-/// is scalable for LLM training", arXiv 2502.16982, section 2.2).
+/// is scalable for LLM training", arXiv 2502.16982, section 2.2). Parts are whole disk tensors.
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
-                                     const std::vector<Parameter*>& parameters, int workers);
+                                     const std::vector<ParameterPart>& parts, int workers);
 /// What Muon holds beside its state: scratch to orthogonalise an update, one per worker where matrices are small.
-std::int64_t muon_working_bytes(const std::vector<Parameter*>& matrices, DType master, int workers);
+std::int64_t muon_working_bytes(const std::vector<ParameterPart>& matrices, DType master, int workers);
 
 }  // namespace shoestring

@@ -197,7 +197,8 @@ void add_precision(std::vector<Key>& keys) {
       .key("cache_fp8", &PrecisionSpec::cache_fp8, kText, "keep activations of FP8 products in FP8 for backward")
       .key("count_saturation", &PrecisionSpec::count_saturation, kText,
            "saturated and underflowed shares in the metrics", kFree)
-      .key("moments", &PrecisionSpec::moments, kText, "format of the optimizer's moments");
+      .key("moments", &PrecisionSpec::moments, kText, "format of the optimizer's moments")
+      .key("dispatch", &PrecisionSpec::dispatch, kText, "format in which tokens travel to their experts");
 }
 
 void add_parallel(std::vector<Key>& keys) {
@@ -212,7 +213,9 @@ void add_parallel(std::vector<Key>& keys) {
            "layers of each pipeline stage: 5, 6, 6, 5; empty: as even as they divide", kFree)
       .key("stages_per_rank", &ParallelSpec::stages_per_rank, {2, 64}, "of the interleaved schedule", kFree)
       .key("reduction_groups", &ParallelSpec::reduction_groups, {0, kMostInt},
-           "groups of the canonical gradient sum; 0: the data axis of the first attempt");
+           "groups of the canonical gradient sum; 0: the data axis of the first attempt")
+      .key("shard_optimizer", &ParallelSpec::shard_optimizer, kText,
+           "ranks with the same weights share the optimizer's state (ZeRO-1)", kFree);
 }
 
 void add_data(std::vector<Key>& keys) {

@@ -18,6 +18,7 @@ constexpr Word kPrecisionPolicy[] = {"fp64", "fp32", "bf16", "fp8_block", "fp8_t
 constexpr Word kScaleFormat[] = {"f32", "power_of_two"};
 constexpr Word kLinearFormat[] = {"policy", "bf16", "fp32"};
 constexpr Word kMomentFormat[] = {"f32", "bf16"};
+constexpr Word kDispatchFormat[] = {"activation", "fp8"};
 constexpr Word kScheduleName[] = {"automatic", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipev"};
 constexpr Word kDataIo[] = {"mmap", "pread"};
 constexpr Word kOptimizerName[] = {"adamw", "muon"};
@@ -71,6 +72,10 @@ std::span<const Word> enum_words<LinearFormat>() {
 template <>
 std::span<const Word> enum_words<MomentFormat>() {
   return kMomentFormat;
+}
+template <>
+std::span<const Word> enum_words<DispatchFormat>() {
+  return kDispatchFormat;
 }
 template <>
 std::span<const Word> enum_words<ScheduleName>() {

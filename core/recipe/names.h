@@ -31,6 +31,8 @@ std::span<const std::string_view> enum_words<LinearFormat>();
 template <>
 std::span<const std::string_view> enum_words<MomentFormat>();
 template <>
+std::span<const std::string_view> enum_words<DispatchFormat>();
+template <>
 std::span<const std::string_view> enum_words<ScheduleName>();
 template <>
 std::span<const std::string_view> enum_words<DataIo>();

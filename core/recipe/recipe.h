@@ -105,6 +105,7 @@ enum class PrecisionPolicy { fp64, fp32, bf16, fp8_block, fp8_tensor, mxfp8 };
 enum class ScaleFormat { f32, power_of_two };
 enum class LinearFormat { policy, bf16, fp32 };  ///< per-product override of the policy
 enum class MomentFormat { f32, bf16 };
+enum class DispatchFormat { activation, fp8 };
 
 /// Defaults are DeepSeek-V3's (arXiv 2412.19437, section 3.3); every element is a key, because later work changed
 /// several. The first group applies to low-precision policies only.
@@ -119,6 +120,9 @@ struct PrecisionSpec {
   bool count_saturation = true;  ///< saturated and underflowed shares in the metrics
 
   MomentFormat moments = MomentFormat::f32;  ///< optimizer moments
+  /// In which tokens go to their experts, and gradients of what comes back: as they are, or E4M3 in tiles of 1 x 128
+  /// with power-of-two scales, also where all experts are on one rank, so that no layout changes a bit.
+  DispatchFormat dispatch = DispatchFormat::activation;
 };
 
 /// As parallel/schedule_builders.h knows them; automatic: see schedule_of (core/training/layout.h).
@@ -131,7 +135,8 @@ struct ParallelSpec {
   ScheduleName schedule = ScheduleName::automatic;
   std::vector<std::string> stages;  ///< layers of each stage, in order; empty: as even as they divide
   int stages_per_rank = 2;          ///< of the interleaved schedule
-  int reduction_groups = 0;  ///< groups of the canonical gradient reduction; 0: the data axis of the first attempt
+  int reduction_groups = 0;      ///< groups of the canonical gradient reduction; 0: the data axis of the first attempt
+  bool shard_optimizer = false;  ///< ranks that hold the same weights share the optimizer's state (ZeRO-1)
 };
 
 struct SourceSpec {

@@ -186,6 +186,11 @@ void check_precision(const Recipe& recipe, Rules& rules) {
       {"precision.policy", "kernels.allow_reference"},
       "precision.policy = fp64 is for tests: only reference kernels compute in it, so it needs "
       "kernels.allow_reference = yes");
+  const bool packs = recipe.precision.dispatch == DispatchFormat::fp8;
+  rules.unless(!packs || recipe.precision.policy != PrecisionPolicy::fp64, {"precision.dispatch", "precision.policy"},
+               "precision.dispatch = fp8 rounds what precision.policy = fp64 keeps exact");
+  rules.unless(!packs || recipe.model.experts > 0, {"precision.dispatch", "model.experts"},
+               "precision.dispatch = fp8 is how tokens travel to experts, and the model has none");
 }
 
 /// Layers of each stage are whole numbers that add up to the model's; the last may hold the loss alone.

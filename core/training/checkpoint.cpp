@@ -1,6 +1,7 @@
 #include "core/training/checkpoint.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -15,6 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kPartial = ".partial_";
+constexpr char kPartMark = '#';
 constexpr std::int64_t kSmallFileLimit = std::int64_t{64} << 20;
 
 bool safe_name(const std::string& name) {
@@ -253,6 +255,7 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
       if (name.starts_with(stem) && safe_manifest_name(name)) optimizer_.emplace_back(checkpoint_ / name);
     }
   }
+  index_parts();
 }
 
 bool CheckpointReader::holds_weight(const std::string& name) const {
@@ -268,15 +271,60 @@ void CheckpointReader::read_weight(const std::string& name, TensorView to) const
        checkpoint_.string(), name);
 }
 
-void CheckpointReader::read_optimizer(const std::string& name, TensorView to) const {
+// A name that is no tensor's part is a tensor of its own; what does not fit together is found when it is read.
+void CheckpointReader::index_parts() {
+  for (const SafetensorsFile& file : optimizer_) {
+    for (const auto& [name, entry] : file.entries()) {
+      const std::size_t mark = name.rfind(kPartMark);
+      StoredPart stored{&file, &entry, 0, entry.shape.elements()};
+      std::string tensor = name;
+      if (mark != std::string::npos) {
+        const char* const end = name.data() + name.size();
+        const auto [stop, error] = std::from_chars(name.data() + mark + 1, end, stored.begin);
+        if (error != std::errc{} || stop != end || stored.begin < 0) {
+          fail(ExitCode::corrupt_checkpoint, "{}: {} names no part of a tensor", file.path().string(), name);
+        }
+        tensor = name.substr(0, mark);
+      }
+      parts_[tensor].push_back(stored);
+    }
+  }
+  for (auto& [tensor, parts] : parts_) std::ranges::sort(parts, {}, &StoredPart::begin);
+}
+
+void CheckpointReader::read_optimizer(const std::string& name, std::int64_t begin, bool part, TensorView to) const {
   if (optimizer_.empty()) {
     fail(ExitCode::corrupt_checkpoint,
          "{}: has no {}.safetensors; restore a copy, or remove the step to go back to an earlier one",
          checkpoint_.string(), kOptimizerStem);
   }
-  const auto holder =
-      std::find_if(optimizer_.begin(), optimizer_.end(), [&](const SafetensorsFile& file) { return file.holds(name); });
-  (holder == optimizer_.end() ? optimizer_.front() : *holder).read(name, to);
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return optimizer_.front().read(name, to);  // says that it is not there
+  const std::vector<StoredPart>& parts = found->second;
+  if (!part && parts.size() == 1 && parts.front().file->holds(name)) return parts.front().file->read(name, to);
+  const std::int64_t end = begin + to.elements();
+  const std::int64_t size = size_bytes(to.dtype);
+  std::int64_t at = begin;
+  for (const StoredPart& stored : parts) {
+    if (at == end || stored.begin > at) break;
+    const std::int64_t from = at - stored.begin;
+    if (from >= stored.elements) continue;
+    if (stored.entry->dtype != to.dtype) {
+      fail(ExitCode::corrupt_checkpoint, "{}: {} is {}, not {}", stored.file->path().string(), name,
+           stored.entry->format, shoestring::name(to.dtype));
+    }
+    const std::int64_t count = std::min(stored.elements - from, end - at);
+    stored.file->read_bytes(stored.entry->begin + from * size, static_cast<char*>(to.data) + (at - begin) * size,
+                            count * size);
+    at += count;
+  }
+  if (at != end) {
+    fail(ExitCode::corrupt_checkpoint, "{}: of {} the elements from {} on are missing", checkpoint_.string(), name, at);
+  }
+}
+
+std::string part_name(const std::string& tensor, std::int64_t begin) {
+  return fmt::format("{}{}{}", tensor, kPartMark, begin);
 }
 
 std::string CheckpointReader::state_json() const { return read_file(checkpoint_ / kStateFile, kSmallFileLimit); }

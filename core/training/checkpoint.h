@@ -2,7 +2,8 @@
 //
 //   config.json, generation_config.json, tokenizer files      as the model's readers expect them
 //   model.safetensors, or model-00001-of-000NN + index        master weights under their disk names
-//   training/optimizer.safetensors, or -00001-of-000NN        optimizer state under the same names
+//   training/optimizer.safetensors, or -00001-of-000NN        optimizer state under the same names; where ranks share
+//                                                             it, parts of a tensor as NAME#BEGIN, flat
 //   training/state.json                                       counters, data cursor, guard windows, schedule
 //   manifest.json                                             size and hash of every file
 //
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -103,14 +105,29 @@ class CheckpointReader {
   explicit CheckpointReader(std::filesystem::path checkpoint);
   bool holds_weight(const std::string& name) const;
   void read_weight(const std::string& name, TensorView to) const;
-  void read_optimizer(const std::string& name, TensorView to) const;
+  /// `to` is the tensor as it is on the disk or, if `part`, its flat elements from `begin` on; either may have been
+  /// written whole or in parts.
+  void read_optimizer(const std::string& name, std::int64_t begin, bool part, TensorView to) const;
   std::string state_json() const;
   std::string file(const std::string& name) const;
 
  private:
+  /// Elements [begin, begin + elements) of a flat tensor in one of the optimizer's files.
+  struct StoredPart {
+    const SafetensorsFile* file = nullptr;
+    const SafetensorsFile::Entry* entry = nullptr;
+    std::int64_t begin = 0;
+    std::int64_t elements = 0;
+  };
+  void index_parts();
+
   std::filesystem::path checkpoint_;
   std::vector<SafetensorsFile> model_;
   std::vector<SafetensorsFile> optimizer_;
+  std::map<std::string, std::vector<StoredPart>> parts_;  ///< of optimizer tensors, by their first elements
 };
+
+/// "NAME#BEGIN": elements of a flat tensor from `begin` on.
+std::string part_name(const std::string& tensor, std::int64_t begin);
 
 }  // namespace shoestring

@@ -7,6 +7,20 @@
 #include "kernels/reduce.h"
 
 namespace shoestring {
+namespace {
+
+std::optional<ParameterShards> shards_of(const Recipe& recipe, Transformer& model, const Mesh& mesh) {
+  if (!recipe.parallel.shard_optimizer) return std::nullopt;
+  return ParameterShards(model.store(), recipe.optimizer.name, mesh.shape(), mesh.at());
+}
+
+}  // namespace
+
+std::unique_ptr<Optimizer> optimizer_of(const Recipe& recipe, Transformer& model, const Mesh& mesh, int workers) {
+  const std::optional<ParameterShards> shards = shards_of(recipe, model, mesh);
+  return make_optimizer(recipe.optimizer, recipe.precision.moments,
+                        shards ? shards->parts() : whole_parts(model.parameters()), workers);
+}
 
 Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter,
                ScheduleChoice schedule)
@@ -15,8 +29,9 @@ Engine::Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int g
       mesh_(mesh),
       meter_(meter),
       guard_(recipe.guard, recipe.optimizer.clip),
-      pass_(parts.model, mesh, groups, parts.stream, meter, schedule),
-      norm_(parts.model, mesh.shape(), mesh.at()) {}
+      shards_(shards_of(recipe, parts.model, mesh)),
+      pass_(parts.model, mesh, groups, parts.stream, meter, schedule, shards_ ? &*shards_ : nullptr),
+      norm_(parts.model, mesh.shape(), mesh.at(), shards_ ? &*shards_ : nullptr) {}
 
 StepOutcome Engine::step(const StepArgs& args) {
   const double begin = meter_.elapsed_seconds();
@@ -57,8 +72,17 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   if (outcome.judgement.verdict != StepVerdict::apply) return;
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
+  if (shards_) gather_weights();
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
   batch.precision.weights = over_model(model.prepare());
+}
+
+// Every rank moved its share.
+void Engine::gather_weights() {
+  const Meter::Scope exchanging(meter_, Category::exposed_communication);
+  ParameterStore& store = parts_.model.store();
+  all_gather_shards(mesh_.data(), shards_->dense(), store.values_of(store.dense));
+  if (!store.experts.empty()) all_gather_shards(mesh_.replica(), shards_->experts(), store.values_of(store.experts));
 }
 
 double Engine::norm_of(double scale) {

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
@@ -49,10 +51,14 @@ struct EngineParts {
   Stream& stream;
 };
 
+/// The optimizer of what this rank moves: every weight it holds, or its share of them (parallel.shard_optimizer).
+/// `model` has its memory.
+std::unique_ptr<Optimizer> optimizer_of(const Recipe& recipe, Transformer& model, const Mesh& mesh, int workers);
+
 class Engine {
  public:
-  /// All must outlive it; the model's weights are there and prepared before the first step. `groups` reduction groups
-  /// over the data axis of `mesh`, `schedule` over its pipeline axis.
+  /// All must outlive it; the model's weights are there and prepared before the first step, and the optimizer has what
+  /// optimizer_of gives it. `groups` reduction groups over the data axis of `mesh`, `schedule` over its pipeline axis.
   Engine(const Recipe& recipe, const EngineParts& parts, Mesh& mesh, int groups, Meter& meter,
          ScheduleChoice schedule = {});
 
@@ -61,6 +67,10 @@ class Engine {
 
   Guard& guard() { return guard_; }
   const Pass& pass() const { return pass_; }
+  /// Whether this rank has the summed gradient of element `element` of a parameter's flat value, and moves it.
+  bool owns(const Parameter& parameter, std::int64_t element) const {
+    return !shards_ || shards_->owns(parameter, element);
+  }
 
   /// While it lives, and ever after unless kept(), weights and optimizer are those of no step.
   class Change {
@@ -87,6 +97,7 @@ class Engine {
   void update(const StepArgs& args, StepOutcome& outcome);
   QuantizeCounts over_model(QuantizeCounts counts);
   double norm_of(double scale);
+  void gather_weights();
   void require_finite(bool finite, std::int64_t step);
 
   const Recipe& recipe_;
@@ -94,6 +105,7 @@ class Engine {
   Mesh& mesh_;
   Meter& meter_;
   Guard guard_;
+  std::optional<ParameterShards> shards_;  ///< where the recipe shares the optimizer's state
   Pass pass_;
   GradientNorm norm_;
   bool whole_ = true;

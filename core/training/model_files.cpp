@@ -47,35 +47,34 @@ ModelFiles files_of(const Tokenizer& tokenizer, const ModelFiles& carried, bool 
 
 }  // namespace
 
-CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer) {
+CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer, const Writer& writer) {
   CheckpointTensors tensors;
   std::map<std::string, ConstTensorView> by_name;
-  std::set<std::string> of_others;
+  std::set<std::string> of_others;  // their state is written by other ranks
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
       const ConstTensorView data = on_disk(*parameter, slice);
       by_name.emplace(slice.name, data);
-      if (model.speaks_for(*parameter)) {
-        tensors.weights.push_back({slice.name, data});
-      } else {
-        of_others.insert(slice.name);
-      }
+      if (writer.weights && model.speaks_for(*parameter)) tensors.weights.push_back({slice.name, data});
+      const bool own = writer.shares_state ? !model.is_copy(*parameter) : model.speaks_for(*parameter);
+      if (!own) of_others.insert(slice.name);
     }
   }
-  if (model.experts().rank == 0) {  // what has a second name is dense
+  if (writer.weights && model.experts().rank == 0) {  // what has a second name is dense
     for (const TensorAlias& alias : model.aliases()) tensors.weights.push_back({alias.name, by_name.at(alias.of)});
   }
   for (const OptimizerState& state : optimizer.state()) {
     const std::string tensor = state.name.substr(state.name.find('.') + 1);  // "exp_avg.TENSOR"
-    if (!of_others.contains(tensor)) tensors.optimizer.push_back({state.name, state.data});
+    if (of_others.contains(tensor)) continue;
+    tensors.optimizer.push_back({state.part ? part_name(state.name, state.begin) : state.name, state.data});
   }
   return tensors;
 }
 
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
-                                     std::string state_json, const ModelFiles& carried) {
+                                     std::string state_json, const ModelFiles& carried, const Writer& writer) {
   CheckpointContent content;
-  CheckpointTensors tensors = checkpoint_tensors(model, optimizer);
+  CheckpointTensors tensors = checkpoint_tensors(model, optimizer, writer);
   content.weights = std::move(tensors.weights);
   content.optimizer = std::move(tensors.optimizer);
   const std::string* carried_tokenizer = find_file(carried, tokenizer.file_name());
@@ -107,7 +106,9 @@ void load_weights(const CheckpointReader& reader, Transformer& model) {
 }
 
 void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer) {
-  for (const OptimizerState& state : optimizer.state()) reader.read_optimizer(state.name, state.data);
+  for (const OptimizerState& state : optimizer.state()) {
+    reader.read_optimizer(state.name, state.begin, state.part, state.data);
+  }
 }
 
 }  // namespace shoestring

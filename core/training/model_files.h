@@ -16,19 +16,25 @@ namespace shoestring {
 /// Files of a model folder: name, content.
 using ModelFiles = std::vector<std::pair<std::string, std::string>>;
 
-/// Of what this rank speaks for (Transformer::speaks_for): master weights under their disk names, aliases included, and
-/// optimizer state. Borrows the memory of both.
+/// What a rank puts into a checkpoint, for itself and those that have the same.
+struct Writer {
+  bool weights = true;        ///< those it speaks for (Transformer::speaks_for)
+  bool shares_state = false;  ///< optimizer state: all it has, since nobody else has it; else like the weights
+};
+
+/// Master weights under their disk names, aliases included, and optimizer state; parts of a tensor as "NAME#BEGIN",
+/// flat. Borrows the memory of both.
 struct CheckpointTensors {
   std::vector<NamedTensor> weights;
   std::vector<NamedTensor> optimizer;
 };
-CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer);
+CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer, const Writer& writer = {});
 
 /// Those tensors; config.json, generation_config.json and the tokenizer's
 /// files. `carried` are those of the folder that the run began with, its config.json among them: they take the place of
 /// ours, those of a tokenizer only where it is the run's. Borrows the model's memory.
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
-                                     std::string state_json, const ModelFiles& carried = {});
+                                     std::string state_json, const ModelFiles& carried = {}, const Writer& writer = {});
 
 /// What other readers make of the tokenizer of such a model, where it is not what it says; empty where it is.
 std::string tokenizer_caveat(Architecture architecture);

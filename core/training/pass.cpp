@@ -126,14 +126,15 @@ class Pass::PipelineStage final : public Stage {
   TransformerStage& stage_;
 };
 
-Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule)
+Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule,
+           const ParameterShards* shards)
     : model_(model),
       mesh_(mesh),
       stream_(stream),
       meter_(meter),
       groups_(groups),
       schedule_(schedule),
-      gradients_(model.store(), mesh, groups, stream) {
+      gradients_(model.store(), mesh, groups, stream, shards) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
   if (model.experts().exchange == nullptr) return;
   model.experts().exchange->tell([this](bool waits) {  // of an evaluation all is evaluation

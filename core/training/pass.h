@@ -58,14 +58,15 @@ struct PassStops {
 
 class Pass {
  public:
-  /// All must outlive it. `groups` reduction groups over the data axis of `mesh`; `schedule`
-  /// over its pipeline axis, whose stages are the model's.
-  Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule = {});
+  /// All must outlive it. `groups` reduction groups over the data axis of `mesh`; `schedule` over its pipeline axis,
+  /// whose stages are the model's; `shards` as GradientSum.
+  Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule = {},
+       const ParameterShards* shards = nullptr);
   ~Pass();
 
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
-  /// all trained tokens, on every rank, of its stages. Once `stops` ended it, and after an exception, the pass can only
-  /// be destroyed.
+  /// all trained tokens, on every rank, of its stages (with shards: of its parts of them). Once `stops` ended it, and
+  /// after an exception, the pass can only be destroyed.
   PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {});
   /// Of the last run, in turn.
   const std::vector<GroupTrace>& traces() const { return traces_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/training/engine.h"
 #include "core/training/room.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -49,6 +50,11 @@ int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
 bool any_masked(const Recipe& recipe) {
   return std::any_of(recipe.phases.begin(), recipe.phases.end(),
                      [](const PhaseSpec& phase) { return phase.objective == ObjectiveName::masked; });
+}
+
+SharedState shared_state(const Recipe& recipe, const Mesh& mesh) {
+  if (!recipe.parallel.shard_optimizer) return {};
+  return {mesh.shape(), mesh.at()};
 }
 
 LongDocuments long_documents(const PhaseSpec& phase) {
@@ -139,9 +145,9 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   exchange_ = exchange_of(layout, mesh, whole.model, per_node);
   model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
   open_source();
-  check_memory(share.memory, plan_memory(*model_, recipe.optimizer.name, workers_.count()));
+  check_memory(share.memory, plan_memory(*model_, recipe.optimizer.name, workers_.count(), shared_state(recipe, mesh)));
   model_->allocate(stream_);
-  optimizer_ = make_optimizer(recipe.optimizer, recipe.precision.moments, model_->parameters(), workers_.count());
+  optimizer_ = optimizer_of(recipe, *model_, mesh, workers_.count());
 }
 
 // Before the model takes memory: a folder's config.json may say anything. A run that goes on does not need the folder.

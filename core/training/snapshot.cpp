@@ -17,20 +17,29 @@ std::string broadcast_text(Communicator& world, std::string text) {
   return text;
 }
 
-/// Collective over the ranks of a model. What their parts take on disk.
-std::int64_t bytes_over(Communicator& model, const SnapshotParts& parts) {
-  const CheckpointTensors own = checkpoint_tensors(parts.model, parts.optimizer);
+/// What this rank of `mesh` writes.
+Writer writer(const Mesh& mesh, const SnapshotParts& parts) {
+  return {.weights = !parts.shares_state || mesh.at().replica == 0, .shares_state = parts.shares_state};
+}
+
+/// Those who write.
+Communicator& team(Mesh& mesh, const SnapshotParts& parts) { return parts.shares_state ? mesh.world() : mesh.model(); }
+
+/// Collective over those who write. What their parts take on disk.
+std::int64_t bytes_over(Mesh& mesh, const SnapshotParts& parts) {
+  const CheckpointTensors own = checkpoint_tensors(parts.model, parts.optimizer, writer(mesh, parts));
   std::int64_t bytes = 0;
   for (const std::vector<NamedTensor>* tensors : {&own.weights, &own.optimizer}) {
     for (const NamedTensor& tensor : *tensors) bytes += tensor.data.bytes();
   }
-  if (model.size() > 1) model.all_reduce(view_of(&bytes, DType::i64, {1}));
+  Communicator& writers = team(mesh, parts);
+  if (writers.size() > 1) writers.all_reduce(view_of(&bytes, DType::i64, {1}));
   return bytes;
 }
 
 }  // namespace
 
-std::int64_t Snapshots::bytes(const SnapshotParts& parts) { return bytes_over(mesh_.model(), parts); }
+std::int64_t Snapshots::bytes(const SnapshotParts& parts) { return bytes_over(mesh_, parts); }
 
 Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
     : store_(std::move(root)), mesh_(mesh), meter_(meter) {}
@@ -51,6 +60,10 @@ void Snapshots::load(const std::filesystem::path& checkpoint, const SnapshotPart
   load_optimizer(reader, parts.optimizer);
 }
 
+bool Snapshots::holds_all(const SnapshotParts& parts) const {
+  return mesh_.shape().ranks_of_model() == 1 && (!parts.shares_state || mesh_.shape().data == 1);
+}
+
 CheckpointCommit Snapshots::save(const SnapshotParts& parts, const TrainingState& state, int keep,
                                  const CheckpointNotice& notice) {
   return save_over(mesh_, parts, state, keep, notice);
@@ -60,16 +73,16 @@ CheckpointCommit Snapshots::save_over(Mesh& mesh, const SnapshotParts& parts, co
                                       const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  if (mesh.at().replica == 0) write(parts, state, keep, notice, mesh.model());
+  if (parts.shares_state || mesh.at().replica == 0) write(parts, state, keep, notice, team(mesh, parts));
   mesh.world().barrier();
-  return commit(bytes_over(mesh.model(), parts), state, begin);
+  return commit(bytes_over(mesh, parts), state, begin);
 }
 
 CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
                                        const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  check(holds_all(), "one rank that has a part of the model saves alone");
+  check(holds_all(parts), "one rank that has a part of the model saves alone");
   write(parts, state, keep, notice, *self_communicator());
   return commit(bytes(parts), state, begin);
 }
@@ -81,7 +94,7 @@ void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, in
   const ModelFiles none;
   store_.save(state.step,
               checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state),
-                                 parts.carried != nullptr ? *parts.carried : none),
+                                 parts.carried != nullptr ? *parts.carried : none, writer(mesh_, parts)),
               keep, notice, team);
   writing_ = false;
 }

@@ -1,5 +1,6 @@
 // Saving and loading by all ranks together: those of the first replica, who hold the model together, write, each its
-// own part; one looks for what is there; every one reads its own part.
+// own part, and of an optimizer's state that is shared out every rank its share; one looks for what is there; every one
+// reads its own part.
 //
 // A snapshot is a run between two steps: weights, optimizer, and where it stands (training_state.h). On disk it is a
 // checkpoint (checkpoint.h).
@@ -27,6 +28,7 @@ struct SnapshotParts {
   Optimizer& optimizer;
   const Tokenizer& tokenizer;
   const ModelFiles* carried = nullptr;  ///< of the folder that the run began with
+  bool shares_state = false;            ///< each rank has its share of the optimizer's state only
 };
 
 class Snapshots {
@@ -36,7 +38,7 @@ class Snapshots {
 
   const CheckpointStore& store() const { return store_; }
 
-  /// Collective over the ranks of a model. What a checkpoint of them takes on disk, but for its texts.
+  /// Collective over the ranks that write. What a checkpoint of them takes on disk, but for its texts.
   std::int64_t bytes(const SnapshotParts& parts);
 
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
@@ -60,7 +62,7 @@ class Snapshots {
                               const CheckpointNotice& notice);
 
   /// Whether each rank has all that a checkpoint holds.
-  bool holds_all() const { return mesh_.shape().ranks_of_model() == 1; }
+  bool holds_all(const SnapshotParts& parts) const;
   /// Whether this rank is the one that looks, and commits.
   bool writes() const { return mesh_.world().rank() == 0; }
   /// Whether a save began on this rank that has not come to its end.

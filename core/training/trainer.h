@@ -78,7 +78,8 @@ class Trainer {
 
   CategorySeconds spent();
   SnapshotParts parts() {
-    return {resources_->model(), resources_->optimizer(), resources_->tokenizer(), &resources_->carried()};
+    return {resources_->model(), resources_->optimizer(), resources_->tokenizer(), &resources_->carried(),
+            recipe_.parallel.shard_optimizer};
   }
   /// What is odd about checkpoints that are looked for is said; what could not be done while saving is noted as well.
   CheckpointNotice looking() {

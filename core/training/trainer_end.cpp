@@ -39,7 +39,7 @@ void Trainer::save_on_the_way_out() {
   const bool whole = engine_ != nullptr && engine_->whole() && !snapshots_.writing();
   const bool unsaved = whole && state_.step != snapshots_.step() && state_.step != first_step_;
   const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
-  if (snapshots_.holds_all()) {
+  if (snapshots_.holds_all(parts())) {
     if (!unsaved || !snapshots_.writes()) return;
     engine_->check_finite_alone(state_.step);
     account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());

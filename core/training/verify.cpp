@@ -67,11 +67,16 @@ void note(const std::string& name, double value, Record& record) {
   record[name] = hash_of(view_of(&value, DType::f64, {1}));
 }
 
-void note_tensors(const std::string& prefix, const Transformer& model, Optimizer& optimizer, Record& record) {
+/// Gradients that this rank has: of a tensor cut between ranks nobody has one, and that is a difference.
+void note_tensors(const std::string& prefix, const Transformer& model, Optimizer& optimizer, const Engine& engine,
+                  Record& record) {
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
       const auto rows = [&](const TensorView& whole) { return hash_of(whole.slice(0, slice.begin, slice.rows)); };
-      if (!parameter->grad.empty()) record[prefix + "gradient " + slice.name] = rows(parameter->grad);
+      const std::int64_t begin = slice.begin * parameter->columns;
+      const bool own =
+          engine.owns(*parameter, begin) && engine.owns(*parameter, begin + slice.rows * parameter->columns - 1);
+      if (own && !parameter->grad.empty()) record[prefix + "gradient " + slice.name] = rows(parameter->grad);
       record[prefix + "weight " + slice.name] = rows(parameter->value);
     }
   }
@@ -104,7 +109,7 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
   model.allocate(stream);
   model.initialise(recipe.run.seed);
   model.prepare();
-  const auto optimizer = make_optimizer(recipe.optimizer, recipe.precision.moments, model.parameters(), 1);
+  const auto optimizer = optimizer_of(recipe, model, mesh, 1);
   Meter meter(system_clock());
   MadeTokens feed(world.rank() + 1 == world.size() ? tampering.wrong_sample : -1);
   const int groups = reduction_groups(recipe, layout, kGroups);
@@ -124,7 +129,7 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
     note(prefix + "gradient norm", outcome.gradient_norm, record);
     note(prefix + "loss", outcome.loss, record);
     note_counts(prefix, outcome.batch, record);
-    note_tensors(prefix, model, *optimizer, record);
+    note_tensors(prefix, model, *optimizer, engine, record);
   }
   return record;
 }
@@ -226,8 +231,13 @@ std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ran
         for (const ScheduleName schedule : {ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
                                             ScheduleName::zb_v, ScheduleName::dualpipev}) {
           if (pipeline == 1 && schedule != ScheduleName::one_f_one_b) continue;
-          all.push_back({{.data = data, .pipeline = pipeline, .expert = expert}, schedule, {}});
+          all.push_back({.shape = {.data = data, .pipeline = pipeline, .expert = expert}, .schedule = schedule});
         }
+        if (data == 1) continue;  // nobody to share with
+        const ScheduleName schedule = pipeline == 1 ? ScheduleName::one_f_one_b : ScheduleName::dualpipev;
+        all.push_back({.shape = {.data = data, .pipeline = pipeline, .expert = expert},
+                       .schedule = schedule,
+                       .shares_state = true});
       }
     }
   }
@@ -248,6 +258,7 @@ std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std:
     twin.parallel.pipeline = layout.shape.pipeline;
     twin.parallel.expert = layout.shape.expert;
     twin.parallel.schedule = layout.schedule;
+    twin.parallel.shard_optimizer = layout.shares_state;
     layout.difference = verify(layout.shape.ranks());
     if (done && world.rank() == 0) done(layout);
   }

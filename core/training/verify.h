@@ -18,7 +18,9 @@ namespace shoestring {
 struct VerifiedLayout {
   MeshShape shape;
   ScheduleName schedule = ScheduleName::one_f_one_b;
-  std::string difference;  ///< the first step and tensor that differ, "step 2 gradient model.norm.weight"; empty: none
+  bool shares_state = false;  ///< the optimizer's, along the data axis (parallel.shard_optimizer)
+  std::string difference =
+      {};  ///< the first step and tensor that differ, "step 2 gradient model.norm.weight"; empty: none
 };
 
 /// The recipe made small: eight layers of its architecture, few heads and experts, its precision, optimizer and
@@ -26,7 +28,8 @@ struct VerifiedLayout {
 Recipe small_twin(const Recipe& recipe);
 
 /// The layouts of at most `most_ranks` ranks that verify_layouts runs: pipelines of 1, 2 and 4, data axes of 1, 2 and
-/// 4, every schedule, and where the recipe has experts every way to share them out. Without differences.
+/// 4, every schedule, and where the recipe has experts every way to share them out; each shape with a data axis once
+/// more with the optimizer's state shared. Without differences.
 std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ranks);
 
 /// What a test does wrong on purpose to the ranks of a layout, to see that it is found.

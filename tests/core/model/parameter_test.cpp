@@ -10,7 +10,7 @@
 namespace shoestring::testing {
 namespace {
 
-bool within(const Parameter& parameter, const ParameterStore& store, ParameterStore::Region region) {
+bool within(const Parameter& parameter, const ParameterStore& store, StoreRegion region) {
   const auto begin = parameter.value.as<float>() - store.values.as<float>();
   return begin >= region.begin && begin + parameter.elements() <= region.end;
 }

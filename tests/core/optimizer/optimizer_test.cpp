@@ -115,8 +115,8 @@ TEST(Optimizer, MuonDoesNotDependOnWorkers) {
     Matrices all[] = {{40, 24, 3}, {1024, 1024, 1}, {70, 20, 1}};
     Workers workers(count);
     Stream stream(workers);
-    const auto muon =
-        make_muon(spec, MomentFormat::f32, {&all[0].parameter, &all[1].parameter, &all[2].parameter}, count);
+    const auto muon = make_muon(spec, MomentFormat::f32,
+                                whole_parts({&all[0].parameter, &all[1].parameter, &all[2].parameter}), count);
     for (int step = 1; step <= 2; ++step) {
       const Tensor before = copy(all[1].values);
       muon->step({kRate, kScale, step}, stream);

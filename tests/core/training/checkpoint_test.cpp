@@ -52,10 +52,60 @@ TEST(Checkpoint, SavesReadsAndRetains) {
   EXPECT_EQ(first_weight(newest), 4.0f);
   const CheckpointReader reader(newest);
   Tensor moment(DType::f32, {64, 32});
-  reader.read_optimizer("exp_avg.w", moment);
+  reader.read_optimizer("exp_avg.w", 0, false, moment);
   EXPECT_EQ(moment.as<float>()[1], 5.0f);
   EXPECT_EQ(reader.state_json(), "{\"step\": 1}");
   EXPECT_EQ(read_text(store.root() / "latest"), "step_00000004\n");
+}
+
+/// Optimizer state in parts, under names of the test's own.
+fs::path save_parts(CheckpointStore& store, const Tensor& values,
+                    const std::vector<std::pair<std::string, std::pair<std::int64_t, std::int64_t>>>& parts) {
+  const Content base(1);
+  CheckpointContent content = base.content();
+  content.optimizer.clear();
+  const ConstTensorView flat = values.view().reshaped({values.shape().elements()});
+  for (const auto& [name, range] : parts) {
+    content.optimizer.push_back({name, flat.slice(0, range.first, range.second - range.first)});
+  }
+  return store.save(1, content, 1, notice);
+}
+
+TEST(Checkpoint, StateInPartsIsReadWholeAndInOtherParts) {
+  Tensor values(DType::f32, {6, 4});
+  for (int i = 0; i < 24; ++i) values.as<float>()[i] = static_cast<float>(i);
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  const CheckpointReader reader(
+      save_parts(store, values, {{"m.w", {0, 10}}, {"m.w#10", {10, 17}}, {"m.w#17", {17, 24}}}));
+  Tensor whole(DType::f32, {6, 4});
+  reader.read_optimizer("m.w", 0, false, whole);
+  EXPECT_EQ(whole.as<float>()[23], 23.0f);
+  Tensor part(DType::f32, {9});
+  reader.read_optimizer("m.w", 9, true, part);
+  for (int i = 0; i < 9; ++i) EXPECT_EQ(part.as<float>()[i], static_cast<float>(9 + i));
+}
+
+TEST(Checkpoint, PartsThatLeaveAGapOrNameNoneAreRefused) {
+  const Tensor values(DType::f32, {6, 4});
+  Tensor whole(DType::f32, {6, 4});
+  const auto read = [&](const std::vector<std::pair<std::string, std::pair<std::int64_t, std::int64_t>>>& parts) {
+    const TemporaryFolder folder;
+    CheckpointStore store(folder / "checkpoints");
+    try {
+      CheckpointReader(save_parts(store, values, parts)).read_optimizer("m.w", 0, false, whole);
+      return std::string("read");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::corrupt_checkpoint);
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(read({{"m.w#0", {0, 12}}, {"m.w#12", {12, 24}}}), "read");
+  EXPECT_NE(read({{"m.w#0", {0, 12}}, {"m.w#13", {13, 24}}}).find("the elements from 12 on are missing"),
+            std::string::npos);
+  EXPECT_NE(read({{"m.w#0", {0, 12}}}).find("missing"), std::string::npos);
+  EXPECT_NE(read({{"m.w#x", {0, 24}}}).find("names no part"), std::string::npos);
+  EXPECT_NE(read({{"m.w#99999999999999999999", {0, 24}}}).find("names no part"), std::string::npos);
 }
 
 TEST(Checkpoint, SplitsLargeModelsWithAnIndex) {

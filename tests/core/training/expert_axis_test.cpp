@@ -29,7 +29,14 @@ struct Place {
   int expert = 1;
   int per_node = 0;
   bool by_source = true;
+  DispatchFormat dispatch = DispatchFormat::activation;
 };
+
+PrecisionSpec precision_of(PrecisionPolicy format, const Place& place) {
+  PrecisionSpec precision = policy(format);
+  precision.dispatch = place.dispatch;
+  return precision;
+}
 
 ExpertShare share_of(const Mesh& mesh, const Place& place, ExpertExchange& exchange) {
   return {.ranks = place.expert, .rank = mesh.at().expert, .by_source = place.by_source, .exchange = &exchange};
@@ -48,7 +55,7 @@ struct ExpertRun {
   ExpertRun(Communicator& world, Architecture architecture, PrecisionPolicy format, const Place& place)
       : mesh(world, {.data = place.data, .expert = place.expert}),
         exchange(mesh.expert(), tiled_config(architecture).experts, place.per_node),
-        run(tiled_config(architecture), policy(format), 1, kMicroBatch, kSequence, 1, nullptr,
+        run(tiled_config(architecture), precision_of(format, place), 1, kMicroBatch, kSequence, 1, nullptr,
             share_of(mesh, place, exchange)),
         plan(plan_of(place.data)),
         feed(run.model.config().vocabulary, kSequence, clock),
@@ -97,8 +104,9 @@ void expect_same(const PassResult& a, const PassResult& b) {
 
 /// One process, the canonical sum over the same groups.
 struct Alone {
-  explicit Alone(PrecisionPolicy format, Architecture architecture = Architecture::deepseek_v3)
-      : self(self_communicator()), run(*self, architecture, format, {}), result(run()) {}
+  explicit Alone(PrecisionPolicy format, Architecture architecture = Architecture::deepseek_v3,
+                 DispatchFormat dispatch = DispatchFormat::activation)
+      : self(self_communicator()), run(*self, architecture, format, {.dispatch = dispatch}), result(run()) {}
   std::unique_ptr<Communicator> self;
   ExpertRun run;
   PassResult result;
@@ -139,6 +147,90 @@ TEST(ExpertAxis, HoldsForAnotherFamily) {
     expect_same(part(), alone.result);
     EXPECT_EQ(first_difference(part.run.model, alone.run.run), "");
   });
+}
+
+// ---- rows that travel in FP8
+
+// They are rounded before they leave, the same where none leaves: the layout shows in no bit.
+TEST(ExpertDispatch, InFp8GivesTheBitsOfOneProcess) {
+  for (const PrecisionPolicy format : {PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
+    Alone alone(format, Architecture::deepseek_v3, DispatchFormat::fp8);
+    Alone plain(format);
+    EXPECT_NE(alone.result.loss, plain.result.loss);
+    EXPECT_NEAR(alone.result.loss, plain.result.loss, 0.0025 * plain.result.loss);
+    EXPECT_NE(first_difference(alone.run.run.model, plain.run.run), "");
+    for (const Place& place : {Place{2, 2, 0, true, DispatchFormat::fp8}, Place{4, 4, 2, true, DispatchFormat::fp8}}) {
+      run_ranks(place.data, [&](Communicator& world) {
+        ExpertRun part(world, Architecture::deepseek_v3, format, place);
+        expect_same(part(), alone.result);
+        EXPECT_EQ(first_difference(part.run.model, alone.run.run), "");
+      });
+    }
+  }
+}
+
+/// Bytes that the ranks of an expert group of two send in the forward pass of one micro-batch, and the rows among them.
+struct Sent {
+  double bytes = 0;
+  double rows = 0;
+};
+
+Sent sent_forward(DispatchFormat dispatch) {
+  Sent sent;
+  run_ranks(2, [&](Communicator& world) {
+    ExpertRun part(world, Architecture::qwen3_moe, PrecisionPolicy::bf16, {2, 2, 0, true, dispatch});
+    Transformer& model = part.run.model;
+    StepTally tally = model.tally();
+    const std::int64_t before = part.mesh.expert().sent_bytes();
+    model.stages().front()->forward(*part.run.micro_batch(part.run.batch.view(), 0), {}, {}, tally);
+    const std::int64_t half = model.config().experts / 2;
+    double own[2] = {static_cast<double>(part.mesh.expert().sent_bytes() - before), 0};
+    for (std::int64_t mixture = 0; mixture < model.config().mixtures(); ++mixture) {
+      for (std::int64_t e = 0; e < half; ++e) {  // of the other rank
+        own[1] += static_cast<double>(tally.loads_of(mixture).as<std::int64_t>()[(1 - world.rank()) * half + e]);
+      }
+    }
+    world.all_reduce(view_of(own, DType::f64, {2}));
+    if (world.rank() == 0) sent = {own[0], own[1]};
+  });
+  return sent;
+}
+
+// A row goes as codes and scales, with its routing weight, and comes back in BF16; counts go before, once a layer.
+TEST(ExpertDispatch, BytesAreThoseOfTheFormula) {
+  const ModelConfig config = tiled_config(Architecture::qwen3_moe);
+  const auto hidden = static_cast<double>(config.hidden);
+  const double counts = static_cast<double>(config.mixtures()) * 2 * 8 * static_cast<double>(config.experts) / 2;
+  const Sent plain = sent_forward(DispatchFormat::activation);
+  const Sent packed = sent_forward(DispatchFormat::fp8);
+  EXPECT_GT(plain.rows, 0);
+  EXPECT_EQ(plain.bytes, counts + plain.rows * (4 + 2 * hidden + 2 * hidden));
+  EXPECT_EQ(packed.bytes, counts + packed.rows * (4 + hidden + hidden / 128 + 2 * hidden));
+}
+
+// ---- memory follows the loads
+
+// All tokens go to the first rank's experts, none to the second's.
+TEST(ExpertAxis, ALoadThatIsAllOnOneRankGivesTheBitsOfOneProcess) {
+  const auto skew = [](Transformer& model) {
+    for (Parameter* parameter : model.parameters()) {
+      if (parameter->role != ParameterRole::statistic) continue;
+      for (std::int64_t e = 0; e < parameter->elements() / 2; ++e) parameter->value.as<float>()[e] = 10;
+    }
+  };
+  Alone alone(PrecisionPolicy::bf16);
+  skew(alone.run.run.model);
+  alone.result = alone.run();
+  std::int64_t grown[2] = {};
+  run_ranks(2, [&](Communicator& world) {
+    ExpertRun part(world, Architecture::deepseek_v3, PrecisionPolicy::bf16, {2, 2});
+    skew(part.run.model);
+    expect_same(part(), alone.result);
+    EXPECT_EQ(first_difference(part.run.model, alone.run.run), "");
+    grown[world.rank()] = part.run.model.grown_bytes();
+  });
+  EXPECT_GT(grown[1], 0);  // to send rows, and the products' panels
+  EXPECT_GT(grown[0], grown[1]);
 }
 
 // Gradients that are added as they come are close, take a share of the memory, and are not those of one process.

@@ -68,7 +68,7 @@ struct LayoutRank {
         feed(config.vocabulary, kSequence, clock),
         plan(recipe.phases[0], groups(), layout.shape.data) {
     model.allocate(stream);
-    optimizer = make_optimizer(recipe.optimizer, MomentFormat::f32, model.parameters(), 1);
+    optimizer = optimizer_of(recipe, model, mesh, 1);
     model.initialise(5);
     model.prepare();
     engine = std::make_unique<Engine>(recipe, EngineParts{model, *optimizer, stream}, mesh, groups(), meter,
@@ -80,10 +80,14 @@ struct LayoutRank {
     return engine->step(
         {.plan = plan, .feed = feed, .samples = kGlobalBatch * (number - 1), .update = number, .learning_rate = 1e-2});
   }
+  /// Those that this rank has; of a tensor cut between ranks nobody has one.
   void note_gradients(const std::string& prefix, Record& record) const {
     for (const Parameter* parameter : model.parameters()) {
       if (parameter->grad.empty()) continue;
       for (const ParameterSlice& slice : parameter->slices) {
+        const std::int64_t begin = slice.begin * parameter->columns;
+        const std::int64_t last = begin + slice.rows * parameter->columns - 1;
+        if (!engine->owns(*parameter, begin) || !engine->owns(*parameter, last)) continue;
         record[prefix + slice.name] = bytes_of(parameter->grad.slice(0, slice.begin, slice.rows));
       }
     }

@@ -1,6 +1,7 @@
 // Training is the same under every layout: loss, gradients, optimizer state and weights, to the last bit.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <mutex>
 
 #include "core/recipe/names.h"
@@ -133,6 +134,32 @@ TEST(Parity, OfSharedExpertsInFp8) {
   expect_same(1, 4, 4);
   expect_same(2, 2, 2);
 }
+
+// ---- the optimizer's state shared out
+
+class ParityOfSharedState : public ::testing::TestWithParam<OptimizerName> {};
+
+TEST_P(ParityOfSharedState, GradientsWeightsStateAndNormAreThoseOfOneProcess) {
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  const auto recipe_of = [&](int pipeline, int expert, bool shares) {
+    Recipe recipe = LayoutRank::recipe_of(config, pipeline, ScheduleName::zb_h1, expert);
+    recipe.optimizer.name = GetParam();
+    recipe.parallel.shard_optimizer = shares;
+    recipe.parallel.reduction_groups = 4;
+    return recipe;
+  };
+  const Record alone = train(config, PrecisionPolicy::fp32, recipe_of(1, 1, false), *self_communicator());
+  constexpr std::array<std::array<int, 3>, 4> kShapes = {{{1, 2, 1}, {1, 4, 2}, {2, 2, 1}, {2, 2, 2}}};
+  for (const auto& [pipeline, data, expert] : kShapes) {
+    EXPECT_EQ(difference(alone, config, PrecisionPolicy::fp32, recipe_of(pipeline, expert, true), pipeline * data), "")
+        << pipeline << " x " << data << ", expert " << expert;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, ParityOfSharedState, ::testing::Values(OptimizerName::adamw, OptimizerName::muon),
+                         [](const auto& parameter) {
+                           return parameter.param == OptimizerName::adamw ? "adamw" : "muon";
+                         });
 
 // One micro-batch that one rank of a pipeline sees otherwise than the others.
 TEST(Parity, IsLostWithOneWrongMicroBatchOnOneRank) {

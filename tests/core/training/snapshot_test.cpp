@@ -143,16 +143,23 @@ struct Case {
   int data;
   ScheduleName schedule;
   int expert = 1;
+  bool shares_state = false;
 
-  Recipe recipe(const ModelConfig& config) const { return LayoutRank::recipe_of(config, pipeline, schedule, expert); }
-  std::string text() const { return fmt::format("{} x {} (expert {})", pipeline, data, expert); }
+  Recipe recipe(const ModelConfig& config) const {
+    Recipe recipe = LayoutRank::recipe_of(config, pipeline, schedule, expert);
+    recipe.parallel.shard_optimizer = shares_state;
+    return recipe;
+  }
+  std::string text() const {
+    return fmt::format("{} x {} (expert {}{})", pipeline, data, expert, shares_state ? ", state shared" : "");
+  }
 };
 constexpr auto kPlain = ScheduleName::one_f_one_b;  // of a single stage: none
 constexpr std::array kCases = {Case{1, 1, kPlain},
-                               Case{1, 2, kPlain, 2},
+                               Case{1, 2, kPlain, 2, true},
                                Case{2, 1, ScheduleName::zb_v},
                                Case{2, 2, ScheduleName::zb_h1},
-                               Case{2, 2, ScheduleName::zb_v, 2},
+                               Case{2, 2, ScheduleName::zb_v, 2, true},
                                Case{4, 1, ScheduleName::dualpipev},
                                Case{4, 1, ScheduleName::interleaved},
                                Case{4, 2, ScheduleName::one_f_one_b, 2}};
@@ -177,7 +184,6 @@ void step_and_note(LayoutRank& rank, int number, std::mutex& mutex, Record& reco
   rank.feed.asked.clear();
   const StepOutcome outcome = rank.step(number);
   const std::lock_guard lock(mutex);
-  rank.note_gradients("gradient ", record);
   rank.note_state(record);
   record["loss"] = bytes_of(outcome.loss);
   if (rank.layout.at.pipeline != 0) return;
@@ -205,7 +211,8 @@ TEST(Snapshots, OfEachLayoutAreGoneOnFromUnderEveryOther) {
       LayoutRank rank(config, PrecisionPolicy::fp32, from.recipe(config), world);
       Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
       rank.step(1);
-      const CheckpointCommit commit = snapshots.save({rank.model, *rank.optimizer, *tokenizer}, state_at(1), 1, quiet);
+      const SnapshotParts parts{rank.model, *rank.optimizer, *tokenizer, nullptr, from.shares_state};
+      const CheckpointCommit commit = snapshots.save(parts, state_at(1), 1, quiet);
       EXPECT_EQ(commit.bytes, whole_bytes(config)) << from.text();
     });
     for (const Case& to : kCases) {
@@ -222,6 +229,50 @@ TEST(Snapshots, OfEachLayoutAreGoneOnFromUnderEveryOther) {
       EXPECT_TRUE(record == expected);
       EXPECT_EQ(drawn, all);
     }
+  }
+}
+
+// A token table so large that ranks share its state: written in parts, read whole and in other parts.
+TEST(Snapshots, OfStateInPartsAreReadByAnyNumberOfRanks) {
+  const std::unique_ptr<Tokenizer> tokenizer = byte_tokenizer();
+  ModelConfig config = small_config(Architecture::llama);
+  config.vocabulary = 50000;
+  Recipe recipe = LayoutRank::recipe_of(config, 1, kPlain);
+  recipe.parallel.reduction_groups = 12;
+  recipe.phases[0].global_batch = 12;
+  recipe.parallel.shard_optimizer = true;
+  for (const auto& [from, to] : {std::pair(4, 1), std::pair(4, 3), std::pair(1, 4)}) {
+    const TemporaryFolder folder;
+    Record written;
+    std::mutex mutex;
+    int parts = 0;
+    const auto note = [&](LayoutRank& rank, Record& record) {  // by element, as it is read whole
+      for (const OptimizerState& state : rank.optimizer->state()) {
+        const std::string bytes = bytes_of(state.data);
+        const std::lock_guard lock(mutex);
+        parts += state.part ? 1 : 0;
+        std::string& all = record[state.name];
+        const std::size_t begin = static_cast<std::size_t>(state.begin) * sizeof(float);
+        all.resize(std::max(all.size(), begin + bytes.size()));
+        all.replace(begin, bytes.size(), bytes);
+      }
+    };
+    run_ranks(from, [&](Communicator& world) {
+      LayoutRank rank(config, PrecisionPolicy::fp32, recipe, world);
+      Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
+      rank.step(1);
+      note(rank, written);
+      snapshots.save({rank.model, *rank.optimizer, *tokenizer, nullptr, true}, state_at(1), 1, quiet);
+    });
+    EXPECT_EQ(parts > 0, from > 1);
+    Record read;
+    run_ranks(to, [&](Communicator& world) {
+      LayoutRank rank(config, PrecisionPolicy::fp32, recipe, world);
+      Snapshots snapshots(folder / "checkpoints", rank.mesh, rank.meter);
+      Snapshots::load(snapshots.newest(quiet), {rank.model, *rank.optimizer, *tokenizer});
+      note(rank, read);
+    });
+    EXPECT_TRUE(read == written) << from << " to " << to;
   }
 }
 

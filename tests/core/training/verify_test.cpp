@@ -19,12 +19,14 @@ Recipe recipe_of(Architecture architecture) {
   return recipe;
 }
 
-const VerifiedLayout kShared{{.data = 2, .expert = 2}, ScheduleName::one_f_one_b, {}};
-const VerifiedLayout kFolded{{.data = 2, .pipeline = 2, .expert = 2}, ScheduleName::zb_v, {}};
+const VerifiedLayout kShared{.shape = {.data = 2, .expert = 2}};
+const VerifiedLayout kFolded{.shape = {.data = 2, .pipeline = 2, .expert = 2}, .schedule = ScheduleName::zb_v};
+const VerifiedLayout kSharedState{.shape = {.data = 2}, .shares_state = true};
+const VerifiedLayout kAllShared{.shape = {.data = 4, .expert = 2}, .shares_state = true};
 
-/// What differs after one step on two ranks that share experts.
-std::string difference(const Tampering& tampering) {
-  return verify_layouts(recipe_of(Architecture::deepseek_v3), 1, {kShared}, *self_communicator(), {}, tampering)
+/// What differs after one step on two ranks that share experts, or another layout.
+std::string difference(const Tampering& tampering, const VerifiedLayout& layout = kShared) {
+  return verify_layouts(recipe_of(Architecture::deepseek_v3), 1, {layout}, *self_communicator(), {}, tampering)
       .front()
       .difference;
 }
@@ -36,19 +38,22 @@ TEST(Verify, RunsEveryScheduleAndEveryWayToShareExperts) {
   };
   const auto any = [](const VerifiedLayout&) { return true; };
   const auto shares = [](const VerifiedLayout& layout) { return layout.shape.expert > 1; };
-  EXPECT_EQ(count(Architecture::llama, 8, any), 2 + 5 * 3 + 5 * 2);
+  const auto shares_state = [](const VerifiedLayout& layout) { return layout.shares_state; };
+  EXPECT_EQ(count(Architecture::llama, 8, shares_state), 2 + 2 + 1);
+  EXPECT_EQ(count(Architecture::llama, 8, any), 2 + 5 * 3 + 5 * 2 + 5);
   EXPECT_EQ(count(Architecture::llama, 8, shares), 0);
-  EXPECT_EQ(count(Architecture::deepseek_v3, 8, shares), 3 + 5 * 3 + 5 * 1);
-  EXPECT_EQ(count(Architecture::deepseek_v3, 2, any), 2 + 5);
+  EXPECT_EQ(count(Architecture::deepseek_v3, 8, shares), 3 + 5 * 3 + 5 * 1 + 3 + 3 + 1);
+  EXPECT_EQ(count(Architecture::deepseek_v3, 2, any), 2 + 5 + 2);
 }
 
 TEST(Verify, SoundLayoutsAreEqual) {
   int told = 0;
-  for (const VerifiedLayout& layout : verify_layouts(recipe_of(Architecture::deepseek_v3), 2, {kShared, kFolded},
-                                                     *self_communicator(), [&](const VerifiedLayout&) { ++told; })) {
+  for (const VerifiedLayout& layout :
+       verify_layouts(recipe_of(Architecture::deepseek_v3), 2, {kShared, kFolded, kSharedState, kAllShared},
+                      *self_communicator(), [&](const VerifiedLayout&) { ++told; })) {
     EXPECT_EQ(layout.difference, "");
   }
-  EXPECT_EQ(told, 2);
+  EXPECT_EQ(told, 4);
 }
 
 TEST(Verify, AGradientOfExpertsScaledByTheirRanksIsSeen) {
@@ -61,6 +66,16 @@ TEST(Verify, AGradientOfExpertsScaledByTheirRanksIsSeen) {
     }
   };
   EXPECT_NE(difference({.after_step = scale}).find("step 01 gradient model.layers.1.mlp.experts."), std::string::npos);
+}
+
+// Where ranks share the optimizer's state each looks at the gradients that it sums; together these are all.
+TEST(Verify, AGradientThatOneRankOwnsIsSeen) {
+  const auto damage = [](const Layout& layout, const PassResult&, Transformer& model) {
+    if (layout.at.data != 1) return;
+    float* gradient = model.parameters().back()->grad.as<float>();
+    gradient[0] += 1;
+  };
+  EXPECT_NE(difference({.after_step = damage}, kSharedState).find("step 01 gradient "), std::string::npos);
 }
 
 TEST(Verify, ADroppedMicroBatchIsSeen) {

@@ -1,0 +1,53 @@
+// Which rank moves which weights, where ranks that hold the same ones share the optimizer's state (ZeRO-1: Rajbhandari
+// et al., arXiv 1910.02054, section 5.1).
+//
+// The dense region of a store is cut into one run for each rank of the data axis, that of experts into one for each of
+// its replicas: as even as units allow, which are never parted. A unit is a piece of at most kPieceElements of a disk
+// tensor, so that any piece has its whole sum of squares on one rank (clip.h); where Muon moves it, a whole matrix,
+// since it is orthogonalised as one.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/model/parameter.h"
+#include "core/recipe/recipe.h"
+#include "parallel/mesh.h"
+#include "parallel/sharding.h"
+
+namespace shoestring {
+
+/// Elements of a disk tensor in one piece, at most.
+inline constexpr std::int64_t kPieceElements = std::int64_t{1} << 20;
+
+/// Elements [begin, begin + elements) of a parameter's flat value.
+struct ParameterPart {
+  Parameter* parameter = nullptr;
+  std::int64_t begin = 0;
+  std::int64_t elements = 0;
+};
+
+/// All of each.
+std::vector<ParameterPart> whole_parts(const std::vector<Parameter*>& parameters);
+
+class ParameterShards {
+ public:
+  ParameterShards(StorePlan plan, OptimizerName optimizer, const MeshShape& shape, const MeshCoordinates& at);
+
+  /// Over the data axis, from the region's beginning on.
+  const ShardLayout& dense() const { return dense_; }
+  /// Over the replicas.
+  const ShardLayout& experts() const { return experts_; }
+
+  /// What this rank moves, in the order of the store; nothing of statistics.
+  const std::vector<ParameterPart>& parts() const { return parts_; }
+  /// Whether element `element` of a parameter's flat value is among them.
+  bool owns(const Parameter& parameter, std::int64_t element) const;
+
+ private:
+  ShardLayout dense_;
+  ShardLayout experts_;
+  std::vector<ParameterPart> parts_;
+};
+
+}  // namespace shoestring
