@@ -88,22 +88,6 @@ Repeats repeats_of(std::span<const std::int32_t> slot_of_row, std::int64_t chose
 
 }  // namespace
 
-/// While it lives, the rank waits for messages.
-class ExpertExchange::Wait {
- public:
-  explicit Wait(const ExpertExchange& exchange) : waiting_(exchange.waiting_) {
-    if (waiting_) waiting_(true);
-  }
-  ~Wait() {
-    if (waiting_) waiting_(false);
-  }
-  Wait(const Wait&) = delete;
-  Wait& operator=(const Wait&) = delete;
-
- private:
-  const Waiting& waiting_;
-};
-
 ExpertExchange::ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node)
     : group_(group), own_(experts / group.size()), peers_(ranks_per_node > 0 ? ranks_per_node : group.size()) {
   if (experts < group.size() || experts % group.size() != 0) {
@@ -120,6 +104,41 @@ std::int64_t ExpertExchange::most_rows(int ranks, std::int64_t own_experts, std:
   return ranks * tokens * std::min(own_experts, chosen);
 }
 
+// ---- messages
+
+void ExpertExchange::exchange(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+                              std::span<const std::int64_t> send_counts) {
+  const ConstTensorView from = sent.reshaped({sent.elements()});
+  const TensorView to = received.reshaped({received.elements()});
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+  group_.group_begin();
+  for (int rank = 0; rank < ranks(); ++rank) {
+    const std::int64_t going = send_counts[index(rank)];
+    const std::int64_t coming = receive_counts[index(rank)];
+    if (going > 0) group_.send(from.slice(0, out, going), rank);
+    if (coming > 0) group_.recv(to.slice(0, in, coming), rank);
+    out += going;
+    in += coming;
+  }
+  finish();
+}
+
+void ExpertExchange::finish() {
+  Pending messages = group_.group_post();
+  if (turns_ != nullptr) turns_->pass();
+  if (messages.empty()) return;
+  if (waiting_) waiting_(true);
+  messages.wait();
+  if (waiting_) waiting_(false);
+}
+
+std::int64_t ExpertExchange::staging_bytes() const {
+  std::size_t bytes = 0;
+  for (const Staging& half : staging_) bytes += half.packed.size() + half.arrived.size();
+  return static_cast<std::int64_t>(bytes);
+}
+
 // ---- plans
 
 ExpertExchange::Plan ExpertExchange::plan(std::span<const std::int64_t> offsets,
@@ -132,8 +151,8 @@ ExpertExchange::Plan ExpertExchange::plan(std::span<const std::int64_t> offsets,
   for (std::size_t e = 0; e < mine.size(); ++e) mine[e] = offsets[e + 1] - offsets[e];
   std::vector<std::int64_t> theirs(mine.size());
   const auto count = static_cast<std::int64_t>(mine.size());
-  const Wait wait(*this);
-  group_.all_to_all(view_of(theirs.data(), DType::i64, {count}), view_of(mine.data(), DType::i64, {count}));
+  const std::vector<std::int64_t> even(index(ranks()), own_);
+  exchange(view_of(theirs.data(), DType::i64, {count}), even, view_of(mine.data(), DType::i64, {count}), even);
   Plan plan;
   plan.offsets = begins(theirs);
   for (int rank = 0; rank < ranks(); ++rank) {
@@ -189,27 +208,24 @@ void ExpertExchange::tell_relays(const std::vector<std::vector<Element>>& told,
     if (!to.empty()) group_.send(view_of(to.data(), dtype, {static_cast<std::int64_t>(to.size())}), relay);
     if (!from.empty()) group_.recv(view_of(from.data(), dtype, {static_cast<std::int64_t>(from.size())}), relay);
   }
-  group_.group_end();
+  finish();
 }
 
 // ---- rows
 
 void ExpertExchange::dispatch_each(const Plan& plan, ConstTensorView rows, TensorView received) {
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
-  const Wait wait(*this);
-  group_.all_to_all_v(received, scaled(plan.received, received.shape[1]), rows, scaled(plan.sent, rows.shape[1]));
+  exchange(received, scaled(plan.received, received.shape[1]), rows, scaled(plan.sent, rows.shape[1]));
 }
 
 void ExpertExchange::combine_each(const Plan& plan, ConstTensorView rows, TensorView to) {
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
-  const Wait wait(*this);
-  group_.all_to_all_v(to, scaled(plan.sent, to.shape[1]), rows, scaled(plan.received, rows.shape[1]));
+  exchange(to, scaled(plan.sent, to.shape[1]), rows, scaled(plan.received, rows.shape[1]));
 }
 
 void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView received) {
   if (!two_level()) return dispatch_each(plan, rows, received);
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
-  const Wait wait(*this);
   cross(plan, rows);
   hand_on(plan, rows, received);
 }
@@ -217,18 +233,17 @@ void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView
 void ExpertExchange::combine(const Plan& plan, ConstTensorView rows, TensorView to) {
   if (!two_level()) return combine_each(plan, rows, to);
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
-  const Wait wait(*this);
   collect(plan, rows, to);
   cross_back(plan, to);
 }
 
-// Between nodes, each token once: what comes stands in arrived_, node by node.
+// Between nodes, each token once: what comes stands in its staging, node by node.
 void ExpertExchange::cross(const Plan& plan, ConstTensorView rows) {
   const std::int64_t width = row_bytes(rows);
   std::int64_t crossing = 0;
   for (const auto& firsts : plan.firsts) crossing += static_cast<std::int64_t>(firsts.size());
-  std::byte* packed = room(packed_, crossing * width);
-  std::byte* arrived = room(arrived_, total(plan.arrivals) * width);
+  std::byte* packed = room(staging().packed, crossing * width);
+  std::byte* arrived = room(staging().arrived, total(plan.arrivals) * width);
   group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     const std::byte* begin = packed;
@@ -242,7 +257,7 @@ void ExpertExchange::cross(const Plan& plan, ConstTensorView rows) {
     if (coming > 0) group_.recv(bytes_of(arrived, coming), relay);
     arrived += coming;
   }
-  group_.group_end();
+  finish();
 }
 
 // Within the node, as often as there are experts: this rank's own rows, and those that came for its neighbours.
@@ -250,8 +265,8 @@ void ExpertExchange::hand_on(const Plan& plan, ConstTensorView rows, TensorView 
   const std::int64_t width = row_bytes(rows);
   const std::vector<std::int64_t> to = begins(plan.sent);
   const std::vector<std::int64_t> from = begins(plan.received);
-  const std::byte* arrived = arrived_.data();
-  std::byte* packed = room(packed_, relayed_rows(plan) * width);
+  const std::byte* arrived = staging().arrived.data();
+  std::byte* packed = room(staging().packed, relayed_rows(plan) * width);
   group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     std::size_t repeat = 0;
@@ -274,16 +289,16 @@ void ExpertExchange::hand_on(const Plan& plan, ConstTensorView rows, TensorView 
     }
     arrived += plan.arrivals[index(n)] * width;
   }
-  group_.group_end();
+  finish();
 }
 
 // hand_on backward: results of this node's experts come to the relays of their sources, in the order of the source's
-// rows. Those of other nodes' sources stand in arrived_, node by node.
+// rows. Those of other nodes' sources stand in its staging, node by node.
 void ExpertExchange::collect(const Plan& plan, ConstTensorView rows, TensorView to) {
   const std::int64_t width = row_bytes(rows);
   const std::vector<std::int64_t> sent = begins(plan.sent);
   const std::vector<std::int64_t> received = begins(plan.received);
-  std::byte* arrived = room(arrived_, relayed_rows(plan) * width);
+  std::byte* arrived = room(staging().arrived, relayed_rows(plan) * width);
   group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     for (int q = 0; q < peers_; ++q) {
@@ -302,13 +317,13 @@ void ExpertExchange::collect(const Plan& plan, ConstTensorView rows, TensorView 
       if (count > 0) group_.recv(bytes_of(target, count * width), neighbour);
     }
   }
-  group_.group_end();
+  finish();
 }
 
 void ExpertExchange::cross_back(const Plan& plan, TensorView to) {
   const std::int64_t width = row_bytes(to);
   const std::vector<std::int64_t> sent = begins(plan.sent);
-  const std::byte* arrived = arrived_.data();
+  const std::byte* arrived = staging().arrived.data();
   group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     if (n == node()) continue;
@@ -320,7 +335,7 @@ void ExpertExchange::cross_back(const Plan& plan, TensorView to) {
     const std::int64_t count = sent[index((n + 1) * peers_)] - begin;
     if (count > 0) group_.recv(bytes_of(row_of(to, begin), count * width), relay);
   }
-  group_.group_end();
+  finish();
 }
 
 // Rows that come to the sender's place in this node for its rank `q`, from node `n`.

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/turns.h"
 
 namespace shoestring {
 
@@ -34,9 +35,11 @@ class ExpertExchange {
   /// where the experts or the nodes do not come out even. `group` must outlive it.
   ExpertExchange(Communicator& group, std::int64_t experts, int ranks_per_node = 0);
 
-  /// Told true before messages are exchanged, false afterwards; empty: nobody.
+  /// Told true before messages are waited for, false afterwards; empty: nobody.
   using Waiting = std::function<void(bool)>;
   void tell(Waiting waiting) { waiting_ = std::move(waiting); }
+  /// Passes the turn while messages are on their way, and may be called by both halves of a cell. nullptr: waits.
+  void take(Turns* turns) { turns_ = turns; }
 
   int ranks() const { return group_.size(); }
   int nodes() const { return ranks() / peers_; }
@@ -72,10 +75,19 @@ class ExpertExchange {
   /// The most rows that a rank can receive when every source has `tokens` tokens and no expert twice in one.
   static std::int64_t most_rows(int ranks, std::int64_t own_experts, std::int64_t tokens, std::int64_t chosen);
   /// Memory of messages on their way between nodes: as much as was ever needed.
-  std::int64_t staging_bytes() const { return static_cast<std::int64_t>(arrived_.size() + packed_.size()); }
+  std::int64_t staging_bytes() const;
 
  private:
-  class Wait;
+  struct Staging {
+    std::vector<std::byte> packed;   // rows on their way out
+    std::vector<std::byte> arrived;  // rows to be handed on
+  };
+  Staging& staging() { return staging_[turns_ != nullptr ? turns_->current() : 0]; }
+  /// Part p of `sent` goes to rank p, part p of `received` comes from it; counts are elements.
+  void exchange(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+                std::span<const std::int64_t> send_counts);
+  /// Ends a group: posts its messages, passes the turn, waits.
+  void finish();
   bool two_level() const { return peers_ < ranks(); }
   int node() const { return group_.rank() / peers_; }
   int peer() const { return group_.rank() % peers_; }
@@ -93,9 +105,9 @@ class ExpertExchange {
   Communicator& group_;
   Waiting waiting_;
   std::int64_t own_;
-  int peers_;                       // ranks of a node
-  std::vector<std::byte> packed_;   // rows on their way out
-  std::vector<std::byte> arrived_;  // rows to be handed on
+  int peers_;  // ranks of a node
+  Turns* turns_ = nullptr;
+  Staging staging_[2];  // of either half
 };
 
 /// Ranks of each host, where `group` has the same number on each and they are neighbours; 0 where not, or where there

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <utility>
 
 #include "parallel/schedule_check.h"
 #include "parallel/vital_signs.h"
@@ -59,6 +60,12 @@ class Outbox {
   std::size_t sent_ = 0;
 };
 
+/// Whether a cell is a forward, and a backward of something else.
+bool halves(std::span<const Action> cell) {
+  return cell.size() > 1 && cell[0].kind == ActionKind::forward && cell[1].kind == ActionKind::backward_input &&
+         (cell[0].stage != cell[1].stage || cell[0].microbatch != cell[1].microbatch);
+}
+
 }  // namespace
 
 struct Pipeline::Slot {
@@ -79,14 +86,22 @@ struct Pipeline::Local {
   std::vector<std::ptrdiff_t> slot_of;  // per micro-batch; -1: none
 };
 
+struct Pipeline::Computation {
+  Action action;
+  Slot& own;
+  TensorView result;
+  double waited;  // for its input
+};
+
 Pipeline::Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages,
-                   const Boundary& boundary, Waiting waiting, Seconds now)
+                   const Boundary& boundary, Waiting waiting, Seconds now, Turns* turns)
     : schedule_(std::move(schedule)),
       communicator_(communicator),
       boundary_(boundary),
       waiting_(std::move(waiting)),
       owner_(rank_of_stage(schedule_)),
       forward_only_(forward_only(schedule_)),
+      turns_(turns),
       now_(std::move(now)) {
   require_sound(schedule_);
   const auto ranks = static_cast<int>(schedule_.ranks.size());
@@ -148,9 +163,12 @@ Pipeline::Slot& Pipeline::slot(Local& local, int microbatch) {
   return *local.slots[static_cast<std::size_t>(local.slot_of[static_cast<std::size_t>(microbatch)])];
 }
 
-void Pipeline::release(Local& local, int microbatch) {
-  std::ptrdiff_t& index = local.slot_of[static_cast<std::size_t>(microbatch)];
-  local.free_slots.push_back(static_cast<std::size_t>(index));
+// Where it is the last computation of a micro-batch in its stage.
+void Pipeline::release_after(const Action& action) {
+  if (action.kind != (forward_only_ ? ActionKind::forward : ActionKind::backward_weight)) return;
+  Local& at = local(action.stage);
+  std::ptrdiff_t& index = at.slot_of[static_cast<std::size_t>(action.microbatch)];
+  at.free_slots.push_back(static_cast<std::size_t>(index));
   index = -1;
 }
 
@@ -171,7 +189,16 @@ void Pipeline::run() {
   trace_.clear();
   compute_seconds_ = wait_seconds_ = waited_ = 0;
   began_ = now_();
-  for (const Action& action : schedule_.ranks[static_cast<std::size_t>(communicator_.rank())]) walk(action, false);
+  const std::span<const Action> list = schedule_.ranks[static_cast<std::size_t>(communicator_.rank())];
+  for (std::size_t begin = 0, end = 0; begin < list.size(); begin = end) {
+    for (end = begin + 1; list[end - 1].with_next;) ++end;
+    const std::span<const Action> cell = list.subspan(begin, end - begin);
+    if (turns_ != nullptr && halves(cell)) {
+      walk_cell(cell);
+    } else {
+      for (const Action& action : cell) walk(action, false);
+    }
+  }
   for (const auto& at : locals_) {
     if (at == nullptr) continue;
     for (Outbox* box : {&at->activations, &at->gradients}) {
@@ -182,11 +209,21 @@ void Pipeline::run() {
 }
 
 void Pipeline::walk(const Action& action, bool dry) {
-  if (action.computes()) {
-    compute(action, dry);
-  } else {
-    transfer(action, dry);
-  }
+  if (!action.computes()) return transfer(action, dry);
+  const Computation computation = ready(action, dry);
+  dry ? release_after(action) : compute(computation);
+}
+
+// All that comes from elsewhere is there before either half begins, as the proof of the schedule has it.
+void Pipeline::walk_cell(std::span<const Action> cell) {
+  const Computation forward = ready(cell[0], false);
+  const Computation backward = ready(cell[1], false);
+  const auto first = [&] { compute(forward); };
+  const auto second = [&] {
+    compute(backward);
+    for (const Action& action : cell.subspan(2)) walk(action, false);
+  };
+  turns_->run(first, second, now_);
 }
 
 /// Where the result goes: the neighbour's slot, the outbox, or nowhere.
@@ -205,28 +242,33 @@ TensorView Pipeline::result_of(const Action& action, bool dry) {
   return box.write_next();
 }
 
-void Pipeline::compute(const Action& action, bool dry) {
+/// Its memory, and what it waits for.
+Pipeline::Computation Pipeline::ready(const Action& action, bool dry) {
   Local& at = local(action.stage);
-  const int microbatch = action.microbatch;
-  Slot& own = acquire(at, microbatch);
+  Slot& own = acquire(at, action.microbatch);
   const TensorView result = result_of(action, dry);
-  if (!dry) {
-    if (action.kind == ActionKind::forward) wait_for(own.input_arrives);
-    if (action.kind == ActionKind::backward_input) wait_for(own.gradient_arrives);
-    if (VitalSigns* const signs = communicator_.signs()) signs->act(action);
-    TraceEntry entry{action, seconds(), 0, waited_};
-    waited_ = 0;
-    switch (action.kind) {
-      case ActionKind::forward: at.stage->forward(microbatch, own.input, result); break;
-      case ActionKind::backward_input: at.stage->backward_input(microbatch, own.output_gradient, result); break;
-      default: at.stage->backward_weight(microbatch); break;
-    }
-    entry.end_seconds = seconds();
-    compute_seconds_ += entry.end_seconds - entry.start_seconds;
-    wait_seconds_ += entry.wait_seconds;
-    trace_.push_back(entry);
+  if (!dry && action.kind == ActionKind::forward) wait_for(own.input_arrives);
+  if (!dry && action.kind == ActionKind::backward_input) wait_for(own.gradient_arrives);
+  return {action, own, result, std::exchange(waited_, 0)};
+}
+
+void Pipeline::compute(const Computation& computation) {
+  const auto& [action, own, result, waited] = computation;
+  if (VitalSigns* const signs = communicator_.signs()) signs->act(action);
+  const std::size_t entry = trace_.size();  // before it ends others may begin
+  trace_.push_back({action, seconds(), 0, waited, 0});
+  const double before = own_seconds();
+  Stage& stage = *local(action.stage).stage;
+  switch (action.kind) {
+    case ActionKind::forward: stage.forward(action.microbatch, own.input, result); break;
+    case ActionKind::backward_input: stage.backward_input(action.microbatch, own.output_gradient, result); break;
+    default: stage.backward_weight(action.microbatch); break;
   }
-  if (action.kind == (forward_only_ ? ActionKind::forward : ActionKind::backward_weight)) release(at, microbatch);
+  trace_[entry].end_seconds = seconds();
+  trace_[entry].own_seconds = own_seconds() - before;
+  compute_seconds_ += trace_[entry].own_seconds;
+  wait_seconds_ += waited;
+  release_after(action);
 }
 
 void Pipeline::note_message(const Action& action) {

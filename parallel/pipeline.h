@@ -13,6 +13,7 @@
 #include "kernels/base/tensor.h"
 #include "parallel/communicator.h"
 #include "parallel/schedule.h"
+#include "parallel/turns.h"
 
 namespace shoestring {
 
@@ -41,6 +42,7 @@ struct TraceEntry {
   double start_seconds = 0;  ///< since `run` began; waiting excluded
   double end_seconds = 0;    ///< a message's is when it was posted
   double wait_seconds = 0;   ///< waited for its input before it started: bubble, or a message not hidden
+  double own_seconds = 0;    ///< from start to end, less what the other half of its cell had of that
 };
 
 class Pipeline {
@@ -51,9 +53,10 @@ class Pipeline {
 
   /// `stages` are those of this rank, in the order of their numbers. `communicator` (size = ranks of the schedule, rank
   /// = row of this rank) and the stages must outlive it. Checks the schedule; allocates all buffers. `now` is what its
-  /// trace is timed by: the steady clock, unless a test holds one of its own.
+  /// trace is timed by: the steady clock, unless a test holds one of its own. With `turns`, which must outlive it, the
+  /// halves of a cell take turns wherever their stages pass; else one follows the other.
   Pipeline(Schedule schedule, Communicator& communicator, std::span<Stage* const> stages, const Boundary& boundary,
-           Waiting waiting = {}, Seconds now = steady_seconds);
+           Waiting waiting = {}, Seconds now = steady_seconds, Turns* turns = nullptr);
   ~Pipeline();
 
   /// One pass over the list: every micro-batch forward and backward, or forward only. After an exception the pipeline
@@ -61,6 +64,7 @@ class Pipeline {
   void run();
 
   const Schedule& schedule() const { return schedule_; }
+  static double steady_seconds();
 
   /// Of the last run: what was done, which is the list.
   const std::vector<TraceEntry>& trace() const { return trace_; }
@@ -72,20 +76,23 @@ class Pipeline {
   std::int64_t buffer_bytes() const { return buffer_bytes_; }
 
  private:
-  struct Slot;   // the boundary tensors of one (stage, micro-batch) in flight
-  struct Local;  // one stage of this rank
+  struct Slot;         // the boundary tensors of one (stage, micro-batch) in flight
+  struct Local;        // one stage of this rank
+  struct Computation;  // one action whose inputs are there
 
   Local& local(int stage);
   Slot& acquire(Local& local, int microbatch);
-  void release(Local& local, int microbatch);
+  void release_after(const Action& action);
   Slot& slot(Local& local, int microbatch);
   void walk(const Action& action, bool dry);
+  void walk_cell(std::span<const Action> cell);
   TensorView result_of(const Action& action, bool dry);
-  void compute(const Action& action, bool dry);
+  Computation ready(const Action& action, bool dry);
+  void compute(const Computation& computation);
   void transfer(const Action& action, bool dry);
   void note_message(const Action& action);
-  static double steady_seconds();
   double seconds() const { return now_() - began_; }
+  double own_seconds() const { return turns_ != nullptr && turns_->running() ? turns_->own_seconds() : seconds(); }
   void wait_for(Pending& pending);
 
   Schedule schedule_;
@@ -94,6 +101,7 @@ class Pipeline {
   Waiting waiting_;
   std::vector<int> owner_;  // rank of each stage
   bool forward_only_;
+  Turns* turns_;
   std::vector<std::unique_ptr<Local>> locals_;
   std::vector<TraceEntry> trace_;
   std::int64_t buffer_bytes_ = 0;

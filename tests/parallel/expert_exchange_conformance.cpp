@@ -89,7 +89,8 @@ Bytes expected_bytes(const std::vector<Rows>& all, int rank, int peers) {
   return bytes;
 }
 
-void check_exchange(Communicator& world, Routing routing, int per_node) {
+/// `alone`: nothing else is sent, so that bytes can be counted.
+void check_exchange(Communicator& world, ExpertExchange& exchange, Routing routing, int per_node, bool alone) {
   SCOPED_TRACE(fmt::format("routing {}, {} ranks, {} a node", static_cast<int>(routing), world.size(), per_node));
   const int ranks = world.size();
   const std::int64_t experts = ranks * kOwn;
@@ -97,7 +98,6 @@ void check_exchange(Communicator& world, Routing routing, int per_node) {
   for (int rank = 0; rank < ranks; ++rank) all.push_back(rows_of(routing, rank, experts));
   const Rows& mine = all[static_cast<std::size_t>(world.rank())];
   const auto sent = static_cast<std::int64_t>(mine.slots.size());
-  ExpertExchange exchange(world, experts, per_node);
   EXPECT_EQ(exchange.first_expert(), world.rank() * kOwn);
   const ExpertExchange::Plan plan = exchange.plan(mine.offsets, mine.slots, kChosen);
 
@@ -152,19 +152,31 @@ void check_exchange(Communicator& world, Routing routing, int per_node) {
       EXPECT_EQ(back.as<float>()[row * kWidth + c], of_slot(world.rank(), slot * kWidth + c));
     }
   }
+  if (!alone) return;
   const Bytes bytes = expected_bytes(all, world.rank(), per_node == 0 ? ranks : per_node);
   EXPECT_EQ(dispatched, bytes.dispatch);
   EXPECT_EQ(combined, bytes.combine);
 }
 
+// While the rows of one half are on their way, the other sends its own.
+void check_turns(Communicator& world, ExpertExchange& exchange, Routing routing, int per_node) {
+  Turns turns;
+  exchange.take(&turns);
+  turns.run([&] { check_exchange(world, exchange, routing, per_node, false); },
+            [&] { check_exchange(world, exchange, Routing::spread, per_node, false); }, [] { return 0.0; });
+  exchange.take(nullptr);
+}
+
 }  // namespace
 
 void experts_exchange_rows(Communicator& world) {
-  for (const Routing routing :
-       {Routing::spread, Routing::skewed, Routing::to_one, Routing::from_one, Routing::nothing}) {
-    check_exchange(world, routing, 0);
-    for (int per_node = 1; per_node < world.size(); ++per_node) {
-      if (world.size() % per_node == 0) check_exchange(world, routing, per_node);
+  for (int per_node = 0; per_node < world.size(); ++per_node) {
+    if (per_node > 0 && world.size() % per_node != 0) continue;
+    ExpertExchange exchange(world, world.size() * kOwn, per_node);
+    for (const Routing routing :
+         {Routing::spread, Routing::skewed, Routing::to_one, Routing::from_one, Routing::nothing}) {
+      check_exchange(world, exchange, routing, per_node, true);
+      check_turns(world, exchange, routing, per_node);
     }
   }
 }

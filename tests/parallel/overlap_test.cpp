@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <vector>
 
+#include "parallel/expert_exchange.h"
 #include "parallel/pipeline.h"
 #include "parallel/schedule_check.h"
 #include "tests/support/ranks.h"
@@ -55,7 +57,7 @@ class DelayedCommunicator final : public Communicator {
     for (std::size_t i = 0; i < transfers.size(); ++i) {
       const Transfer& t = transfers[i];
       double& arrival = pending->arrivals[i];
-      arrival = clock_ + delay_;  // of a receive: overwritten by the sender's
+      arrival = clock_ + (t.peer == rank() ? 0 : delay_);  // of a receive: overwritten by the sender's
       const TensorView stamp = view_of(&arrival, DType::f64, {1});
       if (t.sends) {
         inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
@@ -179,6 +181,118 @@ TEST_P(Overlap, TheRuntimeTakesTheTimeThatItsListSays) {
     EXPECT_DOUBLE_EQ(time_of(schedule, 0, false).makespan, predict(schedule, {}).makespan);
     EXPECT_GE(time_of(schedule, 0.5, false).makespan, predict(schedule, {.transfer = 0.5}).makespan);
   }
+}
+
+// ---- rows of experts, behind the other half of a cell
+
+/// Forward and backward exchange rows twice, between computations of one unit; so do the weight gradients without.
+class ExpertStage final : public Stage {
+ public:
+  ExpertStage(double& clock, ExpertExchange& exchange, const ExpertExchange::Plan& plan)
+      : clock_(clock), exchange_(exchange), plan_(plan) {}
+  void forward(int, ConstTensorView, TensorView) override { compute_and_exchange(); }
+  void backward_input(int, ConstTensorView, TensorView) override { compute_and_exchange(); }
+  void backward_weight(int) override { compute(kExchanges + 1); }
+  double computed() const { return computed_; }
+  double communicated(double delay) const { return delay * exchanges_; }
+
+ private:
+  static constexpr int kExchanges = 2;
+  void compute(int units) {
+    clock_ += units;
+    computed_ += units;
+  }
+  void compute_and_exchange() {
+    compute(1);
+    exchange_.dispatch_each(plan_, view_of(rows_, DType::f32, {2, 1}), view_of(received_, DType::f32, {2, 1}));
+    compute(1);
+    exchange_.combine_each(plan_, view_of(received_, DType::f32, {2, 1}), view_of(rows_, DType::f32, {2, 1}));
+    compute(1);
+    exchanges_ += kExchanges;
+  }
+
+  double& clock_;
+  ExpertExchange& exchange_;
+  const ExpertExchange::Plan& plan_;
+  double computed_ = 0;
+  int exchanges_ = 0;
+  float rows_[2] = {}, received_[2] = {};
+};
+
+struct ExpertTiming {
+  double makespan = 0;
+  double compute = 0;
+  double communication = 0;  ///< rows of experts, one exchange after the other
+  double exposed = 0;        ///< as the exchange tells
+};
+
+/// Two stages' ranks, each two that share experts, whose rows take `delay`.
+ExpertTiming time_of_experts(const Schedule& schedule, double delay, bool in_turns) {
+  ExpertTiming longest;
+  std::mutex mutex;
+  testing::run_ranks(4, [&](Communicator& world) {
+    const std::unique_ptr<Communicator> along = world.split(world.rank() % 2, world.rank());
+    const std::unique_ptr<Communicator> group = world.split(world.rank() / 2, world.rank());
+    double clock = 0;
+    DelayedCommunicator messages(*along, clock, 0, false);
+    DelayedCommunicator rows(*group, clock, delay, false);
+    ExpertExchange exchange(rows, 2);
+    const std::vector<std::int64_t> offsets = {0, 1, 2};
+    const std::vector<std::int32_t> slots = {0, 1};
+    const ExpertExchange::Plan plan = exchange.plan(offsets, slots, 2);
+    clock = 0;
+    ExpertTiming timing;
+    exchange.tell([&](bool waits) { timing.exposed += waits ? -clock : clock; });
+    ExpertStage first(clock, exchange, plan), second(clock, exchange, plan);
+    Stage* const stages[] = {&first, &second};
+    Turns turns;
+    if (in_turns) exchange.take(&turns);
+    Pipeline pipeline(
+        schedule, messages, stages, {DType::f32, {1, 1}, {}}, {}, [&] { return clock; }, in_turns ? &turns : nullptr);
+    pipeline.run();
+    timing.makespan = clock;
+    timing.compute = first.computed() + second.computed();
+    timing.communication = first.communicated(delay) + second.communicated(delay);
+    // What the exchange tells is what the trace shows: time of its own that a half did not compute in.
+    double traced = 0;
+    for (const TraceEntry& entry : pipeline.trace()) traced += entry.own_seconds;
+    EXPECT_NEAR(traced - timing.compute, timing.exposed, 1e-9 * clock);
+    EXPECT_NEAR(traced + pipeline.wait_seconds(), clock, 1e-9 * clock);
+    const std::lock_guard lock(mutex);
+    if (timing.makespan > longest.makespan) longest = timing;
+  });
+  return longest;
+}
+
+// Hidden wholly while an exchange takes no longer than the computation between two of the other half; where messages
+// take longer than all there is to compute, computation hides behind them.
+TEST(OverlapOfExperts, RowsHideBehindTheOtherHalfOfACell) {
+  const Schedule schedule = make_schedule("dualpipev", {2, 60});
+  for (const double delay : {0.5, 1.0, 4.0}) {
+    SCOPED_TRACE(delay);
+    const ExpertTiming hidden = time_of_experts(schedule, delay, true);
+    EXPECT_LE(hidden.makespan, 1.1 * std::max(hidden.compute, hidden.communication));
+    const ExpertTiming exposed = time_of_experts(schedule, delay, false);
+    EXPECT_GE(exposed.makespan, 0.95 * (exposed.compute + exposed.communication));
+    EXPECT_EQ(exposed.exposed, exposed.communication);
+    EXPECT_EQ(exposed.compute, hidden.compute);
+  }
+}
+
+// Near one to one they do not hide wholly: weight gradients, which could fill the gaps, come after both halves.
+TEST(OverlapOfExperts, AtOneToOneAShareIsExposed) {
+  const Schedule schedule = make_schedule("dualpipev", {2, 60});
+  const ExpertTiming hidden = time_of_experts(schedule, 2.25, true);
+  EXPECT_DOUBLE_EQ(hidden.communication, hidden.compute);
+  EXPECT_LE(hidden.makespan, 1.35 * hidden.compute);
+  EXPECT_LE(hidden.makespan, 0.7 * time_of_experts(schedule, 2.25, false).makespan);
+}
+
+// Without cells nothing can hide them.
+TEST(OverlapOfExperts, IsOfCellsOnly) {
+  const Schedule schedule = make_schedule("zb_v", {2, 12});
+  const ExpertTiming timing = time_of_experts(schedule, 1, true);
+  EXPECT_EQ(timing.exposed, timing.communication);
 }
 
 INSTANTIATE_TEST_SUITE_P(Schedules, Overlap, ::testing::Values("1f1b", "zb_h1", "zb_v", "dualpipev"),

@@ -102,6 +102,26 @@ TEST(CanonicalReducer, SeveralGroupsOnARankAreTheirPlaceInTheOrder) {
   }
 }
 
+// A rank sends what others own of each of its gradients once a round, and at the end what it owns to each of them.
+TEST(CanonicalReducer, BytesAreThoseOfTheFormula) {
+  constexpr int kRanks = 4;
+  constexpr int kRounds = 2;
+  constexpr int kPartials = 2;
+  const std::int64_t elements = 5 * kShardBlock + 3;
+  testing::run_ranks(kRanks, [&](Communicator& world) {
+    Workers workers(1);
+    Stream stream(workers);
+    CanonicalReducer reducer(world, elements, kRounds, DType::f32, stream, kPartials);
+    const std::int64_t own = reducer.layout().range(world.rank()).elements();
+    Tensor gradients(DType::f32, {kPartials, elements});
+    for (int round = 0; round < kRounds; ++round) reducer.fold(gradients);
+    EXPECT_EQ(world.sent_bytes(), 4 * kRounds * kPartials * (elements - own));
+    const std::int64_t before = world.sent_bytes();
+    reducer.gather(gradients.view().slice(0, 0, 1).reshaped({elements}));
+    EXPECT_EQ(world.sent_bytes() - before, 4 * (kRanks - 1) * own);
+  });
+}
+
 TEST(CanonicalReducer, AnotherOrderShowsInTheBits) {
   // The companion: the comparison above sees a fold in another order.
   const std::int64_t elements = 1000;

@@ -120,29 +120,52 @@ void swapped(std::vector<Action>& list, std::string_view a, std::string_view b) 
   std::swap(list[find(list, a)], list[find(list, b)]);
 }
 
+struct Damaged {
+  std::function<void(Schedule&)> damage;
+  std::string_view reason;
+};
+
 TEST(ScheduleCheck, DamageIsFound) {
-  using Lists = Schedule;
-  EXPECT_NE(faults_after([](Lists& s) { without(s.ranks[0], "W0.1"); }).find("W0.1 is missing"), std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { without(s.ranks[1], "sg1.1"); }).find("sg1.1 is missing"), std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { s.ranks[0].push_back(s.ranks[0].front()); }).find("F0.0 stands twice"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { swapped(s.ranks[0], "B0.0", "W0.0"); }).find("W0.0 comes before its input"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { swapped(s.ranks[1], "ra1.0", "F1.0"); }).find("before its activation"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { swapped(s.ranks[0], "rg0.0", "B0.0"); }).find("before its gradient"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { swapped(s.ranks[0], "W0.0", "W0.1"); }).find("order of weight gradients"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) {
-              s.ranks[1].push_back({ActionKind::forward, 0, 0});
-            }).find("belongs to rank"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) {
-              s.ranks[1].push_back({ActionKind::forward, 7, 0});
-            }).find("outside"),
-            std::string::npos);
-  EXPECT_NE(faults_after([](Lists& s) { s.stages = 3; }).find("no rank computes stage 2"), std::string::npos);
+  const auto lacks = [](std::size_t rank, std::string_view action) {
+    return [=](Schedule& s) { without(s.ranks[rank], action); };
+  };
+  const auto swaps = [](std::size_t rank, std::string_view a, std::string_view b) {
+    return [=](Schedule& s) { swapped(s.ranks[rank], a, b); };
+  };
+  const auto gains = [](std::size_t rank, const Action& action) {
+    return [=](Schedule& s) { s.ranks[rank].push_back(action); };
+  };
+  const std::vector<Damaged> all = {
+      {lacks(0, "F0.2"), "F0.2 is missing"},
+      {lacks(1, "B1.1"), "B1.1 is missing"},
+      {lacks(0, "W0.1"), "W0.1 is missing"},
+      {lacks(0, "sa0.2"), "sa0.2 is missing"},
+      {lacks(1, "ra1.0"), "ra1.0 is missing"},
+      {lacks(1, "sg1.1"), "sg1.1 is missing"},
+      {lacks(0, "rg0.2"), "rg0.2 is missing"},
+      {gains(0, {ActionKind::forward, 0, 0}), "F0.0 stands twice"},
+      {gains(0, {ActionKind::send_activation, 0, 1}), "sa0.1 stands twice"},
+      {swaps(0, "B0.0", "W0.0"), "W0.0 comes before its input gradient"},
+      {swaps(0, "F0.0", "sa0.0"), "sa0.0 comes before its forward"},
+      {swaps(1, "B1.0", "sg1.0"), "sg1.0 comes before its input gradient"},
+      {swaps(1, "F1.0", "B1.0"), "B1.0 comes before its forward"},
+      {swaps(1, "ra1.0", "F1.0"), "F1.0 comes before its activation is received"},
+      {swaps(0, "rg0.0", "B0.0"), "B0.0 comes before its gradient is received"},
+      {swaps(0, "W0.0", "W0.1"), "order of weight gradients"},
+      {gains(1, {ActionKind::forward, 0, 0}), "belongs to rank 0"},
+      {gains(1, {ActionKind::forward, 7, 0}), "F7.0 is outside"},
+      {gains(0, {ActionKind::forward, 0, 3}), "F0.3 is outside"},
+      {gains(0, {ActionKind::send_gradient, 0, 0}), "sg0.0 has no other rank at its other end"},
+      {gains(1, {ActionKind::recv_gradient, 1, 0}), "rg1.0 has no other rank at its other end"},
+      {[](Schedule& s) { s.ranks[0].back().with_next = true; }, "opens a cell that no computation follows"},
+      {[](Schedule& s) { s.stages = 3; }, "no rank computes stage 2"},
+      {[](Schedule& s) { s.microbatches = 4; }, "W1.3 is missing"},
+      {[](Schedule& s) { s.ranks.clear(); }, "0 ranks"},
+  };
+  for (const Damaged& one : all) {
+    const std::string text = faults_after(one.damage);
+    EXPECT_NE(text.find(one.reason), std::string::npos) << one.reason << " is not in:\n" << text;
+  }
 }
 
 TEST(ScheduleCheck, MessagesInAnotherOrderAreFound) {
