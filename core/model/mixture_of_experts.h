@@ -41,6 +41,8 @@ struct ExpertShare {
   /// of all experts. Otherwise they are added up as they come, in an order that is this number of ranks'.
   bool by_source = true;
   ExpertExchange* exchange = nullptr;  ///< over those ranks; needed to run with more than one
+  /// A forward and a backward may take turns while their messages are on the way: each has scratch of its own.
+  bool takes_turns = false;
 
   /// Gradients kept of each expert.
   int gradients() const { return by_source ? ranks : 1; }

@@ -183,7 +183,7 @@ ModelMemory Transformer::memory() const {
       growing = std::max(growing, mixture->even_growing_bytes(options_.run));
     }
   }
-  memory.scratch = scratch_bytes() + growing;
+  memory.scratch = (options_.experts.takes_turns ? 2 : 1) * (scratch_bytes() + growing);
   memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
                   most_in_flight() * MicroBatch::bytes(options_.run, objective().columns()) +
                   options_.model.mixtures() * options_.model.experts * size_bytes(DType::i64);
@@ -191,7 +191,7 @@ ModelMemory Transformer::memory() const {
 }
 
 std::int64_t Transformer::grown_bytes() const {
-  std::int64_t bytes = growing_.capacity_bytes();
+  std::int64_t bytes = growing_.capacity_bytes() + turn_growing_.capacity_bytes();
   for (const auto& stage : stages_) bytes += stage->beside_bytes();
   return bytes;
 }
@@ -212,7 +212,11 @@ void Transformer::allocate(Stream& stream) {
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision),
                                             options_.trains ? options_.experts.gradients() : 0);
   scratch_ = Arena(scratch_bytes(), stream.device());
-  runtime_ = std::make_unique<StageRuntime>(StageRuntime{scratch_, growing_, stream, objective(), next_token_});
+  const bool apart = options_.experts.takes_turns;
+  if (apart) turn_scratch_ = Arena(scratch_bytes(), stream.device());
+  const StageScratch one{scratch_, growing_};
+  const StageScratch other{turn_scratch_, turn_growing_};
+  runtime_ = std::make_unique<StageRuntime>(StageRuntime{one, apart ? other : one, stream, objective(), next_token_});
   for (const auto& user : {embedding_.get(), further_.get()}) {
     if (options_.trains && user != nullptr) user->allocate();
   }

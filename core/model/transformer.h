@@ -127,7 +127,7 @@ class Transformer {
   void update_router_biases(ConstTensorView global_counts, double speed);
 
   /// What was really used of `memory().scratch`, and by one micro-batch of `memory().saved`.
-  std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes(); }
+  std::int64_t scratch_peak_bytes() const { return scratch_.peak_bytes() + turn_scratch_.peak_bytes(); }
   std::int64_t saved_peak_bytes() const;
   /// What mixtures whose experts are shared have taken beside both: as much as their loads ever asked for.
   std::int64_t grown_bytes() const;
@@ -160,6 +160,8 @@ class Transformer {
   std::unique_ptr<ParameterStore> store_;
   Arena scratch_;
   GrowingArena growing_;
+  Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
+  GrowingArena turn_growing_;
   std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;
 };

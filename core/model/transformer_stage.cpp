@@ -39,13 +39,13 @@ TransformerStage::Slot& TransformerStage::slot_of(int microbatch) {
   return **it;
 }
 
-LayerContext TransformerStage::context(const MicroBatch& batch, StepTally* tally) const {
+LayerContext TransformerStage::context(const MicroBatch& batch, StepTally* tally, const StageScratch& scratch) const {
   return {.tokens = batch.layout(),
-          .scratch = runtime_->scratch,
+          .scratch = scratch.planned,
           .stream = runtime_->stream,
           .training = tally != nullptr,
           .tally = tally,
-          .growing = &runtime_->growing};
+          .growing = &scratch.growing};
 }
 
 ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output,
@@ -69,7 +69,7 @@ ConstTensorView TransformerStage::run_blocks(const MicroBatch& batch, ConstTenso
 
 void TransformerStage::forward(const MicroBatch& batch, ConstTensorView input, TensorView output, StepTally& tally) {
   Slot& slot = free_slot(batch.number());
-  LayerContext context = this->context(batch, &tally);
+  LayerContext context = this->context(batch, &tally, runtime_->forward);
   const ConstTensorView x =
       run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), slot.saved, context);
   if (parts_.loss == nullptr) return;
@@ -94,7 +94,7 @@ TensorView TransformerStage::gradient_for(std::size_t block, TensorView input_gr
 void TransformerStage::backward_input(const MicroBatch& batch, ConstTensorView output_gradient,
                                       TensorView input_gradient, StepTally& tally) {
   Slot& slot = slot_of(batch.number());
-  LayerContext context = this->context(batch, &tally);
+  LayerContext context = this->context(batch, &tally, runtime_->backward);
   Arena::Scope scope(context.scratch);
   slot.shape = {batch.tokens(), parts_.hidden};
   Turns turns;
@@ -117,7 +117,7 @@ void TransformerStage::backward_input(const MicroBatch& batch, ConstTensorView o
 
 void TransformerStage::backward_weight(const MicroBatch& batch, StepTally& tally) {
   Slot& slot = slot_of(batch.number());
-  LayerContext context = this->context(batch, &tally);
+  LayerContext context = this->context(batch, &tally, runtime_->backward);
   if (parts_.loss != nullptr) parts_.loss->backward_weight(batch, slot.saved, context);
   for (std::size_t i = parts_.blocks.size(); i-- > 0;) parts_.blocks[i]->backward_weight(slot.saved, context);
   if (parts_.embedding != nullptr) {
@@ -133,7 +133,7 @@ ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorV
         "evaluation begins while a micro-batch is in flight");
   Saved& saved = slots_.front()->saved;
   saved.clear();
-  LayerContext context = this->context(batch, nullptr);
+  LayerContext context = this->context(batch, nullptr, runtime_->forward);
   const ConstTensorView x =
       run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), saved, context);
   if (parts_.loss != nullptr && loss != nullptr) {

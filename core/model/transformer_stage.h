@@ -21,10 +21,16 @@ struct StageParts {
   DType activation = DType::f32;
 };
 
-/// What all stages of a rank share while they run.
-struct StageRuntime {
-  Arena& scratch;
+/// Memory of one call at a time.
+struct StageScratch {
+  Arena& planned;
   GrowingArena& growing;
+};
+
+/// What all stages of a rank share while they run. Forward and backward have the same scratch unless they take turns.
+struct StageRuntime {
+  StageScratch forward;
+  StageScratch backward;
   Stream& stream;
   const Objective& objective;   ///< of training
   const Objective& next_token;  ///< of evaluation, whatever is trained
@@ -75,7 +81,7 @@ class TransformerStage {
   Slot& slot_of(int microbatch);
   Slot& free_slot(int microbatch);
   /// `tally` nullptr: an evaluation.
-  LayerContext context(const MicroBatch& batch, StepTally* tally) const;
+  LayerContext context(const MicroBatch& batch, StepTally* tally, const StageScratch& scratch) const;
   ConstTensorView run_blocks(const MicroBatch& batch, ConstTensorView input, TensorView output, Saved& saved,
                              LayerContext& context);
   /// Gradients between blocks that nobody reads later take turns in two buffers.

@@ -195,12 +195,17 @@ std::unique_ptr<ExpertExchange> exchange_of(const Layout& layout, Mesh& mesh, co
   return std::make_unique<ExpertExchange>(mesh.expert(), model.experts, ranks_per_node);
 }
 
+bool takes_turns(const Layout& layout) {
+  return layout.shape.expert > 1 && layout.shape.pipeline > 1 && layout.schedule.name == ScheduleName::dualpipev;
+}
+
 TransformerOptions part_of(TransformerOptions whole, const Layout& layout, ExpertExchange* exchange) {
   whole.stages = layout.stage_count();
   whole.stage_layers = layout.stage_layers;
   whole.own_stages = layout.stages;
   whole.in_flight = layout.in_flight;
-  whole.experts = {.ranks = layout.shape.expert, .rank = layout.at.expert, .exchange = exchange};
+  whole.experts = {
+      .ranks = layout.shape.expert, .rank = layout.at.expert, .exchange = exchange, .takes_turns = takes_turns(layout)};
   return whole;
 }
 

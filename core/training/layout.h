@@ -53,6 +53,8 @@ Layout layout_of(const Recipe& recipe, int rank, int ranks);
 /// `mesh`, of this layout, must outlive it.
 std::unique_ptr<ExpertExchange> exchange_of(const Layout& layout, Mesh& mesh, const ModelConfig& model,
                                             int ranks_per_node = 0);
+/// Whether the halves of a cell take turns: where its schedule has cells, and experts are elsewhere.
+bool takes_turns(const Layout& layout);
 /// The part of a model that a rank has in this layout.
 TransformerOptions part_of(TransformerOptions whole, const Layout& layout, ExpertExchange* exchange);
 

@@ -137,13 +137,16 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       gradients_(model.store(), mesh, groups, stream, shards) {
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
   if (model.experts().exchange == nullptr) return;
+  if (model.experts().takes_turns) model.experts().exchange->take(&turns_);
   model.experts().exchange->tell([this](bool waits) {  // of an evaluation all is evaluation
     if (round_ != nullptr) meter_.enter(waits ? Category::exposed_communication : Category::compute);
   });
 }
 
 Pass::~Pass() {
-  if (model_.experts().exchange != nullptr) model_.experts().exchange->tell({});
+  if (model_.experts().exchange == nullptr) return;
+  model_.experts().exchange->tell({});
+  model_.experts().exchange->take(nullptr);
 }
 
 Pipeline& Pass::pipeline_of(int microbatches) {
@@ -153,7 +156,8 @@ Pipeline& Pass::pipeline_of(int microbatches) {
     for (const auto& stage : stages_) stages.push_back(stage.get());
     pipeline = std::make_unique<Pipeline>(
         make_schedule(schedule_, mesh_.pipeline().size(), microbatches), mesh_.pipeline(), stages, model_.boundary(),
-        [this](bool waits) { meter_.enter(waits ? Category::bubble : Category::compute); });
+        [this](bool waits) { meter_.enter(waits ? Category::bubble : Category::compute); }, Pipeline::steady_seconds,
+        model_.experts().takes_turns ? &turns_ : nullptr);
   }
   return *pipeline;
 }

@@ -92,6 +92,7 @@ void StepTrace::stepped(std::int64_t step, const Pass& pass) {
                       .place = place++,
                       .begin_seconds = group.begin_seconds + entry.start_seconds - origin_,
                       .end_seconds = group.begin_seconds + entry.end_seconds - origin_,
+                      .own_seconds = entry.own_seconds,
                       .wait_seconds = entry.wait_seconds});
     }
   }
@@ -124,15 +125,23 @@ std::string chrome_trace(const std::vector<TraceEvent>& events, const MeshShape&
   constexpr double kMicroseconds = 1e6;
   constexpr const char* kKinds[] = {"forward", "backward input", "backward weight"};
   Json list = Json::array();
-  std::set<int> ranks;
+  std::map<std::pair<int, bool>, double> ends;  // of each row: a rank's, and that of what began before its last ended
+  const auto name_row = [&](const MeshCoordinates& at, int thread, const std::string& name) {
+    list.push(Json::object({{"name", "thread_name"},
+                            {"ph", "M"},
+                            {"pid", at.data},
+                            {"tid", thread},
+                            {"args", Json::object({{"name", name}})}}));
+  };
   for (const TraceEvent& event : events) {
     const MeshCoordinates at = coordinates_of(shape, event.rank);
-    if (ranks.insert(event.rank).second) {
-      list.push(Json::object({{"name", "thread_name"},
-                              {"ph", "M"},
-                              {"pid", at.data},
-                              {"tid", at.pipeline},
-                              {"args", Json::object({{"name", fmt::format("rank {}", event.rank)}})}}));
+    const bool first = !ends.contains({event.rank, false});
+    const bool half = !first && action_of(event).computes() && event.begin_seconds < ends[{event.rank, false}];
+    const int thread = half ? shape.pipeline + at.pipeline : at.pipeline;
+    if (half && !ends.contains({event.rank, true})) name_row(at, thread, fmt::format("rank {}, in turns", event.rank));
+    if (action_of(event).computes()) ends[{event.rank, half}] = event.end_seconds;
+    if (first) {
+      name_row(at, thread, fmt::format("rank {}", event.rank));
       list.push(Json::object({{"name", "process_name"},
                               {"ph", "M"},
                               {"pid", at.data},
@@ -145,7 +154,7 @@ std::string chrome_trace(const std::vector<TraceEvent>& events, const MeshShape&
                               {"ts", begin * kMicroseconds},
                               {"dur", (end - begin) * kMicroseconds},
                               {"pid", at.data},
-                              {"tid", at.pipeline},
+                              {"tid", thread},
                               {"args", Json::object({{"step", event.step}, {"group", event.group}})}}));
     };
     const Action action = action_of(event);
@@ -165,10 +174,10 @@ std::optional<PipelineUse> pipeline_use(const std::vector<TraceEvent>& events, c
     GroupOfStep& group = groups[{event.step, event.group}];
     group.begin = std::min(group.begin, event.begin_seconds - event.wait_seconds);
     group.end = std::max(group.end, event.end_seconds);
-    group.busy += event.end_seconds - event.begin_seconds;
+    group.busy += event.own_seconds;
     group.microbatches = std::max(group.microbatches, event.microbatch + 1);
     StageTimes& stage = stages.at(static_cast<std::size_t>(event.stage));
-    stage.sum[static_cast<std::size_t>(event.kind)] += event.end_seconds - event.begin_seconds;
+    stage.sum[static_cast<std::size_t>(event.kind)] += event.own_seconds;
     ++stage.count[static_cast<std::size_t>(event.kind)];
     steps.insert(event.step);
   }

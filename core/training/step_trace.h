@@ -31,6 +31,7 @@ struct TraceEvent {
   std::int32_t place = 0;  ///< in the rank's list
   double begin_seconds = 0;
   double end_seconds = 0;
+  double own_seconds = 0;   ///< as TraceEntry
   double wait_seconds = 0;  ///< before it began
 
   bool operator==(const TraceEvent&) const = default;

@@ -59,6 +59,36 @@ INSTANTIATE_TEST_SUITE_P(All, TracedSchedules,
                          ::testing::Values(ScheduleName::one_f_one_b, ScheduleName::interleaved, ScheduleName::zb_h1,
                                            ScheduleName::zb_v, ScheduleName::dualpipev));
 
+// Where experts are elsewhere the halves of a cell take turns: the backward begins before the forward has ended. The
+// order of beginnings is the list's all the same, and time that the other half had counts once.
+TEST(TracedTurns, TheHalvesOfACellOverlap) {
+  const ModelConfig config = eight_layers(Architecture::deepseek_v3);
+  run_ranks(4, [&](Communicator& world) {
+    LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, ScheduleName::dualpipev, 2), world);
+    ASSERT_TRUE(takes_turns(rank.layout));
+    rank.engine.reset();  // its pass tells the exchange too
+    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, rank.meter, rank.layout.schedule);
+    pass.run(rank.plan, 0, rank.feed);
+    const std::vector<Action> list =
+        make_schedule(rank.layout.schedule, 2, 8).ranks[static_cast<std::size_t>(rank.layout.at.pipeline)];
+    int cells = 0;
+    for (const GroupTrace& group : pass.traces()) {
+      ASSERT_EQ(group.entries.size(), list.size());
+      double own = 0;
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        EXPECT_TRUE(group.entries[i].action == list[i]);
+        own += group.entries[i].own_seconds;
+        if (!list[i].with_next || list[i].kind != ActionKind::forward) continue;
+        ++cells;
+        EXPECT_LT(group.entries[i + 1].start_seconds, group.entries[i].end_seconds);
+        EXPECT_LT(group.entries[i].own_seconds, group.entries[i].end_seconds - group.entries[i].start_seconds);
+      }
+      EXPECT_LE(own, group.entries.back().end_seconds);
+    }
+    EXPECT_GT(cells, 4);
+  });
+}
+
 /// What ranks would do that take the times `times` and lose nothing to messages.
 std::vector<TraceEvent> played(const Layout& layout, int microbatches, const std::vector<double>& stage_factors) {
   const Schedule schedule = make_schedule(layout.schedule, layout.shape.pipeline, microbatches);
@@ -95,6 +125,7 @@ std::vector<TraceEvent> played(const Layout& layout, int microbatches, const std
                           .microbatch = action.microbatch,
                           .begin_seconds = begin,
                           .end_seconds = end,
+                          .own_seconds = end - begin,
                           .wait_seconds = begin - free[rank]});
         free[rank] = end;
         if (action.kind == ActionKind::forward) forward[{action.stage, action.microbatch}] = end;
