@@ -75,30 +75,33 @@ std::int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+/// What the recipe's layout asks for at least.
+MeshShape mesh_of(const ParallelSpec& parallel) {
+  return {
+      .data = std::max({1, parallel.data, parallel.expert}), .pipeline = parallel.pipeline, .expert = parallel.expert};
+}
+
 /// Of the rank that holds most, on this machine, which it shares with the others.
 MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
-  const int pipeline = recipe.parallel.pipeline;
-  const int ranks = pipeline * std::max(1, recipe.parallel.data);
+  const MeshShape mesh = mesh_of(recipe.parallel);
+  const int ranks = mesh.ranks();
   RunShape shape{.tokens = 0, .sequences = 0, .workers = std::max(1, Workers::usable_cores() / ranks)};
   if (recipe.run.threads > 0) shape.workers = recipe.run.threads;
   for (const PhaseSpec& phase : recipe.phases) {
     shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
     shape.sequences = std::max(shape.sequences, phase.micro_batch);
   }
+  const TransformerOptions whole{.model = config,
+                                 .precision = recipe.precision,
+                                 .run = shape,
+                                 .own_stages = {},
+                                 .count_precision = recipe.precision.count_saturation};
+  if (ranks == 1) return plan_memory(whole, recipe.optimizer.name);
   MemoryPlan most;
-  for (int rank = 0; rank < pipeline; ++rank) {
-    Layout layout{
-        .shape = {}, .at = {}, .schedule = {}, .stage_layers = {config.layers}, .stages = {}, .in_flight = {}};
-    if (pipeline > 1) layout = layout_of(recipe, rank, ranks);
-    const MemoryPlan plan = plan_memory({.model = config,
-                                         .precision = recipe.precision,
-                                         .run = shape,
-                                         .stages = layout.stage_count(),
-                                         .stage_layers = layout.stage_layers,
-                                         .own_stages = layout.stages,
-                                         .in_flight = layout.in_flight,
-                                         .count_precision = recipe.precision.count_saturation},
-                                        recipe.optimizer.name);
+  for (int stage = 0; stage < mesh.pipeline; ++stage) {
+    const Layout layout = layout_of(recipe, rank_at(mesh, stage, 0), ranks);
+    const SharedState shared = recipe.parallel.shard_optimizer ? SharedState{layout.shape, layout.at} : SharedState{};
+    const MemoryPlan plan = plan_memory(part_of(whole, layout, nullptr), recipe.optimizer.name, shared);
     if (plan.total() > most.total()) most = plan;
   }
   return most;
@@ -112,7 +115,8 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
       "memory       {:.3f} GiB on {}: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
       "             compute copies {:.3f}, activations in flight {:.3f}, scratch {:.3f}, tables {:.3f}, the program "
       "{:.3f}\n",
-      gib(plan.total() + program), recipe.parallel.pipeline > 1 ? "the fullest rank" : "one rank that holds everything",
+      gib(plan.total() + program),
+      mesh_of(recipe.parallel).ranks_of_model() > 1 ? "the fullest rank" : "one rank that holds everything",
       gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments), gib(plan.model.prepared),
       gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch), gib(plan.model.tables), gib(program));
 }
@@ -258,7 +262,7 @@ int plan_command(const Words& words) {
   const Hardware hardware = hardware_of(recipe, file.parent_path());
   const Cap cap = cap_of(recipe.budget, hardware);
   constexpr std::int64_t kMostDevices = 1 << 20;
-  const int recipe_devices = std::max(1, recipe.parallel.pipeline * recipe.parallel.data);
+  const int recipe_devices = mesh_of(recipe.parallel).ranks();
   const int devices = static_cast<int>(arguments.integer("devices", recipe_devices, 1, kMostDevices));
   std::optional<PlanLayout> fixed;
   if (arguments.has("layout")) fixed = parse_layout(arguments.text("layout"), {.devices = devices});

@@ -115,13 +115,14 @@ constexpr const char* kExperts =
     "--model.dense_layers=1 --model.experts=8 --model.experts_per_token=2 --model.shared_experts=1 "
     "--model.expert_feed_forward=32 --model.bias_speed=0.01 --model.balance_loss=0.01 ";
 
-// Ranks that share experts, alone and on a pipeline, evaluation included; then one process goes on from what they
-// wrote.
+// Ranks that share experts, alone and on a pipeline, or the optimizer's state, evaluation included; then one process
+// goes on from what they wrote.
 TEST_F(Mpirun, SharedExpertsGiveTheBitsOfOneProcess) {
   ASSERT_EQ(place().run(place().train("experts", kExperts)).exit_code, 0);
   for (const auto& [count, axes] :
        {std::pair(2, "--parallel.expert=2 "), std::pair(4, "--parallel.expert=2 --parallel.pipeline=2 "),
-        std::pair(4, "--parallel.expert=4 ")}) {
+        std::pair(4, "--parallel.expert=4 "), std::pair(2, "--parallel.shard_optimizer=yes "),
+        std::pair(4, "--parallel.expert=2 --parallel.shard_optimizer=yes ")}) {
     const std::string name = std::string("experts_") + std::to_string(std::string(axes).size() + count);
     Ended ended =
         place().run(place().train(name, std::string(kExperts) + axes + "--phase.pretrain.steps=10"), ranks(count));

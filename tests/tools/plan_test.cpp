@@ -44,6 +44,24 @@ TEST(Plan, ForetellsDeepSeekV3) {
   EXPECT_GT(estimate.at("gpu_hours_high"), 2788e3);
   EXPECT_FALSE(estimate.at("assumptions").empty());
 
+  // The layout that was published, its 16 x 2 stages run through the simulator of their schedule: bubble, exposed
+  // exchange of experts, and what the fullest device holds.
+  const std::string published = " --devices 2048 --layout \"pipeline=16 expert=64 schedule=dualpipev\" --json";
+  const testing::Ended layout = place.run("plan " + recipe + published);
+  ASSERT_EQ(layout.exit_code, 0) << layout.output;
+  const nlohmann::json first = nlohmann::json::parse(layout.output).at("phases").at(0);
+  EXPECT_EQ(first.at("layout"), "data 128, pipeline 16 (dualpipev), expert 64");
+  const nlohmann::json seconds = first.at("step_seconds");
+  double step = 0;
+  for (const nlohmann::json& part : seconds) step += part.get<double>();
+  EXPECT_GT(seconds.at("bubble").get<double>() / step, 0.01);
+  EXPECT_LT(seconds.at("bubble").get<double>() / step, 0.2);
+  EXPECT_GE(seconds.at("expert").get<double>(), 0);
+  double bytes = 0;
+  for (const nlohmann::json& part : first.at("memory_bytes")) bytes += part.get<double>();
+  EXPECT_GT(bytes, 20e9);
+  EXPECT_LT(bytes, 80e9);
+
   const testing::Ended alone = place.run("plan " + recipe + " --devices 8");
   EXPECT_EQ(alone.exit_code, 78);
   expect_holds(alone.output,
