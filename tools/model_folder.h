@@ -5,8 +5,7 @@
 
 namespace shoestring {
 
-/// `place` where it holds a config.json, else the newest sound checkpoint of the run there. Throws
-/// Error(missing_input).
+/// As core/training/checkpoint.h has it; what is passed over is said.
 std::filesystem::path model_folder_of(const std::filesystem::path& place);
 
 }  // namespace shoestring

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/fill.h"
+
 namespace shoestring {
 namespace {
 
@@ -28,6 +30,10 @@ class Pair : public Optimizer {
 };
 
 }  // namespace
+
+void begin_anew(Optimizer& optimizer, Stream& stream) {
+  for (const OptimizerState& state : optimizer.state()) fill(state.data, 0.0, stream);
+}
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
                                           const std::vector<ParameterPart>& parts, int workers) {

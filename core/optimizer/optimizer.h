@@ -41,6 +41,9 @@ class Optimizer {
   virtual std::int64_t state_bytes() const = 0;
 };
 
+/// State as it was before the first step: the weights are others.
+void begin_anew(Optimizer& optimizer, Stream& stream);
+
 /// Statistics (router biases) are skipped: they move by their own rule. `workers` as the stream of `step` will have.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
                                           const std::vector<ParameterPart>& parts, int workers);

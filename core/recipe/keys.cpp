@@ -124,7 +124,8 @@ void add_kernels(std::vector<Key>& keys) {
 void add_model(std::vector<Key>& keys) {
   section_keys(keys, "model", &Recipe::model)
       .key("from", &ModelSpec::from, kText,
-           "a Hugging Face folder that the run begins with: its weights, and every key of [model] not given here",
+           "a Hugging Face folder, or a run, that the run begins with: its weights, and every key of [model] not given "
+           "here",
            kFree)
       .key("architecture", &ModelSpec::architecture, kText, "family of the model")
       .key("vocabulary", &ModelSpec::vocabulary, kExtent,
@@ -255,6 +256,11 @@ void add_schedule(std::vector<Key>& keys) {
 void add_phase(std::vector<Key>& keys) {
   const auto at = [](auto& recipe, std::size_t phase) -> auto& { return recipe.phases[phase]; };
   SectionKeys<PhaseSpec, decltype(at)>(keys, "phase", at)
+      .key(
+          "from", &PhaseSpec::from, kText,
+          "a Hugging Face folder, or a run, with whose weights it begins, new moments and a warm-up of its own; empty: "
+          "it goes on with those before",
+          kFree)
       .key("objective", &PhaseSpec::objective, kText,
            "next_token, or masked: of conversations what `data build --chat` marks as learned")
       .key("train", &PhaseSpec::train, kText, "its own data; empty: data.train", kFree)

@@ -50,7 +50,7 @@ enum class RouterKindSpec { softmax, sigmoid, sqrt_softplus };
 
 /// Names follow the field; the Hugging Face key is in brackets where it differs.
 struct ModelSpec {
-  std::string from;  ///< a Hugging Face folder whose weights the run begins with; empty: new weights
+  std::string from;  ///< a Hugging Face folder, or a run, whose weights the run begins with; empty: new weights
   Architecture architecture = Architecture::llama;
   std::int64_t vocabulary = 0;     ///< [vocab_size] 0: taken from the tokenizer, rounded up to a multiple of 64
   std::int64_t layers = 0;         ///< [num_hidden_layers]
@@ -191,6 +191,7 @@ enum class LongDocumentsSpec { automatic, split, cut, drop };
 /// A part of the run with its own sequence length and batch; phases run in file order.
 struct PhaseSpec {
   std::string name;
+  std::string from{};  ///< as model.from, for this phase; empty: it goes on with the weights of the one before
   ObjectiveName objective = ObjectiveName::next_token;
   std::vector<SourceSpec> train{};       ///< empty: data.train
   std::vector<SourceSpec> validation{};  ///< empty: data.validation

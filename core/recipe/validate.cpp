@@ -331,6 +331,11 @@ void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::st
 
 void check_phases(const Recipe& recipe, Rules& rules) {
   rules.unless(!recipe.phases.empty(), {"phase"}, "there is no phase: add a section [phase.NAME]");
+  if (!recipe.phases.empty() && !recipe.phases.front().from.empty()) {
+    const std::string key = fmt::format("phase.{}.from", recipe.phases.front().name);
+    rules.unless(recipe.model.from.empty(), {key, "model.from"},
+                 fmt::format("{} and model.from both name what the run begins with: leave one out", key));
+  }
   for (const PhaseSpec& phase : recipe.phases) {
     const std::string section = "phase." + phase.name;
     const std::int64_t positions = recipe.model.max_positions;

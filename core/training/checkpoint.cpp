@@ -223,6 +223,18 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
   return std::nullopt;
 }
 
+fs::path model_folder_of(const fs::path& place, const CheckpointNotice& notice) {
+  if (type_of(place / "config.json") != fs::file_type::not_found) return place;
+  if (type_of(place) == fs::file_type::not_found) {
+    fail(ExitCode::missing_input, "{}: there is no such run or model folder", place.string());
+  }
+  const auto newest = CheckpointStore(place / "checkpoints").newest(notice);
+  if (!newest) {
+    fail(ExitCode::missing_input, "{}: is neither a model folder nor a run with a checkpoint", place.string());
+  }
+  return *newest;
+}
+
 CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(checkpoint)) {
   const fs::path index_path = checkpoint_ / "model.safetensors.index.json";
   if (type_of(index_path) == fs::file_type::not_found) {

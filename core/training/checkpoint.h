@@ -99,6 +99,10 @@ std::string checkpoint_damage(const std::filesystem::path& checkpoint, Look look
 /// The same for a start: the Error(io) says why no older checkpoint is taken instead.
 std::string damage_of(const std::filesystem::path& checkpoint, Look look);
 
+/// `place` where it holds a config.json, else the newest sound checkpoint of the run there. Throws
+/// Error(missing_input), and as CheckpointStore::newest.
+std::filesystem::path model_folder_of(const std::filesystem::path& place, const CheckpointNotice& notice);
+
 /// Reads tensors of a checkpoint's model files (one, or several with an index) or of its optimizer files.
 class CheckpointReader {
  public:

@@ -8,7 +8,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSource = "source";
 constexpr std::int64_t kFileBytesLimit = std::int64_t{64} << 20;
 
 }  // namespace
@@ -42,20 +41,19 @@ void Import::check_tokenizer(const Tokenizer& tokenizer) const {
   if (file.empty() || load_tokenizer(file)->hash() == tokenizer.hash()) return;
   fail(ExitCode::bad_data,
        "{}: the model's tokenizer is not that of the data ({} here, {} there): its ids would mean other words; build "
-       "the "
-       "shards with it (data build --tokenizer {})",
+       "the shards with it (data build --tokenizer {})",
        file.string(), load_tokenizer(file)->hash(), tokenizer.hash(), file.string());
 }
 
-void keep_source(const fs::path& run, const ModelFiles& files) {
-  make_directories(run / kSource);
-  for (const auto& [name, content] : files) replace_file(run / kSource / name, content);
+void keep_source(const fs::path& place, const ModelFiles& files) {
+  make_directories(place);
+  for (const auto& [name, content] : files) replace_file(place / name, content);
 }
 
-ModelFiles kept_source(const fs::path& run) {
+ModelFiles kept_source(const fs::path& place) {
   ModelFiles files;
-  if (type_of(run / kSource) != fs::file_type::directory) return files;
-  for (const fs::path& entry : list_directory(run / kSource)) {
+  if (type_of(place) != fs::file_type::directory) return files;
+  for (const fs::path& entry : list_directory(place)) {
     files.emplace_back(entry.filename().string(), read_file(entry, kFileBytesLimit));
   }
   return files;

@@ -1,8 +1,8 @@
-// A run that begins with open weights (model.from).
+// A run, or a phase, that begins with open weights (model.from, phase.NAME.from).
 //
 // The folder is looked at before memory is taken, and read once. What belongs to the model and is not ours (licence,
-// tokenizer, chat template) is kept in RUN/source and goes into every checkpoint, so that no later start needs the
-// folder for it.
+// tokenizer, chat template) is kept in RUN/source (RUN/source.NAME of a later phase) and goes into every checkpoint, so
+// that no later start needs the folder for it.
 #pragma once
 
 #include <filesystem>
@@ -36,8 +36,8 @@ class Import {
   ImportPlan plan_;
 };
 
-/// Keeps them in RUN/source, and reads them back: none where the run did not begin with a folder.
-void keep_source(const std::filesystem::path& run, const ModelFiles& files);
-ModelFiles kept_source(const std::filesystem::path& run);
+/// Keeps them in `place`, and reads them back: none where nothing was kept.
+void keep_source(const std::filesystem::path& place, const ModelFiles& files);
+ModelFiles kept_source(const std::filesystem::path& place);
 
 }  // namespace shoestring

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/room.h"
 #include "kernels/base/check.h"
@@ -144,32 +145,50 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, whole.model, per_node);
   model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
-  open_source();
+  look_at_sources();
   check_memory(share.memory, plan_memory(*model_, recipe.optimizer.name, workers_.count(), shared_state(recipe, mesh)));
   model_->allocate(stream_);
   optimizer_ = optimizer_of(recipe, *model_, mesh, workers_.count());
 }
 
-// Before the model takes memory: a folder's config.json may say anything. A run that goes on does not need the folder.
-void RunResources::open_source() {
-  if (recipe_.model.from.empty()) return;
-  carried_ = kept_source(run_directory(recipe_));
-  if (!carried_.empty()) return;
-  import_ = std::make_unique<Import>(recipe_.model.from, *model_);
-  import_->check_tokenizer(*tokenizer_);
+std::unique_ptr<Import> RunResources::open_source(int phase) const {
+  const WeightsSource source = weights_source(recipe_, index_of(phase));
+  const CheckpointNotice refuse = [&](const std::string& text) {
+    fail(ExitCode::corrupt_checkpoint, "{}: {}; name a sound checkpoint of that run", source.key, text);
+  };
+  auto import = std::make_unique<Import>(model_folder_of(source.place, refuse), *model_);
+  import->check_tokenizer(*tokenizer_);
+  return import;
 }
 
-std::string RunResources::begin_weights(bool keeps) {
-  if (recipe_.model.from.empty()) {
+// Before the model takes memory: a folder's config.json may say anything, and one that does not fit a later phase is
+// better known now. A run that has taken a folder's weights does not need it.
+void RunResources::look_at_sources() {
+  for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
+    const WeightsSource source = weights_source(recipe_, index_of(phase));
+    if (!source || type_of(run_directory(recipe_) / source.kept) == fs::file_type::directory) continue;
+    std::unique_ptr<Import> import = open_source(phase);
+    if (phase == 0) import_ = std::move(import);
+  }
+}
+
+RunResources::Begun RunResources::begin_weights(int phase, bool keeps) {
+  if (phase > 0) begin_anew(*optimizer_, stream_);
+  const WeightsSource source = weights_source(recipe_, index_of(phase));
+  if (!source) {
     model_->initialise(recipe_.run.seed);
     return {};
   }
-  if (!import_) import_ = std::make_unique<Import>(recipe_.model.from, *model_);  // a start before left no checkpoint
-  carried_ = import_->files();
-  if (keeps) keep_source(run_directory(recipe_), carried_);
-  const std::string what = import_->run();
+  const std::unique_ptr<Import> import = import_ ? std::move(import_) : open_source(phase);
+  carried_ = import->files();
+  if (keeps) keep_source(run_directory(recipe_) / source.kept, carried_);
+  return {source.key, import->run()};
+}
+
+void RunResources::goes_on_in(int phase) {
   import_.reset();
-  return what;
+  while (phase > 0 && !weights_source(recipe_, index_of(phase))) --phase;
+  carried_ = kept_source(run_directory(recipe_) / weights_source(recipe_, index_of(phase)).kept);
 }
 
 double RunResources::guessed_checkpoint_seconds() const {

@@ -10,6 +10,7 @@
 #include "core/budget/hardware.h"
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
+#include "core/recipe/model_from.h"
 #include "core/recipe/recipe.h"
 #include "core/training/import.h"
 #include "core/training/layout.h"
@@ -58,10 +59,19 @@ class RunResources {
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
 
-  /// The weights that the run begins with: new ones, or those of model.from. What the ledger should know of the latter;
-  /// empty for new ones. `keeps`: this rank keeps RUN/source.
-  std::string begin_weights(bool keeps);
-  /// Files of the folder that the run began with (import.h).
+  /// Whether a phase begins with other weights than those before it.
+  bool begins_with_weights(int phase) const { return phase == 0 || weights_source(recipe_, index_of(phase)); }
+  /// These: new ones, or those of a folder (model.from, phase.NAME.from). What the ledger should know of the latter,
+  /// under which key; empty for new ones. `keeps`: this rank keeps what RUN keeps of the folder. The optimizer begins
+  /// anew; weights want to be prepared.
+  struct Begun {
+    std::string key;
+    std::string what;
+  };
+  Begun begin_weights(int phase, bool keeps);
+  /// The run goes on in `phase`, with weights of a checkpoint.
+  void goes_on_in(int phase);
+  /// Files of the folder that the present weights come from (import.h).
   const ModelFiles& carried() const { return carried_; }
 
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
@@ -73,7 +83,9 @@ class RunResources {
   std::vector<std::unique_ptr<Loader>> validation_loaders(int phase) const;
 
  private:
-  void open_source();
+  static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
+  void look_at_sources();
+  std::unique_ptr<Import> open_source(int phase) const;
   std::unique_ptr<Loader> checked(LoaderOptions options) const;
 
   const Recipe& recipe_;
@@ -83,7 +95,7 @@ class RunResources {
   std::unique_ptr<ExpertExchange> exchange_;  ///< where experts are shared
   std::unique_ptr<Objective> objective_;      ///< of the whole run; null: the next token
   std::unique_ptr<Transformer> model_;
-  std::unique_ptr<Import> import_;  ///< until the weights are read
+  std::unique_ptr<Import> import_;  ///< that the run begins with, until the weights are read
   ModelFiles carried_;
   std::unique_ptr<Optimizer> optimizer_;
 };

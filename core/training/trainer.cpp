@@ -164,8 +164,10 @@ void Trainer::go_back() {
   {
     const Meter::Scope timing(meter_, Category::checkpoint);
     from = snapshots_.newest(looking());
+    TrainingState then;
+    if (!from.empty()) then = Snapshots::state_of(from);
+    if (took_other_weights_since(then.phase)) from.clear();
     if (!from.empty()) {
-      const TrainingState then = Snapshots::state_of(from);
       Engine::Change change(*engine_);
       Snapshots::load(from, parts());
       resources_->model().prepare();
@@ -178,7 +180,8 @@ void Trainer::go_back() {
   }
   state_.guard = engine_->guard().state();
   if (from.empty()) {
-    return account_->say(fmt::format("step {}: no checkpoint is there: the step was skipped", state_.step));
+    return account_->say(
+        fmt::format("step {}: no checkpoint of these weights is there: the step was skipped", state_.step));
   }
   account_->say(
       fmt::format("step {}: went back to the weights of {}, past the data since then", state_.step, from.string()));

@@ -64,6 +64,8 @@ class Trainer {
   void load(bool ended);
   void leave_if_asked() const;
   void resume(const std::filesystem::path& checkpoint);
+  void begin_weights();
+  bool took_other_weights_since(int phase) const;
   void enter_phase();
   void enter_next_phase();
   void guess_evaluation();

@@ -91,10 +91,11 @@ void Trainer::load(bool ended) {
   state_.reduction_groups = groups;
   state_.recipe = canonical_text(recipe_);
   if (fresh) {
-    const std::string source = resources_->begin_weights(snapshots_.writes());
-    if (!source.empty()) account_->note("model.from", source);
+    begin_weights();
+  } else {
+    resources_->goes_on_in(state_.phase);
+    resources_->model().prepare();
   }
-  resources_->model().prepare();
   watch_.files_take(resources_->guessed_checkpoint_seconds());
   engine_ =
       std::make_unique<Engine>(recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()},
@@ -136,6 +137,22 @@ void Trainer::resume(const fs::path& checkpoint) {
   snapshots_.loaded(state_.step);
 }
 
+// New weights, or a folder's, for the run or from this phase on. With them the optimizer and the warm-up begin.
+void Trainer::begin_weights() {
+  const RunResources::Begun begun = resources_->begin_weights(state_.phase, snapshots_.writes());
+  if (!begun.key.empty()) account_->note(begun.key.c_str(), begun.what);
+  resources_->model().prepare();
+  state_.updates = 0;
+}
+
+// Whether the weights of a checkpoint of `phase` were left for others.
+bool Trainer::took_other_weights_since(int phase) const {
+  for (int later = phase + 1; later <= state_.phase; ++later) {
+    if (resources_->begins_with_weights(later)) return true;
+  }
+  return false;
+}
+
 void Trainer::enter_phase() {
   phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, layout_, state_);
   state_.data_plan = phase_->data_plan();
@@ -158,6 +175,11 @@ void Trainer::enter_next_phase() {
   state_.stale_evaluations = 0;
   engine_->guard().forget();
   state_.guard = engine_->guard().state();
+  if (resources_->begins_with_weights(state_.phase)) {
+    Engine::Change change(*engine_);
+    begin_weights();
+    change.kept();
+  }
   enter_phase();
   account_->entered_phase(spent());
 }

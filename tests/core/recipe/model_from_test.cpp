@@ -85,6 +85,41 @@ TEST_F(ModelFrom, AFolderThatIsGoneIsKnownFromTheRun) {
   EXPECT_EQ(canonical_text(parse_recipe_text(canonical, "state.json").recipe), canonical);
 }
 
+// [model] may be left to the first phase's folder as well; what later phases begin with is the same model.
+TEST_F(ModelFrom, PhasesTakeTheirWeightsFromFoldersOfOneModel) {
+  const auto read_phases = [&](const std::string& first, const std::string& second) {
+    write_text(folder_ / "x.recipe",
+               "[run]\nname = x\n" + std::string(kRest) + "[phase.sft]\nfrom = " + first +
+                   "\n[phase.more]\nsequence = 64\nglobal_batch = 2\nsteps = 4\nfrom = " + second + "\n");
+    return read_recipe(folder_ / "x.recipe");
+  };
+  const std::string here = folder_.path().string();
+  const RecipeReading reading = read_phases(here, here);
+  EXPECT_TRUE(reading.mistakes.empty()) << reading.mistakes[0].line();
+  EXPECT_EQ(reading.recipe.model.hidden, 64);
+  EXPECT_EQ(weights_source(reading.recipe, 0).kept, "source");
+  EXPECT_EQ(weights_source(reading.recipe, 1).key, "phase.more.from");
+  EXPECT_EQ(weights_source(reading.recipe, 1).kept, "source.more");
+
+  std::string other = kConfig;
+  other.replace(other.find("\"hidden_size\": 64"), 17, "\"hidden_size\": 80");
+  write_text(folder_ / "other/checkpoints/step_00000008/config.json", other);
+  write_text(folder_ / "other/checkpoints/latest", "step_00000008\n");
+  const RecipeReading torn = read_phases(here, here + "/other");
+  ASSERT_EQ(torn.mistakes.size(), 1U);
+  const std::string line = torn.mistakes[0].line();
+  EXPECT_NE(line.find("model.hidden = 64, but " + here + "/other/checkpoints/step_00000008/config.json says 80"),
+            std::string::npos)
+      << line;
+  EXPECT_EQ(torn.recipe.model.hidden, 64);
+}
+
+TEST_F(ModelFrom, ARunBeginsOnce) {
+  const RecipeReading reading = read("[phase.sft]\nfrom = " + folder_.path().string() + "\n");
+  ASSERT_EQ(reading.mistakes.size(), 1U);
+  EXPECT_NE(reading.mistakes[0].line().find("phase.sft.from and model.from both name"), std::string::npos);
+}
+
 TEST_F(ModelFrom, FoldersThatAreNotThereOrNotSound) {
   const auto code_of = [&](const std::string& config) {
     write_text(folder_ / "config.json", config);

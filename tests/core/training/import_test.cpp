@@ -348,8 +348,8 @@ TEST(Import, WhatBelongsToTheModelIsKeptAndNamed) {
   EXPECT_NE(what.find(ImportFolder(place).hash()), std::string::npos) << what;
   EXPECT_NE(what.find("LICENSE"), std::string::npos) << what;
   const TemporaryFolder kept;
-  keep_source(kept.path(), import.files());
-  ModelFiles files = kept_source(kept.path());
+  keep_source(kept / "source", import.files());
+  ModelFiles files = kept_source(kept / "source");
   ASSERT_EQ(files.size(), 3U);
   EXPECT_EQ(files[0].first, "LICENSE");
   EXPECT_EQ(files[0].second, "to kill");
