@@ -53,7 +53,7 @@ void print_model(const ModelConfig& config) {
 
 void print_flops(const Recipe& recipe, const ModelConfig& config) {
   for (const PhaseSpec& phase : recipe.phases) {
-    const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence);
+    const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence, recipe.lora);
     const FormatFlops formats = flops.training_by_format();
     fmt::print("FLOPs        {} per trained token in phase {} (sequence {})", rounded(flops.training()), phase.name,
                phase.sequence);
@@ -95,7 +95,8 @@ MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
                                  .precision = recipe.precision,
                                  .run = shape,
                                  .own_stages = {},
-                                 .count_precision = recipe.precision.count_saturation};
+                                 .count_precision = recipe.precision.count_saturation,
+                                 .lora = recipe.lora};
   if (ranks == 1) return plan_memory(whole, recipe.optimizer.name);
   MemoryPlan most;
   for (int stage = 0; stage < mesh.pipeline; ++stage) {
@@ -118,7 +119,8 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
       gib(plan.total() + program),
       mesh_of(recipe.parallel).ranks_of_model() > 1 ? "the fullest rank" : "one rank that holds everything",
       gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments), gib(plan.model.prepared),
-      gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch), gib(plan.model.tables), gib(program));
+      gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch + plan.merged), gib(plan.model.tables),
+      gib(program));
 }
 
 void print_budget(const Recipe& recipe, const Cap& cap) {
@@ -266,8 +268,15 @@ int plan_command(const Words& words) {
   const int devices = static_cast<int>(arguments.integer("devices", recipe_devices, 1, kMostDevices));
   std::optional<PlanLayout> fixed;
   if (arguments.has("layout")) fixed = parse_layout(arguments.text("layout"), {.devices = devices});
-  if (arguments.has("suggest")) return print_suggested(arguments, recipe, config.vocabulary, hardware, cap, devices);
+  const bool asked = arguments.has("devices") || arguments.has("layout") || arguments.has("suggest");
+  if ((asked || arguments.has("json")) && recipe.lora.rank > 0) {
+    fail(ExitCode::bad_recipe,
+         "{}: what is foretold of devices is the training of all weights, not of adapters (lora.rank = {}); plan "
+         "without --devices, --layout, --suggest and --json, or with --measure",
+         file.string(), recipe.lora.rank);
+  }
   const PlanQuestion question{recipe, config, hardware, cap, devices, fixed, file.parent_path()};
+  if (arguments.has("suggest")) return print_suggested(arguments, recipe, config.vocabulary, hardware, cap, devices);
   if (arguments.has("json")) {
     fmt::print("{}\n", plan_json(question).dump(1));
     return 0;
@@ -282,7 +291,6 @@ int plan_command(const Words& words) {
   print_memory(recipe, config);
   print_budget(recipe, cap);
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
-  const bool asked = arguments.has("devices") || arguments.has("layout");
   if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);
   if (measured) print_measured(recipe, *measured);
   return 0;

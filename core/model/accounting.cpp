@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/model/adapter.h"
 #include "core/optimizer/optimizer.h"
 
 namespace shoestring {
@@ -65,20 +66,29 @@ void add(FormatFlops& flops, ProductFormat format, double count) {
 }
 
 /// Adds what `products` cost in each direction.
-void add_products(const Products& products, const PrecisionSpec& precision, double sequence, FormatFlops& forward,
-                  FormatFlops& backward) {
+void add_products(const Products& products, const PrecisionSpec& precision, double sequence, bool frozen,
+                  FormatFlops& forward, FormatFlops& backward) {
   const LinearPrecision covered = covered_precision(precision);
   const ProductFormat exempt = exempt_precision(precision).forward;
   const ProductFormat router = exempt == ProductFormat::f64 ? ProductFormat::f64 : ProductFormat::f32;
   add(forward, covered.forward, 2 * products.covered);
   add(backward, covered.input_gradient, 2 * products.covered);
-  add(backward, covered.weight_gradient, 2 * products.covered);
+  if (!frozen) add(backward, covered.weight_gradient, 2 * products.covered);
   add(forward, exempt, 2 * products.exempt);
-  add(backward, exempt, 4 * products.exempt);
+  add(backward, exempt, (frozen ? 2 : 4) * products.exempt);
   add(forward, router, 2 * products.router);
   add(backward, router, 4 * products.router);
   add(forward, exempt, products.attention * sequence);
   add(backward, exempt, 2 * products.attention * sequence);
+}
+
+/// Of the slices that an adapter adds to.
+std::int64_t merged_bytes(const Parameter& parameter, DType master) {
+  std::int64_t bytes = 0;
+  for (const ParameterSlice& slice : parameter.slices) {
+    if (parameter.adapter->adapts(slice)) bytes += arena_bytes(master, slice.rows * parameter.columns);
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -119,20 +129,22 @@ FormatFlops FlopCounts::training_by_format() const {
   return sum;
 }
 
-FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence) {
+FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence,
+                       const LoraSpec& lora) {
+  const bool frozen = lora.rank > 0;
   FlopCounts counts;
   const auto length = static_cast<double>(sequence);
   Products head;
   head.exempt = static_cast<double>(config.hidden) * static_cast<double>(config.vocabulary);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    add_products(block_products(config, layer), precision, length, counts.forward, counts.backward);
+    add_products(block_products(config, layer), precision, length, frozen, counts.forward, counts.backward);
   }
-  add_products(head, precision, length, counts.forward, counts.backward);
+  add_products(head, precision, length, frozen, counts.forward, counts.backward);
   for (std::int64_t i = 0; i < config.mtp_layers; ++i) {
     Products join = head;
     join.exempt += 2.0 * static_cast<double>(config.hidden) * static_cast<double>(config.hidden);
-    add_products(block_products(config, config.layers), precision, length, counts.further, counts.further);
-    add_products(join, precision, length, counts.further, counts.further);
+    add_products(block_products(config, config.layers), precision, length, frozen, counts.further, counts.further);
+    add_products(join, precision, length, frozen, counts.further, counts.further);
   }
   return counts;
 }
@@ -151,8 +163,11 @@ MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int wo
   }
   std::vector<ParameterPart> matrices;
   const std::int64_t moment = model.precision().moments == MomentFormat::bf16 ? 2 : 4;
+  for (const Parameter* parameter : model.parameters()) {
+    if (parameter->adapter != nullptr) plan.merged += merged_bytes(*parameter, master_dtype(model.precision()));
+  }
   for (const ParameterPart& part : parts) {
-    if (part.parameter->role == ParameterRole::statistic) continue;
+    if (!part.parameter->has_gradient()) continue;
     // AdamW keeps two moments, Muon one.
     const bool muon = optimizer == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
     plan.moments += (muon ? 1 : 2) * moment * part.elements;

@@ -51,15 +51,18 @@ struct FlopCounts {
   /// The same by format.
   FormatFlops training_by_format() const;
 };
-/// FLOPs per token in sequences of `sequence` tokens.
-FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence);
+/// FLOPs per token in sequences of `sequence` tokens. With adapters no weight has a gradient; the adapters' own
+/// products, a hundredth, are not counted.
+FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence,
+                       const LoraSpec& lora = {});
 
 /// Memory of one rank.
 struct MemoryPlan {
   ModelMemory model;
   std::int64_t moments = 0;            ///< of the optimizer
   std::int64_t optimizer_scratch = 0;  ///< of Muon
-  std::int64_t total() const { return model.total() + moments + optimizer_scratch; }
+  std::int64_t merged = 0;             ///< sums of adapters and what they add to, while a checkpoint is written
+  std::int64_t total() const { return model.total() + moments + optimizer_scratch + merged; }
 };
 /// The place of a rank among those that share the optimizer's state; one by itself: none does.
 struct SharedState {

@@ -24,6 +24,7 @@ class AttentionGqa final : public Layer {
   bool keeps_input() const override { return qkv_->keeps_input(); }
   bool keeps_gradient() const override { return out_->keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
+  std::vector<Linear*> linears() override { return {qkv_.get(), out_.get()}; }
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
   std::int64_t scratch_bytes(const RunShape& run) const override;

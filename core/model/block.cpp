@@ -90,6 +90,12 @@ std::vector<Parameter*> Block::parameters() {
   return all;
 }
 
+std::vector<Linear*> Block::linears() {
+  std::vector<Linear*> all = attention_->linears();
+  for (Linear* linear : feed_forward_->linears()) all.push_back(linear);
+  return all;
+}
+
 void Block::prepare(const PrepareContext& context) {
   attention_->prepare(context);
   feed_forward_->prepare(context);

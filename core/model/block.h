@@ -24,6 +24,7 @@ class Block final : public Layer {
   bool keeps_input() const override { return true; }
   bool keeps_gradient() const override { return feed_forward_->keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
+  std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
   std::int64_t scratch_bytes(const RunShape& run) const override;

@@ -29,6 +29,7 @@ class FeedForward final : public Layer {
   bool keeps_input() const override { return gate_up_.keeps_input(); }
   bool keeps_gradient() const override { return down_.keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
+  std::vector<Linear*> linears() override { return {&gate_up_, &down_}; }
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
   std::int64_t scratch_bytes(const RunShape& run) const override;

@@ -38,6 +38,8 @@ class GrowingArena {
   Arena arena_;
 };
 
+class Linear;
+
 /// Activations of one (stage, micro-batch): one arena, and one record per layer that says what lies where.
 class Saved {
  public:
@@ -136,6 +138,8 @@ class Layer {
   virtual bool keeps_gradient() const = 0;
 
   virtual std::vector<Parameter*> parameters() = 0;
+  /// Those that adapters can be put on; `parameters` does not list their factors.
+  virtual std::vector<Linear*> linears() { return {}; }
   /// Refreshes whatever is derived from the weights (casts, packed panels); called after each optimizer step.
   virtual void prepare(const PrepareContext& context) = 0;
 

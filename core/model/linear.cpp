@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/model/adapter.h"
 #include "kernels/base/check.h"
 #include "kernels/fill.h"
 #include "kernels/grouped_gemm.h"
@@ -56,6 +57,16 @@ Linear::Linear(LinearOptions options) : options_(std::move(options)) {
   bias.slices = options_.bias_slices;
 }
 
+Linear::~Linear() = default;
+
+void Linear::adapt(const LoraSpec& lora) {
+  check(options_.experts == 0 && adapter_ == nullptr, "a Linear takes one adapter, that of experts none");
+  adapter_ = Adapter::of(options_, lora);
+  weight.adapter = adapter_.get();
+}
+
+std::vector<Parameter*> Linear::factors() { return adapter_ ? adapter_->factors() : std::vector<Parameter*>(); }
+
 std::vector<Parameter*> Linear::parameters() {
   if (bias.rows == 0) return {&weight};
   return {&weight, &bias};
@@ -66,11 +77,15 @@ bool Linear::uses(ProductFormat format) const {
   return p.forward == format || p.input_gradient == format;
 }
 
-bool Linear::keeps_input() const {
-  return options_.precision.weight_gradient != ProductFormat::fp8 || !options_.precision.cache_fp8;
+bool Linear::quantises_input() const { return quantises_gradient() && options_.precision.cache_fp8; }
+
+bool Linear::quantises_gradient() const {
+  return !weight.frozen && options_.precision.weight_gradient == ProductFormat::fp8;
 }
 
-bool Linear::keeps_gradient() const { return options_.precision.weight_gradient != ProductFormat::fp8; }
+bool Linear::keeps_input() const { return adapter_ != nullptr || (!weight.frozen && !quantises_input()); }
+
+bool Linear::keeps_gradient() const { return !weight.frozen && !quantises_gradient(); }
 
 // ---- operands
 
@@ -179,17 +194,21 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
 void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
                      bool keep) {
   const LinearPrecision& p = options_.precision;
-  Arena::Scope scope(context.scratch);
-  const bool kept_in_fp8 = context.training && keep && !keeps_input();
+  const bool kept_in_fp8 = context.training && keep && quantises_input();
   const QuantizeRequest request{x,           DType::e4m3, p.forward == ProductFormat::fp8,
                                 kept_in_fp8, offsets,     context.activation_counts()};
-  const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
-  if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
+  {
+    Arena::Scope scope(context.scratch);
+    const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
+    if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
+  }
+  if (adapter_) adapter_->forward(x, y, saved, context, keep);
 }
 
 void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
   Record& record = saved.record<Record>(this);
-  if (keeps_input()) {
+  if (adapter_) adapter_->keep_input(x, saved, context);
+  if (!quantises_input()) {
     record.x = unscaled(x);
     return;
   }
@@ -202,14 +221,17 @@ void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, 
 void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets,
                             bool accumulate) {
   const LinearPrecision& p = options_.precision;
-  Arena::Scope scope(context.scratch);
   Record& record = saved.record<Record>(this);
-  const bool along_rows = p.weight_gradient == ProductFormat::fp8;
-  if (bias.rows > 0) sum_bias(dy, record, saved, context);
+  const bool along_rows = quantises_gradient();
+  if (bias.rows > 0 && !bias.frozen) sum_bias(dy, record, saved, context);
   const QuantizeRequest request{dy,         p.gradient_values, p.input_gradient == ProductFormat::fp8,
                                 along_rows, offsets,           context.gradient_counts()};
-  const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
-  record.dy = along_rows ? kept : unscaled(dy);
+  {
+    Arena::Scope scope(context.scratch);
+    const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
+    record.dy = along_rows ? kept : unscaled(dy);
+  }
+  if (adapter_) adapter_->backward_input(dy, dx, saved, context);
 }
 
 void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context) {
@@ -234,6 +256,8 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
 }
 
 void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets) {
+  if (adapter_) adapter_->backward_weight(saved, context);
+  if (weight.frozen) return;
   Record& record = saved.record<Record>(this);
   if (bias.rows > 0) axpy(bias.grad.reshaped({bias.rows}), 1.0, record.dbias, context.stream);
   Arena::Scope scope(context.scratch);
@@ -253,6 +277,7 @@ void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets off
 }
 
 void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets) {
+  if (weight.frozen) return;
   const ProductFormat format = options_.precision.weight_gradient;
   check(format != ProductFormat::fp8, "an FP8 weight gradient reads what was kept");
   Arena::Scope scope(context.scratch);
@@ -308,6 +333,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
 // ---- weights
 
 void Linear::prepare(const PrepareContext& context) {
+  if (adapter_) adapter_->prepare(context);
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   if (uses(ProductFormat::fp8)) {

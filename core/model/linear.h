@@ -13,9 +13,12 @@
 // Rows of several sources are several such runs. Their weight gradients stand apart where the weight has room for that
 // (Parameter::grads_by_source), else they are added in the order of the sources.
 // Several projections of one input are one fused Linear with named row slices.
+//
+// Where the weight is frozen nothing is kept for its gradient, and an Adapter (adapter.h) may add to the product.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -49,6 +52,7 @@ void append_vector(std::vector<ParameterSlice>& slices, std::string name, std::i
 class Linear {
  public:
   explicit Linear(LinearOptions options);
+  ~Linear();
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
 
@@ -67,6 +71,11 @@ class Linear {
   /// Whether x (dy) itself is read again by backward_weight and must stay.
   bool keeps_input() const;
   bool keeps_gradient() const;
+
+  /// Before memory is taken, once: an adapter for those of its slices that `lora.targets` names, if any.
+  void adapt(const LoraSpec& lora);
+  /// The adapter's weights, which `parameters` does not list.
+  std::vector<Parameter*> factors();
 
   void prepare(const PrepareContext& context);
   std::vector<Parameter*> parameters();
@@ -121,6 +130,9 @@ class Linear {
                          Stream& stream);
   void sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context);
   bool uses(ProductFormat format) const;
+  /// Whether the weight gradient reads x (dy) as a copy in FP8 that forward (backward_input) makes.
+  bool quantises_input() const;
+  bool quantises_gradient() const;
   std::int64_t stack() const { return options_.experts > 0 ? options_.experts : 1; }
   std::int64_t groups() const { return options_.sources * options_.experts; }
   std::int64_t copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const;
@@ -128,6 +140,7 @@ class Linear {
   std::int64_t product_scratch(std::int64_t rows, int workers) const;
 
   LinearOptions options_;
+  std::unique_ptr<Adapter> adapter_;
   Tensor values_;  ///< FP8 weights [stack * out, in]
   Tensor scales_;
   Tensor column_values_;  ///< a second copy with tiles down the rows, where the format needs one (MX)

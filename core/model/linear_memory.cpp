@@ -1,6 +1,7 @@
 // What a Linear takes: the sizes that linear.cpp asks its arenas for, before it asks.
 #include <algorithm>
 
+#include "core/model/adapter.h"
 #include "core/model/linear.h"
 #include "kernels/grouped_gemm.h"
 
@@ -25,10 +26,10 @@ std::int64_t Linear::operand_bytes(std::int64_t rows, std::int64_t columns, Prod
 }
 
 std::int64_t Linear::saved_bytes(std::int64_t rows) const {
-  std::int64_t bytes = bias.rows > 0 ? arena_bytes(options_.precision.master, options_.out) : 0;
-  if (!keeps_input()) bytes += copy_bytes(rows, options_.in, options_.precision.column_tile);
-  if (!keeps_gradient()) bytes += copy_bytes(rows, options_.out, options_.precision.column_tile);
-  return bytes;
+  std::int64_t bytes = bias.rows > 0 && !bias.frozen ? arena_bytes(options_.precision.master, options_.out) : 0;
+  if (quantises_input()) bytes += copy_bytes(rows, options_.in, options_.precision.column_tile);
+  if (quantises_gradient()) bytes += copy_bytes(rows, options_.out, options_.precision.column_tile);
+  return bytes + (adapter_ ? adapter_->saved_bytes(rows) : 0);
 }
 
 std::int64_t Linear::product_scratch(std::int64_t rows, int workers) const {
@@ -58,12 +59,13 @@ std::int64_t Linear::scratch_bytes(std::int64_t rows, int workers) const {
       std::max({operand_bytes(rows, in, p.forward), operand_bytes(rows, out, p.input_gradient) + ones, late}) +
       product_scratch(rows, workers);
   const std::int64_t casts = uses(ProductFormat::bf16) ? arena_bytes(DType::bf16, weight.elements()) : 0;
-  return std::max(products, casts);
+  const std::int64_t most = std::max(products, casts);
+  return adapter_ ? std::max(most, adapter_->scratch_bytes(rows, workers)) : most;
 }
 
 std::int64_t Linear::prepared_bytes() const {
   const LinearPrecision& p = options_.precision;
-  std::int64_t bytes = 0;
+  std::int64_t bytes = adapter_ ? adapter_->prepared_bytes() : 0;
   if (uses(ProductFormat::fp8)) {
     Shape scales = scales_shape(weight.rows, weight.columns, p.weight_tile);
     if (options_.experts > 0 && tall(p.weight_tile)) {

@@ -51,10 +51,12 @@ void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) con
 
 void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context) {
   Record& record = saved.record<Record>(this);
-  record.dgain = saved.take(options_.master, {options_.width});
-  fill(record.dgain, 0.0, context.stream);
-  rms_norm_weight_gradient(
-      {.dgamma = record.dgain, .dy = dy, .x = record.x, .rstd = record.rstd, .stream = context.stream});
+  if (!gain.frozen) {
+    record.dgain = saved.take(options_.master, {options_.width});
+    fill(record.dgain, 0.0, context.stream);
+    rms_norm_weight_gradient(
+        {.dgamma = record.dgain, .dy = dy, .x = record.x, .rstd = record.rstd, .stream = context.stream});
+  }
   rms_norm_input_gradient({.dx = dx,
                            .dy = dy,
                            .x = record.x,
@@ -65,11 +67,13 @@ void Norm::backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Sa
 }
 
 void Norm::backward_weight(Saved& saved, LayerContext& context) {
+  if (gain.frozen) return;
   axpy(gain.grad.reshaped({options_.width}), 1.0, saved.record<Record>(this).dgain, context.stream);
 }
 
 std::int64_t Norm::saved_bytes(std::int64_t tokens) const {
-  return arena_bytes(options_.master, tokens * options_.heads) + arena_bytes(options_.master, options_.width);
+  const std::int64_t sum = gain.frozen ? 0 : arena_bytes(options_.master, options_.width);
+  return arena_bytes(options_.master, tokens * options_.heads) + sum;
 }
 
 }  // namespace shoestring

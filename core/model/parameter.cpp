@@ -15,7 +15,7 @@ std::int64_t aligned_elements(std::int64_t elements, DType dtype) {
 
 /// Place of a parameter among the regions.
 int region_of(const Parameter& parameter) {
-  if (parameter.role == ParameterRole::statistic) return 2;
+  if (!parameter.has_gradient()) return 2;
   return parameter.of_experts() ? 1 : 0;
 }
 
@@ -45,10 +45,8 @@ ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gra
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Parameter* parameter = parameters[i];
     parameter->value = part(values, offsets[i], *parameter);
-    if (sources > 0 && parameter->role != ParameterRole::statistic) {
-      parameter->grad = part(gradients, offsets[i], *parameter);
-    }
-    if (parameter->of_experts() && sources > 1) {
+    if (sources > 0 && parameter->has_gradient()) parameter->grad = part(gradients, offsets[i], *parameter);
+    if (parameter->of_experts() && sources > 1 && parameter->has_gradient()) {
       parameter->grads_by_source = parameter->grad;
       parameter->grads_by_source.shape = {sources, parameter->rows, parameter->columns};
       parameter->grads_by_source.strides = {experts.elements(), parameter->columns, 1};

@@ -24,7 +24,10 @@ enum class ParameterRole : std::uint8_t {
   embedding,  ///< token table or output head: decayed no more than a norm, always AdamW
   vector,     ///< norm gains, biases: not decayed, always AdamW
   statistic,  ///< moved by its own rule, has no gradient (router balancing bias)
+  factor,     ///< of an adapter: decayed, and in no model folder, which has what the adapter adds to
 };
+
+class Adapter;
 
 /// Experts [first, first + count) of a mixture, by their numbers in the whole model, whichever ranks hold the others.
 struct ExpertRange {
@@ -41,17 +44,20 @@ struct Parameter {
   std::vector<ParameterSlice> slices;  ///< in row order, covering all rows
   double init_std = 0;                 ///< normal initialisation; 0: filled with init_value
   double init_value = 0;
-  ExpertRange experts;            ///< whose weights these are, stacked in equal runs of rows
-  bool overwrites_first = false;  ///< its layer honours `grad_is_stale`
+  ExpertRange experts;               ///< whose weights these are, stacked in equal runs of rows
+  bool overwrites_first = false;     ///< its layer honours `grad_is_stale`
+  bool frozen = false;               ///< stays as it is: neither gradient nor moments
+  const Adapter* adapter = nullptr;  ///< adds to some of its slices
 
   TensorView value;  ///< master weight
-  TensorView grad;   ///< accumulated over micro-batches; empty for a statistic
+  TensorView grad;   ///< accumulated over micro-batches; empty where there is none
   /// Of experts whose tokens come from several ranks: [sources, rows, columns], a sum for each, `grad` being the first.
   TensorView grads_by_source;
   /// What `grad` holds is of an earlier batch: the first sum overwrites it and clears this. Saves a pass over memory.
   bool grad_is_stale = false;
 
   std::int64_t elements() const { return rows * columns; }
+  bool has_gradient() const { return role != ParameterRole::statistic && !frozen; }
   bool of_experts() const { return experts.count > 0; }
   /// The number, in the whole model, of the expert that `slice` belongs to; only where of_experts().
   std::int64_t expert_of(const ParameterSlice& slice) const {
@@ -80,15 +86,15 @@ struct StorePlan {
 
 /// All weights of a rank in one buffer, and all gradients in another: reduction, clipping and zeroing see flat arrays.
 /// Two regions, one behind the other, since their sums are over different ranks: dense parameters are the same on all
-/// ranks of a stage, those of experts on the ranks that hold the same experts. Statistics come last and have no
-/// gradient. Within each, the order is as given. Each parameter starts at a multiple of 64 bytes; the gaps stay zero.
+/// ranks of a stage, those of experts on the ranks that hold the same experts. What has no gradient comes last. Within
+/// each, the order is as given. Each parameter starts at a multiple of 64 bytes; the gaps stay zero.
 ///
 /// With several `sources`, the gradients of experts stand behind `experts` once more for each further one, region
 /// behind region: tokens of different ranks belong to different reduction groups, and their sums are kept apart until
 /// these are added in order (parallel/reduction.h).
 struct ParameterStore : StorePlan {
   Tensor values;     ///< [elements] flat
-  Tensor gradients;  ///< [elements without statistics, and experts once for each further source] flat, same offsets
+  Tensor gradients;  ///< [elements that have one, and experts once for each further source] flat, same offsets
   int sources = 1;   ///< of the gradients of experts
 
   /// `sources` 0: no gradients at all, for a model that is not trained.

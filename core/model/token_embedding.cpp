@@ -16,7 +16,7 @@ TokenEmbedding::TokenEmbedding(const ModelConfig& config, Parameter* shared)
 
 void TokenEmbedding::allocate() {
   const TensorView gradient = table_->grad;
-  if (borrows()) sum_ = Tensor(gradient.dtype, gradient.shape, gradient.device);
+  if (sums_apart()) sum_ = Tensor(gradient.dtype, gradient.shape, gradient.device);
 }
 
 void TokenEmbedding::forward(ConstTensorView ids, TensorView y, LayerContext& context) const {
@@ -24,7 +24,8 @@ void TokenEmbedding::forward(ConstTensorView ids, TensorView y, LayerContext& co
 }
 
 void TokenEmbedding::backward_weight(ConstTensorView ids, ConstTensorView dy, LayerContext& context) {
-  const TensorView sum = borrows() ? sum_.view() : table_->grad;
+  if (table_->frozen) return;
+  const TensorView sum = sums_apart() ? sum_.view() : table_->grad;
   embedding_backward({.dtable = sum, .dy = dy, .ids = ids, .stream = context.stream});
 }
 

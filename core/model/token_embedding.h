@@ -16,7 +16,7 @@ class TokenEmbedding {
   /// Looks up in `shared`, another user's table; nullptr: in one of its own.
   TokenEmbedding(const ModelConfig& config, Parameter* shared);
 
-  /// Memory for the sum of one who borrows; after the table has its own.
+  /// Memory for the sum of one who sums apart; after the table has its own.
   void allocate();
 
   /// y [tokens, hidden] = rows of the table; ids [tokens] i32.
@@ -27,7 +27,9 @@ class TokenEmbedding {
   std::vector<Parameter*> parameters();
   Parameter& table() { return *table_; }
   bool borrows() const { return table_ != &own_; }
-  /// [vocabulary, hidden], of one who borrows.
+  /// Whether it has a sum of its own: who borrows a table that is trained.
+  bool sums_apart() const { return borrows() && !table_->frozen; }
+  /// [vocabulary, hidden], of one who sums apart.
   TensorView own_sum() { return sum_.view(); }
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/model/initialise.h"
+#include "core/model/linear.h"
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
@@ -55,6 +56,7 @@ Transformer::Transformer(TransformerOptions options)
   check(options_.in_flight.size() == options_.own_stages.size(), "{} stages, micro-batches in flight of {}",
         options_.own_stages.size(), options_.in_flight.size());
   build_stages();
+  if (options_.lora.rank > 0) adapt();
   collect_parameters();
 }
 
@@ -103,19 +105,33 @@ void Transformer::build_stages() {
   }
 }
 
+void Transformer::adapt() {
+  for (const auto& stage : stages_) {
+    for (const auto& block : stage->blocks()) {
+      for (Linear* linear : block->linears()) linear->adapt(options_.lora);
+    }
+  }
+}
+
 void Transformer::collect_parameters() {
   const auto add = [&](const std::vector<Parameter*>& more) {
     parameters_.insert(parameters_.end(), more.begin(), more.end());
   };
   if (embedding_) add(embedding_->parameters());
   for (const auto& stage : stages_) {
-    for (const auto& block : stage->blocks()) add(block->parameters());
+    for (const auto& block : stage->blocks()) {
+      add(block->parameters());
+      for (Linear* linear : block->linears()) add(linear->factors());
+    }
     for (MixtureOfExperts* mixture : mixtures_of(*stage)) mixtures_.push_back(mixture);
   }
-  if (!loss_) return;
-  if (further_) add(further_->parameters());
-  add(loss_->parameters());
-  add({&head_->weight()});
+  if (loss_) {
+    if (further_) add(further_->parameters());
+    add(loss_->parameters());
+    add({&head_->weight()});
+  }
+  if (options_.lora.rank == 0) return;
+  for (Parameter* parameter : parameters_) parameter->frozen = parameter->role != ParameterRole::factor;
 }
 
 std::vector<MixtureOfExperts*> Transformer::mixtures_of(const TransformerStage& stage) const {
@@ -166,10 +182,10 @@ ModelMemory Transformer::memory() const {
     const std::int64_t bytes = arena_bytes(master, parameter->elements());
     memory.parameters += bytes;
     const int sources = parameter->of_experts() ? options_.experts.gradients() : 1;
-    if (options_.trains && parameter->role != ParameterRole::statistic) memory.gradients += sources * bytes;
+    if (options_.trains && parameter->has_gradient()) memory.gradients += sources * bytes;
   }
   for (const auto& user : {embedding_.get(), further_.get()}) {
-    if (options_.trains && user != nullptr && user->borrows()) {
+    if (options_.trains && user != nullptr && user->sums_apart()) {
       memory.gradients += arena_bytes(master, user->table().elements());
     }
   }
@@ -236,14 +252,20 @@ void Transformer::initialise(std::uint64_t seed) {
   for (Parameter* parameter : store().parameters) initialise_parameter(*parameter, seed, *stream_);
 }
 
+void Transformer::initialise_factors(std::uint64_t seed) {
+  for (Parameter* parameter : store().parameters) {
+    if (parameter->role == ParameterRole::factor) initialise_parameter(*parameter, seed, *stream_);
+  }
+}
+
 void Transformer::zero_gradients() {
   for (Parameter* parameter : store().parameters) {
-    parameter->grad_is_stale = parameter->overwrites_first;
-    if (parameter->overwrites_first || parameter->grad.empty()) continue;
+    parameter->grad_is_stale = parameter->overwrites_first && parameter->has_gradient();
+    if (parameter->grad_is_stale || parameter->grad.empty()) continue;
     fill(parameter->grad, 0.0, *stream_);
   }
   for (const auto& user : {embedding_.get(), further_.get()}) {
-    if (user != nullptr && user->borrows()) fill(user->own_sum(), 0.0, *stream_);
+    if (user != nullptr && user->sums_apart()) fill(user->own_sum(), 0.0, *stream_);
   }
 }
 
@@ -267,6 +289,7 @@ void Transformer::add_from(Communicator& pipeline, int peer, ConstTensorView sen
 }
 
 void Transformer::join_shared_gradients(Communicator& pipeline, int first, int last) {
+  if (options_.lora.rank > 0) return;  // tables are frozen
   const ModelConfig& config = options_.model;
   const bool apart = first != last && (config.tie_embeddings || config.mtp_layers > 0);
   const bool three = apart && config.tie_embeddings && config.mtp_layers > 0;

@@ -35,6 +35,7 @@ struct TransformerOptions {
   bool count_precision = true;                  ///< saturation and underflow counts
   bool trains = true;     ///< false: no gradients, and no memory for activations in flight (in_flight 0 everywhere)
   ExpertShare experts{};  ///< of every mixture; its exchange outlives the model
+  LoraSpec lora{};        ///< with a rank: all weights are frozen, and adapters are trained
   /// What is trained; outlives the model. nullptr: the next token, with the model's weight for the one after.
   const Objective* objective = nullptr;
 };
@@ -97,6 +98,8 @@ class Transformer {
   /// Normal with each parameter's deviation: a function of the seed and the tensor's disk name alone, so that no layout
   /// changes it.
   void initialise(std::uint64_t seed);
+  /// The same of adapters alone: what they adapt comes from elsewhere.
+  void initialise_factors(std::uint64_t seed);
   /// When every micro-batch of a pass is through: puts together what the users of one token table have summed up, in
   /// one order, (head, look-ups at the beginning, look-ups of multi-token prediction), wherever they stand. Collective
   /// over `pipeline`, whose ranks `first` and `last` hold the first and the last stage.
@@ -134,6 +137,7 @@ class Transformer {
 
  private:
   void build_stages();
+  void adapt();
   void collect_parameters();
   std::vector<MixtureOfExperts*> mixtures_of(const TransformerStage& stage) const;
   bool owns(int stage) const;

@@ -23,7 +23,7 @@ class AdamW : public Optimizer {
       const auto part_of = [&](const TensorView& whole) {
         return whole.reshaped({parameter.elements()}).slice(0, entry.part.begin, entry.part.elements);
       };
-      const bool decayed = parameter.role == ParameterRole::matrix;
+      const bool decayed = parameter.role == ParameterRole::matrix || parameter.role == ParameterRole::factor;
       adamw_step({.parameter = part_of(parameter.value),
                   .first_moment = entry.first,
                   .second_moment = entry.second,

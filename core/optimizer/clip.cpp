@@ -15,7 +15,7 @@ namespace {
 template <class Visit>
 void each_tensor(const Transformer& model, const Visit& visit) {
   for (const Parameter* parameter : model.parameters()) {
-    if (parameter->role == ParameterRole::statistic || model.is_copy(*parameter)) continue;
+    if (!parameter->has_gradient() || model.is_copy(*parameter)) continue;
     for (const ParameterSlice& slice : parameter->slices) visit(*parameter, slice, slice.rows * parameter->columns);
   }
 }

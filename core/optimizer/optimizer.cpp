@@ -40,7 +40,7 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentForma
   std::vector<ParameterPart> matrices;
   std::vector<ParameterPart> others;
   for (const ParameterPart& part : parts) {
-    if (part.parameter->role == ParameterRole::statistic) continue;
+    if (!part.parameter->has_gradient()) continue;
     const bool muon = spec.name == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
     (muon ? matrices : others).push_back(part);
   }

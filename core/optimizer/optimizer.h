@@ -44,14 +44,15 @@ class Optimizer {
 /// State as it was before the first step: the weights are others.
 void begin_anew(Optimizer& optimizer, Stream& stream);
 
-/// Statistics (router biases) are skipped: they move by their own rule. `workers` as the stream of `step` will have.
+/// What has no gradient is skipped: it is frozen, or moves by its own rule (router biases). `workers` as the stream of
+/// `step` will have.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
                                           const std::vector<ParameterPart>& parts, int workers);
 /// Of whole parameters.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,
                                           const std::vector<Parameter*>& parameters, int workers);
 
-/// AdamW over `parts`; weight decay applies to matrices only.
+/// AdamW over `parts`; weight decay applies to matrices and factors of adapters only.
 std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat moments,
                                       const std::vector<ParameterPart>& parts);
 /// Muon over matrices: Nesterov momentum, orthogonalised by Newton-Schulz per disk tensor (each projection and expert

@@ -243,6 +243,15 @@ void add_optimizer(std::vector<Key>& keys) {
       .key("muon_iterations", &OptimizerSpec::muon_iterations, {1, 100}, "Newton-Schulz iterations");
 }
 
+void add_lora(std::vector<Key>& keys) {
+  section_keys(keys, "lora", &Recipe::lora)
+      .key("rank", &LoraSpec::rank, {0, 4096},
+           "of low-rank adapters, which are trained in place of the weights they add to; 0: all weights are trained")
+      .key("alpha", &LoraSpec::alpha, kNotNegative, "adapters are added times alpha / rank; 0: as rank")
+      .key("targets", &LoraSpec::targets, kText,
+           "projections that have one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+}
+
 void add_schedule(std::vector<Key>& keys) {
   section_keys(keys, "schedule", &Recipe::schedule)
       .key("kind", &ScheduleSpec::kind, kText, "shape of the learning rate")
@@ -315,6 +324,7 @@ std::vector<Key> build_keys() {
   add_parallel(keys);
   add_data(keys);
   add_optimizer(keys);
+  add_lora(keys);
   add_schedule(keys);
   add_phase(keys);
   add_care(keys);

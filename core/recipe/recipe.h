@@ -169,6 +169,16 @@ struct OptimizerSpec {
   int muon_iterations = 5;
 };
 
+/// Low-rank adaptation (Hu et al., arXiv 2106.09685, section 4.1): the weights W of the model stay as they are, and a
+/// projection computes with W + (alpha / rank) B A, of which A [rank, in] and B [out, rank] are trained.
+struct LoraSpec {
+  std::int64_t rank = 0;  ///< 0: all weights are trained
+  double alpha = 0;       ///< 0: as rank
+  std::vector<std::string> targets = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                      "gate_proj", "up_proj", "down_proj"};  ///< projections, as on disk
+  double factor() const { return alpha == 0 ? 1.0 : alpha / static_cast<double>(rank); }
+};
+
 enum class LearningRateKind { warmup_stable_decay, cosine, deepseek, constant };
 enum class Horizon { budget, tokens, steps };
 
@@ -241,6 +251,7 @@ struct Recipe {
   ParallelSpec parallel;
   DataSpec data;
   OptimizerSpec optimizer;
+  LoraSpec lora;
   ScheduleSpec schedule;
   std::vector<PhaseSpec> phases;  ///< sections [phase.NAME], in file order
   EvaluationSpec evaluation;

@@ -193,6 +193,37 @@ void check_precision(const Recipe& recipe, Rules& rules) {
                "precision.dispatch = fp8 is how tokens travel to experts, and the model has none");
 }
 
+/// What adapters are not offered for is refused.
+void check_lora(const Recipe& recipe, Rules& rules) {
+  const LoraSpec& lora = recipe.lora;
+  for (const std::string& target : lora.targets) {
+    static const std::vector<std::string_view> kProjections = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                                               "gate_proj", "up_proj", "down_proj"};
+    const bool known = std::find(kProjections.begin(), kProjections.end(), target) != kProjections.end();
+    rules.unless(known, {"lora.targets"},
+                 fmt::format("lora.targets: there is no projection {}, only {}{}", quote_text(target),
+                             fmt::join(kProjections, ", "), did_you_mean(target, kProjections)));
+  }
+  if (lora.rank == 0) {
+    return rules.unless(lora.alpha == 0, {"lora.alpha", "lora.rank"}, "lora.alpha means nothing without lora.rank");
+  }
+  rules.unless(!lora.targets.empty(), {"lora.targets"}, "lora.targets is empty: nothing would be trained");
+  rules.unless(
+      recipe.model.experts == 0 && !family_of(recipe.model.architecture).latent_attention,
+      {"lora.rank", "model.architecture"},
+      fmt::format("lora.rank: adapters are for llama, qwen2 and qwen3, not for experts or latent attention ({})",
+                  shoestring::name(recipe.model.architecture)));
+  const bool begins = !recipe.model.from.empty() || (!recipe.phases.empty() && !recipe.phases.front().from.empty());
+  rules.unless(begins, {"lora.rank", "model.from"},
+               "lora.rank needs model.from: adapters of new weights would leave these as they were drawn");
+  rules.unless(recipe.optimizer.name == OptimizerName::adamw, {"optimizer.name", "lora.rank"},
+               "optimizer.name = muon is for whole matrices, not for the factors of lora.rank: use adamw");
+  const std::int64_t most = std::min(recipe.model.hidden, recipe.model.feed_forward);
+  rules.unless(
+      most == 0 || lora.rank <= most, {"lora.rank"},
+      fmt::format("lora.rank = {} is no low rank: the narrowest side of a projection has {}", lora.rank, most));
+}
+
 /// Layers of each stage are whole numbers that add up to the model's; the last may hold the loss alone.
 void check_stages(const Recipe& recipe, Rules& rules) {
   const std::vector<std::string>& stages = recipe.parallel.stages;
@@ -359,6 +390,7 @@ std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, cons
   check_kernels(recipe.kernels, rules);
   check_model_section(recipe, rules);
   check_precision(recipe, rules);
+  check_lora(recipe, rules);
   check_parallel(recipe, rules);
   check_data(recipe, rules);
   check_schedule(recipe, rules);

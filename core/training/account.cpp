@@ -52,8 +52,8 @@ void check_schedule_left(const LedgerHistory& history, const Cap& cap, double pr
   }
 }
 
-PerFormat flops_per_token(const ModelConfig& model, const PrecisionSpec& precision, std::int64_t sequence) {
-  const FormatFlops flops = count_flops(model, precision, sequence).training_by_format();
+PerFormat flops_per_token(const ModelConfig& model, const Recipe& recipe, std::int64_t sequence) {
+  const FormatFlops flops = count_flops(model, recipe.precision, sequence, recipe.lora).training_by_format();
   PerFormat per_token;
   per_token[RateFormat::fp64] = flops.f64;
   per_token[RateFormat::fp32] = flops.f32;
@@ -168,7 +168,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   const TrainingState& state = args_.state;
   const Recipe& recipe = args_.recipe;
   model_ = &facts.model;
-  flops_per_token_ = flops_per_token(*model_, recipe.precision, phase().sequence);
+  flops_per_token_ = flops_per_token(*model_, recipe, phase().sequence);
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
   check_room(args_.directory, free_bytes(args_.directory), facts.checkpoint_bytes, facts.has_checkpoint);
@@ -202,7 +202,7 @@ AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelCo
   if (model != nullptr) {
     start.parameters = count_parameters(*model).total;
     start.active_parameters = count_parameters(*model).active;
-    start.flops_per_token = count_flops(*model, args_.recipe.precision, phase().sequence).training();
+    start.flops_per_token = count_flops(*model, args_.recipe.precision, phase().sequence, args_.recipe.lora).training();
   }
   return start;
 }
@@ -245,7 +245,7 @@ CategorySeconds LeadingAccount::spent_alone() const {
 }
 
 void LeadingAccount::entered_phase(const CategorySeconds& spent) {
-  flops_per_token_ = flops_per_token(*model_, args_.recipe.precision, phase().sequence);
+  flops_per_token_ = flops_per_token(*model_, args_.recipe, phase().sequence);
   ledger_->phase(phase().name, progress(spent));
   step_from_ = elapsed();
 }

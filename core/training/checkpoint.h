@@ -3,7 +3,8 @@
 //   config.json, generation_config.json, tokenizer files      as the model's readers expect them
 //   model.safetensors, or model-00001-of-000NN + index        master weights under their disk names
 //   training/optimizer.safetensors, or -00001-of-000NN        optimizer state under the same names; where ranks share
-//                                                             it, parts of a tensor as NAME#BEGIN, flat
+//                                                             it, parts of a tensor as NAME#BEGIN, flat; with adapters
+//                                                             they, and the weights as they were (model_files.h)
 //   training/state.json                                       counters, data cursor, guard windows, schedule
 //   manifest.json                                             size and hash of every file
 //
@@ -34,6 +35,7 @@ struct CheckpointContent {
   std::vector<NamedTensor> optimizer;
   std::vector<std::pair<std::string, std::string>> files;  ///< other files of the model folder: name, content
   std::string state_json;
+  std::vector<Tensor> merged{};  ///< what some of the weights borrow
 };
 
 /// Tells the user about a checkpoint that was passed over or could not be removed, and why.

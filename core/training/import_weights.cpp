@@ -53,12 +53,14 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
   };
   const std::unique_ptr<Transformer> whole = model.whole();  // the folder has that, whichever part is this rank's
   for (const Parameter* parameter : whole->parameters()) {
+    if (parameter->role == ParameterRole::factor) continue;
     for (const ParameterSlice& slice : parameter->slices) {
       const auto place = by_name.emplace(slice.name, find_rows(folder, slice.name, slice.shape)).first;
       claim(place->second);
     }
   }
   for (Parameter* parameter : model.parameters()) {
+    if (parameter->role == ParameterRole::factor) continue;
     for (const ParameterSlice& slice : parameter->slices) {
       plan.pieces.push_back({by_name.at(slice.name), parameter, slice.begin});
     }

@@ -21,9 +21,9 @@ struct ImportPlan {
       passed_over;  ///< of the folder: tables, and multi-token prediction where there is to be none
 };
 
-/// Finds all weights of `model`, which needs no memory yet. Throws Error(bad_data) for one that is missing or has
-/// another shape, for a tensor that the model has no place for (its output would not be that of the source), and for a
-/// copy (a tied head, multi-token prediction's embedding) that is not the same numbers.
+/// Finds all weights of `model` but those of adapters, which needs no memory yet. Throws Error(bad_data) for one that
+/// is missing or has another shape, for a tensor that the model has no place for (its output would not be that of the
+/// source), and for a copy (a tied head, multi-token prediction's embedding) that is not the same numbers.
 ImportPlan plan_import(const ImportFolder& folder, const Transformer& model);
 
 /// Reads them into the masters, which must have memory: little is held besides.

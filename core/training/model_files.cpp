@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "core/model/adapter.h"
 #include "core/model/hugging_face_config.h"
 #include "kernels/base/check.h"
 
@@ -45,6 +46,30 @@ ModelFiles files_of(const Tokenizer& tokenizer, const ModelFiles& carried, bool 
   return files;
 }
 
+bool adapted(const Parameter& parameter, const ParameterSlice& slice) {
+  return parameter.adapter != nullptr && parameter.adapter->adapts(slice);
+}
+
+std::string base_name(const ParameterSlice& slice) { return "base." + slice.name; }
+std::string factor_name(const ParameterSlice& slice) { return "factor." + slice.name; }
+
+/// Readers of the folder know no adapters: they get the sum.
+void merge_adapters(Transformer& model, CheckpointContent& content) {
+  std::map<std::string, NamedTensor*> by_name;
+  for (NamedTensor& weight : content.weights) by_name.emplace(weight.name, &weight);
+  for (const Parameter* parameter : model.parameters()) {
+    for (const ParameterSlice& slice : parameter->slices) {
+      const auto weight = by_name.find(slice.name);
+      if (!adapted(*parameter, slice) || weight == by_name.end()) continue;
+      const ConstTensorView base = parameter->value.slice(0, slice.begin, slice.rows);
+      Tensor& merged = content.merged.emplace_back(base.dtype, base.shape);
+      copy_tensor(merged.view(), base, model.stream());
+      parameter->adapter->add_to(merged.view(), slice, model.stream());
+      weight->second->data = merged.view().reshaped(slice.shape);
+    }
+  }
+}
+
 }  // namespace
 
 CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer, const Writer& writer) {
@@ -55,9 +80,16 @@ CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimi
     for (const ParameterSlice& slice : parameter->slices) {
       const ConstTensorView data = on_disk(*parameter, slice);
       by_name.emplace(slice.name, data);
-      if (writer.weights && model.speaks_for(*parameter)) tensors.weights.push_back({slice.name, data});
-      const bool own = writer.shares_state ? !model.is_copy(*parameter) : model.speaks_for(*parameter);
+      const bool speaks = model.speaks_for(*parameter);
+      const bool own = writer.shares_state ? !model.is_copy(*parameter) : speaks;
       if (!own) of_others.insert(slice.name);
+      if (!writer.weights || !speaks) continue;
+      if (parameter->role == ParameterRole::factor) {
+        tensors.optimizer.push_back({factor_name(slice), data});
+      } else {
+        tensors.weights.push_back({slice.name, data});
+        if (adapted(*parameter, slice)) tensors.optimizer.push_back({base_name(slice), data});
+      }
     }
   }
   if (writer.weights && model.experts().rank == 0) {  // what has a second name is dense
@@ -77,6 +109,7 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
   CheckpointTensors tensors = checkpoint_tensors(model, optimizer, writer);
   content.weights = std::move(tensors.weights);
   content.optimizer = std::move(tensors.optimizer);
+  merge_adapters(model, content);
   const std::string* carried_tokenizer = find_file(carried, tokenizer.file_name());
   const bool same_tokenizer = carried_tokenizer != nullptr && *carried_tokenizer == tokenizer.file_content();
   ModelFileFacts facts{.eos_tokens = {tokenizer.special().end_of_document}};
@@ -101,7 +134,16 @@ std::string tokenizer_caveat(Architecture architecture) {
 
 void load_weights(const CheckpointReader& reader, Transformer& model) {
   for (const Parameter* parameter : model.parameters()) {
-    for (const ParameterSlice& slice : parameter->slices) reader.read_weight(slice.name, on_disk(*parameter, slice));
+    for (const ParameterSlice& slice : parameter->slices) {
+      const TensorView to = on_disk(*parameter, slice);
+      if (parameter->role == ParameterRole::factor) {
+        reader.read_optimizer(factor_name(slice), to);
+      } else if (adapted(*parameter, slice)) {
+        reader.read_optimizer(base_name(slice), to);
+      } else {
+        reader.read_weight(slice.name, to);
+      }
+    }
   }
 }
 

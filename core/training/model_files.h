@@ -22,17 +22,18 @@ struct Writer {
   bool shares_state = false;  ///< optimizer state: all it has, since nobody else has it; else like the weights
 };
 
-/// Master weights under their disk names, aliases included, and optimizer state; parts of a tensor as "NAME#BEGIN",
-/// flat. Borrows the memory of both.
+/// Master weights under their disk names, aliases included, and what training goes on from: optimizer state, parts of a
+/// tensor as "NAME#BEGIN", flat, and, of adapters, "factor.NAME" and, as they were, the weights that they add to,
+/// "base.NAME". Borrows the memory of both.
 struct CheckpointTensors {
   std::vector<NamedTensor> weights;
   std::vector<NamedTensor> optimizer;
 };
 CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimizer, const Writer& writer = {});
 
-/// Those tensors; config.json, generation_config.json and the tokenizer's
-/// files. `carried` are those of the folder that the run began with, its config.json among them: they take the place of
-/// ours, those of a tokenizer only where it is the run's. Borrows the model's memory.
+/// Those tensors, the weights with what adapters add; config.json, generation_config.json and the tokenizer's files.
+/// `carried` are those of the folder that the run began with, its config.json among them: they take the place of ours,
+/// those of a tokenizer only where it is the run's. Borrows the model's memory.
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
                                      std::string state_json, const ModelFiles& carried = {}, const Writer& writer = {});
 

@@ -34,10 +34,10 @@ void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
        "memory: this rank needs {:.3g} GiB and can have {:.3g} ({}): weights {:.3g}, gradients {:.3g}, moments {:.3g}, "
        "compute copies {:.3g}, activations {:.3g}, scratch and tables {:.3g}. Smaller phase.NAME.micro_batch or "
        "phase.NAME.sequence: less of the last two; parallel.pipeline: a part of the model on each rank; "
-       "precision.moments = bf16: half the moments",
+       "precision.moments = bf16: half the moments; lora.rank: neither gradients nor moments of the weights",
        gib(needed), gib(left.bytes), left.from, gib(plan.model.parameters), gib(plan.model.gradients),
        gib(plan.moments), gib(plan.model.prepared), gib(plan.model.saved),
-       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch));
+       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged));
 }
 
 void check_open_files(const DataSpec& data) {

@@ -141,6 +141,7 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
                            .run = run_shape(recipe, workers_.count()),
                            .own_stages = {},
                            .count_precision = recipe.precision.count_saturation,
+                           .lora = recipe.lora,
                            .objective = objective_.get()};
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, whole.model, per_node);
@@ -180,6 +181,7 @@ RunResources::Begun RunResources::begin_weights(int phase, bool keeps) {
     return {};
   }
   const std::unique_ptr<Import> import = import_ ? std::move(import_) : open_source(phase);
+  model_->initialise_factors(recipe_.run.seed);
   carried_ = import->files();
   if (keeps) keep_source(run_directory(recipe_) / source.kept, carried_);
   return {source.key, import->run()};

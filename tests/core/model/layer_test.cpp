@@ -11,6 +11,7 @@
 #include "core/model/attention_mla.h"
 #include "core/model/block.h"
 #include "core/model/feed_forward.h"
+#include "core/model/linear.h"
 #include "core/model/loss_head.h"
 #include "core/model/mixture_of_experts.h"
 #include "tests/core/model/small_models.h"
@@ -75,7 +76,11 @@ class Bench {
 /// Loss = projection of the output, plus what the layer adds by itself (`extra`).
 void check_layer(Bench& bench, Layer& layer, std::int64_t hidden, const std::function<double()>& extra = {}) {
   const RunShape run{kTokens, kSequences, 1};
-  bench.allocate(layer.parameters(), layer.saved_bytes(run), layer.scratch_bytes(run));
+  std::vector<Parameter*> parameters = layer.parameters();
+  for (Linear* linear : layer.linears()) {
+    for (Parameter* factor : linear->factors()) parameters.push_back(factor);
+  }
+  bench.allocate(parameters, layer.saved_bytes(run), layer.scratch_bytes(run));
   Tensor x = normal(DType::f64, {kTokens, hidden}, 1);
   const Tensor dy = normal(DType::f64, {kTokens, hidden}, 2);
   Tensor y(DType::f64, {kTokens, hidden});
@@ -98,7 +103,7 @@ void check_layer(Bench& bench, Layer& layer, std::int64_t hidden, const std::fun
   const Tensor gradients = copy(bench.store->gradients);
   EXPECT_TRUE(gradient_matches(loss, x, dx, kCheck)) << "input";
   for (Parameter* parameter : bench.store->parameters) {
-    if (parameter->role == ParameterRole::statistic) continue;
+    if (!parameter->has_gradient()) continue;
     const auto offset = parameter->grad.as<double>() - bench.store->gradients.as<double>();
     const ConstTensorView analytic =
         view_of(static_cast<const void*>(gradients.as<double>() + offset), DType::f64, parameter->grad.shape);
@@ -118,6 +123,36 @@ TEST(Layer, AttentionGqa) {
     const ModelConfig config = small_config(architecture);
     Bench bench(config);
     AttentionGqa layer(config, policy(PrecisionPolicy::fp64), "self_attn.", bench.rope);
+    check_layer(bench, layer, config.hidden);
+  }
+}
+
+/// Adapters on the named projections; what they add to is frozen.
+void adapt(Layer& layer, const std::vector<std::string>& targets) {
+  for (Linear* linear : layer.linears()) linear->adapt({.rank = 3, .alpha = 7, .targets = targets});
+  for (Parameter* parameter : layer.parameters()) parameter->frozen = true;
+}
+
+TEST(Layer, AdaptersOfAttention) {
+  const std::vector<std::vector<std::string>> choices = {
+      {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_proj", "v_proj"}, {"o_proj"}};
+  for (const std::vector<std::string>& targets : choices) {
+    const ModelConfig config = small_config(Architecture::qwen2);
+    Bench bench(config);
+    AttentionGqa layer(config, policy(PrecisionPolicy::fp64), "self_attn.", bench.rope);
+    adapt(layer, targets);
+    check_layer(bench, layer, config.hidden);
+  }
+}
+
+TEST(Layer, AdaptersOfFeedForward) {
+  const std::vector<std::vector<std::string>> choices = {
+      {"gate_proj", "up_proj", "down_proj"}, {"up_proj"}, {"down_proj"}};
+  for (const std::vector<std::string>& targets : choices) {
+    const ModelConfig config = small_config(Architecture::llama);
+    Bench bench(config);
+    FeedForward layer({config.hidden, config.feed_forward, 0.1, "mlp.", policy(PrecisionPolicy::fp64)});
+    adapt(layer, targets);
     check_layer(bench, layer, config.hidden);
   }
 }

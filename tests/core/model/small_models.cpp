@@ -124,7 +124,8 @@ void fill_weights(Parameter& parameter) {
 }  // namespace
 
 SmallRun::SmallRun(const ModelConfig& config, const PrecisionSpec& precision, int stages, std::int64_t sequences,
-                   std::int64_t sequence, int workers_count, const Objective* objective, const ExpertShare& share)
+                   std::int64_t sequence, int workers_count, const Objective* objective, const ExpertShare& share,
+                   const LoraSpec& lora)
     : workers(workers_count),
       stream(workers),
       batch(config.vocabulary, sequences, sequence, 3),
@@ -135,6 +136,7 @@ SmallRun::SmallRun(const ModelConfig& config, const PrecisionSpec& precision, in
              .own_stages = {},
              .in_flight = std::vector<int>(static_cast<std::size_t>(stages), 2),
              .experts = share,
+             .lora = lora,
              .objective = objective}) {
   model.allocate(stream);
   for (Parameter* parameter : model.parameters()) fill_weights(*parameter);

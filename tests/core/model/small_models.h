@@ -31,7 +31,7 @@ class SmallRun {
  public:
   SmallRun(const ModelConfig& config, const PrecisionSpec& precision, int stages = 1, std::int64_t sequences = 2,
            std::int64_t sequence = 12, int workers = 1, const Objective* objective = nullptr,
-           const ExpertShare& share = {});
+           const ExpertShare& share = {}, const LoraSpec& lora = {});
 
   /// Forward, backward and weight gradients of the batch; gradients are cleared first.
   StepTally step();

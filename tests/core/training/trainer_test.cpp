@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -14,6 +15,7 @@
 
 #include "core/budget/ledger_history.h"
 #include "core/recipe/parse.h"
+#include "core/training/checkpoint.h"
 #include "core/training/signals.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -462,6 +464,59 @@ TEST_F(PhaseFrom, RefusesWhatDoesNotFitBeforeTheFirstStep) {
   EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
   EXPECT_NE(std::string(error.what()).find("torn/model.safetensors"), std::string::npos) << error.what();
   EXPECT_FALSE(fs::exists(run_folder("never") / "metrics.jsonl") && !metrics("never").empty());
+}
+
+/// Adapters on the weights of a run.
+class Lora : public TrainerTest {
+ protected:
+  static std::vector<std::string> recipe_of_adapters(const std::vector<std::string>& more = {}) {
+    if (!fs::exists(run_folder("source"))) TrainerTest::train("source", {"--run.seed=3"});
+    std::vector<std::string> all = {"--model.from=" + run_folder("source").string(), "--lora.rank=4", "--lora.alpha=8",
+                                    "--lora.targets=q_proj, down_proj"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  /// Tensors of the model whose bytes are not those of the source.
+  static std::vector<std::string> changed(const std::string& name) {
+    const CheckpointReader now(checkpoints(name)[0]);
+    const SafetensorsFile before(checkpoints("source")[0] / "model.safetensors");
+    std::vector<std::string> names;
+    for (const auto& [tensor, entry] : before.entries()) {
+      Tensor theirs(DType::f32, entry.shape);
+      Tensor ours(DType::f32, entry.shape);
+      before.read(tensor, theirs.view());
+      now.read_weight(tensor, ours.view());
+      if (std::memcmp(theirs.view().data, ours.view().data, static_cast<std::size_t>(entry.bytes)) != 0) {
+        names.push_back(tensor);
+      }
+    }
+    return names;
+  }
+};
+
+// A checkpoint is a model that others read: what the adapters amount to is in it, and nothing else has moved.
+TEST_F(Lora, CheckpointsHoldTheSum) {
+  ASSERT_EQ(train("adapted", recipe_of_adapters()), ExitCode::done);
+  EXPECT_EQ(changed("adapted"), (std::vector<std::string>{"model.layers.0.mlp.down_proj.weight",
+                                                          "model.layers.0.self_attn.q_proj.weight"}));
+  ASSERT_EQ(train("on it", {"--model.from=" + run_folder("adapted").string(), "--schedule.learning_rate=1e-30"}),
+            ExitCode::done);
+  EXPECT_EQ(hash_file(checkpoints("on it")[0] / "model.safetensors"),
+            hash_file(checkpoints("adapted")[0] / "model.safetensors"));
+}
+
+// The sum alone would not do: weights and factors come back as they were, to the bit.
+TEST_F(Lora, GoesOnToTheSameBitsOnAnyRanks) {
+  ASSERT_EQ(train("unbroken", recipe_of_adapters()), ExitCode::done);
+  int jobs = 1;
+  const std::vector<std::string> in_jobs = recipe_of_adapters({fmt::format("--budget.job_hours={}", 0.4 / 3600)});
+  while (train("broken", in_jobs, {}, TickingClock()) == ExitCode::preempted) ASSERT_LT(++jobs, 12);
+  EXPECT_GT(jobs, 1);
+  EXPECT_EQ(weights(checkpoints("broken")[0]), weights(checkpoints("unbroken")[0]));
+  EXPECT_EQ(metrics("broken"), metrics("unbroken"));
+  testing::run_ranks(
+      2, [](Communicator& world) { train_on(world, "two ranks", recipe_of_adapters()); }, 20);
+  EXPECT_EQ(weights(checkpoints("two ranks")[0]), weights(checkpoints("unbroken")[0]));
 }
 
 // Refused, and nothing touched; begun anew, with the old run kept whole.

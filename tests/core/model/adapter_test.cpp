@@ -1,0 +1,103 @@
+// Adapters within a whole model; their gradients are checked in layer_test.cpp.
+#include "core/model/adapter.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/model/accounting.h"
+#include "kernels/base/check.h"
+#include "tests/core/model/small_models.h"
+#include "tests/support/fill.h"
+
+namespace shoestring::testing {
+namespace {
+
+const LoraSpec kLora{.rank = 4, .alpha = 6, .targets = {"q_proj", "v_proj", "down_proj"}};
+
+SmallRun adapted_run(const ModelConfig& config, PrecisionPolicy precision, const LoraSpec& lora = kLora) {
+  return {config, policy(precision), 1, 2, 12, 1, nullptr, {}, lora};
+}
+
+/// Loss of a model that has no adapters, but the weights that those of `run` amount to, times `factor`.
+double merged_loss(SmallRun& run, double share = 1) {
+  SmallRun plain(run.model.config(), run.model.precision());
+  for (Parameter* parameter : run.model.parameters()) {
+    if (parameter->role == ParameterRole::factor) continue;
+    for (const ParameterSlice& slice : parameter->slices) {
+      Parameter& other = plain.parameter(slice.name);
+      const TensorView to = other.value.slice(0, slice.begin, slice.rows);
+      const ConstTensorView from = parameter->value.slice(0, slice.begin, slice.rows);
+      copy_tensor(to, from, plain.stream);
+      if (parameter->adapter == nullptr || !parameter->adapter->adapts(slice)) continue;
+      parameter->adapter->add_to(to, slice, plain.stream);
+      for (std::int64_t i = 0; i < to.elements(); ++i) {
+        double& sum = to.as<double>()[i];
+        sum = from.as<double>()[i] + share * (sum - from.as<double>()[i]);
+      }
+    }
+  }
+  plain.model.prepare();
+  return plain.total_loss();
+}
+
+void fill_factors(SmallRun& run) {
+  std::uint64_t seed = 7;
+  for (Parameter* parameter : run.model.parameters()) {
+    if (parameter->role == ParameterRole::factor) fill_normal(parameter->value, ++seed, 0.2);
+  }
+  run.model.prepare();
+}
+
+TEST(Adapter, TheModelIsThatOfTheMergedWeights) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::qwen2, Architecture::qwen3}) {
+    SmallRun run = adapted_run(small_config(architecture), PrecisionPolicy::fp64);
+    fill_factors(run);
+    const double loss = run.total_loss();
+    const double bound = 1e-12 * std::abs(loss);  // a few hundred roundings of doubles
+    EXPECT_NEAR(loss, merged_loss(run), bound) << name(architecture);
+    EXPECT_GT(std::abs(loss - merged_loss(run, 0.99)), 1e3 * bound) << "the bound sees nothing";
+  }
+}
+
+TEST(Adapter, ARunBeginsWithTheModelAsItIs) {
+  SmallRun run = adapted_run(small_config(Architecture::llama), PrecisionPolicy::fp32);
+  run.model.initialise_factors(17);
+  run.model.prepare();
+  SmallRun plain(small_config(Architecture::llama), policy(PrecisionPolicy::fp32));
+  EXPECT_EQ(run.total_loss(), plain.total_loss());
+  bool moves = false;
+  for (const Parameter* parameter : run.model.parameters()) {
+    if (parameter->role != ParameterRole::factor) {
+      EXPECT_TRUE(parameter->grad.empty()) << parameter->slices.front().name;
+    } else {
+      for (std::int64_t i = 0; i < parameter->elements(); ++i) moves = moves || parameter->grad.as<float>()[i] != 0;
+    }
+  }
+  EXPECT_TRUE(moves);
+}
+
+TEST(Adapter, NothingIsKeptForWhatIsFrozen) {
+  for (const PrecisionPolicy precision : {PrecisionPolicy::fp32, PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
+    const ModelConfig config = tiled_config(Architecture::llama);
+    SmallRun run = adapted_run(config, precision);
+    fill_factors(run);
+    run.step();
+    std::int64_t factors = 0;
+    for (const Parameter* parameter : run.model.parameters()) {
+      if (parameter->role == ParameterRole::factor) factors += parameter->elements();
+    }
+    // q: 4 (256 + 256); v: 4 (256 + 128); down: 4 (384 + 256), in each of two layers.
+    EXPECT_EQ(factors, 2 * 4 * (512 + 384 + 640));
+    const MemoryPlan plan = plan_memory(run.model, OptimizerName::adamw, 1);
+    EXPECT_EQ(plan.moments, 8 * factors);
+    EXPECT_EQ(plan.model.gradients, 4 * factors);
+    EXPECT_EQ(plan.merged, 2 * 4 * 256 * (256 + 128 + 384));
+    EXPECT_EQ(run.model.store().gradients.bytes(), 4 * factors);
+    EXPECT_LE(run.model.scratch_peak_bytes(), run.model.memory().scratch);
+    EXPECT_LE(run.model.saved_peak_bytes(), run.model.memory().saved);
+  }
+}
+
+}  // namespace
+}  // namespace shoestring::testing
