@@ -70,9 +70,9 @@ struct CheckpointCommit {
 
 struct EvaluationResult {
   std::int64_t step = 0;
-  std::int64_t tokens = 0;  ///< held-out tokens looked at
-  double loss = 0;          ///< nats per token
-  double bits_per_byte = 0;
+  std::int64_t tokens = 0;   ///< held-out tokens looked at
+  double loss = 0;           ///< nats per token
+  double bits_per_byte = 0;  ///< 0: none, of conversations only some tokens are predicted
   double took_seconds = 0;
   std::int64_t sequences = 0;      ///< held-out sequences looked at, spread evenly over all
   std::int64_t all_sequences = 0;  ///< that the recipe asks for; 0: a ledger from before they were counted

@@ -85,6 +85,10 @@ struct RunSummary {
   double tokens_per_gpu_hour() const { return gpu_hours > 0 ? static_cast<double>(tokens) / gpu_hours : 0; }
 };
 
+/// "2.8175 nats per token = 1.2247 bits per byte". Of conversations, of which some tokens only are predicted and bytes
+/// say nothing: "2.8175 nats per learned token".
+std::string held_out_words(double loss, double bits_per_byte);
+
 struct Report {
   std::string run;
   std::string project;         ///< the run's name where the recipe names none

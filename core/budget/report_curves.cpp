@@ -138,10 +138,12 @@ std::string losses(const Report& report) {
     const EvaluatedAt& at = report.evaluations[i];
     const std::string pointer = fmt::format("/evaluations/{}/", i);
     held_out.points.push_back({at.gpu_hours, at.result.loss});
-    table.rows.push_back(
-        {amount(at.gpu_hours, pointer + "gpu_hours"), count(at.result.step, pointer + "step"),
-         number(at.result.loss, fmt::format("{:.4f}", at.result.loss), pointer + "loss"),
-         number(at.result.bits_per_byte, fmt::format("{:.4f}", at.result.bits_per_byte), pointer + "bits_per_byte")});
+    table.rows.push_back({amount(at.gpu_hours, pointer + "gpu_hours"), count(at.result.step, pointer + "step"),
+                          number(at.result.loss, fmt::format("{:.4f}", at.result.loss), pointer + "loss"),
+                          at.result.bits_per_byte > 0
+                              ? number(at.result.bits_per_byte, fmt::format("{:.4f}", at.result.bits_per_byte),
+                                       pointer + "bits_per_byte")
+                              : "–"});
   }
   if (!held_out.points.empty()) {
     chart.summary = fmt::format("Held out {:.4f} at the end.", held_out.points.back().y);

@@ -135,19 +135,20 @@ std::string tiles(const Report& report) {
                  "Give <code>budget.usd_per_gpu_hour</code> and its source.");
   }
   if (report.validation) {
-    std::string note = fmt::format(
-        "{} nats per token, held out, step {}",
-        page::number(report.validation->loss, fmt::format("{:.4f}", report.validation->loss), "/validation/loss"),
-        count(report.validation->step, "/validation/step"));
+    const bool bytes = report.validation->bits_per_byte > 0;  // else conversations, and some of their tokens
+    const std::string loss =
+        page::number(report.validation->loss, fmt::format("{:.4f}", report.validation->loss), "/validation/loss");
+    std::string note = fmt::format("{}, held out, step {}", bytes ? loss + " nats per token" : "nats per learned token",
+                                   count(report.validation->step, "/validation/step"));
     if (report.validation->sequences < report.validation->all_sequences) {
       note += fmt::format("; on {} of {} sequences: the budget had no room for more",
                           count(report.validation->sequences, "/validation/sequences"),
                           count(report.validation->all_sequences, "/validation/all_sequences"));
     }
-    text += tile("Bits per byte",
-                 page::number(report.validation->bits_per_byte, fmt::format("{:.4f}", report.validation->bits_per_byte),
-                              "/validation/bits_per_byte"),
-                 note);
+    const std::string bits =
+        page::number(report.validation->bits_per_byte, fmt::format("{:.4f}", report.validation->bits_per_byte),
+                     "/validation/bits_per_byte");
+    text += tile(bytes ? "Bits per byte" : "Loss", bytes ? bits : loss, note);
   } else if (report.train_loss != 0) {
     text += tile("Loss", page::number(report.train_loss, fmt::format("{:.4f}", report.train_loss), "/train_loss"),
                  "nats per token, last step; no held-out text was looked at");

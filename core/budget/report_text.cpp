@@ -60,8 +60,8 @@ std::string head(const Report& r) {
   if (r.clipped + r.skipped > 0) text += fmt::format("  guard      {}\n", guard_words(r));
   if (r.train_loss != 0) text += fmt::format("  loss       {:.4f} nats per token, last step\n", r.train_loss);
   if (r.validation) {
-    text += fmt::format("  held out   {:.4f} nats per token = {:.4f} bits per byte (step {})\n", r.validation->loss,
-                        r.validation->bits_per_byte, r.validation->step);
+    text += fmt::format("  held out   {} (step {})\n", held_out_words(r.validation->loss, r.validation->bits_per_byte),
+                        r.validation->step);
     if (r.validation->sequences < r.validation->all_sequences) {
       text +=
           fmt::format("             on {} of {} held-out sequences, spread evenly: the budget had no room for more\n",
@@ -157,6 +157,11 @@ std::string foretold(const Report& report) {
 }
 
 }  // namespace
+
+std::string held_out_words(double loss, double bits_per_byte) {
+  if (bits_per_byte == 0) return fmt::format("{:.4f} nats per learned token", loss);
+  return fmt::format("{:.4f} nats per token = {:.4f} bits per byte", loss, bits_per_byte);
+}
 
 std::string report_text(const Report& report) {
   std::string text = head(report) + where_it_went(report) + by_phase(report) + by_attempt(report) +

@@ -351,8 +351,8 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
                       progress(spent));
   metrics_->evaluation(metrics, args_.clock.unix_seconds());
   view_.evaluated(metrics);
-  say(fmt::format("step {}: held-out loss {:.4f}, {:.4f} bits per byte ({} tokens, {:.2f} s)", metrics.step,
-                  metrics.loss, metrics.bits_per_byte, metrics.tokens, took_seconds));
+  say(fmt::format("step {}: held out {} ({} tokens, {:.2f} s)", metrics.step,
+                  held_out_words(metrics.loss, metrics.bits_per_byte), metrics.tokens, took_seconds));
 }
 
 // To the planned end; below 0: not known yet.

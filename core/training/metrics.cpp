@@ -122,15 +122,15 @@ void MetricsLog::step(const StepMetrics& metrics) {
 void MetricsLog::evaluation(const EvaluationMetrics& metrics, double unix_seconds) {
   Json json;
   json["step"] = metrics.step;
-  json["evaluation"] = {{"tokens", metrics.tokens},
-                        {"loss", number(metrics.loss)},
-                        {"loss_hex", hexadecimal(metrics.loss)},
-                        {"bits_per_byte", number(metrics.bits_per_byte)}};
-  line(json.dump());
-  if (events_) {
-    events_->scalars(unix_seconds, metrics.step,
-                     {{"validation/loss", metrics.loss}, {"validation/bits_per_byte", metrics.bits_per_byte}});
+  json["evaluation"] = {
+      {"tokens", metrics.tokens}, {"loss", number(metrics.loss)}, {"loss_hex", hexadecimal(metrics.loss)}};
+  std::vector<std::pair<std::string, double>> values = {{"validation/loss", metrics.loss}};
+  if (metrics.bits_per_byte > 0) {
+    json["evaluation"]["bits_per_byte"] = number(metrics.bits_per_byte);
+    values.emplace_back("validation/bits_per_byte", metrics.bits_per_byte);
   }
+  line(json.dump());
+  if (events_) events_->scalars(unix_seconds, metrics.step, values);
 }
 
 ProgressLine::ProgressLine(std::FILE* out, bool alone) : out_(out), terminal_(alone && isatty(fileno(out)) != 0) {}

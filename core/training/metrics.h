@@ -48,9 +48,9 @@ struct StepMetrics {
 
 struct EvaluationMetrics {
   std::int64_t step = 0;
-  std::int64_t tokens = 0;  ///< held-out tokens
-  double loss = 0;          ///< nats per token
-  double bits_per_byte = 0;
+  std::int64_t tokens = 0;   ///< held-out tokens
+  double loss = 0;           ///< nats per token
+  double bits_per_byte = 0;  ///< 0: none, as of conversations
 };
 
 class MetricsLog {

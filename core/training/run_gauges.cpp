@@ -84,7 +84,9 @@ std::string gauges_text(const RunGauges& g) {
   out.one("shoestring_step_unix_seconds", "gauge", "when the last step ended", step.unix_seconds);
   if (g.evaluation) {
     out.one("shoestring_held_out_loss", "gauge", "nats per held-out token, last evaluation", g.evaluation->loss);
-    out.one("shoestring_held_out_bits_per_byte", "gauge", "last evaluation", g.evaluation->bits_per_byte);
+    if (g.evaluation->bits_per_byte > 0) {
+      out.one("shoestring_held_out_bits_per_byte", "gauge", "last evaluation", g.evaluation->bits_per_byte);
+    }
   }
   if (!step.utilisation.empty()) {
     out.family("shoestring_utilisation", "gauge", "FLOPs of the format in the last step over seconds x ranks x peak");

@@ -103,6 +103,7 @@ TEST(Report, SaysWhatWasSpentAndBought) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
+  EXPECT_EQ(held_out_words(2.25, 0), "2.2500 nats per learned token");
 }
 
 TEST(Report, ARunThatFailedOrDiedHasOneToo) {
