@@ -148,12 +148,15 @@ void CheckpointStore::make_room(std::int64_t step, int keep, const CheckpointNot
   try {
     int place = 0;
     for (const fs::path& checkpoint : all()) {
-      if (step_of(checkpoint) > step || ++place > std::max(1, keep)) discard(checkpoint, notice);
+      const bool old = ++place > std::max(1, keep) && step_of(checkpoint) != spared_;
+      if (step_of(checkpoint) > step || old) discard(checkpoint, notice);
     }
   } catch (const Error& error) {
     notice(fmt::format("older checkpoints stay where they are: {}", error.what()));
   }
 }
+
+fs::path CheckpointStore::folder_of(std::int64_t step) const { return root_ / fmt::format("step_{:08}", step); }
 
 std::vector<fs::path> CheckpointStore::named() const {
   std::vector<fs::path> found;

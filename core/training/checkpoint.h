@@ -76,6 +76,10 @@ class CheckpointStore {
   /// Links that lead nowhere and files under the name of a checkpoint, newest step first; nobody removes them.
   std::vector<UnseenCheckpoint> unseen() const;
 
+  /// From now on the checkpoint of this step stays, however many newer ones there are; -1: none does.
+  void spare(std::int64_t step) { spared_ = step; }
+  std::filesystem::path folder_of(std::int64_t step) const;
+
   const std::filesystem::path& root() const { return root_; }
 
  private:
@@ -87,6 +91,7 @@ class CheckpointStore {
 
   std::filesystem::path root_;
   std::int64_t model_file_limit_bytes_;
+  std::int64_t spared_ = -1;
 };
 
 /// The step in a checkpoint's name; -1: it is no checkpoint's name.

@@ -4,6 +4,7 @@
 
 #include "core/training/model_files.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -50,6 +51,17 @@ std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
   return broadcast_text(mesh_.world(), newest);
 }
 
+std::filesystem::path Snapshots::of_step(std::int64_t step) {
+  std::string place;
+  if (writes() && step >= 0) {
+    const std::filesystem::path folder = store_.folder_of(step);
+    if (type_of(folder) == std::filesystem::file_type::directory && checkpoint_damage(folder).empty()) {
+      place = folder.string();
+    }
+  }
+  return broadcast_text(mesh_.world(), place);
+}
+
 TrainingState Snapshots::state_of(const std::filesystem::path& checkpoint) {
   return training_state_from_json(CheckpointReader(checkpoint).state_json(), checkpoint.string());
 }
@@ -91,6 +103,7 @@ CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const Trainin
 void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice,
                       Communicator& team) {
   writing_ = true;
+  store_.spare(state.best_step);
   const ModelFiles none;
   store_.save(state.step,
               checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state),

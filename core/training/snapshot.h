@@ -44,6 +44,8 @@ class Snapshots {
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
   /// CheckpointStore::newest.
   std::filesystem::path newest(const CheckpointNotice& notice);
+  /// Collective. The checkpoint of this step; empty where it is not there, or damaged.
+  std::filesystem::path of_step(std::int64_t step);
   /// Where the run stood.
   static TrainingState state_of(const std::filesystem::path& checkpoint);
   /// Weights and optimizer of a checkpoint that this rank can read. After an exception they are those of no step.
@@ -51,7 +53,7 @@ class Snapshots {
   /// The run goes on from a checkpoint of this step: nothing is to be saved.
   void loaded(std::int64_t step) { step_ = step; }
 
-  /// Collective. Keeps the newest `keep`; throws as CheckpointStore::save.
+  /// Collective. Keeps the newest `keep`, and the best on held-out text so far; throws as CheckpointStore::save.
   CheckpointCommit save(const SnapshotParts& parts, const TrainingState& state, int keep,
                         const CheckpointNotice& notice);
   /// The same, the ranks meeting on another mesh of the same shape: theirs may hold messages of a step cut short.

@@ -17,7 +17,8 @@ Stop Trainer::train() {
     const Decision decision = decide_together();
     if (decision.horizon) state_.decisions.push_back(*decision.horizon);
     if (decision.evaluate && !evaluate(false)) continue;  // a signal cut it short: decide anew
-    if (decision.save) {
+    if (early_stop(recipe_, state_) && !decision.next_phase && decision.stop == Stop::none) continue;  // just now
+    if (decision.save || best_is_unsaved()) {
       save();
       guess_evaluation();  // anew: the guess before may be of a slow moment
       continue;            // it took time too: decide anew
@@ -134,12 +135,41 @@ bool Trainer::evaluate(bool last) {
 // For the phase's patience; all ranks have the same loss.
 void Trainer::judge_held_out(double loss) {
   const bool better = !state_.best_held_out || loss < *state_.best_held_out;
-  if (better) state_.best_held_out = loss;
+  if (better) {
+    state_.best_held_out = loss;
+    state_.best_step = state_.step;
+  }
   state_.stale_evaluations = better ? 0 : state_.stale_evaluations + 1;
   if (early_stop(recipe_, state_)) {
     account_->say(fmt::format("step {}: {} evaluations without a better held-out loss than {:.4f}: the phase ends",
                               state_.step, state_.stale_evaluations, *state_.best_held_out));
+    return_to_best();
   }
+}
+
+bool Trainer::best_is_unsaved() const {
+  const PhaseSpec& phase = recipe_.phases[static_cast<std::size_t>(state_.phase)];
+  return phase.patience > 0 && state_.best_step == state_.step && snapshots_.step() != state_.step;
+}
+
+// A phase that patience ends leaves the weights that did best, not its last ones.
+void Trainer::return_to_best() {
+  watch_.works_on_files(fmt::format("going back to the best weights, of step {}", state_.best_step));
+  const Meter::Scope timing(meter_, Category::checkpoint);
+  const std::filesystem::path best = snapshots_.of_step(state_.best_step);
+  if (best.empty()) {
+    return account_->say(fmt::format(
+        "step {}, the best on held-out text, has no sound checkpoint: the last weights stay", state_.best_step));
+  }
+  Engine::Change change(*engine_);
+  Snapshots::load(best, parts());
+  resources_->model().prepare();
+  state_.updates = Snapshots::state_of(best).updates;
+  change.kept();
+  snapshots_.loaded(state_.best_step);  // under the present step they are yet to be saved
+  if (static_cast<std::size_t>(state_.phase) + 1 == recipe_.phases.size()) evaluated_step_ = state_.best_step;
+  account_->say(fmt::format("step {}: the weights are those of {}, the best on held-out text", state_.step,
+                            best.filename().string()));
 }
 
 void Trainer::save(int keep) {

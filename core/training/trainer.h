@@ -55,6 +55,8 @@ class Trainer {
   void take_note(const StepOutcome& outcome);
   bool evaluate(bool last);
   void judge_held_out(double loss);
+  bool best_is_unsaved() const;
+  void return_to_best();
   void save() { save(recipe_.checkpoint.keep); }
   void save(int keep);
   void go_back();

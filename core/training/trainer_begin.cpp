@@ -172,6 +172,7 @@ void Trainer::enter_next_phase() {
   state_.phase_samples = 0;
   state_.data_plan.clear();
   state_.best_held_out.reset();
+  state_.best_step = -1;
   state_.stale_evaluations = 0;
   engine_->guard().forget();
   state_.guard = engine_->guard().state();

@@ -69,6 +69,7 @@ std::string to_json(const TrainingState& state) {
   json["loss"] = state.loss;
   if (state.best_held_out) {
     json["held_out"] = {{"best", *state.best_held_out}, {"stale", state.stale_evaluations}};
+    if (state.best_step >= 0) json["held_out"]["step"] = state.best_step;
   }
   json["decisions"] = nlohmann::ordered_json::array();
   for (const HorizonDecision& decision : state.decisions) {
@@ -112,6 +113,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     if (const auto held_out = json.find("held_out"); held_out != json.end()) {
       state.best_held_out = held_out->at("best").get<double>();
       state.stale_evaluations = count_of(*held_out, "stale");
+      if (held_out->contains("step")) state.best_step = count_of(*held_out, "step");
     }
     for (const nlohmann::json& entry : json.at("decisions")) {
       state.decisions.push_back({.step = count_of(entry, "step"),

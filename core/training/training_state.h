@@ -26,6 +26,7 @@ struct TrainingState {
   double loss = 0;  ///< of the last step
   // For PhaseSpec::patience:
   std::optional<double> best_held_out;  ///< least loss of a whole evaluation of the phase
+  std::int64_t best_step = -1;          ///< when; -1: not yet, or in a checkpoint from before it was kept
   std::int64_t stale_evaluations = 0;   ///< in a row since
 };
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -464,6 +465,31 @@ TEST_F(PhaseFrom, RefusesWhatDoesNotFitBeforeTheFirstStep) {
   EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
   EXPECT_NE(std::string(error.what()).find("torn/model.safetensors"), std::string::npos) << error.what();
   EXPECT_FALSE(fs::exists(run_folder("never") / "metrics.jsonl") && !metrics("never").empty());
+}
+
+// Steps that are far too long: the loss on held-out text soon gets worse, and what is left is what it was best with.
+TEST_F(TrainerTest, APhaseThatPatienceEndsLeavesItsBestWeights) {
+  const std::vector<std::string> overrides = {"--data.validation=" + (*folder_ / "shards/train").string(),
+                                              "--evaluation.every_steps=2", "--phase.pretrain.patience=2",
+                                              "--phase.pretrain.steps=60", "--schedule.learning_rate=0.3"};
+  ASSERT_EQ(train("impatient", overrides), ExitCode::done);
+  double best = std::numeric_limits<double>::infinity(), last = 0;
+  std::int64_t best_step = 0, last_step = 0;
+  for (const nlohmann::json& line : metrics("impatient")) {
+    if (!line.contains("evaluation")) continue;
+    last = line["evaluation"]["loss"];
+    last_step = line["step"];
+    if (last < best) best_step = last_step;
+    best = std::min(best, last);
+  }
+  ASSERT_LT(last_step, 60) << "patience did not end";
+  ASSERT_LT(best_step, last_step);
+  EXPECT_EQ(last, best);
+  const std::vector<fs::path> kept = checkpoints("impatient");
+  ASSERT_GE(kept.size(), 2u);
+  EXPECT_EQ(step_of(kept.front()), last_step);
+  EXPECT_EQ(step_of(kept.back()), best_step);
+  EXPECT_EQ(weights(kept.front()), weights(kept.back()));
 }
 
 /// Adapters on the weights of a run.

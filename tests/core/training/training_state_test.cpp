@@ -91,9 +91,11 @@ TEST(TrainingState, KnowsHowLongTheHeldOutLossIsStale) {
   EXPECT_FALSE(training_state_from_json(to_json(state), "x").best_held_out.has_value());
   state.best_held_out = 1.0 / 3;
   state.stale_evaluations = 2;
+  state.best_step = 40;
   const TrainingState back = training_state_from_json(to_json(state), "x");
   EXPECT_EQ(back.best_held_out, state.best_held_out);
   EXPECT_EQ(back.stale_evaluations, 2);
+  EXPECT_EQ(back.best_step, 40);
 }
 
 }  // namespace
