@@ -2,7 +2,7 @@
 
     finetune_compare.py FEED_DUMP SHOESTRING CASE tokens|documents
 
-CASE is a family as in import_compare.py. Conversations become shards, a seeded model is saved by transformers, and both
+CASE is a family as in import_compare.py; with _lora behind it adapters are trained, which begin as ours. Conversations become shards, a seeded model is saved by transformers, and both
 sides take 20 steps on it in FP32: the same batches (whole conversations packed into samples, none seeing another),
 AdamW, clipping, warm-up and cosine; the loss is the mean over the learned tokens of the whole batch, or over documents.
 Losses must agree within 1e-4, gradient norms within 1e-3 of theirs. A loop that forgets the mask, one that averages the
@@ -24,10 +24,13 @@ import numpy as np  # import_compare.py skips where it is missing
 import torch
 
 import import_compare
+from safetensors.torch import load_file
 
 STEPS, SEQUENCE, MICRO_BATCH, GLOBAL_BATCH, SEED = 20, 96, 2, 8, 5
 RATE, WARMUP, FINAL, CLIP, BETAS, EPSILON, DECAY = 2e-3, 4, 0.1, 1.0, (0.9, 0.95), 1e-8, 0.1
 LOSS_TOLERANCE, NORM_TOLERANCE = 1e-4, 1e-3
+RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "v_proj", "down_proj")
+LORA = f"[lora]\nrank = {RANK}\nalpha = {ALPHA}\ntargets = {', '.join(TARGETS)}"
 
 RECIPE = f"""
 [run]
@@ -96,6 +99,34 @@ def ours(program, place, mean, extra):
     return [line["loss"] for line in steps], [line["gradient_norm"] for line in steps]
 
 
+class Adapted(torch.nn.Module):
+    """base(x) + factor * x A^T B^T."""
+
+    def __init__(self, base, a, factor):
+        super().__init__()
+        self.base, self.a, self.factor = base, torch.nn.Parameter(a), factor
+        self.b = torch.nn.Parameter(torch.zeros(base.out_features, RANK))
+
+    def forward(self, x):
+        return self.base(x) + self.factor * (x @ self.a.T) @ self.b.T
+
+
+def adapt(model, program, place, factor):
+    """Adapters on the model, A as ours begins: after one step that moves nothing."""
+    command = [program, "train", "r.recipe", "--run.name=initial", "--phase.sft.steps=1", "--schedule.warmup_steps=0",
+               "--phase.sft.learning_rate=1e-30"]
+    subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL)
+    saved = load_file(os.path.join(place, "runs", "initial", "checkpoints", "step_00000001", "training",
+                                   "optimizer.safetensors"))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for name, module in list(model.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if last in TARGETS:
+            setattr(model.get_submodule(parent), last, Adapted(module, saved[f"factor.{name}.lora_A.weight"], factor))
+    return model
+
+
 def samples(dump, place, mean):
     data = subprocess.run([dump, "shards/train", str(SEQUENCE), str(SEED), str(STEPS * GLOBAL_BATCH), mean], cwd=place,
                           check=True, stdout=subprocess.PIPE).stdout
@@ -128,7 +159,7 @@ def losses_of(model, batch, blind):
 def theirs(model, rows, steps=STEPS, masked=True, means=False, blind=True, zeros=True):
     """A plain loop: losses and gradient norms by step."""
     model.train()
-    named = list(model.named_parameters())
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     is_matrix = lambda name, value: value.dim() >= 2 and "embed_tokens" not in name and "lm_head" not in name
     groups = [{"params": [v for n, v in named if is_matrix(n, v)], "weight_decay": DECAY},
               {"params": [v for n, v in named if not is_matrix(n, v)], "weight_decay": 0.0}]
@@ -173,26 +204,38 @@ def main():
     failures = []
     with tempfile.TemporaryDirectory() as place:
         folder = os.path.join(place, "model")
+        adapted, case = case.endswith("_lora"), case.removesuffix("_lora")
+        extra = LORA if adapted else extra
         import_compare.toy(case).save_pretrained(folder)
         our_losses, our_norms = ours(os.path.abspath(program), place, mean, extra)
         rows = samples(os.path.abspath(dump), place, mean)
         learned = sum(int((row[1] >= 0).sum()) for row in rows)
         print(f"{case}: {STEPS} steps, {learned} learned tokens of {len(rows) * SEQUENCE}")
-        their_losses, their_norms = theirs(import_compare.reload(folder), rows)
+
+        def fresh(factor=ALPHA / RANK):
+            model = import_compare.reload(folder)
+            return adapt(model, os.path.abspath(program), place, factor) if adapted else model
+
+        their_losses, their_norms = theirs(fresh(), rows)
         loss = worst(our_losses, their_losses)
         norm = worst(our_norms, their_norms)
         print(f"loss {our_losses[0]:.6f} to {our_losses[-1]:.6f}; worst relative difference {loss:.2e}, of norms {norm:.2e}")
         if len(our_losses) != STEPS or loss > LOSS_TOLERANCE or norm > NORM_TOLERANCE:
             failures.append(f"ours\n{our_losses}\n{our_norms}\ntheirs\n{their_losses}\n{their_norms}")
-        if not our_losses[-1] < 0.9 * our_losses[0]:
+        if not our_losses[-1] < (0.99 if adapted else 0.9) * our_losses[0]:
             failures.append("nothing was learned: the comparison says little")
         for what in ({"masked": False}, {"means": True}, {"blind": False}):
-            seen = worst(our_losses[:2], theirs(import_compare.reload(folder), rows, steps=2, **what)[0])
+            seen = worst(our_losses[:2], theirs(fresh(), rows, steps=2, **what)[0])
             print(f"with {what}: {seen:.2e}")
             if seen <= LOSS_TOLERANCE:
                 failures.append(f"a loop with {what} passes: the comparison sees nothing")
+        if adapted:
+            seen = worst(our_losses, theirs(fresh(factor=1.0), rows)[0])
+            print(f"with another alpha: {seen:.2e}")
+            if seen <= LOSS_TOLERANCE:
+                failures.append("another alpha makes no difference: the comparison sees nothing of adapters")
         if case == "qwen3_moe":  # one of its experts goes without tokens
-            seen = worst(our_losses, theirs(import_compare.reload(folder), rows, zeros=False)[0])
+            seen = worst(our_losses, theirs(fresh(), rows, zeros=False)[0])
             print(f"with experts left out: {seen:.2e}")
             if seen <= 10 * loss:
                 failures.append("experts without tokens make no difference: the comparison sees nothing of them")
