@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <type_traits>
 
 #include "kernels/base/check.h"
@@ -86,7 +87,7 @@ void lt_check(cublasStatus_t status, const char* call) {
 struct Session {
   std::mutex mutex;
   std::map<int, cublasLtHandle_t> handles;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms;
+  std::map<Key, std::optional<cublasLtMatmulAlgo_t>> algorithms;
 };
 
 Session& session() {
@@ -157,8 +158,10 @@ class Descriptors {
     if (byte_format(args.a.values.dtype)) {
       set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.b.scales.data);
       set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.a.scales.data);
-      set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.b)));
-      set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.a)));
+      if (block_scaled(args)) {  // one scale for all is the mode anyway, and older libraries know no other
+        set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.b)));
+        set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.a)));
+      }
     }
     if (!args.bias.empty()) {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
@@ -182,8 +185,9 @@ class Descriptors {
   }
 };
 
-cublasLtMatmulAlgo_t choose_algorithm(cublasLtHandle_t handle, const GemmArgs& args, const Descriptors& d,
-                                      std::int64_t workspace_bytes) {
+/// Nothing where the library has none.
+std::optional<cublasLtMatmulAlgo_t> choose_algorithm(cublasLtHandle_t handle, const GemmArgs& args,
+                                                     const Descriptors& d, std::int64_t workspace_bytes) {
   const Library& lib = library();
   cublasLtMatmulPreference_t made = nullptr;
   lt_check(lib.preference_create(&made), "cublasLtMatmulPreferenceCreate");
@@ -198,11 +202,36 @@ cublasLtMatmulAlgo_t choose_algorithm(cublasLtHandle_t handle, const GemmArgs& a
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(args.c.data));
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  lt_check(lib.heuristic(handle, d.product.get(), d.left.get(), d.right.get(), d.result.get(), d.result.get(), made, 1,
-                         &best, &found),
-           "cublasLtMatmulAlgoGetHeuristic");
-  check(found > 0, "cuBLASLt knows no algorithm for this product");
-  return best.algo;
+  const cublasStatus_t status = lib.heuristic(handle, d.product.get(), d.left.get(), d.right.get(), d.result.get(),
+                                              d.result.get(), made, 1, &best, &found);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
+  lt_check(status, "cublasLtMatmulAlgoGetHeuristic");
+  return found > 0 ? std::optional(best.algo) : std::nullopt;
+}
+
+/// What `scratch` has left for the library. The caller gives it back.
+Workspace take_workspace(Arena& scratch) {
+  const std::int64_t left = (scratch.capacity_bytes() - scratch.used_bytes()) / 64 * 64;
+  const std::int64_t taken = std::min(left, kWorkspaceBytes + kAlignment);
+  return workspace_of(scratch.take(DType::u8, {taken}).data, taken);
+}
+
+/// The library's handle on the device, and its algorithm for the product; asked once for each kind of product.
+struct Choice {
+  cublasLtHandle_t handle = nullptr;
+  std::optional<cublasLtMatmulAlgo_t> algorithm{};
+};
+Choice choice_for(const GemmArgs& args, const Descriptors& d, std::int64_t workspace_bytes) {
+  const std::scoped_lock lock(session().mutex);
+  cuda_check(cudaSetDevice(args.c.device.index), "cudaSetDevice");
+  cublasLtHandle_t& handle = session().handles[args.c.device.index];
+  if (handle == nullptr) lt_check(library().create(&handle), "cublasLtCreate");
+  const Key key = key_of(args, workspace_bytes);
+  auto known = session().algorithms.find(key);
+  if (known == session().algorithms.end()) {
+    known = session().algorithms.emplace(key, choose_algorithm(handle, args, d, workspace_bytes)).first;
+  }
+  return {handle, known->second};
 }
 
 /// k = 0: c becomes zeros or the bias, or is kept.
@@ -224,37 +253,28 @@ std::string refuses(const GemmArgs& args) {
   if (std::string reason = refuses_arguments(args, device); !reason.empty()) return reason;
   if (args.a.values.shape[1] == 0) return {};  // needs no library
   if (!library().fault.empty()) return library().fault;
-  return block_scaled(args) ? refuses_block_scales(device.index) : "";
+  if (block_scaled(args)) {
+    if (std::string reason = refuses_block_scales(device.index); !reason.empty()) return reason;
+  }
+  // Asked here, so that who quantises for the product hears of it before anything is enqueued.
+  const Arena::Scope scope(args.scratch);
+  const Workspace workspace = take_workspace(args.scratch);
+  return choice_for(args, Descriptors(args), workspace.bytes).algorithm ? "" : "cuBLASLt has no algorithm for it";
 }
 
 void run(const GemmArgs& args) {
   if (args.a.values.shape[1] == 0) return run_empty_sum(args);
   const Arena::Scope scope(args.scratch);
-  const std::int64_t left = (args.scratch.capacity_bytes() - args.scratch.used_bytes()) / 64 * 64;
-  const std::int64_t taken = std::min(left, kWorkspaceBytes + kAlignment);
-  const Workspace workspace = workspace_of(args.scratch.take(DType::u8, {taken}).data, taken);
-
+  const Workspace workspace = take_workspace(args.scratch);
   const Descriptors d(args);
-  const Key key = key_of(args, workspace.bytes);
-  cublasLtHandle_t handle = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
-  {
-    const std::scoped_lock lock(session().mutex);
-    cuda_check(cudaSetDevice(args.c.device.index), "cudaSetDevice");
-    cublasLtHandle_t& own = session().handles[args.c.device.index];
-    if (own == nullptr) lt_check(library().create(&own), "cublasLtCreate");
-    handle = own;
-    auto known = session().algorithms.find(key);
-    if (known == session().algorithms.end()) {
-      known = session().algorithms.emplace(key, choose_algorithm(handle, args, d, workspace.bytes)).first;
-    }
-    algorithm = known->second;
-  }
+  const Choice choice = choice_for(args, d, workspace.bytes);
+  check(choice.algorithm.has_value(), "cuBLASLt has no algorithm for this product");
   const float alpha = 1;
   const float beta = args.accumulate ? 1 : 0;
-  lt_check(library().matmul(handle, d.product.get(), &alpha, args.b.values.data, d.left.get(), args.a.values.data,
-                            d.right.get(), &beta, args.c.data, d.result.get(), args.c.data, d.result.get(), &algorithm,
-                            workspace.data, static_cast<std::size_t>(workspace.bytes), cuda_stream(args.stream)),
+  lt_check(library().matmul(choice.handle, d.product.get(), &alpha, args.b.values.data, d.left.get(),
+                            args.a.values.data, d.right.get(), &beta, args.c.data, d.result.get(), args.c.data,
+                            d.result.get(), &*choice.algorithm, workspace.data,
+                            static_cast<std::size_t>(workspace.bytes), cuda_stream(args.stream)),
            "cublasLtMatmul");
 }
 
