@@ -11,7 +11,7 @@
 #include <numeric>
 #include <set>
 
-#include "tests/emulator/fibre.h"
+#include "tests/emulator/machine.h"
 #include "tests/emulator/symbols.h"
 
 extern "C" {
@@ -20,122 +20,12 @@ void __asan_unpoison_memory_region(const volatile void* begin, std::size_t bytes
 }
 
 namespace emulator {
-namespace {
 
-constexpr unsigned kWarp = 32;
-constexpr unsigned kMaxThreads = 1024;                // of a block, on every device so far
-constexpr std::size_t kMaxDynamicShared = 227 << 10;  // sm_90
-constexpr int kNamedBarriers = 16;
-
-struct Thread {
-  Fibre fibre;
-  Place place{};
-  const char* waits_at = nullptr;  ///< what it waits at; nullptr while it can run
-  Where where = Where::current();
-  int barrier = -1;     ///< the barrier it arrived at and was not let through
-  unsigned rounds = 0;  ///< barriers passed: they order memory at alternating points
-};
-
-struct Barrier {
-  int arrived = 0;
-  int expected = 0;
-  unsigned line = 0;
-  unsigned generation = 0;
-  int votes[2] = {};  ///< how many threads said yes in this generation, and in the last
-  char order[2] = {};
-};
-
-/// A collective of some lanes of a warp, from the first that comes to the last that leaves.
-struct Collective {
-  std::uint32_t mask = 0;  ///< 0: free
-  std::uint32_t arrived = 0;
-  std::uint32_t left = 0;
-  const char* kind = nullptr;
-  Where where = Where::current();
-  std::uint64_t value[kWarp] = {};
-  char order[2] = {};
-  unsigned uses = 0;
-};
-
-/// Why a launch ends early. Made inside a fibre, where nothing is allocated: ThreadSanitizer would take what the host
-/// frees later for a race. The text comes from the host.
-struct Stop {
-  const char* what = nullptr;  ///< nullptr: go on
-  int number = -1;             ///< of a lane or a barrier
-  const char* other = nullptr;
-  Where where = Where::current();
-  Place place{};
-};
-
-struct Site {
-  const char* file;
-  unsigned line;
-  bool skipped;
-};
-
-// The one device. A launch runs to its end before it returns, so that there is one of everything.
-struct Machine {
-  Settings settings;
-  std::array<Site, 256> sites{};  // of barriers
-  std::size_t site_count = 0;
-  bool abandoned = false;  // what still waits shall only say what it wrote
-  std::set<const void*> kernels;
-  int races = 0;
-  std::deque<Thread> threads;  // grows, and is kept: stacks and ThreadSanitizer's fibres are dear
-  unsigned block_threads = 0;
-  Thread* running = nullptr;
-  std::array<Barrier, kNamedBarriers> barrier;
-  std::array<std::array<Collective, kWarp>, kMaxThreads / kWarp> warps;
-  const std::function<void()>* body = nullptr;
-  Stop stop;
-  long progress = 0;
-  char launched = 0;  // what the host wrote before a launch
-  char ended = 0;     // what a grid wrote
-  char blocks[2] = {};
-  unsigned block_number = 0;
-  char* dynamic = nullptr;
-};
 Machine& machine() {
   static auto* const instance = new Machine;  // never destroyed: fibres outlive statics of tests
   return *instance;
 }
 
-std::string text(const Where& where) {
-  const std::string file = where.file_name();
-  const std::size_t slash = file.rfind('/');
-  return (slash == std::string::npos ? file : file.substr(slash + 1)) + ":" + std::to_string(where.line());
-}
-std::string text(const uint3& v) {
-  return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
-}
-
-/// Yields. In a launch that has ended early the thread comes back once, to order its writes before what the host does.
-void leave() {
-  Machine& m = machine();
-  Thread& me = *m.running;
-  me.fibre.yield();
-  if (!m.abandoned) return;
-  release(&m.ended);
-  me.fibre.yield();
-}
-
-/// Ends the launch from inside a thread, which is not resumed again.
-[[noreturn]] void fault(const char* what, const Where& where, int number = -1, const char* other = nullptr) {
-  Machine& m = machine();
-  m.stop = {what, number, other, where, m.running->place};
-  leave();
-  __builtin_unreachable();
-}
-
-void wait(const char* what, const Where& where) {
-  Thread& t = *machine().running;
-  t.waits_at = what;
-  t.where = where;
-  leave();
-  t.waits_at = nullptr;
-}
-
-/// "file:line", the file without its folders; in a buffer, because fibres ask too.
 std::array<char, 128> text(const Site& site) {
   std::array<char, 128> buffer{};
   const char* slash = std::strrchr(site.file, '/');
@@ -145,17 +35,15 @@ std::array<char, 128> text(const Site& site) {
 
 bool is_skipped(const Site& site) { return machine().settings.skipped_barrier == text(site).data(); }
 
-/// Whether nobody waits at this barrier, which is remembered.
-bool skipped(const Where& where) {
-  Machine& m = machine();
-  for (std::size_t i = 0; i < m.site_count; ++i) {
-    const Site& site = m.sites[i];
-    if (site.line == where.line() && site.file == where.file_name()) return site.skipped;
-  }
-  Site site{where.file_name(), where.line(), false};
-  site.skipped = is_skipped(site);
-  if (m.site_count < m.sites.size()) m.sites[m.site_count++] = site;
-  return site.skipped;
+namespace {
+
+std::string text(const Where& where) {
+  const std::string file = where.file_name();
+  const std::size_t slash = file.rfind('/');
+  return (slash == std::string::npos ? file : file.substr(slash + 1)) + ":" + std::to_string(where.line());
+}
+std::string text(const uint3& v) {
+  return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
 }
 
 std::string who_waits_where() {
@@ -273,13 +161,15 @@ void check_launch(dim3 grid, dim3 block, std::size_t dynamic_bytes) {
 Settings& settings() { return machine().settings; }
 std::vector<std::string> barriers_seen() {
   std::set<std::string> all;  // one for each place, of which each instance of a template has its own
-  for (std::size_t i = 0; i < machine().site_count; ++i) all.insert(text(machine().sites[i]).data());
+  for (const Site& site : machine().sites) {
+    if (site.file != nullptr) all.insert(text(site).data());
+  }
   return {all.begin(), all.end()};
 }
 std::vector<const void*> kernels_seen() { return {machine().kernels.begin(), machine().kernels.end()}; }
 int races_seen() { return machine().races; }
 void clear_history() {
-  machine().site_count = 0;
+  machine().sites = {};
   machine().kernels.clear();
   machine().races = 0;
 }
@@ -293,7 +183,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes, const void* kern
   m.kernels.insert(kernel);
   m.body = &thread;
   m.stop = {};
-  for (std::size_t i = 0; i < m.site_count; ++i) m.sites[i].skipped = is_skipped(m.sites[i]);
+  for (Site& site : m.sites) site.skipped = site.file != nullptr && is_skipped(site);
   m.block_threads = block.x * block.y * block.z;
   while (m.threads.size() < m.block_threads) m.threads.emplace_back();
   if (m.dynamic == nullptr) {
@@ -322,94 +212,6 @@ void run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes, const void* kern
   m.abandoned = false;
   acquire(&m.ended);
   if (m.stop.what != nullptr) throw Fault(reason);
-}
-
-int barrier(int id, int threads, const Where& where, bool vote) {
-  Machine& m = machine();
-  if (skipped(where)) return vote ? 1 : 0;
-  Thread& me = *m.running;
-  if (id < 0 || id >= kNamedBarriers) fault("a barrier that does not exist", where, id);
-  if (threads == 0) threads = static_cast<int>(m.block_threads);
-  if (threads % static_cast<int>(kWarp) != 0 && id != 0) fault("a named barrier of a part of a warp", where);
-  Barrier& b = m.barrier[static_cast<std::size_t>(id)];
-  if (b.arrived == 0) {
-    b.expected = threads;
-    b.line = where.line();
-  } else if (b.line != where.line() || b.expected != threads) {
-    me.waits_at = "a barrier";
-    me.where = where;
-    fault("threads meet at different places of one barrier", where, id);
-  }
-  char* const order = &b.order[b.generation % 2];
-  int& votes = b.votes[b.generation % 2];
-  if (b.arrived == 0) votes = 0;
-  votes += vote ? 1 : 0;
-  release(order);
-  ++m.progress;
-  if (++b.arrived < b.expected) {
-    me.barrier = id;
-    wait(id == 0 ? "__syncthreads" : "a named barrier", where);
-  } else {
-    b.arrived = 0;
-    ++b.generation;
-    for (unsigned i = 0; i < m.block_threads; ++i) {
-      if (m.threads[i].barrier == id) m.threads[i].barrier = -1;
-    }
-    wait("__syncthreads", where);  // the others first, if it is their turn: nobody has a lead
-  }
-  acquire(order);
-  return votes;
-}
-
-void exchange(std::uint32_t mask, std::uint64_t mine, const char* kind, bool ordered, const Where& where,
-              std::uint64_t (&all)[32]) {
-  Machine& m = machine();
-  Thread& me = *m.running;
-  const dim3 dim = me.place.block_dim;
-  const unsigned number = me.place.thread.x + dim.x * (me.place.thread.y + dim.y * me.place.thread.z);
-  const unsigned lane = number % kWarp;
-  if (ordered && skipped(where)) return;
-  if ((mask >> lane & 1u) == 0) fault("a lane calls a collective whose mask leaves it out", where);
-  auto& open = m.warps[number / kWarp];
-  const auto find = [&](std::uint32_t of) {
-    return std::find_if(open.begin(), open.end(), [&](const Collective& c) { return c.mask == of; });
-  };
-  auto c = find(mask);
-  while (c != open.end() && c->arrived == mask) {  // lanes still leave the one before
-    wait(kind, where);
-    c = find(mask);
-  }
-  if (c == open.end()) {
-    c = find(0);
-    c->mask = mask;
-    c->arrived = c->left = 0;
-    c->kind = kind;
-    c->where = where;
-    ++c->uses;
-  }
-  if (c->kind != kind || c->where.line() != where.line()) {
-    fault("lanes of one mask are in different collectives", where, static_cast<int>(lane), c->kind);
-  }
-  c->value[lane] = mine;
-  c->arrived |= 1u << lane;
-  char* const order = &c->order[c->uses % 2];
-  if (ordered) release(order);
-  ++m.progress;
-  while (c->arrived != mask) {
-    for (unsigned l = 0; l < kWarp; ++l) {
-      const unsigned other = number / kWarp * kWarp + l;
-      if ((mask >> l & 1u) == 0 || (c->arrived >> l & 1u) != 0) continue;
-      if (other >= m.block_threads || m.threads[other].fibre.ended()) {
-        fault("a collective names a lane that has ended or never was", where, static_cast<int>(l));
-      }
-    }
-    wait(kind, where);
-  }
-  ++m.progress;
-  std::copy(std::begin(c->value), std::end(c->value), all);
-  c->left |= 1u << lane;
-  if (c->left == mask) c->mask = 0;
-  if (ordered) acquire(order);
 }
 
 }  // namespace emulator

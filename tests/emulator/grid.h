@@ -39,6 +39,7 @@ struct Settings {
   std::uint8_t fill = 0xFF;       ///< what shared memory holds when a block begins
   std::string skipped_barrier{};  ///< "file:line" of a barrier that nobody waits at; empty: none
   bool stop_at_race = false;      ///< a launch ends at ThreadSanitizer's first report
+  bool late = true;               ///< a stream runs what it was given when somebody waits for it, not before
 };
 Settings& settings();
 

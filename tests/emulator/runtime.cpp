@@ -1,47 +1,56 @@
-// The runtime of the emulated device: memory from the host's allocator, so that AddressSanitizer fences it; work done
-// when it is enqueued, which is in order.
-#include <chrono>
+// The runtime of the emulated device: what it says of itself, its memory, and copies. Pinned memory is the host's own;
+// a copy from pageable memory reads it at once, one to it waits for the stream, as the runtime of CUDA does.
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <vector>
 
-#include "cuda_runtime_api.h"
+#include "tests/emulator/device_memory.h"
+#include "tests/emulator/streams.h"
 
 namespace emulator {
-
-struct StreamState {};
-struct EventState {
-  std::chrono::steady_clock::time_point time;
-};
-
 namespace {
-constexpr std::size_t kAlignment = 256;  // as the device's allocator promises
 
-struct Block {
-  std::size_t bytes;
-  cudaMemoryType type;
-};
 std::mutex g_mutex;
-std::map<const char*, Block>& blocks() {
-  static auto* const instance = new std::map<const char*, Block>;  // statics may free after it would have gone
+std::map<const char*, std::size_t>& pinned() {
+  static auto* const instance = new std::map<const char*, std::size_t>;  // statics may free after it would have gone
   return *instance;
 }
 
-cudaError_t allocate(void** data, std::size_t bytes, cudaMemoryType type) {
-  if (posix_memalign(data, kAlignment, bytes) != 0) return cudaErrorMemoryAllocation;
+bool is_pinned(const void* data) {
   const std::scoped_lock lock(g_mutex);
-  blocks()[static_cast<const char*>(*data)] = {bytes, type};
-  return cudaSuccess;
+  const auto* address = static_cast<const char*>(data);
+  const auto after = pinned().upper_bound(address);
+  return after != pinned().begin() && address < std::prev(after)->first + std::prev(after)->second;
 }
-cudaError_t give_back(void* data) {
-  {
-    const std::scoped_lock lock(g_mutex);
-    blocks().erase(static_cast<const char*>(data));
+
+bool is_pageable(const void* data) { return !is_device_memory(data) && !is_pinned(data); }
+
+/// `rows` rows of `width` bytes.
+struct Rectangle {
+  char* data;
+  std::size_t pitch;
+};
+void copy_rows(Rectangle to, Rectangle from, std::size_t width, std::size_t rows) {
+  for (std::size_t row = 0; row < rows; ++row)
+    std::memcpy(to.data + row * to.pitch, from.data + row * from.pitch, width);
+}
+
+cudaError_t copy(Rectangle to, Rectangle from, std::size_t width, std::size_t rows, cudaStream_t stream) {
+  if (is_pageable(from.data)) {
+    auto staged = std::make_shared<std::vector<char>>(width * rows);
+    copy_rows({staged->data(), width}, from, width, rows);
+    enqueue(stream, [=] { copy_rows(to, {staged->data(), width}, width, rows); });
+  } else {
+    enqueue(stream, [=] { copy_rows(to, from, width, rows); });
   }
-  std::free(data);
+  if (is_pageable(to.data)) finish(stream);
   return cudaSuccess;
 }
+
+char* bytes_of(const void* data) { return static_cast<char*>(const_cast<void*>(data)); }
 
 }  // namespace
 
@@ -50,7 +59,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"emulated", 9, 0, 132, std::size_t{1} << 34};
+  *properties = {"emulated", 9, 0, 132, kDeviceMemoryBytes};
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
@@ -65,66 +74,51 @@ cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaE
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t) { return "refused by the emulator"; }
 
-cudaError_t cudaMalloc(void** data, std::size_t bytes) { return allocate(data, bytes, cudaMemoryTypeDevice); }
-cudaError_t cudaFree(void* data) { return give_back(data); }
-cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(data, bytes, cudaMemoryTypeHost); }
-cudaError_t cudaFreeHost(void* data) { return give_back(data); }
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
+cudaError_t cudaMalloc(void** data, std::size_t bytes) {
+  *data = take_device_memory(bytes);
+  return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+cudaError_t cudaFree(void* data) {
+  finish_all();  // as the runtime of CUDA does
+  give_device_memory(data);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
+  if (posix_memalign(data, 256, bytes) != 0) return cudaErrorMemoryAllocation;
   const std::scoped_lock lock(g_mutex);
-  *attributes = {cudaMemoryTypeUnregistered, 0};
-  auto after = blocks().upper_bound(static_cast<const char*>(data));
-  if (after == blocks().begin()) return cudaSuccess;
-  const auto& [begin, block] = *--after;
-  if (static_cast<const char*>(data) < begin + block.bytes) attributes->type = block.type;
+  pinned()[static_cast<const char*>(*data)] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+  finish_all();
+  {
+    const std::scoped_lock lock(g_mutex);
+    pinned().erase(static_cast<const char*>(data));
+  }
+  std::free(data);
+  return cudaSuccess;
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
+  *attributes = {is_device_memory(data) ? cudaMemoryTypeDevice
+                 : is_pinned(data)      ? cudaMemoryTypeHost
+                                        : cudaMemoryTypeUnregistered,
+                 0};
   return cudaSuccess;
 }
 cudaError_t cudaMemset(void* data, int value, std::size_t bytes) {
-  std::memset(data, value, bytes);
+  return cudaMemsetAsync(data, value, bytes, nullptr);
+}
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
+  enqueue(stream, [=] { std::memset(data, value, bytes); });
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t) {
-  return cudaMemset(data, value, bytes);
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return copy({bytes_of(to), bytes}, {bytes_of(from), bytes}, bytes, 1, stream);
 }
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
-                              std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
+                              std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t stream) {
   if (width > to_pitch || width > from_pitch) return cudaErrorInvalidValue;
-  for (std::size_t row = 0; row < height; ++row) {
-    std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
-  }
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new StreamState;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  *event = new EventState;
-  return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
-  return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->time = std::chrono::steady_clock::now();
-  return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
-  *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
-  return cudaSuccess;
+  return copy({bytes_of(to), to_pitch}, {bytes_of(from), from_pitch}, width, height, stream);
 }
 
 }  // namespace emulator

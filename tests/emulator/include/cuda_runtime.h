@@ -8,6 +8,8 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <tuple>
 #include <type_traits>
 
 #include "cuda_runtime_api.h"
@@ -192,10 +194,13 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   return result;
 }
 
+/// The arguments are copied here, as a launch does.
 template <class... Expected, class... Given>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Expected...), Given&&... given) {
-  run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes, reinterpret_cast<const void*>(kernel),
-           [&] { kernel(Expected(given)...); });
+  enqueue(config->stream, [at = *config, kernel, arguments = std::tuple<Expected...>(given...)] {
+    run_grid(at.gridDim, at.blockDim, at.dynamicSmemBytes, reinterpret_cast<const void*>(kernel),
+             [&] { std::apply(kernel, arguments); });
+  });
   return cudaSuccess;
 }
 

@@ -1,9 +1,10 @@
 // Stands for the CUDA toolkit's header of this name where our CUDA sources are compiled for the emulator: the part of
-// the runtime that they use, on one device of compute capability 9.0 whose memory is the host's. In a namespace of its
+// the runtime that they use, on one device of compute capability 9.0. In a namespace of its
 // own, so that a program may link the toolkit's library too.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 
 #include "tests/emulator/grid.h"
 
@@ -34,6 +35,9 @@ struct StreamState;
 struct EventState;
 using cudaStream_t = StreamState*;
 using cudaEvent_t = EventState*;
+
+/// Gives a stream some work (streams.h).
+void enqueue(cudaStream_t stream, std::function<void()> work);
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
