@@ -1,5 +1,6 @@
 #include "kernels/adamw.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -82,9 +83,7 @@ void check_span(ConstTensorView span, const AdamwArgs& args, bool right_format, 
         what, span.to_string(), args.parameter.to_string());
 }
 
-}  // namespace
-
-void adamw_step(const AdamwArgs& args) {
+void check_args(const AdamwArgs& args) {
   const DType real = args.parameter.dtype;
   const DType moment = args.first_moment.dtype;
   check_span(args.parameter, args, real == DType::f32 || real == DType::f64, "parameter");
@@ -93,8 +92,25 @@ void adamw_step(const AdamwArgs& args) {
   check_span(args.second_moment, args, args.second_moment.dtype == moment, "second moment");
   if (!args.copy.empty()) check_span(args.copy, args, args.copy.dtype == DType::bf16, "copy");
   check(args.step >= 1, "adamw: step {} (the first is 1)", args.step);
+}
+
+}  // namespace
+
+void adamw_step(const AdamwArgs& args) {
+  check_args(args);
   if (args.parameter.elements() == 0) return;
   choose("adamw_step", kVariants, args).run(args);
+}
+
+void adamw_steps(std::span<const AdamwArgs> all) {
+#if SHOESTRING_CUDA
+  const auto fits = [](const AdamwArgs& args) {
+    check_args(args);
+    return choose("adamw_step", kVariants, args).run == adamw::cuda::step;
+  };
+  if (std::all_of(all.begin(), all.end(), fits)) return adamw::cuda::steps(all);
+#endif
+  for (const AdamwArgs& args : all) adamw_step(args);
 }
 
 std::span<const Variant<AdamwArgs>> adamw_step_variants() { return kVariants; }

@@ -35,6 +35,8 @@ struct AdamwArgs {
   Stream& stream;
 };
 void adamw_step(const AdamwArgs& args);
+/// One after the other, on one stream; on a device some dozens share a launch.
+void adamw_steps(std::span<const AdamwArgs> all);
 
 // The table, for tests and benchmarks.
 std::span<const Variant<AdamwArgs>> adamw_step_variants();
@@ -64,6 +66,7 @@ void step(const AdamwArgs& args);
 namespace cuda {
 std::string refuses(const AdamwArgs& args);
 void step(const AdamwArgs& args);
+void steps(std::span<const AdamwArgs> all);
 }  // namespace cuda
 }  // namespace adamw
 

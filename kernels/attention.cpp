@@ -4,9 +4,11 @@
 #include <array>
 #include <atomic>
 
+#include "kernels/attention_cuda.h"
 #include "kernels/attention_variants.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/cpu_refusals.h"
 
 namespace shoestring {
 namespace {
@@ -82,24 +84,30 @@ void each_with_worker(Workers& workers, std::int64_t items,
 
 std::span<const Variant<AttentionArgs>> attention_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", attention::cuda::refuses, attention::cuda::forward},
+#endif
 #if defined(__x86_64__)
-    {"amx", attention::amx::refuses, attention::amx::forward},
+        {"amx", attention::amx::refuses, attention::amx::forward},
         {"avx512", attention::avx512::refuses, attention::avx512::forward},
 #endif
         {"simd", attention::simd::refuses, attention::simd::forward},
-        {"reference", never_refuses<AttentionArgs>, attention::reference::forward},
+        {"reference", needs_cpu<AttentionArgs>, attention::reference::forward},
   });
   return kVariants;
 }
 
 std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionBackwardArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", attention::cuda::refuses, attention::cuda::backward},
+#endif
 #if defined(__x86_64__)
-    {"amx", attention::amx::refuses, attention::amx::backward},
+        {"amx", attention::amx::refuses, attention::amx::backward},
         {"avx512", attention::avx512::refuses, attention::avx512::backward},
 #endif
         {"simd", attention::simd::refuses, attention::simd::backward},
-        {"reference", never_refuses<AttentionBackwardArgs>, attention::reference::backward},
+        {"reference", needs_cpu<AttentionBackwardArgs>, attention::reference::backward},
   });
   return kVariants;
 }
@@ -134,7 +142,9 @@ std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
 #if defined(__x86_64__)
   each = std::max({each, attention::avx512::worker_bytes(extents), attention::amx::worker_bytes(extents)});
 #endif
-  return Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
+  const std::int64_t on_cpu =
+      Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
+  return std::max(on_cpu, attention::cuda::scratch_bytes(shape.tokens, shape.heads));
 }
 
 }  // namespace shoestring

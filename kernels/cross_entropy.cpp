@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 #include "kernels/cpu_refusals.h"
+#include "kernels/fill.h"
 
 namespace shoestring {
 namespace {
@@ -87,6 +88,7 @@ void add_rows(const Args& args) {
 
 template <class Args>
 void add_totals(const Args& args) {
+  if (args.loss.device.kind != DeviceKind::cpu) return;  // the device's row has added them
   args.loss.dtype == DType::f64 ? add_rows<double>(args) : add_rows<float>(args);
 }
 
@@ -213,8 +215,11 @@ void chunk_gradient(const CrossEntropyChunkGradientArgs& args) {
 
 std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", token_loss::cuda::refuses, token_loss::cuda::rows},
+#endif
 #if defined(__x86_64__)
-    {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
+        {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::rows},
         {"reference", needs_cpu<CrossEntropyArgs>, token_loss::reference::rows},
@@ -224,8 +229,11 @@ std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
 
 std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", token_loss::cuda::refuses, token_loss::cuda::chunk},
+#endif
 #if defined(__x86_64__)
-    {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
+        {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
         {"reference", needs_cpu<CrossEntropyChunkArgs>, token_loss::reference::chunk},
@@ -235,8 +243,11 @@ std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
 
 std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_gradient_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyChunkGradientArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", token_loss::cuda::refuses, token_loss::cuda::chunk_gradient},
+#endif
 #if defined(__x86_64__)
-    {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
+        {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
         {"reference", needs_cpu<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},
@@ -260,24 +271,17 @@ void cross_entropy(const CrossEntropyArgs& args) {
   add_totals(args);
 }
 
-void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit) {
-  const auto fill = [](const TensorView& view, auto value) {
-    for (std::int64_t row = 0; row < view.shape[0]; ++row) view.as<decltype(value)>()[row] = value;
-  };
+void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit,
+                         Stream& stream) {
+  check(running_max.dtype == DType::f64 || running_max.dtype == DType::f32,
+        "cross_entropy_begin: statistics are f32 or f64");
   for (const TensorView& view : {running_sum, target_logit}) {
-    check(view.dtype == running_max.dtype && view.shape == running_max.shape && view.contiguous(),
-          "cross_entropy_begin: {} beside {}", view.to_string(), running_max.to_string());
+    check(view.dtype == running_max.dtype && view.shape == running_max.shape, "cross_entropy_begin: {} beside {}",
+          view.to_string(), running_max.to_string());
   }
-  if (running_max.dtype == DType::f64) {
-    fill(running_max, -std::numeric_limits<double>::infinity());
-    fill(running_sum, 0.0);
-    fill(target_logit, 0.0);
-  } else {
-    check(running_max.dtype == DType::f32, "cross_entropy_begin: statistics are f32 or f64");
-    fill(running_max, -std::numeric_limits<float>::infinity());
-    fill(running_sum, 0.0f);
-    fill(target_logit, 0.0f);
-  }
+  fill(running_max, -std::numeric_limits<double>::infinity(), stream);
+  fill(running_sum, 0.0, stream);
+  fill(target_logit, 0.0, stream);
 }
 
 void cross_entropy_chunk(const CrossEntropyChunkArgs& args) {
@@ -314,9 +318,22 @@ void finish_rows(const CrossEntropyFinishArgs& args) {
   }
 }
 
+void finish_on_cpu(const CrossEntropyFinishArgs& args) {
+  args.running_max.dtype == DType::f64 ? finish_rows<double>(args) : finish_rows<float>(args);
+}
+
 }  // namespace
 
-// A few operations per row: one implementation, on the CPU.
+std::span<const Variant<CrossEntropyFinishArgs>> cross_entropy_finish_variants() {
+  static constexpr std::array kVariants = std::to_array<Variant<CrossEntropyFinishArgs>>({
+#if SHOESTRING_CUDA
+    {"cuda", token_loss::cuda::refuses, token_loss::cuda::finish},
+#endif
+        {"cpu", needs_cpu<CrossEntropyFinishArgs>, finish_on_cpu},
+  });
+  return kVariants;
+}
+
 void cross_entropy_finish(const CrossEntropyFinishArgs& args) {
   constexpr std::string_view kOp = "cross_entropy_finish";
   const std::int64_t rows = args.targets.shape[0];
@@ -329,11 +346,8 @@ void cross_entropy_finish(const CrossEntropyFinishArgs& args) {
   check_totals(kOp, args);
   check_weights(kOp, args.weights, rows);
   check_targets(args.targets, args.vocabulary);
-  if (stat == DType::f64) {
-    finish_rows<double>(args);
-  } else {
-    finish_rows<float>(args);
-  }
+  if (rows == 0) return;
+  choose(kOp, cross_entropy_finish_variants(), args).run(args);
   add_totals(args);
 }
 

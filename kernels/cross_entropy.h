@@ -7,8 +7,9 @@
 // reward). It may be 0 or below. Losses are given without it, sums with it. Two forms. Rows: a chunk of rows with the
 // whole vocabulary. Chunks: all rows, a chunk of the vocabulary at a time, so that [tokens, vocabulary] never exists
 // (running maximum and sum, Milakov & Gimelshein, arXiv 1805.02867). A target of -1 is ignored: loss 0, gradient 0. Any
-// other target outside the vocabulary is an Error(bad_data) that names the row. Statistics are f32, or f64 with f64
-// logits. Rows may be strided, columns are contiguous.
+// other target outside the vocabulary is an Error(bad_data) that names the row; on a device, whose memory the host does
+// not read, it makes the loss NaN. Statistics are f32, or f64 with f64 logits. Rows may be strided, columns are
+// contiguous.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ struct CrossEntropyChunkArgs {
   std::int64_t first_id = 0;
   Stream& stream;
 };
-void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit);
+void cross_entropy_begin(const TensorView& running_max, const TensorView& running_sum, const TensorView& target_logit,
+                         Stream& stream);
 void cross_entropy_chunk(const CrossEntropyChunkArgs& args);
 
 /// Step 2, once: lse and loss from the running values.
@@ -84,6 +86,7 @@ void cross_entropy_chunk_gradient(const CrossEntropyChunkGradientArgs& args);
 // The tables, for tests and benchmarks, and the rows that live in other files.
 std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants();
 std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants();
+std::span<const Variant<CrossEntropyFinishArgs>> cross_entropy_finish_variants();
 std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_gradient_variants();
 namespace token_loss {
 /// For rows on the CPU.
@@ -107,5 +110,15 @@ void rows(const CrossEntropyArgs& args);
 void chunk(const CrossEntropyChunkArgs& args);
 void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
 }  // namespace token_loss::simd
+namespace token_loss::cuda {
+std::string refuses(const CrossEntropyArgs& args);
+std::string refuses(const CrossEntropyChunkArgs& args);
+std::string refuses(const CrossEntropyFinishArgs& args);
+std::string refuses(const CrossEntropyChunkGradientArgs& args);
+void rows(const CrossEntropyArgs& args);
+void chunk(const CrossEntropyChunkArgs& args);
+void finish(const CrossEntropyFinishArgs& args);
+void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
+}  // namespace token_loss::cuda
 
 }  // namespace shoestring

@@ -147,6 +147,45 @@ void reference_run(const Args& args) {
   for (std::int64_t g = 0; g < groups_of(args.offsets); ++g) gemm_detail::reference(problem_of(args, g));
 }
 
+/// On a device: one product for each group, one after the other, by whichever row of gemm takes it.
+template <class Args>
+GemmArgs product_of(const Args& args, std::int64_t group) {
+  const Problem problem = problem_of(args, group);
+  return {.c = problem.c,
+          .a = problem.a,
+          .b = problem.b,
+          .accumulate = problem.accumulate,
+          .power_of_two_scales = problem.power_of_two_scales,
+          .scratch = args.scratch,
+          .stream = args.stream};
+}
+
+template <class Args>
+std::string one_by_one_refuses(const Args& args) {
+  if (args.stream.device().kind == DeviceKind::cpu) return "a CPU runs all groups as one list";
+  for (std::int64_t group = 0; group < groups_of(args.offsets); ++group) {
+    const GemmArgs product = product_of(args, group);
+    if (product.c.elements() == 0) continue;
+    std::string reasons;
+    bool taken = false;
+    for (const Variant<GemmArgs>& row : gemm_variants()) {
+      const std::string reason = row.refuses(product);
+      taken = taken || reason.empty();
+      reasons += fmt::format("; {}: {}", row.name, reason);
+    }
+    if (!taken) return fmt::format("group {}{}", group, reasons);
+  }
+  return {};
+}
+
+template <class Args>
+void run_one_by_one(const Args& args) {
+  for (std::int64_t group = 0; group < groups_of(args.offsets); ++group) {
+    const GemmArgs product = product_of(args, group);
+    if (product.c.elements() > 0) gemm(product);
+  }
+}
+
 /// All groups have one format and layout, so the first one speaks for them.
 template <class Args, const gemm_detail::Machine& machine>
 std::string refused_by(const Args& args) {
@@ -167,6 +206,7 @@ constexpr std::array kVariants = std::to_array<Variant<Args>>({
       {"avx2", refused_by<Args, gemm_detail::avx2::machine>, run_on<Args, gemm_detail::avx2::machine>},
 #endif
       {"portable", refused_by<Args, gemm_detail::portable::machine>, run_on<Args, gemm_detail::portable::machine>},
+      {"one_by_one", one_by_one_refuses<Args>, run_one_by_one<Args>},
       {"reference", reference_refuses<Args>, reference_run<Args>},
 });
 

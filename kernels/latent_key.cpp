@@ -78,12 +78,18 @@ void split_gradient(const LatentKeyGradientArgs& args) {
 namespace {
 
 constexpr std::array kJoin = std::to_array<Variant<LatentKeyArgs>>({
-    {"simd", latent_key_op::simd::refuses, latent_key_op::simd::join},
-    {"reference", needs_cpu<LatentKeyArgs>, latent_key_op::reference::join},
+#if SHOESTRING_CUDA
+  {"cuda", latent_key_op::cuda::refuses, latent_key_op::cuda::join},
+#endif
+      {"simd", latent_key_op::simd::refuses, latent_key_op::simd::join},
+      {"reference", needs_cpu<LatentKeyArgs>, latent_key_op::reference::join},
 });
 constexpr std::array kSplit = std::to_array<Variant<LatentKeyGradientArgs>>({
-    {"simd", latent_key_op::simd::refuses, latent_key_op::simd::split},
-    {"reference", needs_cpu<LatentKeyGradientArgs>, latent_key_op::reference::split_gradient},
+#if SHOESTRING_CUDA
+  {"cuda", latent_key_op::cuda::refuses, latent_key_op::cuda::split},
+#endif
+      {"simd", latent_key_op::simd::refuses, latent_key_op::simd::split},
+      {"reference", needs_cpu<LatentKeyGradientArgs>, latent_key_op::reference::split_gradient},
 });
 
 bool dense_last(const ConstTensorView& view) { return view.strides[view.shape.rank() - 1] == 1; }
@@ -102,11 +108,13 @@ void check_shapes(const ConstTensorView& k, const ConstTensorView& own, const Co
 
 void latent_key(const LatentKeyArgs& args) {
   check_shapes(args.k, args.own, args.shared);
+  if (args.k.shape[0] == 0) return;
   choose("latent_key", kJoin, args).run(args);
 }
 
 void latent_key_gradient(const LatentKeyGradientArgs& args) {
   check_shapes(args.dk, args.down, args.dshared);
+  if (args.dk.shape[0] == 0) return;
   choose("latent_key_gradient", kSplit, args).run(args);
 }
 

@@ -42,5 +42,11 @@ std::string refuses(const LatentKeyGradientArgs& args);
 void join(const LatentKeyArgs& args);
 void split(const LatentKeyGradientArgs& args);
 }  // namespace latent_key_op::simd
+namespace latent_key_op::cuda {
+std::string refuses(const LatentKeyArgs& args);
+std::string refuses(const LatentKeyGradientArgs& args);
+void join(const LatentKeyArgs& args);
+void split(const LatentKeyGradientArgs& args);
+}  // namespace latent_key_op::cuda
 
 }  // namespace shoestring

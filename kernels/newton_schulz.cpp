@@ -1,7 +1,6 @@
 #include "kernels/newton_schulz.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/base/check.h"
 #include "kernels/gemm.h"
@@ -14,10 +13,12 @@ DType sum_format(DType product) { return product == DType::f64 ? DType::f64 : DT
 
 /// What one matrix is iterated in.
 struct Buffers {
-  TensorView x;   // [rows, columns] operand format
-  TensorView bx;  // [rows, columns] sums: B X, or X B of a tall matrix
-  TensorView a;   // [small, small] operand format: A, then B; symmetric
-  TensorView a2;  // [small, small] sums: A^2
+  TensorView x;         // [rows, columns] operand format
+  TensorView bx;        // [rows, columns] sums: B X, or X B of a tall matrix
+  TensorView a;         // [small, small] operand format: A, then B; symmetric
+  TensorView a2;        // [small, small] sums: A^2
+  TensorView squares;   // f64 [1]
+  TensorView partials;  // f64 [reduce::kMaxBlocks]
 };
 
 void product(const NewtonSchulzArgs& args, TensorView c, ConstTensorView left, ConstTensorView right) {
@@ -40,8 +41,8 @@ void iterate(const NewtonSchulzArgs& args, const Buffers& on) {
   const auto [a, b, c] = kNewtonSchulzCoefficients;
   const bool tall = on.x.shape[0] > on.x.shape[1];
   const ConstTensorView across = tall ? on.x.transposed() : on.x;
-  const double norm = std::sqrt(sum_of_squares(args.matrix, args.stream)) + 1e-7;
-  scale(on.x, 1 / norm, args.matrix, args.stream);
+  reduce_into(on.squares, on.partials, ReduceKind::sum_of_squares, args.matrix, args.stream);
+  normalise(on.x, args.matrix, on.squares, 1e-7, args.stream);
   for (int step = 1; step <= args.steps; ++step) {
     square(args, on.a, across);
     square(args, on.a2, on.a);
@@ -53,7 +54,6 @@ void iterate(const NewtonSchulzArgs& args, const Buffers& on) {
 
 void check_args(const NewtonSchulzArgs& args) {
   const ConstTensorView& m = args.matrix;
-  check(args.stream.device().kind == DeviceKind::cpu, "newton_schulz runs on a CPU stream only");
   check(m.shape.rank() == 2, "newton_schulz: the matrix is {}", m.to_string());
   check(args.update.shape == m.shape && args.update.dtype == m.dtype && args.update.contiguous() && m.contiguous(),
         "newton_schulz: update {} for matrix {}", args.update.to_string(), m.to_string());
@@ -69,7 +69,8 @@ std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns
   const std::int64_t small = std::min(rows, columns);
   const DType sums = sum_format(product);
   return Arena::footprint(rows * columns * size_bytes(product)) + Arena::footprint(rows * columns * size_bytes(sums)) +
-         Arena::footprint(small * small * size_bytes(product)) + Arena::footprint(small * small * size_bytes(sums));
+         Arena::footprint(small * small * size_bytes(product)) + Arena::footprint(small * small * size_bytes(sums)) +
+         Arena::footprint(size_bytes(DType::f64)) + Arena::footprint(reduce::kMaxBlocks * size_bytes(DType::f64));
 }
 
 std::int64_t newton_schulz_product_bytes(std::int64_t rows, std::int64_t columns, int workers) {
@@ -90,7 +91,9 @@ void newton_schulz(const NewtonSchulzArgs& args) {
   iterate(args, {.x = args.scratch.take(args.product, shape),
                  .bx = args.scratch.take(sums, shape),
                  .a = args.scratch.take(args.product, {small, small}),
-                 .a2 = args.scratch.take(sums, {small, small})});
+                 .a2 = args.scratch.take(sums, {small, small}),
+                 .squares = args.scratch.take(DType::f64, {1}),
+                 .partials = args.scratch.take(DType::f64, {reduce::kMaxBlocks})});
 }
 
 }  // namespace shoestring

@@ -26,10 +26,14 @@ void gather_weighted(const GatherRowsArgs& args) {
   const auto* slot_of_row = args.plan.slot_of_row.as<std::int32_t>();
   args.stream.workers().split(args.xp.shape[0], row_grain(hidden), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t slot = std::max(0, slot_of_row[row]);
-      const Real w = slot_of_row[row] < 0 ? Real{0} : args.weights.as<Real>()[slot];
-      const T* from = args.x.as<T>() + slot / k * args.x.strides[0];
+      const std::int64_t slot = slot_of_row[row];
       T* to = args.xp.as<T>() + row * args.xp.strides[0];
+      if (slot < 0) {
+        std::fill(to, to + hidden, T{});
+        continue;
+      }
+      const Real w = args.weights.as<Real>()[slot];
+      const T* from = args.x.as<T>() + slot / k * args.x.strides[0];
       for (std::int64_t j = 0; j < hidden; ++j) to[j] = T(w * static_cast<Real>(from[j]));
     }
   });
@@ -183,45 +187,13 @@ void check_plan(const Permutation& plan, std::int64_t slots) {
         plan.offsets.to_string(), plan.row_of_slot.to_string(), plan.slot_of_row.to_string(), slots);
 }
 
-template <class Real>
-void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, bool to_rows) {
-  const auto* row_of_slot = plan.row_of_slot.as<std::int32_t>();
-  for (std::int64_t slot = 0; slot < plan.row_of_slot.shape[0]; ++slot) {
-    const std::int32_t row = row_of_slot[slot];
-    if (to_rows) {
-      if (row >= 0) to.as<Real>()[row] = from.as<Real>()[slot];
-    } else {
-      to.as<Real>()[slot] = row >= 0 ? from.as<Real>()[row] : Real{0};
-    }
-  }
-}
-
-void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, bool to_rows, const Stream& stream) {
-  const ConstTensorView slots = to_rows ? from : ConstTensorView(to);
-  check(stream.device().kind == DeviceKind::cpu, "permute: weights move on a CPU stream only");
-  check(to.dtype == from.dtype && (to.dtype == DType::f32 || to.dtype == DType::f64) && to.contiguous() &&
-            from.contiguous() && slots.elements() == plan.row_of_slot.shape[0],
-        "permute: weights {} to {} over {} slots", from.to_string(), to.to_string(), plan.row_of_slot.shape[0]);
-  to.dtype == DType::f64 ? move_weights<double>(to, from, plan, to_rows) : move_weights<float>(to, from, plan, to_rows);
-}
-
-}  // namespace
-
-PermutationStorage::PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts)
-    : counts_(DType::i64, {experts}),
-      offsets_(DType::i64, {experts + 1}),
-      row_of_slot_(DType::i32, {tokens * k}),
-      slot_of_row_(DType::i32, {tokens * k}) {}
-
 // A counting sort, stable in slot order: rows of one expert keep their tokens' order. It costs a few nanoseconds a
 // slot, beside rows of kilobytes; one thread does it.
-void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream) {
-  const std::int64_t slots = indices.elements();
+void plan_on_cpu(const PlanPermutationArgs& args) {
+  const Permutation& plan = args.plan;
+  const std::int64_t slots = args.indices.elements();
   const std::int64_t experts = plan.counts.shape[0];
-  check(stream.device().kind == DeviceKind::cpu, "permute: plans are made on a CPU stream only");
-  check(indices.dtype == DType::i32 && indices.contiguous(), "permute: indices are {}", indices.to_string());
-  check_plan(plan, slots);
-  const auto* expert_of = indices.as<std::int32_t>();
+  const auto* expert_of = args.indices.as<std::int32_t>();
   auto* counts = plan.counts.as<std::int64_t>();
   auto* offsets = plan.offsets.as<std::int64_t>();
   auto* row_of_slot = plan.row_of_slot.as<std::int32_t>();
@@ -242,6 +214,59 @@ void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& 
     slot_of_row[row] = static_cast<std::int32_t>(slot);
   }
   std::fill(slot_of_row + offsets[experts], slot_of_row + slots, -1);
+}
+
+constexpr std::array kPlan = std::to_array<Variant<PlanPermutationArgs>>({
+#if SHOESTRING_CUDA
+  {"cuda", permute::cuda::refuses, permute::cuda::plan},
+#endif
+      {"cpu", needs_cpu<PlanPermutationArgs>, plan_on_cpu},
+});
+
+template <class Real>
+void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, bool to_rows) {
+  const auto* row_of_slot = plan.row_of_slot.as<std::int32_t>();
+  for (std::int64_t slot = 0; slot < plan.row_of_slot.shape[0]; ++slot) {
+    const std::int32_t row = row_of_slot[slot];
+    if (to_rows) {
+      if (row >= 0) to.as<Real>()[row] = from.as<Real>()[slot];
+    } else {
+      to.as<Real>()[slot] = row >= 0 ? from.as<Real>()[row] : Real{0};
+    }
+  }
+}
+
+/// Numbers by slot as rows of one element, of a plan with one choice.
+template <class View>
+View column_of(View numbers) {
+  return numbers.reshaped({numbers.elements(), 1});
+}
+
+void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, bool to_rows, Stream& stream) {
+  const ConstTensorView slots = to_rows ? from : ConstTensorView(to);
+  check(to.dtype == from.dtype && (to.dtype == DType::f32 || to.dtype == DType::f64) && to.contiguous() &&
+            from.contiguous() && slots.elements() == plan.row_of_slot.shape[0],
+        "permute: weights {} to {} over {} slots", from.to_string(), to.to_string(), plan.row_of_slot.shape[0]);
+  if (stream.device().kind != DeviceKind::cpu) {
+    if (to_rows) return gather_rows({.xp = column_of(to), .x = column_of(from), .plan = plan, .stream = stream});
+    return combine_rows({.y = column_of(to), .yp = column_of(from), .plan = plan, .stream = stream});
+  }
+  to.dtype == DType::f64 ? move_weights<double>(to, from, plan, to_rows) : move_weights<float>(to, from, plan, to_rows);
+}
+
+}  // namespace
+
+PermutationStorage::PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device)
+    : counts_(DType::i64, {experts}, device),
+      offsets_(DType::i64, {experts + 1}, device),
+      row_of_slot_(DType::i32, {tokens * k}, device),
+      slot_of_row_(DType::i32, {tokens * k}, device) {}
+
+void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream) {
+  check(indices.dtype == DType::i32 && indices.contiguous(), "permute: indices are {}", indices.to_string());
+  check_plan(plan, indices.elements());
+  const PlanPermutationArgs args{plan, indices, stream};
+  choose("plan_permutation", kPlan, args).run(args);
 }
 
 void gather_rows(const GatherRowsArgs& args) {
@@ -275,6 +300,7 @@ void weights_to_slots(TensorView weights, ConstTensorView row_weights, const Per
   move_weights(weights, row_weights, plan, false, stream);
 }
 
+std::span<const Variant<PlanPermutationArgs>> plan_permutation_variants() { return kPlan; }
 std::span<const Variant<GatherRowsArgs>> gather_rows_variants() { return kGather; }
 std::span<const Variant<CombineRowsArgs>> combine_rows_variants() { return kCombine; }
 std::span<const Variant<PermuteWeightGradientArgs>> permute_weight_gradient_variants() { return kWeightGradient; }

@@ -30,7 +30,7 @@ struct Permutation {
 /// Owns a plan's memory.
 class PermutationStorage {
  public:
-  PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts);
+  PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device = {});
   Permutation view() { return {counts_, offsets_, row_of_slot_, slot_of_row_}; }
 
  private:
@@ -40,6 +40,11 @@ class PermutationStorage {
 /// Fills `plan` from indices [tokens, k] i32. Indices outside [0, experts) mean "no row here" (an expert of another
 /// rank, a padded token).
 void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream);
+struct PlanPermutationArgs {
+  Permutation plan{};
+  ConstTensorView indices{};
+  Stream& stream;
+};
 
 struct GatherRowsArgs {
   TensorView xp{};      ///< [rows or more, hidden], overwritten; rows past the plan's last get 0
@@ -77,6 +82,7 @@ void weights_to_rows(TensorView row_weights, ConstTensorView weights, const Perm
 void weights_to_slots(TensorView weights, ConstTensorView row_weights, const Permutation& plan, Stream& stream);
 
 // The tables, for tests and benchmarks.
+std::span<const Variant<PlanPermutationArgs>> plan_permutation_variants();
 std::span<const Variant<GatherRowsArgs>> gather_rows_variants();
 std::span<const Variant<CombineRowsArgs>> combine_rows_variants();
 std::span<const Variant<PermuteWeightGradientArgs>> permute_weight_gradient_variants();
@@ -102,6 +108,8 @@ void gather(const GatherRowsArgs& args);
 void combine(const CombineRowsArgs& args);
 }  // namespace permute::simd
 namespace permute::cuda {
+std::string refuses(const PlanPermutationArgs& args);
+void plan(const PlanPermutationArgs& args);
 std::string refuses(const GatherRowsArgs& args);
 std::string refuses(const CombineRowsArgs& args);
 std::string refuses(const PermuteWeightGradientArgs& args);

@@ -30,13 +30,14 @@ void gather_range(const GatherRowsArgs& args, std::int64_t begin, std::int64_t e
   const std::int64_t hidden = args.x.shape[1];
   const auto* slot_of_row = args.plan.slot_of_row.as<std::int32_t>();
   for (std::int64_t row = begin; row < end; ++row) {
-    const std::int64_t slot = std::max(0, slot_of_row[row]);
-    const __m512 w = _mm512_set1_ps(slot_of_row[row] < 0 ? 0.0f : args.weights.as<float>()[slot]);
+    const bool taken = slot_of_row[row] >= 0;
+    const std::int64_t slot = taken ? slot_of_row[row] : 0;
+    const __m512 w = _mm512_set1_ps(args.weights.as<float>()[slot]);
     const T* from = args.x.as<T>() + slot / k * args.x.strides[0];
     T* to = args.xp.as<T>() + row * args.xp.strides[0];
     for (std::int64_t j = 0; j < hidden; j += kLanes) {
       const __mmask16 mask = first(hidden - j);
-      store(to + j, _mm512_mul_ps(w, load(from + j, mask)), mask);
+      store(to + j, taken ? _mm512_mul_ps(w, load(from + j, mask)) : _mm512_setzero_ps(), mask);
     }
   }
 }

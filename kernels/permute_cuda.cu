@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
   T* to = static_cast<T*>(p.rows) + blockIdx.x * p.row_stride;
   const T* from = static_cast<const T*>(p.tokens) + (slot < 0 ? 0 : slot / p.k) * p.token_stride;
   for (std::int64_t j = threadIdx.x; j < p.hidden; j += kThreads) {
-    to[j] = T(__fmul_rn(weight, to_single(from[j])));  // a row without slot: 0 times token 0, as on a CPU
+    to[j] = slot < 0 ? T(0.0f) : T(__fmul_rn(weight, to_single(from[j])));
   }
 }
 

@@ -15,8 +15,13 @@ Output output_of(const ScaledView& view) {
 }
 
 Cut cut_of(const Segments& segments, std::int64_t tile_rows) {
-  Cut cut{tile_rows, static_cast<int>(segments.offsets().size()) - 1, {}};
-  for (std::size_t i = 0; i < segments.offsets().size(); ++i) cut.offsets[i] = segments.offsets()[i];
+  Cut cut{static_cast<int>(tile_rows), static_cast<int>(segments.offsets().size()) - 1, {}, {}};
+  for (std::size_t i = 0; i < segments.offsets().size(); ++i) {
+    cut.offsets[i] = static_cast<int>(segments.offsets()[i]);
+    if (i == 0) continue;
+    const int tiles = (cut.offsets[i] - cut.offsets[i - 1] + cut.tile_rows - 1) / cut.tile_rows;
+    cut.first_tile[i] = cut.first_tile[i - 1] + tiles;
+  }
   return cut;
 }
 
@@ -33,6 +38,8 @@ RowScales row_scales_of(const QuantizeArgs& args) {
   if (g == kPerTensor) return RowScales::uniform;
   return g == kRowTile32 ? RowScales::tile32 : RowScales::tile128;
 }
+
+}  // namespace
 
 Parameters parameters_of(const QuantizeArgs& args) {
   Parameters p{};
@@ -58,6 +65,8 @@ Parameters parameters_of(const QuantizeArgs& args) {
   p.cut = cut_of(segments, whole ? kThreads / 32 * kRowsPerWarp : tall.granularity.rows);
   return p;
 }
+
+namespace {
 
 void launch(const QuantizeArgs& args) {
   const ScaledView& first = args.row_tiles.values.empty() ? args.column_tiles : args.row_tiles;
@@ -126,7 +135,12 @@ void dequantize(const DequantizeArgs& args) {
          x.scales.strides[1]};
   p.e8m0 = args.x.scales.dtype == DType::e8m0;
   p.cut = cut_of(segments, segments.tile_rows());
-  launch_dequantize(p, segments.tiles(), args.y.dtype, args.x.values.dtype, cuda_stream(args.stream));
+  const auto aligned_rows = [](const void* data, std::int64_t stride, std::int64_t bytes) {
+    return aligned(data, 4 * bytes) && stride % 4 == 0;
+  };
+  p.vectors = p.x.column_stride == 1 && p.column_stride == 1 && p.columns % 4 == 0 && p.width % 4 == 0 &&
+              aligned_rows(p.x.values, p.x.row_stride, 1) && aligned_rows(p.y, p.row_stride, size_bytes(args.y.dtype));
+  launch_dequantize(p, args.y.dtype, args.x.values.dtype, cuda_stream(args.stream));
 }
 
 }  // namespace shoestring::quantization::cuda

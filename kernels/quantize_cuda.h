@@ -16,10 +16,12 @@ inline constexpr int kMaxSegments = 384;  // offsets travel as a kernel argument
 
 /// The matrix's rows cut into tiles, on the device.
 struct Cut {
-  std::int64_t tile_rows;
+  int tile_rows;
   int segments;
-  std::int64_t offsets[kMaxSegments + 1];
+  int offsets[kMaxSegments + 1];     ///< rows
+  int first_tile[kMaxSegments + 1];  ///< of each segment, and their number
 };
+static_assert(kMaxSegments < 512);  // the search on the device
 
 /// One output; values == nullptr when it is absent.
 struct Output {
@@ -51,7 +53,7 @@ struct Parameters {
   QuantizeCounts* counts;
   Cut cut;
 };
-static_assert(sizeof(Parameters) <= 4096);
+static_assert(sizeof(Parameters) <= 3584);  // and a source beside it
 
 struct DequantizeParameters {
   void* y;
@@ -61,11 +63,14 @@ struct DequantizeParameters {
   std::int64_t width;  ///< columns that share a scale
   Output x;
   bool e8m0;
+  bool vectors;  ///< four neighbours share a scale, are one load and one store
   Cut cut;
 };
 
+/// What the kernels need to know of `args`, whose x may be without data: another source then stands for it.
+Parameters parameters_of(const QuantizeArgs& args);
+
 void launch_quantize(const Parameters& p, DType input, DType payload, cudaStream_t stream);
-void launch_dequantize(const DequantizeParameters& p, std::int64_t tiles, DType output, DType payload,
-                       cudaStream_t stream);
+void launch_dequantize(const DequantizeParameters& p, DType output, DType payload, cudaStream_t stream);
 
 }  // namespace shoestring::quantization::cuda

@@ -3,7 +3,8 @@
 // own, so that NaN agrees too. For .cu files.
 #pragma once
 
-#pragma nv_diag_suppress 554  // a conversion that a requires clause rules out: nvcc takes it for a useless one
+#include "kernels/cuda_elements.cuh"
+
 #include <cuda_fp8.h>
 
 #include "kernels/quantize_cuda.h"
@@ -32,26 +33,18 @@ struct Traits<E5M2> {
   static constexpr Format format = quantize_tile::kE5M2;
 };
 
-__device__ float to_single(float x) { return x; }
-__device__ float to_single(BFloat16 x) { return x; }
-
-__device__ void load4(const float* x, float out[4]) {
-  const float4 v = *reinterpret_cast<const float4*>(x);
-  out[0] = v.x;
-  out[1] = v.y;
-  out[2] = v.z;
-  out[3] = v.w;
-}
-__device__ void load4(const BFloat16* x, float out[4]) {
-  const uint2 v = *reinterpret_cast<const uint2*>(x);
-  out[0] = __uint_as_float(v.x << 16);
-  out[1] = __uint_as_float(v.x & 0xFFFF0000u);
-  out[2] = __uint_as_float(v.y << 16);
-  out[3] = __uint_as_float(v.y & 0xFFFF0000u);
+/// Tile `index`: of the last segment that begins at or before it (an empty one begins where the next does).
+__device__ inline RowTile row_tile(const Cut& cut, int index) {
+  int segment = 0;
+  for (int step = 256; step > 0; step /= 2) {
+    if (segment + step < cut.segments && cut.first_tile[segment + step] <= index) segment += step;
+  }
+  const int begin = cut.offsets[segment] + (index - cut.first_tile[segment]) * cut.tile_rows;
+  return {begin, min(cut.tile_rows, cut.offsets[segment + 1] - begin)};
 }
 
 /// Magnitude bits, 0 for NaN and infinities.
-__device__ std::uint32_t finite_bits(float x) {
+__device__ inline std::uint32_t finite_bits(float x) {
   const std::uint32_t bits = __float_as_uint(x) & kMagnitude;
   return bits <= kLargestFinite ? bits : 0u;
 }
@@ -91,7 +84,7 @@ __device__ void count_lost(const float x[4], const float inverse[4], Lost& lost)
   }
 }
 
-__device__ void store_scale(const Output& out, bool e8m0, std::int64_t row, std::int64_t column, float scale) {
+__device__ inline void store_scale(const Output& out, bool e8m0, std::int64_t row, std::int64_t column, float scale) {
   const std::int64_t at = row * out.scale_row_stride + column * out.scale_column_stride;
   if (e8m0) {
     static_cast<E8M0*>(out.scales)[at] = E8M0(scale);
@@ -100,7 +93,7 @@ __device__ void store_scale(const Output& out, bool e8m0, std::int64_t row, std:
   }
 }
 
-__device__ float load_scale(const Output& out, bool e8m0, std::int64_t row, std::int64_t column) {
+__device__ inline float load_scale(const Output& out, bool e8m0, std::int64_t row, std::int64_t column) {
   const std::int64_t at = row * out.scale_row_stride + column * out.scale_column_stride;
   return e8m0 ? float{static_cast<const E8M0*>(out.scales)[at]} : static_cast<const float*>(out.scales)[at];
 }
@@ -115,8 +108,8 @@ __device__ Scale resolve(const Parameters& p, const Output& out, std::int64_t ro
   return scale;
 }
 
-__device__ void store4(const Parameters& p, const Output& out, std::int64_t row, std::int64_t column,
-                       std::uint32_t codes) {
+__device__ inline void store4(const Parameters& p, const Output& out, std::int64_t row, std::int64_t column,
+                              std::uint32_t codes) {
   std::uint8_t* to = out.values + row * out.row_stride + column * out.column_stride;
   if (p.vector_store && out.column_stride == 1) {
     *reinterpret_cast<std::uint32_t*>(to) = codes;
@@ -124,24 +117,6 @@ __device__ void store4(const Parameters& p, const Output& out, std::int64_t row,
   }
   for (int i = 0; i < 4; ++i) {
     if (column + i < p.columns) to[i * out.column_stride] = static_cast<std::uint8_t>(codes >> 8 * i);
-  }
-}
-
-template <class In>
-__device__ void load_rows(const Parameters& p, std::int64_t first_row, int count, std::int64_t column,
-                          float (&x)[kRows][4]) {
-  const In* base = static_cast<const In*>(p.x) + first_row * p.row_stride + column * p.column_stride;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < 4; ++i) x[r][i] = 0.0f;
-    if (r >= count) continue;
-    if (p.vector_load) {
-      if (column < p.columns) load4(base + r * p.row_stride, x[r]);
-      continue;
-    }
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < p.columns) x[r][i] = to_single(base[r * p.row_stride + i * p.column_stride]);
-    }
   }
 }
 

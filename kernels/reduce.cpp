@@ -5,9 +5,11 @@
 #include <cmath>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
 #include "kernels/cpu_refusals.h"
 #include "kernels/element.h"
+#include "kernels/fill.h"
 
 namespace shoestring {
 namespace reduce {
@@ -118,7 +120,7 @@ void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&
       values[static_cast<std::size_t>(b)] = block_value(args, b * block, std::min(block, count - b * block));
     }
   });
-  *args.result = combine(args.kind, std::span(values).first(static_cast<std::size_t>(blocks)));
+  *args.result.as<double>() = combine(args.kind, std::span(values).first(static_cast<std::size_t>(blocks)));
 }
 
 }  // namespace reduce
@@ -126,8 +128,11 @@ void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&
 namespace {
 
 constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
+#if SHOESTRING_CUDA
+  {"cuda", reduce::cuda::refuses, reduce::cuda::run},
+#endif
 #if defined(__x86_64__)
-  {"avx512", reduce::avx512::refuses, reduce::avx512::run},
+      {"avx512", reduce::avx512::refuses, reduce::avx512::run},
 #endif
       {"simd", reduce::simd::refuses, reduce::simd::run}, {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
@@ -147,15 +152,6 @@ void check_span(ConstTensorView x) {
   check(x.contiguous(), "reduce: {} is not dense", x.to_string());
 }
 
-double reduced(ReduceKind kind, ConstTensorView x, Stream& stream) {
-  check_span(x);
-  if (x.elements() == 0) return 0;
-  double result = 0;
-  const ReduceArgs args{.result = &result, .x = x, .kind = kind, .stream = stream};
-  choose("reduce", kReduce, args).run(args);
-  return result;
-}
-
 void run_axpby(const AxpbyArgs& args) {
   const auto fits = [&](ConstTensorView x) {
     check_span(x);
@@ -166,6 +162,33 @@ void run_axpby(const AxpbyArgs& args) {
         args.out.to_string(), args.x.to_string(), args.y.to_string());
   if (args.out.elements() == 0) return;
   choose("axpby", kAxpby, args).run(args);
+}
+
+}  // namespace
+
+void reduce_into(TensorView result, TensorView partials, ReduceKind kind, ConstTensorView x, Stream& stream) {
+  check_span(x);
+  check(result.dtype == DType::f64 && result.elements() == 1, "reduce: the result is {}", result.to_string());
+  if (x.elements() == 0) return fill(result, 0.0, stream);
+  const ReduceArgs args{.result = result, .partials = partials, .x = x, .kind = kind, .stream = stream};
+  choose("reduce", kReduce, args).run(args);
+}
+
+namespace {
+
+double reduced(ReduceKind kind, ConstTensorView x, Stream& stream) {
+  double result = 0;
+  const TensorView here = view_of(&result, DType::f64, {1});
+  if (stream.device().kind == DeviceKind::cpu) {
+    reduce_into(here, {}, kind, x, stream);
+    return result;
+  }
+  Tensor room(DType::f64, {1 + reduce::kMaxBlocks}, stream.device());
+  const TensorView there = room.view().slice(0, 0, 1);
+  reduce_into(there, room.view().slice(0, 1, reduce::kMaxBlocks), kind, x, stream);
+  copy(here, there, stream);
+  stream.synchronize();
+  return result;
 }
 
 }  // namespace
@@ -186,6 +209,14 @@ void scale(TensorView out, double a, ConstTensorView x, Stream& stream) {
 }
 
 void convert(TensorView out, ConstTensorView x, Stream& stream) { scale(out, 1, x, stream); }
+
+void normalise(TensorView out, ConstTensorView x, ConstTensorView squares, double eps, Stream& stream) {
+  check(squares.dtype == DType::f64 && squares.elements() == 1, "normalise: the squares are {}", squares.to_string());
+  if (stream.device().kind == DeviceKind::cpu) {
+    return scale(out, 1 / (std::sqrt(*squares.as<double>()) + eps), x, stream);
+  }
+  run_axpby({.out = out, .a = 1, .x = x, .squares = squares, .eps = eps, .stream = stream});
+}
 
 std::span<const Variant<ReduceArgs>> reduce_variants() { return kReduce; }
 std::span<const Variant<AxpbyArgs>> axpby_variants() { return kAxpby; }

@@ -23,6 +23,11 @@ double max_abs(ConstTensorView x, Stream& stream);
 /// Whether no element is NaN or infinite.
 bool all_finite(ConstTensorView x, Stream& stream);
 
+enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
+/// The same into `result`, f64 [1] of the stream's device. `partials`, f64 [reduce::kMaxBlocks] there, is working room
+/// that a CPU does without.
+void reduce_into(TensorView result, TensorView partials, ReduceKind kind, ConstTensorView x, Stream& stream);
+
 /// out_i = a x_i + b y_i: b y_i in float (double for f64), added with one rounding of the fused sum, then rounded to
 /// out's format. Each is f32 or bf16, or all are f64; out may be x or y.
 void axpby(TensorView out, double a, ConstTensorView x, double b, ConstTensorView y, Stream& stream);
@@ -32,12 +37,15 @@ void axpy(TensorView y, double a, ConstTensorView x, Stream& stream);
 void scale(TensorView out, double a, ConstTensorView x, Stream& stream);
 /// out_i = x_i, rounded once to out's format.
 void convert(TensorView out, ConstTensorView x, Stream& stream);
+/// out_i = x_i / (sqrt(squares) + eps), the factor rounded once: `squares`, f64 [1] of the stream's device, is the sum
+/// of x_i^2 as reduce_into leaves it.
+void normalise(TensorView out, ConstTensorView x, ConstTensorView squares, double eps, Stream& stream);
 
 // What the tables run: one reduction to a number, or one elementwise update.
-enum class ReduceKind : std::uint8_t { sum, sum_of_squares, max_abs };
 struct ReduceArgs {
-  double* result;       ///< overwritten, host
-  ConstTensorView x{};  ///< [n]
+  TensorView result{};    ///< f64 [1], overwritten
+  TensorView partials{};  ///< f64 [kMaxBlocks], or empty on a CPU
+  ConstTensorView x{};    ///< [n]
   ReduceKind kind;
   Stream& stream;
 };
@@ -46,7 +54,9 @@ struct AxpbyArgs {
   double a;
   ConstTensorView x{};  ///< [n]
   double b = 0;
-  ConstTensorView y{};  ///< [n], or empty: out = a x
+  ConstTensorView y{};        ///< [n], or empty: out = a x
+  ConstTensorView squares{};  ///< f64 [1]: a is 1 / (sqrt(squares) + eps) instead; or empty
+  double eps = 0;
   Stream& stream;
 };
 std::span<const Variant<ReduceArgs>> reduce_variants();
@@ -81,7 +91,9 @@ void run(const ReduceArgs& args);
 void run(const AxpbyArgs& args);
 }  // namespace simd
 namespace cuda {
+std::string refuses(const ReduceArgs& args);
 std::string refuses(const AxpbyArgs& args);
+void run(const ReduceArgs& args);
 void run(const AxpbyArgs& args);
 }  // namespace cuda
 }  // namespace reduce

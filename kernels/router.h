@@ -1,4 +1,4 @@
-// The router of a mixture of experts: from logits to k experts a token and their weights.
+// The router of a mixture of experts: from logits to k experts a token and their weights. Loads: router_load.h.
 //
 // Score:      softmax over all experts | sigmoid | sqrt(softplus)                        s_e
 // Selection:  by s_e + bias_e. With groups > 1 (equal parts of the experts, in order), a group's score is the sum of
@@ -60,31 +60,6 @@ struct RouterGradientArgs {
 };
 void router_gradient(const RouterGradientArgs& args);
 
-/// The sequence-wise balance loss (DeepSeek-V3 equations 17 to 20), as a sum over tokens like every loss here:
-///   sum over sequences of T * alpha * sum_e f_e P_e,   f_e = experts / (k T) * (tokens that chose e),
-///   P_e = mean over the sequence's tokens of s_e / sum_j s_j.
-/// Sequence q holds the tokens [sequence_starts[q], sequence_starts[q + 1]); the first start is 0, the last is tokens.
-struct RouterBalanceArgs {
-  TensorView load{};                  ///< [sequences, experts] as scores, overwritten with f_e
-  ConstTensorView indices{};          ///< [tokens, k] i32
-  ConstTensorView scores{};           ///< [tokens, experts]
-  ConstTensorView sequence_starts{};  ///< [sequences + 1] i32
-  float alpha = 0;
-  Stream& stream;
-};
-double router_balance_loss(const RouterBalanceArgs& args);
-
-/// counts[e] += number of slots that chose expert e. counts [experts] i64; indices [tokens, k] i32, negative = no
-/// expert.
-void router_count_load(TensorView counts, ConstTensorView indices, Stream& stream);
-
-/// bias[e] += speed * sign(mean load - counts[e]): once per step, from the counts of the whole batch over all ranks.
-/// Compared exactly, in integers. bias [experts] f32 or f64; counts [experts] i64. Host memory.
-void router_update_bias(TensorView bias, ConstTensorView counts, float speed);
-
-/// max load / mean load - 1 (arXiv 2408.15664); 0 without load. counts [experts] i64, host memory.
-double router_max_violation(ConstTensorView counts);
-
 // The tables, for tests and benchmarks.
 std::span<const Variant<RouterArgs>> router_forward_variants();
 std::span<const Variant<RouterGradientArgs>> router_gradient_variants();
@@ -100,5 +75,11 @@ void forward(const RouterArgs& args);
 std::string refuses_gradient(const RouterGradientArgs& args);
 void gradient(const RouterGradientArgs& args);
 }  // namespace router::simd
+namespace router::cuda {
+std::string refuses(const RouterArgs& args);
+std::string refuses(const RouterGradientArgs& args);
+void forward(const RouterArgs& args);
+void gradient(const RouterGradientArgs& args);
+}  // namespace router::cuda
 
 }  // namespace shoestring

@@ -118,15 +118,21 @@ void gradient(const SwigluGradientArgs& args) {
 namespace {
 
 constexpr std::array kForward = std::to_array<Variant<SwigluArgs>>({
+#if SHOESTRING_CUDA
+  {"cuda", swiglu::cuda::refuses, swiglu::cuda::forward},
+#endif
 #if defined(__x86_64__)
-  {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
+      {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
 #endif
       {"simd", swiglu::simd::refuses, swiglu::simd::forward},
       {"reference", needs_cpu<SwigluArgs>, swiglu::reference::forward},
 });
 constexpr std::array kGradient = std::to_array<Variant<SwigluGradientArgs>>({
+#if SHOESTRING_CUDA
+  {"cuda", swiglu::cuda::refuses, swiglu::cuda::gradient},
+#endif
 #if defined(__x86_64__)
-  {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
+      {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
 #endif
       {"simd", swiglu::simd::refuses, swiglu::simd::gradient},
       {"reference", needs_cpu<SwigluGradientArgs>, swiglu::reference::gradient},

@@ -45,7 +45,8 @@ struct SwigluGradientArgs {
 void swiglu_gradient(const SwigluGradientArgs& args);
 
 /// Forward whose output only lives in e4m3 (or e5m2): the same bits as swiglu_forward into a tensor of `format` and
-/// then quantize() of that, but the tensor is a block of rows that stays in cache.
+/// then quantize() of that (on the same device), but the tensor is a block of rows that stays in cache, or in
+/// registers.
 struct SwigluQuantizeArgs {
   ScaledView row_tiles{};        ///< [rows, f], as in QuantizeArgs; or empty
   ScaledView column_tiles{};     ///< [rows, f] kColumnTile128, as in QuantizeArgs; or empty
@@ -56,7 +57,7 @@ struct SwigluQuantizeArgs {
   ScaleKind scale_kind = ScaleKind::f32;
   std::span<const std::int64_t> segments{};  ///< row offsets where tall tiles restart, as in QuantizeArgs
   QuantizeCounts* counts = nullptr;
-  Arena& scratch;  ///< swiglu_quantize_scratch_bytes(f) of it, given back on return
+  Arena& scratch;  ///< swiglu_quantize_scratch_bytes(f) of it on a CPU, given back on return
   Stream& stream;
 };
 void swiglu_quantize(const SwigluQuantizeArgs& args);
@@ -65,6 +66,7 @@ std::int64_t swiglu_quantize_scratch_bytes(std::int64_t f);
 // The tables, for tests and benchmarks.
 std::span<const Variant<SwigluArgs>> swiglu_forward_variants();
 std::span<const Variant<SwigluGradientArgs>> swiglu_gradient_variants();
+std::span<const Variant<SwigluQuantizeArgs>> swiglu_quantize_variants();
 
 // The rows that live in other files.
 namespace swiglu::avx512 {
@@ -79,5 +81,13 @@ std::string refuses(const SwigluGradientArgs& args);
 void forward(const SwigluArgs& args);
 void gradient(const SwigluGradientArgs& args);
 }  // namespace swiglu::simd
+namespace swiglu::cuda {
+std::string refuses(const SwigluArgs& args);
+std::string refuses(const SwigluGradientArgs& args);
+std::string refuses(const SwigluQuantizeArgs& args);
+void forward(const SwigluArgs& args);
+void gradient(const SwigluGradientArgs& args);
+void forward_quantized(const SwigluQuantizeArgs& args);
+}  // namespace swiglu::cuda
 
 }  // namespace shoestring

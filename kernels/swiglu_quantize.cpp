@@ -3,6 +3,7 @@
 #include <array>
 
 #include "kernels/base/check.h"
+#include "kernels/cpu_refusals.h"
 #include "kernels/swiglu.h"
 
 namespace shoestring {
@@ -64,24 +65,15 @@ void quantize_block(const SwigluQuantizeArgs& args, TensorView y, const Block& b
             .stream = args.stream});
 }
 
-}  // namespace
-
-std::int64_t swiglu_quantize_scratch_bytes(std::int64_t f) { return Arena::footprint(kBlockRows * f * 4); }
-
-void swiglu_quantize(const SwigluQuantizeArgs& args) {
+void quantize_in_blocks(const SwigluQuantizeArgs& args) {
   const std::int64_t rows = args.gate_up.values.shape[0];
   const std::int64_t f = args.gate_up.values.shape[1] / 2;
-  if (rows == 0 || f == 0) return;
-  check(args.row_tiles.values.empty() || args.row_tiles.granularity.rows == 1, "swiglu_quantize: row tiles of {} rows",
-        args.row_tiles.granularity.rows);
   const std::int64_t height = args.column_tiles.values.empty() ? 1 : args.column_tiles.granularity.rows;
   check(height > 0 && kBlockRows % height == 0, "swiglu_quantize: column tiles of {} rows", height);
   const Arena::Scope scope(args.scratch);
   const TensorView y = args.scratch.take(args.format, {kBlockRows, f});
   const std::int64_t whole[] = {0, rows};
   const std::span<const std::int64_t> segments = args.segments.empty() ? whole : args.segments;
-  check(segments.front() == 0 && segments.back() == rows, "swiglu_quantize: segments end at {} of {} rows",
-        segments.back(), rows);
   Block block;
   for (std::size_t s = 0; s + 1 < segments.size(); ++s) {
     for (std::int64_t begin = segments[s]; begin < segments[s + 1]; begin += kBlockRows) {
@@ -95,5 +87,28 @@ void swiglu_quantize(const SwigluQuantizeArgs& args) {
   }
   quantize_block(args, y, block);
 }
+
+constexpr std::array kVariants = std::to_array<Variant<SwigluQuantizeArgs>>({
+#if SHOESTRING_CUDA
+  {"cuda", swiglu::cuda::refuses, swiglu::cuda::forward_quantized},
+#endif
+      {"cpu", needs_cpu<SwigluQuantizeArgs>, quantize_in_blocks},
+});
+
+}  // namespace
+
+std::int64_t swiglu_quantize_scratch_bytes(std::int64_t f) { return Arena::footprint(kBlockRows * f * 4); }
+
+void swiglu_quantize(const SwigluQuantizeArgs& args) {
+  const std::int64_t rows = args.gate_up.values.shape[0];
+  if (rows == 0 || args.gate_up.values.shape[1] < 2) return;
+  check(args.row_tiles.values.empty() || args.row_tiles.granularity.rows == 1, "swiglu_quantize: row tiles of {} rows",
+        args.row_tiles.granularity.rows);
+  check(args.segments.empty() || (args.segments.front() == 0 && args.segments.back() == rows),
+        "swiglu_quantize: segments end at {} of {} rows", args.segments.empty() ? rows : args.segments.back(), rows);
+  choose("swiglu_quantize", kVariants, args).run(args);
+}
+
+std::span<const Variant<SwigluQuantizeArgs>> swiglu_quantize_variants() { return kVariants; }
 
 }  // namespace shoestring

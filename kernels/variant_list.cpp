@@ -11,6 +11,7 @@
 #include "kernels/cached_attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
+#include "kernels/fill.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/latent_key.h"
@@ -21,6 +22,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
+#include "kernels/router_load.h"
 #include "kernels/swiglu.h"
 
 namespace shoestring {
@@ -43,14 +45,17 @@ const std::vector<OpVariants>& op_variants() {
       named("cached_attention", cached_attention_variants()),
       named("cross_entropy", cross_entropy_variants()),
       named("cross_entropy_chunk", cross_entropy_chunk_variants()),
+      named("cross_entropy_finish", cross_entropy_finish_variants()),
       named("cross_entropy_chunk_gradient", cross_entropy_chunk_gradient_variants()),
       named("embedding_forward", embedding_forward_variants()),
       named("embedding_backward", embedding_backward_variants()),
+      named("fill", fill_variants()),
       named("gemm", gemm_variants()),
       named("grouped_gemm", grouped_gemm_variants()),
       named("grouped_weight_gemm", grouped_weight_gemm_variants()),
       named("latent_key", latent_key_variants()),
       named("latent_key_gradient", latent_key_gradient_variants()),
+      named("plan_permutation", plan_permutation_variants()),
       named("gather_rows", gather_rows_variants()),
       named("combine_rows", combine_rows_variants()),
       named("permute_weight_gradient", permute_weight_gradient_variants()),
@@ -65,8 +70,12 @@ const std::vector<OpVariants>& op_variants() {
       named("rope", rope_variants()),
       named("router_forward", router_forward_variants()),
       named("router_gradient", router_gradient_variants()),
+      named("router_balance_loss", router_balance_loss_variants()),
+      named("router_count_load", router_count_load_variants()),
+      named("router_update_bias", router_update_bias_variants()),
       named("swiglu_forward", swiglu_forward_variants()),
       named("swiglu_gradient", swiglu_gradient_variants()),
+      named("swiglu_quantize", swiglu_quantize_variants()),
   };
   return all;
 }
@@ -82,11 +91,13 @@ std::string_view op_of_row(const void* row) {
 
 std::string_view machine_lacks(std::string_view variant) {
   const CpuFeatures& cpu = cpu_features();
-  if (variant == "reference" || variant == "portable" || variant == "two_ops") return {};
+  if (variant == "reference" || variant == "portable" || variant == "two_ops" || variant == "cpu") return {};
   if (variant == "amx") return cpu.amx_bf16 ? "" : "AMX";
   if (variant == "avx512") return cpu.avx512 ? "" : "AVX-512";
   if (variant == "avx2") return cpu.avx2 ? "" : "AVX2";
-  if (variant == "cuda" || variant == "cublaslt") return cuda_device_count() > 0 ? "" : "a CUDA device";
+  if (variant == "cuda" || variant == "cublaslt" || variant == "one_by_one") {
+    return cuda_device_count() > 0 ? "" : "a CUDA device";
+  }
 #if defined(__x86_64__)
   if (variant == "simd") return cpu.avx2 ? "" : "AVX2";
 #else

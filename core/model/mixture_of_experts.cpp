@@ -7,6 +7,7 @@
 #include "core/model/packed_rows.h"
 #include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
+#include "kernels/router_load.h"
 #include "kernels/swiglu.h"
 
 namespace shoestring {
@@ -127,13 +128,15 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   if (alpha_ == 0) return;
   const std::int64_t sequences = context.tokens.sequence_starts.shape[0] - 1;
   record.load = saved.take(master_, {sequences, experts_});
-  const double balance = router_balance_loss({.load = record.load,
-                                              .indices = record.indices,
-                                              .scores = record.scores,
-                                              .sequence_starts = context.tokens.sequence_starts,
-                                              .alpha = alpha_,
-                                              .stream = context.stream});
-  if (tally != nullptr) tally->balance_losses.at(static_cast<std::size_t>(index_)) += balance;
+  const TensorView loss = tally != nullptr ? tally->balance_of(index_) : context.scratch.take(DType::f64, {1});
+  router_balance_loss({.loss = loss,
+                       .losses = context.scratch.take(DType::f64, {sequences}),
+                       .load = record.load,
+                       .indices = record.indices,
+                       .scores = record.scores,
+                       .sequence_starts = context.tokens.sequence_starts,
+                       .alpha = alpha_,
+                       .stream = context.stream});
 }
 
 // Which rows come to this rank's experts, and with what weight.
@@ -254,8 +257,7 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   }
   record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
   const TensorView h = context.scratch.take(activation_, {rows, width_});
-  swiglu_forward(
-      {.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .clamp = 0, .stream = context.stream});
+  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .stream = context.stream});
   if (cached_fp8_ && context.training) {
     record.gate_up = cache_gate_up(gate_up_.precision(), record.gate_up_plain, saved.arena(), context);
   }
@@ -296,7 +298,6 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
                    .dy = dh,
                    .gate_up = record.gate_up,
                    .row_weight = record.row_weights,
-                   .clamp = 0,
                    .stream = context.stream});
   if (!gathers_again_) down_.keep_input(record.h, saved, context, offsets);
   gate_up_.backward_input(record.dgate_up, dxp, saved, context, offsets);
@@ -387,9 +388,9 @@ void MixtureOfExperts::prepare(const PrepareContext& context) {
   if (shared_) shared_->prepare(context);
 }
 
-void MixtureOfExperts::update_bias(ConstTensorView global_counts, double speed) {
+void MixtureOfExperts::update_bias(ConstTensorView global_counts, double speed, Stream& stream) {
   if (bias_.rows == 0 || speed == 0) return;
-  router_update_bias(bias_.value.reshaped({experts_}), global_counts, static_cast<float>(speed));
+  router_update_bias(bias_.value.reshaped({experts_}), global_counts, static_cast<float>(speed), stream);
 }
 
 }  // namespace shoestring

@@ -73,7 +73,7 @@ class MixtureOfExperts final : public Layer {
 
   std::int64_t index() const { return index_; }
   /// Moves the selection bias; `global_counts` i64 [experts] of the whole batch. Nothing where there is no bias.
-  void update_bias(ConstTensorView global_counts, double speed);
+  void update_bias(ConstTensorView global_counts, double speed, Stream& stream);
 
  private:
   struct Record {

@@ -14,6 +14,10 @@ TensorView StepTally::loads_of(std::int64_t mixture) {
   return expert_loads.view().slice(0, mixture, 1).reshaped({expert_loads.shape()[1]});
 }
 
+TensorView StepTally::balance_of(std::int64_t mixture) {
+  return view_of(&balance_losses.at(static_cast<std::size_t>(mixture)), DType::f64, {1});
+}
+
 double StepTally::balance_loss() const { return std::accumulate(balance_losses.begin(), balance_losses.end(), 0.0); }
 
 QuantizeCounts& operator+=(QuantizeCounts& counts, const QuantizeCounts& more) {

@@ -57,6 +57,8 @@ struct StepTally {
   QuantizeCounts* gradients() { return counts_precision_ ? &precision.gradients : nullptr; }
   /// i64 [experts] of one mixture.
   TensorView loads_of(std::int64_t mixture);
+  /// f64 [1] of one mixture.
+  TensorView balance_of(std::int64_t mixture);
   /// Over all mixtures, in their order.
   double balance_loss() const;
 

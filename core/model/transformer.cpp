@@ -357,7 +357,7 @@ void Transformer::update_router_biases(ConstTensorView global_counts, double spe
         global_counts.to_string(), expected.to_string());
   for (MixtureOfExperts* mixture : mixtures_) {
     const ConstTensorView row = global_counts.slice(0, mixture->index(), 1);
-    mixture->update_bias(row.reshaped({options_.model.experts}), speed);
+    mixture->update_bias(row.reshaped({options_.model.experts}), speed, *stream_);
   }
 }
 

@@ -13,31 +13,35 @@ class AdamW : public Optimizer {
     for (const ParameterPart& part : parts) {
       DType dtype = moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
       if (part.parameter->value.dtype == DType::f64) dtype = DType::f64;
-      moments_.push_back({part, Tensor(dtype, {part.elements}), Tensor(dtype, {part.elements})});
+      const Device device = part.parameter->value.device;
+      moments_.push_back({part, Tensor(dtype, {part.elements}, device), Tensor(dtype, {part.elements}, device)});
     }
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
+    std::vector<AdamwArgs> all;
+    all.reserve(moments_.size());
     for (Moments& entry : moments_) {
       const Parameter& parameter = *entry.part.parameter;
       const auto part_of = [&](const TensorView& whole) {
         return whole.reshaped({parameter.elements()}).slice(0, entry.part.begin, entry.part.elements);
       };
       const bool decayed = parameter.role == ParameterRole::matrix || parameter.role == ParameterRole::factor;
-      adamw_step({.parameter = part_of(parameter.value),
-                  .first_moment = entry.first,
-                  .second_moment = entry.second,
-                  .copy = {},
-                  .gradient = part_of(parameter.grad),
-                  .gradient_scale = step.gradient_scale,
-                  .learning_rate = step.learning_rate,
-                  .beta1 = spec_.beta1,
-                  .beta2 = spec_.beta2,
-                  .eps = spec_.epsilon,
-                  .weight_decay = decayed ? spec_.weight_decay : 0.0,
-                  .step = step.number,
-                  .stream = stream});
+      all.push_back({.parameter = part_of(parameter.value),
+                     .first_moment = entry.first,
+                     .second_moment = entry.second,
+                     .copy = {},
+                     .gradient = part_of(parameter.grad),
+                     .gradient_scale = step.gradient_scale,
+                     .learning_rate = step.learning_rate,
+                     .beta1 = spec_.beta1,
+                     .beta2 = spec_.beta2,
+                     .eps = spec_.epsilon,
+                     .weight_decay = decayed ? spec_.weight_decay : 0.0,
+                     .step = step.number,
+                     .stream = stream});
     }
+    adamw_steps(all);
   }
 
   std::vector<OptimizerState> state() override {

@@ -218,6 +218,8 @@ void check_lora(const Recipe& recipe, Rules& rules) {
                "lora.rank needs model.from: adapters of new weights would leave these as they were drawn");
   rules.unless(recipe.optimizer.name == OptimizerName::adamw, {"optimizer.name", "lora.rank"},
                "optimizer.name = muon is for whole matrices, not for the factors of lora.rank: use adamw");
+  rules.unless(!recipe.parallel.shard_optimizer, {"parallel.shard_optimizer", "lora.rank"},
+               "parallel.shard_optimizer saves nothing with lora.rank, whose state is small: leave it out");
   const std::int64_t most = std::min(recipe.model.hidden, recipe.model.feed_forward);
   rules.unless(
       most == 0 || lora.rank <= most, {"lora.rank"},

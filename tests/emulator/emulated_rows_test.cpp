@@ -28,6 +28,9 @@ std::vector<std::string> failures(const emulator::Settings& settings, bool quick
   cuda_compare::check_moves(bench);
   cuda_compare::check_ops(bench);
   cuda_compare::check_elements(bench);
+  cuda_compare::check_experts(bench);
+  cuda_compare::check_blocks(bench);
+  cuda_compare::check_attention(bench);
   emulator::settings() = {};
   std::vector<std::string> failed;
   for (const CudaCheck& check : bench.checks) {
@@ -79,7 +82,7 @@ TEST(EmulatedRowsSlow, MissEachBarrier) {
 TEST(EmulatedRows, SharedMemoryIsFoundByName) {
   const auto& variables = emulator::shared_variables();
   const auto turned = std::find_if(variables.begin(), variables.end(), [](const emulator::Symbol& variable) {
-    return variable.name.find("quantize_kernel<float, shoestring::E4M3>") != std::string::npos &&
+    return variable.name.find("Plain<float>, shoestring::E4M3>") != std::string::npos &&
            variable.name.find("::turned") != std::string::npos;
   });
   ASSERT_NE(turned, variables.end());

@@ -291,7 +291,7 @@ TEST(CrossEntropy, ChunksAgreeWithTheFormula) {
         Tensor highest(statistic(formats.logits), {9});
         Tensor sum(statistic(formats.logits), {9});
         Tensor target(statistic(formats.logits), {9});
-        cross_entropy_begin(highest, sum, target);
+        cross_entropy_begin(highest, sum, target, stream);
         const auto chunk = [&](TensorView view, std::int64_t first) {
           return view.slice(1, first, std::min(width, vocabulary - first));
         };
@@ -357,7 +357,7 @@ std::uint64_t hash_of_row(std::string_view variant, Formats formats, Stream& str
   }
   cross_entropy({whole.loss, whole.lse, whole.loss_sum, whole.count, whole.dlogits, problem.logits(), problem.targets,
                  0.3, stream});
-  cross_entropy_begin(highest, sum, target);
+  cross_entropy_begin(highest, sum, target, stream);
   const auto part = [&](TensorView view, std::int64_t first) {
     return view.slice(1, first, std::min<std::int64_t>(64, problem.vocabulary - first));
   };

@@ -53,7 +53,7 @@ TEST(Reduce, EveryVariantAndAnyWorkersGiveTheSameBits) {
           Stream stream(workers);
           for (const auto& variant : reduce_variants()) {
             double result = NAN;
-            const ReduceArgs args{.result = &result, .x = x, .kind = kind, .stream = stream};
+            const ReduceArgs args{.result = view_of(&result, DType::f64, {1}), .x = x, .kind = kind, .stream = stream};
             if (!testing::runs(variant, args)) continue;
             variant.run(args);
             if (std::isnan(expected)) expected = result;
@@ -102,7 +102,8 @@ TEST(Reduce, NonFiniteIsSeenAnywhere) {
         testing::set_value(x, at, bad);
         for (const auto& variant : reduce_variants()) {
           double result = 0;
-          const ReduceArgs args{.result = &result, .x = x, .kind = ReduceKind::max_abs, .stream = stream};
+          const ReduceArgs args{
+              .result = view_of(&result, DType::f64, {1}), .x = x, .kind = ReduceKind::max_abs, .stream = stream};
           if (!testing::runs(variant, args)) continue;
           variant.run(args);
           EXPECT_EQ(std::isnan(result), std::isnan(bad)) << variant.name;

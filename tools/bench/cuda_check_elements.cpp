@@ -7,6 +7,8 @@
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
 #include "kernels/embedding.h"
+#include "kernels/fill.h"
+#include "kernels/latent_key.h"
 #include "kernels/permute.h"
 #include "kernels/reduce.h"
 #include "kernels/rope.h"
@@ -14,40 +16,6 @@
 
 namespace shoestring::cuda_compare {
 namespace {
-
-using Tensors = std::vector<Tensor>;
-
-/// Runs `op` on both sides, on copies of `tensors`, and compares all of them afterwards, bit for bit.
-void check_bits(Bench& bench, const std::string& name, const Tensors& tensors,
-                const std::function<void(Tensors&, Stream&)>& op) {
-  bench.part(name, [&] {
-    const auto run = [&](Stream& stream) {
-      Tensors there;
-      for (const Tensor& tensor : tensors) {
-        there.emplace_back(tensor.dtype(), tensor.shape(), stream.device());
-        copy(there.back(), tensor, stream);
-      }
-      op(there, stream);
-      stream.synchronize();
-      return there;
-    };
-    const Tensors expected = run(bench.cpu), device = run(bench.cuda);
-    std::string detail;
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const std::string text = difference(bench.to_host(device[i]), expected[i]);
-      if (!text.empty()) detail += fmt::format("tensor {}: {}", i, text);
-    }
-    bench.verdict(name, detail.empty(), detail);
-  });
-}
-
-Tensor integers(const Shape& shape, int modulus, int step) {
-  Tensor tensor(DType::i32, shape);
-  for (std::int64_t i = 0; i < shape.elements(); ++i) {
-    tensor.as<std::int32_t>()[i] = static_cast<std::int32_t>((i * step + i / 7) % modulus);
-  }
-  return tensor;
-}
 
 void check_rope(Bench& bench, DType dtype, RopeStyle style, bool inverse) {
   const RopeTable table = make_rope_table({.dim = 64, .style = style}, 50);
@@ -196,9 +164,91 @@ void check_updates(Bench& bench, DType narrow) {
   });
 }
 
+// Many spans, more than a launch takes, one of them empty and two of another kind.
+void check_many_updates(Bench& bench) {
+  Tensors tensors;
+  for (std::uint32_t i = 0; i < 50; ++i) {
+    const std::int64_t count = i == 3 ? 0 : i == 7 ? 9000 : 5 + i;
+    for (std::uint32_t part = 0; part < 4; ++part) tensors.push_back(numbers(DType::f32, {count}, 300 + 4 * i + part));
+    for (std::int64_t j = 0; j < count; ++j) {
+      float& second = tensors[4 * i + 2].as<float>()[j];
+      second = std::abs(second);
+    }
+  }
+  check_bits(bench, "adamw of 50 spans", tensors, [](Tensors& t, Stream& stream) {
+    std::vector<AdamwArgs> all;
+    for (std::size_t i = 0; i < t.size(); i += 4) {
+      all.push_back({.parameter = t[i],
+                     .first_moment = t[i + 1],
+                     .second_moment = t[i + 2],
+                     .gradient = t[i + 3],
+                     .gradient_scale = 0.3,
+                     .learning_rate = 1e-2,
+                     .beta1 = 0.9,
+                     .beta2 = i == 80 || i == 84 ? 0.9 : 0.95,
+                     .eps = 1e-8,
+                     .weight_decay = i % 8 == 0 ? 0.1 : 0.0,
+                     .step = 3,
+                     .stream = stream});
+    }
+    adamw_steps(all);
+  });
+}
+
+void check_reductions(Bench& bench, DType dtype, std::int64_t count) {
+  Tensors tensors;
+  tensors.push_back(numbers(dtype, {count}, 22));
+  for (int i = 0; i < 3; ++i) tensors.emplace_back(DType::f64, Shape{1});
+  tensors.emplace_back(dtype, Shape{count});
+  check_bits(bench, fmt::format("reduce, normalise {} [{}]", name(dtype), count), tensors,
+             [](Tensors& t, Stream& stream) {
+               Tensor partials(DType::f64, {reduce::kMaxBlocks}, stream.device());
+               for (const auto& [to, kind] : {std::pair{1, ReduceKind::sum}, std::pair{2, ReduceKind::sum_of_squares},
+                                              std::pair{3, ReduceKind::max_abs}}) {
+                 reduce_into(t[static_cast<std::size_t>(to)], partials, kind, t[0], stream);
+               }
+               normalise(t[4], t[0], t[2], 1e-7, stream);
+               stream.synchronize();
+             });
+  if (count < 3) return;
+  tensors[0].as<std::uint16_t>()[(count - 1) * size_bytes(dtype) / 2 + size_bytes(dtype) / 2 - 1] = 0x7FC0;  // a NaN
+  bench.part("max_abs of a NaN", [&] {
+    const Tensor there = bench.to_device(tensors[0]);
+    bench.verdict("max_abs of a NaN", !all_finite(there, bench.cuda), "it was lost");
+  });
+}
+
+void check_fill(Bench& bench) {
+  Tensors tensors;
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::i64, DType::i32}) {
+    tensors.emplace_back(dtype, Shape{3, 301});
+  }
+  check_bits(bench, "fill", tensors, [](Tensors& t, Stream& stream) {
+    for (Tensor& tensor : t) fill(tensor.view().slice(0, 1, 1), -3.0, stream);
+  });
+}
+
+void check_latent_key(Bench& bench, DType dtype) {
+  constexpr std::int64_t kTokens = 9, kHeads = 5, kOwn = 33, kShared = 18;
+  Tensors tensors;
+  tensors.push_back(numbers(dtype, {kTokens, kHeads, kOwn + kShared}, 23));
+  tensors.push_back(numbers(dtype, {kTokens, kHeads, kOwn + 7}, 24));
+  tensors.push_back(numbers(dtype, {kTokens, kShared + 5}, 25));
+  const auto own = [](Tensors& t) { return t[1].view().slice(2, 3, kOwn); };
+  const auto shared = [](Tensors& t) { return t[2].view().slice(1, 5, kShared); };
+  check_bits(bench, fmt::format("latent_key {}", name(dtype)), tensors, [&](Tensors& t, Stream& stream) {
+    latent_key({.k = t[0], .own = own(t), .shared = shared(t), .stream = stream});
+  });
+  check_bits(bench, fmt::format("latent_key gradient {}", name(dtype)), tensors, [&](Tensors& t, Stream& stream) {
+    latent_key_gradient({.down = own(t), .dshared = shared(t), .dk = t[0], .stream = stream});
+  });
+}
+
 }  // namespace
 
 void check_elements(Bench& bench) {
+  check_fill(bench);
+  check_many_updates(bench);
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const RopeStyle style : {RopeStyle::interleaved, RopeStyle::half_split}) {
       for (const bool inverse : {false, true}) check_rope(bench, dtype, style, inverse);
@@ -209,6 +259,8 @@ void check_elements(Bench& bench) {
     }
     for (const bool weighted : {false, true}) check_permute(bench, dtype, weighted);
     check_updates(bench, dtype);
+    check_latent_key(bench, dtype);
+    for (const std::int64_t count : {1, 33, 4097, 12289, 30000}) check_reductions(bench, dtype, count);
   }
   for (const DType dtype : {DType::e4m3, DType::i64}) check_copied_rows(bench, dtype);
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/base/copy.h"
 #include "kernels/base/event.h"
+#include "tools/bench/cuda_compare.h"
 
 namespace shoestring::cuda_compare {
 namespace {
@@ -68,6 +69,18 @@ void Clock::part(const std::string& name, const std::function<void()>& body) {
   } catch (const std::exception& error) {
     add({.name = name, .error = error.what()});
   }
+}
+
+Tensor random_on(Stream& stream, DType dtype, const Shape& shape) {
+  const Tensor host = numbers(dtype, {std::min<std::int64_t>(shape.elements(), 1 << 16)}, 3);
+  Tensor tensor(dtype, shape, stream.device());
+  const TensorView flat = tensor.view().reshaped({shape.elements()});
+  for (std::int64_t at = 0; at < shape.elements(); at += 1 << 16) {
+    const std::int64_t count = std::min<std::int64_t>(shape.elements() - at, 1 << 16);
+    copy(flat.slice(0, at, count), host.view().slice(0, 0, count), stream);
+  }
+  stream.synchronize();
+  return tensor;
 }
 
 }  // namespace shoestring::cuda_compare

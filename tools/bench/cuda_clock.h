@@ -36,4 +36,10 @@ class Clock {
   DeviceProperties properties_;
 };
 
+/// Numbers of a real kind on the stream's device, repeated every 2^16 elements.
+Tensor random_on(Stream& stream, DType dtype, const Shape& shape);
+
+/// The ops of a model beside quantisation, norms and products.
+void time_blocks(Clock& clock);
+
 }  // namespace shoestring::cuda_compare

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <utility>
@@ -35,6 +36,61 @@ Tensor Bench::to_host(ConstTensorView view) {
   Tensor tensor(view.dtype, view.shape);
   copy(tensor, view, cuda);
   cuda.synchronize();
+  return tensor;
+}
+
+Tensors result_of(const Op& op, const Tensors& tensors, Stream& stream) {
+  Tensors there;
+  for (const Tensor& tensor : tensors) {
+    there.emplace_back(tensor.dtype(), tensor.shape(), stream.device());
+    copy(there.back(), tensor, stream);
+  }
+  op(there, stream);
+  stream.synchronize();
+  return there;
+}
+
+void check_bits(Bench& bench, const std::string& name, const Tensors& tensors, const Op& op) {
+  bench.part(name, [&] {
+    const Tensors expected = result_of(op, tensors, bench.cpu), device = result_of(op, tensors, bench.cuda);
+    std::string detail;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const std::string text = difference(bench.to_host(device[i]), expected[i]);
+      if (!text.empty()) detail += fmt::format("tensor {}: {}", i, text);
+    }
+    bench.verdict(name, detail.empty(), detail);
+  });
+}
+
+void check_close(Bench& bench, const std::string& name, const Tensors& tensors, const Op& op,
+                 const std::function<std::vector<Close>(const Tensors&)>& close) {
+  bench.part(name, [&] {
+    const Tensors expected = result_of(op, in_double(tensors), bench.cpu);
+    const Tensors device = result_of(op, tensors, bench.cuda);
+    for (const Close& bound : close(expected)) {
+      const Tensor ours = bench.to_host(device[bound.tensor]);
+      const double worst = worst_error(ours, expected[bound.tensor], bound.sum, bound.magnitude);
+      bench.verdict(name + ": " + bound.what, worst <= 1, fmt::format("worst error {:.3f} of its bound", worst));
+    }
+  });
+}
+
+Tensors in_double(const Tensors& tensors) {
+  Tensors wide;
+  for (const Tensor& tensor : tensors) {
+    const bool single = tensor.dtype() == DType::f32 || tensor.dtype() == DType::bf16;
+    Tensor& to = wide.emplace_back(single ? DType::f64 : tensor.dtype(), tensor.shape());
+    if (!single) std::memcpy(to.as<char>(), tensor.as<char>(), static_cast<std::size_t>(tensor.bytes()));
+    for (std::int64_t i = 0; single && i < tensor.view().elements(); ++i) to.as<double>()[i] = value(tensor, i);
+  }
+  return wide;
+}
+
+Tensor integers(const Shape& shape, int modulus, int step) {
+  Tensor tensor(DType::i32, shape);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    tensor.as<std::int32_t>()[i] = static_cast<std::int32_t>((i * step + i / 7) % modulus);
+  }
   return tensor;
 }
 
@@ -76,6 +132,7 @@ std::string difference(const Tensor& a, const Tensor& b) {
 }
 
 double value(const Tensor& t, std::int64_t i) {
+  if (t.dtype() == DType::f64) return t.as<double>()[i];
   return t.dtype() == DType::f32 ? double{t.as<float>()[i]} : double{float{t.as<BFloat16>()[i]}};
 }
 

@@ -26,6 +26,33 @@ struct Bench {
   Device device() const { return cuda.device(); }
 };
 
+using Tensors = std::vector<Tensor>;
+using Op = std::function<void(Tensors&, Stream&)>;
+
+/// Copies of `tensors` where `stream` works, after `op` on them.
+Tensors result_of(const Op& op, const Tensors& tensors, Stream& stream);
+
+/// Runs `op` on both sides and compares all tensors afterwards, bit for bit.
+void check_bits(Bench& bench, const std::string& name, const Tensors& tensors, const Op& op);
+
+/// How far a result may be from the one in double: `sum` per unit of `magnitude` (see worst_error), and two roundings.
+struct Close {
+  std::size_t tensor;
+  std::string what;
+  double sum;
+  std::vector<double> magnitude;
+};
+/// Runs `op` on the device, and on the CPU in double on the same numbers; compares the tensors that `close` names, of
+/// which `close` may look at those in double first.
+void check_close(Bench& bench, const std::string& name, const Tensors& tensors, const Op& op,
+                 const std::function<std::vector<Close>(const Tensors& expected)>& close);
+
+/// f32 and bf16 tensors as f64, others as they are.
+Tensors in_double(const Tensors& tensors);
+
+/// i32 numbers below `modulus`.
+Tensor integers(const Shape& shape, int modulus, int step);
+
 /// Normal numbers times exp(1.5 normal). `hostile`: also zeros, values that underflow, NaN, infinities, and midpoints
 /// between neighbouring codes.
 Tensor numbers(DType dtype, const Shape& shape, std::uint32_t stream, bool hostile = false);
@@ -46,6 +73,9 @@ double sum_error(std::int64_t length);
 void check_moves(Bench& bench);     ///< quantise, dequantise, RMSNorm
 void check_ops(Bench& bench);       ///< what a model does beside products and attention
 void check_elements(Bench& bench);  ///< ops whose results have the bits of the CPU's
+void check_experts(Bench& bench);   ///< router, loads, plans
+void check_blocks(Bench& bench);    ///< SwiGLU and cross-entropy
+void check_attention(Bench& bench);
 void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 
 }  // namespace shoestring::cuda_compare

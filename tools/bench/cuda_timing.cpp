@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "kernels/base/check.h"
-#include "kernels/base/copy.h"
 #include "kernels/gemm.h"
 #include "kernels/quantize.h"
 #include "kernels/rms_norm.h"
@@ -18,18 +17,7 @@ constexpr std::int64_t kFlushBytes = std::int64_t{256} << 20;  // five times the
 constexpr double kBf16PerClock = 4096;  // FLOP of a multiprocessor of sm_90 in a clock; FP8: twice
 
 using cuda_compare::Clock;
-
-Tensor random_on(Stream& stream, DType dtype, const Shape& shape) {
-  const Tensor host = cuda_compare::numbers(dtype, {std::min<std::int64_t>(shape.elements(), 1 << 16)}, 3);
-  Tensor tensor(dtype, shape, stream.device());
-  const TensorView flat = tensor.view().reshaped({shape.elements()});
-  for (std::int64_t at = 0; at < shape.elements(); at += 1 << 16) {
-    const std::int64_t count = std::min<std::int64_t>(shape.elements() - at, 1 << 16);
-    copy(flat.slice(0, at, count), host.view().slice(0, 0, count), stream);
-  }
-  stream.synchronize();
-  return tensor;
-}
+using cuda_compare::random_on;
 
 void time_quantize(Clock& clock, std::int64_t rows, std::int64_t columns) {
   const Device device = clock.stream.device();
@@ -154,6 +142,7 @@ void time_all(Clock& clock) {
     clock.part("gemm bf16 " + extents.to_string(), [&] { time_bf16_gemm(clock, extents); });
     clock.part("gemm fp8 " + extents.to_string(), [&] { time_fp8_gemm(clock, extents); });
   }
+  cuda_compare::time_blocks(clock);
 }
 
 }  // namespace
