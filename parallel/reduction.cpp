@@ -1,9 +1,10 @@
 #include "parallel/reduction.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
+#include "kernels/reduce.h"
 
 namespace shoestring {
 namespace {
@@ -12,6 +13,19 @@ constexpr std::int64_t kPiece = std::int64_t{1} << 18;  // elements a peer sends
 constexpr std::int64_t kGrain = 16384;
 
 /// Adds one round's partial gradients to `total` in rank order; `first` overwrites it.
+void add_ranks_there(TensorView total, const std::vector<ConstTensorView>& parts, bool first, Stream& stream) {
+  for (std::size_t r = 0; r < parts.size(); ++r) {
+    check(r == 0 || total.data != parts[r].data, "gradients of several ranks in one round on {} need room of their own",
+          to_string(total.device));
+    if (r > 0 || !first) {
+      axpy(total, 1, parts[r], stream);
+    } else if (total.data != parts[r].data) {
+      copy(total, parts[r], stream);
+    }
+  }
+}
+
+/// The same in one pass over memory.
 template <class Element>
 void add_ranks(Element* total, const std::vector<const Element*>& parts, std::int64_t count, bool first,
                Workers& workers) {
@@ -61,10 +75,10 @@ CanonicalReducer::CanonicalReducer(Communicator& communicator, ShardLayout layou
   check(layout_.ranks() == communicator.size(), "ranges of {} ranks on {}", layout_.ranks(), communicator.size());
   check(rounds > 0 && partials > 0, "a reduction of {} gradients in {} rounds", partials, rounds);
   check(dtype == DType::f32 || dtype == DType::f64, "gradients are added in f32 or f64, not {}", name(dtype));
-  check(stream.device().kind == DeviceKind::cpu, "gradients on {} need a device fold", to_string(stream.device()));
-  if (rounds > 1) accumulator_ = Tensor(dtype, {layout_.range(communicator.rank()).elements()});
+  const Device device = stream.device();
+  if (rounds > 1) accumulator_ = Tensor(dtype, {layout_.range(communicator.rank()).elements()}, device);
   piece_ = std::min(std::max(kShardBlock, kPiece / partials), layout_.widest());
-  if (communicator.size() > 1) staging_ = Tensor(dtype, {communicator.size(), partials, piece_});
+  if (communicator.size() > 1) staging_ = Tensor(dtype, {communicator.size(), partials, piece_}, device);
 }
 
 void CanonicalReducer::fold(TensorView group_gradients) {
@@ -108,12 +122,23 @@ void CanonicalReducer::fold_elements(TensorView group_gradients) {
         const std::int64_t their_count = count_of(theirs);
         for (int p = 0; p < partials_; ++p) {
           if (their_count > 0) communicator_.send(part(p, theirs.begin + offset, their_count), peer);
-          if (count > 0) communicator_.recv(view_of(staged(peer, p), dtype_, {count}), peer);
+          if (count > 0) communicator_.recv(view_of(staged(peer, p), dtype_, {count}, stream_.device()), peer);
         }
       }
       communicator_.group_end();
     }
     if (count == 0 || (ranks * partials_ == 1 && rounds_ == 1)) continue;  // one group: its gradient is the total
+    if (stream_.device().kind != DeviceKind::cpu) {
+      std::vector<ConstTensorView> there;
+      for (int r = 0; r < ranks; ++r) {
+        for (int p = 0; p < partials_; ++p) {
+          there.push_back(r == me ? part(p, mine.begin + offset, count)
+                                  : view_of(staged(r, p), dtype_, {count}, stream_.device()));
+        }
+      }
+      add_ranks_there(shard_.slice(0, offset, count), there, folded_ == 0, stream_);
+      continue;
+    }
     std::vector<const Element*> parts;
     for (int r = 0; r < ranks; ++r) {
       for (int p = 0; p < partials_; ++p) {
@@ -136,7 +161,7 @@ void CanonicalReducer::place(TensorView full) {
   const ShardRange mine = layout_.range(communicator_.rank());
   const TensorView target = full.reshaped({layout_.elements()}).slice(0, mine.begin, mine.elements());
   if (target.data != shard.data && mine.elements() > 0) {
-    std::memcpy(target.data, shard.data, static_cast<std::size_t>(shard.bytes()));
+    copy(target, shard, stream_);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "core/model/initialise.h"
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -51,13 +52,15 @@ void draw_slice(const Random& random, double deviation, TensorView target, Worke
 
 void initialise_parameter(Parameter& parameter, std::uint64_t seed, Stream& stream) {
   if (parameter.init_std <= 0) return fill(parameter.value, static_cast<float>(parameter.init_value), stream);
+  std::optional<Workers> own;  // numbers are drawn on the host, whatever the stream's device
+  Workers& workers = stream.device().kind == DeviceKind::cpu ? stream.workers() : own.emplace();
   for (const ParameterSlice& slice : parameter.slices) {
     const Random random(seed ^ name_key(slice.name), Purpose::weight_init);
     const TensorView target = parameter.value.slice(0, slice.begin, slice.rows);
     if (target.dtype == DType::f64) {
-      draw_slice<double>(random, parameter.init_std, target, stream.workers(), stream);
+      draw_slice<double>(random, parameter.init_std, target, workers, stream);
     } else {
-      draw_slice<float>(random, parameter.init_std, target, stream.workers(), stream);
+      draw_slice<float>(random, parameter.init_std, target, workers, stream);
     }
   }
 }

@@ -129,6 +129,13 @@ ConstScaledView Linear::plain_operand(ConstTensorView x, ProductFormat format, L
 
 void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed,
                       bool accumulate, RowOffsets offsets, LayerContext& context) const {
+  if (c.device.kind != DeviceKind::cpu && a.values.dtype == DType::f32 && c.dtype != DType::f32) {
+    // cuBLASLt makes FP32 of FP32 (the router's input gradient); the room is what a CPU packs operands in.
+    Arena::Scope scope(context.scratch);
+    const TensorView wide = context.scratch.take(DType::f32, c.shape);
+    multiply(wide, a, direction, transposed, false, offsets, context);
+    return accumulate ? axpy(c, 1, wide, context.stream) : convert(c, wide, context.stream);
+  }
   const PackedMatrix* packed = direction.packed.empty() ? nullptr : &direction.packed;
   if (options_.experts > 0) {
     grouped_gemm({.c = c,
@@ -362,7 +369,10 @@ void Linear::prepare(const PrepareContext& context) {
   }
   TensorView plain_bf16;
   if (uses(ProductFormat::bf16)) {
-    plain_bf16 = context.scratch.take(DType::bf16, {weight.rows, weight.columns});
+    const Shape shape{weight.rows, weight.columns};
+    const bool on_cpu = context.stream.device().kind == DeviceKind::cpu;
+    if (!on_cpu && rounded_.empty()) rounded_ = Tensor(DType::bf16, shape, context.stream.device());
+    plain_bf16 = on_cpu ? context.scratch.take(DType::bf16, shape) : rounded_.view();
     convert_tensor(plain_bf16, weight.value, context.stream);
   }
   prepare_direction(p.forward, false, plain_bf16, forward_, context.stream);
@@ -380,7 +390,8 @@ void Linear::prepare_direction(ProductFormat format, bool transposed, ConstTenso
             : ConstScaledView{values_.view(), scales_.view(), p.weight_tile};
   }
   direction.b = b;
-  if (format == ProductFormat::f64) return;  // the reference reads the master weights
+  if (format == ProductFormat::f64) return;             // the reference reads the master weights
+  if (stream.device().kind != DeviceKind::cpu) return;  // its products read b as it is
   if (options_.experts > 0) {
     pack_experts(b, options_.experts, transposed, p.power_of_two_scales(), direction.packed, stream);
   } else {

@@ -145,6 +145,7 @@ class Linear {
   Tensor scales_;
   Tensor column_values_;  ///< a second copy with tiles down the rows, where the format needs one (MX)
   Tensor column_scales_;
+  Tensor rounded_;  ///< BF16 weights, on a device
   Direction forward_;
   Direction gradient_;
 };

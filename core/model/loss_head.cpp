@@ -17,8 +17,8 @@ LossHead::LossHead(const ModelConfig& config, const PrecisionSpec& precision, co
   further_ = std::make_unique<MultiTokenPrediction>(config, precision, rope, *embedding, head, share);
 }
 
-ObjectiveSums LossHead::forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, Saved& saved,
-                                LayerContext& context) {
+void LossHead::forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective,
+                       const ObjectiveTotals& totals, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const Shape shape{x.shape[0], hidden_};
   const bool further = further_ && context.training;
@@ -26,10 +26,9 @@ ObjectiveSums LossHead::forward(ConstTensorView x, const MicroBatch& batch, cons
   norm_.forward(x, normed, saved, context);
   TensorView dnormed;
   if (context.training) dnormed = saved.record<Record>(this).dnormed = saved.take(activation_, shape);
-  ObjectiveSums sums;
-  sums.main = head_.loss({.x = normed, .batch = batch, .objective = objective, .dx = dnormed}, saved, context);
-  if (further) sums.further = further_->forward(normed, batch, objective, saved, context);
-  return sums;
+  head_.loss({.x = normed, .batch = batch, .objective = objective, .totals = totals.main, .dx = dnormed}, saved,
+             context);
+  if (further) further_->forward(normed, batch, objective, totals.further, saved, context);
 }
 
 void LossHead::backward_input(TensorView dx, Saved& saved, LayerContext& context) {

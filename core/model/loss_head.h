@@ -15,10 +15,10 @@ class LossHead {
   LossHead(const ModelConfig& config, const PrecisionSpec& precision, const RopeTable& rope, OutputHead& head,
            TokenEmbedding* embedding, const ExpertShare& share = {});
 
-  /// x [tokens, hidden] must stay until backward_input. In training, multi-token prediction adds its loss; the output
-  /// head's weight gradient is added here, since it needs what a chunk of logits needs.
-  ObjectiveSums forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, Saved& saved,
-                        LayerContext& context);
+  /// x [tokens, hidden] must stay until backward_input. The loss is added to `totals`; in training, that of multi-token
+  /// prediction too; the output head's weight gradient is added here, since it needs what a chunk of logits needs.
+  void forward(ConstTensorView x, const MicroBatch& batch, const Objective& objective, const ObjectiveTotals& totals,
+               Saved& saved, LayerContext& context);
   void backward_input(TensorView dx, Saved& saved, LayerContext& context);
   void backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context);
   /// Logits of rows of x, f32 (f64) [rows, vocabulary].

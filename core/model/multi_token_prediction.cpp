@@ -44,8 +44,8 @@ TensorView MultiTokenPrediction::take(bool saved_too, std::int64_t tokens, std::
   return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, columns});
 }
 
-LossSum MultiTokenPrediction::forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective,
-                                      Saved& saved, LayerContext& context) {
+void MultiTokenPrediction::forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective,
+                                   const LossTotals& totals, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = h.shape[0];
   Record& record = saved.record<Record>(this);
@@ -60,9 +60,13 @@ LossSum MultiTokenPrediction::forward(ConstTensorView h, const MicroBatch& batch
   block_.forward(record.block_in, record.block_out, saved, context);
   const TensorView normed = context.scratch.take(activation_, {tokens, hidden_});
   head_norm_.forward(record.block_out, normed, saved, context);
-  return head_.loss(
-      {.x = normed, .batch = batch, .objective = objective, .depth = Depth::further, .dx = record.dnormed}, saved,
-      context);
+  head_.loss({.x = normed,
+              .batch = batch,
+              .objective = objective,
+              .totals = totals,
+              .depth = Depth::further,
+              .dx = record.dnormed},
+             saved, context);
 }
 
 void MultiTokenPrediction::backward_input(TensorView dh, Saved& saved, LayerContext& context) {

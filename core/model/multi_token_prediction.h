@@ -20,8 +20,8 @@ class MultiTokenPrediction {
                        TokenEmbedding& embedding, OutputHead& head, const ExpertShare& share = {});
 
   /// `h` [tokens, hidden] must stay until backward_input.
-  LossSum forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective, Saved& saved,
-                  LayerContext& context);
+  void forward(ConstTensorView h, const MicroBatch& batch, const Objective& objective, const LossTotals& totals,
+               Saved& saved, LayerContext& context);
   /// Adds to dh.
   void backward_input(TensorView dh, Saved& saved, LayerContext& context);
   void backward_weight(const MicroBatch& batch, Saved& saved, LayerContext& context);

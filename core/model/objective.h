@@ -35,7 +35,7 @@ class Objective {
  public:
   virtual ~Objective() = default;
   /// Adds the loss of the rows to `sum` in the order of the rows, and writes its gradient, times weight(depth).
-  virtual void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const = 0;
+  virtual void rows(const ObjectiveRows& rows, const LossTotals& sum, Stream& stream) const = 0;
   /// Factor on the gradient, not on the sum.
   virtual double weight(Depth depth) const = 0;
   /// What a micro-batch must bring besides tokens and targets.
@@ -46,7 +46,7 @@ class Objective {
 class NextToken final : public Objective {
  public:
   explicit NextToken(double further_weight) : further_weight_(further_weight) {}
-  void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const override;
+  void rows(const ObjectiveRows& rows, const LossTotals& sum, Stream& stream) const override;
   double weight(Depth depth) const override { return depth == Depth::next ? 1.0 : further_weight_; }
 
  private:
@@ -60,7 +60,7 @@ inline constexpr std::string_view kWeightColumn = "weight";
 class Masked final : public Objective {
  public:
   explicit Masked(double further_weight) : further_weight_(further_weight) {}
-  void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const override;
+  void rows(const ObjectiveRows& rows, const LossTotals& sum, Stream& stream) const override;
   double weight(Depth depth) const override { return depth == Depth::next ? 1.0 : further_weight_; }
   /// A document's tokens weigh alike: then the target of the token after next, which lies in the same document, does.
   std::vector<TokenColumn> columns() const override { return {{std::string(kWeightColumn)}}; }

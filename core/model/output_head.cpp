@@ -36,7 +36,7 @@ std::int64_t OutputHead::chunk_rows(std::int64_t tokens) const {
   return std::min(most, ((tokens + chunks - 1) / chunks + 31) / 32 * 32);  // of nearly one size
 }
 
-LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context) {
+void OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = args.x.shape[0];
   const std::int64_t rows_most = chunk_rows(tokens);
@@ -46,7 +46,6 @@ LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& conte
   TensorView dlogits = logits;  // in the same memory; rows of a narrower format at the same distance
   dlogits.dtype = activation_;
   dlogits.strides[0] *= size_bytes(logits_dtype_) / size_bytes(activation_);
-  LossSum sum;
   for (std::int64_t begin = 0; begin < tokens; begin += rows_most) {
     const std::int64_t rows = std::min(rows_most, tokens - begin);
     const ConstTensorView x = args.x.slice(0, begin, rows);
@@ -60,12 +59,11 @@ LossSum OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& conte
                          .targets = args.batch.targets(args.depth).slice(0, begin, rows),
                          .dlogits = training ? dchunk : TensorView{},
                          .losses = losses.slice(0, 0, rows)},
-                        sum, context.stream);
+                        args.totals, context.stream);
     if (!training) continue;
     linear_.backward_input(dchunk, args.dx.slice(0, begin, rows), saved, context);
     linear_.backward_weight_of(x, dchunk, context);
   }
-  return sum;
 }
 
 void OutputHead::logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context) {

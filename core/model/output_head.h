@@ -21,11 +21,12 @@ class OutputHead {
     ConstTensorView x;  ///< [tokens, hidden], normed
     const MicroBatch& batch;
     const Objective& objective;
+    LossTotals totals;
     Depth depth = Depth::next;
     TensorView dx;  ///< [tokens, hidden], overwritten; empty: evaluation
   };
-  /// Returns the loss; with `dx`, gives the input gradient and adds the weight gradient.
-  LossSum loss(const LossArgs& args, Saved& saved, LayerContext& context);
+  /// Adds the loss to `totals`; with `dx`, gives the input gradient and adds the weight gradient.
+  void loss(const LossArgs& args, Saved& saved, LayerContext& context);
   /// logits [tokens, vocabulary] f32 (f64 in f64 runs), overwritten.
   void logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context);
 

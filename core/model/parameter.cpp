@@ -38,10 +38,10 @@ StorePlan::StorePlan(std::vector<Parameter*> all, DType dtype) : parameters(std:
   experts = {ends[0], ends[1]};
 }
 
-ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gradient_sources)
+ParameterStore::ParameterStore(std::vector<Parameter*> all, DType dtype, int gradient_sources, Device device)
     : StorePlan(std::move(all), dtype), sources(gradient_sources) {
-  values = Tensor(dtype, {elements});
-  if (sources > 0) gradients = Tensor(dtype, {dense.end + sources * experts.elements()});
+  values = Tensor(dtype, {elements}, device);
+  if (sources > 0) gradients = Tensor(dtype, {dense.end + sources * experts.elements()}, device);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Parameter* parameter = parameters[i];
     parameter->value = part(values, offsets[i], *parameter);

@@ -98,7 +98,7 @@ struct ParameterStore : StorePlan {
   int sources = 1;   ///< of the gradients of experts
 
   /// `sources` 0: no gradients at all, for a model that is not trained.
-  ParameterStore(std::vector<Parameter*> all, DType dtype, int sources = 1);
+  ParameterStore(std::vector<Parameter*> all, DType dtype, int sources = 1, Device device = {});
   ConstTensorView gradients_of(StoreRegion region) const {
     return gradients.view().slice(0, region.begin, region.elements());
   }

@@ -3,19 +3,61 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/base/copy.h"
+
 namespace shoestring {
 
-StepTally::StepTally(std::int64_t mixtures, std::int64_t experts, bool count_precision)
+StepTally::StepTally(std::int64_t mixtures, std::int64_t experts, bool count_precision, Device device)
     : balance_losses(static_cast<std::size_t>(mixtures), 0.0), counts_precision_(count_precision) {
   if (mixtures > 0) expert_loads = Tensor(DType::i64, {mixtures, experts});
+  if (device.kind == DeviceKind::cpu) return;
+  sums_there_ = Tensor(DType::u8, {static_cast<std::int64_t>(sizeof(Sums))}, device);
+  if (mixtures == 0) return;
+  balance_there_ = Tensor(DType::f64, {mixtures}, device);
+  loads_there_ = Tensor(DType::i64, {mixtures, experts}, device);
+}
+
+QuantizeCounts* StepTally::activations() {
+  if (!counts_precision_) return nullptr;
+  return sums_there_.empty() ? &precision.activations : &there()->precision.activations;
+}
+
+QuantizeCounts* StepTally::gradients() {
+  if (!counts_precision_) return nullptr;
+  return sums_there_.empty() ? &precision.gradients : &there()->precision.gradients;
 }
 
 TensorView StepTally::loads_of(std::int64_t mixture) {
-  return expert_loads.view().slice(0, mixture, 1).reshaped({expert_loads.shape()[1]});
+  Tensor& loads = loads_there_.empty() ? expert_loads : loads_there_;
+  return loads.view().slice(0, mixture, 1).reshaped({loads.shape()[1]});
 }
 
 TensorView StepTally::balance_of(std::int64_t mixture) {
+  if (!balance_there_.empty()) return balance_there_.view().slice(0, mixture, 1);
   return view_of(&balance_losses.at(static_cast<std::size_t>(mixture)), DType::f64, {1});
+}
+
+ObjectiveTotals StepTally::totals(ObjectiveSums& here) {
+  ObjectiveSums& sums = sums_there_.empty() ? here : there()->objective;
+  const Device device = sums_there_.view().device;
+  const auto of = [&](LossSum& sum) {
+    return LossTotals{view_of(&sum.loss, DType::f64, {1}, device), view_of(&sum.tokens, DType::i64, {1}, device),
+                      view_of(&sum.weight, DType::f64, {1}, device)};
+  };
+  return {of(sums.main), of(sums.further)};
+}
+
+void StepTally::collect(Stream& stream) {
+  if (sums_there_.empty()) return;
+  Sums sums;
+  copy(view_of(&sums, DType::u8, sums_there_.shape()), sums_there_, stream);
+  if (!balance_there_.empty()) {
+    copy(view_of(balance_losses.data(), DType::f64, balance_there_.shape()), balance_there_, stream);
+    copy(expert_loads, loads_there_, stream);
+  }
+  stream.synchronize();
+  objective = sums.objective;
+  precision = sums.precision;
 }
 
 double StepTally::balance_loss() const { return std::accumulate(balance_losses.begin(), balance_losses.end(), 0.0); }

@@ -42,10 +42,21 @@ struct PrecisionCounts {
   QuantizeCounts gradients;
 };
 
+/// Where losses are added: on the device that makes them.
+struct LossTotals {
+  TensorView loss;    ///< f64 [1]
+  TensorView tokens;  ///< i64 [1]
+  TensorView weight;  ///< f64 [1]
+};
+struct ObjectiveTotals {
+  LossTotals main, further;
+};
+
+/// On a device the ops add up there, where these point; the numbers below come to the host with `collect`.
 struct StepTally {
   StepTally() = default;
   /// Empty, for a model with `mixtures` mixtures of `experts` experts each, on whichever ranks they stand.
-  StepTally(std::int64_t mixtures, std::int64_t experts, bool count_precision);
+  StepTally(std::int64_t mixtures, std::int64_t experts, bool count_precision, Device device = {});
 
   ObjectiveSums objective;             ///< of the last stage
   PrecisionCounts precision;           ///< activations and gradients; zero where precision is not counted
@@ -53,17 +64,32 @@ struct StepTally {
   std::vector<double> balance_losses;  ///< [mixtures] weighted, summed over tokens
 
   /// Where quantised activations (gradients) are counted; nullptr: nowhere.
-  QuantizeCounts* activations() { return counts_precision_ ? &precision.activations : nullptr; }
-  QuantizeCounts* gradients() { return counts_precision_ ? &precision.gradients : nullptr; }
+  QuantizeCounts* activations();
+  QuantizeCounts* gradients();
   /// i64 [experts] of one mixture.
   TensorView loads_of(std::int64_t mixture);
   /// f64 [1] of one mixture.
   TensorView balance_of(std::int64_t mixture);
+  /// Where the objective of a micro-batch is added: in `here` on a CPU, whose sums the caller adds when they are
+  /// complete; on a device in the tally itself.
+  ObjectiveTotals totals(ObjectiveSums& here);
+  /// Brings the numbers to the host, and waits for them; nothing to do on a CPU.
+  void collect(Stream& stream);
   /// Over all mixtures, in their order.
   double balance_loss() const;
 
  private:
+  /// What has a place on a device, in one piece.
+  struct Sums {
+    ObjectiveSums objective;
+    PrecisionCounts precision;
+  };
+  Sums* there() { return static_cast<Sums*>(sums_there_.view().data); }
+
   bool counts_precision_ = false;
+  Tensor sums_there_;  ///< u8 [sizeof(Sums)]; empty on a CPU, as the next two
+  Tensor balance_there_;
+  Tensor loads_there_;
 };
 
 /// Sums; `amax` becomes the larger one.

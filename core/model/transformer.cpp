@@ -35,6 +35,15 @@ RopeSettings rope_settings(const ModelConfig& config) {
   return settings;
 }
 
+/// A host's tensor becomes one where `stream` works.
+void move_to(Tensor& tensor, Stream& stream) {
+  if (stream.device().kind == DeviceKind::cpu) return;
+  Tensor there(tensor.dtype(), tensor.shape(), stream.device());
+  copy(there, tensor, stream);
+  stream.synchronize();
+  tensor = std::move(there);
+}
+
 }  // namespace
 
 StageBlocks stage_blocks(std::int64_t layers, int stages, int stage) {
@@ -220,13 +229,16 @@ std::int64_t Transformer::saved_peak_bytes() const {
 
 void Transformer::allocate(Stream& stream) {
   check(store_ == nullptr, "a model is allocated twice");
-  check(stream.workers().count() == options_.run.workers, "memory is planned for {} workers, the stream has {}",
-        options_.run.workers, stream.workers().count());
+  const bool on_cpu = stream.device().kind == DeviceKind::cpu;
+  check(!on_cpu || stream.workers().count() == options_.run.workers,
+        "memory is planned for {} workers, the stream has {}", options_.run.workers,
+        on_cpu ? stream.workers().count() : 0);
   stream_ = &stream;
   rope_ = make_rope_table(rope_settings(options_.model), std::max<std::int64_t>(1, options_.model.max_positions),
                           master_dtype(options_.precision));
+  for (Tensor* table : {&rope_.cosines, &rope_.sines}) move_to(*table, stream);
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision),
-                                            options_.trains ? options_.experts.gradients() : 0);
+                                            options_.trains ? options_.experts.gradients() : 0, stream.device());
   scratch_ = Arena(scratch_bytes(), stream.device());
   const bool apart = options_.experts.takes_turns;
   if (apart) turn_scratch_ = Arena(scratch_bytes(), stream.device());
@@ -309,13 +321,14 @@ void Transformer::join_shared_gradients(Communicator& pipeline, int first, int l
 }
 
 QuantizeCounts Transformer::prepare() {
-  QuantizeCounts counts;
-  QuantizeCounts* const counted = options_.count_precision ? &counts : nullptr;
+  StepTally tally(0, 0, options_.count_precision && low_precision(options_.precision), stream_->device());
+  QuantizeCounts* const counted = tally.activations();
   const PrepareContext context{scratch_, *stream_, options_.experts.rank == 0 ? counted : nullptr, counted,
                                options_.trains};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
-  return counts;
+  if (tally.activations() != nullptr) tally.collect(*stream_);
+  return tally.precision.activations;
 }
 
 // ---- running
@@ -327,7 +340,8 @@ Boundary Transformer::boundary() const {
 }
 
 StepTally Transformer::tally() const {
-  return {options_.model.mixtures(), options_.model.experts, options_.count_precision};
+  return {options_.model.mixtures(), options_.model.experts, options_.count_precision,
+          stream_ != nullptr ? stream_->device() : Device{}};
 }
 
 std::unique_ptr<MicroBatch> Transformer::make_micro_batch() const {
@@ -355,6 +369,11 @@ void Transformer::update_router_biases(ConstTensorView global_counts, double spe
   const Shape expected{options_.model.mixtures(), options_.model.experts};
   check(global_counts.shape == expected && global_counts.dtype == DType::i64, "router counts {}, the model's are {}",
         global_counts.to_string(), expected.to_string());
+  if (stream_->device().kind != DeviceKind::cpu) {
+    if (router_counts_.empty()) router_counts_ = Tensor(DType::i64, expected, stream_->device());
+    copy(router_counts_, global_counts, *stream_);
+    global_counts = router_counts_;
+  }
   for (MixtureOfExperts* mixture : mixtures_) {
     const ConstTensorView row = global_counts.slice(0, mixture->index(), 1);
     mixture->update_bias(row.reshaped({options_.model.experts}), speed, *stream_);

@@ -166,6 +166,7 @@ class Transformer {
   GrowingArena growing_;
   Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
   GrowingArena turn_growing_;
+  Tensor router_counts_;                   ///< on a device
   std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;
 };

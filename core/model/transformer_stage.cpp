@@ -73,7 +73,9 @@ void TransformerStage::forward(const MicroBatch& batch, ConstTensorView input, T
   const ConstTensorView x =
       run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), slot.saved, context);
   if (parts_.loss == nullptr) return;
-  tally.objective += parts_.loss->forward(x, batch, runtime_->objective, slot.saved, context);
+  ObjectiveSums sums;
+  parts_.loss->forward(x, batch, runtime_->objective, tally.totals(sums), slot.saved, context);
+  tally.objective += sums;
 }
 
 bool TransformerStage::any_turns() const {
@@ -137,7 +139,12 @@ ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorV
   const ConstTensorView x =
       run_blocks(batch, first_rows(input, batch.tokens()), first_rows(output, batch.tokens()), saved, context);
   if (parts_.loss != nullptr && loss != nullptr) {
-    *loss += parts_.loss->forward(x, batch, runtime_->next_token, saved, context).main;
+    StepTally tally(0, 0, false, runtime_->stream.device());
+    ObjectiveSums sums;
+    parts_.loss->forward(x, batch, runtime_->next_token, tally.totals(sums), saved, context);
+    tally.collect(runtime_->stream);
+    sums += tally.objective;
+    *loss += sums.main;
   }
   return x;
 }

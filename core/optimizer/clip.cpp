@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
@@ -45,9 +46,23 @@ GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, con
 
 double GradientNorm::operator()(Communicator& world, double scale, Stream& stream) const {
   std::vector<double> squares(count_, 0.0);
+  const auto count = static_cast<std::int64_t>(count_);
+  const TensorView here = view_of(squares.data(), DType::f64, {count});
+  TensorView sums = here;
+  TensorView partials;
+  if (stream.device().kind != DeviceKind::cpu) {
+    if (there_.empty()) there_ = Tensor(DType::f64, {count + reduce::kMaxBlocks}, stream.device());
+    sums = there_.view().slice(0, 0, count);
+    partials = there_.view().slice(0, count, reduce::kMaxBlocks);
+  }
   for (const Piece& piece : own_) {
     const ConstTensorView gradient = piece.parameter->grad.reshaped({piece.parameter->elements()});
-    squares[piece.number] = sum_of_squares(gradient.slice(0, piece.begin, piece.elements), stream);
+    reduce_into(sums.slice(0, static_cast<std::int64_t>(piece.number), 1), partials, ReduceKind::sum_of_squares,
+                gradient.slice(0, piece.begin, piece.elements), stream);
+  }
+  if (sums.data != here.data) {
+    copy(here, sums, stream);
+    stream.synchronize();  // a step's one wait: what follows decides about the update
   }
   if (world.size() > 1) {
     world.all_reduce(view_of(squares.data(), DType::f64, {static_cast<std::int64_t>(count_)}));

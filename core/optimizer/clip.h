@@ -41,6 +41,7 @@ class GradientNorm {
   };
   std::vector<Piece> own_;
   std::size_t count_ = 0;  // of the whole model
+  mutable Tensor there_;   // on a device: sums of squares of all pieces, and room for parts of one
 };
 
 /// What the gradient is multiplied by so that its norm is at most `limit`; 1 where limit is 0 or infinite (off).

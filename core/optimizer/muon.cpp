@@ -75,16 +75,19 @@ struct Owner {
 
 class Muon : public Optimizer {
  public:
-  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<ParameterPart>& parts, int workers)
-      : spec_(spec), workers_(workers) {
+  /// On a device one matrix is moved after the other, as by one worker.
+  Muon(const OptimizerSpec& spec, MomentFormat moments, const std::vector<ParameterPart>& parts, int given_workers)
+      : spec_(spec) {
+    const Device device = parts.empty() ? Device{} : parts.front().parameter->value.device;
+    const int workers = workers_ = device.kind == DeviceKind::cpu ? given_workers : 1;
     for (const ParameterPart& part : parts) {
       format_ = part.parameter->value.dtype;
       const DType dtype = format_ == DType::f64 ? DType::f64 : moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
       const std::int64_t columns = part.parameter->columns;
-      moments_.push_back({part, slices_of(part), Tensor(dtype, {part.elements / columns, columns})});
+      moments_.push_back({part, slices_of(part), Tensor(dtype, {part.elements / columns, columns}, device)});
     }
     const Working working = working_of(parts, format_, workers);
-    scratch_ = Arena(working.shared_bytes, {});
+    scratch_ = Arena(working.shared_bytes, device);
     for (int i = 0; i < working.owners; ++i) {
       owners_.push_back(std::make_unique<Owner>());
       owners_.back()->scratch = Arena(working.own_bytes, {});
@@ -99,8 +102,9 @@ class Muon : public Optimizer {
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
-    check(stream.workers().count() == workers_, "Muon was made for {} workers, not {}", workers_,
-          stream.workers().count());
+    const bool on_cpu = stream.device().kind == DeviceKind::cpu;
+    check(!on_cpu || stream.workers().count() == workers_, "Muon was made for {} workers, not {}", workers_,
+          on_cpu ? stream.workers().count() : 1);
     for (const Matrix& matrix : shared_) move(matrix, step, scratch_, stream);
     if (own_.empty()) return;
     std::atomic<std::size_t> next{0};

@@ -229,6 +229,7 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   traces_.push_back({number, run.began_seconds(), run.trace()});
   StepTally tally = std::move(round_->tally);
   const bool hollow = round_->became_hollow();
+  tally.collect(stream_);
   round_.reset();
   if (hollow) ++numbers.back();
   for (const Parameter* parameter : model_.store().parameters) {

@@ -18,7 +18,7 @@ constexpr std::int64_t kTokens = 256;
 /// The next token, and what each one lost.
 class Losses final : public Objective {
  public:
-  void rows(const ObjectiveRows& rows, LossSum& sum, Stream& stream) const override {
+  void rows(const ObjectiveRows& rows, const LossTotals& sum, Stream& stream) const override {
     next_.rows(rows, sum, stream);
     if (rows.depth != Depth::next) return;
     for (std::int64_t i = 0; i < rows.losses.shape[0]; ++i) each.push_back(double{rows.losses.as<float>()[i]});

@@ -22,7 +22,7 @@ class Rewarded final : public Objective {
  public:
   explicit Rewarded(double further_weight) : further_weight_(further_weight) {}
 
-  void rows(const ObjectiveRows& rows, LossSum& sum, Stream&) const override {
+  void rows(const ObjectiveRows& rows, const LossTotals& sum, Stream&) const override {
     const float* advantages = rows.batch.column("advantage").as<float>() + rows.begin;
     for (std::int64_t r = 0; r < rows.logits.shape[0]; ++r) {
       const double* row = rows.logits.as<double>() + r * rows.logits.strides[0];
@@ -32,8 +32,8 @@ class Rewarded final : public Objective {
       double total = 0;
       for (const double logit : logits) total += std::exp(logit);
       if (target >= 0) {
-        sum.loss -= advantage * (logits[static_cast<std::size_t>(target)] - std::log(total));
-        ++sum.tokens;
+        *sum.loss.as<double>() -= advantage * (logits[static_cast<std::size_t>(target)] - std::log(total));
+        ++*sum.tokens.as<std::int64_t>();
       }
       if (rows.dlogits.empty()) continue;
       double* dlogits = rows.dlogits.as<double>() + r * rows.dlogits.strides[0];

@@ -1,0 +1,145 @@
+// Whole steps of training on the emulated device: everything the engine does from a batch to moved weights, beside the
+// same steps on the CPU. What reads a tensor on the host, forgets a wait or needs an op without a row ends the test.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "core/optimizer/optimizer.h"
+#include "core/training/engine.h"
+#include "kernels/base/workers.h"
+#include "parallel/communicator.h"
+#include "tests/core/model/small_models.h"
+#include "tests/core/training/made_feed.h"
+#include "tests/emulator/grid.h"
+#include "tests/emulator/streams.h"
+
+namespace shoestring {
+namespace {
+
+using testing::HeldClock;
+using testing::MadeFeed;
+
+constexpr std::int64_t kSequence = 40;
+constexpr std::int64_t kMicroBatch = 2;
+constexpr std::int64_t kGlobalBatch = 4;
+constexpr int kSteps = 3;
+// The first of a warm-up. AdamW's first step goes by the signs of gradients, and BF16 turns that of a gradient near
+// zero: at 3e-4 the loss before it differs by 4e-6, after it by 2e-4.
+constexpr double kRate = 3e-5;
+constexpr Device kCuda{DeviceKind::cuda, 0};
+
+PhaseSpec phase() {
+  PhaseSpec spec;
+  spec.sequence = kSequence;
+  spec.micro_batch = kMicroBatch;
+  spec.global_batch = kGlobalBatch;
+  return spec;
+}
+
+Recipe recipe_of(OptimizerName optimizer) {
+  Recipe recipe;
+  recipe.optimizer.name = optimizer;
+  recipe.model.bias_speed = 0.003;
+  return recipe;
+}
+
+Stream stream_on(Device device, Workers& workers) {
+  return device.kind == DeviceKind::cpu ? Stream(workers) : Stream(device);
+}
+
+/// A small model of the architecture of tiny_dense or tiny_moe, and an engine that trains it on a device.
+class Training {
+ public:
+  Training(Device device, Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1)
+      : recipe_(recipe_of(optimizer)),
+        stream_(stream_on(device, workers_)),
+        model_({.model = testing::tiled_config(architecture),
+                .precision = testing::policy(policy),
+                .run = {kMicroBatch * kSequence, kMicroBatch, 1},
+                .stages = 1,
+                .own_stages = {},
+                .in_flight = {2}}),
+        plan_(phase(), groups, 1),
+        feed_(model_.config().vocabulary, kSequence, clock_),
+        mesh_(*world_, {}) {
+    model_.allocate(stream_);
+    model_.initialise(17);
+    model_.prepare();
+    optimizer_ = make_optimizer(recipe_.optimizer, MomentFormat::f32, model_.parameters(), 1);
+    engine_ = std::make_unique<Engine>(recipe_, EngineParts{model_, *optimizer_, stream_}, mesh_, groups, meter_);
+  }
+
+  /// One of the same batch over and over.
+  StepOutcome step() {
+    return engine_->step({.plan = plan_, .feed = feed_, .samples = 0, .update = ++updates_, .learning_rate = kRate});
+  }
+  /// The loss of held-out text.
+  LossSum evaluate() {
+    testing::SmallBatch batch(model_.config().vocabulary, kMicroBatch, kSequence, 7);
+    return model_.evaluate(batch.view());
+  }
+  void check_finite() { engine_->check_finite(updates_); }
+
+ private:
+  Recipe recipe_;
+  HeldClock clock_;
+  Meter meter_{clock_};
+  Workers workers_{1};
+  Stream stream_;
+  Transformer model_;
+  std::unique_ptr<Communicator> world_ = self_communicator();
+  BatchPlan plan_;
+  MadeFeed feed_;
+  Mesh mesh_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Engine> engine_;
+  std::int64_t updates_ = 0;
+};
+
+void expect_close(double device, double cpu, double relative, const char* what) {
+  EXPECT_LE(std::abs(device - cpu), relative * std::abs(cpu)) << what << ": " << device << " instead of " << cpu;
+}
+
+void expect_same_steps(Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1) {
+  Training cpu({}, architecture, policy, optimizer, groups), device(kCuda, architecture, policy, optimizer, groups);
+  double first = 0;
+  double last = 0;
+  for (int i = 0; i < kSteps; ++i) {
+    const StepOutcome expected = cpu.step(), ours = device.step();
+    expect_close(ours.loss, expected.loss, 1e-4, "loss");
+    expect_close(ours.gradient_norm, expected.gradient_norm, policy == PrecisionPolicy::fp32 ? 1e-3 : 2e-2, "norm");
+    EXPECT_EQ(ours.batch.tokens, expected.batch.tokens);
+    EXPECT_EQ(ours.judgement.verdict, StepVerdict::apply);
+    (i == 0 ? first : last) = ours.loss;
+  }
+  EXPECT_LT(last, first);  // it learns
+  const LossSum expected = cpu.evaluate(), ours = device.evaluate();
+  expect_close(ours.loss, expected.loss, 1e-4, "held-out loss");
+  EXPECT_EQ(ours.tokens, expected.tokens);
+  device.check_finite();
+}
+
+TEST(EmulatedTraining, ADenseModelInFp32) {
+  expect_same_steps(Architecture::llama, PrecisionPolicy::fp32, OptimizerName::adamw);
+}
+
+TEST(EmulatedTraining, ADenseModelInBf16) {
+  expect_same_steps(Architecture::llama, PrecisionPolicy::bf16, OptimizerName::adamw);
+}
+
+TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
+  expect_same_steps(Architecture::deepseek_v3, PrecisionPolicy::fp32, OptimizerName::muon);
+}
+
+// Two of a dense step: for the losses, of which the gradient's scale is made, and for its norm.
+TEST(EmulatedTraining, AStepWaitsTwice) {
+  Training device(kCuda, Architecture::llama, PrecisionPolicy::bf16, OptimizerName::adamw);
+  device.step();
+  const int before = emulator::waits();
+  device.step();
+  EXPECT_EQ(emulator::waits() - before, 2);
+}
+
+}  // namespace
+}  // namespace shoestring
