@@ -21,6 +21,24 @@ std::vector<std::int64_t> equal_segments(std::int64_t experts, std::int64_t rows
   return segments;
 }
 
+bool on_cpu(const Stream& stream) { return stream.device().kind == DeviceKind::cpu; }
+
+/// Memory for weights in FP8 and their scales, as the products of a device read them. cuBLASLt reads both operands
+/// along k, which a transposed copy has in the rows, and scales of 128x128 along k in lines of a multiple of four.
+ScaledView view_weights(Tensor& values, Tensor& scales, const Shape& shape, const Shape& tiles, DType scale_dtype,
+                        Granularity granularity, bool transposed, Device device) {
+  const auto take = [&](Tensor& tensor, DType dtype, Shape of, std::int64_t line) {
+    if (transposed) std::swap(of[0], of[1]);
+    const std::int64_t columns = of[1];
+    of[1] = (columns + line - 1) / line * line;
+    if (tensor.empty()) tensor = Tensor(dtype, of, device);
+    const TensorView view = tensor.view().slice(1, 0, columns);
+    return transposed ? view.transposed() : view;
+  };
+  const std::int64_t line = device.kind != DeviceKind::cpu && granularity == kBlock128 ? 4 : 1;
+  return {take(values, DType::e4m3, shape, 1), take(scales, scale_dtype, tiles, line), granularity};
+}
+
 /// Only the shape, the format and the granularity of what was packed.
 ConstScaledView without_data(ConstScaledView view) {
   view.values.data = nullptr;
@@ -93,7 +111,9 @@ ScaledView Linear::fresh_copy(const QuantizeRequest& request, Granularity granul
   const LinearPrecision& p = options_.precision;
   const Shape& shape = request.x.shape;
   ScaledView copy;
-  copy.values = arena.take(request.values, shape);
+  const bool transposed = granularity.rows > 1 && request.x.device.kind != DeviceKind::cpu;  // as cuBLASLt reads it
+  copy.values =
+      transposed ? arena.take(request.values, {shape[1], shape[0]}).transposed() : arena.take(request.values, shape);
   const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, request.offsets);
   copy.scales = arena.take(p.scale_dtype(), scales);
   copy.granularity = granularity;
@@ -348,31 +368,32 @@ void Linear::prepare(const PrepareContext& context) {
     const std::span<const std::int64_t> segments = options_.experts > 0 && !p.one_copy()
                                                        ? std::span<const std::int64_t>(experts)
                                                        : std::span<const std::int64_t>();
-    const auto fresh = [&](Tensor& values, Tensor& scales, Granularity granularity) {
-      const Device device = context.stream.device();
-      if (values.empty()) {
-        values = Tensor(DType::e4m3, {weight.rows, weight.columns}, device);
-        scales = Tensor(p.scale_dtype(), tile_scales_shape(weight.rows, weight.columns, granularity, segments), device);
-      }
-      return ScaledView{values.view(), scales.view(), granularity};
+    const auto fresh = [&](Tensor& values, Tensor& scales, Granularity granularity, bool transposed) {
+      return view_weights(values, scales, {weight.rows, weight.columns},
+                          tile_scales_shape(weight.rows, weight.columns, granularity, segments), p.scale_dtype(),
+                          granularity, transposed, context.stream.device());
     };
     QuantizeArgs args{.x = weight.value,
                       .scale_kind = p.scales,
                       .segments = segments,
                       .counts = context.counts,
                       .stream = context.stream};
-    args.row_tiles = fresh(values_, scales_, p.weight_tile);
-    // Tiles that are as wide as they are tall serve the transposed product too.
-    if (p.weight_tile == kRowTile32 && context.backward)
-      args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32);
+    args.row_tiles = fp8_ = fresh(values_, scales_, p.weight_tile, false);
+    // Tiles that are as wide as they are tall serve the transposed product too; on a device in an order of their own.
+    if (p.weight_tile == kRowTile32 && context.backward) {
+      args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32, false);
+    } else if (p.weight_tile == kBlock128 && context.backward && !on_cpu(context.stream)) {
+      args.column_tiles = fresh(column_values_, column_scales_, kBlock128, true);
+    }
+    fp8_backward_ = args.column_tiles.values.empty() ? args.row_tiles : args.column_tiles;
     quantize(args);
   }
   TensorView plain_bf16;
   if (uses(ProductFormat::bf16)) {
     const Shape shape{weight.rows, weight.columns};
-    const bool on_cpu = context.stream.device().kind == DeviceKind::cpu;
-    if (!on_cpu && rounded_.empty()) rounded_ = Tensor(DType::bf16, shape, context.stream.device());
-    plain_bf16 = on_cpu ? context.scratch.take(DType::bf16, shape) : rounded_.view();
+    const bool packs = on_cpu(context.stream);
+    if (!packs && rounded_.empty()) rounded_ = Tensor(DType::bf16, shape, context.stream.device());
+    plain_bf16 = packs ? context.scratch.take(DType::bf16, shape) : rounded_.view();
     convert_tensor(plain_bf16, weight.value, context.stream);
   }
   prepare_direction(p.forward, false, plain_bf16, forward_, context.stream);
@@ -384,14 +405,10 @@ void Linear::prepare_direction(ProductFormat format, bool transposed, ConstTenso
   const LinearPrecision& p = options_.precision;
   ConstScaledView b = unscaled(ConstTensorView(weight.value));
   if (format == ProductFormat::bf16) b = unscaled(plain_bf16);
-  if (format == ProductFormat::fp8) {
-    b = transposed && !column_values_.empty()
-            ? ConstScaledView{column_values_.view(), column_scales_.view(), kColumnTile32}
-            : ConstScaledView{values_.view(), scales_.view(), p.weight_tile};
-  }
+  if (format == ProductFormat::fp8) b = transposed ? fp8_backward_ : fp8_;
   direction.b = b;
-  if (format == ProductFormat::f64) return;             // the reference reads the master weights
-  if (stream.device().kind != DeviceKind::cpu) return;  // its products read b as it is
+  if (format == ProductFormat::f64) return;  // the reference reads the master weights
+  if (!on_cpu(stream)) return;               // its products read b as it is
   if (options_.experts > 0) {
     pack_experts(b, options_.experts, transposed, p.power_of_two_scales(), direction.packed, stream);
   } else {

@@ -143,9 +143,11 @@ class Linear {
   std::unique_ptr<Adapter> adapter_;
   Tensor values_;  ///< FP8 weights [stack * out, in]
   Tensor scales_;
-  Tensor column_values_;  ///< a second copy with tiles down the rows, where the format needs one (MX)
+  Tensor column_values_;  ///< a second copy for the input gradient: tiles down the rows (MX), or transposed (a device)
   Tensor column_scales_;
-  Tensor rounded_;  ///< BF16 weights, on a device
+  ScaledView fp8_;           ///< as forward reads them,
+  ScaledView fp8_backward_;  ///< and the input gradient
+  Tensor rounded_;           ///< BF16 weights, on a device
   Direction forward_;
   Direction gradient_;
 };

@@ -101,13 +101,16 @@ void expect_close(double device, double cpu, double relative, const char* what) 
   EXPECT_LE(std::abs(device - cpu), relative * std::abs(cpu)) << what << ": " << device << " instead of " << cpu;
 }
 
+/// What a loss may differ by: the order of sums; of FP8 also codes that it turns.
+double loss_band(PrecisionPolicy policy) { return policy == PrecisionPolicy::fp8_block ? 2.5e-3 : 1e-4; }
+
 void expect_same_steps(Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1) {
   Training cpu({}, architecture, policy, optimizer, groups), device(kCuda, architecture, policy, optimizer, groups);
   double first = 0;
   double last = 0;
   for (int i = 0; i < kSteps; ++i) {
     const StepOutcome expected = cpu.step(), ours = device.step();
-    expect_close(ours.loss, expected.loss, 1e-4, "loss");
+    expect_close(ours.loss, expected.loss, loss_band(policy), "loss");
     expect_close(ours.gradient_norm, expected.gradient_norm, policy == PrecisionPolicy::fp32 ? 1e-3 : 2e-2, "norm");
     EXPECT_EQ(ours.batch.tokens, expected.batch.tokens);
     EXPECT_EQ(ours.judgement.verdict, StepVerdict::apply);
@@ -115,7 +118,7 @@ void expect_same_steps(Architecture architecture, PrecisionPolicy policy, Optimi
   }
   EXPECT_LT(last, first);  // it learns
   const LossSum expected = cpu.evaluate(), ours = device.evaluate();
-  expect_close(ours.loss, expected.loss, 1e-4, "held-out loss");
+  expect_close(ours.loss, expected.loss, loss_band(policy), "held-out loss");
   EXPECT_EQ(ours.tokens, expected.tokens);
   device.check_finite();
 }
@@ -126,6 +129,10 @@ TEST(EmulatedTraining, ADenseModelInFp32) {
 
 TEST(EmulatedTraining, ADenseModelInBf16) {
   expect_same_steps(Architecture::llama, PrecisionPolicy::bf16, OptimizerName::adamw);
+}
+
+TEST(EmulatedTraining, ADenseModelInBlockFp8) {
+  expect_same_steps(Architecture::llama, PrecisionPolicy::fp8_block, OptimizerName::adamw);
 }
 
 TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
