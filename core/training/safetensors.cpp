@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -19,6 +20,7 @@ static_assert(std::endian::native == std::endian::little, "safetensors are littl
 constexpr std::int64_t kMaxHeaderBytes = 16 << 20;
 constexpr std::size_t kMaxTensors = 1'000'000;
 constexpr std::size_t kMaxNameBytes = 512;
+constexpr std::int64_t kPieceBytes = 16 << 20;  ///< of a device's tensor on its way through host memory
 
 /// Every format of the file format. Those without a DType are skipped over: no tensor here has them.
 struct Format {
@@ -59,12 +61,36 @@ const Format* format_of(const std::string& text) {
   return nullptr;
 }
 
+/// Hands a device's bytes on as u8 [count] beside as much host memory, piece after piece.
+template <class Data, class Pass>
+void by_pieces(const Data& data, const Pass& pass) {
+  Stream stream(data.device);
+  Tensor room(DType::u8, {std::min(data.bytes(), kPieceBytes)});
+  for (std::int64_t begin = 0; begin < data.bytes(); begin += kPieceBytes) {
+    Data there = data;
+    there.dtype = DType::u8;
+    there.shape = {data.bytes()};
+    there.strides = {1};
+    const Data piece = there.slice(0, begin, std::min(kPieceBytes, data.bytes() - begin));
+    pass(piece, room.view().slice(0, 0, piece.elements()), stream);
+  }
+}
+
+void write_bytes(FileWriter& file, const ConstTensorView& data) {
+  if (data.device.kind == DeviceKind::cpu) return file.write(data.data, static_cast<std::size_t>(data.bytes()));
+  by_pieces(data, [&](const ConstTensorView& piece, const TensorView& here, Stream& stream) {
+    copy(here, piece, stream);
+    stream.synchronize();
+    file.write(here.data, static_cast<std::size_t>(here.bytes()));
+  });
+}
+
 std::vector<WrittenTensor> written(std::span<const NamedTensor> tensors) {
   std::vector<WrittenTensor> all;
   for (const NamedTensor& tensor : tensors) {
     all.push_back({tensor.name, tensor.data.dtype, tensor.data.shape, [&tensor](FileWriter& file) {
                      check(tensor.data.contiguous(), "{} must be contiguous to be written", tensor.name);
-                     file.write(tensor.data.data, static_cast<std::size_t>(tensor.data.bytes()));
+                     write_bytes(file, tensor.data);
                    }});
   }
   return all;
@@ -220,7 +246,14 @@ void SafetensorsFile::read(const std::string& tensor, TensorView to) const {
          to.to_string());
   }
   check(to.contiguous(), "{} must be read into contiguous memory", tensor);
-  read_at(file_, path_, entry.begin, to.data, entry.bytes);
+  if (to.device.kind == DeviceKind::cpu) return read_at(file_, path_, entry.begin, to.data, entry.bytes);
+  std::int64_t begin = entry.begin;
+  by_pieces(to, [&](const TensorView& piece, const TensorView& here, Stream& stream) {
+    read_at(file_, path_, begin, here.data, here.bytes());
+    begin += here.bytes();
+    copy(piece, here, stream);
+    stream.synchronize();
+  });
 }
 
 void SafetensorsFile::read_bytes(std::int64_t begin, void* to, std::int64_t bytes) const {

@@ -19,7 +19,7 @@
 
 namespace shoestring {
 
-/// A tensor to write: contiguous host memory.
+/// A tensor to write: contiguous, of any device, whose stream has come to its end.
 struct NamedTensor {
   std::string name;
   ConstTensorView data;
@@ -58,7 +58,7 @@ class SafetensorsFile {
   const std::string& framework() const { return framework_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   bool holds(const std::string& name) const { return entries_.contains(name); }
-  /// Reads a tensor whose dtype and shape must equal those of `to` (contiguous).
+  /// Reads a tensor whose dtype and shape must equal those of `to` (contiguous, of any device: nobody else uses it).
   void read(const std::string& name, TensorView to) const;
   /// `bytes` bytes of the file, for who knows what they are.
   void read_bytes(std::int64_t begin, void* to, std::int64_t bytes) const;

@@ -104,6 +104,7 @@ void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, in
                       Communicator& team) {
   writing_ = true;
   store_.spare(state.best_step);
+  parts.model.stream().synchronize();  // a device may be behind
   const ModelFiles none;
   store_.save(state.step,
               checkpoint_content(parts.model, parts.optimizer, parts.tokenizer, to_json(state),

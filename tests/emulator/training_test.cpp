@@ -6,13 +6,16 @@
 #include <vector>
 
 #include "core/optimizer/optimizer.h"
+#include "core/training/checkpoint.h"
 #include "core/training/engine.h"
+#include "core/training/model_files.h"
 #include "kernels/base/workers.h"
 #include "parallel/communicator.h"
 #include "tests/core/model/small_models.h"
 #include "tests/core/training/made_feed.h"
 #include "tests/emulator/grid.h"
 #include "tests/emulator/streams.h"
+#include "tests/support/temporary_folder.h"
 
 namespace shoestring {
 namespace {
@@ -80,6 +83,19 @@ class Training {
     return model_.evaluate(batch.view());
   }
   void check_finite() { engine_->check_finite(updates_); }
+  std::filesystem::path save(CheckpointStore& store) {
+    stream_.synchronize();
+    CheckpointTensors tensors = checkpoint_tensors(model_, *optimizer_);
+    return store.save(updates_, {std::move(tensors.weights), std::move(tensors.optimizer), {}, "{}"}, 1, {});
+  }
+  /// As after a kill: goes on from the checkpoint of another one's step `updates`.
+  void load(const std::filesystem::path& checkpoint, std::int64_t updates) {
+    const CheckpointReader reader(checkpoint);
+    load_weights(reader, model_);
+    load_optimizer(reader, *optimizer_);
+    model_.prepare();
+    updates_ = updates;
+  }
 
  private:
   Recipe recipe_;
@@ -137,6 +153,24 @@ TEST(EmulatedTraining, ADenseModelInBlockFp8) {
 
 TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
   expect_same_steps(Architecture::deepseek_v3, PrecisionPolicy::fp32, OptimizerName::muon);
+}
+
+// Killed on the device after two steps, it goes on there with the bits of who was not killed, and on a CPU near by.
+TEST(EmulatedTraining, GoesOnFromACheckpointOfTheDevice) {
+  const testing::TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  Training whole(kCuda, Architecture::llama, PrecisionPolicy::fp32, OptimizerName::adamw);
+  for (int i = 0; i < 2; ++i) whole.step();
+  const std::filesystem::path checkpoint = whole.save(store);
+  const double loss = whole.step().loss;
+  const double held_out = whole.evaluate().loss;
+  for (const Device device : {kCuda, Device{}}) {
+    Training other(device, Architecture::llama, PrecisionPolicy::fp32, OptimizerName::adamw);
+    other.load(checkpoint, 2);
+    const double band = device == kCuda ? 0 : 1e-4;
+    expect_close(other.step().loss, loss, band, "loss after a restart");
+    expect_close(other.evaluate().loss, held_out, band, "held-out loss after a restart");
+  }
 }
 
 // Two of a dense step: for the losses, of which the gradient's scale is made, and for its norm.
