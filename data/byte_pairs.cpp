@@ -31,13 +31,29 @@ WordCache::Slot& WordCache::slot_of(const Key& key) {
   return slots_[hash >> (64 - kBits)];
 }
 
+WordCaches::Lease::Lease(WordCaches& owner) : owner_(owner) {
+  const std::lock_guard lock(owner_.lock_);
+  if (owner_.idle_.empty()) {
+    words_ = std::make_unique<WordCache>();
+  } else {
+    words_ = std::move(owner_.idle_.back());
+    owner_.idle_.pop_back();
+  }
+}
+
+WordCaches::Lease::~Lease() {
+  const std::lock_guard lock(owner_.lock_);
+  owner_.idle_.push_back(std::move(words_));
+}
+
 BytePairs::BytePairs(const std::array<std::uint32_t, 256>& bytes, const std::vector<Merge>& merges, Words words)
     : bytes_(bytes), table_(std::bit_ceil(2 * merges.size() + 2), Entry{kNone, kNone}), words_(std::move(words)) {
   shift_ = 64 - std::countr_zero(table_.size());
-  for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-    const Merge& merge = merges[rank];
+  std::uint64_t rank = 0;
+  for (const Merge& merge : merges) {
+    if (!merge.ties) ++rank;
     const std::uint64_t pair = pair_of(merge.left, merge.right);
-    table_[place_of(pair)] = {pair, static_cast<std::uint64_t>(rank) << 32 | merge.merged};
+    table_[place_of(pair)] = {pair, rank << 32 | merge.merged};
   }
 }
 

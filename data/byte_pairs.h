@@ -7,6 +7,8 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -37,11 +39,34 @@ class WordCache {
   std::vector<Slot> slots_;
 };
 
+/// Caches for as many threads as ask, all for the same merges.
+class WordCaches {
+ public:
+  /// A cache that nobody else uses meanwhile.
+  class Lease {
+   public:
+    explicit Lease(WordCaches& owner);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    WordCache& operator*() const { return *words_; }
+
+   private:
+    WordCaches& owner_;
+    std::unique_ptr<WordCache> words_;
+  };
+
+ private:
+  std::mutex lock_;
+  std::vector<std::unique_ptr<WordCache>> idle_;
+};
+
 /// Immutable and thread-safe.
 class BytePairs {
  public:
   struct Merge {
     std::uint32_t left = 0, right = 0, merged = 0;
+    bool ties = false;  ///< with the merge before it: of both the leftmost in the word is joined first
   };
 
   using Words = std::unordered_map<std::string_view, std::uint32_t>;

@@ -66,6 +66,9 @@ std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string
 /// The tokenizer file lying in `folder`, empty when there is none.
 std::filesystem::path find_tokenizer(const std::filesystem::path& folder);
 
+/// A SentencePiece tokenizer again, whose ids the library itself finds: what ours are held against.
+std::unique_ptr<Tokenizer> sentencepiece_reference(const Tokenizer& tokenizer);
+
 /// Trains a SentencePiece BPE model with byte fallback of `vocabulary` pieces. `next_text` yields pieces of text of any
 /// length until it returns false; about `limit_bytes` of them are used. Single-threaded, so the result is reproducible.
 std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
 #include <unordered_map>
 
 #include "data/characters.h"
@@ -42,10 +41,10 @@ class ByteLevelTokenizer : public Tokenizer {
   }
 
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
-    Lease cache(*this);
+    const WordCaches::Lease cache(caches_);
     while (!text.empty()) {
       const std::size_t plain = well_formed_bytes(text);
-      if (plain > 0) encode_plain(text.substr(0, plain), *cache.words, ids);
+      if (plain > 0) encode_plain(text.substr(0, plain), *cache, ids);
       if (plain == text.size()) return;
       pairs_.encode(text.substr(plain, 1), ids);
       text.remove_prefix(plain + 1);
@@ -87,27 +86,6 @@ class ByteLevelTokenizer : public Tokenizer {
   }
 
  private:
-  /// A cache of words that nobody else uses meanwhile.
-  struct Lease {
-    explicit Lease(const ByteLevelTokenizer& of) : owner(of) {
-      const std::lock_guard lock(owner.caches_lock_);
-      if (owner.caches_.empty()) {
-        words = std::make_unique<WordCache>();
-      } else {
-        words = std::move(owner.caches_.back());
-        owner.caches_.pop_back();
-      }
-    }
-    ~Lease() {
-      const std::lock_guard lock(owner.caches_lock_);
-      owner.caches_.push_back(std::move(words));
-    }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    const ByteLevelTokenizer& owner;
-    std::unique_ptr<WordCache> words;
-  };
-
   std::int32_t first_of(std::span<const std::string_view> names) const {
     for (const std::string_view name : names) {
       if (const std::int32_t id = control_id(name); id >= 0) return id;
@@ -158,8 +136,7 @@ class ByteLevelTokenizer : public Tokenizer {
   TokenizerFile file_;
   BytePairs pairs_;  // some of its words lie in file_
   SpecialIds special_;
-  mutable std::mutex caches_lock_;
-  mutable std::vector<std::unique_ptr<WordCache>> caches_;
+  mutable WordCaches caches_;
 };
 
 }  // namespace

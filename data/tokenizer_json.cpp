@@ -45,33 +45,6 @@ Json replace(std::string_view from, std::string_view to) {
   return Json::object({{"type", "Replace"}, {"pattern", Json::object({{"String", from}})}, {"content", to}});
 }
 
-struct Merge {
-  std::size_t left;
-  std::size_t right;
-  float score;
-};
-
-std::vector<Merge> merges_of(const BpePieces& bpe) {
-  std::unordered_map<std::string_view, std::size_t> ids;
-  for (std::size_t id = 0; id < bpe.pieces.size(); ++id) {
-    if (bpe.pieces[id].kind == BpePieces::Kind::text) ids.emplace(bpe.pieces[id].text, id);
-  }
-  std::vector<Merge> merges;
-  for (const auto& [text, id] : ids) {
-    for (std::size_t cut = 1; cut < text.size(); ++cut) {
-      const auto left = ids.find(text.substr(0, cut));
-      const auto right = ids.find(text.substr(cut));
-      if (left == ids.end() || right == ids.end()) continue;
-      merges.push_back({left->second, right->second, bpe.pieces[id].score});
-    }
-  }
-  std::sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
-    if (a.score != b.score) return a.score > b.score;
-    return a.left != b.left ? a.left < b.left : a.right < b.right;
-  });
-  return merges;
-}
-
 }  // namespace
 
 TokenizerFiles byte_tokenizer_files(std::span<const char* const> specials) {
@@ -89,6 +62,29 @@ TokenizerFiles byte_tokenizer_files(std::span<const char* const> specials) {
   return files_of(std::move(added), nullptr, byte_level(), byte_level(), std::move(model), specials[0]);
 }
 
+std::vector<PieceMerge> merges_of(const BpePieces& bpe) {
+  std::unordered_map<std::string_view, std::size_t> ids;
+  for (std::size_t id = 0; id < bpe.pieces.size(); ++id) {
+    if (bpe.pieces[id].kind == BpePieces::Kind::text) ids.emplace(bpe.pieces[id].text, id);
+  }
+  std::vector<PieceMerge> merges;
+  for (const auto& [text, id] : ids) {
+    for (std::size_t cut = 1; cut < text.size(); ++cut) {
+      const auto left = ids.find(text.substr(0, cut));
+      const auto right = ids.find(text.substr(cut));
+      if (left == ids.end() || right == ids.end()) continue;
+      merges.push_back({left->second, right->second, id});
+    }
+  }
+  std::sort(merges.begin(), merges.end(), [&](const PieceMerge& a, const PieceMerge& b) {
+    const float a_score = bpe.pieces[a.merged].score;
+    const float b_score = bpe.pieces[b.merged].score;
+    if (a_score != b_score) return a_score > b_score;
+    return a.left != b.left ? a.left < b.left : a.right < b.right;
+  });
+  return merges;
+}
+
 TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe) {
   Json vocabulary = Json::object();
   Json added = Json::array();
@@ -98,7 +94,7 @@ TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe) {
     if (piece.kind == BpePieces::Kind::special) added.push(special_token(id, piece.text));
   }
   Json merges = Json::array();
-  for (const Merge& merge : merges_of(bpe)) {
+  for (const PieceMerge& merge : merges_of(bpe)) {
     merges.push(bpe.pieces[merge.left].text + " " + bpe.pieces[merge.right].text);
   }
   Json decoders = Json::array();

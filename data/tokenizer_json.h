@@ -30,6 +30,13 @@ struct BpePieces {
   bool has_space = true;  ///< a piece for U+2581: spaces become that
 };
 
+/// Two pieces, by id, that together are a third.
+struct PieceMerge {
+  std::size_t left = 0, right = 0, merged = 0;
+};
+/// All there are, by the third's score, the highest first.
+std::vector<PieceMerge> merges_of(const BpePieces& bpe);
+
 /// With byte fallback and no change to the text. Two pieces merge where together they are a third, in the order of the
 /// third's score.
 TokenizerFiles bpe_tokenizer_files(const BpePieces& bpe);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "data/characters.h"
+#include "data/piece_pairs.h"
 #include "data/sentencepiece_check.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
@@ -72,6 +73,11 @@ class SentencePieceTokenizer : public Tokenizer {
     }
   }
 
+  /// From here on our merges encode, where they are the library's. Of a model that changes no text: they change none.
+  void merge_without_library() {
+    if (is_bpe()) pairs_ = PiecePairs::make(bpe_pieces(), byte_ids_);
+  }
+
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
     std::vector<int> part;
     while (!text.empty()) {
@@ -81,9 +87,13 @@ class SentencePieceTokenizer : public Tokenizer {
         text.remove_prefix(1);
         continue;
       }
-      const auto status = processor_.Encode(text.substr(0, plain), &part);
-      check(status.ok(), "SentencePiece cannot encode: {}", status.ToString());
-      for (const int id : part) ids.push_back(static_cast<std::uint32_t>(id));
+      if (pairs_ != nullptr) {
+        pairs_->encode(text.substr(0, plain), ids);
+      } else {
+        const auto status = processor_.Encode(text.substr(0, plain), &part);
+        check(status.ok(), "SentencePiece cannot encode: {}", status.ToString());
+        for (const int id : part) ids.push_back(static_cast<std::uint32_t>(id));
+      }
       text.remove_prefix(plain);
     }
   }
@@ -135,6 +145,10 @@ class SentencePieceTokenizer : public Tokenizer {
                                         {"clean_up_tokenization_spaces", false}});
       return {{"tokenizer_config.json", config.dump(1) + "\n"}};
     }
+    return bpe_tokenizer_files(bpe_pieces());
+  }
+
+  BpePieces bpe_pieces() const {
     BpePieces bpe{.pieces = {},
                   .unknown = processor_.unk_id(),
                   .end_of_document = processor_.eos_id(),
@@ -142,7 +156,7 @@ class SentencePieceTokenizer : public Tokenizer {
     for (int id = 0; id < processor_.GetPieceSize(); ++id) {
       bpe.pieces.push_back({processor_.IdToPiece(id), processor_.GetScore(id), kind_of(id)});
     }
-    return bpe_tokenizer_files(bpe);
+    return bpe;
   }
 
   BpePieces::Kind kind_of(int id) const {
@@ -158,6 +172,7 @@ class SentencePieceTokenizer : public Tokenizer {
     float next = 0;
     for (int id = 0; id < processor_.GetPieceSize(); ++id) {
       if (kind_of(id) != BpePieces::Kind::text) continue;
+      if (processor_.IsUnused(id)) return false;
       if (processor_.GetScore(id) != next || processor_.IdToPiece(id).size() > kLongestPiece) return false;
       next -= 1;
     }
@@ -175,7 +190,8 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string model_;
   std::string name_ = "tokenizer.model";
   std::array<int, 256> byte_ids_{};
-  std::vector<std::string> texts_;  // by id
+  std::vector<std::string> texts_;     // by id
+  std::unique_ptr<PiecePairs> pairs_;  // null: the library encodes
   mutable std::once_flag files_made_;
   mutable TokenizerFiles files_;
   bool knows_space_ = false;  // one trained on text without a space would spell out kSpace instead
@@ -279,7 +295,12 @@ std::string_view reason_in(std::string_view text) {
 std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model, const std::string& where) {
   auto tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(model), where);
   check_lossless(*tokenizer, where);
+  tokenizer->merge_without_library();
   return tokenizer;
+}
+
+std::unique_ptr<Tokenizer> sentencepiece_reference(const Tokenizer& tokenizer) {
+  return std::make_unique<SentencePieceTokenizer>(tokenizer.file_content(), "the reference");
 }
 
 std::unique_ptr<Tokenizer> train_sentencepiece(std::uint32_t vocabulary, std::int64_t limit_bytes,
