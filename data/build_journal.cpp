@@ -2,16 +2,19 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
 #include <cstring>
 #include <sstream>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -22,34 +25,78 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kJournalFile = "documents.journal";
-constexpr std::string_view kSchema = "shoestring.build/1";
+constexpr std::string_view kSchema = "shoestring.build/2";
 constexpr std::int64_t kStateLimit = std::int64_t{16} << 20;
 
 /// A record as it lies in the file of this machine.
 struct Stored {
-  std::uint64_t text_hash;
-  std::array<std::uint64_t, 2> content;
-  std::array<std::uint32_t, Fingerprint::kMinima> minima;
-  std::uint32_t short_text;
-  std::uint32_t held_out;
-  std::uint64_t check;  ///< of all before; last
+  Fingerprint fingerprint;
+  std::uint16_t held_out;
+  std::uint16_t left_out;
+  std::uint32_t check;  ///< of all before; last
 };
 static_assert(std::has_unique_object_representations_v<Stored>);
+static_assert(offsetof(Stored, fingerprint) == 0);
 constexpr std::int64_t kRecordBytes = sizeof(Stored);
 
-std::uint64_t check_of(const Stored& stored) { return XXH3_64bits(&stored, offsetof(Stored, check)); }
+std::uint32_t check_of(const Stored& stored) {
+  return static_cast<std::uint32_t>(XXH3_64bits(&stored, offsetof(Stored, check)));
+}
 
 Stored stored(const DocumentRecord& record) {
-  Stored to{record.text_hash,          record.fingerprint.content,
-            record.fingerprint.minima, record.fingerprint.short_text ? 1u : 0u,
-            record.held_out ? 1u : 0u, 0};
+  Stored to{record.fingerprint, static_cast<std::uint16_t>(record.held_out ? 1 : 0), record.left_out, 0};
   to.check = check_of(to);
   return to;
 }
 
 DocumentRecord record_of(const Stored& from) {
-  return {from.text_hash, {from.content, from.minima, from.short_text != 0}, from.held_out != 0};
+  return {from.fingerprint, from.held_out != 0, static_cast<std::uint8_t>(from.left_out)};
+}
+
+fs::path journal_path(const fs::path& folder, int rank) {
+  return folder / (rank == 0 ? "documents.journal" : fmt::format("documents.{}.journal", rank));
+}
+
+fs::path state_path(const fs::path& folder, int rank) {
+  return folder / (rank == 0 ? std::string(BuildJournal::kStateFile) : fmt::format("build.{}.json", rank));
+}
+
+const std::array<std::pair<const char*, std::int64_t CorpusCounts::*>, 12> kCounters = {{
+    {"files", &CorpusCounts::files},
+    {"packed_files", &CorpusCounts::packed_files},
+    {"read_bytes", &CorpusCounts::read_bytes},
+    {"documents", &CorpusCounts::documents},
+    {"bytes", &CorpusCounts::bytes},
+    {"lines", &CorpusCounts::lines},
+    {"empty", &CorpusCounts::empty},
+    {"links", &CorpusCounts::links},
+    {"other_extensions", &CorpusCounts::other_extensions},
+    {"special_files", &CorpusCounts::special_files},
+    {"bad_lines", &CorpusCounts::bad_lines},
+    {"unwanted_lines", &CorpusCounts::unwanted_lines},
+}};
+
+Json to_json(const PassResult& found) {
+  Json counts = Json::object();
+  for (const auto& [name, counter] : kCounters) counts.add(name, found.counts.*counter);
+  return Json::object({{"digest", fmt::format("{:016x}", found.digest)},
+                       {"lines_before", found.lines_before},
+                       {"counts", std::move(counts)},
+                       {"not_text", Json::object_of(found.counts.kinds_of_file)},
+                       {"first_bad", found.counts.first_bad}});
+}
+
+PassResult pass_result(const Json& json) {
+  PassResult found;
+  const std::string& digest = json.at("digest").text();
+  std::from_chars(digest.data(), digest.data() + digest.size(), found.digest, 16);
+  found.lines_before = json.at("lines_before").count();
+  for (const auto& [name, counter] : kCounters) found.counts.*counter = json.at("counts").at(name).count();
+  for (const Json::Member& kind : json.at("not_text").members()) {
+    found.counts.kinds_of_file[kind.key] = kind.value.count();
+  }
+  found.counts.first_bad = json.at("first_bad").text();
+  return found;
 }
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -71,34 +118,52 @@ std::string only_in(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-BuildJournal::BuildJournal(fs::path folder, const std::string& request)
-    : folder_(std::move(folder)), request_(request) {
-  const fs::path state = folder_ / kStateFile;
-  const fs::path path = folder_ / kJournalFile;
-  if (type_of(state) == fs::file_type::regular) {
-    const Json json = parse_json(read_file(state, kStateLimit), state.string());
+std::optional<PassResult> BuildJournal::first_pass_of(const fs::path& folder, int rank) {
+  const fs::path path = state_path(folder, rank);
+  const Json json = parse_json(read_file(path, kStateLimit), path.string());
+  const Json* found = json.find("first_pass");
+  if (found == nullptr || !found->is_object()) return std::nullopt;
+  return pass_result(*found);
+}
+
+BuildJournal::BuildJournal(fs::path folder, const std::string& request, int rank)
+    : state_path_(state_path(folder, rank)), path_(journal_path(folder, rank)), request_(request) {
+  if (type_of(state_path_) == fs::file_type::regular) {
+    const Json json = parse_json(read_file(state_path_, kStateLimit), state_path_.string());
     const std::string then = json.text_or("schema", "") == kSchema ? json.at("request").text() : "another version";
     if (then != request_) {
       fail(ExitCode::usage,
            "{}: holds an unfinished build that was asked for otherwise (then {}; now {}); ask for the same to go on "
-           "with "
-           "it, or remove that folder",
-           folder_.string(), only_in(then, request_), only_in(request_, then));
+           "with it, or remove that folder",
+           folder.string(), only_in(then, request_), only_in(request_, then));
     }
-    digest_ = json.text_or("digest", "");
+    done_ = first_pass_of(folder, rank);
   } else {
     std::error_code none;
-    fs::remove(path, none);
-    write_state("");
+    fs::remove(path_, none);
+    write_state();
   }
-  file_ = FileHandle(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!file_.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path.string(), system_reason(errno));
-  known_ = file_bytes(file_, path) / kRecordBytes;  // the last one may be torn
+  file_ = FileHandle(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!file_.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path_.string(), system_reason(errno));
+  known_ = file_bytes(file_, path_) / kRecordBytes;  // the last one may be torn
+  if (done_ && !all_sound()) done_.reset();
 }
 
-void BuildJournal::write_state(const std::string& digest) const {
-  replace_file(folder_ / kStateFile,
-               Json::object({{"schema", kSchema}, {"request", request_}, {"digest", digest}}).dump(1) + "\n");
+void BuildJournal::write_state() {
+  Json json = Json::object({{"schema", kSchema}, {"request", request_}});
+  if (done_) json.add("first_pass", to_json(*done_));
+  replace_file(state_path_, json.dump(1) + "\n");
+}
+
+bool BuildJournal::all_sound() const {
+  if (known_ != done_->counts.documents) return false;
+  const JournalRows rows(path_);
+  for (std::int64_t at = 0; at < known_; ++at) {
+    Stored one;
+    std::memcpy(&one, rows.fingerprints().first + at * kRecordBytes, sizeof one);
+    if (one.check != check_of(one)) return false;
+  }
+  return true;
 }
 
 // A record that does not hold is the end of what is known: the machine may have stopped while it was written.
@@ -106,7 +171,7 @@ std::vector<DocumentRecord> BuildJournal::next_known(std::size_t count) {
   const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, known_ - at_));
   std::vector<Stored> raw(std::min(count, most));
   const std::int64_t bytes = static_cast<std::int64_t>(raw.size()) * kRecordBytes;
-  if (bytes > 0) read_at(file_, folder_ / kJournalFile, at_ * kRecordBytes, raw.data(), bytes);
+  if (bytes > 0) read_at(file_, path_, at_ * kRecordBytes, raw.data(), bytes);
   std::vector<DocumentRecord> records;
   for (const Stored& one : raw) {
     if (one.check != check_of(one)) break;
@@ -131,29 +196,57 @@ void BuildJournal::append(std::span<const DocumentRecord> records) {
         ::pwrite(file_.get(), from + done, static_cast<std::size_t>(bytes - done), at_ * kRecordBytes + done);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote <= 0) {
-      fail(ExitCode::io, "{}: cannot be written: {}", (folder_ / kJournalFile).string(), system_reason(errno));
+      fail(ExitCode::io, "{}: cannot be written: {}", path_.string(), system_reason(errno));
     }
     done += wrote;
   }
   at_ += static_cast<std::int64_t>(records.size());
 }
 
-bool BuildJournal::first_pass_done(std::uint64_t digest) {
+bool BuildJournal::first_pass_done(const PassResult& found) {
   if (::ftruncate(file_.get(), at_ * kRecordBytes) != 0) {
-    fail(ExitCode::io, "{}: cannot be cut: {}", (folder_ / kJournalFile).string(), system_reason(errno));
+    fail(ExitCode::io, "{}: cannot be cut: {}", path_.string(), system_reason(errno));
   }
-  const std::string now = fmt::format("{:016x}", digest);
-  if (now == digest_) return true;
-  write_state(now);
+  if (::fsync(file_.get()) != 0) fail(ExitCode::io, "{}: cannot be written: {}", path_.string(), system_reason(errno));
+  if (done_ == found) return true;
+  done_ = found;
+  write_state();
   return false;
+}
+
+void BuildJournal::forget_first_pass() {
+  done_.reset();
+  at_ = 0;
+  write_state();
 }
 
 void BuildJournal::remove() {
   file_.close();
-  for (const char* name : {kStateFile, kJournalFile}) {
+  for (const fs::path& path : {state_path_, path_}) {
     std::error_code ignored;  // what stays does no harm
-    fs::remove(folder_ / name, ignored);
+    fs::remove(path, ignored);
   }
+}
+
+JournalRows::JournalRows(const fs::path& folder, int rank) : JournalRows(journal_path(folder, rank)) {}
+
+JournalRows::JournalRows(const fs::path& file) {
+  const FileHandle opened = open_for_reading(file);
+  bytes_ = static_cast<std::size_t>(file_bytes(opened, file) / kRecordBytes * kRecordBytes);
+  if (bytes_ == 0) return;
+  data_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, opened.get(), 0);
+  if (data_ == MAP_FAILED) fail_io(file, "map it");
+}
+
+JournalRows::JournalRows(JournalRows&& other) noexcept
+    : data_(other.data_), bytes_(std::exchange(other.bytes_, std::size_t{0})) {}
+
+JournalRows::~JournalRows() {
+  if (bytes_ > 0) ::munmap(data_, bytes_);
+}
+
+FingerprintRows JournalRows::fingerprints() const {
+  return {static_cast<const std::byte*>(data_), kRecordBytes, static_cast<std::int64_t>(bytes_) / kRecordBytes};
 }
 
 }  // namespace shoestring

@@ -1,17 +1,22 @@
 // What an unfinished build of shards has already found out, so that the same build goes on where it was.
 //
-// It lies in the build's private folder: build.json, what was asked for; documents.journal, one record a document in
-// their order. A build that goes on reads its input again and compares each document by a hash, but what costs time
-// (fingerprints, training a tokenizer, encoding what stands in finished shards) is not done again. Where a document is
-// another than it was, everything from there on is forgotten.
+// It lies in the build's private folder: build.json, what was asked for and, after the first pass, what that found;
+// documents.journal, a record of 160 bytes a document in their order, in which duplicates are looked for too. Of
+// several ranks each has its own (build.1.json, documents.1.journal ...).
+//
+// A build that was stopped in its first pass reads its input again and compares each document by a hash, but what costs
+// time (fingerprints) is not done again; where a document is another than it was, everything from there on is
+// forgotten. One that was stopped later does not read for the first pass again: the second compares.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "data/corpus.h"
 #include "data/near_duplicates.h"
 #include "kernels/base/file.h"
 
@@ -19,9 +24,18 @@ namespace shoestring {
 
 /// What the first pass finds out about a document.
 struct DocumentRecord {
-  std::uint64_t text_hash = 0;  ///< XXH3-64
   Fingerprint fingerprint;
-  bool held_out = false;  ///< as HoldOut::draws says
+  bool held_out = false;      ///< as HoldOut::draws says
+  std::uint8_t left_out = 0;  ///< by which rule of curation; 0: by none
+};
+
+/// What the first pass finds out about the input.
+struct PassResult {
+  std::uint64_t digest = 0;  ///< of all documents and their order
+  CorpusCounts counts;
+  std::int64_t lines_before = 0;  ///< CorpusPart's
+
+  bool operator==(const PassResult&) const = default;
 };
 
 class BuildJournal {
@@ -30,7 +44,7 @@ class BuildJournal {
 
   /// Takes up what an earlier build left in `folder`. `request` is all that decides what is built, "name: value" on
   /// each line; throws Error(usage) naming the lines that differ where the earlier build was asked for something else.
-  BuildJournal(std::filesystem::path folder, const std::string& request);
+  BuildJournal(std::filesystem::path folder, const std::string& request, int rank = 0);
 
   /// Documents that an earlier build left and that were not cut off.
   std::int64_t known() const { return known_; }
@@ -44,22 +58,46 @@ class BuildJournal {
   /// Of documents behind all known ones.
   void append(std::span<const DocumentRecord> records);
 
-  /// The first pass is over and has this digest. Whether an earlier build came so far, with the same: then its
-  /// tokenizer and finished shards are those of this one. Throws Error(io).
-  bool first_pass_done(std::uint64_t digest);
+  /// What another rank's first pass found, which is over.
+  static std::optional<PassResult> first_pass_of(const std::filesystem::path& folder, int rank);
+  /// What the first pass of an earlier build found, if it came to its end and all its records are sound.
+  const std::optional<PassResult>& first_pass() const { return done_; }
+  /// The first pass is over. Whether an earlier build came so far, and found the same: then its tokenizer and finished
+  /// shards are those of this one. Throws Error(io).
+  bool first_pass_done(const PassResult& found);
+  /// The input is not what the first pass found: another begins.
+  void forget_first_pass();
 
   /// Removes the journal's files: the build is complete.
   void remove();
 
  private:
-  void write_state(const std::string& digest) const;
+  void write_state();
+  bool all_sound() const;
 
-  std::filesystem::path folder_;
+  std::filesystem::path state_path_;
+  std::filesystem::path path_;
   std::string request_;
-  std::string digest_;  // of an earlier build's first pass; empty: it did not come to its end
+  std::optional<PassResult> done_;
   FileHandle file_;
   std::int64_t known_ = 0;
   std::int64_t at_ = 0;  // records confirmed or appended
+};
+
+/// The records of one rank's finished first pass, as they lie in its file.
+class JournalRows {
+ public:
+  JournalRows(const std::filesystem::path& folder, int rank);
+  explicit JournalRows(const std::filesystem::path& file);
+  ~JournalRows();
+  JournalRows(JournalRows&& other) noexcept;
+  JournalRows(const JournalRows&) = delete;
+  JournalRows& operator=(const JournalRows&) = delete;
+  FingerprintRows fingerprints() const;
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace shoestring

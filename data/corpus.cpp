@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
+#include <limits>
 #include <optional>
 
+#include "data/corpus_walk.h"
 #include "data/file_kind.h"
+#include "data/table_file.h"
 #include "kernels/base/check.h"
-#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -17,140 +18,140 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kLineLimit = std::size_t{64} << 20;
 
-// The entries of one folder still to visit, last one first.
-using Level = std::vector<fs::path>;
-
-Level sorted_entries(const fs::path& folder) {
-  Level entries = list_directory(folder);
-  std::reverse(entries.begin(), entries.end());
-  return entries;
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return text;
-}
-
-// Of a name in small letters without what says how the file is packed.
-bool holds_lines(std::string_view name) { return name.ends_with(".jsonl") || name.ends_with(".ndjson"); }
 // C4 calls its lines of JSON so; elsewhere it is one value over many lines.
 bool may_hold_lines(std::string_view name) { return name.ends_with(".json"); }
 
-// "h", ".h" and "*.h" mean the same.
-std::string ending_of(const std::string& word) {
-  const std::size_t first = word.find_first_not_of(" *.");
-  if (first == std::string::npos) fail(ExitCode::usage, "'{}' is no file ending; write .txt,.md", word);
-  return "." + lower(word.substr(first, word.find_last_not_of(' ') - first + 1));
-}
+/// Bytes [begin, end) of all files together: what begins there belongs to the part. Text up to a limit is one part.
+struct ByteRange {
+  std::int64_t begin = 0;
+  std::int64_t end = std::numeric_limits<std::int64_t>::max();
+};
 
-// A named input as it is walked: the folders on the way resolved, the name kept, since it says what the file is.
-fs::path input_path(const fs::path& input) {
-  if (fs::is_directory(input) || !input.has_filename()) return fs::canonical(input);
-  return fs::canonical(fs::absolute(input).parent_path()) / input.filename();
-}
-
-std::string why_not_read(const fs::path& input, const fs::file_status& status, const std::error_code& error) {
-  switch (status.type()) {
-    case fs::file_type::fifo:
-      return "is a pipe, and text is read more than once: write it to a file first and name that";
-    case fs::file_type::socket:
-    case fs::file_type::block:
-    case fs::file_type::character: return "is a device or socket, not a file or folder";
-    default: break;
-  }
-  if (error && error != std::errc::no_such_file_or_directory)
-    return "there is no such file or folder: " + system_reason(error.value());
-  return fs::is_symlink(fs::symlink_status(input))
-             ? "is a link that leads nowhere; look whether what it leads to is mounted"
-             : "there is no such file or folder; look at its spelling, and whether its disk is mounted";
+ByteRange range_of(const CorpusOptions& options) {
+  const CorpusPart& part = options.part;
+  check(part.index >= 0 && part.index < part.count, "part {} of {} of a corpus", part.index, part.count);
+  if (part.count == 1) return {};
+  if (options.limit_bytes > 0 || options.input_limit_bytes > 0)
+    return part.index == 0 ? ByteRange{} : ByteRange{ByteRange{}.end, ByteRange{}.end};
+  const auto bytes = static_cast<double>(corpus_bytes(options));
+  const auto border = [&](int index) { return static_cast<std::int64_t>(bytes / part.count * index); };
+  return {border(part.index), part.index + 1 == part.count ? ByteRange{}.end : border(part.index + 1)};
 }
 
 }  // namespace
 
 struct CorpusReader::State {
+  explicit State(CorpusOptions given) : options(std::move(given)), walk(options), range(range_of(options)) {
+    for (const auto& pipe : options.piped) piped.emplace(walked_path(pipe.first), pipe.second);
+  }
+
   CorpusOptions options;
+  CorpusWalk walk;
+  ByteRange range;
   CorpusCounts counts;
-  std::vector<Level> levels;      // the walk: deepest last
-  std::optional<InputFile> file;  // the one being read
-  bool lines = false;             // each is a document
-  std::int64_t part = 0;          // part or line of it
-  std::string first_bad;          // what is wrong with the first bad line
+  std::map<fs::path, std::string> piped;
+  std::optional<InputFile> file;   // the one being read
+  std::optional<TableFile> table;  // or the table
+  WalkedFile walked;               // which that is
+  std::string name;                // what it is called
+  bool lines = false;              // each is a document
+  bool within = false;             // an earlier part has its front
+  std::int64_t part = 0;           // part or line of it
+  LinesAcross across;
+  std::int64_t input = -1;    // that is being read
+  std::int64_t of_input = 0;  // bytes of text it has given
 
-  bool wanted(const fs::path& candidate) const {
-    const std::string packed = lower(candidate.filename().string());
-    const std::string_view name = without_packing(packed);
-    if (holds_lines(name) || options.extensions.empty()) return true;
-    return std::any_of(options.extensions.begin(), options.extensions.end(), [&](const std::string& ending) {
-      return (name.size() > ending.size() && name.ends_with(ending)) ||
-             (packed.size() > ending.size() && packed.ends_with(ending));
-    });
-  }
+  bool reading() const { return file || table; }
+  bool is_own(const WalkedFile& one) const { return one.begin >= range.begin && one.begin < range.end; }
 
-  // The next file of the walk that is wanted; empty at its end.
-  fs::path next_file() {
-    while (!levels.empty()) {
-      if (levels.back().empty()) {
-        levels.pop_back();
-        continue;
-      }
-      const fs::path entry = std::move(levels.back().back());
-      levels.back().pop_back();
-      const bool named = levels.size() == 1;  // an input: what a link leads to was asked for
-      std::error_code error;
-      const fs::file_status status = named ? fs::status(entry, error) : fs::symlink_status(entry, error);
-      if (status.type() != fs::file_type::not_found && error) {
-        fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), system_reason(error.value()));
-      }
-      if (fs::is_directory(status)) {
-        levels.push_back(sorted_entries(entry));
-      } else if (fs::is_symlink(status)) {
-        ++counts.links;
-      } else if (!fs::is_regular_file(status)) {
-        ++counts.special_files;
-      } else if (!wanted(entry)) {
-        ++counts.other_extensions;
-      } else {
-        return entry;
-      }
-    }
-    return {};
-  }
+  bool input_is_enough() const { return options.input_limit_bytes > 0 && of_input >= options.input_limit_bytes; }
 
-  // False at the end of the walk.
+  // False at the end of the walk, or of what can belong to this part.
   bool open_next() {
-    while (true) {
-      const fs::path next = next_file();
-      if (next.empty()) return false;
-      if (open(next)) return true;
+    while (const std::optional<WalkedFile> next = walk.next()) {
+      if (next->begin >= range.end) return false;
+      if (next->input == input && input_is_enough()) continue;
+      if (next->input != input) of_input = 0;
+      input = next->input;
+      if (next->kind == WalkedFile::Kind::wanted) {
+        if ((is_own(*next) || next->begin + next->bytes > range.begin) && open(*next)) return true;
+      } else if (is_own(*next)) {
+        ++(next->kind == WalkedFile::Kind::link      ? counts.links
+           : next->kind == WalkedFile::Kind::special ? counts.special_files
+                                                     : counts.other_extensions);
+      }
     }
+    return false;
   }
 
-  // False for a file that is passed over, which is counted.
-  bool open(const fs::path& entry) {
-    file.emplace(entry, options.unpack);
+  // False for a file that is passed over, which is counted by the part that holds its front.
+  bool open(const WalkedFile& next) {
+    walked = next;
+    within = !is_own(next);
+    file.emplace(next.path, options.unpack);
+    const auto pipe = piped.find(next.path);
+    name = pipe == piped.end() ? next.path.string() : pipe->second;
+    const std::string_view front = file->ahead(kFileKindBytes);
+    const std::string plain = plain_name(next.path);
+    const bool open_kind = may_hold_lines(plain) || pipe != piped.end();
+    lines = holds_lines(plain) || (open_kind && begins_with_line(front));
+    if (within) return go_on_within();
     part = 0;
     ++counts.files;
     if (!file->packing().empty()) ++counts.packed_files;
-    const std::string_view front = file->ahead(kFileKindBytes);
-    const std::string packed = lower(entry.filename().string());
-    const std::string_view name = without_packing(packed);
-    lines = holds_lines(name) || (may_hold_lines(name) && begins_with_line(front));
+    return take_kind(front);
+  }
+
+  // By what the file begins with.
+  bool take_kind(std::string_view front) {
+    if (file->packing().empty() && TableFile::begins(front) && TableFile::unavailable().empty()) {
+      if (options.fields.chat) {
+        fail(ExitCode::bad_data, "{}: is a table; conversations are read from lines of JSON", name);
+      }
+      table.emplace(walked.path, options.fields);
+      lines = true;
+      file.reset();
+      return true;
+    }
     const FileKind kind = file_kind(front);
     if (kind.is_text() && !front.empty()) return true;
     if (!kind.is_text() && lines) {
-      fail(ExitCode::bad_data, "{}: is named as lines of JSON, but is {}: {}", entry.string(), kind.name, kind.remedy);
+      fail(ExitCode::bad_data, "{}: is named as lines of JSON, but is {}: {}", name, kind.name, kind.remedy);
     }
     ++(kind.is_text() ? counts.empty : counts.kinds_of_file[std::string(kind.name)]);
     close();
     return false;
   }
 
+  // Lines that begin in the part's range are its own; false where the whole file belongs to an earlier one.
+  bool go_on_within() {
+    if (!lines || !file->packing().empty()) {
+      file.reset();
+      return false;
+    }
+    part = options.part.lines_before;
+    file->seek(range.begin - walked.begin - 1);
+    while (true) {
+      const std::string_view next = file->ahead();
+      const std::size_t end = next.find('\n');
+      file->consume(std::min(next.size(), end == std::string_view::npos ? next.size() : end + 1));
+      if (next.empty() || end != std::string_view::npos) return true;
+    }
+  }
+
   void close() {
+    if (file && lines && walked.begin + walked.bytes > range.end) across = {part, within};
     counts.read_bytes += read_bytes_of_file();
     file.reset();
+    table.reset();
   }
-  std::int64_t read_bytes_of_file() const { return file ? file->read_bytes() : 0; }
+  // Of the part's share of the file.
+  std::int64_t read_bytes_of_file() const {
+    if (table) return walked.bytes;
+    if (!file) return 0;
+    if (!file->packing().empty() || !lines) return file->read_bytes();
+    return std::min(file->position(), range.end - walked.begin) - std::max<std::int64_t>(0, range.begin - walked.begin);
+  }
 
   // Whether the first line is an object with the text, where the name leaves that open.
   bool begins_with_line(std::string_view front) const {
@@ -182,13 +183,14 @@ struct CorpusReader::State {
 
   // One line without its end, never holding more than kLineLimit of it.
   bool read_line(std::string& line) {
+    if (file->packing().empty() && walked.begin + file->position() >= range.end) return false;  // a later part's
     std::string_view next = file->ahead();
     if (next.empty()) return false;
     std::size_t searched = 0;
     std::size_t end = next.find('\n');
     while (end == std::string_view::npos) {
       if (next.size() > kLineLimit) {
-        fail(ExitCode::bad_data, "{}:{}: a line exceeds {} bytes", file->path().string(), part + 1, kLineLimit);
+        fail(ExitCode::bad_data, "{}: a line exceeds {} bytes", place(part + 1), kLineLimit);
       }
       searched = next.size();
       next = file->ahead(searched + 1);
@@ -200,23 +202,30 @@ struct CorpusReader::State {
     return true;
   }
 
-  // A line's text; nothing where it is not wanted, or is bad and may be.
-  std::optional<std::string> text_of(const std::string& line) {
-    const std::string place = fmt::format("{}:{}", file->path().string(), part);
+  // Of a line or row.
+  std::string place(std::int64_t number) const {
+    if (!within || options.part.lines_before > 0) return fmt::format("{}:{}", name, number);
+    return fmt::format("{}: line {} behind byte {}", name, number, range.begin - walked.begin);
+  }
+
+  // What `answer` gives for a line; nothing where it is not wanted, or is bad and may be.
+  template <class Answer>
+  std::optional<std::string> text_of(const Answer& answer) {
     try {
-      LineText found = text_of_line(line, options.fields, place);
+      LineText found = answer();
       if (!found.wanted) {
         ++counts.unwanted_lines;
         return std::nullopt;
       }
       if (!found.text) {
-        fail(ExitCode::bad_data, "{}: is not a JSON object with a text field \"{}\"; name another with --field", place,
+        fail(ExitCode::bad_data, "{}: is not {} \"{}\"; name another with --field", place(part),
+             table ? "a row with text in a column" : "a JSON object with a text field",
              fmt::join(options.fields.text, ","));
       }
       return std::move(found.text);
     } catch (const Error& error) {
       if (options.skip_bad <= 0) throw;
-      if (counts.bad_lines++ == 0) first_bad = error.what();
+      if (counts.bad_lines++ == 0) counts.first_bad = error.what();
       return std::nullopt;
     }
   }
@@ -227,7 +236,7 @@ struct CorpusReader::State {
       ++part;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       ++counts.lines;
-      auto found = text_of(line);
+      auto found = text_of([&] { return text_of_line(line, options.fields, place(part)); });
       if (!found) continue;
       text = *std::move(found);
       return true;
@@ -235,22 +244,27 @@ struct CorpusReader::State {
     return false;
   }
 
-  // At the end of all: a share can only be judged by the whole.
-  void check_bad_lines() const {
-    if (static_cast<double>(counts.bad_lines) <= options.skip_bad * static_cast<double>(counts.lines)) return;
-    fail(ExitCode::bad_data,
-         "{} of {} lines of JSONL are bad, more than the share of {} that may be skipped; the first: {}",
-         counts.bad_lines, counts.lines, options.skip_bad, first_bad);
+  bool next_row(std::string& text) {
+    LineText row;
+    while (table->next(row)) {
+      ++part;
+      ++counts.lines;
+      auto found = text_of([&] { return std::move(row); });
+      if (!found) continue;
+      text = *std::move(found);
+      return true;
+    }
+    return false;
   }
 
   bool next(Document& document) {
     while (true) {
       const bool enough = options.limit_bytes > 0 && counts.bytes >= options.limit_bytes;
-      if (enough || (!file && !open_next())) {
-        check_bad_lines();
+      if (enough || (!reading() && !open_next())) {
+        if (options.part.count == 1) check_bad_lines(counts, options.skip_bad);
         return false;
       }
-      if (!(lines ? next_line(document.text) : next_part(document.text))) {
+      if (!(table ? next_row(document.text) : lines ? next_line(document.text) : next_part(document.text))) {
         close();
         continue;
       }
@@ -258,37 +272,45 @@ struct CorpusReader::State {
         ++counts.empty;
         continue;
       }
-      document.name = file->path().string();
+      document.name = name;
       if (lines) document.name += fmt::format(":{}", part);
       if (!lines && part > 1) document.name += fmt::format("#{}", part);
       ++counts.documents;
       counts.bytes += static_cast<std::int64_t>(document.text.size());
+      of_input += static_cast<std::int64_t>(document.text.size());
+      if (input_is_enough()) close();
       return true;
     }
   }
 };
 
-CorpusReader::CorpusReader(CorpusOptions options) : state_(std::make_unique<State>()) {
-  state_->options = std::move(options);
-  if (state_->options.document_bytes <= 0) fail(ExitCode::usage, "a document must be allowed at least one byte");
-  Level inputs;
-  for (const fs::path& input : state_->options.inputs) {
-    std::error_code error;
-    const fs::file_status status = fs::status(input, error);
-    if (!fs::is_directory(status) && !fs::is_regular_file(status)) {
-      fail(ExitCode::missing_input, "{}: {}", input.string(), why_not_read(input, status, error));
-    }
-    inputs.push_back(input_path(input));
-  }
-  for (std::string& extension : state_->options.extensions) extension = ending_of(extension);
-  std::reverse(inputs.begin(), inputs.end());
-  state_->levels.push_back(std::move(inputs));
+CorpusReader::CorpusReader(CorpusOptions options) {
+  if (options.document_bytes <= 0) fail(ExitCode::usage, "a document must be allowed at least one byte");
+  state_ = std::make_unique<State>(std::move(options));
 }
 
 std::int64_t CorpusCounts::binary_files() const {
   std::int64_t all = 0;
   for (const auto& kind : kinds_of_file) all += kind.second;
   return all;
+}
+
+void CorpusCounts::add(const CorpusCounts& later) {
+  for (auto counter : {&CorpusCounts::files, &CorpusCounts::packed_files, &CorpusCounts::read_bytes,
+                       &CorpusCounts::documents, &CorpusCounts::bytes, &CorpusCounts::lines, &CorpusCounts::empty,
+                       &CorpusCounts::links, &CorpusCounts::other_extensions, &CorpusCounts::special_files,
+                       &CorpusCounts::bad_lines, &CorpusCounts::unwanted_lines}) {
+    this->*counter += later.*counter;
+  }
+  for (const auto& [kind, number] : later.kinds_of_file) kinds_of_file[kind] += number;
+  if (first_bad.empty()) first_bad = later.first_bad;
+}
+
+void check_bad_lines(const CorpusCounts& counts, double skip_bad) {
+  if (static_cast<double>(counts.bad_lines) <= skip_bad * static_cast<double>(counts.lines)) return;
+  fail(ExitCode::bad_data,
+       "{} of {} lines of JSONL are bad, more than the share of {} that may be skipped; the first: {}",
+       counts.bad_lines, counts.lines, skip_bad, counts.first_bad);
 }
 
 std::vector<std::string> passed_over(const CorpusCounts& counts) {
@@ -312,16 +334,14 @@ CorpusReader::~CorpusReader() = default;
 bool CorpusReader::next(Document& document) { return state_->next(document); }
 const CorpusCounts& CorpusReader::counts() const { return state_->counts; }
 
-std::int64_t CorpusReader::rest_bytes() {
-  std::int64_t bytes = 0;
-  while (true) {
-    const fs::path next = state_->next_file();
-    if (next.empty()) return bytes;
-    std::error_code gone;  // reading will say so
-    const std::uintmax_t size = fs::file_size(next, gone);
-    if (!gone) bytes += static_cast<std::int64_t>(size);
-  }
-}
 std::int64_t CorpusReader::read_bytes() const { return state_->counts.read_bytes + state_->read_bytes_of_file(); }
+const LinesAcross& CorpusReader::lines_across() const { return state_->across; }
+
+std::int64_t corpus_bytes(const CorpusOptions& options) {
+  CorpusWalk walk(options);
+  std::int64_t bytes = 0;
+  while (const std::optional<WalkedFile> next = walk.next()) bytes += next->bytes;
+  return bytes;
+}
 
 }  // namespace shoestring

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "data/build_journal.h"
 #include "data/corpus_passes.h"
 #include "data/partial_folder.h"
+#include "data/piped_input.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -18,73 +20,31 @@ namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
-using Verdict = DuplicateFinder::Verdict;
-
 constexpr std::string_view kTrainedTokenizer = "tokenizer.model";
-constexpr std::uint32_t kTokenizerSample = 1;                // of draws; 0 is the hold-out's
-constexpr std::size_t kSampleBytes = std::size_t{64} << 10;  // what the tokenizer's sample takes or leaves in one piece
 
-/// What a tokenizer is trained on: a little more than needed, drawn from all over the text that is trained on.
-class TokenizerSample {
- public:
-  TokenizerSample(const CorpusBuildOptions& options, const FirstPass& found, std::int64_t corpus_bytes)
-      : options_(options),
-        found_(found),
-        share_(1.2 * static_cast<double>(options.tokenizer_sample_bytes) /
-               static_cast<double>(std::max<std::int64_t>(1, corpus_bytes))),
-        reader_(options.corpus) {}
+// A trained tokenizer is written at once, for a build that goes on.
+bool is_trained(const fs::path& folder) { return type_of(folder / kTrainedTokenizer) == fs::file_type::regular; }
 
-  bool next(std::string& text) {
-    while (next_piece(text)) {
-      if (draw(text, options_.seed, kTokenizerSample) < share_) return true;
-    }
-    return false;
-  }
-
- private:
-  // A document, or of a long one the next lines: a few long documents would be drawn all or none.
-  bool next_piece(std::string& text) {
-    while (begin_ >= document_.text.size()) {
-      begin_ = 0;
-      if (!reader_.next(document_)) return false;
-      const bool kept = number_ < found_.verdicts.size() && found_.verdicts[number_] == Verdict::keep;
-      document_.text.resize(kept ? found_.hold_out.trained_bytes(number_, document_.text) : 0);
-      ++number_;
-    }
-    std::size_t bytes = document_.text.size() - begin_;
-    if (bytes > kSampleBytes) {
-      const std::size_t line_end = document_.text.rfind('\n', begin_ + kSampleBytes - 1);
-      bytes = line_end != std::string::npos && line_end >= begin_ ? line_end + 1 - begin_ : kSampleBytes;
-    }
-    text.assign(document_.text, begin_, bytes);
-    begin_ += bytes;
-    return true;
-  }
-
-  const CorpusBuildOptions& options_;
-  const FirstPass& found_;
-  double share_;
-  CorpusReader reader_;
-  Document document_;
-  std::size_t number_ = 0;  // of the next document
-  std::size_t begin_ = 0;   // of the next piece in this one
-};
-
-// Written at once: a build that goes on does not train another.
-std::unique_ptr<Tokenizer> choose_tokenizer(const CorpusBuildOptions& options, const FirstPass& found,
-                                            std::int64_t corpus_bytes, const fs::path& folder,
-                                            const BuildHooks& hooks) {
+std::unique_ptr<Tokenizer> choose_tokenizer(const BuildPlace& place, FirstPass& found) {
+  const CorpusBuildOptions& options = place.options;
   if (options.tokenizer == TokenizerChoice::bytes) return byte_tokenizer();
   if (options.tokenizer == TokenizerChoice::file) return load_tokenizer(options.tokenizer_file);
-  const fs::path trained = folder / kTrainedTokenizer;
-  if (type_of(trained) == fs::file_type::regular) return load_tokenizer(trained);
-  hooks.say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-  TokenizerSample sample(options, found, corpus_bytes);
-  std::unique_ptr<Tokenizer> tokenizer = train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes,
-                                                             [&](std::string& text) { return sample.next(text); });
-  check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
-  replace_file(trained, tokenizer->file_content());
-  return tokenizer;
+  const fs::path trained = place.folder / kTrainedTokenizer;
+  if (place.ranks.leads() && !is_trained(place.folder)) {
+    place.hooks.say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
+    std::size_t next = 0;
+    const auto tokenizer =
+        train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes, [&](std::string& text) {
+          if (next == found.sample.size()) return false;
+          text = std::move(found.sample[next++]);
+          return true;
+        });
+    check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
+    replace_file(trained, tokenizer->file_content());
+  }
+  found.sample = {};
+  place.ranks.wait_for_all();
+  return load_tokenizer(trained);
 }
 
 // The second pass would read what is being written.
@@ -100,6 +60,19 @@ void refuse_output_in_input(const CorpusBuildOptions& options) {
   }
 }
 
+// By rule, in the order they were asked in: a document counts for the first one it broke.
+Json left_out(const CorpusBuildResult& result) {
+  Json rules = Json::array();
+  for (const LeftOut& one : result.left_out) {
+    rules.push(Json::object({{"rule", one.rule.name},
+                             {"limit", one.rule.limit},
+                             {"source", one.rule.source},
+                             {"documents", one.documents},
+                             {"bytes", one.bytes}}));
+  }
+  return rules;
+}
+
 std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& result) {
   Json json = Json::object({
       {"schema", "shoestring.corpus/1"},
@@ -113,6 +86,7 @@ std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& 
                                     {"special_files", result.read.special_files},
                                     {"bad_lines", result.read.bad_lines},
                                     {"unwanted_lines", result.read.unwanted_lines}})},
+      {"left_out", left_out(result)},
       {"exact_duplicates", result.exact_duplicates},
       {"near_duplicates", result.near_duplicates},
       {"train",
@@ -129,11 +103,13 @@ std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& 
 }
 
 // All that decides what is built, for a build that goes on with what another began.
-std::string request_of(const CorpusBuildOptions& options) {
+std::string request_of(const CorpusBuildOptions& options, const Curation& curation, int ranks) {
   const CorpusOptions& corpus = options.corpus;
   std::string text;
   const auto line = [&](std::string_view name, const auto& value) { text += fmt::format("{}: {}\n", name, value); };
-  for (const fs::path& input : corpus.inputs) line("input", fs::weakly_canonical(input).string());
+  for (const fs::path& input : corpus.inputs) {
+    line("input", is_pipe(input) ? input.string() : fs::weakly_canonical(input).string());
+  }
   line("extensions", fmt::format("{}", fmt::join(corpus.extensions, ",")));
   line("field", fmt::format("{}", fmt::join(corpus.fields.text, ",")));
   if (corpus.fields.chat) {
@@ -142,6 +118,7 @@ std::string request_of(const CorpusBuildOptions& options) {
   for (const FieldFilter& filter : corpus.fields.where) line("where", filter.path + "=" + filter.value);
   line("document bytes", corpus.document_bytes);
   line("limit-bytes", corpus.limit_bytes);
+  if (corpus.input_limit_bytes > 0) line("input-limit-bytes", corpus.input_limit_bytes);
   line("skip-bad", corpus.skip_bad);
   switch (options.tokenizer) {
     case TokenizerChoice::bytes: line("tokenizer", "bytes"); break;
@@ -156,6 +133,14 @@ std::string request_of(const CorpusBuildOptions& options) {
   line("shard-tokens", options.shard_tokens);
   line("source", options.source);
   line("seed", options.seed);
+  const CurationOptions& rules = options.curation;
+  for (const std::string& preset : rules.presets) line("rules", preset);
+  for (const std::string& script : rules.scripts) line("script", script);
+  if (!rules.decontaminate.empty()) line("decontaminate", fmt::format("{:016x}", curation.evaluation_digest()));
+  if (rules.least_bytes > 0) line("min-bytes", rules.least_bytes);
+  if (rules.most_bytes > 0) line("max-bytes", rules.most_bytes);
+  if (rules.repeated_lines < 1) line("max-repeated-lines", rules.repeated_lines);
+  if (ranks > 1) line("ranks", ranks);
   return text;
 }
 
@@ -168,59 +153,137 @@ void remove_shards(const fs::path& folder) {
   }
 }
 
-CorpusBuildResult build_in(const fs::path& folder, BuildJournal& journal, const CorpusBuildOptions& options,
-                           Workers& workers, const BuildHooks& hooks) {
-  CorpusBuildResult result;
-  const std::int64_t input_bytes = CorpusReader(options.corpus).rest_bytes();
-  hooks.say("reading the text and looking for duplicates");
-  const FirstPass found =
-      find_duplicates(options, folder, journal, Pace(hooks, "looking for duplicates", input_bytes), workers, result);
-  const std::vector<std::string> left_out = passed_over(result.read);
+void tell_what_was_read(const CorpusBuildResult& result, const BuildHooks& hooks) {
+  const std::vector<std::string> passed = passed_over(result.read);
   if (result.read.documents == 0) {
     fail(ExitCode::bad_data, "the input holds no text; name other files: {} were read{}{}", result.read.files,
-         left_out.empty() ? "" : "; passed over: ", fmt::join(left_out, "; "));
+         passed.empty() ? "" : "; passed over: ", fmt::join(passed, "; "));
   }
-  for (const std::string& text : left_out) hooks.say("passed over: " + text);
+  for (const std::string& text : passed) hooks.say("passed over: " + text);
+  for (const LeftOut& one : result.left_out) {
+    if (one.documents == 0) continue;
+    hooks.say(fmt::format("left out: {} documents, {} bytes: {}, {}", one.documents, one.bytes, one.rule.name,
+                          one.rule.limit));
+  }
   hooks.say(fmt::format("{} documents, {} bytes; {} exact and {} near duplicates dropped", result.read.documents,
                         result.read.bytes, result.exact_duplicates, result.near_duplicates));
-  if (!journal.first_pass_done(found.digest)) remove_shards(folder);
-  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(options, found, result.read.bytes, folder, hooks);
+}
+
+CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const Curation& curation) {
+  const CorpusBuildOptions& options = place.options;
+  const BuildHooks& hooks = place.hooks;
+  CorpusBuildResult result;
+  const std::int64_t input_bytes = corpus_bytes(options.corpus) / place.ranks.size();
+  const bool trains = options.tokenizer == TokenizerChoice::train;
+  const bool knows = journal.first_pass() && (!trains || is_trained(place.folder));
+  const bool reads = place.ranks.sum(knows ? 0 : 1) > 0;
+  hooks.say(reads ? "reading the text and looking for duplicates"
+                  : "looking for duplicates in what the build that was stopped has read");
+  Pace pace(hooks, "looking for duplicates", input_bytes);
+  FirstPass found = first_pass(place, journal, curation, {.reads = reads, .samples = trains}, pace, result);
+  tell_what_was_read(result, hooks);
+  if (!found.as_before) {
+    remove_working_files(place.folder, place.ranks.rank());
+    if (place.ranks.leads()) remove_shards(place.folder);
+  }
+  place.ranks.wait_for_all();
+  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(place, found);
   result.vocabulary = tokenizer->vocabulary_size();
   result.tokenizer_hash = tokenizer->hash();
-  write_shards(options, folder, found, *tokenizer, hooks, Pace(hooks, "writing shards", input_bytes), workers, result);
+  write_shards(place, found, *tokenizer, Pace(hooks, "writing shards", input_bytes), result);
   if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
   if (found.hold_out.takes_the_end()) {
     hooks.say(fmt::format("too few documents to hold out whole ones: the end of the text is held out, {} bytes",
                           result.validation_bytes));
   }
-  replace_file(folder / tokenizer->file_name(), tokenizer->file_content());
-  replace_file(folder / "corpus.json", summary(options, result));
+  if (place.ranks.leads()) {
+    replace_file(place.folder / tokenizer->file_name(), tokenizer->file_content());
+    replace_file(place.folder / "corpus.json", summary(options, result));
+  }
   return result;
+}
+
+// The input of a build that goes on may be another than it was, which the second pass finds; one process then reads it
+// anew at once, ranks when they are started again.
+CorpusBuildResult build_on(const BuildPlace& place, BuildJournal& journal, const Curation& curation) {
+  const bool may_be_old = journal.first_pass().has_value() && place.ranks.size() == 1;
+  try {
+    return build_in(place, journal, curation);
+  } catch (const InputChanged&) {
+    journal.forget_first_pass();
+    if (!may_be_old) throw;
+  }
+  place.hooks.say("the input is not what it was when the build was stopped");
+  return build_in(place, journal, curation);
+}
+
+// Before the folder gets its name: copies of pipes, and what a build of another number of ranks left.
+void remove_all_but_results(const fs::path& folder, const std::string& lock_file) {
+  for (const fs::path& entry : list_directory(folder)) {
+    const std::string name = entry.filename().string();
+    const bool result = name == "train" || name == "validation" || name == "held_out.txt" || name == "corpus.json" ||
+                        name == lock_file || entry == find_tokenizer(folder);
+    std::error_code error;
+    if (!result) fs::remove_all(entry, error);
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", entry.string(), system_reason(error.value()));
+  }
+}
+
+// The folder as rank 0 makes it, for all.
+fs::path begin_folder(std::optional<PartialFolder>& out, CorpusBuildOptions& options, BuildRanks& ranks) {
+  fs::path folder = PartialFolder::path_for(options.out);
+  if (ranks.leads()) {
+    out.emplace(options.out, BuildJournal::kStateFile);
+    out->keep();  // an unfinished build of another kind is refused, not removed
+  }
+  name_pipes(options.corpus, folder);
+  ranks.wait_for_all();
+  return folder;
 }
 
 }  // namespace
 
 CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers, const BuildHooks& hooks) {
-  refuse_output_in_input(options);
-  const std::string request = request_of(options);
-  PartialFolder out(options.out, BuildJournal::kStateFile);
-  out.keep();  // an unfinished build of another kind is refused, not removed
-  BuildJournal journal(out.path(), request);
+  OneRank alone;
+  return build_corpus(options, workers, hooks, alone);
+}
+
+CorpusBuildResult build_corpus(const CorpusBuildOptions& asked, Workers& workers, const BuildHooks& all_hooks,
+                               BuildRanks& ranks) {
+  refuse_output_in_input(asked);
+  const Curation curation(asked.curation);
+  const std::string request = request_of(asked, curation, ranks.size());
+  CorpusBuildOptions options = asked;
+  options.corpus.part = {ranks.rank(), ranks.size(), 0};
+  BuildHooks hooks = all_hooks;
+  if (!ranks.leads()) hooks = {[](const std::string&) {}, nullptr, all_hooks.stop};
+  std::optional<PartialFolder> out;
+  const fs::path folder = begin_folder(out, options, ranks);
+  BuildJournal journal(folder, request, ranks.rank());
   if (journal.known() > 0) {
-    hooks.say(fmt::format("going on with {}: {} documents are known", out.path().string(), journal.known()));
+    hooks.say(fmt::format("going on with {}: {} documents are known", folder.string(), journal.known()));
   }
   try {
-    CorpusBuildResult result = build_in(out.path(), journal, options, workers, hooks);
+    if (ranks.leads()) copy_pipes(asked.corpus, options.corpus, hooks);
+    ranks.wait_for_all();
+    CorpusBuildResult result = build_on({options, folder, ranks, workers, hooks}, journal, curation);
+    ranks.wait_for_all();
     journal.remove();
-    out.commit();
+    remove_working_files(folder, ranks.rank());
+    ranks.wait_for_all();
+    if (ranks.leads()) {
+      remove_all_but_results(folder, PartialFolder::kLockFile);
+      out->commit();
+    }
+    ranks.wait_for_all();
     return result;
   } catch (const Error& error) {
     if (!journal.any()) {
-      out.give_up();
+      if (out) out->give_up();
       throw;
     }
     throw Error(error.code(), fmt::format("{}\nwhat is done is kept in {}: the same command goes on with it",
-                                          error.what(), out.path().string()));
+                                          error.what(), folder.string()));
   }
 }
 

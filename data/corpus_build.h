@@ -8,6 +8,10 @@
 //
 // Everything is a function of the input and the options. The folder appears under its name when it is complete; until
 // then it is OUT.partial, and a build that was stopped there, however, goes on with it and ends with the same bytes.
+//
+// Several ranks build the same bytes as one. The input is read twice, by each rank its part (CorpusPart). In memory a
+// rank holds, whatever the size of the corpus: 6 bytes a document of its own, 4.3 a document of all of them (a
+// partition of near_duplicates.h), a batch of text, and five times the tokenizer's sample.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +19,11 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "data/build_ranks.h"
 #include "data/corpus.h"
+#include "data/curation.h"
 #include "kernels/base/workers.h"
 
 namespace shoestring {
@@ -25,6 +32,7 @@ enum class TokenizerChoice : std::uint8_t { bytes, train, file };
 
 struct CorpusBuildOptions {
   CorpusOptions corpus;
+  CurationOptions curation{};
   std::filesystem::path out;
   TokenizerChoice tokenizer = TokenizerChoice::train;
   std::filesystem::path tokenizer_file;  ///< with TokenizerChoice::file
@@ -41,8 +49,17 @@ struct CorpusBuildOptions {
   bool last_reply_alone = false;
 };
 
+/// What a rule of curation left out.
+struct LeftOut {
+  CurationRule rule;
+  std::int64_t documents = 0;
+  std::int64_t bytes = 0;
+};
+
+/// Of all ranks.
 struct CorpusBuildResult {
   CorpusCounts read;
+  std::vector<LeftOut> left_out{};
   std::int64_t exact_duplicates = 0;
   std::int64_t near_duplicates = 0;
   std::int64_t train_documents = 0, train_bytes = 0, train_tokens = 0;
@@ -66,5 +83,9 @@ struct BuildHooks {
 
 /// An exception that is thrown when documents have been read leaves OUT.partial for a build that goes on, and says so.
 CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers, const BuildHooks& hooks);
+/// The same on several ranks, who are all given the same options: rank 0's hooks are told. What one of them throws the
+/// others do not hear of. A build is gone on with on as many ranks.
+CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& workers, const BuildHooks& hooks,
+                               BuildRanks& ranks);
 
 }  // namespace shoestring

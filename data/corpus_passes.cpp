@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
 #include "data/chat_tokens.h"
 #include "data/split_writer.h"
+#include "data/token_spool.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
 
@@ -17,10 +19,17 @@ namespace {
 namespace fs = std::filesystem;
 using Verdict = DuplicateFinder::Verdict;
 
+constexpr std::size_t kRecordsAtOnce = 4096;
+
+fs::path names_path(const fs::path& folder, int rank, int ranks) {
+  return folder / (ranks == 1 ? "held_out.txt" : fmt::format("held_out.{}.txt", rank));
+}
+
 // Reads documents by the batch, so that the work on them can be shared out.
 class BatchReader {
  public:
-  explicit BatchReader(const CorpusBuildOptions& options) : reader_(options.corpus), bytes_(options.batch_bytes) {}
+  explicit BatchReader(const CorpusBuildOptions& options, std::int64_t lines_before = 0)
+      : reader_(part_of(options.corpus, lines_before)), bytes_(options.batch_bytes) {}
   bool next(std::vector<Document>& batch) {
     batch.clear();
     std::int64_t bytes = 0;
@@ -33,19 +42,24 @@ class BatchReader {
   }
   const CorpusCounts& counts() const { return reader_.counts(); }
   std::int64_t read_bytes() const { return reader_.read_bytes(); }
+  const LinesAcross& lines_across() const { return reader_.lines_across(); }
 
  private:
+  static CorpusOptions part_of(CorpusOptions corpus, std::int64_t lines_before) {
+    corpus.part.lines_before = lines_before;
+    return corpus;
+  }
   CorpusReader reader_;
   std::int64_t bytes_;
 };
 
-std::uint64_t hash_of(const Document& document) { return XXH3_64bits(document.text.data(), document.text.size()); }
+using Content = std::array<std::uint64_t, 2>;
 
 /// All documents of a pass, their texts and their order, in one number.
 class PassDigest {
  public:
-  void add(std::uint64_t document_hash) {
-    const std::array<std::uint64_t, 2> both = {value_, document_hash};
+  void add(const Content& content) {
+    const std::array<std::uint64_t, 3> both = {value_, content[0], content[1]};
     value_ = XXH3_64bits(both.data(), sizeof both);
   }
   std::uint64_t value() const { return value_; }
@@ -54,26 +68,132 @@ class PassDigest {
   std::uint64_t value_ = 0;
 };
 
+/// What the first pass gathers, a document at a time.
+class Findings {
+ public:
+  Findings(const BuildPlace& place, std::size_t rules)
+      : finder_(place.folder, place.ranks),
+        hold_out_(place.options.hold_out, place.options.seed),
+        left_out_(2 * rules) {}
+
+  void add(const DocumentRecord& record) {
+    digest_.add(record.fingerprint.content);
+    hold_out_.add(record.held_out, record.fingerprint.bytes);
+    if (record.left_out == 0) {
+      finder_.add(record.fingerprint);
+      return;
+    }
+    finder_.pass();
+    ++left_out_.at(2 * (record.left_out - 1u));
+    left_out_.at(2 * (record.left_out - 1u) + 1) += record.fingerprint.bytes;
+  }
+
+  std::uint64_t digest() const { return digest_.value(); }
+  FirstPass finish(const BuildPlace& place, const Curation& curation, PassResult input, CorpusBuildResult& result);
+
+ private:
+  DuplicateFinder finder_;
+  HoldOut hold_out_;
+  std::vector<std::int64_t> left_out_;  // by rule: documents, bytes
+  PassDigest digest_;
+};
+
+// All ranks' counts, and the verdicts on this rank's documents.
+FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, PassResult input,
+                           CorpusBuildResult& result) {
+  BuildRanks& ranks = place.ranks;
+  std::vector<JournalRows> journals;
+  std::vector<FingerprintRows> rows;
+  ranks.wait_for_all();  // for the journals
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    journals.emplace_back(place.folder, rank);
+    rows.push_back(journals.back().fingerprints());
+  }
+  std::vector<Verdict> verdicts = finder_.finish(rows, place.options.near_threshold);
+  const auto count = [&](Verdict verdict) { return std::count(verdicts.begin(), verdicts.end(), verdict); };
+  result.exact_duplicates = ranks.sum(count(Verdict::exact_duplicate));
+  result.near_duplicates = ranks.sum(count(Verdict::near_duplicate));
+  for (std::size_t rule = 0; rule < curation.rules().size(); ++rule) {
+    result.left_out.push_back(
+        {curation.rules()[rule], ranks.sum(left_out_[2 * rule]), ranks.sum(left_out_[2 * rule + 1])});
+  }
+  hold_out_.finish(verdicts, ranks);
+  return {std::move(verdicts), std::move(input), std::move(hold_out_), {}};
+}
+
 // Records of the batch's documents: from the journal as far as it knows them, the rest found out now.
-void look_at(const std::vector<Document>& batch, const HoldOut& hold_out, BuildJournal& journal, Workers& workers,
-             std::vector<DocumentRecord>& records) {
+void look_at(const std::vector<Document>& batch, const HoldOut& hold_out, const Curation& curation,
+             BuildJournal& journal, Workers& workers, std::vector<DocumentRecord>& records) {
   std::vector<DocumentRecord> known = journal.next_known(batch.size());
   records.assign(batch.size(), {});
   workers.each(static_cast<std::int64_t>(batch.size()), [&](std::int64_t i) {
     const auto at = static_cast<std::size_t>(i);
-    DocumentRecord& record = records[at];
-    record.text_hash = hash_of(batch[at]);
-    if (at < known.size() && known[at].text_hash == record.text_hash) {
-      record = known[at];
-      return;
+    const std::string& text = batch[at].text;
+    if (at < known.size() && known[at].fingerprint.content == content_of(text)) {
+      records[at] = known[at];
+    } else {
+      records[at] = {fingerprint(text), hold_out.draws(text), curation.broken_rule(text)};
     }
-    record.fingerprint = fingerprint(batch[at].text);
-    record.held_out = hold_out.draws(batch[at].text);
   });
   std::size_t same = 0;
-  while (same < known.size() && known[same].text_hash == records[same].text_hash) ++same;
+  while (same < known.size() && known[same].fingerprint.content == records[same].fingerprint.content) ++same;
   journal.confirm(same, same == batch.size());
   journal.append(std::span(records).subspan(same));
+}
+
+// Lines before a part's first one in the file that an earlier part begins: what that part had of it, and before it.
+std::int64_t lines_before(const LinesAcross& own, BuildRanks& ranks) {
+  const std::vector<std::int64_t> all = ranks.gather(std::array<std::int64_t, 2>{own.lines, own.through ? 1 : 0});
+  std::int64_t before = 0;
+  for (int rank = 0; rank < ranks.rank(); ++rank) {
+    const auto at = 2 * static_cast<std::size_t>(rank);
+    before = all[at] + (all[at + 1] != 0 ? before : 0);
+  }
+  return before;
+}
+
+PassResult read_input(const BuildPlace& place, BuildJournal& journal, const Curation& curation, TokenizerSample* sample,
+                      Pace& pace, Findings& findings) {
+  BatchReader reader(place.options);
+  const HoldOut hold_out(place.options.hold_out, place.options.seed);
+  std::vector<Document> batch;
+  std::vector<DocumentRecord> records;
+  std::size_t documents = 0;
+  while (reader.next(batch)) {
+    look_at(batch, hold_out, curation, journal, place.workers, records);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      findings.add(records[i]);
+      const bool may_be_kept = sample != nullptr && records[i].left_out == 0;
+      if (may_be_kept) sample->add(documents + i, records[i].held_out, batch[i].text);
+    }
+    documents += batch.size();
+    pace.at(reader.read_bytes());
+  }
+  return {findings.digest(), reader.counts(), lines_before(reader.lines_across(), place.ranks)};
+}
+
+// What an earlier build read, from its journal.
+PassResult take_over(BuildJournal& journal, Findings& findings) {
+  const PassResult input = *journal.first_pass();
+  std::vector<DocumentRecord> records;
+  while (!(records = journal.next_known(kRecordsAtOnce)).empty()) {
+    for (const DocumentRecord& record : records) findings.add(record);
+    journal.confirm(records.size(), true);
+  }
+  return input;
+}
+
+// All ranks' counts in one, on every rank.
+CorpusCounts counts_of_all(const CorpusCounts& own, const BuildPlace& place) {
+  if (place.ranks.size() == 1) return own;
+  CorpusCounts all;
+  for (int rank = 0; rank < place.ranks.size(); ++rank) {
+    const std::optional<PassResult> found =
+        rank == place.ranks.rank() ? PassResult{0, own, 0} : BuildJournal::first_pass_of(place.folder, rank);
+    check(found.has_value(), "rank {} has not told what it read", rank);
+    all.add(found->counts);
+  }
+  return all;
 }
 
 /// A document's two sides as tokens; a side without text has none, nor has one that stands in a finished shard.
@@ -88,20 +208,17 @@ struct EncodedDocument {
 /// The second pass: both splits, by the verdicts of the first.
 class ShardPass {
  public:
-  ShardPass(const CorpusBuildOptions& options, const fs::path& folder, const FirstPass& found,
-            const Tokenizer& tokenizer, Workers& workers)
+  ShardPass(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, DocumentSink& train,
+            DocumentSink& validation)
       : found_(found),
         tokenizer_(tokenizer),
-        workers_(workers),
-        chat_(options.corpus.fields.chat),
-        last_reply_alone_(options.last_reply_alone),
-        train_({folder / "train", "train", options.source, options.shard_tokens, chat_.has_value()}, tokenizer),
-        validation_({folder / "validation", "validation", options.source, options.shard_tokens, chat_.has_value()},
-                    tokenizer),
-        names_(folder / "held_out.txt"),
-        reader_(options) {}
-
-  std::int64_t finished_documents() const { return train_.finished_documents() + validation_.finished_documents(); }
+        workers_(place.workers),
+        chat_(place.options.corpus.fields.chat),
+        last_reply_alone_(place.options.last_reply_alone),
+        train_(train),
+        validation_(validation),
+        names_(names_path(place.folder, place.ranks.rank(), place.ranks.size())),
+        reader_(place.options, found.input.lines_before) {}
 
   void run(Pace pace) {
     std::vector<Document> batch;
@@ -113,24 +230,15 @@ class ShardPass {
       pace.at(reader_.read_bytes(), train_.tokens() + validation_.tokens());
     }
     check_count(first_, false);
-    if (digest_.value() != found_.digest) {
-      fail(ExitCode::bad_data,
-           "the input changed while it was read: {} documents in both passes, but not the same; build again when "
-           "nothing writes to it",
-           first_);
+    if (digest_.value() != found_.input.digest) {
+      throw InputChanged(ExitCode::bad_data,
+                         fmt::format("the input changed since it was read first: {} documents both times, but not the "
+                                     "same; build again when nothing writes to it",
+                                     first_));
     }
     train_.finish();
     validation_.finish();
     names_.finish();
-  }
-
-  void tell(CorpusBuildResult& result) const {
-    result.train_documents = train_.documents();
-    result.train_bytes = train_.bytes();
-    result.train_tokens = train_.tokens();
-    result.validation_documents = validation_.documents();
-    result.validation_bytes = validation_.bytes();
-    result.validation_tokens = validation_.tokens();
   }
 
  private:
@@ -138,22 +246,22 @@ class ShardPass {
   void check_count(std::size_t now, bool more_may_come) const {
     const std::size_t before = found_.verdicts.size();
     if (now == before || (more_may_come && now < before)) return;
-    fail(ExitCode::bad_data,
-         "the input changed while it was read: {} documents in the first pass, {}{} in the last; build again when "
-         "nothing writes to it",
-         before, now > before ? "at least " : "", now);
+    throw InputChanged(ExitCode::bad_data,
+                       fmt::format("the input changed since it was read first: {} documents in the first pass, {}{} in "
+                                   "the last; build again when nothing writes to it",
+                                   before, now > before ? "at least " : "", now));
   }
 
   void encode(const std::vector<Document>& batch) {
     encoded_.assign(batch.size(), {});
-    hashes_.resize(batch.size());
+    contents_.resize(batch.size());
     const auto each = [&](const auto& work) {
       workers_.each(static_cast<std::int64_t>(batch.size()),
                     [&](std::int64_t i) { work(static_cast<std::size_t>(i)); });
     };
     const auto kept = [&](std::size_t i) { return found_.verdicts[first_ + i] == Verdict::keep; };
     each([&](std::size_t i) {
-      hashes_[i] = hash_of(batch[i]);
+      contents_[i] = content_of(batch[i].text);
       if (!kept(i)) return;
       const std::size_t border = found_.hold_out.trained_bytes(first_ + i, batch[i].text);
       encoded_[i].trained_bytes = chat_ && border > 0 ? batch[i].text.size() : border;
@@ -161,7 +269,7 @@ class ShardPass {
     std::int64_t trained = train_.documents();
     std::int64_t held_out = validation_.documents();
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      digest_.add(hashes_[i]);
+      digest_.add(contents_[i]);
       if (!kept(i)) continue;
       EncodedDocument& document = encoded_[i];
       if (document.trained_bytes > 0) document.encodes_trained = !train_.stands(trained++);
@@ -194,7 +302,7 @@ class ShardPass {
 
   void write_conversation(const Document& line, const EncodedDocument& encoded) {
     const bool trained = encoded.trained_bytes > 0;
-    SplitWriter& split = trained ? train_ : validation_;
+    DocumentSink& split = trained ? train_ : validation_;
     if (trained ? encoded.encodes_trained : encoded.encodes_held_out) {
       split.append_masked(trained ? encoded.trained : encoded.held_out, encoded.learned);
     } else {
@@ -218,54 +326,102 @@ class ShardPass {
   Workers& workers_;
   std::optional<ChatFormat> chat_;
   bool last_reply_alone_;
-  SplitWriter train_;
-  SplitWriter validation_;
+  DocumentSink& train_;
+  DocumentSink& validation_;
   FileWriter names_;
   BatchReader reader_;
   PassDigest digest_;
-  std::vector<std::uint64_t> hashes_;
+  std::vector<Content> contents_;
   std::vector<EncodedDocument> encoded_;
   std::size_t first_ = 0;  // document of the next batch
 };
 
-}  // namespace
-
-FirstPass find_duplicates(const CorpusBuildOptions& options, const fs::path& folder, BuildJournal& journal, Pace pace,
-                          Workers& workers, CorpusBuildResult& result) {
-  DuplicateFinder finder(folder);
-  BatchReader reader(options);
-  std::vector<Document> batch;
-  std::vector<DocumentRecord> records;
-  PassDigest digest;
-  HoldOut hold_out(options.hold_out, options.seed);
-  while (reader.next(batch)) {
-    look_at(batch, hold_out, journal, workers, records);
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      digest.add(records[i].text_hash);
-      finder.add(records[i].fingerprint);
-      hold_out.add(records[i].held_out, batch[i].text.size());
-    }
-    pace.at(reader.read_bytes());
-  }
-  result.read = reader.counts();
-  std::vector<Verdict> verdicts = finder.finish(options.near_threshold);
-  for (const Verdict verdict : verdicts) {
-    result.exact_duplicates += verdict == Verdict::exact_duplicate ? 1 : 0;
-    result.near_duplicates += verdict == Verdict::near_duplicate ? 1 : 0;
-  }
-  hold_out.finish(verdicts);
-  return {std::move(verdicts), digest.value(), std::move(hold_out)};
+// All ranks' counts, and what of their documents goes where.
+void run_pass(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
+              DocumentSink& train, DocumentSink& validation, CorpusBuildResult& result) {
+  BuildRanks& ranks = place.ranks;
+  const std::int64_t finished = ranks.sum(train.finished_documents() + validation.finished_documents());
+  place.hooks.say(finished == 0 ? std::string("writing shards")
+                                : fmt::format("writing shards; {} documents stand in finished ones", finished));
+  ShardPass(place, found, tokenizer, train, validation).run(pace);
+  result.train_documents = ranks.sum(train.documents());
+  result.train_bytes = ranks.sum(train.bytes());
+  result.train_tokens = ranks.sum(train.tokens());
+  result.validation_documents = ranks.sum(validation.documents());
+  result.validation_bytes = ranks.sum(validation.bytes());
+  result.validation_tokens = ranks.sum(validation.tokens());
 }
 
-void write_shards(const CorpusBuildOptions& options, const fs::path& folder, const FirstPass& found,
-                  const Tokenizer& tokenizer, const BuildHooks& hooks, Pace pace, Workers& workers,
+// The ranks' names one behind the other, as one process writes them.
+void join_names(const fs::path& folder, BuildRanks& ranks) {
+  ranks.wait_for_all();
+  if (ranks.leads()) {
+    FileWriter all(folder / "held_out.txt");
+    std::string some(std::size_t{1} << 20, '\0');
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+      const fs::path path = names_path(folder, rank, ranks.size());
+      const FileHandle file = open_for_reading(path);
+      for (std::int64_t at = 0, bytes = file_bytes(file, path); at < bytes;) {
+        const std::int64_t count = std::min<std::int64_t>(bytes - at, static_cast<std::int64_t>(some.size()));
+        read_at(file, path, at, some.data(), count);
+        all.write(some.data(), static_cast<std::size_t>(count));
+        at += count;
+      }
+    }
+    all.finish();
+  }
+  ranks.wait_for_all();
+}
+
+}  // namespace
+
+FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curation& curation, FirstPassWork work,
+                     Pace& pace, CorpusBuildResult& result) {
+  Findings findings(place, curation.rules().size());
+  TokenizerSample sample(place.options.tokenizer_sample_bytes, place.options.seed);
+  const PassResult input = work.reads
+                               ? read_input(place, journal, curation, work.samples ? &sample : nullptr, pace, findings)
+                               : take_over(journal, findings);
+  const bool as_before = place.ranks.sum(journal.first_pass_done(input) ? 0 : 1) == 0;
+  result.read = counts_of_all(input.counts, place);
+  check_bad_lines(result.read, place.options.corpus.skip_bad);
+  FirstPass found = findings.finish(place, curation, input, result);
+  found.as_before = as_before;
+  if (!work.reads || !work.samples) return found;
+  found.sample = sample.take(
+      [&](std::size_t document, bool drawn, std::size_t begin, std::string_view text) -> std::size_t {
+        if (found.verdicts[document] != Verdict::keep) return 0;
+        return found.hold_out.surely_trained(document, drawn, begin, text);
+      },
+      place.folder, place.ranks);
+  return found;
+}
+
+void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
                   CorpusBuildResult& result) {
-  ShardPass pass(options, folder, found, tokenizer, workers);
-  hooks.say(pass.finished_documents() == 0
-                ? std::string("writing shards")
-                : fmt::format("writing shards; {} documents stand in finished ones", pass.finished_documents()));
-  pass.run(pace);
-  pass.tell(result);
+  const auto split = [&](const char* name) {
+    const bool masked = place.options.corpus.fields.chat.has_value();
+    return SplitOptions{place.folder / name, name, place.options.source, place.options.shard_tokens, masked};
+  };
+  if (place.ranks.size() == 1) {
+    SplitWriter train(split("train"), tokenizer);
+    SplitWriter validation(split("validation"), tokenizer);
+    run_pass(place, found, tokenizer, pace, train, validation, result);
+    return;
+  }
+  TokenSpool train(place.folder, split("train"), tokenizer, place.ranks.rank());
+  TokenSpool validation(place.folder, split("validation"), tokenizer, place.ranks.rank());
+  run_pass(place, found, tokenizer, pace, train, validation, result);
+  write_spooled_shards(place.folder, split("train"), tokenizer, place.ranks);
+  write_spooled_shards(place.folder, split("validation"), tokenizer, place.ranks);
+  join_names(place.folder, place.ranks);
+}
+
+void remove_working_files(const fs::path& folder, int rank) {
+  for (const char* split : {"train", "validation"}) TokenSpool::remove(folder, split, rank);
+  std::error_code error;
+  fs::remove(names_path(folder, rank, 2), error);
+  if (error) fail(ExitCode::io, "{}: cannot be removed: {}", folder.string(), error.message());
 }
 
 }  // namespace shoestring

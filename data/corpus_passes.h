@@ -4,14 +4,18 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "data/build_journal.h"
+#include "data/build_ranks.h"
 #include "data/corpus_build.h"
+#include "data/curation.h"
 #include "data/hold_out.h"
 #include "data/near_duplicates.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_sample.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -33,21 +37,45 @@ class Pace {
   BuildProgress progress_;
 };
 
-/// What the first pass finds.
+/// What the first pass finds of this rank's documents.
 struct FirstPass {
   std::vector<DuplicateFinder::Verdict> verdicts;
-  std::uint64_t digest = 0;
+  PassResult input;
   HoldOut hold_out;
+  bool as_before = false;             ///< an earlier build found the same on all ranks
+  std::vector<std::string> sample{};  ///< of all ranks, on rank 0, where a tokenizer is to be trained
 };
 
-/// `folder` is for working files. Fills in result.read and the duplicates.
-FirstPass find_duplicates(const CorpusBuildOptions& options, const std::filesystem::path& folder, BuildJournal& journal,
-                          Pace pace, Workers& workers, CorpusBuildResult& result);
+/// One rank's view of a build.
+struct BuildPlace {
+  const CorpusBuildOptions& options;
+  const std::filesystem::path& folder;
+  BuildRanks& ranks;
+  Workers& workers;
+  const BuildHooks& hooks;
+};
 
-/// Both splits, by the verdicts of the first pass; fills in their parts of `result`. Finished shards in `folder` are
-/// taken for those of this build. Throws Error(bad_data) where the input is another than it was.
-void write_shards(const CorpusBuildOptions& options, const std::filesystem::path& folder, const FirstPass& found,
-                  const Tokenizer& tokenizer, const BuildHooks& hooks, Pace pace, Workers& workers,
+struct FirstPassWork {
+  bool reads = true;    ///< false: all ranks' journals know all of it
+  bool samples = true;  ///< text for a tokenizer, where it reads
+};
+
+/// Fills in what `result` says of all ranks: what was read, duplicates, what rules left out.
+FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curation& curation, FirstPassWork work,
+                     Pace& pace, CorpusBuildResult& result);
+
+/// The second pass finds other documents than the first.
+class InputChanged : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Both splits, by the verdicts of the first pass; fills in their parts of `result`. Finished shards in the folder are
+/// taken for those of this build. Throws InputChanged.
+void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
                   CorpusBuildResult& result);
+
+/// What this rank has encoded: of no use when the input is another one, or when all shards stand.
+void remove_working_files(const std::filesystem::path& folder, int rank);
 
 }  // namespace shoestring

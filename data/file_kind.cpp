@@ -15,10 +15,12 @@ struct Signature {
 
 constexpr std::string_view kConvert = "convert to UTF-8, for example with iconv";
 constexpr std::string_view kUnpack = "unpack first";
+constexpr std::string_view kTable =
+    "reading it takes Apache Arrow: pip install pyarrow and build this program again; or export the text as JSONL";
 constexpr std::string_view kExport = "export the text as JSONL";
 
 // The longer one first where one begins with another.
-constexpr std::array<Signature, 15> kSignatures = {{
+constexpr std::array<Signature, 16> kSignatures = {{
     {"\x1F\x8B"sv, {"gzip", kUnpack}},
     {"\x28\xB5\x2F\xFD"sv, {"zstd", kUnpack}},
     {"\xFD"
@@ -28,8 +30,9 @@ constexpr std::array<Signature, 15> kSignatures = {{
     {"\x04\x22\x4D\x18"sv, {"lz4", kUnpack}},
     {"7z\xBC\xAF\x27\x1C"sv, {"7z", kUnpack}},
     {"PK\x03\x04"sv, {"zip", kUnpack}},
-    {"PAR1"sv, {"Parquet", kExport}},
-    {"ARROW1"sv, {"Arrow", kExport}},
+    {"PAR1"sv, {"Parquet", kTable}},
+    {"ARROW1"sv, {"Arrow", kTable}},
+    {"\xFF\xFF\xFF\xFF"sv, {"Arrow stream", kTable}},
     {"%PDF-"sv, {"PDF", kExport}},
     {"\x89HDF\r\n\x1A\n"sv, {"HDF5", "shards are trained on as they are"}},
     {"\xFF\xFE\0\0"sv, {"UTF-32", kConvert}},

@@ -35,22 +35,28 @@ void HoldOut::add(bool drawn, std::size_t bytes) {
   bytes_.push_back(static_cast<std::uint32_t>(bytes));
 }
 
-void HoldOut::finish(std::span<const Verdict> verdicts) {
-  std::uint64_t all_bytes = 0;
-  bool any_trained = false;
-  bool any_drawn = false;
+void HoldOut::finish(std::span<const Verdict> verdicts, BuildRanks& ranks) {
+  std::int64_t own_bytes = 0;
+  std::int64_t trained = 0;
+  std::int64_t drawn = 0;
   for (std::size_t i = 0; i < verdicts.size(); ++i) {
     if (verdicts[i] != Verdict::keep) continue;
-    all_bytes += bytes_[i];
-    (drawn_[i] ? any_drawn : any_trained) = true;
+    own_bytes += bytes_[i];
+    ++(drawn_[i] ? drawn : trained);
   }
-  takes_the_end_ = share_ > 0 && !(any_trained && any_drawn);
-  auto left = static_cast<std::uint64_t>((1 - share_) * static_cast<double>(all_bytes));
-  for (std::size_t i = 0; takes_the_end_ && i < verdicts.size(); ++i) {
+  const std::int64_t before = ranks.sum_before(own_bytes);
+  const std::int64_t all_bytes = ranks.sum(own_bytes);
+  const bool both = ranks.sum(trained) > 0 && ranks.sum(drawn) > 0;
+  takes_the_end_ = share_ > 0 && !both;
+  std::int64_t left = static_cast<std::int64_t>((1 - share_) * static_cast<double>(all_bytes)) - before;
+  border_document_ = left < 0 ? -1 : static_cast<std::int64_t>(verdicts.size());
+  for (std::size_t i = 0; takes_the_end_ && left >= 0 && i < verdicts.size(); ++i) {
     if (verdicts[i] != Verdict::keep) continue;
-    border_document_ = i;
-    border_bytes_ = left;
-    if (left < bytes_[i]) break;
+    if (left < bytes_[i]) {
+      border_document_ = static_cast<std::int64_t>(i);
+      border_bytes_ = static_cast<std::size_t>(left);
+      break;
+    }
     left -= bytes_[i];
   }
   drawn_ = {};
@@ -59,8 +65,19 @@ void HoldOut::finish(std::span<const Verdict> verdicts) {
 
 std::size_t HoldOut::trained_bytes(std::size_t number, std::string_view text) const {
   if (!takes_the_end_) return draws(text) ? 0 : text.size();
-  if (number != border_document_) return number < border_document_ ? text.size() : 0;
+  const auto document = static_cast<std::int64_t>(number);
+  if (document != border_document_) return document < border_document_ ? text.size() : 0;
   return cut_near(text, std::min(border_bytes_, text.size()));  // shorter: it changed between the passes
+}
+
+// The cut lies at the border or at the beginning of its line.
+std::size_t HoldOut::surely_trained(std::size_t number, bool drawn, std::size_t begin, std::string_view text) const {
+  if (!takes_the_end_) return drawn ? 0 : text.size();
+  const auto document = static_cast<std::int64_t>(number);
+  if (document != border_document_) return document < border_document_ ? text.size() : 0;
+  if (begin + text.size() > border_bytes_) text = text.substr(0, border_bytes_ - std::min(begin, border_bytes_));
+  const std::size_t line_end = text.rfind('\n');
+  return line_end == std::string_view::npos ? text.size() : line_end + 1;
 }
 
 }  // namespace shoestring

@@ -25,11 +25,14 @@ class HoldOut {
   bool draws(std::string_view text) const;
   /// Of every document of the first pass in turn: what `draws` said and how long it is.
   void add(bool drawn, std::size_t bytes);
-  /// After the last: those that are kept are split.
-  void finish(std::span<const DuplicateFinder::Verdict> verdicts);
+  /// After the last: those that are kept are split, with those of the ranks before and behind.
+  void finish(std::span<const DuplicateFinder::Verdict> verdicts, BuildRanks& ranks);
 
   /// How much of the document's front is trained on: all of it, nothing, or up to the border.
   std::size_t trained_bytes(std::size_t number, std::string_view text) const;
+  /// How much of bytes [begin, begin + text) of a document is certain to be trained on, the rest of it not being at
+  /// hand: for a tokenizer's sample.
+  std::size_t surely_trained(std::size_t number, bool drawn, std::size_t begin, std::string_view text) const;
   /// Whether the end of the text is held out rather than documents.
   bool takes_the_end() const { return takes_the_end_; }
 
@@ -39,8 +42,9 @@ class HoldOut {
   std::vector<bool> drawn_;  // by document, until finish()
   std::vector<std::uint32_t> bytes_;
   bool takes_the_end_ = false;
-  std::size_t border_document_ = 0;  // of the text's end
-  std::size_t border_bytes_ = 0;     // of it that come before
+  // Where the text's end begins: a document of this rank, -1 in an earlier rank's, the number of all in a later one's.
+  std::int64_t border_document_ = 0;
+  std::size_t border_bytes_ = 0;  // of that document that come before
 };
 
 }  // namespace shoestring

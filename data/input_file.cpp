@@ -37,6 +37,17 @@ std::string_view InputFile::ahead(std::size_t least) {
   return std::string_view(text_).substr(begin_);
 }
 
+void InputFile::seek(std::int64_t position) {
+  check(packing_ == nullptr, "{}: a packed file is read from its front", path_.string());
+  if (::lseek(file_.get(), static_cast<off_t>(position), SEEK_SET) < 0) {
+    fail(ExitCode::io, "{}: cannot be read from byte {} on: {}", path_.string(), position, std::strerror(errno));
+  }
+  text_.clear();
+  begin_ = 0;
+  position_ = read_bytes_ = position;
+  file_ended_ = false;
+}
+
 // Appends to text_; false where there is nothing left.
 bool InputFile::more() {
   if (packing_ == nullptr) return read(text_);

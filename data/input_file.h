@@ -29,7 +29,14 @@ class InputFile {
   /// Throws Error(io), and Error(bad_data) naming the place for what cannot be unpacked or ends in the middle.
   std::string_view ahead(std::size_t least = 1);
   /// The first `bytes` of what `ahead` gave have been used.
-  void consume(std::size_t bytes) { begin_ += bytes; }
+  void consume(std::size_t bytes) {
+    begin_ += bytes;
+    position_ += static_cast<std::int64_t>(bytes);
+  }
+  /// Bytes of text that have been used.
+  std::int64_t position() const { return position_; }
+  /// Goes on at byte `position` of a file that is not packed.
+  void seek(std::int64_t position);
 
   const std::filesystem::path& path() const { return path_; }
   /// "gzip"; empty where the file is read as it stands.
@@ -52,6 +59,7 @@ class InputFile {
   std::size_t packed_begin_ = 0;
   std::string text_;  // what `ahead` shows, from begin_ on
   std::size_t begin_ = 0;
+  std::int64_t position_ = 0;
   std::int64_t read_bytes_ = 0;
   std::int64_t text_bytes_ = 0;  // unpacked so far
   bool file_ended_ = false;

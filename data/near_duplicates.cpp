@@ -1,7 +1,6 @@
 #include "data/near_duplicates.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -10,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <tuple>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -20,7 +20,7 @@ namespace {
 constexpr int kShingleWords = 5;
 constexpr int kRowsPerBand = 4;
 constexpr std::size_t kPendingKeys = 4096;
-constexpr std::size_t kPendingSignatures = 1024;
+constexpr int kDocumentBits = 56;
 
 // Hash number i of a shingle is a * x + b over 64 bits, upper half taken; a, b from a fixed sequence.
 struct HashFamily {
@@ -54,44 +54,37 @@ void write_all(int descriptor, const std::filesystem::path& path, const void* da
   }
 }
 
-// The stored signatures as one read-only array.
-class SignatureMap {
- public:
-  SignatureMap(int descriptor, const std::filesystem::path& path, std::int64_t documents)
-      : bytes_(static_cast<std::size_t>(documents) * sizeof(Fingerprint)) {
-    if (bytes_ == 0) return;
-    data_ = mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, descriptor, 0);
-    if (data_ == MAP_FAILED) fail_io(path, "map it");
-  }
-  ~SignatureMap() {
-    if (bytes_ > 0) munmap(data_, bytes_);
-  }
-  SignatureMap(const SignatureMap&) = delete;
-  SignatureMap& operator=(const SignatureMap&) = delete;
-  const Fingerprint& operator[](std::int64_t document) const {
-    return static_cast<const Fingerprint*>(data_)[document];
-  }
-
- private:
-  std::size_t bytes_;
-  void* data_ = nullptr;
-};
-
 }  // namespace
 
 // One way in which a document may meet another: its whole content, or one band of its minima.
 struct DuplicateFinder::Key {
   std::uint64_t hash = 0;
-  std::int64_t document = 0;
-  std::uint8_t band = 0;  // kBands: the content hash
+  std::uint64_t band_and_document = 0;  // 8 and 56 bits; band kBands: the content hash
+
+  std::uint64_t band() const { return band_and_document >> kDocumentBits; }
+  std::int64_t document() const {
+    return static_cast<std::int64_t>(band_and_document & ((std::uint64_t{1} << kDocumentBits) - 1));
+  }
 };
+
+// What the owner of a partition tells the rank that has the document.
+struct DuplicateFinder::Found {
+  std::uint64_t document = 0;  // of all ranks'
+  std::uint64_t exact = 0;
+};
+
+std::array<std::uint64_t, 2> content_of(std::string_view text) {
+  const XXH128_hash_t content = XXH3_128bits(text.data(), text.size());
+  return {content.low64, content.high64};
+}
 
 Fingerprint fingerprint(std::string_view text) {
   static const HashFamily family;
   Fingerprint result;
-  const XXH128_hash_t content = XXH3_128bits(text.data(), text.size());
-  result.content = {content.low64, content.high64};
-  result.minima.fill(0xFFFFFFFFu);
+  result.content = content_of(text);
+  result.bytes = static_cast<std::uint32_t>(text.size());
+  std::array<std::uint32_t, Fingerprint::kMinima> minima{};
+  minima.fill(0xFFFFFFFFu);
   std::array<std::uint64_t, kShingleWords> words{};
   std::size_t count = 0;
   for (std::size_t at = 0; at < text.size();) {
@@ -107,11 +100,11 @@ Fingerprint fingerprint(std::string_view text) {
       shingle ^= shingle >> 32;
     }
     for (std::size_t i = 0; i < family.a.size(); ++i) {
-      result.minima[i] =
-          std::min(result.minima[i], static_cast<std::uint32_t>((family.a[i] * shingle + family.b[i]) >> 32));
+      minima[i] = std::min(minima[i], static_cast<std::uint32_t>((family.a[i] * shingle + family.b[i]) >> 32));
     }
   }
-  result.short_text = count < kShingleWords;
+  for (std::size_t i = 0; i < minima.size(); ++i) result.minima[i] = static_cast<std::uint16_t>(minima[i]);
+  result.short_text = count < kShingleWords ? 1 : 0;
   return result;
 }
 
@@ -121,95 +114,161 @@ double similarity(const Fingerprint& a, const Fingerprint& b) {
   return static_cast<double>(equal) / Fingerprint::kMinima;
 }
 
-DuplicateFinder::DuplicateFinder(std::filesystem::path folder) : folder_(std::move(folder)) {
-  const auto create = [this](const std::string& name) {
-    const std::filesystem::path path = folder_ / name;
+DuplicateFinder::DuplicateFinder(std::filesystem::path folder, BuildRanks& ranks)
+    : folder_(std::move(folder)), ranks_(ranks) {
+  for (int partition = 0; partition < kPartitions; ++partition) {
+    const std::filesystem::path path = keys_path(ranks_.rank(), partition);
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (descriptor < 0) fail(ExitCode::io, "{}: cannot create it: {}", path.string(), system_reason(errno));
-    ::unlink(path.c_str());  // lives as long as it is open
-    return descriptor;
-  };
-  signatures_ = create(".signatures");
-  for (int partition = 0; partition < kPartitions; ++partition) {
-    partitions_[static_cast<std::size_t>(partition)] = create(fmt::format(".keys.{}", partition));
+    partitions_[static_cast<std::size_t>(partition)] = descriptor;
   }
 }
 
-DuplicateFinder::~DuplicateFinder() {
-  ::close(signatures_);
-  for (const int descriptor : partitions_) ::close(descriptor);
+DuplicateFinder::~DuplicateFinder() { remove_files(); }
+
+void DuplicateFinder::remove_files() noexcept {
+  for (int partition = 0; partition < kPartitions; ++partition) {
+    int& descriptor = partitions_[static_cast<std::size_t>(partition)];
+    if (descriptor >= 0) ::close(std::exchange(descriptor, -1));
+    ::unlink(keys_path(ranks_.rank(), partition).c_str());
+  }
+  ::unlink(found_path(ranks_.rank()).c_str());
 }
+
+std::filesystem::path DuplicateFinder::keys_path(int rank, int partition) const {
+  return folder_ / fmt::format(".keys.{}.{}", rank, partition);
+}
+std::filesystem::path DuplicateFinder::found_path(int rank) const { return folder_ / fmt::format(".found.{}", rank); }
 
 void DuplicateFinder::flush(int partition) {
   std::vector<Key>& keys = pending_[static_cast<std::size_t>(partition)];
-  write_all(partitions_[static_cast<std::size_t>(partition)], folder_, keys.data(), keys.size() * sizeof(Key));
+  write_all(partitions_[static_cast<std::size_t>(partition)], keys_path(ranks_.rank(), partition), keys.data(),
+            keys.size() * sizeof(Key));
   keys.clear();
 }
+
+void DuplicateFinder::pass() { verdicts_.push_back(Verdict::left_out); }
 
 void DuplicateFinder::add(const Fingerprint& document) {
   const auto put = [&](std::uint64_t hash, int band) {
     const auto partition = static_cast<std::size_t>(hash >> 58);
-    pending_[partition].push_back({hash, documents_, static_cast<std::uint8_t>(band)});
+    pending_[partition].push_back({hash, static_cast<std::uint64_t>(band) << kDocumentBits | verdicts_.size()});
     if (pending_[partition].size() >= kPendingKeys) flush(static_cast<int>(partition));
   };
   put(document.content[0], kBands);
-  for (int band = 0; band < kBands && !document.short_text; ++band) {
+  for (int band = 0; band < kBands && document.short_text == 0; ++band) {
     put(XXH3_64bits_withSeed(&document.minima[static_cast<std::size_t>(band * kRowsPerBand)],
-                             kRowsPerBand * sizeof(std::uint32_t), static_cast<std::uint64_t>(band) + 1),
+                             kRowsPerBand * sizeof(document.minima[0]), static_cast<std::uint64_t>(band) + 1),
         band);
   }
-  pending_signatures_.push_back(document);
-  if (pending_signatures_.size() >= kPendingSignatures) {
-    write_all(signatures_, folder_, pending_signatures_.data(), pending_signatures_.size() * sizeof(Fingerprint));
-    pending_signatures_.clear();
-  }
-  ++documents_;
+  verdicts_.push_back(Verdict::keep);
 }
 
+// Of all ranks, their documents numbered through.
 std::vector<DuplicateFinder::Key> DuplicateFinder::read_partition(int partition) const {
-  const int descriptor = partitions_[static_cast<std::size_t>(partition)];
-  const off_t bytes = lseek(descriptor, 0, SEEK_END);
-  std::vector<Key> keys(static_cast<std::size_t>(bytes) / sizeof(Key));
-  for (off_t at = 0; at < bytes;) {
-    const ssize_t got =
-        pread(descriptor, reinterpret_cast<char*>(keys.data()) + at, static_cast<std::size_t>(bytes - at), at);
-    if (got <= 0) fail_io(folder_, "read a key file back");
-    at += got;
+  std::vector<Key> keys;
+  for (int rank = 0; rank < ranks_.size(); ++rank) {
+    const std::filesystem::path path = keys_path(rank, partition);
+    const FileHandle file = open_for_reading(path);
+    const auto count = static_cast<std::size_t>(file_bytes(file, path)) / sizeof(Key);
+    const std::size_t before = keys.size();
+    keys.resize(before + count);
+    if (count > 0) read_at(file, path, 0, &keys[before], static_cast<std::int64_t>(count * sizeof(Key)));
+    const auto first = static_cast<std::uint64_t>(first_[static_cast<std::size_t>(rank)]);
+    for (std::size_t at = before; at < keys.size(); ++at) keys[at].band_and_document += first;
   }
   std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
-    return std::tie(a.hash, a.band, a.document) < std::tie(b.hash, b.band, b.document);
+    return std::tie(a.hash, a.band_and_document) < std::tie(b.hash, b.band_and_document);
   });
   return keys;
 }
 
-std::vector<DuplicateFinder::Verdict> DuplicateFinder::finish(double near_threshold) {
-  for (int partition = 0; partition < kPartitions; ++partition) flush(partition);
-  write_all(signatures_, folder_, pending_signatures_.data(), pending_signatures_.size() * sizeof(Fingerprint));
-  pending_signatures_.clear();
-  const SignatureMap signatures(signatures_, folder_, documents_);
-  std::vector<Verdict> verdicts(static_cast<std::size_t>(documents_), Verdict::keep);
-  // A document is compared with the first of its group and with its predecessor there: linear in the group's size.
-  // Verdicts depend on signatures alone, not on other verdicts, so the order of partitions does not matter.
-  for (int partition = 0; partition < kPartitions; ++partition) {
-    const std::vector<Key> keys = read_partition(partition);
-    for (std::size_t begin = 0; begin < keys.size();) {
-      std::size_t end = begin;
-      while (end < keys.size() && keys[end].hash == keys[begin].hash && keys[end].band == keys[begin].band) ++end;
-      for (std::size_t i = begin + 1; i < end; ++i) {
-        Verdict& verdict = verdicts[static_cast<std::size_t>(keys[i].document)];
-        for (const std::size_t other : {begin, i - 1}) {
-          const Fingerprint& a = signatures[keys[i].document];
-          const Fingerprint& b = signatures[keys[other].document];
-          if (a.content == b.content) {
-            verdict = Verdict::exact_duplicate;
-          } else if (verdict == Verdict::keep && !a.short_text && !b.short_text && similarity(a, b) >= near_threshold) {
-            verdict = Verdict::near_duplicate;
-          }
+// A document is compared with the first of its group and with its predecessor there: linear in the group's size.
+// Verdicts depend on fingerprints alone, not on other verdicts, so the order of partitions does not matter.
+void DuplicateFinder::judge(const std::vector<Key>& keys, const std::vector<FingerprintRows>& rows,
+                            double near_threshold, std::vector<Found>& found) const {
+  const auto row = [&](std::int64_t document) {
+    const auto rank =
+        static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), document) - first_.begin()) - 1;
+    Fingerprint print;
+    std::memcpy(&print, rows[rank].first + static_cast<std::size_t>(document - first_[rank]) * rows[rank].stride,
+                sizeof print);
+    return print;
+  };
+  for (std::size_t begin = 0; begin < keys.size();) {
+    std::size_t end = begin;
+    while (end < keys.size() && keys[end].hash == keys[begin].hash && keys[end].band() == keys[begin].band()) ++end;
+    for (std::size_t i = begin + 1; i < end; ++i) {
+      const Fingerprint a = row(keys[i].document());
+      bool near = false;
+      bool exact = false;
+      for (const std::size_t other : {begin, i - 1}) {
+        const Fingerprint b = row(keys[other].document());
+        exact = exact || a.content == b.content;
+        near = near || (a.short_text == 0 && b.short_text == 0 && similarity(a, b) >= near_threshold);
+      }
+      if (exact || near) found.push_back({static_cast<std::uint64_t>(keys[i].document()), exact ? 1u : 0u});
+    }
+    begin = end;
+  }
+}
+
+// What the owners of all partitions found about this rank's documents; that a copy is exact outweighs that it is near.
+void DuplicateFinder::take_over(std::vector<Verdict>& verdicts) const {
+  const auto first = static_cast<std::uint64_t>(first_[static_cast<std::size_t>(ranks_.rank())]);
+  std::vector<Found> some(kPendingKeys);
+  for (int rank = 0; rank < ranks_.size(); ++rank) {
+    const std::filesystem::path path = found_path(rank);
+    const FileHandle file = open_for_reading(path);
+    const auto count = static_cast<std::size_t>(file_bytes(file, path)) / sizeof(Found);
+    for (std::size_t at = 0; at < count; at += some.size()) {
+      some.resize(std::min(kPendingKeys, count - at));
+      read_at(file, path, static_cast<std::int64_t>(at * sizeof(Found)), some.data(),
+              static_cast<std::int64_t>(some.size() * sizeof(Found)));
+      for (const Found& one : some) {
+        if (one.document < first || one.document - first >= verdicts.size()) continue;
+        Verdict& verdict = verdicts[one.document - first];
+        if (one.exact != 0) {
+          verdict = Verdict::exact_duplicate;
+        } else if (verdict == Verdict::keep) {
+          verdict = Verdict::near_duplicate;
         }
       }
-      begin = end;
     }
   }
+}
+
+std::vector<DuplicateFinder::Verdict> DuplicateFinder::finish(const std::vector<FingerprintRows>& rows,
+                                                              double near_threshold) {
+  check(static_cast<int>(rows.size()) == ranks_.size(), "fingerprints of {} ranks of {}", rows.size(), ranks_.size());
+  for (int partition = 0; partition < kPartitions; ++partition) {
+    flush(partition);
+    const bool shared = ranks_.size() > 1;
+    if (shared && ::fsync(partitions_[static_cast<std::size_t>(partition)]) != 0) {
+      fail_io(keys_path(ranks_.rank(), partition), "write to it");
+    }
+  }
+  const auto documents = static_cast<std::int64_t>(verdicts_.size());
+  first_ = {0};
+  for (const std::int64_t count : ranks_.gather({&documents, 1})) first_.push_back(first_.back() + count);
+  for (std::size_t rank = 0; rank < rows.size(); ++rank) {
+    check(rows[rank].count == first_[rank + 1] - first_[rank], "{} fingerprints of rank {}, which read {} documents",
+          rows[rank].count, rank, first_[rank + 1] - first_[rank]);
+  }
+  const std::filesystem::path path = found_path(ranks_.rank());
+  FileHandle file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.open()) fail(ExitCode::io, "{}: cannot create it: {}", path.string(), system_reason(errno));
+  for (int partition = ranks_.rank(); partition < kPartitions; partition += ranks_.size()) {
+    std::vector<Found> found;
+    judge(read_partition(partition), rows, near_threshold, found);
+    write_all(file.get(), path, found.data(), found.size() * sizeof(Found));
+  }
+  file.close();
+  ranks_.wait_for_all();
+  std::vector<Verdict> verdicts = std::move(verdicts_);
+  take_over(verdicts);
+  ranks_.wait_for_all();
+  remove_files();
   return verdicts;
 }
 

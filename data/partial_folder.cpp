@@ -13,8 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kLockFile = "being_built";
-
 // "shards/" and "shards" are one name.
 fs::path without_slash(const fs::path& path) {
   const fs::path normal = path.lexically_normal();
@@ -23,12 +21,16 @@ fs::path without_slash(const fs::path& path) {
 
 }  // namespace
 
+fs::path PartialFolder::path_for(const fs::path& out) {
+  fs::path folder = without_slash(out);
+  return folder += ".partial";
+}
+
 PartialFolder::PartialFolder(const fs::path& out, const std::string& resumable)
-    : out_(without_slash(out)), folder_(out_) {
+    : out_(without_slash(out)), folder_(path_for(out)) {
   if (type_of(out_) != fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is there already; remove it, or build into another folder", out_.string());
   }
-  folder_ += ".partial";
   const fs::path lock_path = folder_ / kLockFile;
   if (type_of(folder_) != fs::file_type::not_found && type_of(lock_path) == fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is in the way and was not left by a build; move it away", folder_.string());

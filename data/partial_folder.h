@@ -20,6 +20,9 @@ class PartialFolder {
   PartialFolder(const PartialFolder&) = delete;
   PartialFolder& operator=(const PartialFolder&) = delete;
 
+  static constexpr const char* kLockFile = "being_built";  ///< in it, until it is complete
+  /// Where the folder for `out` is filled.
+  static std::filesystem::path path_for(const std::filesystem::path& out);
   const std::filesystem::path& path() const { return folder_; }
   /// It stays where it is, for a process that goes on with it.
   void keep() { kept_ = true; }

@@ -10,51 +10,57 @@ namespace shoestring {
 
 namespace fs = std::filesystem;
 
+fs::path shard_path(const SplitOptions& options, std::int64_t shard) {
+  return options.folder / fmt::format("{}-{:05}.h5", options.name, shard);
+}
+
+ShardWriterOptions shard_writer_options(const SplitOptions& options, const Tokenizer& tokenizer) {
+  return {.vocabulary_size = tokenizer.vocabulary_size(),
+          .end_of_document = static_cast<std::uint32_t>(tokenizer.special().end_of_document),
+          .tokenizer_hash = tokenizer.hash(),
+          .source = options.source,
+          .masked = options.masked};
+}
+
+std::optional<ShardInfo> finished_shard(const fs::path& path, const SplitOptions& options, const Tokenizer& tokenizer) {
+  if (type_of(path) == fs::file_type::not_found) return std::nullopt;
+  try {
+    ShardInfo info = Shard::open(path.string()).info();
+    if (info.tokenizer_hash != tokenizer.hash() || info.source != options.source || info.masked() != options.masked) {
+      return std::nullopt;
+    }
+    return info;
+  } catch (const Error& error) {
+    if (error.code() == ExitCode::bad_data) return std::nullopt;
+    throw;
+  }
+}
+
 SplitWriter::SplitWriter(SplitOptions options, const Tokenizer& tokenizer)
     : options_(std::move(options)), tokenizer_(tokenizer) {
   make_directories(options_.folder);
-  while (take_up(path_of(shards_))) ++shards_;
-  for (std::int64_t behind = shards_; type_of(path_of(behind)) != fs::file_type::not_found; ++behind) {
+  while (take_up(shard_path(options_, shards_))) ++shards_;
+  for (std::int64_t behind = shards_; type_of(shard_path(options_, behind)) != fs::file_type::not_found; ++behind) {
     std::error_code error;
-    fs::remove(path_of(behind), error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", path_of(behind).string(), system_reason(error.value()));
+    fs::remove(shard_path(options_, behind), error);
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", shard_path(options_, behind).string(), system_reason(error.value()));
   }
-}
-
-fs::path SplitWriter::path_of(std::int64_t shard) const {
-  return options_.folder / fmt::format("{}-{:05}.h5", options_.name, shard);
 }
 
 bool SplitWriter::take_up(const fs::path& path) {
-  if (type_of(path) == fs::file_type::not_found) return false;
-  try {
-    const ShardInfo info = Shard::open(path.string()).info();
-    if (info.tokenizer_hash != tokenizer_.hash() || info.source != options_.source ||
-        info.masked() != options_.masked) {
-      return false;
-    }
-    finished_documents_ += static_cast<std::int64_t>(info.documents);
-    bytes_ += static_cast<std::int64_t>(info.text_bytes);
-    tokens_ += static_cast<std::int64_t>(info.tokens);
-    return true;
-  } catch (const Error& error) {
-    if (error.code() == ExitCode::bad_data) return false;
-    throw;
-  }
+  const std::optional<ShardInfo> info = finished_shard(path, options_, tokenizer_);
+  if (!info) return false;
+  finished_documents_ += static_cast<std::int64_t>(info->documents);
+  bytes_ += static_cast<std::int64_t>(info->text_bytes);
+  tokens_ += static_cast<std::int64_t>(info->tokens);
+  return true;
 }
 
 ShardWriter& SplitWriter::open_writer() {
   check(!stands(documents_), "document {} of {} is written a second time", documents_, options_.name);
   if (!writer_) {
-    writer_ = std::make_unique<ShardWriter>(
-        path_of(shards_++).string(),
-        ShardWriterOptions{
-            .vocabulary_size = tokenizer_.vocabulary_size(),
-            .end_of_document = static_cast<std::uint32_t>(tokenizer_.special().end_of_document),
-            .tokenizer_hash = tokenizer_.hash(),
-            .source = options_.source,
-            .masked = options_.masked,
-        });
+    writer_ = std::make_unique<ShardWriter>(shard_path(options_, shards_++).string(),
+                                            shard_writer_options(options_, tokenizer_));
   }
   return *writer_;
 }

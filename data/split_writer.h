@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "data/document_sink.h"
+#include "data/shard.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
@@ -22,31 +25,30 @@ struct SplitOptions {
   bool masked = false;            ///< the shards are
 };
 
-class SplitWriter {
+std::filesystem::path shard_path(const SplitOptions& options, std::int64_t shard);
+ShardWriterOptions shard_writer_options(const SplitOptions& options, const Tokenizer& tokenizer);
+/// What a finished shard of the split is; nothing where `path` has none that is sound and of this tokenizer.
+std::optional<ShardInfo> finished_shard(const std::filesystem::path& path, const SplitOptions& options,
+                                        const Tokenizer& tokenizer);
+
+class SplitWriter final : public DocumentSink {
  public:
   /// `tokenizer` must outlive it. Shards in the folder count as finished where they are sound and of this tokenizer;
   /// the first that is not is removed, and so are all behind it.
   SplitWriter(SplitOptions options, const Tokenizer& tokenizer);
 
-  /// Whether document `number` of the split stands in a finished shard: it needs no encoding.
-  bool stands(std::int64_t number) const { return number < finished_documents_; }
-  /// The split's next document, which stands.
-  void pass() { ++documents_; }
-  /// The split's next document, which does not.
-  void append(std::span<const std::uint32_t> ids, std::size_t text_bytes);
-  void append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned);
-  /// After the last document.
-  void finish();
-
-  // Of the whole split, finished shards included; tokens after `finish`.
-  std::int64_t documents() const { return documents_; }
-  std::int64_t bytes() const { return bytes_; }
-  std::int64_t tokens() const { return tokens_; }
+  bool stands(std::int64_t number) const override { return number < finished_documents_; }
+  void pass() override { ++documents_; }
+  void append(std::span<const std::uint32_t> ids, std::size_t text_bytes) override;
+  void append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned) override;
+  void finish() override;
+  std::int64_t documents() const override { return documents_; }
+  std::int64_t bytes() const override { return bytes_; }
+  std::int64_t tokens() const override { return tokens_; }
+  std::int64_t finished_documents() const override { return finished_documents_; }
   std::int64_t shards() const { return shards_; }
-  std::int64_t finished_documents() const { return finished_documents_; }  ///< by an earlier build
 
  private:
-  std::filesystem::path path_of(std::int64_t shard) const;
   ShardWriter& open_writer();
   void appended(std::size_t text_bytes);
   bool take_up(const std::filesystem::path& path);

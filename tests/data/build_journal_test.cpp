@@ -10,7 +10,7 @@ namespace {
 
 DocumentRecord record(int number) {
   const std::string text = "one two three four five six seven " + std::to_string(number);
-  return {static_cast<std::uint64_t>(number), fingerprint(text), number % 2 == 1};
+  return {fingerprint(text), number % 2 == 1, static_cast<std::uint8_t>(number % 5)};
 }
 
 std::vector<DocumentRecord> records(int begin, int end) {
@@ -20,7 +20,8 @@ std::vector<DocumentRecord> records(int begin, int end) {
 }
 
 void expect_same(const DocumentRecord& a, const DocumentRecord& b) {
-  EXPECT_EQ(a.text_hash, b.text_hash);
+  EXPECT_EQ(a.left_out, b.left_out);
+  EXPECT_EQ(a.fingerprint.bytes, b.fingerprint.bytes);
   EXPECT_EQ(a.fingerprint.content, b.fingerprint.content);
   EXPECT_EQ(a.fingerprint.minima, b.fingerprint.minima);
   EXPECT_EQ(a.fingerprint.short_text, b.fingerprint.short_text);
@@ -57,7 +58,7 @@ TEST(BuildJournal, WhatChangedIsForgottenFromThereOn) {
     journal.confirm(2, false);
     EXPECT_TRUE(journal.next_known(3).empty());
     journal.append(records(20, 21));
-    EXPECT_FALSE(journal.first_pass_done(7));
+    EXPECT_FALSE(journal.first_pass_done({}));
   }
   BuildJournal journal(folder.path(), "");
   EXPECT_EQ(journal.known(), 3) << "cut where the input ends";
@@ -90,13 +91,74 @@ TEST(BuildJournal, RefusesWhatWasAskedForOtherwiseAndSaysHow) {
   EXPECT_EQ(BuildJournal(folder.path(), "seed: 1\nsource: a\n").known(), 1);
 }
 
-TEST(BuildJournal, KnowsWhetherTheFirstPassWasTheSame) {
+PassResult pass(std::uint64_t digest, std::int64_t documents) {
+  PassResult found;
+  found.digest = digest;
+  found.counts.documents = documents;
+  found.counts.bytes = 12345;
+  found.counts.kinds_of_file = {{"lz4", 2}, {"UTF-16", 1}};
+  found.counts.first_bad = "a:1: \"no\"";
+  found.lines_before = 99;
+  return found;
+}
+
+TEST(BuildJournal, KnowsWhatTheFirstPassFound) {
   const testing::TemporaryFolder folder;
-  { EXPECT_FALSE(BuildJournal(folder.path(), "").first_pass_done(7)); }
-  { EXPECT_TRUE(BuildJournal(folder.path(), "").first_pass_done(7)); }
-  { EXPECT_FALSE(BuildJournal(folder.path(), "").first_pass_done(8)); }
-  BuildJournal(folder.path(), "").remove();
+  const std::uint64_t large = 0xFEDCBA9876543210u;
+  {
+    BuildJournal journal(folder.path(), "");
+    EXPECT_FALSE(journal.first_pass());
+    journal.append(records(0, 6));
+    EXPECT_FALSE(journal.first_pass_done(pass(large, 6)));
+  }
+  {
+    BuildJournal journal(folder.path(), "");
+    ASSERT_TRUE(journal.first_pass());
+    EXPECT_EQ(*journal.first_pass(), pass(large, 6));
+    EXPECT_EQ(BuildJournal::first_pass_of(folder.path(), 0), pass(large, 6));
+    journal.confirm(journal.next_known(6).size(), true);
+    EXPECT_TRUE(journal.first_pass_done(pass(large, 6)));
+    EXPECT_FALSE(journal.first_pass_done(pass(8, 6)));
+    const FingerprintRows rows = JournalRows(folder.path(), 0).fingerprints();
+    EXPECT_EQ(rows.count, 6);
+    EXPECT_LE(rows.stride, 160u) << "bytes a document";
+    journal.forget_first_pass();
+  }
+  BuildJournal journal(folder.path(), "");
+  EXPECT_FALSE(journal.first_pass());
+  EXPECT_EQ(journal.known(), 6);
+  journal.remove();
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+// A pass that is over counts for nothing where a record is damaged or missing.
+TEST(BuildJournal, AFirstPassWithoutAllItsRecordsIsNone) {
+  const testing::TemporaryFolder folder;
+  {
+    BuildJournal journal(folder.path(), "");
+    journal.append(records(0, 6));
+    journal.first_pass_done(pass(1, 6));
+  }
+  const std::filesystem::path file = folder / "documents.journal";
+  const std::string sound = testing::read_text(file);
+  std::string damaged = sound;
+  damaged[sound.size() / 2] = static_cast<char>(damaged[sound.size() / 2] ^ 1);
+  for (const std::string& bytes : {damaged, sound.substr(0, sound.size() - 1)}) {
+    testing::write_text(file, bytes);
+    EXPECT_FALSE(BuildJournal(folder.path(), "").first_pass());
+  }
+  testing::write_text(file, sound);
+  EXPECT_TRUE(BuildJournal(folder.path(), "").first_pass());
+}
+
+TEST(BuildJournal, OfEachRankIsItsOwn) {
+  const testing::TemporaryFolder folder;
+  { BuildJournal(folder.path(), "").append(records(0, 2)); }
+  { BuildJournal(folder.path(), "", 1).append(records(2, 5)); }
+  EXPECT_EQ(BuildJournal(folder.path(), "").known(), 2);
+  BuildJournal second(folder.path(), "", 1);
+  EXPECT_EQ(second.known(), 3);
+  expect_same(second.next_known(1).at(0), record(2));
 }
 
 }  // namespace

@@ -257,7 +257,8 @@ TEST(CorpusBuild, RefusesInputThatChangesMeanwhile) {
       FAIL() << "documents were written by the verdicts of others";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_data);
-      EXPECT_NE(std::string(error.what()).find("changed while it was read: 9"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("changed since it was read first: 9"), std::string::npos)
+          << error.what();
     }
     EXPECT_FALSE(std::filesystem::exists(folder / "shards"));
   }

@@ -282,5 +282,95 @@ TEST(Corpus, DamagedPackingEndsTheReading) {
   }
 }
 
+// Much of one source and little of another, whatever there is of each.
+TEST(Corpus, TakesAsMuchOfEachInputAsItMay) {
+  const testing::TemporaryFolder folder;
+  for (const char* name : {"a/1", "a/2", "a/3", "c/1"}) write_text(folder / name, std::string(100, name[0]));
+  write_text(folder / "b.jsonl", "{\"text\": \"12345\"}\n{\"text\": \"67890\"}\n");
+  const std::vector<std::filesystem::path> inputs = {folder / "a", folder / "b.jsonl", folder / "c"};
+  const auto given = [&](std::int64_t limit) {
+    std::string all;
+    for (const Document& document : read_all({.inputs = inputs, .extensions = {}, .input_limit_bytes = limit})) {
+      all += document.text.substr(0, 1);
+    }
+    return all;
+  };
+  EXPECT_EQ(given(0), "aaa16c");
+  EXPECT_EQ(given(101), "aa16c");
+  EXPECT_EQ(given(100), "a16c");
+  EXPECT_EQ(given(5), "a1c");
+}
+
+// Lines made to take memory or stack: refused by name, line and reason, whatever else of the line is asked for.
+TEST(Corpus, LinesBeyondAllMeasureAreRefused) {
+  const testing::TemporaryFolder folder;
+  const std::string good = "{\"text\": \"good\"}\n";
+  const std::string deep = std::string(10'000, '[') + std::string(10'000, ']');
+  write_text(folder / "deep.jsonl", good + "{\"x\": " + deep + ", \"text\": \"t\"}\n");
+  write_text(
+      folder / "object.jsonl", good + [] {
+        std::string nested;
+        for (int i = 0; i < 10'000; ++i) nested += "{\"a\":";
+        return nested + "1" + std::string(10'000, '}') + "\n";
+      }());
+  write_text(folder / "long.jsonl", good + "{\"text\": \"" + std::string(std::size_t{70} << 20, 'a') + "\"}\n");
+  const LineFields filtered{.text = {"text"}, .where = {{"lang", "en"}}};
+  for (const auto& [name, fields] : {std::pair<const char*, LineFields>{"deep.jsonl", filtered},
+                                     {"object.jsonl", filtered},
+                                     {"object.jsonl", LineFields{}},
+                                     {"long.jsonl", LineFields{}}}) {
+    CorpusReader reader({.inputs = {folder / name}, .extensions = {}, .fields = fields});
+    try {
+      Document document;
+      while (reader.next(document)) EXPECT_EQ(document.text, "good");
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_NE(std::string(error.what()).find(std::string(name) + ":2"), std::string::npos) << error.what();
+      EXPECT_LT(std::string(error.what()).size(), 1000u);
+    }
+  }
+  // Where only the text is asked for, no tree is made of the rest, and its depth is nobody's business.
+  EXPECT_EQ(read_all({.inputs = {folder / "deep.jsonl"}, .extensions = {}}).at(1).text, "t");
+}
+
+// Parts hold every document once and in order, wherever their borders fall; of a file of lines each has its own.
+TEST(Corpus, PartsTogetherAreTheWhole) {
+  const testing::TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 40; ++i)
+    lines += "{\"text\": \"line " + std::to_string(i * i) + "\"}\n" + (i % 5 == 0 ? "\n" : "");
+  write_text(folder / "a.jsonl", lines);
+  write_text(folder / "b.txt", std::string(500, 'b'));
+  write_text(folder / "c.jsonl.gz", testing::packed("gzip", lines + "{\"text\": \"last\"}"));
+  write_text(folder / "d.txt", "");
+  std::filesystem::create_symlink("b.txt", folder / "e.txt");
+  CorpusCounts whole;
+  const std::vector<Document> expected = read_all({.inputs = {folder.path()}, .extensions = {}}, &whole);
+  ASSERT_EQ(expected.size(), 82u);
+  for (int count = 2; count < 60; count += 3) {
+    std::vector<Document> all;
+    CorpusCounts counts;
+    std::int64_t before = 0;
+    int with_lines = 0;
+    for (int index = 0; index < count; ++index) {
+      CorpusReader reader({.inputs = {folder.path()}, .extensions = {}, .part = {index, count, before}});
+      Document document;
+      const std::size_t first = all.size();
+      while (reader.next(document)) all.push_back(document);
+      with_lines += all.size() > first ? 1 : 0;
+      counts.add(reader.counts());
+      before = reader.lines_across().lines;
+    }
+    ASSERT_EQ(all.size(), expected.size()) << count << " parts";
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      ASSERT_EQ(all[i].text, expected[i].text) << count << " parts";
+      ASSERT_EQ(all[i].name, expected[i].name) << count << " parts";
+    }
+    EXPECT_EQ(counts, whole) << count << " parts";
+    EXPECT_GE(with_lines, std::min(count, 3));
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -13,7 +13,8 @@ HoldOut split(double share, const std::vector<std::string>& texts, std::vector<V
   HoldOut hold_out(share, 17);
   for (const std::string& text : texts) hold_out.add(hold_out.draws(text), text.size());
   verdicts.resize(texts.size(), Verdict::keep);
-  hold_out.finish(verdicts);
+  OneRank alone;
+  hold_out.finish(verdicts, alone);
   return hold_out;
 }
 

@@ -65,28 +65,55 @@ TEST(NearDuplicates, EstimatesTheJaccardSimilarity) {
   EXPECT_LT(similarity(fingerprint(text), fingerprint(words(2, 2000))), 0.1);
 }
 
+FingerprintRows rows_of(const std::vector<Fingerprint>& prints) {
+  return {reinterpret_cast<const std::byte*>(prints.data()), sizeof(Fingerprint),
+          static_cast<std::int64_t>(prints.size())};
+}
+
 TEST(NearDuplicates, KeepsTheFirstOfEachGroup) {
   const testing::TemporaryFolder folder;
-  DuplicateFinder finder(folder.path());
+  OneRank alone;
+  DuplicateFinder finder(folder.path(), alone);
+  std::vector<Fingerprint> prints;
   const std::string a = words(1, 800);
   const std::string b = words(2, 800);
   for (const std::string& text :
        {a, b, a, edited(a, 200), edited(a, 3), std::string("x"), std::string("x"), std::string("y")}) {
-    finder.add(fingerprint(text));
+    prints.push_back(fingerprint(text));
+    finder.add(prints.back());
   }
-  const std::vector<Verdict> verdicts = finder.finish();
+  const std::vector<Verdict> verdicts = finder.finish({rows_of(prints)});
   EXPECT_EQ(verdicts,
             (std::vector<Verdict>{Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::near_duplicate,
                                   Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::keep}));
 }
 
+// What a rule has left out is nobody's original.
+TEST(NearDuplicates, ADocumentThatIsLeftOutHasNoCopies) {
+  const testing::TemporaryFolder folder;
+  OneRank alone;
+  DuplicateFinder finder(folder.path(), alone);
+  const std::vector<Fingerprint> prints(3, fingerprint(words(1, 100)));
+  finder.pass();
+  finder.add(prints[1]);
+  finder.add(prints[2]);
+  EXPECT_EQ(finder.finish({rows_of(prints)}),
+            (std::vector<Verdict>{Verdict::left_out, Verdict::keep, Verdict::exact_duplicate}));
+}
+
 TEST(NearDuplicates, ManyDocumentsSpillToFilesAndLeaveNone) {
   const testing::TemporaryFolder folder;
   {
-    DuplicateFinder finder(folder.path());
-    for (int i = 0; i < 5000; ++i) finder.add(fingerprint(words(static_cast<std::uint32_t>(i % 2500), 30)));
+    OneRank alone;
+    DuplicateFinder finder(folder.path(), alone);
+    std::vector<Fingerprint> prints;
+    for (int i = 0; i < 5000; ++i) {
+      prints.push_back(fingerprint(words(static_cast<std::uint32_t>(i % 2500), 30)));
+      finder.add(prints.back());
+    }
     int dropped = 0;
-    for (const Verdict verdict : finder.finish()) dropped += verdict == Verdict::exact_duplicate ? 1 : 0;
+    for (const Verdict verdict : finder.finish({rows_of(prints)}))
+      dropped += verdict == Verdict::exact_duplicate ? 1 : 0;
     EXPECT_EQ(dropped, 2500);
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
