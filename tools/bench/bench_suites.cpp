@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "tools/bench/data_bench.h"
 #include "tools/bench/gemm_bench.h"
 #include "tools/bench/loader_bench.h"
 #include "tools/bench/quantize_bench.h"
@@ -30,8 +31,9 @@ void calibrations(Workers& workers, const BenchEffort&, const BenchReport& repor
 
 constexpr std::array kSuites = {
     BenchSuite{"calibration", "what the other ratios stand on", calibrations},
+    BenchSuite{"data", "text to shards", bench_data},
     BenchSuite{"gemm", "matrix products", bench_gemm},
-    BenchSuite{"loader", "the data path", bench_loader},
+    BenchSuite{"loader", "shards to batches", bench_loader},
     BenchSuite{"quantize", "casts to FP8, both in the cache and from memory", bench_quantize},
     BenchSuite{"step", "whole training steps and their memory", bench_step},
 };
