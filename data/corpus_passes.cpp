@@ -421,7 +421,7 @@ void remove_working_files(const fs::path& folder, int rank) {
   for (const char* split : {"train", "validation"}) TokenSpool::remove(folder, split, rank);
   std::error_code error;
   fs::remove(names_path(folder, rank, 2), error);
-  if (error) fail(ExitCode::io, "{}: cannot be removed: {}", folder.string(), error.message());
+  if (error) fail(ExitCode::io, "{}: cannot be removed: {}", folder.string(), system_reason(error.value()));
 }
 
 }  // namespace shoestring

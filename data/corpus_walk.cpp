@@ -38,8 +38,10 @@ std::string why_not_read(const fs::path& input, const fs::file_status& status, c
     default: break;
   }
   if (error && error != std::errc::no_such_file_or_directory)
-    return "there is no such file or folder: " + error.message();
-  return fs::is_symlink(fs::symlink_status(input)) ? "is a link that leads nowhere" : "there is no such file or folder";
+    return "there is no such file or folder: " + system_reason(error.value());
+  return fs::is_symlink(fs::symlink_status(input))
+             ? "is a link that leads nowhere; look whether what it leads to is mounted"
+             : "there is no such file or folder; look at its spelling, and whether its disk is mounted";
 }
 
 }  // namespace
@@ -113,7 +115,7 @@ std::optional<WalkedFile> CorpusWalk::next() {
     std::error_code error;
     const fs::file_status status = named ? fs::status(entry, error) : fs::symlink_status(entry, error);
     if (status.type() != fs::file_type::not_found && error) {
-      fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), error.message());
+      fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), system_reason(error.value()));
     }
     if (!fs::is_directory(status)) return walked(std::move(entry), status);
     Level entries = list_directory(entry);

@@ -40,7 +40,7 @@ std::string_view InputFile::ahead(std::size_t least) {
 void InputFile::seek(std::int64_t position) {
   check(packing_ == nullptr, "{}: a packed file is read from its front", path_.string());
   if (::lseek(file_.get(), static_cast<off_t>(position), SEEK_SET) < 0) {
-    fail(ExitCode::io, "{}: cannot be read from byte {} on: {}", path_.string(), position, std::strerror(errno));
+    fail(ExitCode::io, "{}: cannot be read from byte {} on: {}", path_.string(), position, system_reason(errno));
   }
   text_.clear();
   begin_ = 0;

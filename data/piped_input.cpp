@@ -30,7 +30,7 @@ ssize_t read_some(int from, std::vector<char>& to, const std::string& name) {
   if (::poll(&ready, 1, kLookMilliseconds) == 0) return -1;
   const ssize_t got = ::read(from, to.data(), to.size());
   if (got < 0 && (errno == EINTR || errno == EAGAIN)) return -1;
-  if (got < 0) fail(ExitCode::io, "{}: reading it failed: {}", name, std::strerror(errno));
+  if (got < 0) fail(ExitCode::io, "{}: reading it failed: {}", name, system_reason(errno));
   return got;
 }
 
@@ -80,7 +80,7 @@ void copy_pipes(const CorpusOptions& asked, const CorpusOptions& corpus, const B
       continue;
     }
     const FileHandle opened(::open(input.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!opened.open()) fail(ExitCode::io, "{}: cannot be opened: {}", pipe->second, std::strerror(errno));
+    if (!opened.open()) fail(ExitCode::io, "{}: cannot be opened: {}", pipe->second, system_reason(errno));
     copy(opened.get(), pipe->second, pipe->first, hooks);
   }
 }

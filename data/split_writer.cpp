@@ -43,7 +43,9 @@ SplitWriter::SplitWriter(SplitOptions options, const Tokenizer& tokenizer)
   for (std::int64_t behind = shards_; type_of(shard_path(options_, behind)) != fs::file_type::not_found; ++behind) {
     std::error_code error;
     fs::remove(shard_path(options_, behind), error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", shard_path(options_, behind).string(), system_reason(error.value()));
+    if (error)
+      fail(ExitCode::io, "{}: cannot be removed: {}", shard_path(options_, behind).string(),
+           system_reason(error.value()));
   }
 }
 

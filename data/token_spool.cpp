@@ -15,6 +15,7 @@
 #include "data/shard_format.h"
 #include "data/shard_writer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
@@ -253,7 +254,7 @@ void TokenSpool::remove(const fs::path& folder, const std::string& split, int ra
   for (const char* what : {"tokens", "lengths"}) {
     std::error_code error;
     fs::remove(path_of(folder, split, rank, what), error);
-    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", folder.string(), error.message());
+    if (error) fail(ExitCode::io, "{}: cannot be removed: {}", folder.string(), system_reason(error.value()));
   }
 }
 

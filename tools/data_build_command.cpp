@@ -79,9 +79,9 @@ CurationOptions curation_in(const Arguments& arguments) {
 void take_chat(const Arguments& arguments, CorpusBuildOptions& options) {
   const std::string format = arguments.text("chat");
   const std::string learn = arguments.text("learn", "all");
-  if (learn != "all" && learn != "last") fail(ExitCode::usage, "--learn is all or last, not '{}'", learn);
+  if (learn != "all" && learn != "last") fail(ExitCode::usage, "--learn must be all or last, not '{}'", learn);
   if (format.empty()) {
-    if (learn != "all") fail(ExitCode::usage, "--learn goes with --chat");
+    if (learn != "all") fail(ExitCode::usage, "--learn needs --chat");
     return;
   }
   if (options.tokenizer == TokenizerChoice::train) {
