@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Configures and builds a preset (release unless named): tools/build.sh [PRESET] [TARGET...]
-# With ccache, where it is installed. SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too.
+# With ccache, where it is installed. SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too,
+# SHOESTRING_STRICT=ON makes warnings errors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
@@ -10,6 +11,7 @@ if command -v ccache >/dev/null; then
   options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 fi
 if [ -n "${SHOESTRING_CUDA:-}" ]; then options+=("-DSHOESTRING_CUDA=$SHOESTRING_CUDA"); fi
+if [ -n "${SHOESTRING_STRICT:-}" ]; then options+=("-DSHOESTRING_STRICT=$SHOESTRING_STRICT"); fi
 export NINJA_STATUS=${NINJA_STATUS-'[%f of %t, %e s] '}
 cmake --preset "$preset" "${options[@]}"
 if [ $# -gt 0 ]; then

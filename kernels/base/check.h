@@ -45,18 +45,8 @@ class Error : public std::runtime_error {
 };
 
 /// Any exception as what the command's main says of it. What the standard library throws because the system refused
-/// something (a thread, a folder's listing, memory) is no bug of ours.
-inline Error as_error(const std::exception& exception) {
-  if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
-  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr ||
-      dynamic_cast<const std::length_error*>(&exception) != nullptr) {
-    return {ExitCode::io, "out of memory; look at `ulimit -v` and at memory.max of the control group, or ask for less"};
-  }
-  if (dynamic_cast<const std::system_error*>(&exception) != nullptr) {
-    return {ExitCode::io, std::string("the system refused: ") + exception.what()};
-  }
-  return {ExitCode::bug, std::string("unexpected: ") + exception.what()};
-}
+/// something (a thread, a folder's listing, memory) is no bug of ours: Error(io) with the limit to look at.
+Error as_error(const std::exception& exception);
 
 /// Throws Error(code) with the formatted text.
 template <class... Values>

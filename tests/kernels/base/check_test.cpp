@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <new>
+#include <system_error>
+
 namespace shoestring {
 namespace {
 
@@ -27,11 +31,20 @@ TEST(Check, FailCarriesTheExitCode) {
 
 TEST(Check, WhatTheSystemRefusesIsNoBug) {
   EXPECT_EQ(as_error(Error(ExitCode::hang, "stuck")).code(), ExitCode::hang);
-  EXPECT_EQ(as_error(std::bad_alloc()).code(), ExitCode::io);
-  EXPECT_EQ(as_error(std::length_error("vector")).code(), ExitCode::io);
-  const Error refused = as_error(std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)));
-  EXPECT_EQ(refused.code(), ExitCode::io);
-  EXPECT_EQ(std::string(refused.what()).find("unexpected"), std::string::npos) << refused.what();
+  const auto expect = [](const std::exception& thrown, std::initializer_list<const char*> parts) {
+    const Error error = as_error(thrown);
+    EXPECT_EQ(error.code(), ExitCode::io);
+    for (const char* part : parts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    EXPECT_EQ(std::string(error.what()).find("unexpected"), std::string::npos) << error.what();
+  };
+  expect(std::bad_alloc(), {"out of memory", "memory.max", "`ulimit -v`"});
+  expect(std::length_error("vector"), {"out of memory"});
+  expect(std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)),
+         {"threads", "`ulimit -u`", "pids.max", "run.threads"});
+  expect(std::system_error(std::make_error_code(std::errc::not_enough_memory)), {"out of memory", "memory.max"});
+  expect(std::filesystem::filesystem_error("in recursive_directory_iterator", "some/folder",
+                                           std::make_error_code(std::errc::too_many_files_open)),
+         {"some/folder: ", "Too many open files", "`ulimit -n`"});
   EXPECT_EQ(as_error(std::out_of_range("map::at")).code(), ExitCode::bug);
 }
 
