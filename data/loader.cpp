@@ -1,6 +1,9 @@
 #include "data/loader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -24,6 +27,10 @@ void require_options(const LoaderOptions& options) {
           fmt::format("a sequence of {} tokens; it must have 1 to {}", options.sequence, kMostSequence));
   for (const DataSource& source : options.sources) {
     require(!source.paths.empty(), fmt::format("source `{}` names no shard", source.name));
+    require(source.weight > 0 || !options.mix.empty(),
+            fmt::format("source `{}` has the weight {}; leave it out instead", source.name, source.weight));
+    require(source.most_epochs >= 0 && source.most_epochs <= 1e6,
+            fmt::format("source `{}` is to give at most {} epochs", source.name, source.most_epochs));
   }
   if (options.fill_in_middle) {
     const double rate = options.fill_in_middle->rate;
@@ -31,10 +38,13 @@ void require_options(const LoaderOptions& options) {
   }
 }
 
-std::vector<double> weights_of(const LoaderOptions& options) {
-  std::vector<double> weights;
-  for (const DataSource& source : options.sources) weights.push_back(source.weight);
-  return weights;
+// The sources' own weights, then those of `mix`.
+std::vector<MixturePoint> points_of(const LoaderOptions& options) {
+  std::vector<MixturePoint> points(1);
+  for (const DataSource& source : options.sources) points.front().weights.push_back(source.weight);
+  points.insert(points.end(), options.mix.begin(), options.mix.end());
+  if (points.size() > 1 && points[1].first == 0) points.erase(points.begin());
+  return points;
 }
 
 /// Whether some token of a piece of a masked source is a target: the first one has nothing before it.
@@ -56,14 +66,16 @@ struct Loader::State {
   explicit State(LoaderOptions loader_options);
 
   LoaderOptions options;
-  Mixture mixture;
   std::vector<PlannedSource> sources;
+  std::unique_ptr<MixtureSchedule> mixture;
   ShardInfo first;      ///< of the first shard: what all have in common
   bool masked = false;  ///< some shard is
   std::string plan;
 
   void open_sources();
+  void mix_sources();
   std::string describe() const;
+  std::uint64_t first_share(int source) const;
   /// Finds the sample; reuses `origin`'s memory.
   void locate(MixtureDraw draw, SampleOrigin& origin) const;
   struct Row;
@@ -72,9 +84,9 @@ struct Loader::State {
 };
 
 Loader::State::State(LoaderOptions loader_options)
-    : options((require_options(loader_options), std::move(loader_options))),
-      mixture(weights_of(options), options.seed) {
+    : options((require_options(loader_options), std::move(loader_options))) {
   open_sources();
+  mix_sources();
   plan = describe();
 }
 
@@ -115,6 +127,26 @@ void Loader::State::open_sources() {
   }
 }
 
+void Loader::State::mix_sources() {
+  std::vector<std::int64_t> most;
+  bool limited = false;
+  for (std::size_t at = 0; at < sources.size(); ++at) {
+    const double epochs = options.sources[at].most_epochs;
+    const auto samples = static_cast<double>(sources[at].plan.samples_per_epoch());
+    most.push_back(epochs > 0 ? std::max<std::int64_t>(1, std::llround(epochs * samples)) : MixtureSchedule::kNoLimit);
+    limited = limited || epochs > 0;
+  }
+  if (!limited) most.clear();
+  mixture = std::make_unique<MixtureSchedule>(points_of(options), most, options.seed);
+}
+
+// At sample 0, as a multiple of 2^-32.
+std::uint64_t Loader::State::first_share(int source) const {
+  const MixtureSchedule::Span& span = mixture->spans().front();
+  const auto part = std::find(span.taking_part.begin(), span.taking_part.end(), source);
+  return part == span.taking_part.end() ? 0 : span.mixture.share(static_cast<int>(part - span.taking_part.begin()));
+}
+
 std::string Loader::State::describe() const {
   std::string text = fmt::format(
       "plan = {}\nseed = {}\nsequence = {}\ndocument_mask = {}\nvocabulary_size = {}\nend_of_document = {}\n"
@@ -131,7 +163,20 @@ std::string Loader::State::describe() const {
   std::string lines;
   for (std::size_t at = 0; at < sources.size(); ++at) {
     lines += fmt::format("source.{} = {:016x} share {:08x}\n", at, sources[at].tokens.content_hash(),
-                         mixture.share(static_cast<int>(at)));
+                         first_share(static_cast<int>(at)));
+  }
+  if (!options.mix.empty()) {
+    std::string points;
+    for (const MixturePoint& point : points_of(options)) {
+      points += fmt::format("{}: {}\n", point.first, fmt::join(point.weights, " "));
+    }
+    text += fmt::format("mix = {:016x}\n", checksum(points));
+  }
+  std::string limits;
+  for (const DataSource& source : options.sources) limits += fmt::format("{}\n", source.most_epochs);
+  const auto is_limited = [](const DataSource& source) { return source.most_epochs > 0; };
+  if (std::any_of(options.sources.begin(), options.sources.end(), is_limited)) {
+    text += fmt::format("most_epochs = {:016x}\n", checksum(limits));
   }
   if (sources.size() > kNamedSources) lines = fmt::format("sources = {} {:016x}\n", sources.size(), checksum(lines));
   return text + lines;
@@ -265,7 +310,7 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
   batch.trained_tokens = batch.padding_tokens = batch.pieces = batch.fill_in_middle_documents = batch.text_tokens = 0;
 
   std::vector<MixtureDraw> draws(static_cast<std::size_t>(range.count));
-  state.mixture.draw(range.first, draws);
+  state.mixture->draw(range.first, draws);
   thread_local std::vector<SampleOrigin> origins;
   if (origins.size() < draws.size()) origins.resize(draws.size());
   for (std::size_t row = 0; row < draws.size(); ++row) state.locate(draws[row], origins[row]);
@@ -287,7 +332,7 @@ Batch Loader::fetch(SampleRange range) const {
 
 SampleOrigin Loader::origin(std::int64_t sample) const {
   SampleOrigin origin;
-  state_->locate(state_->mixture.draw(sample), origin);
+  state_->locate(state_->mixture->draw(sample), origin);
   return origin;
 }
 
@@ -307,6 +352,9 @@ std::uint64_t Loader::text_bytes(int source) const {
   check(source >= 0 && source < sources(), "source {} of {}", source, sources());
   return state_->sources[static_cast<std::size_t>(source)].tokens.text_bytes();
 }
+
+std::int64_t Loader::given(int source, std::int64_t samples) const { return state_->mixture->count(source, samples); }
+std::int64_t Loader::samples() const { return state_->mixture->samples(); }
 
 std::int64_t Loader::samples_per_epoch(int source) const { return counts(source).samples; }
 

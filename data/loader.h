@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "data/fill_in_middle.h"
-#include "data/mixture.h"
+#include "data/mixture_schedule.h"
 #include "data/packing.h"
 #include "data/shard.h"
 
@@ -22,6 +22,7 @@ struct DataSource {
   std::string name;
   std::vector<std::string> paths;  ///< shard files, or directories whose *.h5 files are taken in name order
   double weight = 1.0;             ///< share of the samples, relative to the other sources
+  double most_epochs = 0;          ///< gives at most so many of its epochs' samples; 0: no limit
 };
 
 /// What Batch::weights holds.
@@ -35,6 +36,7 @@ inline constexpr std::int64_t kMostSequence = (1 << 20) - 2;  ///< tokens of a s
 
 struct LoaderOptions {
   std::vector<DataSource> sources;
+  std::vector<MixturePoint> mix{};  ///< other weights from later samples on
   std::int64_t sequence = 0;
   std::uint64_t seed = 0;
   /// Documents of a sample do not see each other: segment_start changes at each, and no document's last token predicts
@@ -44,7 +46,7 @@ struct LoaderOptions {
   LongDocuments long_documents = LongDocuments::split;
   TokenWeights weights = TokenWeights::none;
   ShardIo io = ShardIo::mmap;
-  bool verify = true;  ///< see ShardOptions
+  bool verify = true;                   ///< see ShardOptions
 };
 
 /// Samples [first, first + count) of the plan.
@@ -101,6 +103,10 @@ class Loader {
   int sources() const;
   const PackingCounts& counts(int source) const;  ///< one epoch of that source
   std::uint64_t text_bytes(int source) const;     ///< of one epoch; 0 when unknown
+  /// How many of the samples [0, samples) come from a source.
+  std::int64_t given(int source, std::int64_t samples) const;
+  /// How many there are before all sources have given as many epochs as they may.
+  std::int64_t samples() const;
   /// Samples after which source 0 alone has been seen once; what a validation set of one source is evaluated over.
   std::int64_t samples_per_epoch(int source = 0) const;
 

@@ -228,7 +228,12 @@ void add_data(std::vector<Key>& keys) {
       .key("document_mask", &DataSpec::document_mask, kText, "documents in one sequence do not see each other")
       .key("fim_rate", &DataSpec::fim_rate, kShare, "share of documents rearranged for fill-in-the-middle")
       .key("io", &DataSpec::io, kText, "how shards are read", kFree)
-      .key("prefetch", &DataSpec::prefetch, {1, kMostPrefetch}, "micro-batches prepared ahead", kFree);
+      .key("prefetch", &DataSpec::prefetch, {1, kMostPrefetch}, "micro-batches prepared ahead", kFree)
+      .key("mix", &DataSpec::mix, kText,
+           "how train's weights change over a phase: SHARE: WEIGHT WEIGHT ..., SHARE: ... as 0.8: 0.7 0.3, 1: 0.2 0.8; "
+           "in straight lines between shares of its length; empty: not at all")
+      .key("most_epochs", &DataSpec::most_epochs, kText,
+           "most epochs of a phase for each source of train, as 4, 0; 0: any number; empty: no limits");
 }
 
 void add_optimizer(std::vector<Key>& keys) {
@@ -274,6 +279,9 @@ void add_phase(std::vector<Key>& keys) {
            "next_token, or masked: of conversations what `data build --chat` marks as learned")
       .key("train", &PhaseSpec::train, kText, "its own data; empty: data.train", kFree)
       .key("validation", &PhaseSpec::validation, kText, "its own held-out data; empty: data.validation", kFree)
+      .key("mix", &PhaseSpec::mix, kText, "its own; empty: data.mix, unless it has its own train")
+      .key("most_epochs", &PhaseSpec::most_epochs, kText,
+           "its own; empty: data.most_epochs, unless it has its own train")
       .key("learning_rate", &PhaseSpec::learning_rate, kNotNegative, "its own peak; 0: schedule.learning_rate")
       .key("loss_mean", &PhaseSpec::loss_mean, kText,
            "masked: the loss is the mean over learned tokens, or over documents, of which each counts alike")

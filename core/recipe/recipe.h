@@ -153,7 +153,9 @@ struct DataSpec {
   bool document_mask = true;  ///< documents packed into one sequence do not see each other
   double fim_rate = 0;        ///< share of documents rearranged for fill-in-the-middle (DeepSeek: 0.1)
   DataIo io = DataIo::mmap;
-  int prefetch = 4;  ///< micro-batches prepared ahead
+  int prefetch = 4;                      ///< micro-batches prepared ahead
+  std::vector<std::string> mix;          ///< how train's weights change over a phase (data_mix.h); empty: they do not
+  std::vector<std::string> most_epochs;  ///< of each training source in a phase; 0: any number; empty: no limits
 };
 
 enum class OptimizerName { adamw, muon };
@@ -203,9 +205,11 @@ struct PhaseSpec {
   std::string name;
   std::string from{};  ///< as model.from, for this phase; empty: it goes on with the weights of the one before
   ObjectiveName objective = ObjectiveName::next_token;
-  std::vector<SourceSpec> train{};       ///< empty: data.train
-  std::vector<SourceSpec> validation{};  ///< empty: data.validation
-  double learning_rate = 0;              ///< peak; 0: schedule.learning_rate
+  std::vector<SourceSpec> train{};         ///< empty: data.train
+  std::vector<SourceSpec> validation{};    ///< empty: data.validation
+  std::vector<std::string> mix{};          ///< empty: data.mix, where train is empty too
+  std::vector<std::string> most_epochs{};  ///< empty: data.most_epochs, where train is empty too
+  double learning_rate = 0;                ///< peak; 0: schedule.learning_rate
   LossMean loss_mean = LossMean::tokens;
   LongDocumentsSpec long_documents = LongDocumentsSpec::automatic;
   std::int64_t patience = 0;           ///< evaluations in a row without a new best held-out loss that end it; 0: never

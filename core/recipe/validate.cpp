@@ -14,6 +14,7 @@
 #include "core/model/config.h"
 #include "core/model/families/family.h"
 #include "core/optimizer/learning_rate.h"
+#include "core/recipe/data_mix.h"
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
@@ -362,6 +363,30 @@ void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::st
                fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
 }
 
+void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  const PhaseData data = phase_data(recipe, phase);
+  const std::string mix = phase.mix.empty() ? "data.mix" : section + ".mix";
+  const std::string limits = phase.most_epochs.empty() ? "data.most_epochs" : section + ".most_epochs";
+  std::vector<MixPoint> points;
+  std::string mistake = parse_mix(data, points);
+  rules.unless(mistake.empty(), {mix}, fmt::format("{}: {}", mix, mistake));
+  rules.unless(data.mix.empty() || recipe.schedule.horizon != Horizon::budget, {mix, "schedule.horizon"},
+               fmt::format("{} changes by shares of a phase's length, which with schedule.horizon = budget depends on "
+                           "speed; take tokens or steps",
+                           mix));
+  rules.unless(data.mix.empty() || recipe.schedule.horizon != Horizon::steps || phase.batch_ramp_from == 0,
+               {mix, section + ".batch_ramp_from"},
+               fmt::format("{} with {}.batch_ramp_from needs schedule.horizon = tokens", mix, section));
+  std::vector<double> epochs;
+  mistake = parse_most_epochs(data, epochs);
+  rules.unless(mistake.empty(), {limits}, fmt::format("{}: {}", limits, mistake));
+  const bool ends = !epochs.empty() && std::all_of(epochs.begin(), epochs.end(), [](double most) { return most > 0; });
+  rules.unless(!ends || recipe.schedule.horizon != Horizon::budget, {limits, "schedule.horizon"},
+               fmt::format("{} limits every source, so the data could end before the budget of schedule.horizon = "
+                           "budget; give one of them 0, or take tokens or steps",
+                           limits));
+}
+
 void check_phases(const Recipe& recipe, Rules& rules) {
   rules.unless(!recipe.phases.empty(), {"phase"}, "there is no phase: add a section [phase.NAME]");
   if (!recipe.phases.empty() && !recipe.phases.front().from.empty()) {
@@ -380,6 +405,7 @@ void check_phases(const Recipe& recipe, Rules& rules) {
     check_batch(recipe, phase, section, rules);
     check_phase_length(recipe, phase, section, rules);
     check_objective(recipe, phase, section, rules);
+    check_mix(recipe, phase, section, rules);
   }
 }
 

@@ -37,6 +37,18 @@ std::string Phase::long_documents() const {
                      cut, dropped, tokens, plan_.phase().sequence + 1);
 }
 
+std::string Phase::given(std::int64_t samples) const {
+  if (loader_->sources() == 1) return {};
+  std::string text = fmt::format("phase {}, {} samples:", plan_.phase().name, samples);
+  for (int source = 0; source < loader_->sources(); ++source) {
+    const std::int64_t given = loader_->given(source, samples);
+    text += fmt::format("{} {} from {} ({:.4g} epochs)", source == 0 ? "" : ",", given,
+                        loader_->options().sources[static_cast<std::size_t>(source)].name,
+                        static_cast<double>(given) / static_cast<double>(loader_->samples_per_epoch(source)));
+  }
+  return text;
+}
+
 std::string Phase::first_example(const Tokenizer& tokenizer) const {
   const Batch batch = loader_->fetch({0, 1});
   std::vector<std::int32_t> ids;

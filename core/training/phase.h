@@ -28,6 +28,8 @@ class Phase {
   std::string data_plan() const { return loader_->plan(); }
   /// What becomes of documents longer than a sample; empty where they are split, or there are none.
   std::string long_documents() const;
+  /// How many of the phase's first `samples` samples each source gave, exactly; empty of one source alone.
+  std::string given(std::int64_t samples) const;
   /// The first document of sample 0 as text, what is learned marked.
   std::string first_example(const Tokenizer& tokenizer) const;
 

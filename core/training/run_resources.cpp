@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/recipe/data_mix.h"
 #include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/room.h"
@@ -48,6 +49,29 @@ int worker_count(const Recipe& recipe, int ranks_sharing_cores) {
   return std::max(1, Workers::usable_cores() / ranks_sharing_cores);
 }
 
+// The recipe has been checked: its texts are sound.
+void take_mix(const Recipe& recipe, const PhaseSpec& phase, LoaderOptions& options) {
+  const PhaseData data = phase_data(recipe, phase);
+  std::vector<MixPoint> points;
+  std::vector<double> epochs;
+  std::string mistake = parse_mix(data, points) + parse_most_epochs(data, epochs);
+  check(mistake.empty(), "a mix that was not checked: {}", mistake);
+  options.mix = over_samples(points, phase_samples(recipe, phase));
+  for (std::size_t source = 0; source < epochs.size(); ++source) options.sources[source].most_epochs = epochs[source];
+}
+
+// A phase whose length is known must not come to the end of its data on the way: its last batch may be a whole one
+// more.
+void check_samples(const Recipe& recipe, const PhaseSpec& phase, const Loader& loader) {
+  const std::int64_t wanted = phase_samples(recipe, phase) + phase.global_batch - 1;
+  if (loader.samples() >= wanted) return;
+  fail(ExitCode::bad_recipe,
+       "phase {}: its sources may give {} samples of {} tokens, and it trains on {}; allow more epochs (most_epochs), "
+       "add "
+       "a source, or make it shorter",
+       phase.name, loader.samples(), phase.sequence, wanted);
+}
+
 bool any_masked(const Recipe& recipe) {
   return std::any_of(recipe.phases.begin(), recipe.phases.end(),
                      [](const PhaseSpec& phase) { return phase.objective == ObjectiveName::masked; });
@@ -71,8 +95,7 @@ LongDocuments long_documents(const PhaseSpec& phase) {
 }  // namespace
 
 const std::vector<SourceSpec>& train_sources(const Recipe& recipe, std::size_t phase) {
-  const std::vector<SourceSpec>& own = recipe.phases.at(phase).train;
-  return own.empty() ? recipe.data.train : own;
+  return phase_data(recipe, recipe.phases.at(phase)).train;
 }
 
 const std::vector<SourceSpec>& validation_sources(const Recipe& recipe, std::size_t phase) {
@@ -218,7 +241,10 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
   if (objective_) {
     options.weights = spec.loss_mean == LossMean::documents ? TokenWeights::documents : TokenWeights::tokens;
   }
-  return checked(std::move(options));
+  take_mix(recipe_, spec, options);
+  auto loader = checked(std::move(options));
+  check_samples(recipe_, spec, *loader);
+  return loader;
 }
 
 std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase) const {

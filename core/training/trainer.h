@@ -70,6 +70,7 @@ class Trainer {
   bool took_other_weights_since(int phase) const;
   void enter_phase();
   void enter_next_phase();
+  void tell_sources();
   void guess_evaluation();
 
   // How it ends.

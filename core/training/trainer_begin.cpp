@@ -163,9 +163,15 @@ void Trainer::enter_phase() {
                             phase_->first_example(resources_->tokenizer())));
 }
 
+// What the report says of the mixture.
+void Trainer::tell_sources() {
+  if (const std::string text = phase_->given(state_.phase_samples); !text.empty()) account_->note("data", text);
+}
+
 void Trainer::enter_next_phase() {
   watch_.new_phase();
   watch_.works_on_files(fmt::format("entering phase {}", state_.phase + 2));
+  tell_sources();
   phase_.reset();  // its threads and files, before the next one's
   ++state_.phase;
   state_.phase_steps = 0;

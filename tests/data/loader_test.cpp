@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <thread>
@@ -367,6 +368,47 @@ TEST(MaskedLoader, ACutThatTeachesNothingIsDropped) {
   LoaderOptions one_text = masked_options();
   one_text.document_mask = false;
   EXPECT_THROW(Loader{one_text}, Error);
+}
+
+// Weights that change, and a source that gives no more than its epochs: the same whoever asks for which samples, and
+// every sample of the epochs that are allowed is given once.
+TEST_F(LoaderTest, MixesOverTimeAndKeepsEpochLimits) {
+  LoaderOptions changing = options();
+  changing.mix = {{40, {0.2, 0.8}}, {90, {1, 1}}};
+  changing.sources[1].most_epochs = 1.5;
+  const Loader loader(changing);
+  const std::int64_t most = std::llround(1.5 * static_cast<double>(loader.samples_per_epoch(1)));
+  std::map<std::pair<std::int64_t, std::int64_t>, int> seen;
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    const SampleOrigin origin = loader.origin(i);
+    if (origin.source == 1) ++seen[{origin.epoch, origin.position}];
+  }
+  EXPECT_EQ(std::ssize(seen), most);
+  for (const auto& [place, times] : seen) EXPECT_EQ(times, 1);
+  EXPECT_EQ(loader.given(1, 1000), most);
+  EXPECT_EQ(loader.given(0, 1000), 1000 - most);
+  EXPECT_NEAR(static_cast<double>(loader.given(1, 90) - loader.given(1, 40)), 40, 2);
+  EXPECT_EQ(stream(loader, 150, 10, 3), stream(loader, 150, 6, 1));
+  EXPECT_EQ(loader.samples(), MixtureSchedule::kNoLimit);
+}
+
+TEST_F(LoaderTest, EndsWhenAllSourcesHaveGivenTheirEpochs) {
+  LoaderOptions limited = options();
+  for (DataSource& source : limited.sources) source.most_epochs = 1;
+  const Loader loader(limited);
+  EXPECT_EQ(loader.samples(), loader.samples_per_epoch(0) + loader.samples_per_epoch(1));
+  EXPECT_THROW(loader.fetch({loader.samples(), 1}), Error);
+}
+
+// A run goes on under another mixture as little as under another seed.
+TEST_F(LoaderTest, APlanKnowsItsMixture) {
+  const std::string plain = Loader(options()).plan();
+  LoaderOptions changed = options();
+  changed.mix = {{40, {0.5, 0.5}}};
+  EXPECT_THROW(Loader(changed).check_plan(plain), Error);
+  changed = options();
+  changed.sources[0].most_epochs = 4;
+  EXPECT_THROW(Loader(changed).check_plan(plain), Error);
 }
 
 }  // namespace

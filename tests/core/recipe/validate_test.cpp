@@ -43,6 +43,9 @@ TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
   EXPECT_EQ(mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
                       "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29"}),
             "");
+  EXPECT_EQ(mistakes({"--schedule.horizon=steps", "--phase.p.steps=100", "--data.train=web:3, code:1",
+                      "--data.mix=0.8: 3 1, 1: 1 3", "--data.most_epochs=4, 2"}),
+            "");
 }
 
 TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
@@ -59,6 +62,12 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--lora.rank=4", "--lora.targets=q_proj, w_proj"}, "no projection 'w_proj'"},
       {{"--lora.rank=4", "--lora.targets="}, "nothing would be trained"},
       {{"--lora.rank=4", "--model.architecture=qwen3_moe", "--model.experts=4"}, "not for experts or latent attention"},
+      {{"--schedule.horizon=steps", "--phase.p.steps=9", "--data.mix=1: 1 1"}, "data.mix: '1: 1 1' has 2 weights"},
+      {{"--schedule.horizon=budget", "--data.mix=1: 1"}, "depends on speed"},
+      {{"--schedule.horizon=steps", "--phase.p.steps=9", "--phase.p.mix=1: 1", "--phase.p.batch_ramp_from=4"},
+       "needs schedule.horizon = tokens"},
+      {{"--data.most_epochs=1, 2"}, "data.most_epochs: has 2 limits"},
+      {{"--schedule.horizon=budget", "--data.most_epochs=4"}, "limits every source"},
       {{"--budget.gpu_hours=0"}, "no cap"},
       {{"--budget.gpu_hours=0", "--budget.job_hours=1"}, "no cap"},
       {{"--budget.usd_per_gpu_hour=2"}, "price_source"},
