@@ -71,8 +71,10 @@ struct Loader::State {
   ShardInfo first;      ///< of the first shard: what all have in common
   bool masked = false;  ///< some shard is
   std::string plan;
+  std::unique_ptr<ShardStage> stage;  ///< of shards in `sources`
 
   void open_sources();
+  void begin_stage();
   void mix_sources();
   std::string describe() const;
   std::uint64_t first_share(int source) const;
@@ -88,6 +90,7 @@ Loader::State::State(LoaderOptions loader_options)
   open_sources();
   mix_sources();
   plan = describe();
+  if (options.stage) begin_stage();
 }
 
 void Loader::State::open_sources() {
@@ -138,6 +141,25 @@ void Loader::State::mix_sources() {
   }
   if (!limited) most.clear();
   mixture = std::make_unique<MixtureSchedule>(points_of(options), most, options.seed);
+}
+
+// The shards of the sources that give most for each byte first.
+void Loader::State::begin_stage() {
+  constexpr std::int64_t kAhead = std::int64_t{1} << 24;  // samples that are looked at: as good as any whole phase
+  std::vector<std::pair<double, const Shard*>> worth;
+  for (std::size_t at = 0; at < sources.size(); ++at) {
+    const std::vector<Shard>& shards = sources[at].tokens.shards();
+    double bytes = 0;
+    for (const Shard& shard : shards) bytes += static_cast<double>(shard.info().file_bytes);
+    const auto given = static_cast<double>(mixture->count(static_cast<int>(at), std::min(kAhead, mixture->samples())));
+    for (const Shard& shard : shards) worth.emplace_back(given / bytes, &shard);
+  }
+  std::stable_sort(worth.begin(), worth.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::vector<const Shard*> shards;
+  for (const auto& [each, shard] : worth) {
+    if (each > 0) shards.push_back(shard);
+  }
+  stage = std::make_unique<ShardStage>(*options.stage, std::move(shards));
 }
 
 // At sample 0, as a multiple of 2^-32.
@@ -355,6 +377,10 @@ std::uint64_t Loader::text_bytes(int source) const {
 
 std::int64_t Loader::given(int source, std::int64_t samples) const { return state_->mixture->count(source, samples); }
 std::int64_t Loader::samples() const { return state_->mixture->samples(); }
+
+std::optional<StageCounts> Loader::staged() const {
+  return state_->stage ? std::optional(state_->stage->counts()) : std::nullopt;
+}
 
 std::int64_t Loader::samples_per_epoch(int source) const { return counts(source).samples; }
 

@@ -15,6 +15,7 @@
 #include "data/mixture_schedule.h"
 #include "data/packing.h"
 #include "data/shard.h"
+#include "data/shard_stage.h"
 
 namespace shoestring {
 
@@ -47,6 +48,7 @@ struct LoaderOptions {
   TokenWeights weights = TokenWeights::none;
   ShardIo io = ShardIo::mmap;
   bool verify = true;                   ///< see ShardOptions
+  std::optional<StageOptions> stage{};  ///< copies of the shards on a disk near by; changes no batch
 };
 
 /// Samples [first, first + count) of the plan.
@@ -109,6 +111,9 @@ class Loader {
   std::int64_t samples() const;
   /// Samples after which source 0 alone has been seen once; what a validation set of one source is evaluated over.
   std::int64_t samples_per_epoch(int source = 0) const;
+
+  /// How far the shards are copied; nothing where they are not.
+  std::optional<StageCounts> staged() const;
 
   /// What decides the stream, one "key = value" a line; independent of io, verify and of where the shards lie. Under
   /// 4 KiB. Kept beside the sample counter in a checkpoint.

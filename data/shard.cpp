@@ -66,6 +66,7 @@ class ShardFile {
   ShardFile(const ShardFile&) = delete;
   ShardFile& operator=(const ShardFile&) = delete;
 
+  const std::string& path() const { return path_; }
   std::uint64_t bytes() const { return bytes_; }
   const unsigned char* map() const { return map_; }
 
@@ -119,6 +120,8 @@ struct Shard::State {
       : file(path, shard_options.io), options(shard_options) {}
 
   ShardFile file;
+  std::unique_ptr<const ShardFile> copy;       ///< where there is one; behind `read`
+  std::atomic<const ShardFile*> read = &file;  ///< what tokens are read from
   ShardOptions options;
   ShardInfo info;
   int block_shift = 0;                   ///< tokens per block, as a power of two
@@ -127,6 +130,7 @@ struct Shard::State {
   std::span<const std::uint64_t> ends;
   std::unique_ptr<std::atomic<bool>[]> checked;  ///< [token_blocks]
 
+  const ShardFile& tokens() const { return *read.load(std::memory_order_acquire); }
   void load_index();
   void check_doc_ends() const;
   void check_block(std::uint64_t block) const;
@@ -181,18 +185,19 @@ void Shard::State::check_block(std::uint64_t block) const {
   const std::uint64_t at = block * info.block_bytes;
   const std::uint64_t length = std::min<std::uint64_t>(info.block_bytes, info.tokens * info.token_bytes - at);
   const std::uint64_t offset = info.tokens_offset + at;
-  std::vector<unsigned char> copy;
+  std::vector<unsigned char> buffer;
   const unsigned char* bytes = nullptr;
-  if (file.map() != nullptr) {
-    bytes = file.map() + offset;
+  const ShardFile& from = tokens();
+  if (from.map() != nullptr) {
+    bytes = from.map() + offset;
   } else {
-    copy.resize(length);
-    file.read(offset, length, copy.data());
-    bytes = copy.data();
+    buffer.resize(length);
+    from.read(offset, length, buffer.data());
+    bytes = buffer.data();
   }
   if (checksum(bytes, length) != checksums[block]) {
     fail(ExitCode::bad_data, "{}: block {} of {} ({} bytes from file byte {}) does not match its checksum; {}",
-         info.path, block, format::kTokens, length, offset, kRemedy);
+         from.path(), block, format::kTokens, length, offset, kRemedy);
   }
   const std::uint32_t largest = info.masked() ? largest_unmarked(bytes, length / 4)
                                               : largest_token(bytes, length / info.token_bytes, info.token_bytes);
@@ -232,9 +237,22 @@ void Shard::check_block(std::uint64_t block) const {
   state_->check_block(block);
 }
 
+void Shard::read_from(const std::string& copy) const {
+  check(state_->copy == nullptr, "{} has a copy already", state_->info.path);
+  auto opened = std::make_unique<ShardFile>(copy, state_->options.io);
+  if (opened->bytes() != state_->info.file_bytes) {
+    fail(ExitCode::bad_data, "{}: has {} bytes, the shard {} has {}; remove the copy", copy, opened->bytes(),
+         state_->info.path, state_->info.file_bytes);
+  }
+  state_->copy = std::move(opened);
+  state_->read.store(state_->copy.get(), std::memory_order_release);
+  for (std::uint64_t block = 0; block < state_->info.token_blocks; ++block) state_->checked[block].store(false);
+}
+
 void Shard::prefetch(std::uint64_t begin) const {
-  if (state_->file.map() == nullptr) return;
-  const unsigned char* at = state_->file.map() + state_->info.tokens_offset + begin * state_->info.token_bytes;
+  const ShardFile& from = state_->tokens();
+  if (from.map() == nullptr) return;
+  const unsigned char* at = from.map() + state_->info.tokens_offset + begin * state_->info.token_bytes;
   for (int line = 0; line < 16; ++line) __builtin_prefetch(at + 64 * line);
 }
 
@@ -252,14 +270,15 @@ void Shard::read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* 
   if (count == 0) return;
   if (state.options.verify) state.touch(begin, count);
   const std::uint64_t offset = info.tokens_offset + begin * info.token_bytes;
-  if (state.file.map() != nullptr) {
-    widen_tokens(state.file.map() + offset, count, info.token_bytes, out);
+  const ShardFile& from = state.tokens();
+  if (from.map() != nullptr) {
+    widen_tokens(from.map() + offset, count, info.token_bytes, out);
   } else if (info.token_bytes == 4) {
-    state.file.read(offset, count * 4, out);
+    from.read(offset, count * 4, out);
   } else {
     // The narrow ids come into the upper half of the room for the wide ones and are widened front to back.
     auto* narrow = reinterpret_cast<std::uint16_t*>(out) + count;
-    state.file.read(offset, count * 2, narrow);
+    from.read(offset, count * 2, narrow);
     for (std::uint64_t i = 0; i < count; ++i) {
       std::uint16_t id = 0;
       std::memcpy(&id, narrow + i, 2);

@@ -81,6 +81,10 @@ class Shard {
   /// Asks the processor for the first few tokens at `begin`; a hint that costs nothing when wrong.
   void prefetch(std::uint64_t begin) const;
 
+  /// From here on tokens come from `copy`, a file of the same bytes (shard_stage.h), whose blocks are checked on first
+  /// touch anew; other threads may read meanwhile. Once. Throws as `open` does, and then nothing has changed.
+  void read_from(const std::string& copy) const;
+
   /// Checks one block of tokens, whatever was checked before; throws as `read` does.
   void check_block(std::uint64_t block) const;
 

@@ -233,7 +233,13 @@ void add_data(std::vector<Key>& keys) {
            "how train's weights change over a phase: SHARE: WEIGHT WEIGHT ..., SHARE: ... as 0.8: 0.7 0.3, 1: 0.2 0.8; "
            "in straight lines between shares of its length; empty: not at all")
       .key("most_epochs", &DataSpec::most_epochs, kText,
-           "most epochs of a phase for each source of train, as 4, 0; 0: any number; empty: no limits");
+           "most epochs of a phase for each source of train, as 4, 0; 0: any number; empty: no limits")
+      .key("stage", &DataSpec::stage, kText,
+           "a folder on a fast disk of each node, to which training shards are copied while the run reads them; empty: "
+           "none",
+           kFree)
+      .key("stage_bytes", &DataSpec::stage_bytes, {0, kMostWhole, Unit::bytes},
+           "most bytes of shards on that disk; 0: what it has left, but for a tenth", kFree);
 }
 
 void add_optimizer(std::vector<Key>& keys) {

@@ -156,6 +156,8 @@ struct DataSpec {
   int prefetch = 4;                      ///< micro-batches prepared ahead
   std::vector<std::string> mix;          ///< how train's weights change over a phase (data_mix.h); empty: they do not
   std::vector<std::string> most_epochs;  ///< of each training source in a phase; 0: any number; empty: no limits
+  std::string stage;                     ///< a folder on a disk of the node, to which shards are copied; empty: none
+  std::int64_t stage_bytes = 0;          ///< most that lies there; 0: what the disk has left, but for a tenth
 };
 
 enum class OptimizerName { adamw, muon };

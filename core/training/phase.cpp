@@ -37,6 +37,17 @@ std::string Phase::long_documents() const {
                      cut, dropped, tokens, plan_.phase().sequence + 1);
 }
 
+std::string Phase::staged() const {
+  const std::optional<StageCounts> counts = loader_->staged();
+  if (!counts) return {};
+  std::string text =
+      fmt::format("{} of {} shards of phase {} are read from {}, {} bytes", counts->staged, counts->shards,
+                  plan_.phase().name, loader_->options().stage->folder.string(), counts->staged_bytes);
+  if (counts->too_many > 0) text += fmt::format("; for {} there is no room (data.stage_bytes)", counts->too_many);
+  if (counts->failed > 0) text += fmt::format("; {} could not be copied: {}", counts->failed, counts->trouble);
+  return text;
+}
+
 std::string Phase::given(std::int64_t samples) const {
   if (loader_->sources() == 1) return {};
   std::string text = fmt::format("phase {}, {} samples:", plan_.phase().name, samples);

@@ -30,6 +30,8 @@ class Phase {
   std::string long_documents() const;
   /// How many of the phase's first `samples` samples each source gave, exactly; empty of one source alone.
   std::string given(std::int64_t samples) const;
+  /// How far training shards are copied to a disk near by; empty where they are not.
+  std::string staged() const;
   /// The first document of sample 0 as text, what is learned marked.
   std::string first_example(const Tokenizer& tokenizer) const;
 

@@ -242,6 +242,9 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
     options.weights = spec.loss_mean == LossMean::documents ? TokenWeights::documents : TokenWeights::tokens;
   }
   take_mix(recipe_, spec, options);
+  if (!recipe_.data.stage.empty()) {
+    options.stage = StageOptions{.folder = recipe_.data.stage, .most_bytes = recipe_.data.stage_bytes};
+  }
   auto loader = checked(std::move(options));
   check_samples(recipe_, spec, *loader);
   return loader;

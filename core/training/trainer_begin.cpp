@@ -163,9 +163,11 @@ void Trainer::enter_phase() {
                             phase_->first_example(resources_->tokenizer())));
 }
 
-// What the report says of the mixture.
+// What the report says of where the samples came from.
 void Trainer::tell_sources() {
-  if (const std::string text = phase_->given(state_.phase_samples); !text.empty()) account_->note("data", text);
+  for (const std::string& text : {phase_->given(state_.phase_samples), phase_->staged()}) {
+    if (!text.empty()) account_->note("data", text);
+  }
 }
 
 void Trainer::enter_next_phase() {
