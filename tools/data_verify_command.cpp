@@ -1,10 +1,12 @@
 // shoestring data verify
 #include <cstdio>
+#include <filesystem>
 
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/work_progress.h"
 
 namespace shoestring {
 
@@ -19,15 +21,27 @@ int data_verify_command(const Words& words) {
        .most = 1000},
       words);
   if (arguments.helped()) return 0;
-  bool sound = true;
+  std::vector<std::string> shards;
   for (const std::string& path : arguments.positional()) {
-    for (const std::string& shard : list_shards(path)) {
-      const ShardVerdict verdict = verify_shard(shard);
-      fmt::print("{}: {} ({} blocks, {} documents)\n", shard, verdict.sound() ? "sound" : "DAMAGED",
-                 verdict.blocks_checked, verdict.documents_checked);
-      for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", fault.text);
-      sound = sound && verdict.sound();
-    }
+    for (std::string& shard : list_shards(path)) shards.push_back(std::move(shard));
+  }
+  Progress progress{.doing = "reading shards"};
+  const auto bytes_of = [](const std::string& shard) {
+    std::error_code gone;  // opening it will say so
+    const std::uintmax_t bytes = std::filesystem::file_size(shard, gone);
+    return gone ? std::int64_t{0} : static_cast<std::int64_t>(bytes);
+  };
+  for (const std::string& shard : shards) progress.all_bytes += bytes_of(shard);
+  WorkProgress line;
+  bool sound = true;
+  for (const std::string& shard : shards) {
+    line.show(progress);
+    const ShardVerdict verdict = verify_shard(shard);
+    fmt::print("{}: {} ({} blocks, {} documents)\n", shard, verdict.sound() ? "sound" : "DAMAGED",
+               verdict.blocks_checked, verdict.documents_checked);
+    for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", fault.text);
+    sound = sound && verdict.sound();
+    progress.done_bytes += bytes_of(shard);
   }
   return static_cast<int>(sound ? ExitCode::done : ExitCode::bad_data);
 }

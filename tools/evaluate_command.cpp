@@ -11,8 +11,8 @@
 #include "kernels/base/file.h"
 #include "tools/commands.h"
 #include "tools/generation_options.h"
-#include "tools/messages.h"
 #include "tools/model_folder.h"
+#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -64,8 +64,12 @@ int evaluate_command(const Words& words) {
   const std::int64_t limit = arguments.integer("limit", std::int64_t{1} << 40, 1, std::int64_t{1} << 40);
   const std::vector<SuiteRequest> requests = chosen(read_suite(arguments.text("suite")), arguments.text("task"), limit);
   OpenModel model(model_folder_of(arguments.positional()[0]), opening_of(arguments));
+  WorkProgress line;
   const std::vector<SuiteAnswer> answers = answer_suite(model, requests, [&](std::size_t done) {
-    if (done % 100 == 0) say("{} of {} requests", done, requests.size());
+    line.show({.doing = "answering",
+               .done_bytes = static_cast<std::int64_t>(done),
+               .all_bytes = std::ssize(requests),
+               .counted = "requests"});
   });
   const std::vector<TaskScores> tasks = score_suite(requests, answers);
   print_table(tasks);

@@ -14,6 +14,7 @@
 #include "tools/commands.h"
 #include "tools/messages.h"
 #include "tools/model_folder.h"
+#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -49,6 +50,10 @@ int export_command(const Words& words) {
   allow_reference(!cpu_features().vectors());
   Workers workers(1);
   Stream stream(workers);
+  WorkProgress line;
+  options.progress = [&](std::int64_t done, std::int64_t all) {
+    line.show({.doing = "writing weights", .done_bytes = done, .all_bytes = all});
+  };
   const std::int64_t bytes = export_folder(source, out, options, stream);
   fmt::print("{}: {:.1f} MB of weights\n", out, static_cast<double>(bytes) / 1e6);
   const std::string caveat = tokenizer_caveat(source.config().architecture);

@@ -24,6 +24,11 @@ std::string bytes_text(double bytes) {
   return fmt::format("{:.2f} TB", bytes);
 }
 
+std::string amount_text(double amount, const std::string& counted) {
+  return counted.empty() ? bytes_text(amount)
+                         : fmt::format("{:.{}f}", amount, amount < 9.95 && amount != std::floor(amount) ? 1 : 0);
+}
+
 std::string time_text(double seconds) {
   const auto whole = static_cast<std::int64_t>(std::ceil(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
@@ -38,10 +43,11 @@ std::string to_string(const Progress& progress, std::int64_t bytes_since, double
   const auto done = static_cast<double>(progress.done_bytes);
   const auto all = static_cast<double>(std::max(progress.all_bytes, progress.done_bytes));
   if (progress.all_bytes > 0) text += fmt::format("{:.0f} %, ", std::floor(100 * done / all));
-  text += bytes_text(done);
-  if (progress.all_bytes > 0) text += " of " + bytes_text(all);
+  text += amount_text(done, progress.counted);
+  if (progress.all_bytes > 0) text += " of " + amount_text(all, progress.counted);
+  if (!progress.counted.empty()) text += " " + progress.counted;
   const double rate = seconds > 0 ? static_cast<double>(bytes_since) / seconds : 0;
-  if (rate > 0) text += fmt::format(", {}/s", bytes_text(rate));
+  if (rate > 0) text += fmt::format(", {}/s", amount_text(rate, progress.counted));
   if (rate > 0 && all > done) text += fmt::format(", {} left", time_text((all - done) / rate));
   if (!progress.more.empty()) text += ", " + progress.more;
   return text;

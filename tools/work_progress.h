@@ -1,4 +1,4 @@
-// How far a command is with work that is measured in bytes: share, rate, time left, on the live line.
+// How far a command is with work that is measured in bytes, or counted: share, rate, time left, on the live line.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@ struct Progress {
   std::int64_t done_bytes = 0;
   std::int64_t all_bytes = 0;  ///< 0: not known
   std::string more = {};       ///< "7 tokens", behind the rest
+  std::string counted = {};    ///< "requests": of such, not of bytes
 };
 
 /// "writing shards: 42 %, 120 MB of 280 MB, 12 MB/s, 14 s left, 7 tokens"; the rate is `bytes_since` in `seconds`.

@@ -90,6 +90,18 @@ void add_written(std::vector<WrittenTensor>& tensors, const Weight& weight, Expo
       {weight.name, dtype, weight.shape, [&source, dtype](FileWriter& file) { write_plain(file, source, dtype); }});
 }
 
+// Each tells, when it is written, how much there is.
+void tell_progress(std::vector<WrittenTensor>& tensors, const ExportOptions& options, std::int64_t& done) {
+  std::int64_t all = 0;
+  for (const WrittenTensor& tensor : tensors) all += tensor.bytes();
+  for (WrittenTensor& tensor : tensors) {
+    tensor.write = [&options, &done, all, bytes = tensor.bytes(), write = std::move(tensor.write)](FileWriter& file) {
+      write(file);
+      options.progress(done += bytes, all);
+    };
+  }
+}
+
 void write_file(const fs::path& path, const std::function<void(FileWriter&)>& write) {
   FileWriter file(path);
   write(file);
@@ -151,6 +163,8 @@ std::int64_t export_folder(const ImportFolder& source, const fs::path& out, cons
   const std::vector<Weight> weights = weights_of(source, model);
   std::vector<WrittenTensor> tensors;
   for (const Weight& weight : weights) add_written(tensors, weight, options.format, stream);
+  std::int64_t done = 0;
+  if (options.progress) tell_progress(tensors, options, done);
 
   ModelFileFacts facts = source.facts();
   facts.torch_dtype = options.format == ExportFormat::fp32 ? "float32" : "bfloat16";

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string_view>
 
 #include "core/training/import_folder.h"
@@ -22,6 +23,7 @@ enum class ExportFormat : std::uint8_t {
 struct ExportOptions {
   ExportFormat format = ExportFormat::bf16;
   std::int64_t file_limit_bytes = std::int64_t{5} << 30;
+  std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress = nullptr;  ///< told after each tensor
 };
 
 /// Writes `out`, which must not exist, in one step: config.json, weights (several files with an index beyond the
