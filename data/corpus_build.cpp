@@ -173,7 +173,9 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
   const CorpusBuildOptions& options = place.options;
   const BuildHooks& hooks = place.hooks;
   CorpusBuildResult result;
-  const std::int64_t input_bytes = corpus_bytes(options.corpus) / place.ranks.size();
+  std::int64_t input_bytes = corpus_bytes(options.corpus);
+  if (options.corpus.limit_bytes > 0) input_bytes = std::min(input_bytes, options.corpus.limit_bytes);
+  input_bytes /= place.ranks.size();
   const bool trains = options.tokenizer == TokenizerChoice::train;
   const bool knows = journal.first_pass() && (!trains || is_trained(place.folder));
   const bool reads = place.ranks.sum(knows ? 0 : 1) > 0;
