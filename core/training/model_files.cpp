@@ -127,9 +127,8 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
 std::string tokenizer_caveat(Architecture architecture) {
   if (architecture != Architecture::qwen2) return {};
   return "for models of type qwen2 the AutoTokenizer of some transformers 5 puts Qwen's own normaliser and splitting "
-         "in "
-         "place of "
-         "those in tokenizer.json, and other tokens come out; open it with PreTrainedTokenizerFast.from_pretrained";
+         "in place of those in tokenizer.json, and other tokens come out; open it with "
+         "PreTrainedTokenizerFast.from_pretrained";
 }
 
 void load_weights(const CheckpointReader& reader, Transformer& model) {
@@ -137,9 +136,9 @@ void load_weights(const CheckpointReader& reader, Transformer& model) {
     for (const ParameterSlice& slice : parameter->slices) {
       const TensorView to = on_disk(*parameter, slice);
       if (parameter->role == ParameterRole::factor) {
-        reader.read_optimizer(factor_name(slice), to);
+        reader.read_optimizer(factor_name(slice), 0, false, to);
       } else if (adapted(*parameter, slice)) {
-        reader.read_optimizer(base_name(slice), to);
+        reader.read_optimizer(base_name(slice), 0, false, to);
       } else {
         reader.read_weight(slice.name, to);
       }
