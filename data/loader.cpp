@@ -115,8 +115,7 @@ void Loader::State::open_sources() {
   if (masked && (options.fill_in_middle || !options.document_mask)) {
     fail(ExitCode::usage,
          "data: conversations are neither rearranged for fill-in-the-middle nor read into each other: set "
-         "data.fim_rate = "
-         "0 and data.document_mask = yes");
+         "data.fim_rate = 0 and data.document_mask = yes");
   }
   if (options.fill_in_middle) {
     for (const std::int32_t id :

@@ -15,8 +15,7 @@ Likelihood LikelihoodReader::of(std::span<const std::int32_t> context, std::span
   if (continuation.size() > capacity) {
     fail(ExitCode::usage,
          "the continuation takes {} tokens, but there is room for {}: shorten it, or raise --context as far as the "
-         "model "
-         "has positions",
+         "model has positions",
          continuation.size(), capacity);
   }
   std::vector<std::int32_t> input(context.begin(), context.end());

@@ -67,8 +67,7 @@ void check_samples(const Recipe& recipe, const PhaseSpec& phase, const Loader& l
   if (loader.samples() >= wanted) return;
   fail(ExitCode::bad_recipe,
        "phase {}: its sources may give {} samples of {} tokens, and it trains on {}; allow more epochs (most_epochs), "
-       "add "
-       "a source, or make it shorter",
+       "add a source, or make it shorter",
        phase.name, loader.samples(), phase.sequence, wanted);
 }
 
