@@ -148,8 +148,10 @@ void CheckpointStore::make_room(std::int64_t step, int keep, const CheckpointNot
   try {
     int place = 0;
     for (const fs::path& checkpoint : all()) {
-      const bool old = ++place > std::max(1, keep) && step_of(checkpoint) != spared_;
-      if (step_of(checkpoint) > step || old) discard(checkpoint, notice);
+      const std::int64_t its_step = step_of(checkpoint);
+      const bool later = its_step > step;
+      if (!later) ++place;
+      if (later || (place > std::max(1, keep) && its_step != spared_)) discard(checkpoint, notice);
     }
   } catch (const Error& error) {
     notice(fmt::format("older checkpoints stay where they are: {}", error.what()));

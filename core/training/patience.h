@@ -31,7 +31,8 @@ class Patience {
     return {std::max(least.progress_seconds, kLongestFileWork),
             std::max({least.sign_seconds, kLeastFiles, kTimes * slowest_save_})};
   }
-  /// For the others, after one has failed: to save what is whole, and leave.
+  /// For the others, after one has failed: to save what is whole, and leave. The first save of a run may meet a busy
+  /// disk, and nothing is measured yet.
   double grace() const { return kGrace + 3 * slowest_save_; }
 
  private:
@@ -40,7 +41,7 @@ class Patience {
   static constexpr double kLeastFiles = 60;
   static constexpr double kUnknown = 600;
   static constexpr double kLongestFileWork = 4 * 3600;
-  static constexpr double kGrace = 5;
+  static constexpr double kGrace = 15;
 
   double given_;
   double slowest_step_ = 0;

@@ -18,6 +18,8 @@ struct Kind {
   const char* name;
   std::string_view content;
 };
+void PrintTo(const Kind& kind, std::ostream* to) { *to << kind.name; }
+
 const Kind kKinds[] = {
     {"a.parquet", testing::kParquet}, {"a.arrow", testing::kArrowFile}, {"b.arrow", testing::kArrowStream}};
 

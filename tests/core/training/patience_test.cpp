@@ -25,7 +25,7 @@ TEST(Patience, IsLongerOnlyForFiles) {
   patience.files_take(20);
   EXPECT_EQ(patience.files().sign_seconds, 200);
   EXPECT_EQ(patience.steps(), (WaitLimits{10, 10}));
-  EXPECT_EQ(patience.grace(), 65);
+  EXPECT_EQ(patience.grace(), 75);
 }
 
 TEST(Patience, ARecipeMaySayIt) {
