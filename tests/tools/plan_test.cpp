@@ -48,7 +48,7 @@ TEST(Plan, ForetellsDeepSeekV3) {
   // The layout that was published for the first phase, its 16 x 2 stages run through the simulator of their schedule:
   // bubble, exposed exchange of experts, and what the fullest device holds.
   const std::string text = read_file(recipe, 1 << 20);
-  write_text(place.path() / "pretrain.recipe", text.substr(0, text.find("[phase.context_32k]")));
+  testing::write_text(place.path() / "pretrain.recipe", text.substr(0, text.find("[phase.context_32k]")));
   const std::string published = " --layout \"pipeline=16 expert=64 schedule=dualpipev recompute=selective\"";
   const testing::Ended layout = place.run("plan pretrain.recipe --devices 2048 --json" + published);
   ASSERT_EQ(layout.exit_code, 0) << layout.output;
