@@ -31,7 +31,7 @@ std::string ending_of(const std::string& word) {
 
 std::string why_not_read(const fs::path& input, const fs::file_status& status, const std::error_code& error) {
   switch (status.type()) {
-    case fs::file_type::fifo: return "is a pipe";
+    case fs::file_type::fifo: return "is a pipe; write its text to a file first and name that";
     case fs::file_type::socket:
     case fs::file_type::block:
     case fs::file_type::character: return "is a device or socket, not a file or folder";

@@ -16,8 +16,10 @@ void require_weights(const MixturePoint& point, std::size_t sources) {
       std::all_of(point.weights.begin(), point.weights.end(), [](double w) { return w >= 0 && std::isfinite(w); });
   const bool any = std::any_of(point.weights.begin(), point.weights.end(), [](double w) { return w > 0; });
   if (!counts || !any) {
-    fail(ExitCode::usage, "a mixture of {} sources cannot have the weights {} from sample {} on", sources,
-         fmt::join(point.weights, ", "), point.first);
+    fail(ExitCode::usage,
+         "a mixture of {} sources cannot have the weights {} from sample {} on: it must have one a source, none "
+         "negative, one above 0",
+         sources, fmt::join(point.weights, ", "), point.first);
   }
 }
 

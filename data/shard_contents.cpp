@@ -102,8 +102,8 @@ ShardContents look_into(const std::vector<std::string>& shards, const ShardLook&
   check(!open.empty(), "no shard to look into");
   const ShardInfo& info = open.front().info();
   if (look.tokenizer != nullptr && look.tokenizer->hash() != info.tokenizer_hash) {
-    fail(ExitCode::bad_data, "{}: was made with another tokenizer ({}) than the one given ({})", info.path,
-         info.tokenizer_hash, look.tokenizer->hash());
+    fail(ExitCode::bad_data, "{}: was made with another tokenizer ({}) than the one given ({}): name that one",
+         info.path, info.tokenizer_hash, look.tokenizer->hash());
   }
   contents.shards = open.size();
   contents.vocabulary_size = info.vocabulary_size;

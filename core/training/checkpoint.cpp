@@ -299,7 +299,9 @@ void CheckpointReader::index_parts() {
         const char* const end = name.data() + name.size();
         const auto [stop, error] = std::from_chars(name.data() + mark + 1, end, stored.begin);
         if (error != std::errc{} || stop != end || stored.begin < 0) {
-          fail(ExitCode::corrupt_checkpoint, "{}: {} names no part of a tensor", file.path().string(), name);
+          fail(ExitCode::corrupt_checkpoint,
+               "{}: {} names no part of a tensor; restore a copy, or remove the step to go back to an earlier one",
+               file.path().string(), name);
         }
         tensor = name.substr(0, mark);
       }
@@ -336,7 +338,10 @@ void CheckpointReader::read_optimizer(const std::string& name, std::int64_t begi
     at += count;
   }
   if (at != end) {
-    fail(ExitCode::corrupt_checkpoint, "{}: of {} the elements from {} on are missing", checkpoint_.string(), name, at);
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: of {} the elements from {} on are missing; restore a copy, or remove the step to go back to an earlier "
+         "one",
+         checkpoint_.string(), name, at);
   }
 }
 
