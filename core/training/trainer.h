@@ -1,7 +1,7 @@
 // The training loop: the first file to read. trainer.cpp holds the loop, trainer_begin.cpp how an attempt begins or
 // goes on, trainer_back.cpp how earlier weights come back, trainer_end.cpp how it ends. What the loop is made of has
-// files of its own: decision.h (what comes next), layout.h (where a rank stands), engine.h (a step), phase.h (its data),
-// snapshot.h (saving), account.h (what a run keeps of itself).
+// files of its own: decision.h (what comes next), layout.h (where a rank stands), engine.h (a step), phase.h (its
+// data), snapshot.h (saving), account.h (what a run keeps of itself).
 #pragma once
 
 #include <cstdio>
