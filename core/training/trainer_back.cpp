@@ -1,5 +1,5 @@
-// How the weights of an earlier step come back: past data that spoilt them, or at the end of a phase whose held-out loss
-// no longer falls.
+// How the weights of an earlier step come back: past data that spoilt them, or at the end of a phase whose held-out
+// loss no longer falls.
 #include <fmt/core.h>
 
 #include "core/training/trainer.h"
