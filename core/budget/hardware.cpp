@@ -18,6 +18,7 @@
 namespace shoestring {
 namespace {
 
+constexpr std::size_t kMostListed = 100;  // mistakes in an error's text
 constexpr std::string_view kFormatNames[] = {"fp64", "fp32", "bf16", "fp8"};
 
 /// One key of a hardware file: a number with its unit, or text (unit none).
@@ -80,12 +81,14 @@ const HardwareKey* find(const std::string& dotted) {
   return nullptr;
 }
 
-/// Takes one entry; returns what is wrong with it.
-std::string take(const Entry& entry, Hardware& hardware) {
+/// Takes one entry; returns what is wrong with it. What might have been meant is looked up where it is `listed`.
+std::string take(const Entry& entry, bool listed, Hardware& hardware) {
   const HardwareKey* key = find(entry.dotted());
   if (key == nullptr) {
     std::vector<std::string_view> words;
-    for (const HardwareKey& known : hardware_keys()) words.push_back(known.dotted);
+    for (const HardwareKey& known : hardware_keys()) {
+      if (listed) words.push_back(known.dotted);
+    }
     const std::string_view near = nearest_word(entry.dotted(), words);
     return fmt::format("unknown key {}{}", quote_text(entry.dotted()),
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
@@ -149,7 +152,7 @@ Hardware read_hardware(const std::filesystem::path& file) {
   hardware.name = file.stem().string();
   std::map<std::string, int> seen;
   for (const Entry& entry : scan.entries) {
-    std::string mistake = take(entry, hardware);
+    std::string mistake = take(entry, wrong.size() < kMostListed, hardware);
     const auto [first, fresh] = seen.emplace(entry.dotted(), entry.origin.line);
     if (!fresh) mistake = fmt::format("{} is given again; first on line {}", entry.dotted(), first->second);
     if (!mistake.empty()) wrong.push_back(fmt::format("{}: {}", entry.origin.place(), mistake));
@@ -160,7 +163,7 @@ Hardware read_hardware(const std::filesystem::path& file) {
   }
   if (wrong.empty()) return hardware;
   std::string text = fmt::format("{} is no valid hardware file:", file.string());
-  for (std::size_t i = 0; i < wrong.size() && i < 100; ++i) text += "\n  " + wrong[i];
+  for (std::size_t i = 0; i < wrong.size() && i < kMostListed; ++i) text += "\n  " + wrong[i];
   throw Error(ExitCode::bad_recipe, text);
 }
 

@@ -1,6 +1,6 @@
 // The idea: scan.h finds entries and their lines, this file judges their words against the table of keys, and
-// Boost.Program_options parses each accepted line and keeps the first value stored for a key (command line, then the
-// recipe, then what it includes). Boost alone would lose line numbers and stop at the first mistake.
+// Boost.Program_options keeps the first value stored for a key (command line, then the recipe, then what it includes).
+// Boost's own parsers would lose line numbers, stop at the first mistake and refuse an empty value.
 #include "core/recipe/parse.h"
 
 #include <fmt/core.h>
@@ -11,7 +11,6 @@
 #include <cctype>
 #include <map>
 #include <set>
-#include <sstream>
 
 #include "core/recipe/keys.h"
 #include "core/recipe/model_from.h"
@@ -76,8 +75,7 @@ class Reader {
   void judge(const std::vector<Header>& headers);
   bool accept(const Entry& entry);
   std::size_t phase_index(std::string_view section) const;
-  void declare();
-  void store_overrides();
+  void take_override(const std::string& argument);
   void store(const Entry& entry);
   void bind();
 
@@ -86,7 +84,6 @@ class Reader {
   std::vector<std::vector<Entry>> layers_;   // accepted entries, least important file first
   std::vector<std::string> phases_;          // section names "phase.NAME" in order
   std::vector<std::string> overrides_;
-  options::options_description description_;
   options::variables_map values_;
   std::set<std::string> mistaken_;  // dotted keys whose winning value is wrong
 };
@@ -199,55 +196,40 @@ void Reader::take_overrides(std::span<const std::string> overrides) {
   overrides_.assign(overrides.begin(), overrides.end());
 }
 
-/// Tells Boost every key that may be given: those of the table, phase keys once per phase.
-void Reader::declare() {
-  for (const Key& key : recipe_keys()) {
-    if (!key.of_phase()) {
-      description_.add_options()((key.section + "." + key.name).c_str(), options::value<std::string>());
-      continue;
-    }
-    for (const std::string& phase : phases_) {
-      description_.add_options()((phase + "." + key.name).c_str(), options::value<std::string>());
-    }
+void Reader::take_override(const std::string& argument) {
+  const Origin origin{"command line", 0, argument};
+  const auto blame = [&](const std::string& text) { mistake(origin, {}, text); };
+  if (!looks_like_override(argument)) {
+    return blame(fmt::format("{} is no override: write --section.key=value", quote_text(argument)));
   }
+  const std::string dotted = argument.substr(2, argument.find('=') - 2);
+  const auto dot = dotted.rfind('.');
+  const Entry entry{dotted.substr(0, dot), dotted.substr(dot + 1), argument.substr(argument.find('=') + 1), origin};
+  const bool of_phase = entry.section.starts_with("phase.");
+  const bool in_table = entry.section != "phase" && find_key(entry.section, entry.key) != nullptr;
+  if (in_table && of_phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) {
+    std::vector<std::string_view> phases(phases_.begin(), phases_.end());
+    return blame(
+        fmt::format("there is no section [{}]{}", entry.section, did_you_mean(nearest_word(entry.section, phases))));
+  }
+  if (!in_table) {
+    const std::string some_phase = phases_.empty() ? "phase.NAME" : phases_.front();
+    const std::string near = nearest_key(entry.section == "phase" ? some_phase : entry.section, entry.key);
+    return blame(fmt::format("unknown key {}{}", quote_text(dotted), did_you_mean(near)));
+  }
+  if (reading_.origins.contains(dotted)) return blame(fmt::format("{} is given twice; keep one", dotted));
+  store(entry);
+  layers_.push_back({entry});
 }
 
-void Reader::store_overrides() {
-  for (const std::string& argument : overrides_) {
-    const Origin origin{"command line", 0, argument};
-    const auto blame = [&](const std::string& text) { mistake(origin, {}, text); };
-    if (!looks_like_override(argument)) {
-      blame(fmt::format("{} is no override: write --section.key=value", quote_text(argument)));
-      continue;
-    }
-    const std::string dotted = argument.substr(2, argument.find('=') - 2);
-    const auto dot = dotted.rfind('.');
-    const Entry entry{dotted.substr(0, dot), dotted.substr(dot + 1), argument.substr(argument.find('=') + 1), origin};
-    try {
-      // Not through Boost's parser of command lines: it refuses an empty value.
-      options::parsed_options parsed(&description_);
-      parsed.options.emplace_back(dotted, std::vector<std::string>{entry.value});
-      options::store(parsed, values_);
-      layers_.push_back({entry});
-      if (!reading_.origins.emplace(dotted, origin).second) blame(fmt::format("{} is given twice; keep one", dotted));
-    } catch (const options::unknown_option&) {
-      const bool no_phase = entry.section.starts_with("phase.") && find_key(entry.section, entry.key) != nullptr;
-      std::vector<std::string_view> phases(phases_.begin(), phases_.end());
-      const std::string some_phase = phases_.empty() ? "phase.NAME" : phases_.front();
-      const std::string near = nearest_key(entry.section == "phase" ? some_phase : entry.section, entry.key);
-      blame(no_phase ? fmt::format("there is no section [{}]{}", entry.section,
-                                   did_you_mean(nearest_word(entry.section, phases)))
-                     : fmt::format("unknown key {}{}", quote_text(dotted), did_you_mean(near)));
-    } catch (const options::error& error) {
-      blame(error.what());
-    }
-  }
-}
-
-/// Hands one accepted line to Boost; a key that an earlier layer has stored keeps its value.
+/// Hands one accepted entry to Boost; a key that an earlier layer has stored keeps its value. Boost hears of this key
+/// alone, as it looks through all that it knows for every entry.
 void Reader::store(const Entry& entry) {
-  std::istringstream text(fmt::format("{} = {}\n", entry.dotted(), entry.value));
-  options::store(options::parse_config_file(text, description_), values_);
+  options::options_description key;
+  key.add_options()(entry.dotted().c_str(), options::value<std::string>());
+  options::parsed_options parsed(&key);
+  parsed.options.emplace_back(entry.dotted(), std::vector<std::string>{entry.value});
+  options::store(parsed, values_);
   reading_.origins.emplace(entry.dotted(), entry.origin);
 }
 
@@ -277,8 +259,7 @@ void Reader::bind() {
 
 void Reader::finish() {
   const std::size_t files = layers_.size();
-  declare();
-  store_overrides();
+  for (const std::string& argument : overrides_) take_override(argument);
   for (std::size_t layer = files; layer-- > 0;) {  // the most important file first
     for (const Entry& entry : layers_[layer]) store(entry);
   }

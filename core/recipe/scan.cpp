@@ -199,9 +199,10 @@ std::string read_small_file(const std::filesystem::path& file) {
     fail(ExitCode::bad_recipe, "{} is {} bytes long; such a file may have at most {}", file.string(),
          static_cast<std::int64_t>(status.st_size), kRecipeBytesLimit);
   }
-  std::string content(static_cast<std::size_t>(kRecipeBytesLimit) + 1, '\0');
+  std::string content(static_cast<std::size_t>(status.st_size) + 1, '\0');
   std::size_t filled = 0;
-  while (filled < content.size()) {
+  while (filled <= static_cast<std::size_t>(kRecipeBytesLimit)) {
+    if (filled == content.size()) content.resize(2 * filled);  // it grew meanwhile
     const ssize_t got = ::read(descriptor, content.data() + filled, content.size() - filled);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ExitCode::io, "cannot read {}: {}", file.string(), system_reason(errno));
