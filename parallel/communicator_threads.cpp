@@ -60,7 +60,13 @@ struct Fate {
     const std::lock_guard lock(mutex);
     if (aborted) throw Error(code, why);
   }
+  /// The group that stands there, while its maker has it.
+  std::shared_ptr<ThreadWorld::Group> group_at(std::int64_t address);
 };
+
+std::int64_t address_of(const ThreadWorld::Group* group) {
+  return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(group));
+}
 
 }  // namespace
 
@@ -110,6 +116,15 @@ struct ThreadWorld::Group {
 namespace {
 
 using Group = ThreadWorld::Group;
+
+std::shared_ptr<Group> Fate::group_at(std::int64_t address) {
+  const std::lock_guard lock(mutex);
+  for (const auto& weak : groups) {
+    auto group = weak.lock();
+    if (group != nullptr && address_of(group.get()) == address) return group;
+  }
+  return nullptr;
+}
 
 void abort_all(Fate& verdict, ExitCode code, const std::string& why) {
   std::vector<std::shared_ptr<Group>> groups;
@@ -226,8 +241,8 @@ class ThreadCommunicator final : public HostCommunicator {
     return Pending(std::move(pending));
   }
 
-  // Everybody learns (color, key) of everybody. The first member of each color makes the child group and passes the
-  // address of a shared pointer round; it stays alive until all members have copied it.
+  // Everybody learns (color, key) of everybody. The first member of each color makes the child group and passes its
+  // address round; it keeps the group until all members have it, or the run is aborted.
   std::unique_ptr<Communicator> do_split(int color, int key, const std::string& child_name) override {
     const std::int64_t mine[2] = {color, key};
     std::vector<std::int64_t> all(static_cast<std::size_t>(2 * size()));
@@ -242,12 +257,13 @@ class ThreadCommunicator final : public HostCommunicator {
     std::shared_ptr<Group> group;
     const bool first = color >= 0 && members.front() == rank();
     if (first) group = Group::make(static_cast<int>(members.size()), child_name, group_->verdict);
-    auto address = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(&group));
+    const std::int64_t address = address_of(group.get());
     std::vector<std::int64_t> addresses(static_cast<std::size_t>(size()));
     all_gather(view_of(addresses.data(), DType::i64, {size()}), view_of(&address, DType::i64, {1}));
     if (color >= 0 && !first) {
-      const std::int64_t leader = addresses[static_cast<std::size_t>(members.front())];
-      group = *reinterpret_cast<const std::shared_ptr<Group>*>(static_cast<std::intptr_t>(leader));
+      group = group_->verdict->group_at(addresses[static_cast<std::size_t>(members.front())]);
+      if (group == nullptr) group_->verdict->throw_if_aborted();
+      check(group != nullptr, "{}: the group of rank {} is gone", child_name, members.front());
     }
     barrier();
     if (color < 0) return nullptr;
