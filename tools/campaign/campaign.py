@@ -185,13 +185,14 @@ def order(kinds, dice, most):
 def work(program, shim, folder, jobs, seed, worker, deadline, say):
     """One worker's share, one fault after another, until `deadline`."""
     place = Workplace(program, shim, folder)
-    rows = collections.defaultdict(lambda: {"tried": 0, "survived": 0, "void": 0, "lost": []})
+    rows = new_rows()
     bill = collections.Counter()
     for number, (kind, body, word, ranks) in enumerate(jobs):
         if time.monotonic() > deadline:
             break
         trial = Trial(place, f"t{number}", ranks)
         row = rows[kind]
+        began = time.monotonic()
         try:
             charged = body(place, trial, random.Random(f"{seed}/{worker}/{number}"), word)
             row["tried"] += 1
@@ -205,16 +206,23 @@ def work(program, shim, folder, jobs, seed, worker, deadline, say):
             row["lost"].append(f"{word or body.__name__} (worker {worker}, number {number}): {lost}")
             say(f"LOST  {kind}: {row['lost'][-1]}")
         trial.clean()
+        row["seconds"] += time.monotonic() - began
     shutil.rmtree(folder, ignore_errors=True)
     return {kind: dict(row) for kind, row in rows.items()}, bill
 
 
+def new_rows():
+    return collections.defaultdict(lambda: {"tried": 0, "survived": 0, "void": 0, "seconds": 0.0, "lost": []})
+
+
 def table(rows):
-    lines = [f"{'fault':<34} {'tried':>7} {'survived':>9} {'lost':>5} {'void':>5}"]
+    lines = [f"{'fault':<34} {'tried':>7} {'survived':>9} {'lost':>5} {'void':>5} {'s each':>7}"]
     total = collections.Counter()
     for kind in sorted(rows):
         row = rows[kind]
-        lines.append(f"{kind:<34} {row['tried']:>7} {row['survived']:>9} {len(row['lost']):>5} {row['void']:>5}")
+        row["seconds"] = round(row["seconds"], 1)
+        lines.append(f"{kind:<34} {row['tried']:>7} {row['survived']:>9} {len(row['lost']):>5} {row['void']:>5}"
+                     f" {row['seconds'] / max(1, row['tried'] + row['void']):>7.2f}")
         total.update(tried=row["tried"], survived=row["survived"], lost=len(row["lost"]), void=row["void"])
     lines.append(f"{'all':<34} {total['tried']:>7} {total['survived']:>9} {total['lost']:>5} {total['void']:>5}")
     return "\n".join(lines), total
@@ -242,7 +250,7 @@ def main():
     jobs = order(kinds, dice, arguments.faults)
     deadline = began + 60 * arguments.minutes
     say = lambda text: print(text, flush=True)
-    rows = collections.defaultdict(lambda: {"tried": 0, "survived": 0, "void": 0, "lost": []})
+    rows = new_rows()
     bill = collections.Counter()
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         shares = [pool.submit(work, program, shim, folder / str(worker), jobs[worker::arguments.jobs], arguments.seed,
