@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/training/checkpoint_writer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -25,12 +25,20 @@ bool safe_name(const std::string& name) {
                      [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
 }
 
-nlohmann::json parse_json(const fs::path& path) {
-  nlohmann::json value = nlohmann::json::parse(read_file(path, kSmallFileLimit), nullptr, false);
-  if (value.is_discarded())
-    fail(ExitCode::corrupt_checkpoint,
-         "{}: is not valid JSON; restore a copy, or remove the step to go back to an earlier one", path.string());
-  return value;
+Json read_json(const fs::path& path) {
+  try {
+    return parse_json(read_file(path, kSmallFileLimit), path.string(), ExitCode::corrupt_checkpoint);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::corrupt_checkpoint) throw;
+    fail(ExitCode::corrupt_checkpoint, "{}; restore a copy, or remove the step to go back to an earlier one",
+         error.what());
+  }
+}
+
+/// The value of a key where that is an object.
+const Json* object_at(const Json& json, std::string_view key) {
+  const Json* value = json.find(key);
+  return value != nullptr && value->is_object() ? value : nullptr;
 }
 
 void discard(const fs::path& folder, const CheckpointNotice& notice) {
@@ -68,31 +76,33 @@ std::int64_t step_of(const fs::path& checkpoint) {
 
 std::string checkpoint_damage(const fs::path& checkpoint, Look look) {
   try {
-    const nlohmann::json manifest = parse_json(checkpoint / "manifest.json");
-    if (!manifest.is_object() || manifest.value("schema", "") != "shoestring.manifest/1" ||
-        !manifest.contains("files") || !manifest["files"].is_object() || !manifest["files"].contains(kStateFile)) {
+    const Json manifest = read_json(checkpoint / "manifest.json");
+    const Json* schema = manifest.find("schema");
+    const Json* files = object_at(manifest, "files");
+    if (schema == nullptr || !schema->is_text() || schema->text() != "shoestring.manifest/1" || files == nullptr ||
+        files->find(kStateFile) == nullptr) {
       return "manifest.json: is not a manifest of schema shoestring.manifest/1";
     }
-    for (const auto& [name, entry] : manifest["files"].items()) {
-      if (!safe_manifest_name(name) || !entry.is_object() || !entry.contains("bytes") ||
-          !entry["bytes"].is_number_unsigned() || !entry.contains("xxh3_128") || !entry["xxh3_128"].is_string()) {
+    for (const auto& [name, entry] : files->members()) {
+      const Json* said_bytes = entry.find("bytes");
+      const Json* hash = entry.find("xxh3_128");
+      if (!safe_manifest_name(name) || said_bytes == nullptr || !said_bytes->is_count() || hash == nullptr ||
+          !hash->is_text()) {
         return fmt::format("manifest.json: the entry of '{}' is malformed", name.substr(0, 128));
       }
       const fs::path path = checkpoint / name;
       const FileHandle file = open_for_reading(path);
       const std::int64_t bytes = file_bytes(file, path);
-      if (static_cast<std::uint64_t>(bytes) != entry["bytes"].get<std::uint64_t>()) {
-        return fmt::format("{}: {} bytes, the manifest says {}", name, bytes, entry["bytes"].get<std::uint64_t>());
+      if (bytes != said_bytes->count()) {
+        return fmt::format("{}: {} bytes, the manifest says {}", name, bytes, said_bytes->count());
       }
-      if (look == Look::content && hash_file(path) != entry["xxh3_128"].get<std::string>()) {
+      if (look == Look::content && hash_file(path) != hash->text()) {
         return fmt::format("{}: its content does not match the hash in the manifest", name);
       }
     }
   } catch (const Error& error) {
     if (error.code() == ExitCode::io) throw;
     return error.what();
-  } catch (const nlohmann::json::exception& error) {
-    return fmt::format("manifest.json: {}", error.what());
   }
   return {};
 }
@@ -245,19 +255,20 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
   if (type_of(index_path) == fs::file_type::not_found) {
     model_.emplace_back(checkpoint_ / "model.safetensors");
   } else {
-    const nlohmann::json index = parse_json(index_path);
-    if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    const Json index = read_json(index_path);
+    const Json* weights = object_at(index, "weight_map");
+    if (weights == nullptr) {
       fail(ExitCode::corrupt_checkpoint,
            "{}: has no weight_map; restore a copy, or remove the step to go back to an earlier one",
            index_path.string());
     }
     std::set<std::string> names;
-    for (const auto& [weight, file] : index["weight_map"].items()) {
-      if (!file.is_string() || !safe_name(file.get<std::string>())) {
+    for (const auto& [weight, file] : weights->members()) {
+      if (!file.is_text() || !safe_name(file.text())) {
         fail(ExitCode::corrupt_checkpoint, "{}: names a file outside of the checkpoint for {}; restore a copy",
              index_path.string(), weight);
       }
-      names.insert(file.get<std::string>());
+      names.insert(file.text());
     }
     for (const std::string& name : names) model_.emplace_back(checkpoint_ / name);
   }
@@ -265,10 +276,11 @@ CheckpointReader::CheckpointReader(fs::path checkpoint) : checkpoint_(std::move(
   if (type_of(whole) != fs::file_type::not_found) {
     optimizer_.emplace_back(whole);
   } else if (type_of(checkpoint_ / "manifest.json") != fs::file_type::not_found) {
-    const nlohmann::json manifest = parse_json(checkpoint_ / "manifest.json");
+    const Json manifest = read_json(checkpoint_ / "manifest.json");
     const std::string stem = fmt::format("{}-", kOptimizerStem);
-    if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_object()) return;
-    for (const auto& [name, entry] : manifest["files"].items()) {
+    const Json* files = object_at(manifest, "files");
+    if (files == nullptr) return;
+    for (const auto& [name, entry] : files->members()) {
       if (name.starts_with(stem) && safe_manifest_name(name)) optimizer_.emplace_back(checkpoint_ / name);
     }
   }

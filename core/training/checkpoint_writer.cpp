@@ -1,16 +1,16 @@
 #include "core/training/checkpoint_writer.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::ordered_json;
 
 bool safe_name(const std::string& name) {
   if (name.empty() || name.size() > 128 || name == "." || name == "..") return false;
@@ -33,20 +33,24 @@ class FolderWriter {
            "{}: read back after writing, its content is another; look at the disk and the memory of this machine",
            (folder_ / name).string());
     }
-    files_[name] = {{"bytes", file.bytes()}, {"xxh3_128", file.hash()}};
+    note(name, file.bytes(), file.hash());
   }
   void add(const std::string& name, const std::string& content) {
     add(name, [&](FileWriter& file) { file.write(content); });
+  }
+  /// A file that stands there already.
+  void note(const std::string& name, std::int64_t bytes, const std::string& hash) {
+    files_.set(name, Json::object({{"bytes", bytes}, {"xxh3_128", hash}}));
   }
   void sync() const {
     sync_directory(folder_ / "training");
     sync_directory(folder_);
   }
-  ordered_json& files() { return files_; }
+  Json take_files() { return std::move(files_); }
 
  private:
   fs::path folder_;
-  ordered_json files_ = ordered_json::object();
+  Json files_ = Json::object();
 };
 
 std::vector<std::vector<NamedTensor>> cut(const std::vector<NamedTensor>& weights, std::int64_t limit_bytes) {
@@ -91,45 +95,47 @@ std::string write_own(const fs::path& path, const CheckpointContent& content,
                       const std::vector<std::vector<NamedTensor>>& parts, const Share& models,
                       const Share& optimizers) {
   FolderWriter folder(path);
-  ordered_json told = {{"weights", ordered_json::object()}, {"bytes", 0}};
+  Json weights = Json::object();
   std::int64_t bytes = 0;
   for (std::size_t part = 0; part < parts.size(); ++part) {
     const std::string name = numbered("model", models.before + part, models.all);
     folder.add(name, [&](FileWriter& file) { write_safetensors(file, parts[part]); });
     for (const NamedTensor& weight : parts[part]) {
-      told["weights"][weight.name] = name;
+      weights.add(weight.name, name);
       bytes += weight.data.bytes();
     }
   }
   folder.add(numbered(kOptimizerStem, optimizers.before, optimizers.all),
              [&](FileWriter& file) { write_safetensors(file, content.optimizer); });
   folder.sync();
-  told["bytes"] = bytes;
-  told["files"] = std::move(folder.files());
-  return told.dump();
+  return Json::object({{"weights", std::move(weights)}, {"bytes", bytes}, {"files", folder.take_files()}}).dump();
 }
 
 /// By the first rank, when the tensors are there: everything else, the manifest last.
 void write_rest(const fs::path& path, const CheckpointContent& content, const std::vector<std::string>& told,
                 std::size_t model_files) {
   FolderWriter folder(path);
-  ordered_json index;
+  Json weights = Json::object();
+  std::set<std::string> placed;
   std::int64_t bytes = 0;
-  index["metadata"]["total_size"] = 0;
-  index["weight_map"] = ordered_json::object();
   for (const std::string& text : told) {
-    const ordered_json part = ordered_json::parse(text);
-    folder.files().update(part["files"]);
-    index["weight_map"].update(part["weights"]);
-    bytes += part["bytes"].get<std::int64_t>();
+    const Json part = parse_json(text, "what a rank wrote", ExitCode::bug);
+    for (const auto& [name, file] : part.at("files").members()) {
+      folder.note(name, file.at("bytes").count(), file.at("xxh3_128").text());
+    }
+    for (const auto& [weight, file] : part.at("weights").members()) {
+      if (placed.insert(weight).second) weights.add(weight, file.text());
+    }
+    bytes += part.at("bytes").count();
   }
-  index["metadata"]["total_size"] = bytes;
-  if (model_files != 1) folder.add("model.safetensors.index.json", index.dump(1));
+  if (model_files != 1) {
+    const Json index =
+        Json::object({{"metadata", Json::object({{"total_size", bytes}})}, {"weight_map", std::move(weights)}});
+    folder.add("model.safetensors.index.json", index.dump(1));
+  }
   for (const auto& [file, text] : content.files) folder.add(file, text);
   folder.add(kStateFile, content.state_json);
-  ordered_json manifest;
-  manifest["schema"] = "shoestring.manifest/1";
-  manifest["files"] = std::move(folder.files());
+  const Json manifest = Json::object({{"schema", "shoestring.manifest/1"}, {"files", folder.take_files()}});
   FileWriter file(path / "manifest.json");
   file.write(manifest.dump(1));
   file.finish();
