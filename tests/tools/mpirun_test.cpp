@@ -299,13 +299,13 @@ class MpirunEnds : public Mpirun {
     for (const int process : processes) EXPECT_TRUE(testing::is_gone(process)) << process;
     return ended;
   }
-  /// One step more than is saved.
+  /// Five steps more than are saved: one more than the warm-up has, should nearly nothing have been trained.
   static void expect_resumes(const std::string& name, const std::string& options) {
     const std::string saved = place().result(name).at("checkpoint");
     const auto step = std::stoll(saved.substr(saved.find('_') + 1));
     EXPECT_GT(step, 0);
     const Ended ended = place().run(
-        place().train(name, fmt::format("--phase.pretrain.steps={} --allow-recipe-change {}", step + 1, options)),
+        place().train(name, fmt::format("--phase.pretrain.steps={} --allow-recipe-change {}", step + 5, options)),
         ranks(2));
     EXPECT_EQ(ended.exit_code, 0) << ended.output;
     EXPECT_NE(ended.output.find(fmt::format("going on from step {}", step)), std::string::npos) << ended.output;
@@ -326,16 +326,21 @@ TEST_F(MpirunEnds, AStoppedRankIsNamed) {
 
 // The ledger is rank 0's: it is the launcher's exit code that tells, and the next start charges what was lost.
 TEST_F(MpirunEnds, AStoppedFirstRankIsNamed) {
-  const Ended ended = begin("stopped_0", "--run.hang_after=5 --checkpoint.every_steps=1 ", 0,
-                            [](std::array<int, 2> processes) { kill(processes[0], SIGSTOP); });
+  const Ended ended =
+      begin("stopped_0", "--run.hang_after=5 --checkpoint.every_steps=1 ", 0, [](std::array<int, 2> processes) {
+        testing::wait_for_checkpoint(place(), "stopped_0");
+        kill(processes[0], SIGSTOP);
+      });
   EXPECT_EQ(ended.exit_code, 80) << ended.output;
   EXPECT_NE(ended.output.find("rank 0 (host "), std::string::npos) << ended.output;
   expect_resumes("stopped_0", "");
 }
 
 TEST_F(MpirunEnds, AKilledRankEndsTheJob) {
-  const Ended ended = begin("killed", "--checkpoint.every_steps=1 ", 0,
-                            [](std::array<int, 2> processes) { kill(processes[1], SIGKILL); });
+  const Ended ended = begin("killed", "--checkpoint.every_steps=1 ", 0, [](std::array<int, 2> processes) {
+    testing::wait_for_checkpoint(place(), "killed");
+    kill(processes[1], SIGKILL);
+  });
   EXPECT_EQ(ended.exit_code, 128 + SIGKILL) << ended.output;
   EXPECT_NE(ended.output.find("signal 9"), std::string::npos) << ended.output;
   expect_resumes("killed", "");

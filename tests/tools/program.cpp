@@ -23,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kTries = 12000;  // of 0.01 s: what is waited for takes far less, on any machine
+
 double now() { return system_clock().monotonic_seconds(); }
 
 int code_of(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
@@ -165,9 +167,19 @@ void wait_for_step(const Workplace& place, const std::string& name) {
   while (running()) after(0.01)();
 }
 
+void wait_for_checkpoint(const Workplace& place, const std::string& name) {
+  const fs::path folder = place.run_folder(name) / "checkpoints";
+  for (int tries = 0; tries < kTries && CheckpointStore(folder).all().empty(); ++tries) after(0.01)();
+}
+
+std::int64_t saved_step(const Workplace& place, const std::string& name) {
+  const auto newest = CheckpointStore(place.run_folder(name) / "checkpoints").newest([](const std::string&) {});
+  return newest ? step_of(*newest) : 0;
+}
+
 int process_of_rank(const Workplace& place, const std::string& name, int rank) {
   const SignFolder folder(place.run_folder(name) / kRanksFolder);
-  for (int tries = 0; tries < 1000; ++tries) {
+  for (int tries = 0; tries < kTries; ++tries) {
     const auto sign = folder.read(rank);
     if (sign && sign->doing.find("step") != std::string::npos) return static_cast<int>(sign->process);
     after(0.01)();
@@ -176,7 +188,7 @@ int process_of_rank(const Workplace& place, const std::string& name, int rank) {
 }
 
 bool is_gone(int process) {
-  for (int tries = 0; tries < 1000; ++tries) {
+  for (int tries = 0; tries < kTries; ++tries) {
     if (kill(process, 0) != 0 && errno == ESRCH) return true;
     after(0.01)();
   }

@@ -49,6 +49,10 @@ class Workplace {
 
 /// Waits until the ledger of run `name` knows a step; as long as a process writes it.
 void wait_for_step(const Workplace& place, const std::string& name);
+/// Waits until run `name` has a checkpoint.
+void wait_for_checkpoint(const Workplace& place, const std::string& name);
+/// The step of its newest checkpoint; 0 where it has none.
+std::int64_t saved_step(const Workplace& place, const std::string& name);
 /// The process of a rank of run `name`, once its sign says that it is at a step.
 int process_of_rank(const Workplace& place, const std::string& name, int rank);
 /// Whether a process is gone; waits for it, as long as the end of a killed one may take.
