@@ -9,15 +9,19 @@
 #include <thread>
 
 #include "core/recipe/names.h"
+#include "core/training/run_resources.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "parallel/communicator_mpi.h"
 #include "tools/arguments.h"
 #include "tools/bench/bench_row.h"
 #include "tools/bench/bench_suites.h"
+#include "tools/bench/machine.h"
 #include "tools/bench/plan_bench.h"
 #include "tools/commands.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 namespace {
@@ -101,14 +105,44 @@ void check_suites(const Words& wanted, const std::string& names) {
 }
 
 /// Refuses a file that could not be written before anything is timed for it; what it holds stays until the rows come.
-void check_target(const std::filesystem::path& file) {
+void check_target(const std::filesystem::path& file, std::string_view option = "--json") {
   std::error_code unknown;
   if (std::filesystem::is_directory(file, unknown))
-    fail(ExitCode::io, "{}: is a folder; name a file in it for --json", file.string());
+    fail(ExitCode::io, "{}: is a folder; name a file in it for {}", file.string(), option);
   std::filesystem::path beside = file;  // as replace_file writes it
   beside += fmt::format(".tmp{}", ::getpid());
   FileWriter{beside};
   std::filesystem::remove(beside);
+}
+
+/// `shoestring bench --calibrate FILE`, alone or under mpirun: then of one rank while all of them work.
+int calibrate(const std::filesystem::path& file, int threads) {
+  const std::unique_ptr<Communicator> world = join_world();
+  try {
+    const int sharing = machine_share(*world).ranks_on_cores;
+    Workers workers(threads > 0 ? threads : std::max(1, Workers::usable_cores() / sharing));
+    if (world->rank() == 0) fmt::print("measuring this machine, some seconds\n");
+    Hardware machine = measure_machine(*world, workers);
+    if (world->rank() != 0) return 0;
+    machine.description = fmt::format("{} of {}, {} ({} of {})", world->size() > 1 ? "one rank" : "all",
+                                      processor_name(), cpu_features().to_string(),
+                                      workers.count() == 1 ? "1 thread" : fmt::format("{} threads", workers.count()),
+                                      world->size() > 1 ? fmt::format("each of {} ranks", world->size()) : "one rank");
+    machine.source = "measured: `shoestring bench --calibrate`, registers only";
+    machine.date = today();
+    machine.achievable_source = machine.extent_source =
+        "measured: square products of 128 to 2048 a side, weights packed";
+    const std::string text = hardware_text(machine);
+    replace_file(file, text);
+    fmt::print("\n{}\n{}: recipes in the folder above its own find it as budget.hardware = {}\n", text, file.string(),
+               file.stem().string());
+  } catch (const std::exception& exception) {
+    if (world->size() == 1) throw;
+    const Error error = as_error(exception);
+    say("shoestring: rank {}: {}", world->rank(), error.what());
+    world->abort(error.code(), error.what());
+  }
+  return 0;
 }
 
 /// `shoestring bench plan FILE.csv`.
@@ -136,6 +170,9 @@ int bench_command(const Words& words) {
                   " (all).\nOr, with plan, how well the planner foretells published throughput: a table of "
                   "FILE.csv's rows.",
        .options = {{"json", "FILE", "write the rows there as well"},
+                   {"calibrate", "FILE",
+                    "time no suite but what this machine can do, and write it as a hardware file (of one rank among "
+                    "those that mpirun starts): plans for this machine need it"},
                    {"threads", "N", "worker threads (all cores)"},
                    {"seconds", "S", "most seconds for each row (4)"},
                    {"llm-c", "DIR", "a checkout of llm.c, for the suite step"},
@@ -146,13 +183,23 @@ int bench_command(const Words& words) {
       words);
   if (arguments.helped()) return 0;
   const Words& wanted = arguments.positional();
+  const int threads = static_cast<int>(arguments.integer("threads", 0, 0, 1024));
+  if (arguments.has("calibrate")) {
+    const std::filesystem::path file = arguments.text("calibrate");
+    if (!wanted.empty()) fail(ExitCode::usage, "bench --calibrate takes no suite: leave out '{}'", wanted[0]);
+    if (file.extension() != ".hardware") {
+      fail(ExitCode::usage, "bench --calibrate {}: name a file that ends in .hardware", file.string());
+    }
+    check_target(file, "--calibrate");
+    return calibrate(file, threads);
+  }
   if (!wanted.empty() && wanted[0] == "plan") {
     if (arguments.has("json")) check_target(arguments.text("json"));
     return bench_plan(wanted, arguments.text("json", ""));
   }
   check_suites(wanted, names);
   if (arguments.has("json")) check_target(arguments.text("json"));
-  Workers workers(static_cast<int>(arguments.integer("threads", 0, 0, 1024)));
+  Workers workers(threads);
   BenchEffort effort;
   effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600, Unit::seconds);
   effort.rivals = {.llm_c = arguments.text("llm-c", ""),

@@ -74,6 +74,16 @@ const std::vector<HardwareKey>& hardware_keys() {
   return keys;
 }
 
+/// Three digits, in the unit's most usual form.
+std::string printed(double value, Unit unit) {
+  switch (unit) {
+    case Unit::bytes: return fmt::format("{:.3g}GB", value * 1e-9);
+    case Unit::rate: return fmt::format("{:.3g}G", value * 1e-9);
+    case Unit::seconds: return fmt::format("{:.3g}us", value * 1e6);
+    default: return fmt::format("{:.3g}", value);
+  }
+}
+
 const HardwareKey* find(const std::string& dotted) {
   for (const HardwareKey& key : hardware_keys()) {
     if (key.dotted == dotted) return &key;
@@ -165,6 +175,25 @@ Hardware read_hardware(const std::filesystem::path& file) {
   std::string text = fmt::format("{} is no valid hardware file:", file.string());
   for (std::size_t i = 0; i < wrong.size() && i < kMostListed; ++i) text += "\n  " + wrong[i];
   throw Error(ExitCode::bad_recipe, text);
+}
+
+std::string hardware_text(const Hardware& hardware) {
+  Hardware values = hardware;  // keys point into what they may write
+  std::string text;
+  std::string section;
+  for (const HardwareKey& key : hardware_keys()) {
+    const std::string value = key.text                  ? key.text(values)
+                              : key.number(values) == 0 ? std::string()
+                                                        : printed(key.number(values), key.unit);
+    if (value.empty()) continue;
+    const std::size_t dot = key.dotted.find('.');
+    if (const std::string of = key.dotted.substr(0, dot); of != section) {
+      text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", of);
+      section = of;
+    }
+    text += fmt::format("{} = {}\n", key.dotted.substr(dot + 1), value);
+  }
+  return text;
 }
 
 namespace {

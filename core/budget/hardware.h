@@ -55,6 +55,10 @@ struct Hardware {
 /// Reads NAME.hardware; throws Error(bad_recipe) that lists every mistake, Error(missing_input) if it is not there.
 Hardware read_hardware(const std::filesystem::path& file);
 
+/// What such a file says: read_hardware gets `hardware` back from it, its numbers rounded to three digits. Figures that
+/// are not known are left out.
+std::string hardware_text(const Hardware& hardware);
+
 /// The file of `name` ("cpu"): in `recipe_folder`/hardware, then where recipes came with the program
 /// (recipe/installed.h). Throws Error(missing_input) that lists the places looked at and the nearest name there.
 std::filesystem::path find_hardware(std::string_view name, const std::filesystem::path& recipe_folder);

@@ -8,42 +8,22 @@
 #include <vector>
 
 #include "kernels/base/cpu.h"
-#include "kernels/base/random.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantize.h"
 #include "kernels/quantized_gemm.h"
 #include "tools/bench/onednn_rival.h"
+#include "tools/bench/timed_products.h"
 
 namespace shoestring {
 namespace {
 
-struct Size {
-  std::int64_t m, n, k;
-  double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
-  std::string text() const { return fmt::format("{}x{}x{}", m, n, k); }
-};
-
-constexpr Size kCube{2048, 2048, 2048};
+constexpr ProductSize kCube{2048, 2048, 2048};
 /// 4096 tokens through the linears of recipes/tiny_moe.recipe: the dense feed-forward in and out, and the shared
 /// expert.
-constexpr std::array kDemo{Size{4096, 1536, 256}, Size{4096, 256, 768}, Size{4096, 256, 256}};
+constexpr std::array kDemo{ProductSize{4096, 1536, 256}, ProductSize{4096, 256, 768}, ProductSize{4096, 256, 256}};
 /// Each token in two experts: gate and up, down.
-constexpr std::array kGroupedDemo{Size{8192, 256, 256}, Size{8192, 256, 128}};
-
-Tensor random(DType dtype, const Shape& shape) {
-  Tensor tensor(dtype, shape);
-  const Random numbers(1, Purpose::test);
-  for (std::int64_t i = 0; i < shape.elements(); ++i) {
-    const auto value = static_cast<float>(numbers.uniform(static_cast<std::uint64_t>(i)) - 0.5);
-    if (dtype == DType::f32) {
-      tensor.as<float>()[i] = value;
-    } else {
-      tensor.as<BFloat16>()[i] = BFloat16(value);
-    }
-  }
-  return tensor;
-}
+constexpr std::array kGroupedDemo{ProductSize{8192, 256, 256}, ProductSize{8192, 256, 128}};
 
 struct Bench {
   Workers& workers;
@@ -51,97 +31,13 @@ struct Bench {
   const BenchReport& report;
 };
 
-/// A quantised matrix with its memory.
-struct Quantised {
-  Tensor values;
-  Tensor scales;
-  Granularity granularity;
-  ScaleKind kind;
-
-  Quantised(const Shape& shape, Granularity tiles, ScaleKind scale_kind)
-      : values(DType::e4m3, shape),
-        scales(DType::f32, scales_shape(shape[0], shape[1], tiles)),
-        granularity(tiles),
-        kind(scale_kind) {}
-  void from(ConstTensorView x, Stream& stream) {
-    const ScaledView to{values, scales, granularity};
-    QuantizeArgs args{.x = x, .scale_kind = kind, .stream = stream};
-    (granularity == kColumnTile128 ? args.column_tiles : args.row_tiles) = to;
-    quantize(args);
-  }
-  ConstScaledView view() const { return {values.view(), scales.view(), granularity}; }
-};
-
-/// One product with its operands: `run` is what is timed.
-class Product {
- public:
-  Product(Size size, DType c, Workers& workers)
-      : stream_(workers),
-        c_(c, {size.m, size.n}),
-        scratch_(quantized_gemm_scratch_bytes(size.m, size.n, size.k, 0, workers.count(), false), Device{}) {}
-  virtual ~Product() = default;
-  virtual void run() = 0;
-
- protected:
-  Stream stream_;
-  Tensor c_;
-  Arena scratch_;
-};
-
-class PlainProduct : public Product {
- public:
-  PlainProduct(Size size, DType dtype, Workers& workers)
-      : Product(size, dtype, workers), a_(random(dtype, {size.m, size.k})), b_(random(dtype, {size.n, size.k})) {
-    pack(unscaled(b_), false, packed_, stream_);
-  }
-  void run() override {
-    gemm({.c = c_, .a = unscaled(a_), .b = unscaled(b_), .packed_b = &packed_, .scratch = scratch_, .stream = stream_});
-  }
-  std::unique_ptr<OnednnMatmul> rival(bool packed) {
-    return OnednnMatmul::make(a_, b_, c_, packed, stream_.workers().count());
-  }
-
- private:
-  Tensor a_;
-  Tensor b_;
-  PackedMatrix packed_;
-};
-
-/// Activations from bf16 to FP8 and the product with packed weights.
-class Fp8Product : public Product {
- public:
-  Fp8Product(Size size, ScaleKind kind, Workers& workers)
-      : Product(size, DType::bf16, workers),
-        kind_(kind),
-        x_(random(DType::bf16, {size.m, size.k})),
-        b_({size.n, size.k}, kBlock128, kind) {
-    b_.from(random(DType::bf16, {size.n, size.k}), stream_);
-    pack(b_.view(), kind != ScaleKind::f32, packed_, stream_);
-  }
-  void run() override {
-    quantized_gemm({.c = c_,
-                    .x = x_,
-                    .scale_kind = kind_,
-                    .b = b_.view(),
-                    .packed_b = &packed_,
-                    .scratch = scratch_,
-                    .stream = stream_});
-  }
-
- private:
-  ScaleKind kind_;
-  Tensor x_;
-  Quantised b_;
-  PackedMatrix packed_;
-};
-
 /// dW += dY^T X over `size.k` tokens.
-class PlainWeightGradient : public Product {
+class PlainWeightGradient : public TimedProduct {
  public:
-  PlainWeightGradient(Size size, Workers& workers)
-      : Product(size, DType::f32, workers),
-        a_(random(DType::f32, {size.k, size.m})),
-        b_(random(DType::f32, {size.k, size.n})) {}
+  PlainWeightGradient(ProductSize size, Workers& workers)
+      : TimedProduct(size, DType::f32, workers),
+        a_(random_matrix(DType::f32, {size.k, size.m})),
+        b_(random_matrix(DType::f32, {size.k, size.n})) {}
   void run() override {
     gemm({.c = c_,
           .a = unscaled(a_.view().transposed()),
@@ -157,15 +53,15 @@ class PlainWeightGradient : public Product {
 };
 
 /// The same, both quantised along tokens ahead of the timing.
-class Fp8WeightGradient : public Product {
+class Fp8WeightGradient : public TimedProduct {
  public:
-  Fp8WeightGradient(Size size, ScaleKind kind, Workers& workers)
-      : Product(size, DType::f32, workers),
+  Fp8WeightGradient(ProductSize size, ScaleKind kind, Workers& workers)
+      : TimedProduct(size, DType::f32, workers),
         two_(kind != ScaleKind::f32),
         a_({size.k, size.m}, kColumnTile128, kind),
         b_({size.k, size.n}, kColumnTile128, kind) {
-    a_.from(random(DType::bf16, {size.k, size.m}), stream_);
-    b_.from(random(DType::bf16, {size.k, size.n}), stream_);
+    a_.from(random_matrix(DType::bf16, {size.k, size.m}), stream_);
+    b_.from(random_matrix(DType::bf16, {size.k, size.n}), stream_);
   }
   void run() override {
     gemm({.c = c_,
@@ -179,11 +75,11 @@ class Fp8WeightGradient : public Product {
 
  private:
   bool two_;
-  Quantised a_;
-  Quantised b_;
+  QuantisedMatrix a_;
+  QuantisedMatrix b_;
 };
 
-void over_fma_peak(const Bench& bench, const std::string& name, double goal, Size size, Product& product) {
+void over_fma_peak(const Bench& bench, const std::string& name, double goal, ProductSize size, TimedProduct& product) {
   constexpr const char* kOver = "FMA peak";
   const std::string what = name + " " + size.text();
   if (!cpu_features().avx2) return bench.report(not_here(what, kOver, "neither AVX2 nor AVX-512"));
@@ -198,8 +94,8 @@ struct Goals {
 };
 
 /// `f32` is the same product in FP32: what low precision costs or saves where both run on one unit.
-void over_amx_or_f32(const Bench& bench, const std::string& name, Goals goals, Size size, Product& product,
-                     Product& f32) {
+void over_amx_or_f32(const Bench& bench, const std::string& name, Goals goals, ProductSize size, TimedProduct& product,
+                     TimedProduct& f32) {
   constexpr const char* kOver = "AMX calibration";
   const std::string what = name + " " + size.text();
   const auto run = [&] { product.run(); };
@@ -214,7 +110,8 @@ void over_amx_or_f32(const Bench& bench, const std::string& name, Goals goals, S
 }
 
 /// The faster of oneDNN's two ways to hold b.
-void over_onednn(const Bench& bench, const std::string& name, DType dtype, double goal, Size size, Product& product) {
+void over_onednn(const Bench& bench, const std::string& name, DType dtype, double goal, ProductSize size,
+                 TimedProduct& product) {
   PlainProduct same(size, dtype, bench.workers);
   double best = 0;
   std::unique_ptr<OnednnMatmul> rival;
@@ -235,7 +132,7 @@ void over_onednn(const Bench& bench, const std::string& name, DType dtype, doubl
       "TFLOP/s", bench.workers, [&] { product.run(); }, [&] { rival->run(); }, bench.effort));
 }
 
-void dense_rows(const Bench& bench, Size size) {
+void dense_rows(const Bench& bench, ProductSize size) {
   const bool tiles = cpu_features().amx_bf16;
   const double f32_goal = !cpu_features().avx512 && size.m == kCube.m ? 0.80 : 0.70;
   PlainProduct f32(size, DType::f32, bench.workers);
@@ -251,7 +148,7 @@ void dense_rows(const Bench& bench, Size size) {
   }
   Fp8Product two(size, ScaleKind::power_of_two, bench.workers);
   over_amx_or_f32(bench, "gemm fp8 power-of-two scales", {.amx = 0.40, .f32 = 0.60}, size, two, f32);
-  const Size gradient{size.n, size.k, size.m};
+  const ProductSize gradient{size.n, size.k, size.m};
   PlainWeightGradient plain(gradient, bench.workers);
   over_fma_peak(bench, "gemm f32 weight gradient", 0, gradient, plain);
   Fp8WeightGradient weight(gradient, ScaleKind::f32, bench.workers);
@@ -259,16 +156,16 @@ void dense_rows(const Bench& bench, Size size) {
 }
 
 /// 16 experts with empty, single and uneven groups against one product of the same size.
-void grouped_row(const Bench& bench, Size size) {
+void grouped_row(const Bench& bench, ProductSize size) {
   constexpr std::int64_t kExperts = 16;
   std::vector<std::int64_t> offsets{0,    0,    1,    400,  700,  1211, 1211, 1500, 1837,
                                     2100, 2300, 2815, 2900, 3333, 3500, 3996, 4096};
   for (std::int64_t& offset : offsets) offset = offset > 1 ? offset * size.m / 4096 : offset;
   Stream stream(bench.workers);
   Fp8Product dense(size, ScaleKind::f32, bench.workers);
-  const Tensor x = random(DType::bf16, {size.m, size.k});
-  Quantised b({kExperts * size.n, size.k}, kBlock128, ScaleKind::f32);
-  b.from(random(DType::bf16, {kExperts * size.n, size.k}), stream);
+  const Tensor x = random_matrix(DType::bf16, {size.m, size.k});
+  QuantisedMatrix b({kExperts * size.n, size.k}, kBlock128, ScaleKind::f32);
+  b.from(random_matrix(DType::bf16, {kExperts * size.n, size.k}), stream);
   PackedMatrix packed;
   pack_experts(b.view(), kExperts, false, false, packed, stream);
   Tensor c(DType::bf16, {size.m, size.n});
@@ -298,8 +195,8 @@ void threads_rows(const Bench& bench) {
 void bench_gemm(Workers& workers, const BenchEffort& effort, const BenchReport& report) {
   const Bench bench{workers, effort, report};
   dense_rows(bench, kCube);
-  for (const Size size : kDemo) dense_rows(bench, size);
-  for (const Size size : kGroupedDemo) grouped_row(bench, size);
+  for (const ProductSize size : kDemo) dense_rows(bench, size);
+  for (const ProductSize size : kGroupedDemo) grouped_row(bench, size);
   threads_rows(bench);
 }
 

@@ -36,6 +36,35 @@ TEST(Hardware, TheFilesWeShipAreSound) {
   EXPECT_EQ(h800.usd_low, 2);
 }
 
+TEST(Hardware, WhatIsWrittenIsReadBack) {
+  testing::TemporaryFolder folder;
+  for (const std::string& name : hardware_names(kRecipes)) {
+    const Hardware first = read_hardware(find_hardware(name, kRecipes));
+    testing::write_text(folder / (name + ".hardware"), hardware_text(first));
+    const Hardware again = read_hardware(folder / (name + ".hardware"));
+    EXPECT_EQ(again.description, first.description);
+    EXPECT_EQ(again.source, first.source);
+    EXPECT_EQ(again.extent_source, first.extent_source);
+    EXPECT_EQ(again.price_date, first.price_date);
+    constexpr double kThreeDigits = 5e-3;
+    const auto same = [&](double value, double expected) {
+      EXPECT_NEAR(value, expected, kThreeDigits * expected) << name;
+    };
+    for (const RateFormat format : {RateFormat::fp32, RateFormat::bf16, RateFormat::fp8}) {
+      same(again.peak_flops[format], first.peak_flops[format]);
+      same(again.achievable_flops[format], first.achievable_flops[format]);
+      same(again.half_extent[format], first.half_extent[format]);
+    }
+    same(again.memory_bytes, first.memory_bytes);
+    same(again.memory_bytes_per_second, first.memory_bytes_per_second);
+    same(again.peer_latency_seconds, first.peer_latency_seconds);
+    same(again.network_bytes_per_second, first.network_bytes_per_second);
+    same(again.devices_per_node, first.devices_per_node);
+    same(again.watts, first.watts);
+    same(again.usd_high, first.usd_high);
+  }
+}
+
 TEST(Hardware, EveryMistakeIsListed) {
   testing::TemporaryFolder folder;
   testing::write_text(folder / "x.hardware",
