@@ -196,6 +196,17 @@ void print_measured(const Recipe& recipe, const MeasuredPlan& measured) {
   }
 }
 
+/// The layout of the ranks that a trial ran on, as the planner sees it.
+PlanLayout measured_layout(const Recipe& recipe, int ranks) {
+  const Layout layout = layout_of(recipe, 0, ranks);
+  return {.devices = ranks,
+          .pipeline = layout.shape.pipeline,
+          .chunks = layout.schedule.name == ScheduleName::interleaved ? layout.schedule.stages_per_rank : 1,
+          .expert = layout.shape.expert,
+          .sharding = recipe.parallel.shard_optimizer ? Sharding::optimizer : Sharding::none,
+          .schedule = layout.schedule.name};
+}
+
 // On as many ranks as there are; nothing on those that do not speak. What one rank finds wrong ends all: the others
 // would wait for it for ever.
 std::optional<MeasuredPlan> measure(const Recipe& recipe, const Hardware& hardware, double seconds) {
@@ -248,7 +259,9 @@ int plan_command(const Words& words) {
             {"measure", "SECONDS",
              "take real steps for about that long, at most two minutes and 0.5% of the cap, on as many ranks as mpirun "
              "starts; foretell the run from them, and keep that as RUN/plan.json: the report sets it beside what came. "
-             "The time is charged to the run"}},
+             "The time is charged to the run. With --devices or --layout, those steps correct what is foretold of "
+             "other "
+             "layouts, cost by cost"}},
        .least = 1,
        .most = 1,
        .recipe_overrides = true},
@@ -275,7 +288,7 @@ int plan_command(const Words& words) {
          "without --devices, --layout, --suggest and --json, or with --measure",
          file.string(), recipe.lora.rank);
   }
-  const PlanQuestion question{recipe, config, hardware, cap, devices, fixed, file.parent_path()};
+  PlanQuestion question{recipe, config, hardware, cap, devices, fixed, file.parent_path(), {}};
   if (arguments.has("suggest")) return print_suggested(arguments, recipe, config.vocabulary, hardware, cap, devices);
   if (arguments.has("json")) {
     fmt::print("{}\n", plan_json(question).dump(1));
@@ -285,6 +298,10 @@ int plan_command(const Words& words) {
   if (arguments.has("measure")) {
     measured = measure(recipe, hardware, seconds);
     if (!measured) return 0;
+    if (asked) {
+      const Speeds& speeds = measured->speeds;
+      question.corrections = corrections_of(recipe, config, hardware, measured_layout(recipe, speeds.ranks), speeds);
+    }
   }
   print_model(config);
   print_flops(recipe, config);

@@ -15,7 +15,7 @@ namespace {
 constexpr double kGiB = 1 << 30;
 
 RunEstimate estimate(const PlanQuestion& q) {
-  return estimate_run(q.recipe, q.config, q.hardware, q.devices, q.fixed, q.cap.gpu_hours);
+  return estimate_run(q.recipe, q.config, q.hardware, q.devices, q.fixed, q.cap.gpu_hours, q.corrections);
 }
 
 /// One changed thing, and what the run comes to with it; nothing where that cannot be.
@@ -44,7 +44,10 @@ class Changes {
   void ask(std::string what, const Recipe& recipe, const Hardware& hardware, int devices) {
     WhatIf answer{std::move(what), {}, {}, hardware.usd_low, hardware.usd_high};
     try {
-      RunEstimate run = estimate({recipe, q_.config, hardware, q_.cap, devices, q_.fixed, q_.recipe_folder});
+      // What was measured holds for this device alone.
+      const bool same = hardware.name == q_.hardware.name;
+      RunEstimate run = estimate({recipe, q_.config, hardware, q_.cap, devices, q_.fixed, q_.recipe_folder,
+                                  same ? q_.corrections : std::vector<Correction>{}});
       answer.reason = run.refusal;
       if (run.refusal.empty()) answer.run = std::move(run);
     } catch (const Error& error) {
@@ -114,7 +117,8 @@ void print_money(const PlanQuestion& q, const RunEstimate& run) {
 
 void print_layouts(const PlanQuestion& q) {
   const PhaseSpec& phase = q.recipe.phases.front();
-  const auto ranked = rank_layouts(q.recipe, q.config, phase, q.hardware, q.devices, q.fixed);
+  const auto ranked = rank_layouts(q.recipe, q.config, phase, q.hardware, q.devices, q.fixed,
+                                   q.corrections.empty() ? Correction{} : q.corrections.front());
   fmt::print("layouts      of phase {}, the fastest first; shares of the step, and memory of the fullest device\n",
              phase.name);
   fmt::print("             {:>9} {:>8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8}  layout\n", "tok/s/GPU", "compute", "again",

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "core/budget/price.h"
 #include "core/budget/run_estimate.h"
@@ -18,6 +19,7 @@ struct PlanQuestion {
   int devices = 1;
   std::optional<PlanLayout> fixed;
   std::filesystem::path recipe_folder;
+  std::vector<Correction> corrections;  ///< of each phase, from its own steps; or none
 };
 
 /// Prints the estimate, the ranked layouts and the what-if lines. False where no layout fits: it has then said which

@@ -36,7 +36,8 @@ StepQuestion question_of(const Recipe& recipe, const ModelConfig& config, const 
 }
 
 /// Devices share a batch evenly, or wait for those that have one sequence more.
-RankedLayout look_at(StepQuestion question, const PhaseSpec& phase, const Hardware& hardware, Detail detail) {
+RankedLayout look_at(StepQuestion question, const PhaseSpec& phase, const Hardware& hardware, Detail detail,
+                     const Correction& correction) {
   RankedLayout ranked;
   ranked.layout = question.layout;
   if (question.layout.devices % (question.layout.tensor * question.layout.context * question.layout.pipeline) == 0 &&
@@ -48,6 +49,7 @@ RankedLayout look_at(StepQuestion question, const PhaseSpec& phase, const Hardwa
   ranked.reason = impossible(question);
   if (!ranked.reason.empty()) return ranked;
   StepEstimate step = estimate_step(question, hardware, stack_named("fused"), detail);
+  step.seconds = corrected(step.seconds, correction);
   step.tokens = static_cast<double>(phase.global_batch * phase.sequence);
   ranked.memory_bytes = step.memory.total();
   if (hardware.memory_bytes > 0 && ranked.memory_bytes > kUsableMemory * hardware.memory_bytes) {
@@ -118,8 +120,8 @@ bool better(const RankedLayout& a, const RankedLayout& b) {
   return lacking(a) < lacking(b);
 }
 
-double spread_of(const ModelConfig& config, const Hardware& hardware) {
-  const bool measured = hardware.half_extent[RateFormat::bf16] > 0;
+double spread_of(const ModelConfig& config, const Hardware& hardware, bool corrected) {
+  const bool measured = corrected || hardware.half_extent[RateFormat::bf16] > 0;
   const double model = config.experts > 0 ? kMixtureSpread : kDenseSpread;
   const double device = measured ? 0 : kUnmeasuredSpread;
   const double sigma = std::sqrt(model * model + device * device + kWholeRunSpread * kWholeRunSpread);
@@ -152,17 +154,19 @@ std::vector<std::string> assumptions_of(const RunEstimate& run, const ModelConfi
 }  // namespace
 
 std::vector<RankedLayout> rank_layouts(const Recipe& recipe, const ModelConfig& config, const PhaseSpec& phase,
-                                       const Hardware& hardware, int devices, const std::optional<PlanLayout>& fixed) {
-  if (fixed) {
-    return {look_at(question_of(recipe, config, phase, *fixed), phase, hardware, Detail::simulated)};
-  }
+                                       const Hardware& hardware, int devices, const std::optional<PlanLayout>& fixed,
+                                       const Correction& correction) {
+  const auto look = [&](const PlanLayout& layout, Detail detail) {
+    return look_at(question_of(recipe, config, phase, layout), phase, hardware, detail, correction);
+  };
+  if (fixed) return {look(*fixed, Detail::simulated)};
   std::vector<RankedLayout> all;
   for (const PlanLayout& layout : possible_layouts(config, phase, hardware, devices)) {
-    all.push_back(look_at(question_of(recipe, config, phase, layout), phase, hardware, Detail::unwaiting));
+    all.push_back(look(layout, Detail::unwaiting));
   }
   std::stable_sort(all.begin(), all.end(), better);
   for (std::size_t i = 0; i < std::min(kSimulated, all.size()) && all[i].step; ++i) {
-    all[i] = look_at(question_of(recipe, config, phase, all[i].layout), phase, hardware, Detail::simulated);
+    all[i] = look(all[i].layout, Detail::simulated);
   }
   if (all.size() > kSimulated && all[kSimulated].step) all.resize(kSimulated);
   std::stable_sort(all.begin(), all.end(), better);
@@ -186,7 +190,8 @@ double RunEstimate::gpu_hours() const {
 }
 
 RunEstimate estimate_run(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware, int devices,
-                         const std::optional<PlanLayout>& fixed, double cap_gpu_hours) {
+                         const std::optional<PlanLayout>& fixed, double cap_gpu_hours,
+                         const std::vector<Correction>& corrections) {
   RunEstimate run;
   run.devices = fixed ? fixed->devices : devices;
   run.watts = hardware.watts;
@@ -197,10 +202,12 @@ RunEstimate estimate_run(const Recipe& recipe, const ModelConfig& config, const 
                             .checkpoint_interval_seconds = recipe.checkpoint.every_minutes * kSecondsPerMinute});
   double shares = 0;
   for (const PhaseSpec& phase : recipe.phases) shares += phase.share;
-  for (const PhaseSpec& phase : recipe.phases) {
+  for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
+    const PhaseSpec& phase = recipe.phases[i];
     PhaseEstimate estimate;
     estimate.name = phase.name;
-    const std::vector<RankedLayout> ranked = rank_layouts(recipe, config, phase, hardware, devices, fixed);
+    const std::vector<RankedLayout> ranked = rank_layouts(recipe, config, phase, hardware, devices, fixed,
+                                                          i < corrections.size() ? corrections[i] : Correction{});
     if (ranked.empty() || !ranked.front().step) {
       run.phases.clear();
       run.refusal = fmt::format(
@@ -221,9 +228,26 @@ RunEstimate estimate_run(const Recipe& recipe, const ModelConfig& config, const 
     estimate.gpu_hours = estimate.steps * step_gpu_hours;
     run.phases.push_back(std::move(estimate));
   }
-  run.spread = spread_of(config, hardware);
+  run.spread = spread_of(config, hardware, !corrections.empty());
   run.assumptions = assumptions_of(run, config, hardware);
+  for (std::size_t i = corrections.size(); i-- > 0;) {
+    const std::string text = corrections[i].text();
+    run.assumptions.insert(run.assumptions.begin(),
+                           fmt::format("phase {}: {}, as its steps on these ranks came out beside their estimate",
+                                       recipe.phases[i].name, text.empty() ? "nothing changed" : text));
+  }
   return run;
+}
+
+std::vector<Correction> corrections_of(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware,
+                                       const PlanLayout& layout, const Speeds& speeds) {
+  std::vector<Correction> corrections;
+  for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
+    const StepEstimate paper =
+        estimate_step(question_of(recipe, config, recipe.phases[i], layout), hardware, stack_named("fused"));
+    corrections.push_back(correction_of(paper.seconds, speeds.phases[i]));
+  }
+  return corrections;
 }
 
 }  // namespace shoestring

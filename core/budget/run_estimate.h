@@ -1,12 +1,13 @@
 // What a recipe's whole run takes on given devices: the best layout of every phase, its steps, and what failures and
-// checkpoints add; with an 80% interval and what it leans on. Nothing is measured; see planner.h for plans from steps
-// that were.
+// checkpoints add; with an 80% interval and what it leans on. Nothing is measured, but steps that were can
+// correct it; see planner.h for plans from such steps alone.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/budget/correction.h"
 #include "core/budget/goodput.h"
 #include "core/budget/step_cost.h"
 
@@ -21,9 +22,10 @@ struct RankedLayout {
 };
 
 /// Every layout of `devices` for one phase, the fastest first, then those that do not fit, the nearest first.
-/// `fixed`: the only layout to look at.
+/// `fixed`: the only layout to look at. `correction`: of every step, before they are ranked.
 std::vector<RankedLayout> rank_layouts(const Recipe& recipe, const ModelConfig& config, const PhaseSpec& phase,
-                                       const Hardware& hardware, int devices, const std::optional<PlanLayout>& fixed);
+                                       const Hardware& hardware, int devices, const std::optional<PlanLayout>& fixed,
+                                       const Correction& correction = {});
 
 struct PhaseEstimate {
   std::string name;
@@ -51,8 +53,14 @@ struct RunEstimate {
   double kwh() const { return watts * gpu_hours() / 1000; }
 };
 
-/// `cap_gpu_hours`: what the phases share where the budget is the horizon; infinite where there is none.
+/// `cap_gpu_hours`: what the phases share where the budget is the horizon; infinite where there is none. `corrections`:
+/// of each phase, or none; steps that were measured speak for the device, whose rates nobody need assume then.
 RunEstimate estimate_run(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware, int devices,
-                         const std::optional<PlanLayout>& fixed, double cap_gpu_hours);
+                         const std::optional<PlanLayout>& fixed, double cap_gpu_hours,
+                         const std::vector<Correction>& corrections = {});
+
+/// One correction per phase, from steps that `speeds` measured on `layout`, of this hardware.
+std::vector<Correction> corrections_of(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware,
+                                       const PlanLayout& layout, const Speeds& speeds);
 
 }  // namespace shoestring

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/budget/hardware.h"
 #include "core/training/checkpoint.h"
 #include "tests/tools/program.h"
 
@@ -51,6 +52,26 @@ TEST_P(MpirunFormats, GivesTheBitsOfOneProcess) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, MpirunFormats, ::testing::Values("fp32", "bf16"));
+
+// Two ranks measure what one of them has; plans for two devices of that kind need its links, and steps on two ranks
+// correct them.
+TEST_F(Mpirun, MeasuresItsMachineForPlans) {
+  std::filesystem::create_directories(place().path() / "hardware");
+  const std::string file = (place().path() / "hardware" / "here.hardware").string();
+  const Ended measured = place().run("bench --threads 1 --calibrate " + file, ranks(2));
+  ASSERT_EQ(measured.exit_code, 0) << measured.output;
+  const Hardware here = read_hardware(file);
+  EXPECT_EQ(here.devices_per_node, 2);
+  EXPECT_GT(here.peer_bytes_per_second, 0);
+  EXPECT_GT(here.memory_bytes_per_second, 0);
+  EXPECT_GT(here.achievable_flops[RateFormat::fp8], 0);
+  const Ended plan = place().run(
+      "plan small.recipe --budget.hardware=here --run.name=here --measure 0.5 --devices 2 --layout pipeline=1",
+      ranks(2));
+  ASSERT_EQ(plan.exit_code, 0) << plan.output;
+  EXPECT_NE(plan.output.find("as its steps on these ranks came out beside their estimate"), std::string::npos)
+      << plan.output;
+}
 
 // Ten steps on two ranks, then on to the end on one and on four: no sample is repeated or skipped, so the bits are
 // those of a run that never moved.
