@@ -3,13 +3,16 @@
 //
 // Both are Linears of their own, in the formats that a low-precision policy leaves plain: the A of all projections of
 // one fused Linear are one [projections * rank, in], each B is [rows of the projection, rank]. A begins with normal
-// numbers and B with zeros, so a run begins with the model as it is.
+// numbers and B with zeros, so a run begins with the model as it is. Of stacked experts both are stacks too, each
+// expert's A and B its own.
 //
 // A model folder knows no adapters: it holds W + factor * B A (`add_to`), while W, A and B stand with the optimizer's
 // state, since W cannot be had back from the sum to the bit (core/training/model_files.h).
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/model/linear.h"
@@ -22,10 +25,13 @@ class Adapter {
   static std::unique_ptr<Adapter> of(const LinearOptions& host, const LoraSpec& lora);
 
   /// As Linear has them, but both add: to y and to dx, which are dense. x must stay until backward_weight.
-  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, bool keep_input);
-  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context) { down_.keep_input(x, saved, context); }
-  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context);
-  void backward_weight(Saved& saved, LayerContext& context);
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
+               bool keep_input);
+  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
+    down_.keep_input(x, saved, context, offsets);
+  }
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets);
+  void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets);
 
   void prepare(const PrepareContext& context);
   std::vector<Parameter*> factors();
@@ -33,19 +39,27 @@ class Adapter {
   std::int64_t scratch_bytes(std::int64_t rows, int workers) const;
   std::int64_t prepared_bytes() const;
 
-  bool adapts(const ParameterSlice& slice) const { return find(slice) != nullptr; }
+  bool adapts(const ParameterSlice& slice) const { return places_.contains(slice.name); }
   /// sum += factor * B A; [rows of `slice`, in], in the format of the master weights.
   void add_to(TensorView sum, const ParameterSlice& slice, Stream& stream) const;
 
  private:
-  /// One projection: rows [begin, begin + rows) of the host, columns of y.
+  /// One projection, of every expert: columns [begin, begin + rows) of y.
   struct Projection {
-    std::string name;
     std::int64_t begin;
     std::unique_ptr<Linear> up;  ///< B
   };
-  Adapter(const LinearOptions& host, const LoraSpec& lora, const std::vector<const ParameterSlice*>& targets);
-  const Projection* find(const ParameterSlice& slice) const;
+  /// Of a disk tensor.
+  struct Place {
+    std::size_t projection = 0;
+    std::int64_t expert = 0;
+  };
+  using Targets = std::vector<std::vector<const ParameterSlice*>>;  ///< of each projection, expert by expert
+  static Targets targets_of(const LinearOptions& host, const LoraSpec& lora);
+  static LinearOptions down_options(const LinearOptions& host, const LoraSpec& lora, const Targets& targets);
+  static LinearOptions up_options(const LinearOptions& host, const LoraSpec& lora,
+                                  const std::vector<const ParameterSlice*>& experts);
+  Adapter(const LinearOptions& host, const LoraSpec& lora, const Targets& targets);
   std::int64_t narrow() const { return down_.out(); }
   /// The columns of a [rows, projections * rank] that are of projection number i.
   TensorView columns(TensorView all, std::size_t i) const {
@@ -59,6 +73,7 @@ class Adapter {
   LinearPrecision precision_;
   Linear down_;  ///< A
   std::vector<Projection> projections_;
+  std::map<std::string, Place> places_;  ///< by name on disk
 };
 
 }  // namespace shoestring

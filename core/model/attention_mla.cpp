@@ -4,6 +4,7 @@
 
 #include "core/model/key_value_cache.h"
 #include "kernels/attention.h"
+#include "kernels/base/check.h"
 #include "kernels/base/copy.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_key.h"
@@ -91,6 +92,7 @@ ConstTensorView AttentionMla::head_weights(std::int64_t head, bool values) const
 
 /// o, over kept latents. In the format of the master weights between the products: no compute copy fits them.
 void AttentionMla::attend_latents(const Record& record, Saved& saved, LayerContext& context) {
+  check(kv_up_->weight.adapter == nullptr, "latents are kept of weights that an adapter adds to");
   const std::int64_t tokens = record.down.shape[0];
   const std::int64_t kept = latent_ + rope_dim_;
   if (q_up_) {
@@ -229,10 +231,14 @@ std::vector<Parameter*> AttentionMla::parameters() {
   return all;
 }
 
+std::vector<Linear*> AttentionMla::linears() {
+  std::vector<Linear*> all{down_.get(), kv_up_.get(), out_.get()};
+  if (q_up_) all.insert(all.begin() + 1, q_up_.get());
+  return all;
+}
+
 void AttentionMla::prepare(const PrepareContext& context) {
-  for (Linear* linear : {down_.get(), q_up_.get(), kv_up_.get(), out_.get()}) {
-    if (linear != nullptr) linear->prepare(context);
-  }
+  for (Linear* linear : linears()) linear->prepare(context);
 }
 
 std::int64_t AttentionMla::saved_bytes(const RunShape& run) const {

@@ -34,6 +34,7 @@ class AttentionMla final : public Layer {
   bool keeps_input() const override { return down_->keeps_input(); }
   bool keeps_gradient() const override { return out_->keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
+  std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
   std::int64_t scratch_bytes(const RunShape& run) const override;

@@ -78,7 +78,7 @@ Linear::Linear(LinearOptions options) : options_(std::move(options)) {
 Linear::~Linear() = default;
 
 void Linear::adapt(const LoraSpec& lora) {
-  check(options_.experts == 0 && adapter_ == nullptr, "a Linear takes one adapter, that of experts none");
+  check(adapter_ == nullptr, "a Linear takes one adapter");
   adapter_ = Adapter::of(options_, lora);
   weight.adapter = adapter_.get();
 }
@@ -229,12 +229,12 @@ void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext
     const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
     if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
   }
-  if (adapter_) adapter_->forward(x, y, saved, context, keep);
+  if (adapter_) adapter_->forward(x, y, saved, context, offsets, keep);
 }
 
 void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
   Record& record = saved.record<Record>(this);
-  if (adapter_) adapter_->keep_input(x, saved, context);
+  if (adapter_) adapter_->keep_input(x, saved, context, offsets);
   if (!quantises_input()) {
     record.x = unscaled(x);
     return;
@@ -258,7 +258,7 @@ void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, Lay
     const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
     record.dy = along_rows ? kept : unscaled(dy);
   }
-  if (adapter_) adapter_->backward_input(dy, dx, saved, context);
+  if (adapter_) adapter_->backward_input(dy, dx, saved, context, offsets);
 }
 
 void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context) {
@@ -283,7 +283,7 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
 }
 
 void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets) {
-  if (adapter_) adapter_->backward_weight(saved, context);
+  if (adapter_) adapter_->backward_weight(saved, context, offsets);
   if (weight.frozen) return;
   Record& record = saved.record<Record>(this);
   if (bias.rows > 0) axpy(bias.grad.reshaped({bias.rows}), 1.0, record.dbias, context.stream);
@@ -359,8 +359,12 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
 
 // ---- weights
 
-void Linear::prepare(const PrepareContext& context) {
+void Linear::prepare_adapter(const PrepareContext& context) {
   if (adapter_) adapter_->prepare(context);
+}
+
+void Linear::prepare(const PrepareContext& context) {
+  prepare_adapter(context);
   const LinearPrecision& p = options_.precision;
   Arena::Scope scope(context.scratch);
   if (uses(ProductFormat::fp8)) {

@@ -78,6 +78,8 @@ class Linear {
   std::vector<Parameter*> factors();
 
   void prepare(const PrepareContext& context);
+  /// Of its adapter alone: the weight, frozen, is what it was.
+  void prepare_adapter(const PrepareContext& context);
   std::vector<Parameter*> parameters();
   const LinearPrecision& precision() const { return options_.precision; }
   std::int64_t in() const { return options_.in; }

@@ -10,8 +10,8 @@ namespace shoestring {
 std::int64_t MixtureOfExperts::row_bytes(std::int64_t rows) const {
   const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, rows * columns); };
   std::int64_t bytes = arena_bytes(master_, rows) + cached_gate_up_bytes(gate_up_.precision(), rows, width_);
-  if (gathers_again_ && shared_out()) bytes += 2 * activations(hidden_);  // received rows and gradients
-  if (!gathers_again_) {
+  if (gathers_again() && shared_out()) bytes += 2 * activations(hidden_);  // received rows and gradients
+  if (!gathers_again()) {
     bytes += gate_up_.saved_bytes(rows) + down_.saved_bytes(rows);
     if (gate_up_.keeps_input()) bytes += activations(hidden_);
   }
@@ -48,7 +48,7 @@ std::int64_t MixtureOfExperts::row_scratch_bytes(std::int64_t tokens, std::int64
   const std::int64_t forward = uncached + std::max(wide + std::max(sorted, up), narrow + wide + std::max(sorted, down));
   const std::int64_t backward = wide + arena_bytes(master_, rows) + 2 * arena_bytes(master_, slots(tokens)) + narrow +
                                 std::max(wide + std::max(sorted, down), uncached + up);
-  const std::int64_t weight = gathers_again_ ? wide + std::max(up, down) : std::max(up, down);
+  const std::int64_t weight = gathers_again() ? wide + std::max(up, down) : std::max(up, down);
   return std::max({forward, backward, weight});
 }
 

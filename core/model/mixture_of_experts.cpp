@@ -78,7 +78,7 @@ MixtureOfExperts::MixtureOfExperts(const ModelConfig& config, const PrecisionSpe
       master_(master_dtype(precision)),
       cached_fp8_(caches_gate_up(covered_precision(precision), config.expert_feed_forward)),
       packs_(precision.dispatch == DispatchFormat::fp8),
-      gathers_again_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
+      plain_operands_(covered_precision(precision).weight_gradient != ProductFormat::fp8),
       router_(router_options(config, precision, prefix)),
       gate_up_(expert_options(config, precision, prefix, share, false)),
       down_(expert_options(config, precision, prefix, share, true)) {
@@ -249,11 +249,11 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
   {
     Arena::Scope gather(context.scratch);
-    const bool kept = gate_up_.keeps_input() && (!gathers_again_ || shared_out());
+    const bool kept = gate_up_.keeps_input() && (!gathers_again() || shared_out());
     const TensorView xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
     to_experts(x, xp, record, context, context.activation_counts());
     record.received = xp;
-    gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again_);
+    gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again());
   }
   record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
   const TensorView h = context.scratch.take(activation_, {rows, width_});
@@ -284,7 +284,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
   const TensorView dh = context.scratch.take(activation_, {rows, width_});
   {
     Arena::Scope gather(context.scratch);
-    const bool kept = gathers_again_ && shared_out();
+    const bool kept = gathers_again() && shared_out();
     const TensorView dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
     to_experts(dy, dyp, record, context, context.gradient_counts());
     down_.backward_input(dyp, dh, saved, context, offsets);
@@ -299,7 +299,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
                    .gate_up = record.gate_up,
                    .row_weight = record.row_weights,
                    .stream = context.stream});
-  if (!gathers_again_) down_.keep_input(record.h, saved, context, offsets);
+  if (!gathers_again()) down_.keep_input(record.h, saved, context, offsets);
   gate_up_.backward_input(record.dgate_up, dxp, saved, context, offsets);
 }
 
@@ -351,10 +351,10 @@ void MixtureOfExperts::experts_backward_weight(Saved& saved_of_batch, LayerConte
   Saved& saved = of_rows(record, saved_of_batch);
   LayerContext context = for_rows(record, context_of_batch);
   const RowOffsets offsets = record.offsets;
-  if (gathers_again_ && shared_out()) {
+  if (gathers_again() && shared_out()) {
     down_.backward_weight_of(record.h, record.received_gradient, context, offsets);
     gate_up_.backward_weight_of(record.received, record.dgate_up, context, offsets);
-  } else if (gathers_again_) {
+  } else if (gathers_again()) {
     {
       Arena::Scope scope(context.scratch);
       down_.backward_weight_of(record.h, gathered(record.dy, record, context), context, offsets);
@@ -375,6 +375,14 @@ std::vector<Parameter*> MixtureOfExperts::parameters() {
   all.insert(all.end(), {&gate_up_.weight, &down_.weight});
   if (shared_) {
     for (Parameter* parameter : shared_->parameters()) all.push_back(parameter);
+  }
+  return all;
+}
+
+std::vector<Linear*> MixtureOfExperts::linears() {
+  std::vector<Linear*> all{&gate_up_, &down_};
+  if (shared_) {
+    for (Linear* linear : shared_->linears()) all.push_back(linear);
   }
   return all;
 }

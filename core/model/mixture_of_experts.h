@@ -9,6 +9,7 @@
 // whole-batch load error; the sequence-wise loss adds its gradient to the router.
 //
 // Kept plain: the weight gradients gather their operands again from x and dy. Kept in FP8: the quantised copies wait.
+// Of frozen experts nothing is gathered again: what adapters read is kept.
 //
 // Where ranks share the experts, rows cross to the ranks of their experts and back (parallel/expert_exchange.h):
 // router, shared expert and combine stay with the token. Rows stand by source, then by expert, then by token, so that
@@ -63,9 +64,10 @@ class MixtureOfExperts final : public Layer {
   std::int64_t even_beside_bytes(const RunShape& run) const;
   std::int64_t even_growing_bytes(const RunShape& run) const;
   bool keeps_gradient() const override {
-    return (gathers_again_ && !shared_out() && !packs_) || (shared_ != nullptr && shared_->keeps_gradient());
+    return (gathers_again() && !shared_out() && !packs_) || (shared_ != nullptr && shared_->keeps_gradient());
   }
   std::vector<Parameter*> parameters() override;
+  std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
   std::int64_t saved_bytes(const RunShape& run) const override;
   std::int64_t scratch_bytes(const RunShape& run) const override;
@@ -115,6 +117,8 @@ class MixtureOfExperts final : public Layer {
   TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
   bool shared_out() const { return share_.ranks > 1; }
+  /// Whether the weight gradients' operands are made again: they are plain, and there are such gradients.
+  bool gathers_again() const { return plain_operands_ && !gate_up_.weight.frozen; }
   ExpertExchange& exchange() const;
   std::int64_t row_bytes(std::int64_t rows) const;
   std::int64_t row_scratch_bytes(std::int64_t tokens, std::int64_t rows, int workers) const;
@@ -135,8 +139,8 @@ class MixtureOfExperts final : public Layer {
   DType activation_;
   DType master_;
   bool cached_fp8_;
-  bool packs_;          ///< rows travel in FP8
-  bool gathers_again_;  ///< the weight gradients' operands are plain
+  bool packs_;           ///< rows travel in FP8
+  bool plain_operands_;  ///< of the weight gradients
   Linear router_;
   Linear gate_up_;
   Linear down_;

@@ -328,7 +328,19 @@ QuantizeCounts Transformer::prepare() {
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
   if (tally.activations() != nullptr) tally.collect(*stream_);
-  return tally.precision.activations;
+  return prepared_ = tally.precision.activations;
+}
+
+// Adapters count nothing.
+QuantizeCounts Transformer::prepare_trained() {
+  if (options_.lora.rank == 0) return prepare();
+  const PrepareContext context{scratch_, *stream_, nullptr, nullptr, options_.trains};
+  for (const auto& stage : stages_) {
+    for (const auto& block : stage->blocks()) {
+      for (Linear* linear : block->linears()) linear->prepare_adapter(context);
+    }
+  }
+  return prepared_;
 }
 
 // ---- running

@@ -4,7 +4,7 @@
 //   Transformer model(options);          // declares parameters; takes no memory, so accounting builds any model
 //   model.allocate(stream);              // memory, as model.memory() says
 //   model.initialise(seed);              // or a checkpoint's loader fills parameters()
-//   model.prepare();                     // after every change of the weights
+//   model.prepare();                     // after every change of the weights (prepare_trained: after a step)
 //   StepTally tally = model.tally();     // then model.stages() forward and backward (core/training/pass):
 //                                        // gradients add up in store().gradients, losses and loads in the tally
 //
@@ -109,6 +109,8 @@ class Transformer {
   /// Refreshes the compute copies. What the quantisation lost of those this rank speaks for; zero where precision is
   /// not counted.
   QuantizeCounts prepare();
+  /// The same where only what is trained has moved since: the compute copies of frozen weights stay.
+  QuantizeCounts prepare_trained();
 
   /// This rank's, in order.
   std::span<const std::unique_ptr<TransformerStage>> stages() const { return stages_; }
@@ -166,6 +168,7 @@ class Transformer {
   GrowingArena growing_;
   Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
   GrowingArena turn_growing_;
+  QuantizeCounts prepared_;                ///< what prepare counted
   Tensor router_counts_;                   ///< on a device
   std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;

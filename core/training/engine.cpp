@@ -74,7 +74,7 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
   if (shards_) gather_weights();
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
-  batch.precision.weights = over_model(model.prepare());
+  batch.precision.weights = over_model(model.prepare_trained());
 }
 
 // Every rank moved its share.

@@ -2,7 +2,7 @@
 // bench take their steps here.
 //
 // A step is: the gradient of a global batch (pass.h), judged by the guard, clipped, moved by the optimizer; router
-// biases moved by the loads of the whole batch; the compute copies of the weights made anew.
+// biases moved by the loads of the whole batch; the compute copies of what moved made anew.
 #pragma once
 
 #include <cstdint>

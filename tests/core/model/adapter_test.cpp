@@ -15,6 +15,8 @@ namespace {
 
 const LoraSpec kLora{.rank = 4, .alpha = 6, .targets = {"q_proj", "v_proj", "down_proj"}};
 
+const LoraSpec kEverywhere{.rank = 3, .alpha = 6};
+
 SmallRun adapted_run(const ModelConfig& config, PrecisionPolicy precision, const LoraSpec& lora = kLora) {
   return {config, policy(precision), 1, 2, 12, 1, nullptr, {}, lora};
 }
@@ -50,8 +52,12 @@ void fill_factors(SmallRun& run) {
 }
 
 TEST(Adapter, TheModelIsThatOfTheMergedWeights) {
-  for (const Architecture architecture : {Architecture::llama, Architecture::qwen2, Architecture::qwen3}) {
-    SmallRun run = adapted_run(small_config(architecture), PrecisionPolicy::fp64);
+  for (const Architecture architecture :
+       {Architecture::llama, Architecture::qwen2, Architecture::qwen3, Architecture::qwen3_moe,
+        Architecture::deepseek_v2, Architecture::deepseek_v3}) {
+    ModelConfig config = small_config(architecture);
+    config.mtp_layers = 0;  // the further token's block has no adapters
+    SmallRun run = adapted_run(config, PrecisionPolicy::fp64, kEverywhere);
     fill_factors(run);
     const double loss = run.total_loss();
     const double bound = 1e-12 * std::abs(loss);  // a few hundred roundings of doubles
@@ -96,6 +102,38 @@ TEST(Adapter, NothingIsKeptForWhatIsFrozen) {
     EXPECT_EQ(run.model.store().gradients.bytes(), 4 * factors);
     EXPECT_LE(run.model.scratch_peak_bytes(), run.model.memory().scratch);
     EXPECT_LE(run.model.saved_peak_bytes(), run.model.memory().saved);
+  }
+}
+
+// What is prepared of frozen weights holds over steps; what they lost in quantisation is told again.
+TEST(Adapter, FrozenWeightsArePackedOnce) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::deepseek_v3}) {
+    ModelConfig config = tiled_config(architecture);
+    config.mtp_layers = 0;
+    SmallRun run = adapted_run(config, PrecisionPolicy::fp8_block, kEverywhere);
+    const QuantizeCounts all = run.model.prepare();
+    fill_factors(run);
+    const double loss = run.total_loss();
+    std::uint64_t seed = 70;
+    for (Parameter* parameter : run.model.parameters()) {
+      if (parameter->role == ParameterRole::factor) fill_normal(parameter->value, ++seed, 0.2);
+    }
+    const QuantizeCounts again = run.model.prepare_trained();
+    EXPECT_GT(all.elements, 0);
+    EXPECT_EQ(again.elements, all.elements);
+    EXPECT_EQ(again.underflowed, all.underflowed);
+    EXPECT_EQ(again.amax, all.amax);
+    const double moved = run.total_loss();
+    EXPECT_NE(moved, loss) << "the factors are prepared";
+    run.model.prepare();
+    EXPECT_EQ(run.total_loss(), moved) << "nothing else had to be";
+    // A frozen weight that moves all the same is not seen until everything is prepared.
+    Parameter& weight = run.parameter("model.layers.0.self_attn.o_proj.weight");
+    fill_normal(weight.value, 5, 0.2);
+    run.model.prepare_trained();
+    EXPECT_EQ(run.total_loss(), moved);
+    run.model.prepare();
+    EXPECT_NE(run.total_loss(), moved);
   }
 }
 

@@ -192,6 +192,37 @@ TEST(Layer, MixtureOfExperts) {
   }
 }
 
+TEST(Layer, AdaptersOfLatentAttention) {
+  const std::vector<std::vector<std::string>> choices = {
+      {"q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}, {"q_b_proj"}, {"kv_b_proj"}};
+  for (const std::int64_t query_latent : {std::int64_t{0}, std::int64_t{18}}) {
+    for (const std::vector<std::string>& targets : choices) {
+      ModelSpec spec = small_spec(Architecture::deepseek_v3);
+      spec.q_lora_rank = query_latent;
+      const ModelConfig config = resolve_model(spec, 0, 0);
+      Bench bench(config);
+      AttentionMla layer(config, policy(PrecisionPolicy::fp64), "self_attn.", bench.rope);
+      adapt(layer, targets);
+      check_layer(bench, layer, config.hidden);
+    }
+  }
+}
+
+// Routed ones and, where there is one, the shared one.
+TEST(Layer, AdaptersOfExperts) {
+  const std::vector<std::vector<std::string>> choices = {
+      {"gate_proj", "up_proj", "down_proj"}, {"up_proj"}, {"down_proj"}, {"q_proj"}};
+  for (const Architecture architecture : {Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+    for (const std::vector<std::string>& targets : choices) {
+      const ModelConfig config = small_config(architecture);
+      Bench bench(config);
+      MixtureOfExperts layer(config, policy(PrecisionPolicy::fp64), 1, "mlp.");
+      adapt(layer, targets);
+      check_layer(bench, layer, config.hidden, [&] { return bench.balance_loss(); });
+    }
+  }
+}
+
 TEST(Layer, Block) {
   const ModelConfig config = small_config(Architecture::qwen3);
   Bench bench(config);
