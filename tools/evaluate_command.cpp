@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/generation/open_model.h"
 #include "core/generation/suite_run.h"
 #include "core/recipe/names.h"
 #include "kernels/base/check.h"
@@ -65,7 +66,8 @@ int evaluate_command(const Words& words) {
   const std::vector<SuiteRequest> requests = chosen(read_suite(arguments.text("suite")), arguments.text("task"), limit);
   OpenModel model(model_folder_of(arguments.positional()[0]), opening_of(arguments));
   WorkProgress line;
-  const std::vector<SuiteAnswer> answers = answer_suite(model, requests, [&](std::size_t done) {
+  const AskedModel asked{model.forward(), model.tokenizer(), model.ids()};
+  const std::vector<SuiteAnswer> answers = answer_suite(asked, requests, [&](std::size_t done) {
     line.show({.doing = "answering",
                .done_bytes = static_cast<std::int64_t>(done),
                .all_bytes = std::ssize(requests),

@@ -53,7 +53,7 @@ void print_model(const ModelConfig& config) {
 
 void print_flops(const Recipe& recipe, const ModelConfig& config) {
   for (const PhaseSpec& phase : recipe.phases) {
-    const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence, recipe.lora);
+    const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence, lora_of(recipe, phase));
     const FormatFlops formats = flops.training_by_format();
     fmt::print("FLOPs        {} per trained token in phase {} (sequence {})", rounded(flops.training()), phase.name,
                phase.sequence);
@@ -91,12 +91,16 @@ MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
     shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
     shape.sequences = std::max(shape.sequences, phase.micro_batch);
   }
+  LoraSpec lora = recipe.lora;  // none where some phase trains all weights: that one needs the most
+  for (const PhaseSpec& phase : recipe.phases) {
+    if (!phase.lora) lora = {};
+  }
   const TransformerOptions whole{.model = config,
                                  .precision = recipe.precision,
                                  .run = shape,
                                  .own_stages = {},
                                  .count_precision = recipe.precision.count_saturation,
-                                 .lora = recipe.lora};
+                                 .lora = lora};
   if (ranks == 1) return plan_memory(whole, recipe.optimizer.name);
   MemoryPlan most;
   for (int stage = 0; stage < mesh.pipeline; ++stage) {

@@ -109,7 +109,7 @@ int sample_command(const Words& words) {
                         .most_tokens = count,
                         .sampling = sampling,
                         .seed = static_cast<std::uint64_t>(seed + i),
-                        .stop_ids = model.stop_ids()});
+                        .stop_ids = model.ids().stop});
   }
   Generator generator(model.forward(), model.tokenizer().vocabulary_size());
   Pace pace;

@@ -42,7 +42,8 @@ BestCase best_case(const Recipe& recipe, const ModelConfig& config, const Hardwa
   double shares = 0;
   for (const PhaseSpec& phase : recipe.phases) shares += phase.share;
   for (const PhaseSpec& phase : recipe.phases) {
-    const FormatFlops flops = count_flops(config, recipe.precision, phase.sequence, recipe.lora).training_by_format();
+    const FormatFlops flops =
+        count_flops(config, recipe.precision, phase.sequence, lora_of(recipe, phase)).training_by_format();
     const double seconds = seconds_per_token(flops, hardware, best.unrated);
     if (best.unrated) return {.phases = {}, .unrated = best.unrated};
     PhaseBound bound{.name = phase.name};

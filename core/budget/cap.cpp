@@ -26,14 +26,14 @@ double CapKeeper::most_of_evaluation() const {
 
 // How many times longer than at pace 1 a guessed ending takes.
 double CapKeeper::pace_of(Ending ending) const {
-  if (ending == Ending::evaluation) return std::min(steps_.slowdown(), kMostSlowdown);
+  if (may_be_cut(ending)) return std::min(steps_.slowdown(), kMostSlowdown);
   // Where steps are uneven, it may fall into a slow stretch.
   const double usual = steps_.typical();
   return usual > 0 ? std::clamp(steps_.slow() / usual, 1.0, kMostUneven) : 1.0;
 }
 
 void CapKeeper::guess(Ending ending, double seconds) {
-  const double pace = ending == Ending::evaluation ? pace_of(ending) : 1.0;
+  const double pace = may_be_cut(ending) ? pace_of(ending) : 1.0;
   guess_[static_cast<std::size_t>(ending)] = seconds / pace;
 }
 
@@ -44,7 +44,7 @@ void CapKeeper::measured(Ending ending, double seconds) {
 
 // The same in a bad moment: a plan that relied on a good one would find its reserve grown.
 double CapKeeper::slow_pace_of(Ending ending) const {
-  if (ending != Ending::evaluation) return kMostUneven;
+  if (!may_be_cut(ending)) return kMostUneven;
   const double usual = steps_.typical();
   const double slower = usual > 0 ? std::max(1.0, steps_.slow_stretch() / usual) : 1;
   return std::min(steps_.slowdown() * slower, kMostSlowdown);
@@ -55,7 +55,7 @@ double CapKeeper::expected_seconds(Ending ending) const { return expected_second
 double CapKeeper::expected_seconds(Ending ending, double pace) const {
   const auto which = static_cast<std::size_t>(ending);
   const double longest = longest_[which];
-  if (ending == Ending::evaluation) {
+  if (may_be_cut(ending)) {
     return std::min(kMargin * (longest > 0 ? longest : pace * guess_[which]), most_of_evaluation());
   }
   // A guess is conservative; what was measured may have met a good moment.
@@ -95,11 +95,24 @@ double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
 
 double CapKeeper::seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const {
   const double left = seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint));
-  return last ? left : std::min(left, most_of_evaluation());
+  if (!last) return std::min(left, most_of_evaluation());
+  const double suites = expected_seconds(Ending::suites);
+  if (suites <= 0) return left;
+  const double own = expected_seconds(Ending::evaluation);
+  return std::max(left - suites, left * own / (own + suites));
+}
+
+double CapKeeper::seconds_for_suites(double elapsed_seconds, bool saved, bool last) const {
+  if (last) return seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint));
+  return std::min(remaining_seconds(elapsed_seconds) - steps_.slow(), most_of_evaluation());
+}
+
+double CapKeeper::seconds_of_cut() const {
+  return expected_seconds(Ending::evaluation) + expected_seconds(Ending::suites);
 }
 
 CapDecision CapKeeper::may_step(double elapsed_seconds, double before_it) const {
-  const double lent = steps_.measured() ? 0 : expected_seconds(Ending::evaluation);
+  const double lent = steps_.measured() ? 0 : seconds_of_cut();
   if (remaining_seconds(elapsed_seconds) + lent - before_it >= steps_.slow()) return {true, CapLimit::none};
   const double ranks = ranks_;
   const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
@@ -116,7 +129,7 @@ double CapKeeper::spent_gpu_hours(double elapsed_seconds) const {
 
 void CapKeeper::check_startable(double elapsed_seconds) const {
   const double cap_seconds = cap_.gpu_hours * kSecondsPerHour;
-  const double needed = reserve_seconds() - expected_seconds(Ending::evaluation);
+  const double needed = reserve_seconds() - seconds_of_cut();
   if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + needed) < cap_seconds) return;
   fail(ExitCode::budget_spent,
        "{}: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "

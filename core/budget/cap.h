@@ -5,8 +5,9 @@
 // measurement it is a guess given by the caller: conservative for files, and stretched by as much as slow steps exceed
 // usual ones; for an evaluation, which finds an early end when time runs out, what it takes at the pace at which steps
 // are taken now. That of an evaluation is bounded besides: what it may take of the cap is a setting, and an evaluation
-// that needs more is cut. On several ranks one of them decides and the others are told; all seconds here are wall-clock
-// seconds of one rank, and a GPU-hour is a rank times an hour.
+// that needs more is cut. Suites of questions are one by themselves, after that of held-out text. On several ranks one
+// of them decides and the others are told; all seconds here are wall-clock seconds of one rank, and a GPU-hour is a
+// rank times an hour.
 #pragma once
 
 #include <array>
@@ -19,8 +20,10 @@
 namespace shoestring {
 
 /// What ends a run besides steps.
-enum class Ending : std::uint8_t { evaluation, checkpoint, export_model };
-inline constexpr int kEndings = 3;
+enum class Ending : std::uint8_t { evaluation, checkpoint, export_model, suites };
+inline constexpr int kEndings = 4;
+/// Whether it may end early.
+constexpr bool may_be_cut(Ending ending) { return ending == Ending::evaluation || ending == Ending::suites; }
 
 /// What leaves no room for a step.
 enum class CapLimit : std::uint8_t {
@@ -59,8 +62,11 @@ class CapKeeper {
   /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
   /// Wall-clock seconds an evaluation may take that begins now: its share of the cap, or with `last`, when no step
-  /// comes after it, all that is left; less the checkpoint where one is still to be `saved`.
+  /// comes after it, all that is left, less what suites are expected to take, or their part of it where both do not
+  /// fit; less the checkpoint where one is still to be `saved`.
   double seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const;
+  /// The same of suites, which come after it. Where steps come after them, they leave room for the reserve and for one.
+  double seconds_for_suites(double elapsed_seconds, bool saved, bool last) const;
   /// Whether one more step fits, after `before_it` seconds of other work. The first step of an attempt goes before the
   /// evaluation: that may be cut to nothing.
   CapDecision may_step(double elapsed_seconds, double before_it = 0) const;
@@ -79,6 +85,7 @@ class CapKeeper {
   double pace_of(Ending ending) const;
   double slow_pace_of(Ending ending) const;
   double most_of_evaluation() const;
+  double seconds_of_cut() const;  ///< expected of all that may be cut
   double left_of_cap(double elapsed_seconds) const;
   double left_before_reserve(double elapsed_seconds) const;
 

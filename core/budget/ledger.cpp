@@ -124,6 +124,12 @@ void Ledger::evaluation(const EvaluationResult& result, const AttemptProgress& p
   write("evaluation", std::move(object));
 }
 
+void Ledger::suites(const SuiteResult& result, const AttemptProgress& progress) {
+  Json object = ledger_lines::write(progress);
+  object.set("suites", ledger_lines::write(result));
+  write("suites", std::move(object));
+}
+
 void Ledger::horizon(const HorizonDecision& decision) { write("horizon", ledger_lines::write(decision)); }
 
 void Ledger::phase(const std::string& name, const AttemptProgress& progress) {

@@ -78,6 +78,25 @@ struct EvaluationResult {
   std::int64_t all_sequences = 0;  ///< that the recipe asks for; 0: a ledger from before they were counted
 };
 
+/// One number that the answers to a suite come to, by lm-evaluation-harness's names.
+struct SuiteScore {
+  std::string task;
+  std::string metric;
+  std::int64_t requests = 0;  ///< answered, of the task
+  double value = 0;
+  double error = -1;  ///< its standard error; negative: nobody knows one
+};
+
+/// What was asked at the end of a phase.
+struct SuiteResult {
+  std::int64_t step = 0;
+  std::string phase;
+  std::int64_t requests = 0;      ///< answered, spread evenly over all
+  std::int64_t all_requests = 0;  ///< that the recipe asks
+  double took_seconds = 0;
+  std::vector<SuiteScore> scores;
+};
+
 /// How a pipeline was used in a few steps of an attempt. A bubble is the share of rank-seconds, from the first action
 /// of a reduction group to its last on any rank, in which ranks compute nothing.
 struct PipelineUse {
@@ -114,6 +133,7 @@ class Ledger {
   void heartbeat(const AttemptProgress& progress);
   void checkpoint(const CheckpointCommit& commit, const AttemptProgress& progress);
   void evaluation(const EvaluationResult& result, const AttemptProgress& progress);
+  void suites(const SuiteResult& result, const AttemptProgress& progress);
   void horizon(const HorizonDecision& decision);
   void pipeline(const PipelineUse& use);
   void experts(const std::vector<double>& max_violations);               ///< of each mixture, in the last step

@@ -173,6 +173,8 @@ void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& obje
     trail.at_commit.push_back(attempt.points.empty() ? CategorySeconds{} : attempt.points.back().seconds);
   } else if (kind == "evaluation") {
     attempt.evaluations.push_back(ledger_lines::read_evaluation(object.at("evaluation")));
+  } else if (kind == "suites") {
+    attempt.suites.push_back(ledger_lines::read_suites(object.at("suites")));
   } else if (kind == "variants") {
     attempt.start.variants = ledger_lines::read_variants(object);
   } else if (kind == "pipeline") {

@@ -39,6 +39,7 @@ struct AttemptHistory {
   std::int64_t kept_tokens = 0;         ///< trained tokens up to there, of the run
   std::vector<CheckpointCommit> checkpoints;
   std::vector<EvaluationResult> evaluations;
+  std::vector<SuiteResult> suites;
   std::vector<PhaseSpan> phases;
   std::vector<double> max_violations;   ///< of each mixture's experts, when last written
   std::optional<PipelineUse> pipeline;  ///< where there was one, and time to look

@@ -14,6 +14,7 @@ constexpr std::size_t kLongestLabel = 256;      // a name, a date, a hash
 constexpr std::size_t kLongestSentence = 1024;  // where a figure comes from
 constexpr std::size_t kMostVariants = 1024;
 constexpr std::int64_t kMostPhase = 1 << 20;
+constexpr std::size_t kMostScores = 4096;
 
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
@@ -209,6 +210,41 @@ EvaluationResult read_evaluation(const Json& object) {
           bounded(number(object, "took_seconds")),
           count(object, "sequences"),
           count(object, "all_sequences")};
+}
+
+Json write(const SuiteResult& result) {
+  Json scores = Json::array();
+  for (const SuiteScore& score : result.scores) {
+    Json one = Json::object(
+        {{"task", score.task}, {"metric", score.metric}, {"requests", score.requests}, {"value", finite(score.value)}});
+    if (score.error >= 0) one.add("error", finite(score.error));
+    scores.push(std::move(one));
+  }
+  Json object = Json::object({{"step", result.step},
+                              {"phase", result.phase},
+                              {"requests", result.requests},
+                              {"all_requests", result.all_requests},
+                              {"took_seconds", result.took_seconds}});
+  object.add("scores", std::move(scores));
+  return object;
+}
+
+SuiteResult read_suites(const Json& object) {
+  SuiteResult result{.step = count(object, "step"),
+                     .phase = text(object, "phase"),
+                     .requests = count(object, "requests"),
+                     .all_requests = count(object, "all_requests"),
+                     .took_seconds = bounded(number(object, "took_seconds")),
+                     .scores = {}};
+  for (const Json& one : object.at("scores").items()) {
+    if (result.scores.size() == kMostScores) break;
+    result.scores.push_back({.task = text(one, "task"),
+                             .metric = text(one, "metric"),
+                             .requests = count(one, "requests"),
+                             .value = limit(one, "value"),
+                             .error = one.find("error") == nullptr ? -1 : limit(one, "error")});
+  }
+  return result;
 }
 
 Json write(const PipelineUse& use) {

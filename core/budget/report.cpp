@@ -52,6 +52,11 @@ void add_attempt(const AttemptHistory& attempt, double before, Report& report) {
     report.skipped = point.skipped;
     report.returns = point.returns;
   }
+  for (const SuiteResult& result : attempt.suites) {
+    if (result.step > attempt.kept_step) continue;
+    std::erase_if(report.suites, [&](const SuiteResult& asked) { return asked.phase == result.phase; });
+    report.suites.push_back(result);  // the last time holds
+  }
   auto point = attempt.points.begin();
   for (const EvaluationResult& result : attempt.evaluations) {
     if (result.step > attempt.kept_step) continue;

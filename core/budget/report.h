@@ -111,6 +111,7 @@ struct Report {
   double train_loss = 0;                       ///< of the last step; 0: none
   std::optional<EvaluationResult> validation;  ///< the last one
   std::vector<EvaluatedAt> evaluations;
+  std::vector<SuiteResult> suites;  ///< of weights that the run still has
   std::vector<FormatUse> formats;
   double ideal_share = 0;  ///< sum over formats of flops / peak, over the GPU-seconds charged
   std::vector<Foretold> foretold;

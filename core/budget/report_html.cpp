@@ -182,7 +182,7 @@ std::string report_html(const Report& report, int refresh_seconds) {
   std::string content = head(report);
   content += "<section class=\"hero\" aria-label=\"In short\">\n" + spent(report) + tiles(report) + "</section>\n";
   content += page::where_it_went(report) + page::by_phase(report);
-  content += page::burn_down(report) + page::losses(report);
+  content += page::burn_down(report) + page::losses(report) + page::suites(report);
   content += page::time_line(report) + page::foretold(report);
   content += page::learning_rate(report) + page::speed(report);
   content += page::utilisation(report) + page::pipeline(report) + page::quantisation(report) +

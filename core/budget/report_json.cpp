@@ -125,6 +125,27 @@ json evaluations(const Report& report) {
   return list;
 }
 
+json suites(const Report& report) {
+  json list = json::array();
+  for (const SuiteResult& result : report.suites) {
+    json scores = json::array();
+    for (const SuiteScore& score : result.scores) {
+      scores.push_back({{"task", score.task},
+                        {"metric", score.metric},
+                        {"requests", score.requests},
+                        {"value", std::isfinite(score.value) ? json(score.value) : json(nullptr)},
+                        {"error", score.error < 0 || !std::isfinite(score.error) ? json(nullptr) : json(score.error)}});
+    }
+    list.push_back({{"phase", result.phase},
+                    {"step", result.step},
+                    {"requests", result.requests},
+                    {"all_requests", result.all_requests},
+                    {"took_seconds", result.took_seconds},
+                    {"scores", std::move(scores)}});
+  }
+  return list;
+}
+
 json burn_down(const Report& report) {
   json list = json::array();
   for (const SpentAt& at : report.burn_down) {
@@ -229,6 +250,7 @@ std::string report_json(const Report& report) {
       {"train_loss", known(report.train_loss)},
       {"validation", validation(report)},
       {"evaluations", evaluations(report)},
+      {"suites", suites(report)},
       {"utilisation", utilisation(report)},
       {"pipeline", pipeline(report)},
       {"expert_max_violations", report.max_violations},

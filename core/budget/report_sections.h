@@ -12,6 +12,7 @@ namespace shoestring::page {
 std::string where_it_went(const Report& report);
 /// The phases as columns, GPU-hours and money as rows: the form of the cost table in DeepSeek-V3's report.
 std::string by_phase(const Report& report);
+std::string suites(const Report& report);
 std::string time_line(const Report& report);
 std::string foretold(const Report& report);
 std::string utilisation(const Report& report);

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/budget/report_charts.h"
 #include "core/budget/report_page.h"
@@ -97,6 +98,34 @@ std::string by_phase(const Report& report) {
   table.rows.push_back(std::move(tokens));
   table.rows.push_back(std::move(steps));
   return section("What each phase cost", html(table));
+}
+
+std::string suites(const Report& report) {
+  if (report.suites.empty()) return {};
+  Table table{.caption = "Answers to suites of questions",
+              .head = {"after phase", "task", "metric", "answered", "value", "standard error"},
+              .rows = {},
+              .texts = {1, 2}};
+  std::string cut;
+  for (std::size_t i = 0; i < report.suites.size(); ++i) {
+    const SuiteResult& result = report.suites[i];
+    const std::string at = fmt::format("/suites/{}/", i);
+    for (std::size_t k = 0; k < result.scores.size(); ++k) {
+      const SuiteScore& score = result.scores[k];
+      const std::string pointer = fmt::format("{}scores/{}/", at, k);
+      const auto shown = [&](double value, const char* key) {
+        return std::isfinite(value) && value >= 0 ? number(value, fmt::format("{:.4f}", value), pointer + key) : "–";
+      };
+      table.rows.push_back({said(result.phase, 60), said(score.task, 60), said(score.metric, 40),
+                            count(score.requests, pointer + "requests"), shown(score.value, "value"),
+                            shown(score.error, "error")});
+    }
+    if (result.requests == result.all_requests) continue;
+    cut += fmt::format("<p class=\"note\">{}: {} of {} questions, spread evenly: the budget had no room for more.</p>",
+                       said(result.phase, 60), count(result.requests, at + "requests"),
+                       count(result.all_requests, at + "all_requests"));
+  }
+  return section("Questions answered", html(table) + cut);
 }
 
 std::string time_line(const Report& report) {

@@ -113,6 +113,24 @@ std::string by_attempt(const Report& report) {
   return text;
 }
 
+std::string suites(const Report& report) {
+  if (report.suites.empty()) return {};
+  std::string text = fmt::format("\n  {:<24} {:<16} {:>8} {:>10} {:>8}\n", "questions asked after", "task", "answered",
+                                 "value", "error");
+  for (const SuiteResult& result : report.suites) {
+    for (const SuiteScore& score : result.scores) {
+      text += fmt::format("    {:<22} {:<16} {:>8} {:>10.4f} {:>8}  {}\n", plain(result.phase, 22),
+                          plain(score.task, 16), score.requests, score.value,
+                          score.error < 0 ? "-" : fmt::format("{:.4f}", score.error), plain(score.metric, 24));
+    }
+    if (result.requests < result.all_requests) {
+      text += fmt::format("    {} of {} questions, spread evenly: the budget had no room for more\n", result.requests,
+                          result.all_requests);
+    }
+  }
+  return text;
+}
+
 std::string utilisation(const Report& report) {
   if (report.formats.empty()) return {};
   std::string text = "\n  utilisation: FLOPs done in the format / (GPU-seconds charged x FLOP/s of the device)\n";
@@ -164,7 +182,7 @@ std::string held_out_words(double loss, double bits_per_byte) {
 }
 
 std::string report_text(const Report& report) {
-  std::string text = head(report) + where_it_went(report) + by_phase(report) + by_attempt(report) +
+  std::string text = head(report) + where_it_went(report) + by_phase(report) + suites(report) + by_attempt(report) +
                      utilisation(report) + pipeline(report) + experts(report) + foretold(report);
   if (!report.compared.empty()) text += "\n" + comparison_text(report.compared);
   if (report.damaged_lines > 0) {

@@ -23,7 +23,7 @@ ChatSession::ChatSession(OpenModel& model, ChatSettings settings)
       generator_(model.forward(), model.tokenizer().vocabulary_size()),
       stop_ids_(chat_end_ids(settings_.format, model.tokenizer())) {
   check_sampling(settings_.sampling);
-  for (const std::int32_t id : model.stop_ids()) {
+  for (const std::int32_t id : model.ids().stop) {
     if (std::find(stop_ids_.begin(), stop_ids_.end(), id) == stop_ids_.end()) stop_ids_.push_back(id);
   }
   forget();

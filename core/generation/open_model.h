@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "core/generation/text_ids.h"
 #include "core/model/cached_forward.h"
-#include "core/model/hugging_face_config.h"
 #include "core/recipe/recipe.h"
 #include "data/tokenizer.h"
 #include "kernels/base/workers.h"
@@ -36,26 +36,15 @@ class OpenModel {
   const PrecisionSpec& precision() const { return precision_; }
   std::int64_t parameters() const;
 
-  /// Each ends a text: the tokenizer's end of a document, and what config.json and generation_config.json name.
-  const std::vector<std::int32_t>& stop_ids() const { return stop_ids_; }
-  /// What the folder's tokenizer puts in front of a text that is not a continuation (Llama's and DeepSeek's BOS);
-  /// mostly nothing. Chat formats bring their own.
-  const std::vector<std::int32_t>& leading_ids() const { return leading_ids_; }
-  /// What stands for the beginning where a text has none: BOS, whether or not it is put in front of texts; the end of
-  /// a document where there is no BOS.
-  std::int32_t prefix_id() const { return prefix_id_; }
+  const TextIds& ids() const { return ids_; }
   /// `text` as a model reads it from its beginning: leading ids, then text; where both are nothing, the end of a
   /// document, behind which another begins.
   std::vector<std::int32_t> prompt(std::string_view text) const;
 
  private:
-  void find_ids(const std::filesystem::path& folder, const ModelFileFacts& facts);
-
   PrecisionSpec precision_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::vector<std::int32_t> stop_ids_;
-  std::vector<std::int32_t> leading_ids_;
-  std::int32_t prefix_id_ = 0;
+  TextIds ids_;
   Workers workers_;
   Stream stream_;
   std::unique_ptr<Transformer> model_;

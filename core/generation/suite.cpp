@@ -157,11 +157,9 @@ Scores score_texts(const Requests& requests, const Answers& answers) {
           {"bits_per_byte", {nats.value / std::numbers::ln2, nats.error < 0 ? -1 : nats.error / std::numbers::ln2}}};
 }
 
-Scores score_generated(const Requests& requests, const Answers& answers) {
+Scores score_generated(const Answers& answers) {
   std::vector<double> matches;
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    matches.push_back(exact_match(*requests[i], answers[i]->text) ? 1 : 0);
-  }
+  for (const SuiteAnswer* answer : answers) matches.push_back(answer->matched ? 1 : 0);
   return {{"exact_match", mean_of(matches)}};
 }
 
@@ -214,6 +212,22 @@ std::vector<SuiteRequest> read_suite(const std::filesystem::path& file) {
   return requests;
 }
 
+std::vector<SuiteRequest> read_suites(const std::vector<std::string>& files) {
+  std::vector<SuiteRequest> all;
+  std::map<std::string, std::string> file_of_task;
+  for (const std::string& file : files) {
+    for (SuiteRequest& request : read_suite(file)) {
+      const std::string& other = file_of_task.emplace(request.task, file).first->second;
+      if (other != file) {
+        fail(ExitCode::bad_data, "{}: task {} stands in {} too; give one of them another name", file,
+             Json(request.task).dump(), other);
+      }
+      all.push_back(std::move(request));
+    }
+  }
+  return all;
+}
+
 Measured mean_of(const std::vector<double>& values) {
   return ratio_of(values, std::vector<double>(values.size(), 1.0));
 }
@@ -242,7 +256,7 @@ std::map<std::string, Measured> score_task(const Requests& requests, const Answe
     case SuiteKind::multiple_choice: return score_choices(requests, answers);
     case SuiteKind::loglikelihood: return score_continuations(answers);
     case SuiteKind::loglikelihood_rolling: return score_texts(requests, answers);
-    case SuiteKind::generate_until: return score_generated(requests, answers);
+    case SuiteKind::generate_until: return score_generated(answers);
   }
   return {};
 }

@@ -51,12 +51,15 @@ struct SuiteRequest {
 
 /// Throws Error(bad_data) with file and line for a line that is no such request, and for a task that asks two kinds.
 std::vector<SuiteRequest> read_suite(const std::filesystem::path& file);
+/// Of several files, no two of which may have a task in common.
+std::vector<SuiteRequest> read_suites(const std::vector<std::string>& files);
 SuiteRequest read_suite_request(const Json& line, const std::string& where);
 
 /// What came out of one request.
 struct SuiteAnswer {
   std::vector<Likelihood> likelihoods;  ///< of each choice, of the continuation, or of the text
   std::string text;                     ///< that was generated
+  bool matched = false;                 ///< it is one of the targets
 };
 
 /// A number with its standard error; negative where n is 1, or nobody knows one.

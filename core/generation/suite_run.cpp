@@ -20,78 +20,101 @@ std::size_t stripped(std::string_view text) {
   return last == std::string_view::npos ? 0 : last + 1;
 }
 
-class Answering {
- public:
-  explicit Answering(OpenModel& model)
-      : model_(model), reader_(model.forward(), model.tokenizer().vocabulary_size()), prefix_(model.prefix_id()) {}
-
-  SuiteAnswer operator()(const SuiteRequest& request) {
-    SuiteAnswer answer;
-    switch (request.kind) {
-      case SuiteKind::multiple_choice:
-        for (const std::string& choice : request.choices) {
-          answer.likelihoods.push_back(continued(request.context, request.delimiter + choice));
-        }
-        break;
-      case SuiteKind::loglikelihood:
-        answer.likelihoods.push_back(continued(request.context, request.choices[0]));
-        break;
-      case SuiteKind::loglikelihood_rolling:
-        answer.likelihoods.push_back(reader_.of_text(prefix_, encoded(model_.tokenizer(), request.context)));
-        break;
-      case SuiteKind::generate_until: answer.text = generated(request); break;
-    }
-    return answer;
+/// Encoded together, and parted where the context alone ends.
+SuiteTokens::Part parted(const std::string& context, const std::string& continuation, const Tokenizer& tokenizer,
+                         std::int32_t prefix) {
+  if (context.empty()) return {{prefix}, encoded(tokenizer, continuation)};
+  const std::vector<std::int32_t> all = encoded(tokenizer, context + continuation);
+  const std::size_t front = encoded(tokenizer, context.substr(0, stripped(context))).size();
+  if (front >= all.size()) {
+    fail(ExitCode::bad_data, "{} adds no token to what stands before it; leave it out", Json(continuation).dump());
   }
-
- private:
-  Likelihood continued(const std::string& context, const std::string& continuation) {
-    if (context.empty()) return reader_.of(std::span(&prefix_, 1), encoded(model_.tokenizer(), continuation));
-    const std::vector<std::int32_t> all = encoded(model_.tokenizer(), context + continuation);
-    const std::size_t front = encoded(model_.tokenizer(), context.substr(0, stripped(context))).size();
-    if (front >= all.size()) {
-      fail(ExitCode::bad_data, "{} adds no token to what stands before it; leave it out", Json(continuation).dump());
-    }
-    const std::span<const std::int32_t> ids(all);
-    if (front == 0) return reader_.of(std::span(&prefix_, 1), ids);
-    return reader_.of(ids.first(front), ids.subspan(front));
-  }
-
-  std::string generated(const SuiteRequest& request) {
-    GenerationRequest asked{.prompt = encoded(model_.tokenizer(), request.context),
-                            .most_tokens = request.most_tokens,
-                            .sampling = {.temperature = 0},
-                            .stop_ids = model_.stop_ids()};
-    if (asked.prompt.empty()) asked.prompt = {prefix_};
-    const std::int64_t room =
-        model_.forward().capacity() - std::min(asked.most_tokens, model_.forward().capacity() - 1);
-    if (static_cast<std::int64_t>(asked.prompt.size()) > room) {  // the beginning is left out
-      asked.prompt.erase(asked.prompt.begin(), asked.prompt.end() - room);
-    }
-    TextStream stream(model_.tokenizer(), request.until);
-    std::string text;
-    Generator(model_.forward(), model_.tokenizer().vocabulary_size()).run_one(asked, [&](std::int32_t id) {
-      text += stream.add(id);
-      return !stream.stopped();
-    });
-    reader_.forget();
-    return text + stream.finish();
-  }
-
-  OpenModel& model_;
-  LikelihoodReader reader_;
-  std::int32_t prefix_;
-};
+  if (front == 0) return {{prefix}, all};
+  const auto middle = all.begin() + static_cast<std::ptrdiff_t>(front);
+  return {{all.begin(), middle}, {middle, all.end()}};
+}
 
 }  // namespace
 
-std::vector<SuiteAnswer> answer_suite(OpenModel& model, const std::vector<SuiteRequest>& requests,
+std::int64_t SuiteTokens::longest() const {
+  std::int64_t most = std::ssize(prompt) + most_new;
+  for (const Part& part : parts) most = std::max(most, std::ssize(part.context) + std::ssize(part.text));
+  return most;
+}
+
+std::int64_t SuiteTokens::all() const {
+  std::int64_t sum = std::ssize(prompt) + most_new;
+  for (const Part& part : parts) sum += std::ssize(part.context) + std::ssize(part.text);
+  return sum;
+}
+
+SuiteTokens tokens_of(const SuiteRequest& request, const Tokenizer& tokenizer, std::int32_t prefix) {
+  SuiteTokens tokens;
+  switch (request.kind) {
+    case SuiteKind::multiple_choice:
+      for (const std::string& choice : request.choices) {
+        tokens.parts.push_back(parted(request.context, request.delimiter + choice, tokenizer, prefix));
+      }
+      break;
+    case SuiteKind::loglikelihood:
+      tokens.parts.push_back(parted(request.context, request.choices[0], tokenizer, prefix));
+      break;
+    case SuiteKind::loglikelihood_rolling:
+      tokens.parts.push_back({{prefix}, encoded(tokenizer, request.context)});
+      break;
+    case SuiteKind::generate_until:
+      tokens.prompt = encoded(tokenizer, request.context);
+      if (tokens.prompt.empty()) tokens.prompt = {prefix};
+      tokens.most_new = request.most_tokens;
+      break;
+  }
+  return tokens;
+}
+
+SuiteAnswering::SuiteAnswering(const AskedModel& model)
+    : model_(model), reader_(model.forward, model.tokenizer.vocabulary_size()) {}
+
+SuiteAnswer SuiteAnswering::answer(const SuiteRequest& request, const SuiteTokens& tokens) {
+  SuiteAnswer answer;
+  for (const SuiteTokens::Part& part : tokens.parts) {
+    answer.likelihoods.push_back(request.kind == SuiteKind::loglikelihood_rolling
+                                     ? reader_.of_text(part.context.front(), part.text)
+                                     : reader_.of(part.context, part.text));
+  }
+  if (request.kind == SuiteKind::generate_until) {
+    answer.text = generated(request, tokens);
+    answer.matched = exact_match(request, answer.text);
+  }
+  return answer;
+}
+
+std::string SuiteAnswering::generated(const SuiteRequest& request, const SuiteTokens& tokens) {
+  GenerationRequest asked{.prompt = tokens.prompt,
+                          .most_tokens = tokens.most_new,
+                          .sampling = {.temperature = 0},
+                          .stop_ids = model_.ids.stop};
+  const std::int64_t capacity = model_.forward.capacity();
+  const std::int64_t room = capacity - std::min(asked.most_tokens, capacity - 1);
+  if (std::ssize(asked.prompt) > room) {  // the beginning is left out
+    asked.prompt.erase(asked.prompt.begin(), asked.prompt.end() - room);
+  }
+  TextStream stream(model_.tokenizer, request.until);
+  std::string text;
+  Generator(model_.forward, model_.tokenizer.vocabulary_size()).run_one(asked, [&](std::int32_t id) {
+    text += stream.add(id);
+    return !stream.stopped();
+  });
+  reader_.forget();
+  return text + stream.finish();
+}
+
+std::vector<SuiteAnswer> answer_suite(const AskedModel& model, const std::vector<SuiteRequest>& requests,
                                       const std::function<void(std::size_t done)>& told) {
-  Answering answering(model);
+  SuiteAnswering answering(model);
   std::vector<SuiteAnswer> answers;
   for (const SuiteRequest& request : requests) {
     try {
-      answers.push_back(answering(request));
+      answers.push_back(answering.answer(request, tokens_of(request, model.tokenizer, model.ids.prefix)));
     } catch (const Error& error) {
       fail(error.code(), "request {} (task {}): {}", answers.size() + 1, request.task, error.what());
     }
@@ -143,7 +166,7 @@ Json sample_document(const SuiteRequest& request, const SuiteAnswer& answer) {
   if (request.kind == SuiteKind::generate_until) {
     line.add("target", Json::array_of(request.targets));
     line.add("text", answer.text);
-    line.add("exact_match", exact_match(request, answer.text));
+    line.add("exact_match", answer.matched);
   }
   Json found = Json::array();
   for (const Likelihood& likelihood : answer.likelihoods) {

@@ -6,13 +6,52 @@
 #include <vector>
 
 #include "core/generation/generator.h"
-#include "core/generation/open_model.h"
+#include "core/generation/likelihood.h"
 #include "core/generation/suite.h"
+#include "core/generation/text_ids.h"
 
 namespace shoestring {
 
+/// Who is asked, in slot 0. All is borrowed.
+struct AskedModel {
+  CachedForward& forward;
+  const Tokenizer& tokenizer;
+  const TextIds& ids;
+};
+
+/// A request as the model reads it.
+struct SuiteTokens {
+  struct Part {
+    std::vector<std::int32_t> context;
+    std::vector<std::int32_t> text;  ///< what is asked about; of loglikelihood_rolling any length
+  };
+  std::vector<Part> parts;           ///< one for each likelihood
+  std::vector<std::int32_t> prompt;  ///< of generate_until
+  std::int64_t most_new = 0;         ///< likewise: tokens that may come
+
+  /// The most that a part takes, or prompt and answer: what a slot needs not to leave anything out.
+  std::int64_t longest() const;
+  /// Of all parts, or of prompt and answer: what it costs, about.
+  std::int64_t all() const;
+};
+/// Throws Error(bad_data) for a continuation that adds no token.
+SuiteTokens tokens_of(const SuiteRequest& request, const Tokenizer& tokenizer, std::int32_t prefix);
+
+/// Asks one request after the other; what neighbours have in common is read once.
+class SuiteAnswering {
+ public:
+  explicit SuiteAnswering(const AskedModel& model);
+  SuiteAnswer answer(const SuiteRequest& request, const SuiteTokens& tokens);
+
+ private:
+  std::string generated(const SuiteRequest& request, const SuiteTokens& tokens);
+
+  AskedModel model_;
+  LikelihoodReader reader_;
+};
+
 /// In the order of the requests; `told` is called after each with how many are done.
-std::vector<SuiteAnswer> answer_suite(OpenModel& model, const std::vector<SuiteRequest>& requests,
+std::vector<SuiteAnswer> answer_suite(const AskedModel& model, const std::vector<SuiteRequest>& requests,
                                       const std::function<void(std::size_t done)>& told);
 
 struct TaskScores {

@@ -62,7 +62,8 @@ struct MemoryPlan {
   std::int64_t moments = 0;            ///< of the optimizer
   std::int64_t optimizer_scratch = 0;  ///< of Muon
   std::int64_t merged = 0;             ///< sums of adapters and what they add to, while a checkpoint is written
-  std::int64_t total() const { return model.total() + moments + optimizer_scratch + merged; }
+  std::int64_t suites = 0;             ///< keys, values and scratch while questions are asked; for the caller to set
+  std::int64_t total() const { return model.total() + moments + optimizer_scratch + merged + suites; }
 };
 /// The place of a rank among those that share the optimizer's state; one by itself: none does.
 struct SharedState {

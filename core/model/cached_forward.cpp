@@ -21,9 +21,8 @@ const StageParts& only_stage(const Transformer& model) {
   return model.stages()[0]->parts();
 }
 
-std::int64_t scratch_bytes(Transformer& model, const CachedForwardOptions& options) {
+std::int64_t scratch_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
   const ModelConfig& config = model.config();
-  const int workers = model.stream().workers().count();
   const std::int64_t kv_heads = config.latent_attention ? config.heads : config.kv_heads;
   std::int64_t latent_bytes = 0;
   if (options.latents) {
@@ -39,9 +38,8 @@ std::int64_t scratch_bytes(Transformer& model, const CachedForwardOptions& optio
          latent_bytes;
 }
 
-std::int64_t saved_bytes(Transformer& model, const CachedForwardOptions& options) {
+std::int64_t saved_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
   const StageParts& parts = only_stage(model);
-  const int workers = model.stream().workers().count();
   std::int64_t most = parts.loss->saved_bytes({kHeadRows, 1, workers});
   for (const auto& block : parts.blocks) most = std::max(most, block->saved_bytes({options.rows, 1, workers}));
   return most;
@@ -54,8 +52,8 @@ CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& opt
       model_(model),
       cache_(model.config(), activation_dtype(model.precision()),
              {.slots = options.slots, .capacity = options.capacity, .latents = options.latents}),
-      scratch_(scratch_bytes(model, options), model.stream().device()),
-      saved_arena_(saved_bytes(model, options), model.stream().device()),
+      scratch_(scratch_bytes(model, options, model.stream().workers().count()), model.stream().device()),
+      saved_arena_(saved_bytes(model, options, model.stream().workers().count()), model.stream().device()),
       saved_(saved_arena_),
       host_(static_cast<std::size_t>(3 * options.rows)),
       places_(DType::i32, {3 * options.rows}, model.stream().device()) {
@@ -69,6 +67,17 @@ CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& opt
   for (Tensor& stream : streams_) stream = Tensor(activation, {options.rows, hidden}, device);
   chosen_ = Tensor(activation, {kHeadRows, hidden}, device);
   logits_ = Tensor(activation == DType::f64 ? DType::f64 : DType::f32, {kHeadRows, model.config().vocabulary}, device);
+}
+
+std::int64_t CachedForward::bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
+  const ModelConfig& config = model.config();
+  const DType activation = activation_dtype(model.precision());
+  const std::int64_t logit = size_bytes(activation == DType::f64 ? DType::f64 : DType::f32);
+  return KeyValueCache::bytes(config, activation,
+                              {.slots = options.slots, .capacity = options.capacity, .latents = options.latents}) +
+         scratch_bytes(model, options, workers) + saved_bytes(model, options, workers) +
+         size_bytes(activation) * config.hidden * (2 * options.rows + kHeadRows) +
+         logit * kHeadRows * config.vocabulary;
 }
 
 void CachedForward::append(std::span<const Piece> pieces) {

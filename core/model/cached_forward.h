@@ -32,6 +32,8 @@ class CachedForward {
   /// Of a whole model with memory and prepared weights, which it borrows. Any model will do; one that is not trained
   /// (TransformerOptions::trains) takes a fraction of the memory.
   CachedForward(Transformer& model, const CachedForwardOptions& options);
+  /// What one takes of a model that may not have memory yet, on a stream of `workers`.
+  static std::int64_t bytes(const Transformer& model, const CachedForwardOptions& options, int workers);
 
   /// Tokens that are appended to a slot.
   struct Piece {

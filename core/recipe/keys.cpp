@@ -260,7 +260,8 @@ void add_lora(std::vector<Key>& keys) {
            "of low-rank adapters, which are trained in place of the weights they add to; 0: all weights are trained")
       .key("alpha", &LoraSpec::alpha, kNotNegative, "adapters are added times alpha / rank; 0: as rank")
       .key("targets", &LoraSpec::targets, kText,
-           "projections that have one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+           "projections that have one, of those the model has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+           "down_proj; of latent attention q_a_proj, q_b_proj, kv_a_proj_with_mqa, kv_b_proj");
 }
 
 void add_schedule(std::vector<Key>& keys) {
@@ -288,6 +289,9 @@ void add_phase(std::vector<Key>& keys) {
       .key("mix", &PhaseSpec::mix, kText, "its own; empty: data.mix, unless it has its own train")
       .key("most_epochs", &PhaseSpec::most_epochs, kText,
            "its own; empty: data.most_epochs, unless it has its own train")
+      .key("suites", &PhaseSpec::suites, kText, "its own; empty: evaluation.suites", kFree)
+      .key("lora", &PhaseSpec::lora, kText,
+           "with lora.rank: it trains adapters; no: all weights, with what adapters before it came to in them")
       .key("learning_rate", &PhaseSpec::learning_rate, kNotNegative, "its own peak; 0: schedule.learning_rate")
       .key("loss_mean", &PhaseSpec::loss_mean, kText,
            "masked: the loss is the mean over learned tokens, or over documents, of which each counts alike")
@@ -311,7 +315,12 @@ void add_care(std::vector<Key>& keys) {
       .key("every_steps", &EvaluationSpec::every_steps, kCount, "steps between evaluations; 0: only at the end", kFree)
       .key("tokens", &EvaluationSpec::tokens, kCount, "held-out tokens per evaluation; 0: all", kFree)
       .key("cap_share", &EvaluationSpec::cap_share, kShare,
-           "most of the cap that an evaluation may take; a longer one is cut to sequences spread evenly", kFree);
+           "most of the cap that an evaluation may take, and the suites together; a longer one is cut to sequences, or "
+           "requests, spread evenly",
+           kFree)
+      .key("suites", &EvaluationSpec::suites, kText,
+           "files of questions with known answers, as `evaluate --suite` reads them, asked at the end of each phase",
+           kFree);
   section_keys(keys, "checkpoint", &Recipe::checkpoint)
       .key("every_steps", &CheckpointSpec::every_steps, kCount, "0: not by steps", kFree)
       .key("every_minutes", &CheckpointSpec::every_minutes, {0, kAny, Unit::minutes}, "0: not by time", kFree)

@@ -178,8 +178,10 @@ struct OptimizerSpec {
 struct LoraSpec {
   std::int64_t rank = 0;  ///< 0: all weights are trained
   double alpha = 0;       ///< 0: as rank
-  std::vector<std::string> targets = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                      "gate_proj", "up_proj", "down_proj"};  ///< projections, as on disk
+  /// Projections, as on disk: those of them that the model has.
+  std::vector<std::string> targets = {
+      "q_proj",    "k_proj",    "v_proj",  "o_proj",   "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa",
+      "kv_b_proj", "gate_proj", "up_proj", "down_proj"};
   double factor() const { return alpha == 0 ? 1.0 : alpha / static_cast<double>(rank); }
 };
 
@@ -211,6 +213,8 @@ struct PhaseSpec {
   std::vector<SourceSpec> validation{};    ///< empty: data.validation
   std::vector<std::string> mix{};          ///< empty: data.mix, where train is empty too
   std::vector<std::string> most_epochs{};  ///< empty: data.most_epochs, where train is empty too
+  std::vector<std::string> suites{};       ///< empty: evaluation.suites
+  bool lora = true;                        ///< with lora.rank: adapters are trained; false: all weights are
   double learning_rate = 0;                ///< peak; 0: schedule.learning_rate
   LossMean loss_mean = LossMean::tokens;
   LongDocumentsSpec long_documents = LongDocumentsSpec::automatic;
@@ -229,6 +233,9 @@ struct EvaluationSpec {
   std::int64_t every_steps = 0;  ///< 0: only at the end
   std::int64_t tokens = 0;       ///< held-out tokens per evaluation; 0: all there are
   double cap_share = 0.1;        ///< most of the cap that one evaluation may take; a longer one is cut
+  /// Files of questions with known answers (generation/suite.h), asked at the end of each phase; those together are an
+  /// evaluation too.
+  std::vector<std::string> suites;
 };
 
 struct CheckpointSpec {
@@ -264,5 +271,12 @@ struct Recipe {
   CheckpointSpec checkpoint;
   GuardSpec guard;
 };
+
+/// The adapters of a phase; rank 0 where it has none.
+inline LoraSpec lora_of(const Recipe& recipe, const PhaseSpec& phase) { return phase.lora ? recipe.lora : LoraSpec{}; }
+/// The suites of a phase.
+inline const std::vector<std::string>& suites_of(const Recipe& recipe, const PhaseSpec& phase) {
+  return phase.suites.empty() ? recipe.evaluation.suites : phase.suites;
+}
 
 }  // namespace shoestring

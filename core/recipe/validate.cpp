@@ -194,34 +194,52 @@ void check_precision(const Recipe& recipe, Rules& rules) {
                "precision.dispatch = fp8 is how tokens travel to experts, and the model has none");
 }
 
+/// The projections of a model, as on disk.
+std::vector<std::string_view> projections_of(const ModelSpec& model) {
+  std::vector<std::string_view> all = {"q_proj", "k_proj", "v_proj"};
+  if (family_of(model.architecture).latent_attention) {
+    all = {"q_proj", "kv_a_proj_with_mqa", "kv_b_proj"};
+    if (model.q_lora_rank > 0) all = {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"};
+  }
+  for (const char* name : {"o_proj", "gate_proj", "up_proj", "down_proj"}) all.emplace_back(name);
+  return all;
+}
+
 /// What adapters are not offered for is refused.
 void check_lora(const Recipe& recipe, Rules& rules) {
   const LoraSpec& lora = recipe.lora;
-  for (const std::string& target : lora.targets) {
-    static const std::vector<std::string_view> kProjections = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                                               "gate_proj", "up_proj", "down_proj"};
-    const bool known = std::find(kProjections.begin(), kProjections.end(), target) != kProjections.end();
-    rules.unless(known, {"lora.targets"},
-                 fmt::format("lora.targets: there is no projection {}, only {}{}", quote_text(target),
-                             fmt::join(kProjections, ", "), did_you_mean(target, kProjections)));
+  const std::vector<std::string_view> known = projections_of(recipe.model);
+  if (lora.targets != LoraSpec{}.targets) {
+    for (const std::string& target : lora.targets) {
+      rules.unless(std::find(known.begin(), known.end(), target) != known.end(), {"lora.targets"},
+                   fmt::format("lora.targets: there is no projection {}, only {}{}", quote_text(target),
+                               fmt::join(known, ", "), did_you_mean(target, known)));
+    }
   }
   if (lora.rank == 0) {
-    return rules.unless(lora.alpha == 0, {"lora.alpha", "lora.rank"}, "lora.alpha means nothing without lora.rank");
+    rules.unless(lora.alpha == 0, {"lora.alpha", "lora.rank"}, "lora.alpha means nothing without lora.rank");
+    for (const PhaseSpec& phase : recipe.phases) {
+      const std::string key = "phase." + phase.name + ".lora";
+      rules.unless(phase.lora, {key, "lora.rank"}, fmt::format("{} means nothing without lora.rank", key));
+    }
+    return;
   }
   rules.unless(!lora.targets.empty(), {"lora.targets"}, "lora.targets is empty: nothing would be trained");
-  rules.unless(
-      recipe.model.experts == 0 && !family_of(recipe.model.architecture).latent_attention,
-      {"lora.rank", "model.architecture"},
-      fmt::format("lora.rank: adapters are for llama, qwen2 and qwen3, not for experts or latent attention ({})",
-                  shoestring::name(recipe.model.architecture)));
+  rules.unless(recipe.model.mtp_layers == 0, {"lora.rank", "model.mtp_layers"},
+               "lora.rank: multi-token prediction has no adapters and would stay as it is, a cost for nothing; set "
+               "model.mtp_layers = 0");
   const bool begins = !recipe.model.from.empty() || (!recipe.phases.empty() && !recipe.phases.front().from.empty());
-  rules.unless(begins, {"lora.rank", "model.from"},
-               "lora.rank needs model.from: adapters of new weights would leave these as they were drawn");
+  rules.unless(begins || (!recipe.phases.empty() && !recipe.phases.front().lora), {"lora.rank", "model.from"},
+               "lora.rank needs model.from, or a first phase with lora = no: adapters of new weights would leave these "
+               "as they were drawn");
   rules.unless(recipe.optimizer.name == OptimizerName::adamw, {"optimizer.name", "lora.rank"},
                "optimizer.name = muon is for whole matrices, not for the factors of lora.rank: use adamw");
-  rules.unless(!recipe.parallel.shard_optimizer, {"parallel.shard_optimizer", "lora.rank"},
-               "parallel.shard_optimizer saves nothing with lora.rank, whose state is small: leave it out");
-  const std::int64_t most = std::min(recipe.model.hidden, recipe.model.feed_forward);
+  std::int64_t most = 0;
+  const ModelSpec& model = recipe.model;
+  for (const std::int64_t side :
+       {model.hidden, model.feed_forward, model.expert_feed_forward, model.kv_lora_rank, model.q_lora_rank}) {
+    if (side > 0) most = most == 0 ? side : std::min(most, side);
+  }
   rules.unless(
       most == 0 || lora.rank <= most, {"lora.rank"},
       fmt::format("lora.rank = {} is no low rank: the narrowest side of a projection has {}", lora.rank, most));
@@ -363,6 +381,17 @@ void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::st
                fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
 }
 
+/// Questions are put to a whole model.
+void check_suites(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  const std::string key = phase.suites.empty() ? "evaluation.suites" : section + ".suites";
+  const bool whole = recipe.parallel.pipeline == 1 && recipe.parallel.expert == 1;
+  rules.unless(
+      whole || suites_of(recipe, phase).empty(), {key, "parallel.pipeline", "parallel.expert"},
+      fmt::format("{} asks a model that is whole on each rank, which parallel.pipeline = {} and parallel.expert "
+                  "= {} part: ask afterwards, by `shoestring evaluate RUN --suite FILE`",
+                  key, recipe.parallel.pipeline, recipe.parallel.expert));
+}
+
 void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
   const PhaseData data = phase_data(recipe, phase);
   const std::string mix = phase.mix.empty() ? "data.mix" : section + ".mix";
@@ -406,6 +435,7 @@ void check_phases(const Recipe& recipe, Rules& rules) {
     check_phase_length(recipe, phase, section, rules);
     check_objective(recipe, phase, section, rules);
     check_mix(recipe, phase, section, rules);
+    check_suites(recipe, phase, section, rules);
   }
 }
 

@@ -52,8 +52,9 @@ void check_schedule_left(const LedgerHistory& history, const Cap& cap, double pr
   }
 }
 
-PerFormat flops_per_token(const ModelConfig& model, const Recipe& recipe, std::int64_t sequence) {
-  const FormatFlops flops = count_flops(model, recipe.precision, sequence, recipe.lora).training_by_format();
+PerFormat flops_per_token(const ModelConfig& model, const Recipe& recipe, const PhaseSpec& phase) {
+  const FormatFlops flops =
+      count_flops(model, recipe.precision, phase.sequence, lora_of(recipe, phase)).training_by_format();
   PerFormat per_token;
   per_token[RateFormat::fp64] = flops.f64;
   per_token[RateFormat::fp32] = flops.f32;
@@ -84,6 +85,14 @@ class LeadingAccount final : public Account {
     cap_->guess(Ending::evaluation, seconds);
     step_from_ = elapsed();
   }
+  double seconds_for_suites(bool saved, bool last) const override {
+    return cap_->seconds_for_suites(elapsed(), saved, last);
+  }
+  bool guesses_suites() const override { return !cap_->is_measured(Ending::suites); }
+  void guess_suites(double seconds) override {
+    cap_->guess(Ending::suites, seconds);
+    step_from_ = elapsed();
+  }
   void stepped(const StepOutcome& outcome, const CategorySeconds& spent) override;
   void piped(const std::optional<PipelineUse>& use) override {
     if (use) ledger_->pipeline(*use);
@@ -91,6 +100,7 @@ class LeadingAccount final : public Account {
   void entered_phase(const CategorySeconds& spent) override;
   void saved(const CheckpointCommit& commit, const CategorySeconds& spent) override;
   void evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) override;
+  void answered(const SuiteEvaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) override;
   void ended(Stop stop, const fs::path& folder, const CategorySeconds& spent) override;
   void failed(const Error& error) noexcept override;
   CategorySeconds spent_alone() const override;
@@ -120,7 +130,7 @@ class LeadingAccount final : public Account {
   std::unique_ptr<MetricsLog> metrics_;
   std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
   double step_from_ = 0;                         // when what came before the coming step was over
-  const ModelConfig* model_ = nullptr;           // from start() on
+  std::optional<ModelConfig> model_;             // from start() on
   PerFormat flops_per_token_;                    // in the present phase
   PerFormat flops_;                              // done in this attempt
   std::vector<double> violations_;               // of the last step's experts
@@ -167,8 +177,8 @@ bool LeadingAccount::open(const AccountOpening& opening) {
 void LeadingAccount::start(const AttemptFacts& facts) {
   const TrainingState& state = args_.state;
   const Recipe& recipe = args_.recipe;
-  model_ = &facts.model;
-  flops_per_token_ = flops_per_token(*model_, recipe, phase().sequence);
+  model_ = facts.model;
+  flops_per_token_ = flops_per_token(*model_, recipe, phase());
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
   check_room(args_.directory, free_bytes(args_.directory), facts.checkpoint_bytes, facts.has_checkpoint);
@@ -177,7 +187,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
     check_schedule_left(ledger_->history(), cap_->cap(), done, learning_rate(recipe.schedule, state.updates + 1, done));
   }
   replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
-  ledger_->begin(attempt_start(state.step, model_));
+  ledger_->begin(attempt_start(state.step, &*model_));
   metrics_ =
       std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());
   say(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe.run.name, ledger_->attempt(), args_.ranks,
@@ -202,7 +212,8 @@ AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelCo
   if (model != nullptr) {
     start.parameters = count_parameters(*model).total;
     start.active_parameters = count_parameters(*model).active;
-    start.flops_per_token = count_flops(*model, args_.recipe.precision, phase().sequence, args_.recipe.lora).training();
+    start.flops_per_token =
+        count_flops(*model, args_.recipe.precision, phase().sequence, lora_of(args_.recipe, phase())).training();
   }
   return start;
 }
@@ -245,7 +256,7 @@ CategorySeconds LeadingAccount::spent_alone() const {
 }
 
 void LeadingAccount::entered_phase(const CategorySeconds& spent) {
-  flops_per_token_ = flops_per_token(*model_, args_.recipe, phase().sequence);
+  flops_per_token_ = flops_per_token(*model_, args_.recipe, phase());
   ledger_->phase(phase().name, progress(spent));
   step_from_ = elapsed();
 }
@@ -353,6 +364,29 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
   view_.evaluated(metrics);
   say(fmt::format("step {}: held out {} ({} tokens, {:.2f} s)", metrics.step,
                   held_out_words(metrics.loss, metrics.bits_per_byte), metrics.tokens, took_seconds));
+}
+
+void LeadingAccount::answered(const SuiteEvaluator::Outcome& outcome, double took_seconds,
+                              const CategorySeconds& spent) {
+  cap_->measured(Ending::suites, took_seconds);
+  step_from_ = elapsed();
+  if (!outcome.whole) {
+    note("evaluation", fmt::format("step {}: suites cut to {} of {} requests, spread evenly", args_.state.step,
+                                   outcome.requests, outcome.all_requests));
+  }
+  if (outcome.requests == 0) return;
+  const SuiteResult result{.step = args_.state.step,
+                           .phase = phase().name,
+                           .requests = outcome.requests,
+                           .all_requests = outcome.all_requests,
+                           .took_seconds = took_seconds,
+                           .scores = outcome.scores};
+  ledger_->suites(result, progress(spent));
+  metrics_->suites(result, args_.clock.unix_seconds());
+  for (const SuiteScore& score : result.scores) {
+    say(fmt::format("step {}: {}: {} {:.4f}{} ({} requests)", result.step, score.task, score.metric, score.value,
+                    score.error < 0 ? "" : fmt::format(", standard error {:.4f}", score.error), score.requests));
+  }
 }
 
 // To the planned end; below 0: not known yet.

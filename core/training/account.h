@@ -19,6 +19,7 @@
 #include "core/training/decision.h"
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
+#include "core/training/suite_evaluation.h"
 
 namespace shoestring {
 
@@ -79,6 +80,10 @@ class Account {
   /// Whether a guess would tell the cap anything: no evaluation was measured yet.
   virtual bool guesses_evaluation() const { return false; }
   virtual void guess_evaluation(double /*seconds*/) {}
+  // The same of suites.
+  virtual double seconds_for_suites(bool /*saved*/, bool /*last*/) const { return 0; }
+  virtual bool guesses_suites() const { return false; }
+  virtual void guess_suites(double /*seconds*/) {}
   /// Wall-clock seconds of what must follow the last step.
   virtual double reserve_seconds() const { return 0; }
 
@@ -89,6 +94,7 @@ class Account {
   virtual void entered_phase(const CategorySeconds& /*spent*/) {}
   virtual void saved(const CheckpointCommit&, const CategorySeconds& /*spent*/) {}
   virtual void evaluated(const Evaluator::Outcome&, double /*took_seconds*/, const CategorySeconds& /*spent*/) {}
+  virtual void answered(const SuiteEvaluator::Outcome&, double /*took_seconds*/, const CategorySeconds& /*spent*/) {}
 
   /// The last lines of an attempt; `folder` holds the run's last checkpoint.
   virtual void ended(Stop, const std::filesystem::path& /*folder*/, const CategorySeconds& /*spent*/) {}

@@ -141,29 +141,10 @@ Evaluator::Sums& Evaluator::Sums::operator+=(const Sums& other) {
   return *this;
 }
 
-// Any first part of this order is spread evenly over each source, and over the sources by their size: a turn comes
-// where the bits of its number, read backwards as a fraction, say (van der Corput's sequence).
-std::vector<Evaluator::Turn> Evaluator::spread_turns() const {
-  std::vector<std::pair<double, Turn>> placed;
-  for (std::size_t index = 0; index < parts_.size(); ++index) {
-    std::vector<std::pair<double, Turn>> of_part;
-    for (std::int64_t number = 0; number < turns(parts_[index]); ++number) {
-      double fraction = 0;
-      double weight = 0.5;
-      for (std::int64_t bits = number; bits > 0; bits /= 2, weight /= 2)
-        fraction += static_cast<double>(bits % 2) * weight;
-      of_part.push_back({fraction, {index, number}});
-    }
-    std::sort(of_part.begin(), of_part.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    const auto count = static_cast<double>(of_part.size());
-    for (std::size_t place = 0; place < of_part.size(); ++place) {
-      placed.push_back({(static_cast<double>(place) + 0.5) / count, of_part[place].second});
-    }
-  }
-  std::stable_sort(placed.begin(), placed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<Turn> order;
-  for (const auto& [place, turn] : placed) order.push_back(turn);
-  return order;
+std::vector<SpreadPlace> Evaluator::spread_turns() const {
+  std::vector<std::int64_t> counts;
+  for (const Part& part : parts_) counts.push_back(turns(part));
+  return spread_evenly(counts);
 }
 
 // Of this data index's micro-batch among those of all sources, in order.

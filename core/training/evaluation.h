@@ -11,6 +11,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/layout.h"
 #include "core/training/metrics.h"
+#include "core/training/spread.h"
 #include "data/loader.h"
 #include "parallel/mesh.h"
 #include "parallel/pipeline.h"
@@ -66,10 +67,7 @@ class Evaluator {
   };
   static constexpr int kSums = 4;
   class Deadline;
-  struct Turn {  // one micro-batch of one source for every rank
-    std::size_t part = 0;
-    std::int64_t number = 0;  // among the source's turns
-  };
+  using Turn = SpreadPlace;  // one micro-batch of one source for every rank, among the source's turns
   std::vector<Turn> spread_turns() const;
   class EvaluationStage;
   bool hollow();

@@ -18,18 +18,18 @@ namespace {
 
 constexpr std::int64_t kMetricsLimit = std::int64_t{4} << 30;
 
-using Json = nlohmann::ordered_json;
+using Ordered = nlohmann::ordered_json;
 
 // JSON has no NaN; a number that is not finite becomes a word.
-Json number(double value) {
+Ordered number(double value) {
   if (std::isfinite(value)) return value;
   return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
 }
 
 std::string hexadecimal(double value) { return fmt::format("{:a}", value); }
 
-Json pairs(const std::vector<std::pair<std::string, double>>& values) {
-  Json object = Json::object();
+Ordered pairs(const std::vector<std::pair<std::string, double>>& values) {
+  Ordered object = Ordered::object();
   for (const auto& [name, value] : values) object[name] = number(value);
   return object;
 }
@@ -40,11 +40,12 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;  // torn
-    const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
-                                  text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    const Ordered line = Ordered::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
     const bool sound = line.is_object() && line.contains("step") && line["step"].is_number_integer();
     // An evaluation at the last step is done anew: it may have come after the checkpoint.
-    const std::int64_t limit = sound && line.contains("evaluation") ? last_step - 1 : last_step;
+    const bool anew = sound && (line.contains("evaluation") || line.contains("suites"));
+    const std::int64_t limit = anew ? last_step - 1 : last_step;
     if (sound && line["step"].get<std::int64_t>() <= limit) kept.append(text, begin, end - begin + 1);
     begin = end + 1;
   }
@@ -74,7 +75,7 @@ MetricsLog::~MetricsLog() {
 void MetricsLog::line(const std::string& text) { append(descriptor_, path_, text + "\n"); }
 
 void MetricsLog::step(const StepMetrics& metrics) {
-  Json json;
+  Ordered json;
   json["step"] = metrics.step;
   json["phase"] = metrics.phase;
   json["tokens"] = metrics.tokens;
@@ -93,16 +94,16 @@ void MetricsLog::step(const StepMetrics& metrics) {
   json["clipped_steps"] = metrics.clipped_steps;
   json["skipped_steps"] = metrics.skipped_steps;
   if (!metrics.shares.empty()) json["quantisation"] = pairs(metrics.shares);
-  Json timing = {{"attempt", metrics.attempt},
-                 {"unix_seconds", metrics.unix_seconds},
-                 {"step_seconds", metrics.step_seconds},
-                 {"tokens_per_second", metrics.tokens_per_second},
-                 {"gpu_hours", metrics.gpu_hours}};
+  Ordered timing = {{"attempt", metrics.attempt},
+                    {"unix_seconds", metrics.unix_seconds},
+                    {"step_seconds", metrics.step_seconds},
+                    {"tokens_per_second", metrics.tokens_per_second},
+                    {"gpu_hours", metrics.gpu_hours}};
   if (metrics.usd > 0) timing["usd"] = metrics.usd;
   timing["memory_bytes"] = metrics.memory_bytes;
   timing["utilisation"] = pairs(metrics.utilisation);
   json["timing"] = std::move(timing);
-  line(json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  line(json.dump(-1, ' ', false, Ordered::error_handler_t::replace));
   if (events_) {
     std::vector<std::pair<std::string, double>> values = {{"train/loss", metrics.loss},
                                                           {"train/gradient_norm", metrics.gradient_norm},
@@ -120,7 +121,7 @@ void MetricsLog::step(const StepMetrics& metrics) {
 }
 
 void MetricsLog::evaluation(const EvaluationMetrics& metrics, double unix_seconds) {
-  Json json;
+  Ordered json;
   json["step"] = metrics.step;
   json["evaluation"] = {
       {"tokens", metrics.tokens}, {"loss", number(metrics.loss)}, {"loss_hex", hexadecimal(metrics.loss)}};
@@ -131,6 +132,29 @@ void MetricsLog::evaluation(const EvaluationMetrics& metrics, double unix_second
   }
   line(json.dump());
   if (events_) events_->scalars(unix_seconds, metrics.step, values);
+}
+
+void MetricsLog::suites(const SuiteResult& result, double unix_seconds) {
+  Ordered scores = Ordered::array();
+  std::vector<std::pair<std::string, double>> values;
+  for (const SuiteScore& score : result.scores) {
+    Ordered one = {{"task", score.task},
+                   {"metric", score.metric},
+                   {"requests", score.requests},
+                   {"value", number(score.value)},
+                   {"value_hex", hexadecimal(score.value)}};
+    if (score.error >= 0) one["error"] = number(score.error);
+    scores.push_back(std::move(one));
+    values.emplace_back("suites/" + score.task + "/" + score.metric, score.value);
+  }
+  Ordered json;
+  json["step"] = result.step;
+  json["suites"] = {{"phase", result.phase},
+                    {"requests", result.requests},
+                    {"all_requests", result.all_requests},
+                    {"scores", std::move(scores)}};
+  line(json.dump(-1, ' ', false, Ordered::error_handler_t::replace));
+  if (events_) events_->scalars(unix_seconds, result.step, values);
 }
 
 ProgressLine::ProgressLine(std::FILE* out, bool alone) : out_(out), terminal_(alone && isatty(fileno(out)) != 0) {}

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/budget/ledger.h"
 #include "core/training/event_file.h"
 
 namespace shoestring {
@@ -63,6 +64,7 @@ class MetricsLog {
 
   void step(const StepMetrics& metrics);
   void evaluation(const EvaluationMetrics& metrics, double unix_seconds);
+  void suites(const SuiteResult& result, double unix_seconds);
 
  private:
   void line(const std::string& text);

@@ -110,6 +110,12 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
   content.weights = std::move(tensors.weights);
   content.optimizer = std::move(tensors.optimizer);
   merge_adapters(model, content);
+  content.files = folder_files(model.config(), tokenizer, carried);
+  content.state_json = std::move(state_json);
+  return content;
+}
+
+ModelFiles folder_files(const ModelConfig& config, const Tokenizer& tokenizer, const ModelFiles& carried) {
   const std::string* carried_tokenizer = find_file(carried, tokenizer.file_name());
   const bool same_tokenizer = carried_tokenizer != nullptr && *carried_tokenizer == tokenizer.file_content();
   ModelFileFacts facts{.eos_tokens = {tokenizer.special().end_of_document}};
@@ -118,10 +124,9 @@ CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, c
     facts.bos_token = theirs.bos_token;
     facts.eos_tokens = theirs.eos_tokens;
   }
-  content.files.emplace_back("config.json", write_hugging_face_config(model.config(), facts));
-  for (auto& file : files_of(tokenizer, carried, same_tokenizer)) content.files.push_back(std::move(file));
-  content.state_json = std::move(state_json);
-  return content;
+  ModelFiles files{{"config.json", write_hugging_face_config(config, facts)}};
+  for (auto& file : files_of(tokenizer, carried, same_tokenizer)) files.push_back(std::move(file));
+  return files;
 }
 
 std::string tokenizer_caveat(Architecture architecture) {

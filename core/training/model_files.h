@@ -37,6 +37,9 @@ CheckpointTensors checkpoint_tensors(const Transformer& model, Optimizer& optimi
 CheckpointContent checkpoint_content(Transformer& model, Optimizer& optimizer, const Tokenizer& tokenizer,
                                      std::string state_json, const ModelFiles& carried = {}, const Writer& writer = {});
 
+/// Those files of the folder that are not weights: config.json and the others, as checkpoint_content has them.
+ModelFiles folder_files(const ModelConfig& config, const Tokenizer& tokenizer, const ModelFiles& carried);
+
 /// What other readers make of the tokenizer of such a model, where it is not what it says; empty where it is.
 std::string tokenizer_caveat(Architecture architecture);
 

@@ -17,6 +17,10 @@ Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const La
       loader_(resources.train_loader(state.phase)) {
   if (!state.data_plan.empty()) loader_->check_plan(state.data_plan);
   feed_ = std::make_unique<LoaderFeed>(*loader_, plan_, state.phase_samples, mesh.at().data, recipe.data.prefetch);
+  if (!resources.suites(state.phase).empty()) {
+    suites_ = std::make_unique<SuiteEvaluator>(resources.model(), mesh, resources.tokenizer(), resources.text_ids(),
+                                               resources.suites(state.phase));
+  }
   std::vector<std::unique_ptr<Loader>> held_out = resources.validation_loaders(state.phase);
   if (held_out.empty()) return;
   evaluator_ = std::make_unique<Evaluator>(resources.model(), mesh, std::move(held_out), recipe.evaluation,

@@ -1,5 +1,5 @@
 // One phase as one rank goes through it: the plan of its batches, the loader and the feed they come from, and the
-// evaluator over its held-out text.
+// evaluators over its held-out text and its suites of questions.
 #pragma once
 
 #include <memory>
@@ -9,6 +9,7 @@
 #include "core/training/evaluation.h"
 #include "core/training/feed.h"
 #include "core/training/run_resources.h"
+#include "core/training/suite_evaluation.h"
 #include "core/training/training_state.h"
 
 namespace shoestring {
@@ -24,6 +25,8 @@ class Phase {
   Feed& feed() { return *feed_; }
   /// Null where nothing is held out.
   Evaluator* evaluator() { return evaluator_.get(); }
+  /// Null where no questions are asked at its end.
+  SuiteEvaluator* suites() { return suites_.get(); }
   /// See Loader::plan.
   std::string data_plan() const { return loader_->plan(); }
   /// What becomes of documents longer than a sample; empty where they are split, or there are none.
@@ -40,6 +43,7 @@ class Phase {
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<Feed> feed_;
   std::unique_ptr<Evaluator> evaluator_;
+  std::unique_ptr<SuiteEvaluator> suites_;
 };
 
 }  // namespace shoestring

@@ -26,7 +26,7 @@ struct Work {
 };
 
 Work work_of(const Recipe& recipe, const ModelConfig& config, const PhaseSpec& phase) {
-  const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence, recipe.lora);
+  const FlopCounts flops = count_flops(config, recipe.precision, phase.sequence, lora_of(recipe, phase));
   const auto layers = static_cast<double>(config.layers + config.mtp_layers);
   const auto hidden = static_cast<double>(config.hidden);
   const auto heads = static_cast<double>(config.heads);

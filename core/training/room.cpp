@@ -37,7 +37,7 @@ void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
        "precision.moments = bf16: half the moments; lora.rank: neither gradients nor moments of the weights",
        gib(needed), gib(left.bytes), left.from, gib(plan.model.parameters), gib(plan.model.gradients),
        gib(plan.moments), gib(plan.model.prepared), gib(plan.model.saved),
-       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged));
+       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged + plan.suites));
 }
 
 void check_open_files(const DataSpec& data) {

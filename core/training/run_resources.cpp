@@ -1,11 +1,14 @@
 #include "core/training/run_resources.h"
 
 #include <algorithm>
+#include <map>
 
+#include "core/model/adapter.h"
 #include "core/recipe/data_mix.h"
 #include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/room.h"
+#include "core/training/suite_evaluation.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
@@ -153,25 +156,83 @@ MachineShare machine_share(Communicator& world) {
 }
 
 RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share)
-    : recipe_(recipe), workers_(worker_count(recipe, share.ranks_on_cores)), stream_(workers_) {
+    : recipe_(recipe),
+      layout_(layout),
+      mesh_(mesh),
+      workers_(worker_count(recipe, share.ranks_on_cores)),
+      stream_(workers_) {
   apply_kernel_settings(recipe.kernels);
   check_open_files(recipe.data);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
+  for (const PhaseSpec& phase : recipe.phases) suites_.push_back(read_suites(suites_of(recipe, phase)));
   if (any_masked(recipe)) objective_ = std::make_unique<Masked>(recipe.model.mtp_weight);
-  TransformerOptions whole{.model = model_config(recipe, *tokenizer_),
-                           .precision = recipe.precision,
-                           .run = run_shape(recipe, workers_.count()),
-                           .own_stages = {},
-                           .count_precision = recipe.precision.count_saturation,
-                           .lora = recipe.lora,
-                           .objective = objective_.get()};
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
-  exchange_ = exchange_of(layout, mesh, whole.model, per_node);
-  model_ = std::make_unique<Transformer>(part_of(std::move(whole), layout, exchange_.get()));
+  exchange_ = exchange_of(layout, mesh, model_config(recipe, *tokenizer_), per_node);
+  model_ = declare(0);
   look_at_sources();
-  check_memory(share.memory, plan_memory(*model_, recipe.optimizer.name, workers_.count(), shared_state(recipe, mesh)));
+  check_memory(share.memory, memory_plan());
   model_->allocate(stream_);
   optimizer_ = optimizer_of(recipe, *model_, mesh, workers_.count());
+}
+
+std::unique_ptr<Transformer> RunResources::declare(int phase) const {
+  TransformerOptions whole{.model = model_config(recipe_, *tokenizer_),
+                           .precision = recipe_.precision,
+                           .run = run_shape(recipe_, workers_.count()),
+                           .own_stages = {},
+                           .count_precision = recipe_.precision.count_saturation,
+                           .lora = lora_of(recipe_, recipe_.phases.at(index_of(phase))),
+                           .objective = objective_.get()};
+  return std::make_unique<Transformer>(part_of(std::move(whole), layout_, exchange_.get()));
+}
+
+// Of the phase that takes the most. Where phases train different weights, they pass from one model to the next.
+MemoryPlan RunResources::memory_plan() const {
+  MemoryPlan most;
+  bool refits = false;
+  for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
+    refits = refits || adapts(phase) != adapts(0);
+    const std::unique_ptr<Transformer> other = adapts(phase) == adapts(0) ? nullptr : declare(phase);
+    const MemoryPlan plan =
+        plan_memory(other ? *other : *model_, recipe_.optimizer.name, workers_.count(), shared_state(recipe_, mesh_));
+    if (plan.total() > most.total()) most = plan;
+  }
+  if (refits) most.merged = std::max(most.merged, most.model.parameters);
+  most.suites = suite_bytes();
+  return most;
+}
+
+bool RunResources::begins_with_weights(int phase) const {
+  return phase == 0 || weights_source(recipe_, index_of(phase)) || adapts(phase) != adapts(phase - 1);
+}
+
+bool RunResources::fit_to(int phase) {
+  const bool adapted = std::any_of(model_->parameters().begin(), model_->parameters().end(),
+                                   [](const Parameter* parameter) { return parameter->role == ParameterRole::factor; });
+  if (adapted == adapts(phase)) return false;
+  std::map<std::string, ConstTensorView> weights;
+  for (const Parameter* parameter : model_->parameters()) {
+    if (parameter->role == ParameterRole::factor) continue;
+    for (const ParameterSlice& slice : parameter->slices) {
+      const TensorView value = parameter->value.slice(0, slice.begin, slice.rows);
+      const bool added = parameter->adapter != nullptr && parameter->adapter->adapts(slice);
+      if (added) parameter->adapter->add_to(value, slice, stream_);
+      weights.emplace(slice.name, value);
+    }
+  }
+  const Tensor kept = std::move(model_->store().values);
+  optimizer_.reset();
+  model_ = declare(phase);
+  model_->allocate(stream_);
+  for (const Parameter* parameter : model_->parameters()) {
+    if (parameter->role == ParameterRole::factor) continue;
+    for (const ParameterSlice& slice : parameter->slices) {
+      copy_tensor(parameter->value.slice(0, slice.begin, slice.rows), weights.at(slice.name), stream_);
+    }
+  }
+  stream_.synchronize();
+  optimizer_ = optimizer_of(recipe_, *model_, mesh_, workers_.count());
+  return true;
 }
 
 std::unique_ptr<Import> RunResources::open_source(int phase) const {
@@ -195,11 +256,35 @@ void RunResources::look_at_sources() {
   }
 }
 
+// While a phase's questions are asked.
+std::int64_t RunResources::suite_bytes() const {
+  std::int64_t most = 0;
+  for (const std::vector<SuiteRequest>& requests : suites_) {
+    if (requests.empty()) continue;
+    most = std::max(most, SuiteEvaluator::bytes(*model_, *tokenizer_, requests, workers_.count()));
+  }
+  return most;
+}
+
+TextIds RunResources::text_ids() const {
+  const ModelFiles files = folder_files(model_->config(), *tokenizer_, carried_);
+  return shoestring::text_ids(*tokenizer_, "the run's model", [&](const std::string& name) {
+    for (const auto& [file, content] : files) {
+      if (file == name) return content;
+    }
+    return std::string();
+  });
+}
+
 RunResources::Begun RunResources::begin_weights(int phase, bool keeps) {
   if (phase > 0) begin_anew(*optimizer_, stream_);
   const WeightsSource source = weights_source(recipe_, index_of(phase));
-  if (!source) {
+  if (!source && phase == 0) {
     model_->initialise(recipe_.run.seed);
+    return {};
+  }
+  if (!source) {  // the weights stay, other ones are trained
+    model_->initialise_factors(recipe_.run.seed);
     return {};
   }
   const std::unique_ptr<Import> import = import_ ? std::move(import_) : open_source(phase);

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "core/budget/hardware.h"
+#include "core/generation/suite_run.h"
+#include "core/model/accounting.h"
 #include "core/model/transformer.h"
 #include "core/optimizer/optimizer.h"
 #include "core/recipe/model_from.h"
@@ -49,8 +51,8 @@ MachineShare machine_share(Communicator& world);
 
 class RunResources {
  public:
-  /// Collective where ranks share experts. The model's part is that of `layout`, the place in `mesh`, which must
-  /// outlive it. Throws Error(io) where the model does not fit into what `share` leaves.
+  /// Collective where ranks share experts. The model is that of the first phase, its part that of `layout`, the place
+  /// in `mesh`, which must outlive it. Throws Error(io) where the model does not fit into what `share` leaves.
   RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share);
 
   Workers& workers() { return workers_; }
@@ -59,8 +61,12 @@ class RunResources {
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
 
-  /// Whether a phase begins with other weights than those before it.
-  bool begins_with_weights(int phase) const { return phase == 0 || weights_source(recipe_, index_of(phase)); }
+  /// Whether a phase begins with other weights than those before it, or trains others (phase.NAME.lora).
+  bool begins_with_weights(int phase) const;
+  /// Model and optimizer become those of a phase that trains other weights than the present ones; whether they had to.
+  /// The weights stay as they are, with what adapters came to added to them; whoever holds the model or the optimizer
+  /// takes them anew, and new adapters have their first values from begin_weights or from a checkpoint.
+  bool fit_to(int phase);
   /// These: new ones, or those of a folder (model.from, phase.NAME.from). What the ledger should know of the latter,
   /// under which key; empty for new ones. `keeps`: this rank keeps what RUN keeps of the folder. The optimizer begins
   /// anew; weights want to be prepared.
@@ -73,6 +79,11 @@ class RunResources {
   void goes_on_in(int phase);
   /// Files of the folder that the present weights come from (import.h).
   const ModelFiles& carried() const { return carried_; }
+  /// Of the model with these files.
+  TextIds text_ids() const;
+
+  /// The questions that are asked at the end of a phase; none where no suites are named.
+  const std::vector<SuiteRequest>& suites(int phase) const { return suites_.at(index_of(phase)); }
 
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
   double guessed_checkpoint_seconds() const;
@@ -85,15 +96,22 @@ class RunResources {
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
   void look_at_sources();
+  std::int64_t suite_bytes() const;
+  std::unique_ptr<Transformer> declare(int phase) const;
+  MemoryPlan memory_plan() const;
+  bool adapts(int phase) const { return lora_of(recipe_, recipe_.phases.at(index_of(phase))).rank > 0; }
   std::unique_ptr<Import> open_source(int phase) const;
   std::unique_ptr<Loader> checked(LoaderOptions options) const;
 
   const Recipe& recipe_;
+  Layout layout_;
+  Mesh& mesh_;
   Workers workers_;
   Stream stream_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<ExpertExchange> exchange_;  ///< where experts are shared
-  std::unique_ptr<Objective> objective_;      ///< of the whole run; null: the next token
+  std::vector<std::vector<SuiteRequest>> suites_;  ///< of each phase
+  std::unique_ptr<ExpertExchange> exchange_;       ///< where experts are shared
+  std::unique_ptr<Objective> objective_;           ///< of the whole run; null: the next token
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Import> import_;  ///< that the run begins with, until the weights are read
   ModelFiles carried_;

@@ -1,5 +1,7 @@
 #include "core/training/speed_trial.h"
 
+#include <optional>
+
 #include "core/optimizer/learning_rate.h"
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
@@ -23,11 +25,9 @@ class Trial {
         meter_(clock),
         mesh_(world, layout_.shape),
         resources_(recipe, layout_, mesh_, machine_share(world)),
-        groups_(reduction_groups(recipe, layout_, 0)),
-        engine_(recipe_, {resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_, groups_, meter_,
-                layout_.schedule) {
+        groups_(reduction_groups(recipe, layout_, 0)) {
     resources_.model().initialise(recipe.run.seed);
-    resources_.model().prepare();
+    begin_steps();
   }
 
   Speeds run(double seconds_per_phase) {
@@ -35,6 +35,7 @@ class Trial {
     for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
       const std::unique_ptr<Loader> loader = resources_.train_loader(phase);
       if (phase == 0) speeds.startup_seconds = meter_.elapsed_seconds();
+      if (resources_.fit_to(phase)) begin_steps();
       meter_.enter(Category::idle);
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
       std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
@@ -49,6 +50,11 @@ class Trial {
   }
 
  private:
+  void begin_steps() {
+    resources_.model().prepare();
+    engine_.emplace(recipe_, EngineParts{resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_,
+                    groups_, meter_, layout_.schedule);
+  }
   PhaseSpeed steps(int phase, const Loader& loader, double seconds) {
     PhaseSpec spec = recipe_.phases[static_cast<std::size_t>(phase)];
     spec.batch_ramp_from = 0;  // the full batch from the first step
@@ -61,11 +67,11 @@ class Trial {
     for (int i = 0; wants_more(counted, spent, seconds); ++i) {
       ++updates_;
       const CategorySeconds before = meter_.read();
-      const StepOutcome step = engine_.step({.plan = plan,
-                                             .feed = feed,
-                                             .samples = samples,
-                                             .update = updates_,
-                                             .learning_rate = learning_rate(recipe_.schedule, updates_, 0)});
+      const StepOutcome step = engine_->step({.plan = plan,
+                                              .feed = feed,
+                                              .samples = samples,
+                                              .update = updates_,
+                                              .learning_rate = learning_rate(recipe_.schedule, updates_, 0)});
       if (step.judgement.verdict == StepVerdict::end) {
         fail(ExitCode::non_finite,
              "the speed trial: step {}, {}, and so the steps before it; look at the recipe's "
@@ -79,7 +85,7 @@ class Trial {
       speed.tokens_per_step += step.batch.tokens;
       ++counted;
     }
-    engine_.guard().forget();
+    engine_->guard().forget();
     // The mean, slow moments included: the run will have them too.
     speed.step_seconds = spent / counted;
     speed.tokens_per_step /= counted;
@@ -102,7 +108,7 @@ class Trial {
   Mesh mesh_;
   RunResources resources_;
   int groups_;
-  Engine engine_;
+  std::optional<Engine> engine_;
   std::int64_t updates_ = 0;
 };
 

@@ -25,6 +25,7 @@ Stop Trainer::train() {
     }
     if (decision.stop != Stop::none) return decision.stop;
     if (decision.next_phase) {
+      if (!ask_suites(false)) continue;  // likewise
       enter_next_phase();
       continue;
     }
@@ -129,6 +130,25 @@ bool Trainer::evaluate(bool last) {
   if (!last && outcome.whole) judge_held_out(outcome.metrics.loss);
   const CategorySeconds all = spent();
   account_->evaluated(outcome, meter_.elapsed_seconds() - begin, all);
+  return true;
+}
+
+// At the end of a phase. As an evaluation is, it is made futile by a signal, and shorter by the cap.
+bool Trainer::ask_suites(bool last) {
+  if (phase_->suites() == nullptr || asked_step_ == state_.step) return true;
+  watch_.steps(fmt::format("the suites after step {}", state_.step));
+  const double begin = meter_.elapsed_seconds();
+  double most_seconds = account_->seconds_for_suites(snapshots_.step() == state_.step, last);
+  if (world_.size() > 1) world_.broadcast(view_of(&most_seconds, DType::f64, {1}), 0);
+  SuiteEvaluator::Outcome outcome;
+  {
+    const Meter::Scope timing(meter_, Category::evaluation);
+    outcome = phase_->suites()->run(stop_requested, most_seconds);
+  }
+  if (outcome.stopped) return false;
+  asked_step_ = state_.step;
+  const CategorySeconds all = spent();
+  account_->answered(outcome, meter_.elapsed_seconds() - begin, all);
   return true;
 }
 

@@ -54,6 +54,7 @@ class Trainer {
   void keep_trace();
   void take_note(const StepOutcome& outcome);
   bool evaluate(bool last);
+  bool ask_suites(bool last);
   void judge_held_out(double loss);
   bool best_is_unsaved() const;
   void return_to_best();
@@ -66,12 +67,14 @@ class Trainer {
   void load(bool ended);
   void leave_if_asked() const;
   void resume(const std::filesystem::path& checkpoint);
+  std::unique_ptr<Engine> make_engine();
   void begin_weights();
   bool took_other_weights_since(int phase) const;
   void enter_phase();
   void enter_next_phase();
   void tell_sources();
   void guess_evaluation();
+  void guess_suites();
 
   // How it ends.
   Stop finish(Stop stop);
@@ -115,6 +118,7 @@ class Trainer {
   bool over_ = false;                 // an earlier attempt brought the run to its end
   std::int64_t first_step_ = 0;       // steps done when this attempt began
   std::int64_t evaluated_step_ = -1;  // of the last evaluation
+  std::int64_t asked_step_ = -1;      // when suites were asked last
   bool shared_error_ = false;         // the error under way was thrown by every rank
 };
 

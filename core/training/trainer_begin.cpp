@@ -97,14 +97,12 @@ void Trainer::load(bool ended) {
     resources_->model().prepare();
   }
   watch_.files_take(resources_->guessed_checkpoint_seconds());
-  engine_ =
-      std::make_unique<Engine>(recipe_, EngineParts{resources_->model(), resources_->optimizer(), resources_->stream()},
-                               mesh_, groups, meter_, layout_.schedule);
-  engine_->guard().restore(state_.guard);
+  engine_ = make_engine();
   leave_if_asked();
   enter_phase();
   leave_if_asked();
   guess_evaluation();
+  guess_suites();
   account_->start({.model = resources_->model().config(),
                    .guessed_checkpoint_seconds = resources_->guessed_checkpoint_seconds(),
                    .checkpoint_bytes = snapshots_.bytes(parts()),
@@ -133,11 +131,20 @@ void Trainer::resume(const fs::path& checkpoint) {
   if (!options_.allow_recipe_change) {
     check_resume(parse_recipe_text(state_.recipe, checkpoint.string()).recipe, recipe_);
   }
+  resources_->fit_to(state_.phase);
   Snapshots::load(checkpoint, parts());
   snapshots_.loaded(state_.step);
 }
 
-// New weights, or a folder's, for the run or from this phase on. With them the optimizer and the warm-up begin.
+std::unique_ptr<Engine> Trainer::make_engine() {
+  const EngineParts moved{resources_->model(), resources_->optimizer(), resources_->stream()};
+  auto engine = std::make_unique<Engine>(recipe_, moved, mesh_, state_.reduction_groups, meter_, layout_.schedule);
+  engine->guard().restore(state_.guard);
+  return engine;
+}
+
+// New weights, or a folder's, or others to train, for the run or from this phase on. With them the optimizer and the
+// warm-up begin.
 void Trainer::begin_weights() {
   const RunResources::Begun begun = resources_->begin_weights(state_.phase, snapshots_.writes());
   if (!begun.key.empty()) account_->note(begun.key.c_str(), begun.what);
@@ -186,11 +193,17 @@ void Trainer::enter_next_phase() {
   state_.guard = engine_->guard().state();
   if (resources_->begins_with_weights(state_.phase)) {
     Engine::Change change(*engine_);
+    const bool others = resources_->fit_to(state_.phase);
     begin_weights();
-    change.kept();
+    if (others) {
+      engine_ = make_engine();
+    } else {
+      change.kept();
+    }
   }
   enter_phase();
   account_->entered_phase(spent());
+  guess_suites();
 }
 
 // What the last evaluation will take, until one has been measured.
@@ -201,6 +214,13 @@ void Trainer::guess_evaluation() {
   if (wanted == 0) return;
   const Meter::Scope timing(meter_, Category::evaluation);
   account_->guess_evaluation(phase_->evaluator()->estimate_seconds(stop_requested));
+}
+
+// The same of the suites at the end of the phase.
+void Trainer::guess_suites() {
+  if (phase_->suites() == nullptr || !account_->guesses_suites()) return;
+  const Meter::Scope timing(meter_, Category::evaluation);
+  account_->guess_suites(phase_->suites()->estimate_seconds(stop_requested));
 }
 
 }  // namespace shoestring

@@ -15,6 +15,7 @@ Stop Trainer::finish(Stop stop) {
   save();
   const bool evaluating = !goes_on_later(stop) && phase_->evaluator() != nullptr && evaluated_step_ != state_.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;
+  if (!goes_on_later(stop) && !ask_suites(true)) stop = Stop::signal;
   watch_.works_on_files(fmt::format("the account after step {}", state_.step));
   tell_sources();
   account_->ended(stop, snapshots_.store().folder_of(state_.step), spent());

@@ -44,6 +44,23 @@ TEST(CapKeeper, WhatComesBeforeAStepMustFitToo) {
   EXPECT_TRUE(keeper.may_step(72, checkpoint).step);
 }
 
+// Of what is left at the end both get what they need, or a part in proportion.
+TEST(CapKeeper, SuitesComeAfterTheLastEvaluation) {
+  CapKeeper keeper(cap_of_seconds(100), 1, 0, 0.2);
+  keeper.measured(Ending::evaluation, 10);
+  keeper.guess(Ending::suites, 4);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 11.5 + 4.6 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(70, true, true), 30 - kClosing - 4.6);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(100 - kClosing - 8, true, true), 8 * 11.5 / 16.1);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(90, true, true), 10 - kClosing);
+  keeper.measured(Ending::suites, 100);
+  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::suites), 20);  // its share of the cap
+  // In the middle of a run: the share, or what a step and the reserve leave.
+  keeper.step_took(3, 1);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(10, false, false), 20);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(60, false, false), 40 - (11.5 + 20 + kClosing) - 3);
+}
+
 // On a machine that is slow now and then, the ending may meet such a moment too.
 TEST(CapKeeper, UnevenStepsStretchAGuess) {
   CapKeeper keeper(cap_of_seconds(100), 1, 0);

@@ -55,6 +55,7 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
     ledger.heartbeat(at(5, 10, 2));
     ledger.horizon({5, 0.25, 20, 1, 0});
     ledger.evaluation({5, 1000, 2.25, 1.125, 0.5, 12, 30}, at(5, 10.5, 2));
+    ledger.suites({5, "p", 9, 10, 0.25, {{"t", "acc", 9, 0.75, 0.125}, {"u", "perplexity", 1, 3, -1}}}, at(5, 10.5, 2));
     clock.now += 5;
     ledger.checkpoint({9, 900, "step-9", 1234, 0.5}, at(9, 15, 2));
     ledger.note("spike", "step 7 skipped");
@@ -77,6 +78,13 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
   EXPECT_EQ(attempt.evaluations[0].bits_per_byte, 1.125);
   EXPECT_EQ(attempt.evaluations[0].sequences, 12);
   EXPECT_EQ(attempt.evaluations[0].all_sequences, 30);
+  ASSERT_EQ(attempt.suites.size(), 1u);
+  EXPECT_EQ(attempt.suites[0].phase, "p");
+  EXPECT_EQ(attempt.suites[0].all_requests, 10);
+  ASSERT_EQ(attempt.suites[0].scores.size(), 2u);
+  EXPECT_EQ(attempt.suites[0].scores[0].error, 0.125);
+  EXPECT_EQ(attempt.suites[0].scores[1].metric, "perplexity");
+  EXPECT_LT(attempt.suites[0].scores[1].error, 0);
   ASSERT_EQ(history.decisions.size(), 1u);
   EXPECT_EQ(history.decisions[0].progress, 0.25);
   EXPECT_EQ(attempt.notes[0], "spike: step 7 skipped");

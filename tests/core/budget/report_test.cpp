@@ -58,6 +58,7 @@ void write_run(const std::filesystem::path& folder, const std::string& run, cons
   clock.now += 40;
   ledger.phase("long", at(100, 80, "long"));
   ledger.evaluation({100, 5000, 2.25, 1.125, 3, 40, 90}, at(100, 80, "long"));
+  ledger.suites({100, "pretrain", 7, 8, 1, {{"sums", "exact_match", 7, 0.5, 0.25}}}, at(100, 80, "long"));
   clock.now += 40;
   ledger.checkpoint({200, 102400, "step-200", 9, 1}, at(200, 150, "long"));
   clock.now += 3;
@@ -80,6 +81,7 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   EXPECT_EQ(document["tokens"], 102400);
   EXPECT_EQ(document["validation"]["loss"], 2.25);
   EXPECT_EQ(document["validation"]["bits_per_byte"], 1.125);
+  EXPECT_EQ(document["suites"][0]["scores"][0]["value"], 0.5);
   EXPECT_EQ(document["clipped_steps"], 100);
   EXPECT_EQ(document["skipped_steps"], 3);
   EXPECT_EQ(document["returns_to_checkpoints"], 1);
@@ -99,7 +101,7 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   for (const char* expected :
        {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
         "102.4K tokens in 200 steps", "100 steps clipped, 3 skipped; 1 return to a checkpoint", "1.1250 bits per byte",
-        "on 40 of 90 held-out sequences", "compute", "pretrain", "of peak 1.00%"}) {
+        "on 40 of 90 held-out sequences", "exact_match", "7 of 8 questions", "compute", "pretrain", "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
