@@ -5,6 +5,7 @@
 
 #include "core/optimizer/optimizer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
 #include "kernels/newton_schulz.h"
 #include "kernels/reduce.h"
@@ -84,10 +85,16 @@ class Muon : public Optimizer {
       format_ = part.parameter->value.dtype;
       const DType dtype = format_ == DType::f64 ? DType::f64 : moments == MomentFormat::bf16 ? DType::bf16 : DType::f32;
       const std::int64_t columns = part.parameter->columns;
-      moments_.push_back({part, slices_of(part), Tensor(dtype, {part.elements / columns, columns}, device)});
+      Momentum& entry = moments_.emplace_back(
+          Momentum{part, slices_of(part), state_memory(spec, part.elements * size_bytes(dtype), device), {}});
+      entry.momentum = view_of(entry.memory.data(), dtype, {part.elements / columns, columns}, entry.memory.device());
+      if (entry.memory.device() == device) continue;
+      for (const ParameterSlice* slice : entry.slices) {
+        visit_bytes_ = std::max(visit_bytes_, Arena::footprint(slice->rows * columns * size_bytes(dtype)));
+      }
     }
     const Working working = working_of(parts, format_, workers);
-    scratch_ = Arena(working.shared_bytes, device);
+    scratch_ = Arena(working.shared_bytes + visit_bytes_, device);
     for (int i = 0; i < working.owners; ++i) {
       owners_.push_back(std::make_unique<Owner>());
       owners_.back()->scratch = Arena(working.own_bytes, {});
@@ -106,6 +113,7 @@ class Muon : public Optimizer {
     check(!on_cpu || stream.workers().count() == workers_, "Muon was made for {} workers, not {}", workers_,
           on_cpu ? stream.workers().count() : 1);
     for (const Matrix& matrix : shared_) move(matrix, step, scratch_, stream);
+    if (visit_bytes_ > 0) stream.synchronize();
     if (own_.empty()) return;
     std::atomic<std::size_t> next{0};
     stream.workers().run([&](int worker) {
@@ -135,10 +143,11 @@ class Muon : public Optimizer {
   struct Momentum {
     ParameterPart part;
     std::vector<const ParameterSlice*> slices;
-    Tensor momentum;  // [rows, columns]
+    Storage memory;
+    TensorView momentum;  // [rows, columns]
 
-    TensorView of(const ParameterSlice& slice) {
-      return momentum.view().slice(0, slice.begin - part.begin / part.parameter->columns, slice.rows);
+    TensorView of(const ParameterSlice& slice) const {
+      return momentum.slice(0, slice.begin - part.begin / part.parameter->columns, slice.rows);
     }
   };
   /// What is orthogonalised by itself: one tensor on the disk.
@@ -150,15 +159,19 @@ class Muon : public Optimizer {
 
   void move(const Matrix& matrix, const OptimizerStep& step, Arena& scratch, Stream& stream) const {
     const auto rows_of = [&](TensorView whole) { return whole.slice(0, matrix.slice->begin, matrix.slice->rows); };
-    const TensorView momentum = matrix.entry->of(*matrix.slice);
+    const TensorView home = matrix.entry->of(*matrix.slice);
     const TensorView weight = rows_of(matrix.entry->part.parameter->value);
     const ConstTensorView gradient = rows_of(matrix.entry->part.parameter->grad);
     const Arena::Scope scope(scratch);
     const TensorView update = scratch.take(format_, weight.shape);
+    const bool visits = !(home.device == weight.device);
+    const TensorView momentum = visits ? TensorView(scratch.take(home.dtype, home.shape)) : home;
+    if (visits) copy(momentum, home, stream);
 
     axpby(momentum, spec_.muon_momentum, momentum, step.gradient_scale, gradient, stream);
     // Nesterov: the update looks one momentum step ahead.
     axpby(update, spec_.muon_momentum, momentum, step.gradient_scale, gradient, stream);
+    if (visits) copy(home, momentum, stream);
     newton_schulz({.update = update,
                    .matrix = update,
                    .steps = spec_.muon_iterations,
@@ -177,7 +190,8 @@ class Muon : public Optimizer {
   std::vector<Matrix> shared_;
   std::vector<Matrix> own_;
   std::vector<std::unique_ptr<Owner>> owners_;
-  Arena scratch_;  // of what is shared
+  std::int64_t visit_bytes_ = 0;  // of the largest momentum that is in host memory while its weight is on a device
+  Arena scratch_;                 // of what is shared
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "core/optimizer/optimizer.h"
 
+#include <cstring>
 #include <utility>
 
 #include "kernels/fill.h"
@@ -31,8 +32,18 @@ class Pair : public Optimizer {
 
 }  // namespace
 
+Storage state_memory(const OptimizerSpec& spec, std::int64_t bytes, Device device) {
+  return spec.state == StateMemory::host ? Storage::pinned(bytes) : Storage(bytes, device);
+}
+
 void begin_anew(Optimizer& optimizer, Stream& stream) {
-  for (const OptimizerState& state : optimizer.state()) fill(state.data, 0.0, stream);
+  for (const OptimizerState& state : optimizer.state()) {
+    if (state.data.device == stream.device()) {
+      fill(state.data, 0.0, stream);
+    } else {
+      std::memset(state.data.data, 0, static_cast<std::size_t>(state.data.bytes()));
+    }
+  }
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentFormat moments,

@@ -3,6 +3,9 @@
 // AdamW serves every parameter, or Muon the matrices of the hidden layers and AdamW the rest. State is kept per
 // parameter and known by the parameters' disk names, so that any parallel layout loads any checkpoint. An optimizer may
 // be given parts of the parameters only (shards.h): it moves these, and keeps state for these.
+//
+// State may stand in host memory while the weights are on a device (optimizer.state = host): then a piece at a time is
+// copied there, moved as it would be in place, and copied back, with the same bits.
 #pragma once
 
 #include <memory>
@@ -13,13 +16,14 @@
 #include "core/optimizer/shards.h"
 #include "core/recipe/recipe.h"
 #include "kernels/base/device.h"
+#include "kernels/base/memory.h"
 
 namespace shoestring {
 
 /// A tensor of the optimizer's state under its name in a checkpoint: "exp_avg.model.norm.weight".
 struct OptimizerState {
   std::string name;
-  TensorView data;         ///< as on the disk; flat where it is a part
+  TensorView data;         ///< as on the disk, in the device's or the host's memory; flat where it is a part
   std::int64_t begin = 0;  ///< of a part: its first element in the flat tensor
   bool part = false;       ///< other ranks have the rest
 };
@@ -33,13 +37,17 @@ struct OptimizerStep {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// Reads Parameter::grad, moves Parameter::value; the gradients are left as they are.
+  /// Reads Parameter::grad, moves Parameter::value; the gradients are left as they are. State in host memory is there
+  /// when it returns.
   virtual void step(const OptimizerStep& step, Stream& stream) = 0;
   /// Every tensor of state, in parameter and slice order; what restores a run bit for bit.
   virtual std::vector<OptimizerState> state() = 0;
   /// Of what `state` lists.
   virtual std::int64_t state_bytes() const = 0;
 };
+
+/// Zeroed memory for state of weights on `device`, where `spec` wants it.
+Storage state_memory(const OptimizerSpec& spec, std::int64_t bytes, Device device);
 
 /// State as it was before the first step: the weights are others.
 void begin_anew(Optimizer& optimizer, Stream& stream);

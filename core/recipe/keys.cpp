@@ -245,6 +245,10 @@ void add_data(std::vector<Key>& keys) {
 void add_optimizer(std::vector<Key>& keys) {
   section_keys(keys, "optimizer", &Recipe::optimizer)
       .key("name", &OptimizerSpec::name, kText, "muon: matrices of the hidden layers; the rest stays with AdamW")
+      .key("state", &OptimizerSpec::state, kText,
+           "whose memory holds its state: the device's, or the host's, from where a piece at a time passes through the "
+           "device; a CPU has one memory for both",
+           kFree)
       .key("beta1", &OptimizerSpec::beta1, {0, 0.999999}, "decay of AdamW's first moment")
       .key("beta2", &OptimizerSpec::beta2, {0, 0.999999999}, "decay of AdamW's second moment")
       .key("epsilon", &OptimizerSpec::epsilon, kPositive, "added to the root of the second moment")

@@ -22,6 +22,7 @@ constexpr Word kDispatchFormat[] = {"activation", "fp8"};
 constexpr Word kScheduleName[] = {"automatic", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipev"};
 constexpr Word kDataIo[] = {"mmap", "pread"};
 constexpr Word kOptimizerName[] = {"adamw", "muon"};
+constexpr Word kStateMemory[] = {"device", "host"};
 constexpr Word kLearningRateKind[] = {"warmup_stable_decay", "cosine", "deepseek", "constant"};
 constexpr Word kHorizon[] = {"budget", "tokens", "steps"};
 constexpr Word kObjectiveName[] = {"next_token", "masked"};
@@ -88,6 +89,10 @@ std::span<const Word> enum_words<DataIo>() {
 template <>
 std::span<const Word> enum_words<OptimizerName>() {
   return kOptimizerName;
+}
+template <>
+std::span<const Word> enum_words<StateMemory>() {
+  return kStateMemory;
 }
 template <>
 std::span<const Word> enum_words<LearningRateKind>() {

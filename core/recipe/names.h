@@ -39,6 +39,8 @@ std::span<const std::string_view> enum_words<DataIo>();
 template <>
 std::span<const std::string_view> enum_words<OptimizerName>();
 template <>
+std::span<const std::string_view> enum_words<StateMemory>();
+template <>
 std::span<const std::string_view> enum_words<LearningRateKind>();
 template <>
 std::span<const std::string_view> enum_words<Horizon>();

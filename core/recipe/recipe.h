@@ -161,9 +161,12 @@ struct DataSpec {
 };
 
 enum class OptimizerName { adamw, muon };
+/// Whose memory holds the optimizer's state; host: it passes through the device's, a piece at a time, in every update.
+enum class StateMemory { device, host };
 
 struct OptimizerSpec {
   OptimizerName name = OptimizerName::adamw;  ///< muon: matrices of the hidden layers; the rest stays with AdamW
+  StateMemory state = StateMemory::device;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;

@@ -4,6 +4,7 @@
 
 #include "core/optimizer/clip.h"
 #include "kernels/base/check.h"
+#include "kernels/base/workers.h"
 #include "kernels/reduce.h"
 
 namespace shoestring {
@@ -105,9 +106,11 @@ QuantizeCounts Engine::over_model(QuantizeCounts counts) {
 }
 
 bool Engine::finite() {
+  Workers alone(1);
+  Stream host(alone);  // for state that is not where the weights are
   bool finite = all_finite(parts_.model.store().values, parts_.stream);
   for (const OptimizerState& state : parts_.optimizer.state()) {
-    finite = finite && all_finite(state.data, parts_.stream);
+    finite = finite && all_finite(state.data, state.data.device == parts_.stream.device() ? parts_.stream : host);
   }
   return finite;
 }

@@ -112,6 +112,9 @@ void Trainer::load(bool ended) {
   snapshots_.begin();
   const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
   if (fresh && !caveat.empty()) account_->say(caveat);
+  if (recipe_.optimizer.state == StateMemory::host) {
+    account_->say("optimizer.state = host: a CPU has one memory for both, nothing is different");
+  }
   first_step_ = state_.step;
   meter_.enter(Category::idle);
 }

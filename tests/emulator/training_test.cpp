@@ -40,9 +40,10 @@ PhaseSpec phase() {
   return spec;
 }
 
-Recipe recipe_of(OptimizerName optimizer) {
+Recipe recipe_of(OptimizerName optimizer, StateMemory state) {
   Recipe recipe;
   recipe.optimizer.name = optimizer;
+  recipe.optimizer.state = state;
   recipe.model.bias_speed = 0.003;
   return recipe;
 }
@@ -54,8 +55,9 @@ Stream stream_on(Device device, Workers& workers) {
 /// A small model of the architecture of tiny_dense or tiny_moe, and an engine that trains it on a device.
 class Training {
  public:
-  Training(Device device, Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1)
-      : recipe_(recipe_of(optimizer)),
+  Training(Device device, Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1,
+           StateMemory state = StateMemory::device)
+      : recipe_(recipe_of(optimizer, state)),
         stream_(stream_on(device, workers_)),
         model_({.model = testing::tiled_config(architecture),
                 .precision = testing::policy(policy),
@@ -153,6 +155,25 @@ TEST(EmulatedTraining, ADenseModelInBlockFp8) {
 
 TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
   expect_same_steps(Architecture::deepseek_v3, PrecisionPolicy::fp32, OptimizerName::muon);
+}
+
+// What is in the host's memory moves the weights to the same bits, and is not in the device's.
+TEST(EmulatedTraining, StateInTheHostsMemoryChangesNoBit) {
+  for (const OptimizerName optimizer : {OptimizerName::adamw, OptimizerName::muon}) {
+    std::int64_t bytes[2];
+    double losses[2][kSteps];
+    for (const StateMemory state : {StateMemory::device, StateMemory::host}) {
+      const std::int64_t before = memory_use(kCuda.kind).now_bytes;
+      Training training(kCuda, Architecture::llama, PrecisionPolicy::fp32, optimizer, 1, state);
+      const auto which = static_cast<std::size_t>(state);
+      bytes[which] = memory_use(kCuda.kind).now_bytes - before;
+      for (double& loss : losses[which]) loss = training.step().loss;
+      training.check_finite();
+    }
+    for (int i = 0; i < kSteps; ++i) EXPECT_EQ(losses[1][i], losses[0][i]) << "step " << i;
+    EXPECT_NE(losses[0][kSteps - 1], losses[0][0]);
+    EXPECT_LT(bytes[1], bytes[0]);
+  }
 }
 
 // Killed on the device after two steps, it goes on there with the bits of who was not killed, and on a CPU near by.
