@@ -49,12 +49,23 @@ struct LoaderOptions {
   ShardIo io = ShardIo::mmap;
   bool verify = true;                   ///< see ShardOptions
   std::optional<StageOptions> stage{};  ///< copies of the shards on a disk near by; changes no batch
+  // Of the shards where they lie, which are read by pread where they are copied.
+  const ShardStorage* storage = &system_storage();
+  StoragePatience patience{};
 };
 
 /// Samples [first, first + count) of the plan.
 struct SampleRange {
   std::int64_t first = 0;
   std::int64_t count = 0;
+};
+
+/// How long the tokens of one piece took to come, and from where.
+struct ShardRead {
+  const Shard* shard = nullptr;  ///< of the loader
+  bool copied = false;           ///< from its copy near by
+  std::int64_t bytes = 0;
+  double seconds = 0;
 };
 
 /// `samples` rows of `sequence` tokens, flattened. Padding stands at the end of a row: target -1, input the
@@ -73,6 +84,7 @@ struct Batch {
   std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample
   std::int64_t fill_in_middle_documents = 0;
   std::int64_t text_tokens = 0;  ///< text_tokens + sentinels + padding = samples * (sequence + 1)
+  std::vector<ShardRead> reads;  ///< [pieces] of the fetch that filled it
 };
 
 /// Where one sample's tokens come from.
@@ -92,10 +104,15 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  /// Thread-safe. Reuses `batch`'s memory. A corrupt block fails the fetch: Error(bad_data).
+  /// Thread-safe. Reuses `batch`'s memory. A corrupt block fails the fetch: Error(bad_data). A storage that fails is
+  /// waited for as options().patience says (StorageWait).
   void fetch(SampleRange range, Batch& batch) const;
   Batch fetch(SampleRange range) const;
   SampleOrigin origin(std::int64_t sample) const;
+  /// Asks the storage for what a fetch will read, in its order; returns the bytes asked for. Thread-safe.
+  std::int64_t read_ahead(SampleRange range) const;
+  /// From here on no fetch waits for a storage that fails: one that does throws Error(preempted).
+  void stop_waiting() const;
 
   const LoaderOptions& options() const;
   std::uint32_t vocabulary_size() const;

@@ -1,18 +1,13 @@
 #include "data/shard.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "data/block_check.h"
+#include "data/shard_file.h"
 #include "data/shard_format.h"
 #include "data/shard_shape.h"
 #include "kernels/base/check.h"
@@ -21,6 +16,7 @@
 namespace shoestring {
 
 namespace format = shard_format;
+using format::kRemedy;
 
 std::uint64_t format::content_hash(const ShardInfo& info, std::span<const std::uint64_t> checksums) {
   std::string text =
@@ -33,72 +29,6 @@ std::uint64_t format::content_hash(const ShardInfo& info, std::span<const std::u
 }
 
 namespace {
-
-constexpr const char* kRemedy = "restore the file from a copy or rebuild it with `shoestring data build`";
-
-/// An open file and, with mmap, its bytes.
-class ShardFile {
- public:
-  ShardFile(const std::string& path, ShardIo io) : path_(path) {
-    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) {
-      const int reason = errno;
-      fail(reason == ENOENT ? ExitCode::missing_input : ExitCode::io, "cannot open shard {}: {}", path,
-           system_reason(reason));
-    }
-    struct stat status {};
-    if (::fstat(fd_, &status) != 0) stop("cannot look at");
-    if (!S_ISREG(status.st_mode)) {
-      ::close(fd_);
-      fail(ExitCode::bad_data, "{}: a shard must be a regular file", path);
-    }
-    bytes_ = static_cast<std::uint64_t>(status.st_size);
-    if (io == ShardIo::mmap && bytes_ > 0) {
-      void* map = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, fd_, 0);
-      if (map == MAP_FAILED) stop("cannot map (data.io = pread does without)");
-      map_ = static_cast<const unsigned char*>(map);
-    }
-  }
-  ~ShardFile() {
-    if (map_ != nullptr) ::munmap(const_cast<unsigned char*>(map_), bytes_);
-    if (fd_ >= 0) ::close(fd_);
-  }
-  ShardFile(const ShardFile&) = delete;
-  ShardFile& operator=(const ShardFile&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::uint64_t bytes() const { return bytes_; }
-  const unsigned char* map() const { return map_; }
-
-  void read(std::uint64_t offset, std::uint64_t bytes, void* out) const {
-    if (map_ != nullptr) {
-      std::memcpy(out, map_ + offset, bytes);
-      return;
-    }
-    auto* to = static_cast<unsigned char*>(out);
-    while (bytes > 0) {
-      const ssize_t got = ::pread(fd_, to, bytes, static_cast<off_t>(offset));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail(ExitCode::io, "cannot read shard {} at byte {}: {}", path_, offset, system_reason(errno));
-      if (got == 0) fail(ExitCode::bad_data, "{}: ends at byte {}, it was cut while open; {}", path_, offset, kRemedy);
-      to += got;
-      offset += static_cast<std::uint64_t>(got);
-      bytes -= static_cast<std::uint64_t>(got);
-    }
-  }
-
- private:
-  [[noreturn]] void stop(const char* what) {
-    const int reason = errno;
-    ::close(fd_);
-    fail(ExitCode::io, "{} shard {}: {}", what, path_, system_reason(reason));
-  }
-
-  std::string path_;
-  int fd_ = -1;
-  std::uint64_t bytes_ = 0;
-  const unsigned char* map_ = nullptr;
-};
 
 constexpr std::int32_t kIdBits = 0x7FFFFFFF;
 
@@ -117,12 +47,12 @@ std::uint32_t largest_unmarked(const void* tokens, std::uint64_t count) {
 
 struct Shard::State {
   State(const std::string& path, const ShardOptions& shard_options)
-      : file(path, shard_options.io), options(shard_options) {}
+      : options(shard_options), file(path, shard_options.io, *shard_options.storage) {}
 
+  ShardOptions options;
   ShardFile file;
   std::unique_ptr<const ShardFile> copy;       ///< where there is one; behind `read`
   std::atomic<const ShardFile*> read = &file;  ///< what tokens are read from
-  ShardOptions options;
   ShardInfo info;
   int block_shift = 0;                   ///< tokens per block, as a power of two
   std::vector<std::uint64_t> checksums;  ///< [token_blocks + doc_ends blocks]
@@ -131,6 +61,9 @@ struct Shard::State {
   std::unique_ptr<std::atomic<bool>[]> checked;  ///< [token_blocks]
 
   const ShardFile& tokens() const { return *read.load(std::memory_order_acquire); }
+  std::uint64_t block_length(std::uint64_t block) const {
+    return std::min<std::uint64_t>(info.block_bytes, info.tokens * info.token_bytes - block * info.block_bytes);
+  }
   void load_index();
   void check_doc_ends() const;
   void check_block(std::uint64_t block) const;
@@ -140,7 +73,7 @@ struct Shard::State {
 void Shard::State::load_index() {
   const std::uint64_t end_blocks = format::blocks(info.documents * 8, info.block_bytes);
   checksums.resize(info.token_blocks + end_blocks);
-  file.read(info.checksums_offset, checksums.size() * 8, checksums.data());
+  file.read(info.checksums_offset, checksums.size() * 8, checksums.data(), options.patience);
   const std::uint64_t hash = format::content_hash(info, checksums);
   if (hash != info.content_hash) {
     fail(ExitCode::bad_data, "{}: attributes and {} do not match content_hash ({:016x}, stored {:016x}); {}", info.path,
@@ -150,7 +83,7 @@ void Shard::State::load_index() {
     ends = {reinterpret_cast<const std::uint64_t*>(file.map() + info.doc_ends_offset), info.documents};
   } else {
     ends_copy.resize(info.documents);
-    file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data());
+    file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data(), options.patience);
     ends = ends_copy;
   }
   block_shift = std::countr_zero(info.block_bytes / info.token_bytes);
@@ -183,7 +116,7 @@ void Shard::State::check_doc_ends() const {
 
 void Shard::State::check_block(std::uint64_t block) const {
   const std::uint64_t at = block * info.block_bytes;
-  const std::uint64_t length = std::min<std::uint64_t>(info.block_bytes, info.tokens * info.token_bytes - at);
+  const std::uint64_t length = block_length(block);
   const std::uint64_t offset = info.tokens_offset + at;
   std::vector<unsigned char> buffer;
   const unsigned char* bytes = nullptr;
@@ -192,7 +125,7 @@ void Shard::State::check_block(std::uint64_t block) const {
     bytes = from.map() + offset;
   } else {
     buffer.resize(length);
-    from.read(offset, length, buffer.data());
+    from.read(offset, length, buffer.data(), options.patience);
     bytes = buffer.data();
   }
   if (checksum(bytes, length) != checksums[block]) {
@@ -237,9 +170,24 @@ void Shard::check_block(std::uint64_t block) const {
   state_->check_block(block);
 }
 
-void Shard::read_from(const std::string& copy) const {
+std::int64_t Shard::will_need(std::uint64_t begin, std::uint64_t count) const {
+  const std::uint64_t first = begin >> state_->block_shift;
+  const std::uint64_t last = (begin + count - 1) >> state_->block_shift;
+  const std::uint64_t bytes = (last - first) * state_->info.block_bytes + state_->block_length(last);
+  state_->tokens().will_need(state_->info.tokens_offset + first * state_->info.block_bytes, bytes);
+  return static_cast<std::int64_t>(bytes);
+}
+
+void Shard::read_file(std::uint64_t offset, std::uint64_t bytes, void* out, const StoragePatience& patience) const {
+  state_->file.read(offset, bytes, out, patience);
+}
+
+bool Shard::has_copy() const { return &state_->tokens() != &state_->file; }
+const ShardOptions& Shard::options() const { return state_->options; }
+
+void Shard::read_from(const std::string& copy, ShardIo io) const {
   check(state_->copy == nullptr, "{} has a copy already", state_->info.path);
-  auto opened = std::make_unique<ShardFile>(copy, state_->options.io);
+  auto opened = std::make_unique<ShardFile>(copy, io, system_storage());
   if (opened->bytes() != state_->info.file_bytes) {
     fail(ExitCode::bad_data, "{}: has {} bytes, the shard {} has {}; remove the copy", copy, opened->bytes(),
          state_->info.path, state_->info.file_bytes);
@@ -274,11 +222,11 @@ void Shard::read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* 
   if (from.map() != nullptr) {
     widen_tokens(from.map() + offset, count, info.token_bytes, out);
   } else if (info.token_bytes == 4) {
-    from.read(offset, count * 4, out);
+    from.read(offset, count * 4, out, state.options.patience);
   } else {
     // The narrow ids come into the upper half of the room for the wide ones and are widened front to back.
     auto* narrow = reinterpret_cast<std::uint16_t*>(out) + count;
-    from.read(offset, count * 2, narrow);
+    from.read(offset, count * 2, narrow, state.options.patience);
     for (std::uint64_t i = 0; i < count; ++i) {
       std::uint16_t id = 0;
       std::memcpy(&id, narrow + i, 2);

@@ -23,12 +23,15 @@
 #include <string>
 #include <string_view>
 
+#include "data/storage.h"
+
 namespace shoestring {
 
 inline constexpr std::string_view kShardExtension = ".h5";
 
 /// How tokens come off the disk. mmap costs no call per read, but an I/O error, or another process cutting the file,
-/// ends the process with SIGBUS; pread turns the same into Error(io). Network file systems want pread.
+/// ends the process with SIGBUS; pread turns the same into Error(io), or waits (StoragePatience). What lies behind a
+/// network is read by pread, whatever is asked for.
 enum class ShardIo { mmap, pread };
 
 struct ShardInfo {
@@ -56,6 +59,8 @@ struct ShardOptions {
   ShardIo io = ShardIo::mmap;
   /// Check each block's checksum and ids on first touch. Off is for measuring; ids are still checked as they are read.
   bool verify = true;
+  const ShardStorage* storage = &system_storage();  ///< outlives the shard
+  StoragePatience patience{};                       ///< of reads, not of opening
 };
 
 /// An open shard. Const methods may be called from any number of threads at once. Move-only.
@@ -81,9 +86,18 @@ class Shard {
   /// Asks the processor for the first few tokens at `begin`; a hint that costs nothing when wrong.
   void prefetch(std::uint64_t begin) const;
 
-  /// From here on tokens come from `copy`, a file of the same bytes (shard_stage.h), whose blocks are checked on first
-  /// touch anew; other threads may read meanwhile. Once. Throws as `open` does, and then nothing has changed.
-  void read_from(const std::string& copy) const;
+  /// Asks the storage for the blocks around tokens [begin, begin + count), which will be read soon; returns their
+  /// bytes.
+  std::int64_t will_need(std::uint64_t begin, std::uint64_t count) const;
+
+  /// Bytes of the file as it lies on the storage, unchecked, with `patience` in place of the shard's own.
+  void read_file(std::uint64_t offset, std::uint64_t bytes, void* out, const StoragePatience& patience) const;
+  /// From here on tokens come from `copy`, a file of the same bytes on a disk near by (shard_stage.h), by `io`, whose
+  /// blocks are checked on first touch anew; other threads may read meanwhile. Once. Throws as `open` does, and then
+  /// nothing has changed.
+  void read_from(const std::string& copy, ShardIo io) const;
+  bool has_copy() const;
+  const ShardOptions& options() const;
 
   /// Checks one block of tokens, whatever was checked before; throws as `read` does.
   void check_block(std::uint64_t block) const;

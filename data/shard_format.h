@@ -37,6 +37,8 @@ inline constexpr const char* kContentHash = "content_hash";        // u64
 inline constexpr const char* kComplete = "complete";               // u32, 1, written last
 inline constexpr int kAttributes = 11;
 
+inline constexpr const char* kRemedy = "restore the file from a copy or rebuild it with `shoestring data build`";
+
 inline std::uint32_t token_bytes(std::uint32_t vocabulary_size, bool masked) {
   return vocabulary_size <= 65536 && !masked ? 2 : 4;
 }

@@ -22,9 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kChunkBytes = std::int64_t{1} << 20;
-constexpr auto kLook = std::chrono::milliseconds(50);  // between two looks at what another process copies
-constexpr const char* kPartial = "partial.h5";         // under the lock
+constexpr std::int64_t kChunkBytes = std::int64_t{1} << 18;  // so little that a batch does not wait long behind it
+constexpr auto kLook = std::chrono::milliseconds(50);        // between two looks at what another process copies
+constexpr double kGiveWay = 1e-3;                            // seconds between two looks at whether the storage is busy
+constexpr const char* kPartial = "partial.h5";               // under the lock
 constexpr const char* kLock = "copying.lock";
 
 std::int64_t bytes_of(const Shard& shard) { return static_cast<std::int64_t>(shard.info().file_bytes); }
@@ -83,7 +84,9 @@ struct ShardStage::State {
   void choose(const std::vector<const Shard*>& shards);
   void serve();
   bool stage(const Shard& shard);
-  bool copy(const Shard& shard) const;
+  bool copy(const Shard& shard);
+  void read_whole(const Shard& shard, const fs::path& into);
+  void give_way(double seconds);
   void make_room(std::int64_t bytes) const;
 };
 
@@ -139,36 +142,56 @@ void ShardStage::State::serve() {
 bool ShardStage::State::stage(const Shard& shard) {
   const fs::path path = copy_of(shard);
   if (type_of(path) != fs::file_type::regular && !copy(shard)) return false;
-  shard.read_from(path.string());
+  shard.read_from(path.string(), options.io);
   const std::scoped_lock lock(mutex);
   ++counts.staged;
   counts.staged_bytes += bytes_of(shard);
   return true;
 }
 
-bool ShardStage::State::copy(const Shard& shard) const {
+bool ShardStage::State::copy(const Shard& shard) {
   const CopyLock lock(options.folder);
   if (!lock.held()) return false;
   if (type_of(copy_of(shard)) == fs::file_type::regular) return true;
   const fs::path partial = options.folder / kPartial;
   make_room(bytes_of(shard));
-  {
-    const FileHandle from = open_for_reading(shard.info().path);
-    FileWriter to(partial);
-    std::string chunk(static_cast<std::size_t>(kChunkBytes), '\0');
-    for (std::int64_t at = 0; at < bytes_of(shard);) {
-      if (stopped()) return false;
-      const std::int64_t count = std::min(kChunkBytes, bytes_of(shard) - at);
-      read_at(from, shard.info().path, at, chunk.data(), count);
-      to.write(chunk.data(), static_cast<std::size_t>(count));
-      at += count;
-    }
-    to.finish();
-  }
+  read_whole(shard, partial);
+  if (stopped()) return false;
   check_whole(partial, shard.info());
   fs::rename(partial, copy_of(shard));
   sync_directory(options.folder);
   return true;
+}
+
+// As far as it comes before it is to stop.
+void ShardStage::State::read_whole(const Shard& shard, const fs::path& into) {
+  const ShardStorage& storage = *shard.options().storage;
+  StoragePatience patience = shard.options().patience;
+  patience.leave = [this, leave = patience.leave] { return stopped() || (leave && leave()); };
+  const double begin = storage.seconds();
+  FileWriter to(into);
+  std::string chunk(static_cast<std::size_t>(kChunkBytes), '\0');
+  for (std::int64_t at = 0; at < bytes_of(shard) && !stopped();) {
+    const double chunk_begin = storage.seconds();
+    const std::int64_t count = std::min(kChunkBytes, bytes_of(shard) - at);
+    shard.read_file(static_cast<std::uint64_t>(at), static_cast<std::uint64_t>(count), chunk.data(), patience);
+    give_way(storage.seconds() - chunk_begin);
+    to.write(chunk.data(), static_cast<std::size_t>(count));
+    at += count;
+  }
+  to.finish();
+  const std::scoped_lock lock(mutex);
+  counts.copied_bytes += to.bytes();
+  counts.copied_seconds += storage.seconds() - begin;
+}
+
+// At most so long.
+void ShardStage::State::give_way(double seconds) {
+  if (!options.busy) return;
+  for (double waited = 0; waited < seconds && options.busy(); waited += kGiveWay) {
+    std::unique_lock lock(mutex);
+    if (changed.wait_for(lock, std::chrono::duration<double>(kGiveWay), [&] { return stop; })) return;
+  }
 }
 
 // Under the lock. Whoever reads a copy that is removed keeps it until it closes it.

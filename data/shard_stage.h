@@ -7,11 +7,13 @@
 // copy from then on; those that do not fit are read from the storage for good.
 //
 // One process of a node copies at a time, and all use what it copied. A copy is named by its shard's content, so the
-// next attempt of a run finds it; copies that nobody of this process asks for make room when it is needed.
+// next attempt of a run finds it; copies that nobody of this process asks for make room when it is needed. A storage
+// that fails is waited for as the shards' own patience says.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +25,10 @@ namespace shoestring {
 struct StageOptions {
   std::filesystem::path folder;  ///< made where it is missing
   std::int64_t most_bytes = 0;   ///< 0: nine tenths of what the disk has left
+  ShardIo io = ShardIo::mmap;    ///< of the copies
+  /// Whether somebody waits for the storage now. Copying then gives way for as long as it has just taken: it leaves
+  /// half of the storage to who needs it, and takes half whoever does. Empty: nobody does.
+  std::function<bool()> busy{};
 };
 
 struct StageCounts {
@@ -32,6 +38,8 @@ struct StageCounts {
   std::int64_t too_many = 0;      ///< for which there is no room
   std::int64_t failed = 0;        ///< which could not be copied
   std::string trouble;            ///< of the last of those
+  std::int64_t copied_bytes = 0;  ///< by this process, since it began
+  double copied_seconds = 0;      ///< that took, waiting for the storage included
 
   bool settled() const { return staged + too_many + failed == shards; }
 };

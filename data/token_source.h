@@ -24,6 +24,13 @@ class TokenSource {
   std::uint64_t text_bytes() const;    ///< 0 when a shard does not know its own
   std::uint64_t content_hash() const;  ///< of all shards in order
 
+  /// The one that holds this token.
+  const Shard& shard_with(std::uint64_t token) const { return shards_[shard_of(token)]; }
+  /// See Shard::will_need.
+  std::int64_t will_need(std::uint64_t begin, std::uint64_t count) const {
+    const std::size_t shard = shard_of(begin);
+    return shards_[shard].will_need(begin - first_token_[shard], count);
+  }
   /// Tokens [begin, begin + count), which lie in one shard, as a document does. Thread-safe.
   void read(std::uint64_t begin, std::uint64_t count, std::int32_t* out) const {
     const std::size_t shard = shard_of(begin);

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 #include <thread>
 
+#include "tests/data/held_storage.h"
 #include "tests/data/shard_fixture.h"
 
 namespace shoestring {
@@ -89,6 +91,82 @@ TEST_F(PrefetchingLoaderTest, WaitIsMeasured) {
   }
   EXPECT_GT(prefetching.wait_seconds(), 0.01);
   EXPECT_LE(prefetching.wait_seconds(), within.count());
+}
+
+/// Two sources on a storage of 50 MB/s that takes 10 ms to open a file, in its own time.
+class SlowStorage : public ::testing::Test {
+ protected:
+  SlowStorage() {
+    for (const char* name : {"a", "b"}) {
+      write_shard(folder_ / (name + std::string(".h5")), make_documents(300, 100, 1000, *name), 1000);
+    }
+    held_.open_seconds = 0.01;
+    held_.bytes_per_second = 50e6;
+  }
+  std::unique_ptr<Loader> loader() {
+    LoaderOptions options;
+    options.sources = {{"a", {folder_ / "a.h5"}, 1}, {"b", {folder_ / "b.h5"}, 3}};
+    options.sequence = 128;
+    options.io = ShardIo::pread;
+    options.storage = &held_;
+    return std::make_unique<Loader>(options);
+  }
+  static std::function<std::optional<SampleRange>()> singles(std::int64_t count) {
+    return [count, next = std::int64_t{0}]() mutable {
+      return next < count ? std::optional(SampleRange{next++, 1}) : std::nullopt;
+    };
+  }
+  ShardFolder folder_;
+  HeldStorage held_;
+};
+
+// Without reading ahead every second of the storage is waited for, and each shard is charged its own.
+TEST_F(SlowStorage, WaitsAreThoseOfTheShardsThatCausedThem) {
+  const auto loader = SlowStorage::loader();
+  const double opened = held_.seconds();
+  EXPECT_GE(opened, 0.02);
+  std::vector<std::string> lines;
+  PrefetchingLoader batches(*loader, singles(40), 0, make_thread,
+                            {.waits = {}, .late = [&](const std::string& line) { lines.push_back(line); }});
+  while (batches.next() != nullptr) continue;
+  const DataReading reading = batches.reading();
+  EXPECT_NEAR(reading.wait_seconds, held_.seconds() - opened, 1e-6);
+  EXPECT_NEAR(reading.storage_seconds, reading.wait_seconds, 1e-6);
+  EXPECT_GT(reading.storage_bytes, 0);
+  EXPECT_EQ(reading.copy_bytes, 0);
+  ASSERT_EQ(reading.late.size(), 2u);
+  EXPECT_NEAR(reading.late[0].seconds + reading.late[1].seconds, reading.wait_seconds, 1e-6);
+  EXPECT_EQ(reading.late[0].path, folder_ / "b.h5");
+  EXPECT_TRUE(lines.empty()) << "none came to a second";
+}
+
+TEST_F(SlowStorage, AShardThatIsLateIsNamedOnceForEachDoubling) {
+  held_.bytes_per_second = 10e3;
+  const auto loader = SlowStorage::loader();
+  std::vector<std::string> lines;
+  PrefetchingLoader batches(*loader, singles(40), 0, make_thread,
+                            {.waits = {}, .late = [&](const std::string& line) { lines.push_back(line); }});
+  while (batches.next() != nullptr) continue;
+  ASSERT_GE(lines.size(), 2u);
+  EXPECT_LE(lines.size(), 12u);
+  EXPECT_NE(lines[0].find(".h5"), std::string::npos) << lines[0];
+  EXPECT_NE(lines[0].find("MB/s"), std::string::npos) << lines[0];
+}
+
+// The storage hears of what comes in the order in which it will be read, and of a bounded part of it.
+TEST_F(SlowStorage, HearsOfWhatWillBeRead) {
+  const auto loader = SlowStorage::loader();
+  {
+    PrefetchingLoader batches(*loader, singles(1000000), 2);
+    for (int i = 0; i < 30; ++i) ASSERT_NE(batches.next(), nullptr);
+  }
+  const HeldStorage::Asked asked = held_.asked();
+  std::int64_t ahead = 1;  // the first was read before anything could be asked for
+  for (; held_.asked().size() < 2 * asked.size(); ++ahead) loader->read_ahead({ahead, 1});
+  const HeldStorage::Asked all = held_.asked();
+  EXPECT_TRUE(std::equal(asked.begin(), asked.end(), all.begin() + static_cast<std::ptrdiff_t>(asked.size())));
+  EXPECT_GT(ahead, 30);
+  EXPECT_LE(ahead, 33 + static_cast<std::int64_t>(PrefetchingLoader::kReadAheadRanges) + 1);
 }
 
 TEST_F(PrefetchingLoaderTest, AThreadThatCannotBeMadeNamesTheLimits) {

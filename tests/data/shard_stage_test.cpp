@@ -10,6 +10,7 @@
 
 #include "data/loader.h"
 #include "kernels/base/check.h"
+#include "tests/data/held_storage.h"
 #include "tests/data/shard_fixture.h"
 #include "tests/support/temporary_folder.h"
 
@@ -69,7 +70,7 @@ TEST_P(Stages, CopiesAreReadInsteadOfTheStorage) {
   std::vector<std::vector<std::int32_t>> tokens;
   for (const Shard& shard : before) tokens.push_back(tokens_of(shard));
   const std::vector<Shard> shards = opened();
-  const ShardStage stage({disk / "stage", 0}, all_of(shards));
+  const ShardStage stage({disk / "stage", 0, GetParam(), {}}, all_of(shards));
   const StageCounts counts = settled(stage);
   EXPECT_EQ(counts.staged, 4) << counts.trouble;
   EXPECT_EQ(counts.trouble, "");
@@ -84,7 +85,7 @@ TEST_P(Stages, CopiesAreReadInsteadOfTheStorage) {
 TEST_P(Stages, AsManyAsThereIsRoomForTheFirstOnes) {
   const std::vector<Shard> shards = opened();
   const auto bytes = static_cast<std::int64_t>(shards[0].info().file_bytes + shards[1].info().file_bytes);
-  const ShardStage stage({disk / "stage", bytes + 100}, all_of(shards));
+  const ShardStage stage({disk / "stage", bytes + 100, GetParam(), {}}, all_of(shards));
   const StageCounts counts = settled(stage);
   EXPECT_EQ(counts.staged, 2);
   EXPECT_EQ(counts.too_many, 2);
@@ -95,7 +96,7 @@ TEST_P(Stages, AsManyAsThereIsRoomForTheFirstOnes) {
   }
   EXPECT_EQ(copies_in(disk / "stage"), names);
   // Others make room for those that are asked for now.
-  const ShardStage other({disk / "stage", bytes + 100}, {&shards[3], &shards[2]});
+  const ShardStage other({disk / "stage", bytes + 100, GetParam(), {}}, {&shards[3], &shards[2]});
   EXPECT_EQ(settled(other).staged, 2) << other.counts().trouble;
   EXPECT_EQ(copies_in(disk / "stage").size(), 2u);
   EXPECT_EQ(tokens_of(shards[0]).size(), shards[0].info().tokens) << "an open copy stays";
@@ -108,7 +109,7 @@ TEST_P(Stages, ManyUseOneCopy) {
   for (int rank = 0; rank < 4; ++rank) {
     ranks.emplace_back([&] {
       const std::vector<Shard> shards = opened();
-      const ShardStage stage({disk / "stage", 0}, all_of(shards));
+      const ShardStage stage({disk / "stage", 0, GetParam(), {}}, all_of(shards));
       staged += static_cast<int>(settled(stage).staged);
       for (const Shard& shard : shards) EXPECT_FALSE(tokens_of(shard).empty());
     });
@@ -121,7 +122,7 @@ TEST_P(Stages, ManyUseOneCopy) {
     written[name] = std::filesystem::last_write_time(disk / "stage" / name);
   }
   const std::vector<Shard> shards = opened();
-  const ShardStage again({disk / "stage", 0}, all_of(shards));
+  const ShardStage again({disk / "stage", 0, GetParam(), {}}, all_of(shards));
   EXPECT_EQ(settled(again).staged, 4);
   for (const auto& [name, time] : written) {
     EXPECT_EQ(std::filesystem::last_write_time(disk / "stage" / name), time) << name;
@@ -137,7 +138,7 @@ TEST_P(Stages, DamageIsFound) {
   }
   std::vector<Shard> shards = opened();
   {
-    const ShardStage stage({disk / "stage", 0}, all_of(shards));
+    const ShardStage stage({disk / "stage", 0, GetParam(), {}}, all_of(shards));
     const StageCounts counts = settled(stage);
     EXPECT_EQ(counts.staged, 3);
     EXPECT_EQ(counts.failed, 1);
@@ -152,7 +153,7 @@ TEST_P(Stages, DamageIsFound) {
   }
   shards = opened();
   tokens_of(shards[0]);
-  const ShardStage stage({disk / "stage", 0}, {&shards[0]});
+  const ShardStage stage({disk / "stage", 0, GetParam(), {}}, {&shards[0]});
   EXPECT_EQ(settled(stage).staged, 1);
   try {
     tokens_of(shards[0]);
@@ -171,7 +172,7 @@ TEST_P(Stages, BatchesAreTheSame) {
   options.io = GetParam();
   const Loader plain(options);
   EXPECT_FALSE(plain.staged());
-  options.stage = StageOptions{disk / "stage", 0};
+  options.stage = StageOptions{.folder = disk / "stage"};
   const Loader staged(options);
   for (std::int64_t i = 0; i < 400; ++i) EXPECT_EQ(staged.fetch({i, 1}).inputs, plain.fetch({i, 1}).inputs) << i;
   EXPECT_EQ(staged.plan(), plain.plan());
@@ -182,10 +183,50 @@ TEST_P(Stages, BatchesAreTheSame) {
   for (std::int64_t i = 0; i < 400; ++i) EXPECT_EQ(staged.fetch({i, 1}).inputs, plain.fetch({i, 1}).inputs) << i;
 }
 
+// A storage that fails for a while is waited for, by whoever reads; one that stays away holds nobody up who ends.
+TEST_P(Stages, AStorageThatFailsIsTriedAgain) {
+  HeldStorage held;
+  held.bytes_per_second = 50e6;
+  const ShardOptions options{ShardIo::pread, true, &held, {.seconds = 1e9, .leave = {}, .say = {}}};
+  {
+    const Shard shard = Shard::open(storage / "0.h5", options);
+    held.good = 1;
+    held.bad = 9;
+    const ShardStage stage({disk / "stage", 0, GetParam(), {}}, {&shard});
+    const StageCounts counts = settled(stage);
+    EXPECT_EQ(counts.staged, 1) << counts.trouble;
+    const auto bytes = static_cast<std::int64_t>(shard.info().file_bytes);
+    EXPECT_EQ(counts.copied_bytes, bytes);
+    EXPECT_GT(counts.copied_seconds, static_cast<double>(bytes) / 50e6 + 1) << "the pauses count";
+    EXPECT_TRUE(shard.has_copy());
+  }
+  const Shard shard = Shard::open(storage / "1.h5", options);
+  held.good = 0;
+  held.bad = 1 << 30;
+  const ShardStage stage({disk / "stage", 0, GetParam(), {}}, {&shard});
+  for (int i = 0; i < 6000 && held.pauses < 20; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_GE(held.pauses, 20);
+}
+
+TEST_P(Stages, CopyingGivesWayButNotForEver) {
+  HeldStorage held;
+  held.bytes_per_second = 50e6;
+  const Shard shard = Shard::open(storage / "0.h5", {ShardIo::pread, true, &held, {}});
+  std::atomic<int> asked = 0;
+  const ShardStage stage({disk / "stage", 0, GetParam(),
+                          [&] {
+                            ++asked;
+                            return true;
+                          }},
+                         {&shard});
+  EXPECT_EQ(settled(stage).staged, 1);
+  EXPECT_GT(asked, 0);
+}
+
 TEST_P(Stages, AFolderThatCannotBeIsAnError) {
   write_text(disk / "file", "");
   const std::vector<Shard> shards = opened();
-  EXPECT_THROW(ShardStage({disk / "file" / "stage", 0}, all_of(shards)), Error);
+  EXPECT_THROW(ShardStage({disk / "file" / "stage", 0, GetParam(), {}}, all_of(shards)), Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Io, Stages, ::testing::Values(ShardIo::mmap, ShardIo::pread),
