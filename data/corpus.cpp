@@ -224,7 +224,9 @@ struct CorpusReader::State {
       }
       return std::move(found.text);
     } catch (const Error& error) {
-      if (options.skip_bad <= 0) throw;
+      if (options.skip_bad <= 0) {
+        fail(error.code(), "{}; mend it, or let some be left out and counted: --skip-bad 0.1%", error.what());
+      }
       if (counts.bad_lines++ == 0) counts.first_bad = error.what();
       return std::nullopt;
     }
@@ -309,7 +311,9 @@ void CorpusCounts::add(const CorpusCounts& later) {
 void check_bad_lines(const CorpusCounts& counts, double skip_bad) {
   if (static_cast<double>(counts.bad_lines) <= skip_bad * static_cast<double>(counts.lines)) return;
   fail(ExitCode::bad_data,
-       "{} of {} lines of JSONL are bad, more than the share of {} that may be skipped; the first: {}",
+       "{} of {} lines of JSONL are bad, more than the share of {} that --skip-bad allows; mend them, or allow more; "
+       "the "
+       "first: {}",
        counts.bad_lines, counts.lines, skip_bad, counts.first_bad);
 }
 

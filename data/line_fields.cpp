@@ -23,6 +23,19 @@ bool matches(const Json& line, const FieldFilter& filter) {
   return (value->is_flag() || value->is_number()) && value->dump() == filter.value;
 }
 
+/// What `read` makes of a line. It is given no place, so that its error begins with ":1:193: ": the line's own front.
+template <class Read>
+auto as_json(const std::string& where, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    std::string_view what = error.what();
+    const bool placed = what.starts_with(":1:");
+    if (placed) what.remove_prefix(3);
+    fail(error.code(), "{}: is not JSON{}{}", where, placed ? " at character " : "", what);
+  }
+}
+
 // Of the one common case no tree is made.
 bool is_plain(const LineFields& fields) {
   return !fields.chat && fields.where.empty() && fields.text.size() == 1 &&
@@ -52,15 +65,16 @@ FieldFilter field_filter(const std::string& word) {
   return {word.substr(0, equals), word.substr(equals + 1)};
 }
 
-LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where_it_stands) {
-  const std::string where = where_it_stands + ": is not JSON";
-  if (is_plain(fields)) return {true, parse_json_text_field(line, fields.text.front(), where)};
-  const Json json = parse_json(line, where);
+LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where) {
+  if (is_plain(fields)) {
+    return {true, as_json(where, [&] { return parse_json_text_field(line, fields.text.front(), ""); })};
+  }
+  const Json json = as_json(where, [&] { return parse_json(line, ""); });
   LineText answer;
   answer.wanted = std::all_of(fields.where.begin(), fields.where.end(),
                               [&](const FieldFilter& filter) { return matches(json, filter); });
   if (fields.chat) {
-    if (answer.wanted) check_conversation(json, *fields.chat, where_it_stands);
+    if (answer.wanted) check_conversation(json, *fields.chat, where);
     answer.text = std::string(line);
     return answer;
   }

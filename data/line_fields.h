@@ -33,9 +33,9 @@ struct LineText {
   std::optional<std::string> text;  ///< nothing: no object, or none of the fields holds text
 };
 
-/// `where_it_stands` names file and line in errors. Throws Error(bad_data) for what is not JSON and, with `chat`, for
+/// `where` names file and line in errors. Throws Error(bad_data) for what is not JSON and, with `chat`, for
 /// what is no conversation, has no place in the format, or holds nothing to learn. A key that holds dots
 /// itself is found before a path is walked.
-LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where_it_stands);
+LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where);
 
 }  // namespace shoestring

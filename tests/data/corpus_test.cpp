@@ -204,6 +204,7 @@ TEST(Corpus, NamesTheBadLineAndTheMissingInput) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_NE(std::string(error.what()).find("x.jsonl:2"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("--skip-bad"), std::string::npos) << "the way out: " << error.what();
   }
   write_text(folder / "x.jsonl", "{\"text\": \"\\ud800\"}\n");  // half of a pair
   try {

@@ -46,7 +46,7 @@ TEST(LineFields, WhatIsNotJsonSaysWhereItStands) {
       FAIL() << "not JSON";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_data);
-      EXPECT_TRUE(std::string(error.what()).starts_with("a.jsonl:7: is not JSON")) << error.what();
+      EXPECT_TRUE(std::string(error.what()).starts_with("a.jsonl:7: is not JSON at character ")) << error.what();
     }
   }
 }
