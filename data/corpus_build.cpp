@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <future>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "data/build_journal.h"
@@ -15,6 +18,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 namespace {
@@ -25,6 +29,28 @@ constexpr std::string_view kTrainedTokenizer = "tokenizer.model";
 // A trained tokenizer is written at once, for a build that goes on.
 bool is_trained(const fs::path& folder) { return type_of(folder / kTrainedTokenizer) == fs::file_type::regular; }
 
+// The library that trains says nothing meanwhile, and does not stop: how long it has been at it is told.
+std::unique_ptr<Tokenizer> train(const BuildPlace& place, std::vector<std::string>& sample) {
+  const CorpusBuildOptions& options = place.options;
+  std::packaged_task<std::unique_ptr<Tokenizer>()> task([&] {
+    return train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes,
+                               [&, next = std::size_t{0}](std::string& text) mutable {
+                                 if (next == sample.size()) return false;
+                                 text = std::move(sample[next++]);
+                                 return true;
+                               });
+  });
+  std::future<std::unique_ptr<Tokenizer>> trained = task.get_future();
+  const auto begin = std::chrono::steady_clock::now();
+  std::thread thread = make_thread([&] { task(); });
+  while (trained.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready) {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    if (place.hooks.progress) place.hooks.progress({.doing = "training a tokenizer", .seconds = seconds.count()});
+  }
+  thread.join();
+  return trained.get();
+}
+
 std::unique_ptr<Tokenizer> choose_tokenizer(const BuildPlace& place, FirstPass& found) {
   const CorpusBuildOptions& options = place.options;
   if (options.tokenizer == TokenizerChoice::bytes) return byte_tokenizer();
@@ -32,13 +58,7 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const BuildPlace& place, FirstPass& 
   const fs::path trained = place.folder / kTrainedTokenizer;
   if (place.ranks.leads() && !is_trained(place.folder)) {
     place.hooks.say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-    std::size_t next = 0;
-    const auto tokenizer =
-        train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes, [&](std::string& text) {
-          if (next == found.sample.size()) return false;
-          text = std::move(found.sample[next++]);
-          return true;
-        });
+    const std::unique_ptr<Tokenizer> tokenizer = train(place, found.sample);
     check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
     replace_file(trained, tokenizer->file_content());
   }

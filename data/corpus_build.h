@@ -11,7 +11,7 @@
 //
 // Several ranks build the same bytes as one. The input is read twice, by each rank its part (CorpusPart). In memory a
 // rank holds, whatever the size of the corpus: 6 bytes a document of its own, 4.3 a document of all of them (a
-// partition of near_duplicates.h), a batch of text, and five times the tokenizer's sample.
+// partition of near_duplicates.h), two batches of text, and five times the tokenizer's sample.
 #pragma once
 
 #include <cstdint>
@@ -73,6 +73,7 @@ struct BuildProgress {
   std::int64_t done_bytes = 0;  ///< of the input as it lies on disk, in this pass over it
   std::int64_t all_bytes = 0;
   std::int64_t tokens = 0;  ///< written so far
+  double seconds = 0;       ///< since it began, of what cannot be measured in bytes
 };
 
 struct BuildHooks {

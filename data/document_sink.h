@@ -10,9 +10,9 @@ class DocumentSink {
  public:
   virtual ~DocumentSink() = default;
   /// Whether an earlier build has written document `number`: it needs no encoding.
-  virtual bool stands(std::int64_t number) const = 0;
+  bool stands(std::int64_t number) const { return number < finished_documents_; }
   /// The next document, which stands.
-  virtual void pass() = 0;
+  void pass() { ++documents_; }
   /// The next document, which does not.
   virtual void append(std::span<const std::uint32_t> ids, std::size_t text_bytes) = 0;
   /// The same of a conversation, with what of it is learned; see ShardWriter::append_masked.
@@ -21,10 +21,14 @@ class DocumentSink {
   virtual void finish() = 0;
 
   // Of the whole split, what an earlier build wrote included; tokens after `finish`.
-  virtual std::int64_t documents() const = 0;
-  virtual std::int64_t bytes() const = 0;
-  virtual std::int64_t tokens() const = 0;
-  virtual std::int64_t finished_documents() const = 0;  ///< by an earlier build
+  std::int64_t documents() const { return documents_; }
+  std::int64_t bytes() const { return bytes_; }
+  std::int64_t tokens() const { return tokens_; }
+  std::int64_t finished_documents() const { return finished_documents_; }  ///< by an earlier build
+
+ protected:
+  std::int64_t documents_ = 0, bytes_ = 0, tokens_ = 0;
+  std::int64_t finished_documents_ = 0;
 };
 
 }  // namespace shoestring

@@ -13,11 +13,13 @@ namespace shoestring {
 namespace {
 
 constexpr std::size_t kChunk = std::size_t{256} << 10;
+constexpr std::size_t kBehind = 512;  // asked for where the file should have ended
 
 }  // namespace
 
 InputFile::InputFile(std::filesystem::path path, const UnpackLimits& limits)
     : path_(std::move(path)), limits_(limits), file_(open_for_reading(path_)) {
+  file_bytes_ = file_bytes(file_, path_);
   read(packed_);
   packing_ = packing_of(packed_);
   if (packing_ != nullptr) {
@@ -56,14 +58,19 @@ bool InputFile::more() {
   return text_.size() > before;
 }
 
-// The file's next bytes; false at its end.
+// The file's next bytes; false at its end. Room is made for what there should be: of small files, which are many, a
+// chunk of room would cost more than the reading. One that grows, or has no size, is read by the chunk all the same.
 bool InputFile::read(std::string& to) {
   if (file_ended_) return false;
   const std::size_t before = to.size();
-  to.resize(before + kChunk);
+  const std::int64_t left = file_bytes_ - read_bytes_;
+  const std::size_t room = left == 0  ? kBehind
+                           : left > 0 ? static_cast<std::size_t>(std::min<std::int64_t>(kChunk, left))
+                                      : kChunk;
+  to.resize(before + room);
   ssize_t got = -1;
   do {
-    got = ::read(file_.get(), to.data() + before, kChunk);
+    got = ::read(file_.get(), to.data() + before, room);
   } while (got < 0 && errno == EINTR);
   if (got < 0) {
     const int why = errno;

@@ -60,6 +60,7 @@ class InputFile {
   std::string text_;  // what `ahead` shows, from begin_ on
   std::size_t begin_ = 0;
   std::int64_t position_ = 0;
+  std::int64_t file_bytes_ = 0;  // when it was opened
   std::int64_t read_bytes_ = 0;
   std::int64_t text_bytes_ = 0;  // unpacked so far
   bool file_ended_ = false;

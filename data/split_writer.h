@@ -37,15 +37,9 @@ class SplitWriter final : public DocumentSink {
   /// the first that is not is removed, and so are all behind it.
   SplitWriter(SplitOptions options, const Tokenizer& tokenizer);
 
-  bool stands(std::int64_t number) const override { return number < finished_documents_; }
-  void pass() override { ++documents_; }
   void append(std::span<const std::uint32_t> ids, std::size_t text_bytes) override;
   void append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned) override;
   void finish() override;
-  std::int64_t documents() const override { return documents_; }
-  std::int64_t bytes() const override { return bytes_; }
-  std::int64_t tokens() const override { return tokens_; }
-  std::int64_t finished_documents() const override { return finished_documents_; }
   std::int64_t shards() const { return shards_; }
 
  private:
@@ -57,8 +51,6 @@ class SplitWriter final : public DocumentSink {
   const Tokenizer& tokenizer_;
   std::unique_ptr<ShardWriter> writer_;
   std::int64_t shards_ = 0;
-  std::int64_t finished_documents_ = 0;
-  std::int64_t documents_ = 0, bytes_ = 0, tokens_ = 0;
 };
 
 }  // namespace shoestring

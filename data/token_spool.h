@@ -28,15 +28,9 @@ class TokenSpool final : public DocumentSink {
   TokenSpool(const TokenSpool&) = delete;
   TokenSpool& operator=(const TokenSpool&) = delete;
 
-  bool stands(std::int64_t number) const override { return number < finished_documents_; }
-  void pass() override { ++documents_; }
   void append(std::span<const std::uint32_t> ids, std::size_t text_bytes) override;
   void append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned) override;
   void finish() override;
-  std::int64_t documents() const override { return documents_; }
-  std::int64_t bytes() const override { return bytes_; }
-  std::int64_t tokens() const override { return tokens_; }
-  std::int64_t finished_documents() const override { return finished_documents_; }
 
   static void remove(const std::filesystem::path& folder, const std::string& split, int rank);
 
@@ -51,8 +45,6 @@ class TokenSpool final : public DocumentSink {
   std::vector<std::uint32_t> pending_tokens_;
   std::vector<std::uint64_t> pending_lengths_;
   std::int64_t written_tokens_ = 0, written_documents_ = 0;
-  std::int64_t finished_documents_ = 0;
-  std::int64_t documents_ = 0, bytes_ = 0, tokens_ = 0;
 };
 
 /// Lays out the shards of a split from the spools of all ranks: the shards that one SplitWriter with these options
