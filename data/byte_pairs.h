@@ -78,6 +78,8 @@ class BytePairs {
   /// caller keeps.
   BytePairs(const std::array<std::uint32_t, 256>& bytes, const std::vector<Merge>& merges, Words words = {});
 
+  /// Of a byte by itself.
+  std::uint32_t id_of(char byte) const { return bytes_[static_cast<std::uint8_t>(byte)]; }
   /// Appends the ids of `word`, however long it is.
   void encode(std::string_view word, std::vector<std::uint32_t>& ids) const;
   /// The same through a cache.

@@ -12,12 +12,21 @@ namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
 
-// A piece that goes on with a blank behind something else.
-bool crosses(std::string_view piece) {
-  for (std::size_t at = piece.find(kSpace, 1); at != std::string_view::npos; at = piece.find(kSpace, at + 1)) {
-    if (at < kSpace.size() || piece.substr(at - kSpace.size(), kSpace.size()) != kSpace) return true;
+/// Bytes that stand side by side in some piece.
+PiecePairs::Neighbours neighbours_in(const BpePieces& bpe) {
+  PiecePairs::Neighbours neighbours{};
+  for (const BpePieces::Piece& piece : bpe.pieces) {
+    if (piece.kind != BpePieces::Kind::text) continue;
+    std::string text = piece.text;
+    for (std::size_t at = text.find(kSpace); at != std::string::npos; at = text.find(kSpace, at + 1)) {
+      text.replace(at, kSpace.size(), " ");
+    }
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      const auto right = static_cast<std::uint8_t>(text[i]);
+      neighbours[static_cast<std::uint8_t>(text[i - 1])][right / 64] |= std::uint64_t{1} << right % 64;
+    }
   }
-  return false;
+  return neighbours;
 }
 
 /// Bytes to characters, as merges before all others.
@@ -73,9 +82,6 @@ class CharacterMerges {
 }  // namespace
 
 std::unique_ptr<PiecePairs> PiecePairs::make(const BpePieces& bpe, const std::array<int, 256>& bytes) {
-  for (const BpePieces::Piece& piece : bpe.pieces) {
-    if (piece.kind == BpePieces::Kind::text && crosses(piece.text)) return nullptr;
-  }
   CharacterMerges characters(bpe, bytes);
   std::vector<BytePairs::Merge> merges = characters.take_merges();
   std::size_t before = bpe.pieces.size();
@@ -84,19 +90,23 @@ std::unique_ptr<PiecePairs> PiecePairs::make(const BpePieces& bpe, const std::ar
                       static_cast<std::uint32_t>(merge.merged), merge.merged == before});
     before = merge.merged;
   }
-  return std::unique_ptr<PiecePairs>(new PiecePairs(
-      BytePairs(characters.ids(), merges), static_cast<std::uint32_t>(bpe.pieces.size()), characters.take_fronts()));
+  return std::unique_ptr<PiecePairs>(new PiecePairs(BytePairs(characters.ids(), merges), neighbours_in(bpe),
+                                                    static_cast<std::uint32_t>(bpe.pieces.size()),
+                                                    characters.take_fronts()));
 }
 
 void PiecePairs::encode(std::string_view text, std::vector<std::uint32_t>& ids) const {
   const WordCaches::Lease cache(caches_);
   const std::size_t first = ids.size();
-  while (!text.empty()) {
-    std::size_t end = text.find_first_not_of(' ');
-    end = text.find(' ', std::min(end, text.size()));
-    const std::string_view word = text.substr(0, end);
-    pairs_.encode(word, *cache, ids);
-    text.remove_prefix(word.size());
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t end = at + 1;
+    while (end < text.size() && are_neighbours(text[end - 1], text[end])) ++end;
+    if (end == at + 1) {
+      ids.push_back(pairs_.id_of(text[at]));
+    } else {
+      pairs_.encode(text.substr(at, end - at), *cache, ids);
+    }
+    at = end;
   }
   const auto is_front = [&](std::uint32_t id) { return id >= pieces_; };
   auto front = std::find_if(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), is_front);

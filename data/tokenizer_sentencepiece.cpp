@@ -24,18 +24,21 @@ constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, how SentencePiec
 constexpr std::size_t kEncodeBytes = 32 << 10;  // text is encoded in lines up to this much: time and memory stay linear
 constexpr std::size_t kTrainBytes = 4000;       // one training sentence
 
-// Length of the front part of `text` that SentencePiece keeps as it is, at most kEncodeBytes, ending behind a line's
-// end where there is one; 0 when the first byte must be spelt out.
+// Length of the front part of `text` that SentencePiece keeps as it is, at most kEncodeBytes and the rest of a
+// character, ending behind a line's end where there is one; 0 when the first byte must be spelt out.
 std::size_t plain_bytes(std::string_view text) {
-  std::size_t end = 0;
-  std::size_t line_end = 0;
-  while (end < text.size() && end < kEncodeBytes) {
+  const std::size_t most = std::min(text.size(), kEncodeBytes);
+  std::size_t end = well_formed_bytes(text.substr(0, most));
+  if (end < most && most < text.size()) {  // perhaps only a character that reaches beyond
     const std::size_t bytes = character_bytes(text.substr(end));
-    if (bytes == 0 || text[end] == '\0' || text.substr(end, kSpace.size()) == kSpace) return end;
-    end += bytes;
-    if (text[end - 1] == '\n') line_end = end;
+    if (end + bytes > most) end += bytes;
   }
-  return end < text.size() && line_end > 0 ? line_end : end;
+  const std::size_t well_formed = end;
+  end = std::min(end, text.substr(0, end).find('\0'));
+  end = std::min(end, text.substr(0, end).find(kSpace));
+  if (end < std::max(well_formed, most) || end == text.size()) return end;
+  const std::size_t line_end = text.rfind('\n', end - 1);
+  return line_end == std::string_view::npos ? end : line_end + 1;
 }
 
 class SentencePieceTokenizer : public Tokenizer {
