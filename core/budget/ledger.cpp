@@ -106,6 +106,8 @@ void Ledger::pipeline(const PipelineUse& use) {
   write("pipeline", Json::object({{"pipeline", ledger_lines::write(use)}}));
 }
 
+void Ledger::data(const DataReading& reading) { write("data", Json::object({{"data", ledger_lines::write(reading)}})); }
+
 void Ledger::experts(const std::vector<double>& max_violations) {
   write("experts", Json::object({{"max_violations", Json::array_of(max_violations)}}));
 }

@@ -18,6 +18,7 @@
 #include "core/budget/horizon.h"
 #include "core/budget/meter.h"
 #include "core/budget/price.h"
+#include "data/data_reading.h"
 
 namespace shoestring {
 
@@ -136,7 +137,8 @@ class Ledger {
   void suites(const SuiteResult& result, const AttemptProgress& progress);
   void horizon(const HorizonDecision& decision);
   void pipeline(const PipelineUse& use);
-  void experts(const std::vector<double>& max_violations);               ///< of each mixture, in the last step
+  void data(const DataReading& reading);                    ///< of the attempt up to now, summed over ranks
+  void experts(const std::vector<double>& max_violations);  ///< of each mixture, in the last step
   void phase(const std::string& name, const AttemptProgress& progress);  ///< a phase begins
   void note(const std::string& kind, const std::string& text);           ///< a skipped step, a fallback, an override
   /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.

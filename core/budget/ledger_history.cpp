@@ -179,6 +179,8 @@ void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& obje
     attempt.start.variants = ledger_lines::read_variants(object);
   } else if (kind == "pipeline") {
     attempt.pipeline = ledger_lines::read_pipeline(object.at("pipeline"));
+  } else if (kind == "data") {
+    attempt.data = ledger_lines::read_data(object.at("data"));
   } else if (kind == "experts") {
     attempt.max_violations = ledger_lines::read_violations(object);
   } else if (kind == "horizon") {

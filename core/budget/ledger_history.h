@@ -43,6 +43,7 @@ struct AttemptHistory {
   std::vector<PhaseSpan> phases;
   std::vector<double> max_violations;   ///< of each mixture's experts, when last written
   std::optional<PipelineUse> pipeline;  ///< where there was one, and time to look
+  std::optional<DataReading> data;      ///< how training data came, when last written
   std::vector<std::string> notes;
 
   /// The furthest point written; all zero before the first.

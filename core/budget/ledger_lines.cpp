@@ -272,6 +272,36 @@ PipelineUse read_pipeline(const Json& object) {
   return use;
 }
 
+Json write(const DataReading& reading) {
+  Json late = Json::array();
+  for (const LateShard& shard : reading.late) {
+    late.push(Json::object({{"path", shard.path}, {"waited", shard.seconds}}));
+  }
+  return Json::object({{"waited", reading.wait_seconds},
+                       {"storage_bytes", reading.storage_bytes},
+                       {"storage_took", reading.storage_seconds},
+                       {"copy_bytes", reading.copy_bytes},
+                       {"copies_took", reading.copy_seconds},
+                       {"staged_bytes", reading.staged_bytes},
+                       {"staging_took", reading.staged_seconds},
+                       {"late", std::move(late)}});
+}
+
+DataReading read_data(const Json& object) {
+  DataReading reading{.wait_seconds = bounded(number(object, "waited")),
+                      .storage_bytes = count(object, "storage_bytes"),
+                      .storage_seconds = bounded(number(object, "storage_took")),
+                      .copy_bytes = count(object, "copy_bytes"),
+                      .copy_seconds = bounded(number(object, "copies_took")),
+                      .staged_bytes = count(object, "staged_bytes"),
+                      .staged_seconds = bounded(number(object, "staging_took"))};
+  for (const Json& shard : object.at("late").items()) {
+    if (reading.late.size() == kLateShards) break;
+    reading.late.push_back({text(shard, "path", kLongestSentence), bounded(number(shard, "waited"))});
+  }
+  return reading;
+}
+
 std::vector<double> read_violations(const Json& object) {
   std::vector<double> violations;
   for (const Json& layer : object.at("max_violations").items()) violations.push_back(bounded(layer.number()));

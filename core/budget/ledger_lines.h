@@ -14,6 +14,7 @@ Json write(const EvaluationResult& result);
 Json write(const SuiteResult& result);
 Json write(const HorizonDecision& decision);
 Json write(const PipelineUse& use);
+Json write(const DataReading& reading);
 Json write(const CategorySeconds& seconds);
 
 // Each throws Error(bad_data) when the object does not fit. Texts are cut to a length that no writer of ours reaches.
@@ -25,6 +26,7 @@ EvaluationResult read_evaluation(const Json& object);
 SuiteResult read_suites(const Json& object);
 HorizonDecision read_decision(const Json& object);
 PipelineUse read_pipeline(const Json& object);
+DataReading read_data(const Json& object);
 std::vector<double> read_violations(const Json& object);
 
 }  // namespace shoestring::ledger_lines

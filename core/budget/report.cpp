@@ -11,6 +11,7 @@
 #include "core/budget/report_plan.h"
 #include "core/budget/run_summary.h"
 #include "core/recipe/explain.h"
+#include "core/recipe/units.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -44,6 +45,10 @@ void add_attempt(const AttemptHistory& attempt, double before, Report& report) {
   const std::optional<Price>& price = attempt.start.price;
   if (!attempt.max_violations.empty()) report.max_violations = attempt.max_violations;
   if (attempt.pipeline) report.pipeline = attempt.pipeline;
+  if (attempt.data) {
+    if (!report.data) report.data.emplace();
+    report.data->add(*attempt.data, kLateShards);
+  }
   report.other_prices |= price && report.price && price->usd_per_gpu_hour != report.price->usd_per_gpu_hour;
   if (attempt.last().loss != 0) report.train_loss = attempt.last().loss;
   for (const AttemptProgress& point : attempt.points) {
@@ -208,6 +213,12 @@ std::string state_words(const std::string& state) {
   if (state == "empty") return "not begun";
   if (state == "measured") return "measured, not begun";
   return state;
+}
+
+std::string reading_words(std::int64_t bytes, double seconds) {
+  const auto moved = static_cast<double>(bytes);
+  return fmt::format("{} MB{}", rounded(moved * 1e-6),
+                     seconds > 0 ? fmt::format(" at {} MB/s", rounded(moved * 1e-6 / seconds)) : "");
 }
 
 std::string guard_words(const Report& report) {

@@ -121,6 +121,7 @@ struct Report {
   std::string recipe_text;  ///< whole; empty: not there
   std::vector<ChangedKey> changed_keys;
   std::optional<PipelineUse> pipeline;  ///< of the last attempt that had one
+  std::optional<DataReading> data;      ///< over all attempts
   std::vector<double> max_violations;   ///< MaxVio of each mixture, last known; empty: no experts
   int damaged_lines = 0;
   std::int64_t parameters = 0;
@@ -150,6 +151,8 @@ void compare(Report& report, const std::vector<Report>& others);
 
 /// "finished on its budget", for people.
 std::string state_words(const std::string& state);
+/// "1.2 GB at 48 MB/s".
+std::string reading_words(std::int64_t bytes, double seconds);
 /// "12 steps clipped, 3 skipped; 1 return to a checkpoint".
 std::string guard_words(const Report& report);
 

@@ -185,7 +185,7 @@ std::string report_html(const Report& report, int refresh_seconds) {
   content += page::burn_down(report) + page::losses(report) + page::suites(report);
   content += page::time_line(report) + page::foretold(report);
   content += page::learning_rate(report) + page::speed(report);
-  content += page::utilisation(report) + page::pipeline(report) + page::quantisation(report) +
+  content += page::utilisation(report) + page::pipeline(report) + page::data(report) + page::quantisation(report) +
              page::expert_balance(report) + page::experts(report);
   content += page::comparison(report) + page::recipe(report) + page::notes(report) + page::builds(report);
   content +=

@@ -205,6 +205,23 @@ json pipeline(const Report& report) {
           {"stage_seconds", use.stage_seconds}};
 }
 
+json data(const Report& report) {
+  if (!report.data) return nullptr;
+  const DataReading& read = *report.data;
+  const auto rate = [](std::int64_t bytes, double seconds) {
+    return json{{"bytes", bytes},
+                {"seconds", seconds},
+                {"bytes_per_second", seconds > 0 ? known(static_cast<double>(bytes) / seconds) : json(nullptr)}};
+  };
+  json late = json::array();
+  for (const LateShard& shard : read.late) late.push_back({{"path", shard.path}, {"waited_seconds", shard.seconds}});
+  return {{"waited_seconds", read.wait_seconds},
+          {"storage", rate(read.storage_bytes, read.storage_seconds)},
+          {"copies", rate(read.copy_bytes, read.copy_seconds)},
+          {"staged", rate(read.staged_bytes, read.staged_seconds)},
+          {"late", std::move(late)}};
+}
+
 json comparison(const Report& report) {
   json list = json::array();
   for (const RunSummary& run : report.compared) list.push_back(json::parse(summary_json(run)));
@@ -253,6 +270,7 @@ std::string report_json(const Report& report) {
       {"suites", suites(report)},
       {"utilisation", utilisation(report)},
       {"pipeline", pipeline(report)},
+      {"data", data(report)},
       {"expert_max_violations", report.max_violations},
       {"predicted", predicted(report)},
       {"foretold", foretold(report)},

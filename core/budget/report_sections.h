@@ -17,6 +17,7 @@ std::string time_line(const Report& report);
 std::string foretold(const Report& report);
 std::string utilisation(const Report& report);
 std::string pipeline(const Report& report);
+std::string data(const Report& report);
 std::string experts(const Report& report);
 std::string comparison(const Report& report);
 std::string recipe(const Report& report);

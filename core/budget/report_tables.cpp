@@ -229,6 +229,31 @@ std::string pipeline(const Report& report) {
   return section("Pipeline", text + folded("Seconds of each stage", html(table)));
 }
 
+std::string data(const Report& report) {
+  if (!report.data) return {};
+  const DataReading& read = *report.data;
+  Table rates{
+      .caption = "Read for batches, and copied near by", .head = {"from", "bytes", "seconds"}, .rows = {}, .texts = {}};
+  const auto row = [&](const char* from, const char* key, std::int64_t bytes, double seconds) {
+    const std::string at = fmt::format("/data/{}/", key);
+    if (bytes > 0) rates.rows.push_back({from, count(bytes, at + "bytes"), amount(seconds, at + "seconds")});
+  };
+  row("where the shards lie", "storage", read.storage_bytes, read.storage_seconds);
+  row("copies near by", "copies", read.copy_bytes, read.copy_seconds);
+  row("copied there", "staged", read.staged_bytes, read.staged_seconds);
+  Table late{
+      .caption = "Shards that were waited for the longest", .head = {"shard", "seconds"}, .rows = {}, .texts = {}};
+  for (std::size_t i = 0; i < read.late.size(); ++i) {
+    late.rows.push_back(
+        {said(read.late[i].path), amount(read.late[i].seconds, fmt::format("/data/late/{}/waited_seconds", i))});
+  }
+  std::string text = fmt::format("<p>Devices waited {} seconds in all for batches that were not ready.</p>",
+                                 amount(read.wait_seconds, "/data/waited_seconds"));
+  if (!rates.rows.empty()) text += html(rates);
+  if (!late.rows.empty()) text += folded("What was waited for", html(late));
+  return section("Training data", text);
+}
+
 std::string experts(const Report& report) {
   if (report.max_violations.empty()) return {};
   Table table{.caption = "Expert load of each mixture", .head = {"mixture", "MaxVio"}, .rows = {}, .texts = {}};

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kAttemptsShown = 6;
 constexpr int kBar = 24;
+constexpr double kLateShown = 0.1;  // seconds waited for a shard
 
 /// Names and messages come from files: nothing in them may steer a terminal.
 std::string plain(const std::string& text, std::size_t longest = 200) {
@@ -154,6 +155,27 @@ std::string pipeline(const Report& report) {
       100 * use.imbalance, use.steps);
 }
 
+std::string data(const Report& report) {
+  if (!report.data) return {};
+  const DataReading& read = *report.data;
+  const double total = report.charged.total();
+  std::string text =
+      fmt::format("\n  data: waited {} device-seconds ({:.1f}%) for batches; read {} where the shards lie",
+                  rounded(read.wait_seconds), total > 0 ? 100 * read.wait_seconds / total : 0,
+                  reading_words(read.storage_bytes, read.storage_seconds));
+  if (read.copy_bytes > 0)
+    text += fmt::format(", {} from copies near by", reading_words(read.copy_bytes, read.copy_seconds));
+  if (read.staged_bytes > 0) {
+    text += fmt::format("; copied there {}", reading_words(read.staged_bytes, read.staged_seconds));
+  }
+  text += '\n';
+  for (const LateShard& shard : read.late) {
+    if (shard.seconds < kLateShown) continue;
+    text += fmt::format("    {:>9} s  waited for {}\n", rounded(shard.seconds), plain(shard.path));
+  }
+  return text;
+}
+
 std::string experts(const Report& report) {
   const auto& all = report.max_violations;
   if (all.empty()) return {};
@@ -183,7 +205,7 @@ std::string held_out_words(double loss, double bits_per_byte) {
 
 std::string report_text(const Report& report) {
   std::string text = head(report) + where_it_went(report) + by_phase(report) + suites(report) + by_attempt(report) +
-                     utilisation(report) + pipeline(report) + experts(report) + foretold(report);
+                     utilisation(report) + pipeline(report) + data(report) + experts(report) + foretold(report);
   if (!report.compared.empty()) text += "\n" + comparison_text(report.compared);
   if (report.damaged_lines > 0) {
     text += fmt::format("\n  {} damaged line{} of the ledger could not be read\n", report.damaged_lines,

@@ -227,7 +227,8 @@ void add_data(std::vector<Key>& keys) {
       .key("tokenizer", &DataSpec::tokenizer, kText, "tokenizer file; empty: the one beside the first shard", kFree)
       .key("document_mask", &DataSpec::document_mask, kText, "documents in one sequence do not see each other")
       .key("fim_rate", &DataSpec::fim_rate, kShare, "share of documents rearranged for fill-in-the-middle")
-      .key("io", &DataSpec::io, kText, "how shards are read", kFree)
+      .key("io", &DataSpec::io, kText,
+           "how shards are read; what lies behind a network, or is copied to data.stage, is read by pread", kFree)
       .key("prefetch", &DataSpec::prefetch, {1, kMostPrefetch}, "micro-batches prepared ahead", kFree)
       .key("mix", &DataSpec::mix, kText,
            "how train's weights change over a phase: SHARE: WEIGHT WEIGHT ..., SHARE: ... as 0.8: 0.7 0.3, 1: 0.2 0.8; "

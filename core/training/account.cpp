@@ -97,6 +97,7 @@ class LeadingAccount final : public Account {
   void piped(const std::optional<PipelineUse>& use) override {
     if (use) ledger_->pipeline(*use);
   }
+  void read(const DataReading& reading) override { ledger_->data(reading); }
   void entered_phase(const CategorySeconds& spent) override;
   void saved(const CheckpointCommit& commit, const CategorySeconds& spent) override;
   void evaluated(const Evaluator::Outcome& outcome, double took_seconds, const CategorySeconds& spent) override;

@@ -91,6 +91,8 @@ class Account {
   virtual void stepped(const StepOutcome&, const CategorySeconds& /*spent*/) {}
   /// How the pipeline was used in the steps that were looked at; nothing without one.
   virtual void piped(const std::optional<PipelineUse>&) {}
+  /// How the training data of this attempt came up to now; see reading_of_all.
+  virtual void read(const DataReading&) {}
   virtual void entered_phase(const CategorySeconds& /*spent*/) {}
   virtual void saved(const CheckpointCommit&, const CategorySeconds& /*spent*/) {}
   virtual void evaluated(const Evaluator::Outcome&, double /*took_seconds*/, const CategorySeconds& /*spent*/) {}

@@ -16,10 +16,14 @@ namespace shoestring {
 
 class Phase {
  public:
+  /// Seconds that a read of a shard waits for a storage that fails, before the run is saved and left (exit code 75).
+  static constexpr double kStoragePatienceSeconds = 300;
+
   /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`
   /// and `state` must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the
   /// phase begins).
-  Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout, const TrainingState& state);
+  Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout, const TrainingState& state,
+        StorageHooks hooks = {});
 
   const BatchPlan& plan() const { return plan_; }
   Feed& feed() { return *feed_; }
@@ -35,15 +39,21 @@ class Phase {
   std::string given(std::int64_t samples) const;
   /// How far training shards are copied to a disk near by; empty where they are not.
   std::string staged() const;
+  /// How this rank's training data came.
+  DataReading reading() const;
   /// The first document of sample 0 as text, what is learned marked.
   std::string first_example(const Tokenizer& tokenizer) const;
 
  private:
   BatchPlan plan_;
+  StorageNews news_;
   std::unique_ptr<Loader> loader_;
-  std::unique_ptr<Feed> feed_;
+  std::unique_ptr<LoaderFeed> feed_;
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<SuiteEvaluator> suites_;
 };
+
+/// The same of all ranks, with the shard that each waited for the longest. Collective.
+DataReading reading_of_all(const DataReading& own, Communicator& world);
 
 }  // namespace shoestring

@@ -317,7 +317,7 @@ std::unique_ptr<Loader> RunResources::checked(LoaderOptions options) const {
   return loader;
 }
 
-std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
+std::unique_ptr<Loader> RunResources::train_loader(int phase, const ShardReading& reading) const {
   const PhaseSpec& spec = recipe_.phases[static_cast<std::size_t>(phase)];
   // Phases draw different orders from one seed.
   LoaderOptions options = loader_options(recipe_, train_sources(recipe_, static_cast<std::size_t>(phase)), spec,
@@ -326,6 +326,8 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
     options.weights = spec.loss_mean == LossMean::documents ? TokenWeights::documents : TokenWeights::tokens;
   }
   take_mix(recipe_, spec, options);
+  options.storage = reading.storage;
+  options.patience = reading.patience;
   if (!recipe_.data.stage.empty()) {
     options.stage = StageOptions{.folder = recipe_.data.stage, .most_bytes = recipe_.data.stage_bytes};
   }
@@ -334,12 +336,14 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase) const {
   return loader;
 }
 
-std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase) const {
+std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase, const ShardReading& reading) const {
   std::vector<std::unique_ptr<Loader>> loaders;
   for (const SourceSpec& source : validation_sources(recipe_, static_cast<std::size_t>(phase))) {
     LoaderOptions options =
         loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)], 0, *tokenizer_);
     options.fill_in_middle.reset();
+    options.storage = reading.storage;
+    options.patience = reading.patience;
     loaders.push_back(checked(std::move(options)));
   }
   return loaders;

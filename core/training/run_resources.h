@@ -49,6 +49,12 @@ struct MachineShare {
 /// Collective: every rank looks before any of them takes memory.
 MachineShare machine_share(Communicator& world);
 
+/// How the shards of a phase are read.
+struct ShardReading {
+  const ShardStorage* storage = &system_storage();
+  StoragePatience patience{};
+};
+
 class RunResources {
  public:
   /// Collective where ranks share experts. The model is that of the first phase, its part that of `layout`, the place
@@ -88,10 +94,11 @@ class RunResources {
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
   double guessed_checkpoint_seconds() const;
 
-  /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer do not belong together.
-  std::unique_ptr<Loader> train_loader(int phase) const;
+  /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer
+  /// do not belong together.
+  std::unique_ptr<Loader> train_loader(int phase, const ShardReading& reading = {}) const;
   /// One loader per validation source, at the phase's sequence length.
-  std::vector<std::unique_ptr<Loader>> validation_loaders(int phase) const;
+  std::vector<std::unique_ptr<Loader>> validation_loaders(int phase, const ShardReading& reading = {}) const;
 
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }

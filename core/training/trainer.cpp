@@ -186,6 +186,7 @@ ExitCode Trainer::run() {
     if (!shared_error_) watch_.await_leader();
     const std::string kept = saved_work_text(snapshots_.store());
     const Error whole(error.code(), fmt::format("{}\n{}", error.what(), kept));
+    close_reading();
     account_->failed(whole);
     if (shared_error_) await_the_others();
     throw whole;

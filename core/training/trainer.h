@@ -33,6 +33,7 @@ struct TrainerOptions {
   bool from_older = false;              ///< go on from an older checkpoint where the last saved one is not there
   std::string warning_command = {};     ///< run at each share of budget.warn_at that is passed (budget/warning.h)
   std::FILE* out = stdout;              ///< progress of rank 0
+  const ShardStorage* storage = &system_storage();  ///< that shards lie on
 };
 
 /// One attempt of a run: begins it, or goes on from its newest sound checkpoint.
@@ -72,7 +73,9 @@ class Trainer {
   bool took_other_weights_since(int phase) const;
   void enter_phase();
   void enter_next_phase();
+  StorageHooks storage_hooks();
   void tell_sources();
+  void close_reading() noexcept;
   void guess_evaluation();
   void guess_suites();
 
@@ -119,6 +122,7 @@ class Trainer {
   std::int64_t first_step_ = 0;       // steps done when this attempt began
   std::int64_t evaluated_step_ = -1;  // of the last evaluation
   std::int64_t asked_step_ = -1;      // when suites were asked last
+  DataReading read_before_;           // in this attempt, in phases before the present one; of all ranks
   bool shared_error_ = false;         // the error under way was thrown by every rank
 };
 

@@ -164,7 +164,7 @@ bool Trainer::took_other_weights_since(int phase) const {
 }
 
 void Trainer::enter_phase() {
-  phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, layout_, state_);
+  phase_ = std::make_unique<Phase>(recipe_, *resources_, mesh_, layout_, state_, storage_hooks());
   state_.data_plan = phase_->data_plan();
   if (state_.phase_samples > 0) return;
   if (const std::string text = phase_->long_documents(); !text.empty()) account_->note("data", text);
@@ -173,8 +173,23 @@ void Trainer::enter_phase() {
                             phase_->first_example(resources_->tokenizer())));
 }
 
-// What the report says of where the samples came from.
+// A line of another rank goes to its own terminal: the account is kept by one.
+StorageHooks Trainer::storage_hooks() {
+  const auto doing = [this] { return fmt::format("step {}", state_.step + 1); };
+  return {.say =
+              [this](const std::string& line) {
+                if (snapshots_.writes()) return account_->note("data", line);
+                fmt::print(stderr, "rank {}: {}\n", world_.rank(), line);
+              },
+          .waits = [this, doing] { watch_.works_on_files_alone("waiting for data of " + doing()); },
+          .goes_on = [this, doing] { watch_.steps(doing()); },
+          .storage = options_.storage};
+}
+
+// What the report says of where the samples came from. Collective, at the end of a phase.
 void Trainer::tell_sources() {
+  read_before_.add(reading_of_all(phase_->reading(), world_), kLateShards);
+  account_->read(read_before_);
   for (const std::string& text : {phase_->given(state_.phase_samples), phase_->staged()}) {
     if (!text.empty()) account_->note("data", text);
   }

@@ -22,6 +22,18 @@ Stop Trainer::finish(Stop stop) {
   return stop;
 }
 
+// The others cannot be asked any more: what is known here.
+void Trainer::close_reading() noexcept {
+  try {
+    if (!phase_) return;
+    DataReading reading = read_before_;
+    reading.add(phase_->reading(), kLateShards);
+    account_->read(reading);
+  } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
+    account_->say(fmt::format("how data came could not be noted: {}", second.what()));
+  }
+}
+
 // An error ends the attempt: whatever goes wrong with saving now, that error is what matters.
 void Trainer::keep_what_is_whole() noexcept {
   try {

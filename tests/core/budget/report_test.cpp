@@ -62,6 +62,16 @@ void write_run(const std::filesystem::path& folder, const std::string& run, cons
   clock.now += 40;
   ledger.checkpoint({200, 102400, "step-200", 9, 1}, at(200, 150, "long"));
   clock.now += 3;
+  DataReading read{.wait_seconds = 8,
+                   .storage_bytes = 30'000'000,
+                   .storage_seconds = 6,
+                   .copy_bytes = 90'000'000,
+                   .copy_seconds = 0.5,
+                   .staged_bytes = 120'000'000,
+                   .staged_seconds = 4,
+                   .late = {{"/slow/<b>.h5", 5.5}, {"/slow/a.h5", 0.001}}};
+  ledger.data({.wait_seconds = 100});  // an earlier one: the last line counts
+  ledger.data(read);
   if (end.empty()) return;
   ledger.end(end, end == "failed" ? 81 : 0, end == "failed" ? "the loss is not finite <b>" : "", at(200, 166, "long"));
 }
@@ -106,6 +116,28 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
   EXPECT_EQ(held_out_words(2.25, 0), "2.2500 nats per learned token");
+}
+
+// Which shard was late, how long, and from where; how fast the storage was.
+TEST(Report, SaysWhatDataWereWaitedFor) {
+  TemporaryFolder folder;
+  write_run(folder.path(), "small", "done", true);
+  const Report report = make_report(folder.path());
+  const json data = json::parse(report_json(report))["data"];
+  EXPECT_DOUBLE_EQ(data["waited_seconds"], 8);
+  EXPECT_EQ(data["storage"]["bytes"], 30'000'000);
+  EXPECT_DOUBLE_EQ(data["storage"]["bytes_per_second"], 5e6);
+  EXPECT_DOUBLE_EQ(data["staged"]["bytes_per_second"], 30e6);
+  EXPECT_EQ(data["late"][0]["path"], "/slow/<b>.h5");
+  EXPECT_DOUBLE_EQ(data["late"][0]["waited_seconds"], 5.5);
+  const std::string text = report_text(report);
+  EXPECT_NE(text.find("waited 8 device-seconds (4.4%)"), std::string::npos) << text;
+  EXPECT_NE(text.find("at 5 MB/s where the shards lie"), std::string::npos) << text;
+  EXPECT_NE(text.find("waited for /slow/<b>.h5"), std::string::npos) << text;
+  EXPECT_EQ(text.find("a.h5"), std::string::npos) << "a millisecond is no news";
+  const std::string page = report_html(report);
+  EXPECT_NE(page.find("/slow/&lt;b&gt;.h5"), std::string::npos);
+  EXPECT_NE(page.find("/data/late/0/waited_seconds"), std::string::npos);
 }
 
 TEST(Report, ARunThatFailedOrDiedHasOneToo) {

@@ -21,6 +21,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "tests/core/training/small_corpus.h"
+#include "tests/data/held_storage.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 
@@ -298,6 +299,52 @@ TEST_F(TrainerTest, AnErrorSavesWhatIsWhole) {
   EXPECT_NE(std::string(error.what()).find("step_00000006"), std::string::npos) << error.what();
   ASSERT_EQ(train("disturbed"), ExitCode::done);
   EXPECT_EQ(weights(checkpoints("disturbed")[0]), weights(checkpoints("undisturbed")[0]));
+}
+
+TrainerOptions on(const ShardStorage& storage) {
+  TrainerOptions options;
+  options.storage = &storage;
+  return options;
+}
+
+const std::vector<std::string> kByReads = {"--data.io=pread"};
+
+// For five minutes of its own time; then what was trained is saved, the code says "run me again", and the run goes on
+// to the bits of one that nothing disturbed.
+TEST_F(TrainerTest, AStorageThatFailsIsWaitedForThenTheRunIsSaved) {
+  ASSERT_EQ(train("on a good disk", kByReads), ExitCode::done);
+  testing::HeldStorage storage;
+  storage.good = 15;
+  storage.bad = 1 << 30;
+  const Error error = error_of([&] { train("on a bad disk", kByReads, on(storage)); });
+  EXPECT_EQ(error.code(), ExitCode::preempted) << error.what();
+  EXPECT_NEAR(storage.seconds(), Phase::kStoragePatienceSeconds, 1e-3);
+  ASSERT_EQ(checkpoints("on a bad disk").size(), 1u) << error.what();
+  const nlohmann::json report = nlohmann::json::parse(read_text(run_folder("on a bad disk") / "report.json"));
+  EXPECT_EQ(report["run"]["state"], "preempted");
+  EXPECT_GT(report["data"]["storage"]["bytes"], 0);
+  storage.good = 8;
+  storage.bad = 6;  // a short failure is no more than a wait
+  ASSERT_EQ(train("on a bad disk", kByReads, on(storage)), ExitCode::done);
+  EXPECT_NE(read_text(run_folder("on a bad disk") / "ledger.jsonl").find("waiting for the storage"), std::string::npos);
+  EXPECT_EQ(weights(checkpoints("on a bad disk")[0]), weights(checkpoints("on a good disk")[0]));
+}
+
+TEST_F(TrainerTest, ASignalIsObeyedWhileTheStorageIsWaitedFor) {
+  testing::HeldStorage storage;
+  storage.good = 15;
+  storage.bad = 1 << 30;
+  storage.on_pause = [] { request_stop(true); };
+  ExitCode code = ExitCode::done;
+  try {  // it may be seen between two steps as well, while batches are ready
+    code = train("left waiting", kByReads, on(storage));
+  } catch (const Error& error) {
+    code = error.code();
+  }
+  request_stop(false);
+  EXPECT_EQ(code, ExitCode::preempted);
+  EXPECT_LE(storage.pauses, 2);
+  EXPECT_EQ(checkpoints("left waiting").size(), 1u);
 }
 
 // Rank 1 alone meets it, in the middle of a step. Rank 0 hears of it, what both had is saved, by rank 0 alone or by
