@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/recipe/names.h"
+#include "core/training/metrics.h"
 #include "core/training/run_resources.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -18,6 +19,7 @@
 #include "tools/arguments.h"
 #include "tools/bench/bench_row.h"
 #include "tools/bench/bench_suites.h"
+#include "tools/bench/calibration.h"
 #include "tools/bench/machine.h"
 #include "tools/bench/plan_bench.h"
 #include "tools/commands.h"
@@ -206,11 +208,19 @@ int bench_command(const Words& words) {
                    .pytorch = arguments.text("pytorch", ""),
                    .pytorch_compiled = arguments.has("pytorch-compile")};
   std::vector<BenchRow> rows;
+  ProgressLine line(stderr, true);
   for (const BenchSuite& suite : bench_suites()) {
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), suite.name) == wanted.end()) continue;
+    int row_number = 1;
+    effort.progress = [&](double seconds, double most) {
+      line.update(fmt::format("{}: row {}, {:.0f} s of at most {:.0f}", suite.name, row_number, seconds, most),
+                  now_seconds());
+    };
     fmt::print("{}: {}\n", suite.name, suite.meaning);
     suite.run(workers, effort, [&](const BenchRow& row) {
+      line.wipe();
       print_row(row);
+      ++row_number;
       rows.push_back(row);
     });
   }

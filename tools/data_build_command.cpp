@@ -3,13 +3,13 @@
 #include <limits>
 
 #include "core/training/signals.h"
+#include "core/training/work_progress.h"
 #include "data/corpus_build.h"
 #include "kernels/base/check.h"
 #include "parallel/communicator.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
-#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -57,7 +57,9 @@ CorpusBuildResult built(const CorpusBuildOptions& options, Workers& workers, Bui
                              line.show({.doing = std::string(at.doing),
                                         .done_bytes = at.done_bytes,
                                         .all_bytes = at.all_bytes,
-                                        .more = at.tokens > 0 ? fmt::format("{} tokens", at.tokens) : ""});
+                                        .more = at.seconds > 0  ? fmt::format("since {:.0f} s", at.seconds)
+                                                : at.tokens > 0 ? fmt::format("{} tokens", at.tokens)
+                                                                : ""});
                            },
                        .stop = stop_requested},
                       ranks);

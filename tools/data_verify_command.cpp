@@ -2,11 +2,11 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "core/training/work_progress.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
-#include "tools/work_progress.h"
 
 namespace shoestring {
 

@@ -8,12 +8,12 @@
 #include "core/generation/open_model.h"
 #include "core/generation/suite_run.h"
 #include "core/recipe/names.h"
+#include "core/training/work_progress.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "tools/commands.h"
 #include "tools/generation_options.h"
 #include "tools/model_folder.h"
-#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -73,6 +73,7 @@ int evaluate_command(const Words& words) {
                .all_bytes = std::ssize(requests),
                .counted = "requests"});
   });
+  line.wipe();
   const std::vector<TaskScores> tasks = score_suite(requests, answers);
   print_table(tasks);
   if (arguments.has("out")) {

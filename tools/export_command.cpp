@@ -6,6 +6,7 @@
 
 #include "core/training/export.h"
 #include "core/training/model_files.h"
+#include "core/training/work_progress.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/variant.h"
@@ -14,7 +15,6 @@
 #include "tools/commands.h"
 #include "tools/messages.h"
 #include "tools/model_folder.h"
-#include "tools/work_progress.h"
 
 namespace shoestring {
 namespace {
@@ -55,6 +55,7 @@ int export_command(const Words& words) {
     line.show({.doing = "writing weights", .done_bytes = done, .all_bytes = all});
   };
   const std::int64_t bytes = export_folder(source, out, options, stream);
+  line.wipe();
   fmt::print("{}: {:.1f} MB of weights\n", out, static_cast<double>(bytes) / 1e6);
   const std::string caveat = tokenizer_caveat(source.config().architecture);
   if (!caveat.empty()) say("{}", caveat);

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <memory>
+
 #include "core/recipe/names.h"
+#include "core/training/work_progress.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -33,6 +36,10 @@ OpenModelOptions opening_of(const Arguments& arguments) {
   options.threads = static_cast<int>(arguments.integer("threads", 0, 0, 1024));
   options.latents = arguments.has("latents");
   options.capacity = arguments.integer("context", 0, 1, kMostTokens);
+  options.progress = [line = std::make_shared<WorkProgress>()](std::int64_t done, std::int64_t all) {
+    line->show({.doing = "reading weights", .done_bytes = done, .all_bytes = all});
+    if (done == all) line->wipe();
+  };
   return options;
 }
 

@@ -68,7 +68,7 @@ OpenModel::OpenModel(const fs::path& folder, const OpenModelOptions& options)
                                                             .trains = false});
   const ImportPlan plan = plan_import(files, *model_);
   model_->allocate(stream_);
-  import_weights(plan);
+  import_weights(plan, options.progress);
   model_->prepare();
   forward_ = std::make_unique<CachedForward>(
       *model_, CachedForwardOptions{.slots = options.slots,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -23,6 +24,8 @@ struct OpenModelOptions {
   std::int64_t capacity = 0;  ///< tokens of each; cut to the model's positions, which 0 stands for
   std::int64_t rows = 256;    ///< tokens that are worked on at a time
   bool latents = false;       ///< CachedForwardOptions::latents, for models that have them
+  /// Is told while the weights are read how far that is.
+  std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress{};
 };
 
 class OpenModel {

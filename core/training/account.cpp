@@ -76,6 +76,7 @@ class LeadingAccount final : public Account {
     ledger_->note(about, text);
     say(text);
   }
+  void working(const Progress& progress) override { view_.working(progress, args_.clock.monotonic_seconds()); }
   Decision decide(const Standing& at) override;
   double seconds_for_evaluation(bool saved, bool last) const override {
     return cap_->seconds_for_evaluation(elapsed(), saved, last);

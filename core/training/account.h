@@ -20,6 +20,7 @@
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
 #include "core/training/suite_evaluation.h"
+#include "core/training/work_progress.h"
 
 namespace shoestring {
 
@@ -72,6 +73,9 @@ class Account {
   virtual void say(const std::string&) {}
   /// The same, in the ledger too, under what it is `about`.
   virtual void note(const char* /*about*/, const std::string& /*text*/) {}
+
+  /// How far something is that takes long; on the live line alone.
+  virtual void working(const Progress&) {}
 
   /// Decides for all ranks; a new horizon is in the ledger before anybody follows it.
   virtual Decision decide(const Standing&) { return {}; }

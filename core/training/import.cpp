@@ -15,8 +15,13 @@ constexpr std::int64_t kFileBytesLimit = std::int64_t{64} << 20;
 Import::Import(const fs::path& folder, const Transformer& model)
     : folder_(folder), plan_(plan_import(folder_, model)) {}
 
-std::string Import::run() const {
-  import_weights(plan_);
+std::string Import::run(const TellProgress& tell) const {
+  const auto telling = [&](const char* doing) {
+    return [&tell, doing](std::int64_t done, std::int64_t all) {
+      if (tell) tell({.doing = doing, .done_bytes = done, .all_bytes = all});
+    };
+  };
+  import_weights(plan_, telling("reading weights"));
   std::string licence;
   for (const auto& [name, content] : folder_.companions()) {
     if (name.starts_with("LICEN")) licence += fmt::format("; {} {}", name, content_hash(content));
@@ -26,7 +31,7 @@ std::string Import::run() const {
     passed = fmt::format("; passed over {} and such, {} tensors", plan_.passed_over.front(), plan_.passed_over.size());
   }
   return fmt::format("{}, hash {}; {} weights: {}{}{}", fs::absolute(folder_.path()).lexically_normal().string(),
-                     folder_.hash(), plan_.pieces.size(), formats_of(plan_),
+                     folder_.hash(telling("taking the hash of the weights")), plan_.pieces.size(), formats_of(plan_),
                      licence.empty() ? "; no licence file" : licence, passed);
 }
 

@@ -12,6 +12,7 @@
 #include "core/model/transformer.h"
 #include "core/training/import_weights.h"
 #include "core/training/model_files.h"
+#include "core/training/work_progress.h"
 #include "data/tokenizer.h"
 
 namespace shoestring {
@@ -22,8 +23,8 @@ class Import {
   Import(const std::filesystem::path& folder, const Transformer& model);
 
   /// Reads them into the model, which has memory by now. What was read, for the ledger: name and hash of the source,
-  /// formats, licence.
-  std::string run() const;
+  /// formats, licence. `tell` hears how far it is.
+  std::string run(const TellProgress& tell = nullptr) const;
 
   /// The source's files, its config.json among them.
   ModelFiles files() const;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,8 +43,9 @@ class ImportFolder {
   /// Name and content, by name.
   std::vector<std::pair<std::string, std::string>> companions() const;
   /// Names the folder's content in ledgers: a hash over the names and contents of config.json, the weights and the
-  /// companions. Reads every byte.
-  std::string hash() const;
+  /// companions. Reads every byte; `progress` is told after each file.
+  std::string hash(
+      const std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)>& progress = nullptr) const;
 
  private:
   void open_files();

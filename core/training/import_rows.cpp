@@ -153,6 +153,8 @@ void check_finite(const RowSource& source, std::int64_t row, std::int64_t rows, 
 
 std::int64_t RowSource::begin() const { return values.entry->begin + first_row * columns * element_bytes(values); }
 
+std::int64_t RowSource::bytes() const { return rows * columns * element_bytes(values); }
+
 RowSource find_rows(const ImportFolder& folder, const std::string& name, const Shape& shape) {
   RowSource source;
   source.name = name;

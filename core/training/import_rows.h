@@ -28,6 +28,7 @@ struct RowSource {
   std::int64_t block = 0;
 
   std::int64_t begin() const;  ///< in the file
+  std::int64_t bytes() const;  ///< of its rows there
 };
 
 /// Finds the weight that the model calls `name`, of `shape`. Throws Error(bad_data) where it is missing, has another

@@ -89,11 +89,15 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
   return plan;
 }
 
-void import_weights(const ImportPlan& plan) {
+void import_weights(const ImportPlan& plan, const ImportProgress& progress) {
+  std::int64_t done = 0, all = 0;
+  for (const ImportPlan::Piece& piece : plan.pieces) all += piece.source.bytes();
   for (const ImportPlan::Piece& piece : plan.pieces) {
     read_rows(piece.source, [&](std::int64_t first, std::int64_t rows, const float* values) {
       copy_rows(piece, first, rows, values);
     });
+    done += piece.source.bytes();
+    if (progress) progress(done, all);
   }
 }
 

@@ -1,6 +1,7 @@
 // Open weights as the beginning of a run: every weight of a model, found in a folder, then read into the masters.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,11 @@ struct ImportPlan {
 /// source), and for a copy (a tied head, multi-token prediction's embedding) that is not the same numbers.
 ImportPlan plan_import(const ImportFolder& folder, const Transformer& model);
 
+/// Is told after each weight, or file, how much of all has been read; may be empty.
+using ImportProgress = std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)>;
+
 /// Reads them into the masters, which must have memory: little is held besides.
-void import_weights(const ImportPlan& plan);
+void import_weights(const ImportPlan& plan, const ImportProgress& progress = nullptr);
 
 /// "F32 30, BF16 272": formats and how many weights have each.
 std::string formats_of(const ImportPlan& plan);

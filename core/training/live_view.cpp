@@ -7,6 +7,11 @@ LiveView::LiveView(const RunSpec& run, int ranks, const std::filesystem::path& d
       file_(directory),
       gauges_({.run = run.name, .project = run.project, .ranks = ranks, .step = {}, .evaluation = {}}) {}
 
+void LiveView::working(const Progress& progress, double monotonic_seconds) {
+  const std::string text = pace_.text(progress, monotonic_seconds);
+  if (!text.empty()) line_.update(text, monotonic_seconds);
+}
+
 void LiveView::stepped(const StepMetrics& metrics, const LiveFacts& facts, double monotonic_seconds) {
   stepped_ = true;
   gauges_.step = metrics;

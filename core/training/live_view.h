@@ -9,6 +9,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/metrics.h"
 #include "core/training/run_gauges.h"
+#include "core/training/work_progress.h"
 
 namespace shoestring {
 
@@ -24,6 +25,8 @@ class LiveView {
   LiveView(const RunSpec& run, int ranks, const std::filesystem::path& directory, std::FILE* out);
 
   void say(const std::string& text) { line_.say(text); }
+  /// Work before the first step, or between steps.
+  void working(const Progress& progress, double monotonic_seconds);
   void stepped(const StepMetrics& metrics, const LiveFacts& facts, double monotonic_seconds);
   void evaluated(const EvaluationMetrics& metrics) { gauges_.evaluation = metrics; }
   /// No step comes any more: metrics.prom says so.
@@ -31,6 +34,7 @@ class LiveView {
 
  private:
   ProgressLine line_;
+  WorkPace pace_;
   GaugesFile file_;
   RunGauges gauges_;
   bool stepped_ = false;

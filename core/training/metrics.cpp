@@ -177,6 +177,11 @@ void ProgressLine::say(const std::string& text) {
   shown_ = false;
 }
 
+void ProgressLine::wipe() {
+  if (shown_) write("\r\x1b[2K");
+  shown_ = false;
+}
+
 // `fmt::print` would throw: no reason to stop a run.
 void ProgressLine::write(const std::string& text) {
   std::fputs(text.c_str(), out_);

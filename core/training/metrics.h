@@ -84,6 +84,8 @@ class ProgressLine {
   void update(const std::string& text, double monotonic_seconds);
   /// A line of its own that stays.
   void say(const std::string& text);
+  /// What stands on a terminal goes away.
+  void wipe();
 
  private:
   void write(const std::string& text);

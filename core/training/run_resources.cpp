@@ -276,7 +276,7 @@ TextIds RunResources::text_ids() const {
   });
 }
 
-RunResources::Begun RunResources::begin_weights(int phase, bool keeps) {
+RunResources::Begun RunResources::begin_weights(int phase, bool keeps, const TellProgress& tell) {
   if (phase > 0) begin_anew(*optimizer_, stream_);
   const WeightsSource source = weights_source(recipe_, index_of(phase));
   if (!source && phase == 0) {
@@ -291,7 +291,7 @@ RunResources::Begun RunResources::begin_weights(int phase, bool keeps) {
   model_->initialise_factors(recipe_.run.seed);
   carried_ = import->files();
   if (keeps) keep_source(run_directory(recipe_) / source.kept, carried_);
-  return {source.key, import->run()};
+  return {source.key, import->run(tell)};
 }
 
 void RunResources::goes_on_in(int phase) {

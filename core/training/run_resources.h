@@ -80,7 +80,7 @@ class RunResources {
     std::string key;
     std::string what;
   };
-  Begun begin_weights(int phase, bool keeps);
+  Begun begin_weights(int phase, bool keeps, const TellProgress& tell = nullptr);
   /// The run goes on in `phase`, with weights of a checkpoint.
   void goes_on_in(int phase);
   /// Files of the folder that the present weights come from (import.h).

@@ -149,7 +149,8 @@ std::unique_ptr<Engine> Trainer::make_engine() {
 // New weights, or a folder's, or others to train, for the run or from this phase on. With them the optimizer and the
 // warm-up begin.
 void Trainer::begin_weights() {
-  const RunResources::Begun begun = resources_->begin_weights(state_.phase, snapshots_.writes());
+  const RunResources::Begun begun = resources_->begin_weights(
+      state_.phase, snapshots_.writes(), [this](const Progress& progress) { account_->working(progress); });
   if (!begun.key.empty()) account_->note(begun.key.c_str(), begun.what);
   resources_->model().prepare();
   state_.updates = 0;

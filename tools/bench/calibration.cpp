@@ -174,7 +174,9 @@ long preemptions() {
 
 bool wants_more(const Ratios& ratios, double start, const BenchEffort& effort) {
   const double longest = effort.most_seconds * (ratios.kept() < Ratios::kFew ? 4 : 1);
-  return ratios.kept() < effort.repetitions && now_seconds() - start < longest;
+  const double gone = now_seconds() - start;
+  if (effort.progress) effort.progress(gone, longest);
+  return ratios.kept() < effort.repetitions && gone < longest;
 }
 
 BenchRow bench_over_peak(std::string name, std::string over, double goal, double flops, Workers& workers,

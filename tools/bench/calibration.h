@@ -58,6 +58,8 @@ struct BenchEffort {
   int repetitions = 15;     ///< that count, for each row
   double most_seconds = 4;  ///< for each row, even if fewer count; four times as long where hardly one does
   BenchRivals rivals;
+  /// Is told between repetitions how much of the row's time has gone, and its most; may be empty.
+  std::function<void(double seconds, double most_seconds)> progress{};
 };
 
 /// Whether a row that began at `start` needs another repetition.

@@ -1,4 +1,4 @@
-#include "tools/work_progress.h"
+#include "core/training/work_progress.h"
 
 #include <fmt/format.h>
 
@@ -39,6 +39,7 @@ std::string time_text(double seconds) {
 }  // namespace
 
 std::string to_string(const Progress& progress, std::int64_t bytes_since, double seconds) {
+  if (progress.done_bytes == 0 && progress.all_bytes == 0) return progress.doing + ": " + progress.more;
   std::string text = progress.doing + ": ";
   const auto done = static_cast<double>(progress.done_bytes);
   const auto all = static_cast<double>(std::max(progress.all_bytes, progress.done_bytes));
@@ -53,15 +54,20 @@ std::string to_string(const Progress& progress, std::int64_t bytes_since, double
   return text;
 }
 
-void WorkProgress::show(const Progress& progress) {
-  const double now = steady_seconds();
+std::string WorkPace::text(const Progress& progress, double monotonic_seconds) {
   if (progress.doing != doing_) {
     doing_ = progress.doing;
-    began_ = now;
+    began_ = monotonic_seconds;
     first_bytes_ = progress.done_bytes;
   }
-  if (now - began_ < kFirstSeconds) return;
-  line_.update(to_string(progress, progress.done_bytes - first_bytes_, now - began_), now);
+  const double seconds = monotonic_seconds - began_;
+  return seconds < kFirstSeconds ? "" : to_string(progress, progress.done_bytes - first_bytes_, seconds);
+}
+
+void WorkProgress::show(const Progress& progress) {
+  const double now = steady_seconds();
+  const std::string text = pace_.text(progress, now);
+  if (!text.empty()) line_.update(text, now);
 }
 
 }  // namespace shoestring

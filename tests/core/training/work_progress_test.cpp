@@ -1,4 +1,4 @@
-#include "tools/work_progress.h"
+#include "core/training/work_progress.h"
 
 #include <gtest/gtest.h>
 
@@ -17,6 +17,19 @@ TEST(WorkProgress, SaysShareRateAndTimeLeft) {
   EXPECT_EQ(to_string({"answering", 12, 40, "", "requests"}, 12, 8),
             "answering: 30 %, 12 of 40 requests, 1.5/s, 19 s left");
   EXPECT_EQ(to_string({"answering", 3, 0, "", "requests"}, 3, 1), "answering: 3 requests, 3/s");
+}
+
+TEST(WorkProgress, OfWhatIsNotMeasuredOnlyMoreIsShown) {
+  EXPECT_EQ(to_string({"training a tokenizer", 0, 0, "since 12 s"}, 0, 12), "training a tokenizer: since 12 s");
+}
+
+TEST(WorkPace, SaysNothingOfWhatMayBeOverSoon) {
+  WorkPace pace;
+  EXPECT_EQ(pace.text({"reading weights", 0, 400}, 10), "");
+  EXPECT_EQ(pace.text({"reading weights", 100, 400}, 10.9), "");
+  EXPECT_EQ(pace.text({"reading weights", 200, 400}, 12), "reading weights: 50 %, 200 B of 400 B, 100 B/s, 2 s left");
+  EXPECT_EQ(pace.text({"taking the hash", 200, 400}, 12.1), "") << "another piece of work";
+  EXPECT_EQ(pace.text({"taking the hash", 300, 400}, 13.1), "taking the hash: 75 %, 300 B of 400 B, 100 B/s, 1 s left");
 }
 
 }  // namespace
