@@ -13,6 +13,7 @@
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "tools/bench/bench_folder.h"
 
 namespace shoestring {
 namespace {
@@ -20,28 +21,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kText = "/usr/include";
-constexpr std::int64_t kTextBytes = std::int64_t{8} << 20;
+constexpr std::int64_t kTextBytes = std::int64_t{8} << 20;    // to encode
+constexpr std::int64_t kBuildBytes = std::int64_t{32} << 20;  // so much that a dozen fsyncs are a small part
 constexpr std::int64_t kSampleBytes = std::int64_t{1} << 20;
 constexpr std::uint32_t kVocabulary = 4096;
-
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "shoestring_bench_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) fail(ExitCode::io, "cannot make a folder {}", pattern);
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
 
 double thread_seconds() {
   timespec time{};
@@ -94,7 +77,7 @@ BenchRow encoding(const Tokenizer& tokenizer, const std::vector<std::string>& al
 }
 
 // By wall-clock, on all workers: reading, duplicates, encoding, writing; the tokenizer is there.
-BenchRow whole_build(const Folder& folder, const Tokenizer& tokenizer, const std::vector<std::string>& all,
+BenchRow whole_build(const BenchFolder& folder, const Tokenizer& tokenizer, const std::vector<std::string>& all,
                      Workers& workers, const BenchEffort& effort) {
   CorpusBuildOptions options;
   options.corpus.inputs = {folder / "text"};
@@ -128,16 +111,16 @@ void bench_data(Workers& workers, const BenchEffort& effort, const BenchReport& 
   if (!fs::is_directory(kText, missing)) {
     return report(not_here("encode, a trained BPE of 4096", "SentencePiece itself", "no C headers to encode"));
   }
-  const Folder folder;
+  const BenchFolder folder;
   fs::create_directory(folder / "text");
-  const std::vector<std::string> all = texts(kTextBytes);
+  const std::vector<std::string> all = texts(kBuildBytes);
   std::size_t next = 0;
   const auto tokenizer = train_sentencepiece(kVocabulary, kSampleBytes, [&](std::string& text) {
     if (next == all.size()) return false;
     text = all[next++];
     return true;
   });
-  report(encoding(*tokenizer, all, workers, effort));
+  report(encoding(*tokenizer, texts(kTextBytes), workers, effort));
   report(whole_build(folder, *tokenizer, all, workers, effort));
 }
 

@@ -6,7 +6,7 @@
 
 namespace shoestring {
 
-/// Two rows, over C headers under /usr/include. Writes about 30 MB to the temporary folder and removes them.
+/// Two rows, over C headers under /usr/include. Writes about 100 MB to the temporary folder and removes them.
 void bench_data(Workers& workers, const BenchEffort& effort, const BenchReport& report);
 
 }  // namespace shoestring

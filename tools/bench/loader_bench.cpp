@@ -15,51 +15,15 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "data/shard_writer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/random.h"
+#include "tools/bench/bench_folder.h"
+#include "tools/bench/made_shard.h"
 
 namespace shoestring {
 namespace {
 
-constexpr std::uint32_t kVocabulary = 129280;  // DeepSeek's: ids take four bytes
-constexpr std::uint32_t kEnd = 1;
 constexpr std::uint64_t kSample = 4097;
-
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "shoestring_bench_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr)
-      fail(ExitCode::io, "cannot make a folder {}; look at the rights and the room there", pattern);
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const char* name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-/// Documents as long as web text's: lognormal, 950 tokens on average.
-void write_shard(const std::string& path, std::uint64_t tokens, std::uint64_t seed) {
-  const Random random(seed, Purpose::test);
-  ShardWriter writer(path, {kVocabulary, kEnd, "bench", "bench"});
-  std::vector<std::uint32_t> document;
-  for (std::uint64_t index = 0; writer.tokens() < tokens; ++index) {
-    document.resize(1 + static_cast<std::size_t>(520 * std::exp(1.1 * random.normal(index))));
-    const std::uint32_t start = random.bits(index).word[0];
-    for (std::uint32_t at = 0; at < document.size(); ++at)
-      document[at] = 2 + (start + at * 2654435761u) % (kVocabulary - 2);
-    writer.append(document);
-  }
-  writer.finish();
-}
 
 /// A whole file, mapped, and nothing else.
 class MappedFile {
@@ -172,9 +136,9 @@ BenchRow whole_path(const std::string& text, const std::string& code, Workers& w
 }  // namespace
 
 void bench_loader(Workers& workers, const BenchEffort& effort, const BenchReport& report) {
-  const Folder folder;
-  write_shard(folder / "text.h5", 16'000'000, 1);
-  write_shard(folder / "code.h5", 7'000'000, 2);
+  const BenchFolder folder;
+  write_made_shard(folder / "text.h5", 16'000'000, 1);
+  write_made_shard(folder / "code.h5", 7'000'000, 2);
   report(sample_fetch(folder / "text.h5", workers, effort));
   report(verification(folder / "text.h5", workers, effort));
   report(whole_path(folder / "text.h5", folder / "code.h5", workers, effort));
