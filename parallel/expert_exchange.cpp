@@ -106,13 +106,12 @@ std::int64_t ExpertExchange::most_rows(int ranks, std::int64_t own_experts, std:
 
 // ---- messages
 
-void ExpertExchange::exchange(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
-                              std::span<const std::int64_t> send_counts) {
+void ExpertExchange::put(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+                         std::span<const std::int64_t> send_counts) {
   const ConstTensorView from = sent.reshaped({sent.elements()});
   const TensorView to = received.reshaped({received.elements()});
   std::int64_t out = 0;
   std::int64_t in = 0;
-  group_.group_begin();
   for (int rank = 0; rank < ranks(); ++rank) {
     const std::int64_t going = send_counts[index(rank)];
     const std::int64_t coming = receive_counts[index(rank)];
@@ -121,11 +120,9 @@ void ExpertExchange::exchange(TensorView received, std::span<const std::int64_t>
     out += going;
     in += coming;
   }
-  finish();
 }
 
-void ExpertExchange::finish() {
-  Pending messages = group_.group_post();
+void ExpertExchange::finish(Pending messages) {
   if (turns_ != nullptr) turns_->pass();
   if (messages.empty()) return;
   if (waiting_) waiting_(true);
@@ -141,27 +138,40 @@ std::int64_t ExpertExchange::staging_bytes() const {
 
 // ---- plans
 
-ExpertExchange::Plan ExpertExchange::plan(std::span<const std::int64_t> offsets,
-                                          std::span<const std::int32_t> slot_of_row, std::int64_t chosen) {
+ExpertExchange::Announced ExpertExchange::announce(std::span<const std::int64_t> offsets,
+                                                   std::span<const std::int32_t> slot_of_row, std::int64_t chosen) {
   check(offsets.size() == index(experts() + 1) && offsets.front() == 0 && std::ranges::is_sorted(offsets),
         "offsets of {} experts do not fit {}", offsets.size(), experts());
   check(static_cast<std::int64_t>(slot_of_row.size()) >= offsets.back(), "{} rows of {} have a slot",
         slot_of_row.size(), offsets.back());
-  std::vector<std::int64_t> mine(index(experts()));
-  for (std::size_t e = 0; e < mine.size(); ++e) mine[e] = offsets[e + 1] - offsets[e];
-  std::vector<std::int64_t> theirs(mine.size());
-  const auto count = static_cast<std::int64_t>(mine.size());
+  Announced announced{.offsets = {offsets.begin(), offsets.end()},
+                      .slot_of_row = {},
+                      .chosen = chosen,
+                      .told = std::vector<std::int64_t>(index(experts())),
+                      .heard = std::vector<std::int64_t>(index(experts())),
+                      .messages = {}};
+  if (two_level()) announced.slot_of_row.assign(slot_of_row.begin(), slot_of_row.end());
+  for (std::size_t e = 0; e < announced.told.size(); ++e) announced.told[e] = offsets[e + 1] - offsets[e];
   const std::vector<std::int64_t> even(index(ranks()), own_);
-  exchange(view_of(theirs.data(), DType::i64, {count}), even, view_of(mine.data(), DType::i64, {count}), even);
+  group_.group_begin();
+  put(view_of(announced.heard.data(), DType::i64, {experts()}), even,
+      view_of(announced.told.data(), DType::i64, {experts()}), even);
+  announced.messages = group_.group_post();
+  return announced;
+}
+
+ExpertExchange::Plan ExpertExchange::plan(Announced announced) {
+  finish(std::move(announced.messages));
+  const std::vector<std::int64_t>& offsets = announced.offsets;
   Plan plan;
-  plan.offsets = begins(theirs);
+  plan.offsets = begins(announced.heard);
   for (int rank = 0; rank < ranks(); ++rank) {
     const std::size_t begin = index(rank * own_);
     const std::size_t end = index((rank + 1) * own_);
     plan.sent.push_back(offsets[end] - offsets[begin]);
     plan.received.push_back(plan.offsets[end] - plan.offsets[begin]);
   }
-  if (two_level()) plan_relays(plan, offsets, slot_of_row, chosen);
+  if (two_level()) plan_relays(plan, offsets, announced.slot_of_row, announced.chosen);
   return plan;
 }
 
@@ -208,43 +218,54 @@ void ExpertExchange::tell_relays(const std::vector<std::vector<Element>>& told,
     if (!to.empty()) group_.send(view_of(to.data(), dtype, {static_cast<std::int64_t>(to.size())}), relay);
     if (!from.empty()) group_.recv(view_of(from.data(), dtype, {static_cast<std::int64_t>(from.size())}), relay);
   }
-  finish();
+  finish_group();
 }
 
 // ---- rows
 
-void ExpertExchange::dispatch_each(const Plan& plan, ConstTensorView rows, TensorView received) {
+void ExpertExchange::put_out(const Plan& plan, ConstTensorView rows, TensorView received) {
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
-  exchange(received, scaled(plan.received, received.shape[1]), rows, scaled(plan.sent, rows.shape[1]));
+  put(received, scaled(plan.received, received.shape[1]), rows, scaled(plan.sent, rows.shape[1]));
 }
 
-void ExpertExchange::combine_each(const Plan& plan, ConstTensorView rows, TensorView to) {
+void ExpertExchange::put_back(const Plan& plan, ConstTensorView rows, TensorView to) {
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
-  exchange(to, scaled(plan.sent, to.shape[1]), rows, scaled(plan.received, rows.shape[1]));
+  put(to, scaled(plan.sent, to.shape[1]), rows, scaled(plan.received, rows.shape[1]));
 }
 
-void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView received) {
-  if (!two_level()) return dispatch_each(plan, rows, received);
+void ExpertExchange::dispatch(const Plan& plan, ConstTensorView rows, TensorView received, const Beside& beside) {
   check_rows("dispatch", rows, total(plan.sent), received, plan.rows());
-  cross(plan, rows);
-  hand_on(plan, rows, received);
+  group_.group_begin();
+  if (!beside.to.empty() || !beside.from.empty()) put_out(plan, beside.from, beside.to);
+  if (two_level()) {
+    cross(plan, rows);
+    hand_on(plan, rows, received);
+  } else {
+    put_out(plan, rows, received);
+    finish_group();
+  }
 }
 
-void ExpertExchange::combine(const Plan& plan, ConstTensorView rows, TensorView to) {
-  if (!two_level()) return combine_each(plan, rows, to);
+void ExpertExchange::combine(const Plan& plan, ConstTensorView rows, TensorView to, const Beside& beside) {
   check_rows("combine", to, total(plan.sent), rows, plan.rows());
-  collect(plan, rows, to);
-  cross_back(plan, to);
+  group_.group_begin();
+  if (!beside.to.empty() || !beside.from.empty()) put_back(plan, beside.from, beside.to);
+  if (two_level()) {
+    collect(plan, rows, to);
+    cross_back(plan, to);
+  } else {
+    put_back(plan, rows, to);
+    finish_group();
+  }
 }
 
-// Between nodes, each token once: what comes stands in its staging, node by node.
+// Between nodes, each token once, in the group that is open: what comes stands in its staging, node by node.
 void ExpertExchange::cross(const Plan& plan, ConstTensorView rows) {
   const std::int64_t width = row_bytes(rows);
   std::int64_t crossing = 0;
   for (const auto& firsts : plan.firsts) crossing += static_cast<std::int64_t>(firsts.size());
   std::byte* packed = room(staging().packed, crossing * width);
   std::byte* arrived = room(staging().arrived, total(plan.arrivals) * width);
-  group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     const std::byte* begin = packed;
     for (const std::int32_t row : plan.firsts[index(n)]) {
@@ -257,7 +278,7 @@ void ExpertExchange::cross(const Plan& plan, ConstTensorView rows) {
     if (coming > 0) group_.recv(bytes_of(arrived, coming), relay);
     arrived += coming;
   }
-  finish();
+  finish_group();
 }
 
 // Within the node, as often as there are experts: this rank's own rows, and those that came for its neighbours.
@@ -289,17 +310,16 @@ void ExpertExchange::hand_on(const Plan& plan, ConstTensorView rows, TensorView 
     }
     arrived += plan.arrivals[index(n)] * width;
   }
-  finish();
+  finish_group();
 }
 
-// hand_on backward: results of this node's experts come to the relays of their sources, in the order of the source's
-// rows. Those of other nodes' sources stand in its staging, node by node.
+// hand_on backward, in the group that is open: results of this node's experts come to the relays of their sources, in
+// the order of the source's rows. Those of other nodes' sources stand in its staging, node by node.
 void ExpertExchange::collect(const Plan& plan, ConstTensorView rows, TensorView to) {
   const std::int64_t width = row_bytes(rows);
   const std::vector<std::int64_t> sent = begins(plan.sent);
   const std::vector<std::int64_t> received = begins(plan.received);
   std::byte* arrived = room(staging().arrived, relayed_rows(plan) * width);
-  group_.group_begin();
   for (int n = 0; n < nodes(); ++n) {
     for (int q = 0; q < peers_; ++q) {
       const int neighbour = node() * peers_ + q;
@@ -317,7 +337,7 @@ void ExpertExchange::collect(const Plan& plan, ConstTensorView rows, TensorView 
       if (count > 0) group_.recv(bytes_of(target, count * width), neighbour);
     }
   }
-  finish();
+  finish_group();
 }
 
 void ExpertExchange::cross_back(const Plan& plan, TensorView to) {
@@ -335,7 +355,7 @@ void ExpertExchange::cross_back(const Plan& plan, TensorView to) {
     const std::int64_t count = sent[index((n + 1) * peers_)] - begin;
     if (count > 0) group_.recv(bytes_of(row_of(to, begin), count * width), relay);
   }
-  finish();
+  finish_group();
 }
 
 // Rows that come to the sender's place in this node for its rank `q`, from node `n`.

@@ -3,7 +3,8 @@
 // The ranks of an expert group hold equal runs of the experts, in rank order: rank r those from r * own on. A rank
 // comes with rows sorted by expert (kernels/permute.h), so what each rank gets is one run of them.
 //
-//   plan       who sends how many rows to which expert: counts travel once per layer and micro-batch
+//   announce   tells each rank how many rows come for its experts, once per layer and micro-batch; nobody waits
+//   plan       who sends how many rows to which expert, once these counts are there
 //   dispatch   rows to the ranks of their experts            forward of a layer; backward of combine
 //   combine    one result for each dispatched row, back      backward of dispatch, by the same plan
 //
@@ -59,18 +60,30 @@ class ExpertExchange {
     std::vector<std::vector<std::int64_t>> hand_ons;  ///< [peers] rows to hand on to each
     std::vector<std::int64_t> arrivals;               ///< rows that come
   };
-  /// Collective. `offsets` [experts + 1] as the rows are sorted; `slot_of_row` i32 [rows or more] with `chosen` slots a
-  /// token says which rows are of one token.
-  Plan plan(std::span<const std::int64_t> offsets, std::span<const std::int32_t> slot_of_row, std::int64_t chosen);
+  /// Counts on their way, and what a plan needs besides.
+  struct Announced {
+    std::vector<std::int64_t> offsets;
+    std::vector<std::int32_t> slot_of_row;
+    std::int64_t chosen = 0;
+    std::vector<std::int64_t> told, heard;  ///< [experts] rows for each; [ranks * own_experts] rows from each
+    Pending messages;                       ///< destroyed before the memory they write to
+  };
+  /// Collective; what the caller does until `plan` hides the message. `offsets` [experts + 1] as the rows are sorted;
+  /// `slot_of_row` i32 [rows or more] with `chosen` slots a token says which rows are of one token.
+  Announced announce(std::span<const std::int64_t> offsets, std::span<const std::int32_t> slot_of_row,
+                     std::int64_t chosen);
+  /// Collective, the next that is done with the group after `announce`.
+  Plan plan(Announced announced);
 
+  /// A few bytes of each row, which may differ within a token: they travel beside the rows, always flat.
+  struct Beside {
+    ConstTensorView from;  ///< [rows, width]
+    TensorView to;         ///< likewise; both empty: nothing
+  };
   /// received [plan.rows(), width] from rows [sent rows, width], in one format. All rows of one token must be equal.
-  void dispatch(const Plan& plan, ConstTensorView rows, TensorView received);
-  /// The same, flat, for rows that differ within a token (routing weights).
-  void dispatch_each(const Plan& plan, ConstTensorView rows, TensorView received);
+  void dispatch(const Plan& plan, ConstTensorView rows, TensorView received, const Beside& beside = {});
   /// to [sent rows, width] from rows [plan.rows(), width].
-  void combine(const Plan& plan, ConstTensorView rows, TensorView to);
-  /// The same, flat, for a few bytes a row.
-  void combine_each(const Plan& plan, ConstTensorView rows, TensorView to);
+  void combine(const Plan& plan, ConstTensorView rows, TensorView to, const Beside& beside = {});
 
   /// The most rows that a rank can receive when every source has `tokens` tokens and no expert twice in one.
   static std::int64_t most_rows(int ranks, std::int64_t own_experts, std::int64_t tokens, std::int64_t chosen);
@@ -83,11 +96,14 @@ class ExpertExchange {
     std::vector<std::byte> arrived;  // rows to be handed on
   };
   Staging& staging() { return staging_[turns_ != nullptr ? turns_->current() : 0]; }
-  /// Part p of `sent` goes to rank p, part p of `received` comes from it; counts are elements.
-  void exchange(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
-                std::span<const std::int64_t> send_counts);
-  /// Ends a group: posts its messages, passes the turn, waits.
-  void finish();
+  /// Puts into the open group: part p of `sent` for rank p, part p of `received` from it; counts are elements.
+  void put(TensorView received, std::span<const std::int64_t> receive_counts, ConstTensorView sent,
+           std::span<const std::int64_t> send_counts);
+  void put_out(const Plan& plan, ConstTensorView rows, TensorView received);
+  void put_back(const Plan& plan, ConstTensorView rows, TensorView to);
+  /// Passes the turn, and waits.
+  void finish(Pending messages);
+  void finish_group() { finish(group_.group_post()); }
   bool two_level() const { return peers_ < ranks(); }
   int node() const { return group_.rank() / peers_; }
   int peer() const { return group_.rank() % peers_; }

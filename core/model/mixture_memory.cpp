@@ -45,6 +45,7 @@ std::int64_t MixtureOfExperts::row_scratch_bytes(std::int64_t tokens, std::int64
     const auto packed = [&](std::int64_t count) { return arena_bytes(DType::u8, count * packed_row_bytes(hidden_)); };
     sorted = std::max(sorted, packed(tokens) + packed(rows) + packed(slots(tokens)));
   }
+  if (shared_out()) sorted += arena_bytes(master_, slots(tokens));  // routing weights, beside them
   const std::int64_t forward = uncached + std::max(wide + std::max(sorted, up), narrow + wide + std::max(sorted, down));
   const std::int64_t backward = wide + arena_bytes(master_, rows) + 2 * arena_bytes(master_, slots(tokens)) + narrow +
                                 std::max(wide + std::max(sorted, down), uncached + up);

@@ -4,9 +4,6 @@
 
 #include <algorithm>
 
-#include "core/model/packed_rows.h"
-#include "kernels/base/copy.h"
-#include "kernels/base/workers.h"
 #include "kernels/router_load.h"
 #include "kernels/swiglu.h"
 
@@ -121,7 +118,7 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                   .scale = scale_,
                   .stream = context.stream});
   plan_permutation(record.plan, record.indices, context.stream);
-  plan_rows(record, saved, context);
+  announce_rows(record, context);
   if (!context.training) return;
   StepTally* tally = context.tally;
   if (tally != nullptr) router_count_load(tally->loads_of(index_), record.indices, context.stream);
@@ -139,106 +136,6 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                        .stream = context.stream});
 }
 
-// Which rows come to this rank's experts, and with what weight.
-void MixtureOfExperts::plan_rows(Record& record, Saved& saved, LayerContext& context) {
-  record.offsets.resize(static_cast<std::size_t>(experts_ + 1));
-  copy(view_of(record.offsets.data(), DType::i64, {experts_ + 1}), record.plan.offsets, context.stream);
-  const std::int64_t rows = record.plan.slot_of_row.elements();
-  if (!shared_out()) {
-    context.stream.synchronize();
-    record.row_weights = saved.take(master_, {rows});
-    weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
-    return;
-  }
-  std::vector<std::int32_t> slots(static_cast<std::size_t>(rows));
-  copy(view_of(slots.data(), DType::i32, {rows}), record.plan.slot_of_row, context.stream);
-  Arena::Scope scope(context.scratch);
-  const TensorView weights = context.scratch.take(master_, {rows, 1});
-  weights_to_rows(weights.reshaped({rows}), record.weights, record.plan, context.stream);
-  context.stream.synchronize();
-  record.exchange = exchange().plan(record.offsets, slots, chosen_);
-  record.offsets = record.exchange.offsets;
-  const std::int64_t coming = record.exchange.rows();
-  record.beside.emplace(saved.beside(this).of(row_bytes(coming), context.stream.device()));
-  record.row_weights = record.beside->take(master_, {coming});
-  exchange().dispatch_each(record.exchange, weights, record.row_weights.reshaped({record.exchange.rows(), 1}));
-}
-
-ExpertExchange& MixtureOfExperts::exchange() const {
-  check(
-      share_.exchange != nullptr && share_.exchange->ranks() == share_.ranks && share_.exchange->experts() == experts_,
-      "a mixture shared by {} ranks runs without their exchange", share_.ranks);
-  return *share_.exchange;
-}
-
-LayerContext MixtureOfExperts::for_rows(const Record& record, LayerContext& context) const {
-  if (!shared_out()) return context;
-  check(context.growing != nullptr, "a mixture shared by {} ranks runs without scratch that grows", share_.ranks);
-  const std::int64_t bytes =
-      row_scratch_bytes(record.indices.shape[0], record.offsets.back(), context.stream.workers().count());
-  return {.tokens = context.tokens,
-          .scratch = context.growing->of(bytes, context.stream.device()),
-          .stream = context.stream,
-          .training = context.training,
-          .tally = context.tally};
-}
-
-ConstTensorView MixtureOfExperts::rounded(ConstTensorView x, Saved& saved, LayerContext& context,
-                                          QuantizeCounts* counts) const {
-  if (!packs_ || shared_out()) return x;
-  const TensorView y = saved.take(x.dtype, x.shape);
-  Arena::Scope scope(context.scratch);
-  const TensorView packed = context.scratch.take(DType::u8, {x.shape[0], packed_row_bytes(hidden_)});
-  pack_rows(packed, x, counts, context.stream);
-  unpack_rows(y, packed, context.stream);
-  return y;
-}
-
-void MixtureOfExperts::to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context,
-                                  QuantizeCounts* counts) const {
-  if (!shared_out()) {
-    gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
-    return;
-  }
-  Arena::Scope scope(context.scratch);
-  ConstTensorView rows = x;
-  TensorView received = xp;
-  if (packs_) {
-    const TensorView packed = context.scratch.take(DType::u8, {x.shape[0], packed_row_bytes(hidden_)});
-    pack_rows(packed, x, counts, context.stream);
-    rows = packed;
-    received = context.scratch.take(DType::u8, {xp.shape[0], packed_row_bytes(hidden_)});
-  }
-  const TensorView sorted = gathered(rows, record, context);
-  context.stream.synchronize();
-  exchange().dispatch(record.exchange, sorted, received);
-  if (packs_) unpack_rows(xp, received, context.stream);
-}
-
-void MixtureOfExperts::from_experts(ConstTensorView yp, TensorView y, const Record& record,
-                                    LayerContext& context) const {
-  Arena::Scope scope(context.scratch);
-  ConstTensorView results = yp;
-  if (shared_out()) {
-    const TensorView back = context.scratch.take(yp.dtype, {record.plan.slot_of_row.elements(), yp.shape[1]});
-    context.stream.synchronize();
-    exchange().combine(record.exchange, yp, back);
-    results = back;
-  }
-  combine_rows({.y = y,
-                .yp = results,
-                .plan = record.plan,
-                .weights = {},
-                .accumulate = shared_ != nullptr,
-                .stream = context.stream});
-}
-
-TensorView MixtureOfExperts::gathered(ConstTensorView x, const Record& record, LayerContext& context) const {
-  TensorView xp = context.scratch.take(x.dtype, {slots(x.shape[0]), x.shape[1]});
-  gather_rows({.xp = xp, .x = x, .plan = record.plan, .weights = {}, .stream = context.stream});
-  return xp;
-}
-
 void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved_of_batch,
                                    LayerContext& context_of_batch) {
   Saved& saved = of_rows(record, saved_of_batch);
@@ -251,7 +148,7 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
     Arena::Scope gather(context.scratch);
     const bool kept = gate_up_.keeps_input() && (!gathers_again() || shared_out());
     const TensorView xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(x, xp, record, context, context.activation_counts());
+    to_experts(x, xp, record.row_weights, record, context, context.activation_counts());
     record.received = xp;
     gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again());
   }
@@ -263,14 +160,15 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   }
   const TensorView yp = context.scratch.take(activation_, {rows, hidden_});
   down_.forward(h, yp, saved, context, offsets, false);
-  from_experts(yp, y, record, context);
+  from_experts(yp, y, {}, record, context);
 }
 
 void MixtureOfExperts::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   Record& record = saved.record<Record>(this);
   route(x, record, saved, context);
   record.x = rounded(x, saved, context, context.activation_counts());
-  if (shared_) shared_->forward(x, y, saved, context);
+  if (shared_) shared_->forward(x, y, saved, context);  // while counts of rows are on their way
+  plan_rows(record, saved, context);
   run_experts(record.x, y, record, saved, context);
 }
 
@@ -286,7 +184,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
     Arena::Scope gather(context.scratch);
     const bool kept = gathers_again() && shared_out();
     const TensorView dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(dy, dyp, record, context, context.gradient_counts());
+    to_experts(dy, dyp, {}, record, context, context.gradient_counts());
     down_.backward_input(dyp, dh, saved, context, offsets);
     record.received_gradient = dyp;
   }
@@ -315,12 +213,10 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
   const TensorView dxp = rows_context.scratch.take(activation_, {rows, hidden_});
   TensorView drow_weights = rows_context.scratch.take(master_, {rows});
   backward_experts(record.dy, dxp, drow_weights, record, of_rows(record, saved), rows_context);
-  from_experts(dxp, dx, record, rows_context);
-  if (shared_out()) {
-    const TensorView back = context.scratch.take(master_, {slots(tokens), 1});
-    exchange().combine_each(record.exchange, drow_weights.reshaped({rows, 1}), back);
-    drow_weights = back.reshaped({slots(tokens)});
-  }
+  ExpertExchange::Beside weights;
+  if (shared_out()) weights = {drow_weights.reshaped({rows, 1}), context.scratch.take(master_, {slots(tokens), 1})};
+  from_experts(dxp, dx, weights, record, rows_context);
+  if (shared_out()) drow_weights = weights.to.reshaped({slots(tokens)});
   const TensorView dweights = context.scratch.take(master_, {tokens, chosen_});
   weights_to_slots(dweights, drow_weights, record.plan, context.stream);
   const TensorView dlogits = saved.take(master_, {tokens, experts_});

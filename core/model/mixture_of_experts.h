@@ -87,7 +87,8 @@ class MixtureOfExperts final : public Layer {
     TensorView load;         ///< [sequences, experts]
     TensorView row_weights;  ///< [rows]
     Permutation plan;
-    ExpertExchange::Plan exchange;      ///< where ranks share the experts
+    ExpertExchange::Announced announced;  ///< where ranks share the experts; as the next
+    ExpertExchange::Plan exchange;
     std::vector<std::int64_t> offsets;  ///< of this rank's experts, in host memory
     std::optional<Saved> beside;        ///< of the rows that came
     TensorView received;                ///< [rows, hidden] x as it came; where the weight gradient reads it plain
@@ -102,18 +103,22 @@ class MixtureOfExperts final : public Layer {
   void backward_experts(ConstTensorView dy, TensorView dxp, TensorView drow_weights, Record& record, Saved& saved,
                         LayerContext& context);
   void experts_backward_weight(Saved& saved, LayerContext& context);
-  void plan_rows(Record& record, Saved& saved, LayerContext& context);
+  /// Sorts out how many rows each expert gets, and tells the ranks that share them.
+  void announce_rows(Record& record, LayerContext& context) const;
+  void plan_rows(Record& record, Saved& saved, LayerContext& context) const;
   /// Where what belongs to rows is kept.
   Saved& of_rows(Record& record, Saved& saved) const { return record.beside ? *record.beside : saved; }
   /// For what happens to `rows` rows: scratch that holds them.
   LayerContext for_rows(const Record& record, LayerContext& context) const;
   /// x as the experts see it, where it does not travel.
   ConstTensorView rounded(ConstTensorView x, Saved& saved, LayerContext& context, QuantizeCounts* counts) const;
-  /// xp = the rows of x at their experts. Packing counts what it loses.
-  void to_experts(ConstTensorView x, TensorView xp, const Record& record, LayerContext& context,
+  /// xp = the rows of x at their experts, and where they travel their routing weights into `row_weights`, unless that
+  /// is empty. Packing counts what it loses.
+  void to_experts(ConstTensorView x, TensorView xp, TensorView row_weights, const Record& record, LayerContext& context,
                   QuantizeCounts* counts) const;
-  /// y (+)= the results yp of all choices of a token.
-  void from_experts(ConstTensorView yp, TensorView y, const Record& record, LayerContext& context) const;
+  /// y (+)= the results yp of all choices of a token; where rows travel, `weights` beside them.
+  void from_experts(ConstTensorView yp, TensorView y, const ExpertExchange::Beside& weights, const Record& record,
+                    LayerContext& context) const;
   TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
   bool shared_out() const { return share_.ranks > 1; }

@@ -99,7 +99,7 @@ void check_exchange(Communicator& world, ExpertExchange& exchange, Routing routi
   const Rows& mine = all[static_cast<std::size_t>(world.rank())];
   const auto sent = static_cast<std::int64_t>(mine.slots.size());
   EXPECT_EQ(exchange.first_expert(), world.rank() * kOwn);
-  const ExpertExchange::Plan plan = exchange.plan(mine.offsets, mine.slots, kChosen);
+  const ExpertExchange::Plan plan = exchange.plan(exchange.announce(mine.offsets, mine.slots, kChosen));
 
   // What must come: by source, by expert, as sorted there.
   std::vector<std::pair<int, std::int32_t>> want;
@@ -129,9 +129,8 @@ void check_exchange(Communicator& world, ExpertExchange& exchange, Routing routi
   }
   Tensor received(DType::f32, {plan.rows(), kWidth}), received_slots(DType::f32, {plan.rows(), 1});
   const std::int64_t before = world.sent_bytes();
-  exchange.dispatch(plan, tokens, received);
+  exchange.dispatch(plan, tokens, received, {slots, received_slots});
   const std::int64_t dispatched = world.sent_bytes() - before;
-  exchange.dispatch_each(plan, slots, received_slots);
   for (std::int64_t row = 0; row < plan.rows(); ++row) {
     const auto [source, slot] = want[static_cast<std::size_t>(row)];
     EXPECT_EQ(received_slots.as<float>()[row], of_slot(source, slot));
@@ -140,11 +139,10 @@ void check_exchange(Communicator& world, ExpertExchange& exchange, Routing routi
       received.as<float>()[row * kWidth + c] = of_slot(source, slot * kWidth + c);  // the expert's result
     }
   }
-  const std::int64_t between = world.sent_bytes();
-  exchange.combine(plan, received, back);
-  const std::int64_t combined = world.sent_bytes() - between;
   Tensor slots_back(DType::f32, {sent + 1, 1});
-  exchange.combine_each(plan, received_slots, slots_back);
+  const std::int64_t between = world.sent_bytes();
+  exchange.combine(plan, received, back, {received_slots, slots_back});
+  const std::int64_t combined = world.sent_bytes() - between;
   for (std::int64_t row = 0; row < sent; ++row) {
     const std::int32_t slot = mine.slots[static_cast<std::size_t>(row)];
     EXPECT_EQ(slots_back.as<float>()[row], of_slot(world.rank(), slot));
@@ -154,8 +152,10 @@ void check_exchange(Communicator& world, ExpertExchange& exchange, Routing routi
   }
   if (!alone) return;
   const Bytes bytes = expected_bytes(all, world.rank(), per_node == 0 ? ranks : per_node);
-  EXPECT_EQ(dispatched, bytes.dispatch);
-  EXPECT_EQ(combined, bytes.combine);
+  // What travels beside them, a float a row, is flat.
+  const auto self = static_cast<std::size_t>(world.rank());
+  EXPECT_EQ(dispatched, bytes.dispatch + 4 * (sent - plan.sent[self]));
+  EXPECT_EQ(combined, bytes.combine + 4 * (plan.rows() - plan.received[self]));
 }
 
 // While the rows of one half are on their way, the other sends its own.

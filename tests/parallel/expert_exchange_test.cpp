@@ -31,7 +31,7 @@ TEST(ExpertExchange, RowsThatDoNotFitThePlanAreRefused) {
   ExpertExchange exchange(*self, 2);
   const std::vector<std::int64_t> offsets = {0, 1, 3};
   const std::vector<std::int32_t> slots = {0, 1, 2};
-  const ExpertExchange::Plan plan = exchange.plan(offsets, slots, 1);
+  const ExpertExchange::Plan plan = exchange.plan(exchange.announce(offsets, slots, 1));
   EXPECT_EQ(plan.rows(), 3);
   Tensor rows(DType::f32, {3, 4}), fewer(DType::f32, {2, 4}), narrow(DType::f32, {3, 3}), halves(DType::bf16, {3, 4});
   EXPECT_THROW(exchange.dispatch(plan, fewer, rows), Error);
@@ -39,7 +39,7 @@ TEST(ExpertExchange, RowsThatDoNotFitThePlanAreRefused) {
   EXPECT_THROW(exchange.combine(plan, rows, narrow), Error);
   EXPECT_THROW(exchange.combine(plan, halves, rows), Error);
   const std::vector<std::int64_t> falling = {0, 2, 1};
-  EXPECT_THROW(exchange.plan(falling, slots, 1), Error);
+  EXPECT_THROW(exchange.plan(exchange.announce(falling, slots, 1)), Error);
 }
 
 TEST(ExpertExchange, NodesAreNeighboursInEqualNumbers) {
