@@ -10,10 +10,14 @@
 // Weights of experts lie on the ranks of an expert group together, so a rank's gradient of them is of all groups that
 // these compute in a round: one partial gradient for each, handed in side by side, in the order of the groups. The
 // fold runs over the replicas of the expert group then, and each has the place of its groups in it.
+//
+// A round need not wait for its whole gradient. Elements that a backward pass is done with together are a bucket; once
+// it and those before it are complete their messages start, and are looked after whenever another one is, while the
+// pass goes on. Which element is added to which, and in what order, is the same: no bit depends on when a message
+// started.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -32,67 +36,85 @@ GroupRange reduction_group(std::int64_t microbatches, int groups, int group);
 /// The group that `rank` computes in `round`.
 inline int group_of(int round, int rank, int ranks) { return round * ranks + rank; }
 
+/// Elements [begin, end) of a flat buffer.
+struct ElementRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+/// What is complete at the same time; may be empty.
+using Bucket = std::vector<ElementRange>;
+
 class CanonicalReducer {
  public:
   /// `rounds` = G / (R * partials). `dtype` is f32 or f64. `stream` does the additions and must outlive the reducer, as
-  /// must the communicator. With one round no accumulator is allocated.
-  CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype, Stream& stream,
-                   int partials = 1);
-  /// The same with ranges as `layout` says.
+  /// must the communicator. `buckets`, the same on all ranks, share no element, and come in the order in which their
+  /// messages are to start. With one round no accumulator is allocated.
   CanonicalReducer(Communicator& communicator, ShardLayout layout, int rounds, DType dtype, Stream& stream,
-                   int partials = 1);
+                   int partials = 1, const std::vector<Bucket>& buckets = {});
+  /// With ranges that are dealt out.
+  CanonicalReducer(Communicator& communicator, std::int64_t elements, int rounds, DType dtype, Stream& stream,
+                   int partials = 1)
+      : CanonicalReducer(communicator, ShardLayout(elements, communicator.size()), rounds, dtype, stream, partials) {}
 
   const ShardLayout& layout() const { return layout_; }
   int rounds() const { return rounds_; }
 
-  /// Adds this round's group gradients of all ranks; collective. `group_gradients`, flat: [elements], or [partials,
-  /// elements]. The caller may overwrite them afterwards, except with one round: then the total is written into this
-  /// rank's range of the first, which `owned_shard` borrows.
-  void fold(TensorView group_gradients);
-  /// The total of this rank's range [layout().range(rank)]; valid after the last round's fold and until the next fold.
-  TensorView owned_shard();
-  /// Writes the total of this rank's range into its place in `full` [elements], which may be the group gradient.
+  /// A round begins, whose gradients will be in `group_gradients`, flat: [elements], or [partials, elements].
+  void begin(TensorView group_gradients);
+  /// Bucket `bucket` of every partial is what it will be in this round; in any order. Waits for nobody.
+  void complete(int bucket);
+  /// So is everything; adds this round's group gradients of all ranks. Collective, as is the round. The caller may
+  /// overwrite them afterwards, except with one round: then the total of what this rank owns is written into its place
+  /// in the first, and must stay there until `place` or `gather`.
+  void fold();
+  /// The whole round at once.
+  void fold(TensorView group_gradients) {
+    begin(group_gradients);
+    fold();
+  }
+  /// After the last round: writes the total of what this rank owns into its place in `full` [elements], which may be
+  /// the group gradient.
   void place(TensorView full);
-  /// The same, and those of all others: the whole total on every rank; collective.
+  /// The same, and that of all others: the whole total on every rank; collective.
   void gather(TensorView full);
   /// Makes ready for the next global batch.
   void reset();
 
  private:
-  template <class Element>
-  void fold_elements(TensorView group_gradients);
+  /// Ranges of elements whose messages are one group.
+  struct Piece {
+    std::vector<ShardRange> ranges;
+    std::int64_t own_begin = 0;  ///< of this rank's elements in the accumulator, in the order of its ranges
+  };
+  void cut(const Bucket& bucket);
+  void advance(bool wait);
+  void post(const Piece& piece, int slot);
+  void add(const Piece& piece, int slot);
+  TensorView part(int partial, const ShardRange& range) const;
+  TensorView staged(int slot, int rank, int partial, std::int64_t begin, std::int64_t count);
+  TensorView total_of(const ShardRange& range, std::int64_t own_begin);
+  template <class Visit>
+  void each_own(const Piece& piece, const Visit& visit) const;
 
   Communicator& communicator_;
   Stream& stream_;
   ShardLayout layout_;
   int rounds_;
   int partials_;
-  int folded_ = 0;
   DType dtype_;
-  Tensor accumulator_;  // [own range], with more than one round
-  Tensor staging_;      // [ranks, partials, piece], with more than one rank
-  std::int64_t piece_ = 0;
-  TensorView shard_;
+  std::int64_t piece_elements_ = 0;  ///< of one rank in a piece, at most
+  std::int64_t own_elements_ = 0;    ///< of this rank in all pieces
+  std::vector<Piece> pieces_;
+  std::vector<std::size_t> ends_;  ///< of each bucket's pieces; what is in none comes last
+  Tensor accumulator_;             ///< what this rank owns, with more than one round
+  Tensor staging_;                 ///< [slots, ranks, partials, piece_elements_], with more than one rank
+
+  int folded_ = 0;
+  TensorView gradients_;         ///< of the round, or, after one that was the only one, of that
+  std::vector<char> completed_;  ///< of each bucket
+  std::size_t posted_ = 0;       ///< pieces
+  std::size_t added_ = 0;
+  std::vector<Pending> under_way_;  ///< of each slot; destroyed before the memory they write to
 };
-
-/// The same fold for a few doubles (loss sums, token counts): every rank gets the same bits as one rank would.
-class ScalarReducer {
- public:
-  ScalarReducer(Communicator& communicator, int count);
-  /// One group's values on every rank; collective.
-  void fold(std::span<const double> group_values);
-  std::span<const double> totals() const { return totals_; }
-  void reset();
-
- private:
-  Communicator& communicator_;
-  bool empty_ = true;
-  std::vector<double> totals_;
-};
-
-/// Sum of squares of a flat buffer of which this rank holds its range: per block of kShardBlock in double, blocks added
-/// in order. The same bits on every rank and for every number of ranks; collective.
-double ordered_square_sum(Communicator& communicator, const ShardLayout& layout, ConstTensorView owned_shard,
-                          Stream& stream);
 
 }  // namespace shoestring

@@ -1,7 +1,9 @@
 #include "core/model/transformer_stage.h"
 
 #include <algorithm>
+#include <ranges>
 
+#include "core/model/linear.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -117,16 +119,39 @@ void TransformerStage::backward_input(const MicroBatch& batch, ConstTensorView o
   }
 }
 
-void TransformerStage::backward_weight(const MicroBatch& batch, StepTally& tally) {
+void TransformerStage::backward_weight(const MicroBatch& batch, StepTally& tally,
+                                       const std::function<void(int)>& done) {
   Slot& slot = slot_of(batch.number());
   LayerContext context = this->context(batch, &tally, runtime_->backward);
-  if (parts_.loss != nullptr) parts_.loss->backward_weight(batch, slot.saved, context);
-  for (std::size_t i = parts_.blocks.size(); i-- > 0;) parts_.blocks[i]->backward_weight(slot.saved, context);
+  int part = 0;
+  const auto part_is_done = [&] {
+    if (done) done(part++);
+  };
+  if (parts_.loss != nullptr) {
+    parts_.loss->backward_weight(batch, slot.saved, context);
+    part_is_done();
+  }
+  for (std::size_t i = parts_.blocks.size(); i-- > 0;) {
+    parts_.blocks[i]->backward_weight(slot.saved, context);
+    part_is_done();
+  }
   if (parts_.embedding != nullptr) {
     parts_.embedding->backward_weight(batch.inputs(), slot.embedding_gradient, context);
   }
   slot.saved.clear();
   slot.microbatch = -1;
+}
+
+std::vector<std::vector<Parameter*>> TransformerStage::gradient_parts() const {
+  std::vector<std::vector<Parameter*>> parts;
+  if (parts_.loss != nullptr) parts.push_back(parts_.loss->parameters());
+  for (const auto& block : std::views::reverse(parts_.blocks)) {
+    std::vector<Parameter*>& part = parts.emplace_back(block->parameters());
+    for (Linear* linear : block->linears()) {
+      for (Parameter* factor : linear->factors()) part.push_back(factor);
+    }
+  }
+  return parts;
 }
 
 ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorView input, LossSum* loss,

@@ -2,6 +2,7 @@
 // end. What a call needs of a micro-batch comes in with the call; between calls a stage keeps its activations only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -49,7 +50,11 @@ class TransformerStage {
   void forward(const MicroBatch& batch, ConstTensorView input, TensorView output, StepTally& tally);
   void backward_input(const MicroBatch& batch, ConstTensorView output_gradient, TensorView input_gradient,
                       StepTally& tally);
-  void backward_weight(const MicroBatch& batch, StepTally& tally);
+  /// Tells `done` of each of gradient_parts(), in their order, when this micro-batch has added to the last of it.
+  void backward_weight(const MicroBatch& batch, StepTally& tally, const std::function<void(int)>& done = {});
+  /// The parameters that have their gradients from this stage alone: not token tables and the output head, whose
+  /// users may be several.
+  std::vector<std::vector<Parameter*>> gradient_parts() const;
 
   /// Forward without a backward pass, while nothing is in flight. The hidden state after the blocks, valid until the
   /// next call, and written into `output` where it is not empty; in the last stage the loss of the next token is added

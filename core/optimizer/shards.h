@@ -1,10 +1,10 @@
 // Which rank moves which weights, where ranks that hold the same ones share the optimizer's state (ZeRO-1: Rajbhandari
 // et al., arXiv 1910.02054, section 5.1).
 //
-// The dense region of a store is cut into one run for each rank of the data axis, that of experts into one for each of
-// its replicas: as even as units allow, which are never parted. A unit is a piece of at most kPieceElements of a disk
-// tensor, so that any piece has its whole sum of squares on one rank (clip.h); where Muon moves it, a whole matrix,
-// since it is orthogonalised as one.
+// The dense region of a store is dealt out to the ranks of the data axis, that of experts to its replicas, in units
+// that are never parted: the one with the most state first, each to the rank that has the least so far. A unit is a
+// piece of at most kPieceElements of a disk tensor, so that any piece has its whole sum of squares on one rank
+// (clip.h); where Muon moves it, a whole matrix, since it is orthogonalised as one. AdamW keeps two moments, Muon one.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,8 @@ class ParameterShards {
 
   /// What this rank moves, in the order of the store; nothing of statistics.
   const std::vector<ParameterPart>& parts() const { return parts_; }
-  /// Whether element `element` of a parameter's flat value is among them.
-  bool owns(const Parameter& parameter, std::int64_t element) const;
+  /// Whether elements [begin, begin + elements) of a parameter's flat value are among them.
+  bool owns(const Parameter& parameter, std::int64_t begin, std::int64_t elements = 1) const;
 
  private:
   ShardLayout dense_;

@@ -67,9 +67,10 @@ class Engine {
 
   Guard& guard() { return guard_; }
   const Pass& pass() const { return pass_; }
-  /// Whether this rank has the summed gradient of element `element` of a parameter's flat value, and moves it.
-  bool owns(const Parameter& parameter, std::int64_t element) const {
-    return !shards_ || shards_->owns(parameter, element);
+  /// Whether this rank has the summed gradient of elements [begin, begin + elements) of a parameter's flat value, and
+  /// moves them.
+  bool owns(const Parameter& parameter, std::int64_t begin, std::int64_t elements) const {
+    return !shards_ || shards_->owns(parameter, begin, elements);
   }
 
   /// While it lives, and ever after unless kept(), weights and optimizer are those of no step.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <ranges>
 
 #include "kernels/base/check.h"
 
@@ -27,13 +28,13 @@ std::array<std::int64_t*, kWholeNumbers> whole_numbers(PrecisionCounts& counts) 
 /// One run of the schedule: the micro-batches in flight, and what they add up to.
 class Pass::Round {
  public:
-  /// Micro-batch 0 of the schedule is `first` of the global batch after `samples` samples.
-  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, std::int64_t first, Feed& feed, const PassStops& stops)
+  /// Micro-batch 0 of the schedule is the first of `group` of the global batch after `samples` samples.
+  Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, GroupRange group, Feed& feed, const PassStops& stops)
       : tally(pass.model_.tally()),
         pass_(pass),
         plan_(plan),
         samples_(samples),
-        first_(first),
+        group_(group),
         feed_(feed),
         stops_(stops) {}
 
@@ -66,6 +67,7 @@ class Pass::Round {
     return hollow_;
   }
   bool became_hollow() const { return hollow_; }
+  bool is_last(int microbatch) const { return group_.begin + microbatch + 1 == group_.end; }
 
   StepTally tally;
 
@@ -78,7 +80,7 @@ class Pass::Round {
     const bool all_have_it = pass_.mesh_.pipeline().size() == 1 && microbatch < plan_.fewest_microbatches(samples_);
     if (all_have_it && stops_.all && stops_.all()) throw Abandoned{};
     const Meter::Scope waiting(pass_.meter_, Category::data_wait);
-    return feed_.next(plan_.range(samples_, first_ + microbatch));
+    return feed_.next(plan_.range(samples_, group_.begin + microbatch));
   }
   std::unique_ptr<MicroBatch> take_spare() {
     if (pass_.spare_.empty()) return pass_.model_.make_micro_batch();
@@ -90,7 +92,7 @@ class Pass::Round {
   Pass& pass_;
   const BatchPlan& plan_;
   std::int64_t samples_;
-  std::int64_t first_;
+  GroupRange group_;
   Feed& feed_;
   const PassStops& stops_;
   bool hollow_ = false;
@@ -100,7 +102,9 @@ class Pass::Round {
 /// A stage of the model as the pipeline calls it.
 class Pass::PipelineStage final : public Stage {
  public:
-  PipelineStage(const Pass& pass, TransformerStage& stage) : pass_(pass), stage_(stage) {}
+  /// The parts of its gradients are those from `first_part` on.
+  PipelineStage(Pass& pass, TransformerStage& stage, int first_part)
+      : pass_(pass), stage_(stage), first_part_(first_part) {}
 
   void forward(int microbatch, ConstTensorView input, TensorView output) override {
     if (round().hollow()) return;
@@ -112,7 +116,9 @@ class Pass::PipelineStage final : public Stage {
   }
   void backward_weight(int microbatch) override {
     if (round().hollow()) return;
-    stage_.backward_weight(round().get(microbatch), round().tally);
+    std::function<void(int)> done;
+    if (round().is_last(microbatch)) done = [this](int part) { pass_.gradients_.complete(first_part_ + part); };
+    stage_.backward_weight(round().get(microbatch), round().tally, done);
     round().release(microbatch);
   }
 
@@ -122,9 +128,23 @@ class Pass::PipelineStage final : public Stage {
     return *pass_.round_;
   }
 
-  const Pass& pass_;
+  Pass& pass_;
   TransformerStage& stage_;
+  int first_part_;
 };
+
+namespace {
+
+/// Backward comes to the last stage first.
+std::vector<std::vector<Parameter*>> gradient_parts(const Transformer& model) {
+  std::vector<std::vector<Parameter*>> parts;
+  for (const auto& stage : std::views::reverse(model.stages())) {
+    for (std::vector<Parameter*>& part : stage->gradient_parts()) parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+}  // namespace
 
 Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& meter, ScheduleChoice schedule,
            const ParameterShards* shards)
@@ -134,8 +154,12 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       meter_(meter),
       groups_(groups),
       schedule_(schedule),
-      gradients_(model.store(), mesh, groups, stream, shards) {
-  for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<PipelineStage>(*this, *stage));
+      gradients_(model.store(), mesh, groups, stream, shards, gradient_parts(model)) {
+  int part = 0;
+  for (const auto& stage : std::views::reverse(model.stages())) {
+    stages_.insert(stages_.begin(), std::make_unique<PipelineStage>(*this, *stage, part));
+    part += static_cast<int>(stage->gradient_parts().size());
+  }
   if (model.experts().exchange == nullptr) return;
   if (model.experts().takes_turns) model.experts().exchange->take(&turns_);
   model.experts().exchange->tell([this](bool waits) {  // of an evaluation all is evaluation
@@ -222,7 +246,8 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   const GroupRange group = plan.group(samples, round, mesh_.at().data);
   const Meter::Scope computing(meter_, Category::compute);
   model_.zero_gradients();
-  round_ = std::make_unique<Round>(*this, plan, samples, group.begin, feed, stops);
+  gradients_.begin();
+  round_ = std::make_unique<Round>(*this, plan, samples, group, feed, stops);
   Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
   run.run();
   const int number = group_of(round, mesh_.at().data, mesh_.shape().data);

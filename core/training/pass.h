@@ -4,6 +4,9 @@
 // The pass stands between the pipeline, which knows numbers, and the model, which knows tensors: it draws micro-batches
 // from a feed when the first stage needs them, keeps them until the last one is done with them, and hands the model a
 // tally to add up in. What comes out is one value.
+//
+// Gradients are complete in the backward pass of a group's last micro-batch only: what it has passed is reduced over
+// the data axis while it goes on (GradientSum).
 #pragma once
 
 #include <functional>

@@ -74,8 +74,7 @@ void note_tensors(const std::string& prefix, const Transformer& model, Optimizer
     for (const ParameterSlice& slice : parameter->slices) {
       const auto rows = [&](const TensorView& whole) { return hash_of(whole.slice(0, slice.begin, slice.rows)); };
       const std::int64_t begin = slice.begin * parameter->columns;
-      const bool own =
-          engine.owns(*parameter, begin) && engine.owns(*parameter, begin + slice.rows * parameter->columns - 1);
+      const bool own = engine.owns(*parameter, begin, slice.rows * parameter->columns);
       if (own && !parameter->grad.empty()) record[prefix + "gradient " + slice.name] = rows(parameter->grad);
       record[prefix + "weight " + slice.name] = rows(parameter->value);
     }

@@ -8,8 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/base/workers.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/pipeline.h"
+#include "parallel/reduction.h"
 #include "parallel/schedule_check.h"
 #include "tests/support/ranks.h"
 
@@ -17,15 +19,17 @@ namespace shoestring {
 namespace {
 
 /// Messages over `inner`, each with the moment of its arrival behind it. Whoever waits for one is there by then.
-/// Without overlap (`blocking`) a message holds both its ranks from when both are there until it has arrived.
+/// Without overlap (`blocking`) a message holds both its ranks from when both are there until it has arrived. A rank's
+/// messages travel side by side, or one after another (`one_wire`).
 class DelayedCommunicator final : public Communicator {
  public:
-  DelayedCommunicator(Communicator& inner, double& clock, double delay, bool blocking)
+  DelayedCommunicator(Communicator& inner, double& clock, double delay, bool blocking, bool one_wire = false)
       : Communicator(inner.rank(), inner.size(), inner.name()),
         inner_(inner),
         clock_(clock),
         delay_(delay),
-        blocking_(blocking) {}
+        blocking_(blocking),
+        one_wire_(one_wire) {}
   void abort(ExitCode code, const std::string& why) override { inner_.abort(code, why); }
   int messages() const { return messages_; }
 
@@ -33,7 +37,10 @@ class DelayedCommunicator final : public Communicator {
   class Delayed : public Pending::State {
    public:
     Delayed(DelayedCommunicator& owner, std::size_t count) : owner_(owner), arrivals(count) {}
-    bool finished() override { return inner.finished(); }
+    bool finished() override {
+      inner.wait();  // in real time, so that what is there in virtual time is the same in every run
+      return std::ranges::all_of(arrivals, [&](double arrival) { return arrival <= owner_.clock_; });
+    }
     void wait() override {
       inner.wait();
       for (const double arrival : arrivals) owner_.clock_ = std::max(owner_.clock_, arrival);
@@ -58,7 +65,9 @@ class DelayedCommunicator final : public Communicator {
     for (std::size_t i = 0; i < transfers.size(); ++i) {
       const Transfer& t = transfers[i];
       double& arrival = pending->arrivals[i];
-      arrival = clock_ + (t.peer == rank() ? 0 : delay_);  // of a receive: overwritten by the sender's
+      const double leaves = one_wire_ ? std::max(clock_, wire_free_) : clock_;
+      arrival = leaves + (t.peer == rank() ? 0 : delay_);  // of a receive: overwritten by the sender's
+      if (t.sends) wire_free_ = arrival;
       const TensorView stamp = view_of(&arrival, DType::f64, {1});
       if (t.sends) {
         inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
@@ -102,6 +111,8 @@ class DelayedCommunicator final : public Communicator {
   double& clock_;
   double delay_;
   bool blocking_;
+  bool one_wire_;
+  double wire_free_ = 0;
   int messages_ = 0;
 };
 
@@ -314,6 +325,80 @@ TEST(OverlapOfExperts, IsOfCellsOnly) {
   const Schedule schedule = make_schedule("zb_v", {2, 12});
   const ExpertTiming timing = time_of_experts(schedule, 1, true);
   EXPECT_EQ(timing.exposed, timing.communication);
+}
+
+// ---- gradients, behind the backward pass of earlier layers
+
+struct GradientTiming {
+  double makespan = 0;
+  double compute = 0;
+  double communication = 0;  ///< of a rank's messages, one after another
+  double exposed() const { return makespan - compute; }
+};
+
+/// The weight gradients of the last micro-batch, one unit a layer, on two ranks that add them up with messages of
+/// `delay`, as soon as a layer's are complete or after all.
+GradientTiming time_of_gradients(int layers, double delay, bool overlaps) {
+  constexpr std::int64_t kPerLayer = 2 * kShardBlock;  // half of them are the other rank's
+  const std::int64_t elements = layers * kPerLayer;
+  std::vector<ShardRange> ranges;
+  std::vector<Bucket> buckets;
+  for (std::int64_t begin = 0; begin < elements; begin += kPerLayer) {
+    ranges.push_back({begin, begin + kShardBlock, 0});
+    ranges.push_back({begin + kShardBlock, begin + kPerLayer, 1});
+    buckets.insert(buckets.begin(), Bucket{{begin, begin + kPerLayer}});
+  }
+  const auto value = [](std::int64_t i, int rank) { return 1.0F / static_cast<float>(1 + i % 97 + 1000 * rank); };
+  GradientTiming longest;
+  std::mutex mutex;
+  testing::run_ranks(2, [&](Communicator& world) {
+    double clock = 0;
+    DelayedCommunicator messages(world, clock, delay, false, true);
+    Workers workers(1);
+    Stream stream(workers);
+    CanonicalReducer reducer(messages, ShardLayout(ranges, 2), 1, DType::f32, stream, 1, buckets);
+    Tensor gradient(DType::f32, {elements});
+    reducer.begin(gradient);
+    GradientTiming timing;
+    for (int layer = 0; layer < layers; ++layer) {
+      for (std::int64_t i = 0; i < kPerLayer; ++i) {
+        const std::int64_t at = elements - (layer + 1) * kPerLayer + i;
+        gradient.as<float>()[at] = value(at, world.rank());
+      }
+      clock += 1;
+      if (overlaps) reducer.complete(layer);
+    }
+    timing.compute = clock;
+    reducer.fold();
+    timing.makespan = clock;
+    timing.communication = messages.messages() / 2 * delay;
+    Tensor total(DType::f32, {elements});
+    reducer.place(total);
+    for (const ShardRange& range : ranges) {
+      if (range.owner != world.rank()) continue;
+      for (std::int64_t i = range.begin; i < range.end; ++i) {
+        ASSERT_EQ(total.as<float>()[i], value(i, 0) + value(i, 1));
+      }
+    }
+    const std::lock_guard lock(mutex);
+    if (timing.makespan > longest.makespan) longest = timing;
+  });
+  return longest;
+}
+
+TEST(OverlapOfGradients, TheyAreAddedUpWhileEarlierLayersGoOn) {
+  constexpr int kLayers = 24;
+  for (const double delay : {0.25, 1.0, 3.0}) {
+    SCOPED_TRACE(delay);
+    const GradientTiming hidden = time_of_gradients(kLayers, delay, true);
+    EXPECT_EQ(hidden.communication, kLayers * delay);
+    EXPECT_LE(hidden.makespan, 1.1 * std::max(hidden.compute, hidden.communication));
+    const GradientTiming exposed = time_of_gradients(kLayers, delay, false);
+    EXPECT_EQ(exposed.makespan, exposed.compute + exposed.communication);
+    if (delay <= 1) {
+      EXPECT_EQ(hidden.exposed(), delay);  // those of the first layer, which nothing comes after
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Schedules, Overlap, ::testing::Values("1f1b", "zb_h1", "zb_v", "dualpipev"),

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <vector>
 
 #include "kernels/base/workers.h"
@@ -44,9 +43,12 @@ void expect_canonical(DType dtype, std::int64_t elements, int ranks, int groups,
         gradient = group_gradient(dtype, elements, group_of(round, world.rank(), ranks));
         reducer.fold(gradient);
       }
-      const ShardRange mine = reducer.layout().range(world.rank());
-      EXPECT_TRUE(testing::same_bits(reducer.owned_shard(), want.view().slice(0, mine.begin, mine.elements())));
       Tensor full(dtype, {elements});
+      reducer.place(full);
+      for (const ShardRange& range : reducer.layout().ranges()) {
+        const auto part = [&](const Tensor& of) { return of.view().slice(0, range.begin, range.elements()); };
+        EXPECT_EQ(testing::same_bits(part(full), part(want)), range.owner == world.rank());
+      }
       reducer.gather(full);
       EXPECT_TRUE(testing::same_bits(full, want));
       if (reducer.rounds() == 1) {  // in place
@@ -71,7 +73,55 @@ TEST(CanonicalReducer, OddSizesAndFormats) {
   expect_canonical(DType::f32, kShardBlock, 2, 4);  // the second rank owns nothing
   expect_canonical(DType::f64, 2 * kShardBlock + 1, 2, 4);
   expect_canonical(DType::f32, 5 * kShardBlock, 3, 6, 2);
-  expect_canonical(DType::f32, (std::int64_t{1} << 18) * 2 + 3 * kShardBlock + 5, 2, 4);  // several pieces
+  expect_canonical(DType::f32, (std::int64_t{1} << 16) * 10 + 3 * kShardBlock + 5, 2, 4);  // more pieces than slots
+}
+
+// Whatever is complete when: in the order of the buckets, against it, differently on each rank, or only at the end.
+TEST(CanonicalReducer, BitsDoNotDependOnWhenMessagesStart) {
+  constexpr int kRanks = 3;
+  constexpr int kGroups = 6;
+  const std::int64_t elements = 40 * kShardBlock + 17;
+  const Tensor want = left_fold<float>(DType::f32, elements, kGroups);
+  std::vector<Bucket> buckets;
+  for (std::int64_t begin = 35 * kShardBlock; begin >= 0; begin -= 7 * kShardBlock) {
+    buckets.push_back({{begin + 5, begin + 3 * kShardBlock}, {begin + 4 * kShardBlock, begin + 5 * kShardBlock}});
+  }
+  buckets.insert(buckets.begin() + 2, Bucket{});
+  const auto count = static_cast<int>(buckets.size());
+  for (const bool at_the_end : {false, true}) {
+    testing::run_ranks(kRanks, [&](Communicator& world) {
+      Workers workers(1);
+      Stream stream(workers);
+      CanonicalReducer reducer(world, ShardLayout(elements, kRanks), kGroups / kRanks, DType::f32, stream, 1, buckets);
+      Tensor gradient;
+      for (int round = 0; round < reducer.rounds(); ++round) {
+        gradient = group_gradient(DType::f32, elements, group_of(round, world.rank(), kRanks));
+        reducer.begin(gradient);
+        for (int i = 0; i < count && !at_the_end; ++i) {
+          const int turned = world.rank() == 1 ? count - 1 - i : world.rank() == 2 ? (i + 3) % count : i;
+          reducer.complete(turned);
+        }
+        reducer.fold();
+      }
+      reducer.gather(gradient);
+      EXPECT_TRUE(testing::same_bits(gradient, want));
+    });
+  }
+}
+
+TEST(CanonicalReducer, BucketsThatOverlapAreRefused) {
+  const auto self = self_communicator();
+  Workers workers(1);
+  Stream stream(workers);
+  const auto with = [&](const std::vector<Bucket>& buckets) {
+    return CanonicalReducer(*self, ShardLayout(10, 1), 1, DType::f32, stream, 1, buckets);
+  };
+  EXPECT_THROW(with({{{0, 5}}, {{4, 6}}}), Error);
+  EXPECT_THROW(with({{{8, 11}}}), Error);
+  CanonicalReducer reducer = with({{{0, 5}}});
+  Tensor gradient(DType::f32, {10});
+  reducer.begin(gradient);
+  EXPECT_THROW(reducer.complete(1), Error);
 }
 
 // Ranks that hold one gradient for each of several groups, as those of an expert group do.
@@ -112,7 +162,7 @@ TEST(CanonicalReducer, BytesAreThoseOfTheFormula) {
     Workers workers(1);
     Stream stream(workers);
     CanonicalReducer reducer(world, elements, kRounds, DType::f32, stream, kPartials);
-    const std::int64_t own = reducer.layout().range(world.rank()).elements();
+    const std::int64_t own = reducer.layout().elements_of(world.rank());
     Tensor gradients(DType::f32, {kPartials, elements});
     for (int round = 0; round < kRounds; ++round) reducer.fold(gradients);
     EXPECT_EQ(world.sent_bytes(), 4 * kRounds * kPartials * (elements - own));
@@ -142,7 +192,7 @@ TEST(CanonicalReducer, MisuseIsRefused) {
   Tensor shorter(DType::f32, {9});
   EXPECT_THROW(reducer.fold(shorter), Error);
   reducer.fold(gradient);
-  EXPECT_THROW(reducer.owned_shard(), Error);
+  EXPECT_THROW(reducer.place(gradient), Error);
   reducer.fold(gradient);
   EXPECT_THROW(reducer.fold(gradient), Error);
   EXPECT_THROW(CanonicalReducer(*self, 10, 1, DType::bf16, stream), Error);
@@ -160,50 +210,6 @@ TEST(ReductionGroup, CoversTheGlobalBatchInOrder) {
     EXPECT_EQ(next, 11);
   }
   EXPECT_THROW(reduction_group(3, 4, 0), Error);
-}
-
-TEST(ScalarReducer, BitsDoNotDependOnRanks) {
-  const auto value = [](int group, int i) { return 1.0 / (1 + group * 7 + i) * (group % 2 == 0 ? 1e6 : 1e-6); };
-  std::vector<double> want = {0, 0, 0};
-  for (int i = 0; i < 3; ++i) {
-    want[static_cast<std::size_t>(i)] = value(0, i);
-    for (int g = 1; g < 8; ++g) want[static_cast<std::size_t>(i)] += value(g, i);
-  }
-  for (const int ranks : {1, 2, 4, 8}) {
-    testing::run_ranks(ranks, [&](Communicator& world) {
-      ScalarReducer reducer(world, 3);
-      for (int step = 0; step < 2; ++step) {
-        reducer.reset();
-        for (int round = 0; round < 8 / ranks; ++round) {
-          const int group = group_of(round, world.rank(), ranks);
-          const std::vector<double> mine = {value(group, 0), value(group, 1), value(group, 2)};
-          reducer.fold(mine);
-        }
-        EXPECT_EQ(std::vector<double>(reducer.totals().begin(), reducer.totals().end()), want);
-      }
-    });
-  }
-}
-
-TEST(OrderedSquareSum, BitsDoNotDependOnRanks) {
-  const std::int64_t elements = 9 * kShardBlock + 100;
-  const Tensor values = group_gradient(DType::f32, elements, 0);
-  double want = 0;
-  std::vector<double> seen;
-  for (const int ranks : {1, 2, 3, 4}) {
-    testing::run_ranks(ranks, [&](Communicator& world) {
-      Workers workers(1);
-      Stream stream(workers);
-      const ShardLayout layout(elements, world.size());
-      const ShardRange mine = layout.range(world.rank());
-      const double sum = ordered_square_sum(world, layout, values.view().slice(0, mine.begin, mine.elements()), stream);
-      if (ranks == 1) want = sum;
-      EXPECT_EQ(sum, want);
-    });
-  }
-  double plain = 0;
-  for (std::int64_t i = 0; i < elements; ++i) plain += std::pow(static_cast<double>(values.as<float>()[i]), 2);
-  EXPECT_NEAR(want, plain, 1e-12 * plain);
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ std::unique_ptr<MicroBatch> SmallRun::micro_batch(const BatchView& view, int num
   return made;
 }
 
-StepTally SmallRun::step() {
+StepTally SmallRun::step(const std::function<void(std::size_t, int)>& done) {
   model.zero_gradients();
   StepTally tally = model.tally();
   const std::unique_ptr<MicroBatch> tokens = micro_batch(batch.view(), 0);
@@ -171,7 +171,11 @@ StepTally SmallRun::step() {
     const TensorView dx = s == 0 ? TensorView{} : TensorView(gradients[s - 1]);
     model.stages()[s]->backward_input(*tokens, dy, dx, tally);
   }
-  for (std::size_t s = stages; s-- > 0;) model.stages()[s]->backward_weight(*tokens, tally);
+  for (std::size_t s = stages; s-- > 0;) {
+    std::function<void(int)> done_here;
+    if (done) done_here = [&](int part) { done(s, part); };
+    model.stages()[s]->backward_weight(*tokens, tally, done_here);
+  }
   model.join_shared_gradients(*self_communicator(), 0, 0);
   return tally;
 }

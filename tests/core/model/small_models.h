@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -33,8 +34,9 @@ class SmallRun {
            std::int64_t sequence = 12, int workers = 1, const Objective* objective = nullptr,
            const ExpertShare& share = {}, const LoraSpec& lora = {});
 
-  /// Forward, backward and weight gradients of the batch; gradients are cleared first.
-  StepTally step();
+  /// Forward, backward and weight gradients of the batch; gradients are cleared first. `done` is told of stages and of
+  /// the parts of their gradients.
+  StepTally step(const std::function<void(std::size_t, int)>& done = {});
   /// Main loss, weighted further loss and balance loss of a step.
   double total_loss();
   /// Memory for another micro-batch, filled.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "tests/core/model/small_models.h"
 #include "tests/support/compare.h"
@@ -62,6 +63,31 @@ TEST_P(EveryArchitecture, ANewSumForgetsTheOldOne) {
     }
     run.step();
     EXPECT_TRUE(same_bits(copy(run.model.store().gradients), expected));
+  }
+}
+
+// A part of the gradients that a stage says it is done with stays as it is; together they are all but tables and heads.
+TEST_P(EveryArchitecture, PartsAreWholeWhenTheirStageIsDoneWithThem) {
+  for (const int stages : {1, 2}) {
+    SmallRun run(small_config(GetParam()), policy(PrecisionPolicy::bf16), stages);
+    std::map<Parameter*, Tensor> told;
+    std::vector<int> next(static_cast<std::size_t>(stages), 0);
+    run.step([&](std::size_t stage, int part) {
+      EXPECT_EQ(part, next[stage]++);
+      const auto parts = run.model.stages()[stage]->gradient_parts();
+      for (Parameter* parameter : parts.at(static_cast<std::size_t>(part))) {
+        if (!parameter->has_gradient()) continue;
+        EXPECT_TRUE(told.emplace(parameter, copy(parameter->grad)).second) << parameter->slices.front().name;
+      }
+    });
+    run.model.join_shared_gradients(*self_communicator(), 0, 0);
+    for (Parameter* parameter : run.model.parameters()) {
+      if (!parameter->has_gradient()) continue;
+      const auto found = told.find(parameter);
+      EXPECT_EQ(found != told.end(), parameter->role != ParameterRole::embedding) << parameter->slices.front().name;
+      if (found == told.end()) continue;
+      EXPECT_TRUE(same_bits(found->second, parameter->grad)) << parameter->slices.front().name;
+    }
   }
 }
 

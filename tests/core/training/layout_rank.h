@@ -86,8 +86,7 @@ struct LayoutRank {
       if (parameter->grad.empty()) continue;
       for (const ParameterSlice& slice : parameter->slices) {
         const std::int64_t begin = slice.begin * parameter->columns;
-        const std::int64_t last = begin + slice.rows * parameter->columns - 1;
-        if (!engine->owns(*parameter, begin) || !engine->owns(*parameter, last)) continue;
+        if (!engine->owns(*parameter, begin, slice.rows * parameter->columns)) continue;
         record[prefix + slice.name] = bytes_of(parameter->grad.slice(0, slice.begin, slice.rows));
       }
     }
