@@ -211,7 +211,9 @@ void add_parallel(std::vector<Key>& keys) {
            "order of forward and backward on a pipeline; automatic: zb_v where each rank can have two stages, or zb_h1",
            kFree)
       .key("stages", &ParallelSpec::stages, kText,
-           "layers of each pipeline stage: 5, 6, 6, 5; empty: as even as they divide", kFree)
+           "layers of each pipeline stage: 5, 6, 6, 5; measured: cut by what they take here; empty: as even as they "
+           "divide",
+           kFree)
       .key("stages_per_rank", &ParallelSpec::stages_per_rank, {2, 64}, "of the interleaved schedule", kFree)
       .key("reduction_groups", &ParallelSpec::reduction_groups, {0, kMostInt},
            "groups of the canonical gradient sum; 0: the data axis of the first attempt")

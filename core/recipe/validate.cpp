@@ -248,7 +248,7 @@ void check_lora(const Recipe& recipe, Rules& rules) {
 /// Layers of each stage are whole numbers that add up to the model's; the last may hold the loss alone.
 void check_stages(const Recipe& recipe, Rules& rules) {
   const std::vector<std::string>& stages = recipe.parallel.stages;
-  if (stages.empty()) return;
+  if (stages.empty() || stages_are_measured(recipe.parallel)) return;
   std::int64_t sum = 0;
   for (const std::string& text : stages) {
     const WholeQuantity layers = parse_whole(text, Unit::none);
@@ -256,8 +256,8 @@ void check_stages(const Recipe& recipe, Rules& rules) {
     const bool sound = layers.mistake.empty() && layers.value >= least && layers.value <= recipe.model.layers;
     rules.unless(sound, {"parallel.stages"},
                  fmt::format("parallel.stages: '{}' is no number of layers of a model of {}; only the last stage may "
-                             "have none",
-                             text, recipe.model.layers));
+                             "have none, and the one word it may be is {}",
+                             text, recipe.model.layers, kMeasuredStages));
     if (!sound) return;
     sum += layers.value;
   }

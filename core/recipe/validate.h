@@ -1,12 +1,19 @@
 // What must hold between keys, beyond each key's own type and bounds (those are in keys.cpp).
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "core/recipe/parse.h"
 #include "core/recipe/recipe.h"
 
 namespace shoestring {
+
+/// In parallel.stages, instead of layers: the pipeline is cut by what its layers are measured to take.
+inline constexpr std::string_view kMeasuredStages = "measured";
+inline bool stages_are_measured(const ParallelSpec& parallel) {
+  return parallel.stages.size() == 1 && parallel.stages.front() == kMeasuredStages;
+}
 
 /// Every contradiction in `recipe`. A rule is skipped when one of its keys is already in `wrong` (dotted names): its
 /// value is not what the writer meant.

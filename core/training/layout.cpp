@@ -8,6 +8,7 @@
 #include "core/model/transformer.h"
 #include "core/recipe/names.h"
 #include "core/recipe/units.h"
+#include "core/recipe/validate.h"
 #include "core/training/batch_plan.h"
 #include "kernels/base/check.h"
 #include "parallel/schedule_check.h"
@@ -20,7 +21,7 @@ ScheduleChoice schedule_of(const ParallelSpec& parallel, std::int64_t layers) {
   if (parallel.pipeline == 1) return {};
   switch (parallel.schedule) {
     case ScheduleName::automatic: {
-      const std::size_t cut = parallel.stages.size();
+      const std::size_t cut = stages_are_measured(parallel) ? 0 : parallel.stages.size();
       const auto ranks = static_cast<std::size_t>(parallel.pipeline);
       const bool folds = cut > 0 ? cut == 2 * ranks : layers >= 2 * parallel.pipeline;
       return folds ? ScheduleChoice{ScheduleName::zb_v, 2} : ScheduleChoice{ScheduleName::zb_h1, 1};
@@ -34,7 +35,10 @@ ScheduleChoice schedule_of(const ParallelSpec& parallel, std::int64_t layers) {
 
 std::vector<std::int64_t> layers_of_stages(const ParallelSpec& parallel, std::int64_t layers, int stages) {
   std::vector<std::int64_t> result;
-  for (const std::string& text : parallel.stages) result.push_back(parse_whole(text, Unit::none).value);
+  const bool listed = !parallel.stages.empty() && !stages_are_measured(parallel);
+  for (const std::string& text : parallel.stages) {
+    if (listed) result.push_back(parse_whole(text, Unit::none).value);
+  }
   if (result.empty()) {
     for (int stage = 0; stage < stages; ++stage) {
       const StageBlocks blocks = stage_blocks(layers, stages, stage);
@@ -45,7 +49,7 @@ std::vector<std::int64_t> layers_of_stages(const ParallelSpec& parallel, std::in
     fail(ExitCode::bad_recipe, "parallel.stages lists {} stages, but {} ranks of the pipeline have {}", result.size(),
          parallel.pipeline, stages);
   }
-  if (parallel.stages.empty() && layers < stages) {
+  if (!listed && layers < stages) {
     fail(ExitCode::bad_recipe,
          "parallel.pipeline = {} makes {} stages, but the model has {} layers; take a shorter pipeline, or a schedule "
          "of one stage a rank (1f1b, zb_h1)",

@@ -36,7 +36,8 @@ struct Layout {
   MeshShape shape;
   MeshCoordinates at;
   ScheduleChoice schedule;                 ///< between the stages: with a single one it says nothing
-  std::vector<std::int64_t> stage_layers;  ///< of the whole model: layers of each stage
+  std::vector<std::int64_t> stage_layers;  ///< of the whole model: layers of each stage; as even as
+                                           ///< they divide where they are yet to be measured (stage_cut.h)
   std::vector<int> stages;                 ///< of this rank, in the order of the model
   std::vector<int> in_flight;              ///< micro-batches that each of them holds at most
 

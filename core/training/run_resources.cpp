@@ -5,9 +5,11 @@
 
 #include "core/model/adapter.h"
 #include "core/recipe/data_mix.h"
+#include "core/recipe/validate.h"
 #include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/room.h"
+#include "core/training/stage_cut.h"
 #include "core/training/suite_evaluation.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -168,6 +170,7 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   if (any_masked(recipe)) objective_ = std::make_unique<Masked>(recipe.model.mtp_weight);
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, model_config(recipe, *tokenizer_), per_node);
+  cut_as_measured();
   model_ = declare(0);
   look_at_sources();
   check_memory(share.memory, memory_plan());
@@ -175,15 +178,26 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   optimizer_ = optimizer_of(recipe, *model_, mesh, workers_.count());
 }
 
+TransformerOptions RunResources::whole(int phase) const {
+  return {.model = model_config(recipe_, *tokenizer_),
+          .precision = recipe_.precision,
+          .run = run_shape(recipe_, workers_.count()),
+          .own_stages = {},
+          .count_precision = recipe_.precision.count_saturation,
+          .lora = lora_of(recipe_, recipe_.phases.at(index_of(phase))),
+          .objective = objective_.get()};
+}
+
+void RunResources::cut_as_measured() {
+  if (layout_.shape.pipeline == 1 || !stages_are_measured(recipe_.parallel)) return;
+  const StageCosts costs = measure_stage_costs(whole(0), recipe_.run.seed, mesh_.world(), stream_);
+  const std::vector<std::int64_t> cut = cut_stages(costs, layout_.stage_count());
+  cut_text_ = shoestring::cut_text(costs, cut, layout_.stage_layers);
+  layout_.stage_layers = cut;
+}
+
 std::unique_ptr<Transformer> RunResources::declare(int phase) const {
-  TransformerOptions whole{.model = model_config(recipe_, *tokenizer_),
-                           .precision = recipe_.precision,
-                           .run = run_shape(recipe_, workers_.count()),
-                           .own_stages = {},
-                           .count_precision = recipe_.precision.count_saturation,
-                           .lora = lora_of(recipe_, recipe_.phases.at(index_of(phase))),
-                           .objective = objective_.get()};
-  return std::make_unique<Transformer>(part_of(std::move(whole), layout_, exchange_.get()));
+  return std::make_unique<Transformer>(part_of(whole(phase), layout_, exchange_.get()));
 }
 
 // Of the phase that takes the most. Where phases train different weights, they pass from one model to the next.

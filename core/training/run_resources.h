@@ -57,8 +57,9 @@ struct ShardReading {
 
 class RunResources {
  public:
-  /// Collective where ranks share experts. The model is that of the first phase, its part that of `layout`, the place
-  /// in `mesh`, which must outlive it. Throws Error(io) where the model does not fit into what `share` leaves.
+  /// Collective where ranks share experts, or measure stages. The model is that of the first phase, its part that of
+  /// `layout`, the place in `mesh`, which must outlive it. Throws Error(io) where the model does not fit into what
+  /// `share` leaves.
   RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share);
 
   Workers& workers() { return workers_; }
@@ -66,6 +67,10 @@ class RunResources {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   Transformer& model() { return *model_; }
   Optimizer& optimizer() { return *optimizer_; }
+  /// Where the pipeline is cut: as the layout says, unless the recipe has it measured.
+  const std::vector<std::int64_t>& stage_layers() const { return layout_.stage_layers; }
+  /// How the cut was found; empty where nothing was measured.
+  const std::string& cut_text() const { return cut_text_; }
 
   /// Whether a phase begins with other weights than those before it, or trains others (phase.NAME.lora).
   bool begins_with_weights(int phase) const;
@@ -102,6 +107,8 @@ class RunResources {
 
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
+  TransformerOptions whole(int phase) const;
+  void cut_as_measured();
   void look_at_sources();
   std::int64_t suite_bytes() const;
   std::unique_ptr<Transformer> declare(int phase) const;
@@ -111,7 +118,7 @@ class RunResources {
   std::unique_ptr<Loader> checked(LoaderOptions options) const;
 
   const Recipe& recipe_;
-  Layout layout_;
+  Layout layout_;  ///< with the stages cut as they were measured
   Mesh& mesh_;
   Workers workers_;
   Stream stream_;
@@ -119,6 +126,7 @@ class RunResources {
   std::vector<std::vector<SuiteRequest>> suites_;  ///< of each phase
   std::unique_ptr<ExpertExchange> exchange_;       ///< where experts are shared
   std::unique_ptr<Objective> objective_;           ///< of the whole run; null: the next token
+  std::string cut_text_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<Import> import_;  ///< that the run begins with, until the weights are read
   ModelFiles carried_;

@@ -65,6 +65,8 @@ void Trainer::begin() {
     const std::string caveat = thread_caveat(recipe_.run.threads, cores);
     if (!caveat.empty()) account_->say(caveat);
     resources_ = std::make_unique<RunResources>(recipe_, layout_, mesh_, share);
+    layout_.stage_layers = resources_->stage_layers();
+    if (!resources_->cut_text().empty()) account_->say(resources_->cut_text());
     if (world_.size() > 1) account_->say(launch_text(places_, layout_, resources_->workers().count()));
     load(ended != 0);
   } catch (const std::exception& error) {

@@ -110,11 +110,13 @@ TEST_F(Mpirun, APipelineGivesTheBitsOfOneProcess) {
   const std::string constant = "--schedule.kind=constant --model.layers=4 --allow-recipe-change ";
   const std::string first = constant + "--phase.pretrain.steps=10 ";
   ASSERT_EQ(place().run(place().train("deep", constant)).exit_code, 0);
-  for (const auto& [count, pipeline] : {std::pair(2, "2 --parallel.schedule=1f1b"), std::pair(4, "2")}) {
+  for (const auto& [count, pipeline] :
+       {std::pair(2, "2 --parallel.schedule=1f1b --parallel.stages=measured"), std::pair(4, "2")}) {
     const std::string name = "pipeline_" + std::to_string(count);
     const std::string piped = std::string("--parallel.pipeline=") + pipeline;
     Ended ended = place().run(place().train(name, first + piped), ranks(count));
     ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_EQ(ended.output.find("pipeline cut by measured time: ") != std::string::npos, count == 2) << ended.output;
     ended = place().run(place().train(name, constant));
     ASSERT_EQ(ended.exit_code, 0) << ended.output;
     EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos);

@@ -139,6 +139,10 @@ TEST(Layout, StagesAreCutAsTheRecipeSays) {
   recipe.parallel.stages = {"3", "3", "2"};
   expect_refused([&] { layout_of(recipe, 0, 2); },
                  "parallel.stages lists 3 stages, but 2 ranks of the pipeline have 2");
+  recipe.parallel.stages = {"measured"};  // until it is
+  EXPECT_EQ(layout_of(recipe, 0, 2).stage_layers, (std::vector<std::int64_t>{4, 4}));
+  recipe.parallel.schedule = ScheduleName::automatic;
+  EXPECT_EQ(layout_of(recipe, 0, 2).stage_layers, (std::vector<std::int64_t>{2, 2, 2, 2}));
 }
 
 TEST(Layout, ALaunchThatDoesNotFitIsToldWhatWould) {
