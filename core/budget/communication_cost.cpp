@@ -31,6 +31,11 @@ int CommunicationCost::members_per_node(const DeviceGroup& group) const {
   return std::clamp(per_node_ / std::max(1, group.stride), 1, group.size);
 }
 
+int CommunicationCost::nodes_of(const DeviceGroup& group) const {
+  const int local = members_per_node(group);
+  return (group.size + local - 1) / local;
+}
+
 double CommunicationCost::gather_seconds(const DeviceGroup& group, double bytes) const {
   if (group.size <= 1) return 0;
   const int local = members_per_node(group);
@@ -54,7 +59,7 @@ double CommunicationCost::exchange_seconds(const DeviceGroup& group, double byte
   if (nodes <= 1) return inside + hardware_.peer_latency_seconds;
   // Of `copies` drawn from all nodes, those nodes that get any, limited by the routing; one's own costs nothing.
   double reached = nodes * (1 - std::pow(1 - 1 / nodes, copies));
-  if (node_copies > 0) reached = std::min(reached, node_copies);
+  reached = std::min(reached, node_copies);
   const double crossing = bytes * reached * (nodes - 1) / nodes;
   const double network = crossing / (hardware_.network_bytes_per_second * kLinkShare);
   return std::max(network, local > 1 ? inside : 0) + hardware_.network_latency_seconds;

@@ -20,9 +20,10 @@ class CommunicationCost {
   /// Seconds in which each member gets the other members' shares of `bytes`; the same to reduce and scatter them.
   double gather_seconds(const DeviceGroup& group, double bytes) const;
   double all_reduce_seconds(const DeviceGroup& group, double bytes) const { return 2 * gather_seconds(group, bytes); }
-  /// `bytes` from each member, evenly over all; `node_copies`: to how many other nodes one token's bytes go at most
-  /// (0: each copy crosses by itself, `copies` of them).
+  /// `bytes` from each member, evenly over all; `node_copies`: to how many other nodes one token's bytes go at most.
   double exchange_seconds(const DeviceGroup& group, double bytes, double copies, double node_copies) const;
+  /// On how many nodes a group stands.
+  int nodes_of(const DeviceGroup& group) const;
   /// From one stage to the next, `stride` ranks on.
   double send_seconds(int stride, double bytes) const;
 

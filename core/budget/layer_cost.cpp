@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/model/node_reach.h"
 #include "core/model/precision.h"
 
 namespace shoestring {
@@ -170,7 +171,7 @@ void LayerCosts::add_experts(Part& part) const {
     add_gated(part, tokens_, real(c.shared_feed_forward()) / layout_.tensor, 1, sequence_share_);
   }
   const DeviceGroup group{layout_.expert, 1};
-  const double node_limit = c.expert_topk_groups < c.expert_groups ? real(c.expert_topk_groups) : 0;
+  const double node_limit = real(most_nodes(c, messages_.nodes_of(group)));
   const bool fp8 = covered_ == RateFormat::fp8 && operations_.stack().dispatches_fp8;
   const double dispatched = fp8 ? 1 : kPlainBytes;
   const double token_bytes = tokens * hidden * model_.imbalance;

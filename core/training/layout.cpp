@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/model/node_reach.h"
 #include "core/model/transformer.h"
 #include "core/recipe/names.h"
 #include "core/recipe/units.h"
@@ -261,6 +262,23 @@ int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
          word(layout.schedule.name), layout.shape.pipeline, length, reason);
   }
   return groups;
+}
+
+std::string reach_text(const ModelConfig& model, int nodes) {
+  if (nodes <= 1) return {};
+  const std::int64_t groups = model.expert_groups;
+  const std::string most =
+      fmt::format("experts on {} nodes, a token's rows on {} of them at most", nodes, most_nodes(model, nodes));
+  if (model.expert_topk_groups == groups) {
+    return most + "; model.expert_topk_groups below model.expert_groups would limit them";
+  }
+  const std::string chosen = fmt::format("it chooses {} of {} groups", model.expert_topk_groups, groups);
+  if (!groups_straddle(model, nodes)) return fmt::format("{}: {}, each whole on a node", most, chosen);
+  return fmt::format(
+      "{}: {}, and groups straddle nodes; a model.expert_groups that is a multiple of {} would limit nodes as it "
+      "limits "
+      "groups",
+      most, chosen, nodes);
 }
 
 std::string to_string(const Layout& layout) {

@@ -65,6 +65,11 @@ TransformerOptions part_of(TransformerOptions whole, const Layout& layout, Exper
 /// does not run with those of a group.
 int reduction_groups(const Recipe& recipe, const Layout& layout, int first);
 
+/// How far a token's rows may go where the experts of a layer lie on `nodes`: "experts on 4 nodes, a token's rows on 2
+/// of them at most: it chooses 2 of 4 groups, each whole on a node"; and what to change where groups straddle nodes.
+/// Empty on one node.
+std::string reach_text(const ModelConfig& model, int nodes);
+
 /// "rank 1 of 2: data 1 of 2, the whole model"; "rank 5 of 8: data 1 of 4, stage 1+2 of 4 (zb_v), experts 1 of 2".
 std::string to_string(const Layout& layout);
 

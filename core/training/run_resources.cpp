@@ -249,6 +249,10 @@ bool RunResources::fit_to(int phase) {
   return true;
 }
 
+std::string RunResources::reach_text() const {
+  return exchange_ != nullptr ? shoestring::reach_text(model_->config(), exchange_->nodes()) : std::string();
+}
+
 std::unique_ptr<Import> RunResources::open_source(int phase) const {
   const WeightsSource source = weights_source(recipe_, index_of(phase));
   const CheckpointNotice refuse = [&](const std::string& text) {

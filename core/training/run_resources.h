@@ -69,6 +69,8 @@ class RunResources {
   Optimizer& optimizer() { return *optimizer_; }
   /// Where the pipeline is cut: as the layout says, unless the recipe has it measured.
   const std::vector<std::int64_t>& stage_layers() const { return layout_.stage_layers; }
+  /// reach_text of where the experts are.
+  std::string reach_text() const;
   /// How the cut was found; empty where nothing was measured.
   const std::string& cut_text() const { return cut_text_; }
 

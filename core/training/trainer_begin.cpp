@@ -68,6 +68,7 @@ void Trainer::begin() {
     layout_.stage_layers = resources_->stage_layers();
     if (!resources_->cut_text().empty()) account_->say(resources_->cut_text());
     if (world_.size() > 1) account_->say(launch_text(places_, layout_, resources_->workers().count()));
+    if (const std::string reach = resources_->reach_text(); !reach.empty()) account_->say(reach);
     load(ended != 0);
   } catch (const std::exception& error) {
     watch_.tell_others(as_error(error));

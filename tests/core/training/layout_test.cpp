@@ -178,5 +178,21 @@ TEST(Layout, ReductionGroupsAreThoseOfTheFirstAttempt) {
   expect_refused([&] { groups(16, 2, 0); }, "phase only: 8 micro-batches per step are fewer than the 16");
 }
 
+TEST(Layout, SaysHowManyNodesATokenMayReach) {
+  ModelConfig model;
+  model.experts = 16;
+  model.experts_per_token = 4;
+  model.expert_groups = 4;
+  model.expert_topk_groups = 2;
+  EXPECT_EQ(reach_text(model, 1), "");
+  EXPECT_EQ(reach_text(model, 4),
+            "experts on 4 nodes, a token's rows on 2 of them at most: it chooses 2 of 4 groups, each whole on a node");
+  EXPECT_NE(reach_text(model, 8).find("on 4 of them at most: it chooses 2 of 4 groups, and groups straddle nodes; a "
+                                      "model.expert_groups that is a multiple of 8 would"),
+            std::string::npos);
+  model.expert_topk_groups = 4;
+  EXPECT_NE(reach_text(model, 4).find("on 4 of them at most; model.expert_topk_groups below"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace shoestring
