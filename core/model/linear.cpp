@@ -1,6 +1,5 @@
 #include "core/model/linear.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "core/model/adapter.h"
@@ -12,40 +11,6 @@
 #include "kernels/rms_norm.h"
 
 namespace shoestring {
-namespace {
-
-/// Segments of equal length, one per expert.
-std::vector<std::int64_t> equal_segments(std::int64_t experts, std::int64_t rows) {
-  std::vector<std::int64_t> segments;
-  for (std::int64_t e = 0; e <= experts; ++e) segments.push_back(e * rows);
-  return segments;
-}
-
-bool on_cpu(const Stream& stream) { return stream.device().kind == DeviceKind::cpu; }
-
-/// Memory for weights in FP8 and their scales, as the products of a device read them. cuBLASLt reads both operands
-/// along k, which a transposed copy has in the rows, and scales of 128x128 along k in lines of a multiple of four.
-ScaledView view_weights(Tensor& values, Tensor& scales, const Shape& shape, const Shape& tiles, DType scale_dtype,
-                        Granularity granularity, bool transposed, Device device) {
-  const auto take = [&](Tensor& tensor, DType dtype, Shape of, std::int64_t line) {
-    if (transposed) std::swap(of[0], of[1]);
-    const std::int64_t columns = of[1];
-    of[1] = (columns + line - 1) / line * line;
-    if (tensor.empty()) tensor = Tensor(dtype, of, device);
-    const TensorView view = tensor.view().slice(1, 0, columns);
-    return transposed ? view.transposed() : view;
-  };
-  const std::int64_t line = device.kind != DeviceKind::cpu && granularity == kBlock128 ? 4 : 1;
-  return {take(values, DType::e4m3, shape, 1), take(scales, scale_dtype, tiles, line), granularity};
-}
-
-/// Only the shape, the format and the granularity of what was packed.
-ConstScaledView without_data(ConstScaledView view) {
-  view.values.data = nullptr;
-  return view;
-}
-
-}  // namespace
 
 void append_slice(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows, std::int64_t columns) {
   const std::int64_t begin = slices.empty() ? 0 : slices.back().begin + slices.back().rows;
@@ -355,70 +320,6 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
     };
     multiply(weight.grad, part(dy), part(x), accumulate || source > 0, own);
   }
-}
-
-// ---- weights
-
-void Linear::prepare_adapter(const PrepareContext& context) {
-  if (adapter_) adapter_->prepare(context);
-}
-
-void Linear::prepare(const PrepareContext& context) {
-  prepare_adapter(context);
-  const LinearPrecision& p = options_.precision;
-  Arena::Scope scope(context.scratch);
-  if (uses(ProductFormat::fp8)) {
-    const std::vector<std::int64_t> experts = equal_segments(stack(), options_.out);
-    const std::span<const std::int64_t> segments = options_.experts > 0 && !p.one_copy()
-                                                       ? std::span<const std::int64_t>(experts)
-                                                       : std::span<const std::int64_t>();
-    const auto fresh = [&](Tensor& values, Tensor& scales, Granularity granularity, bool transposed) {
-      return view_weights(values, scales, {weight.rows, weight.columns},
-                          tile_scales_shape(weight.rows, weight.columns, granularity, segments), p.scale_dtype(),
-                          granularity, transposed, context.stream.device());
-    };
-    QuantizeArgs args{.x = weight.value,
-                      .scale_kind = p.scales,
-                      .segments = segments,
-                      .counts = context.counts,
-                      .stream = context.stream};
-    args.row_tiles = fp8_ = fresh(values_, scales_, p.weight_tile, false);
-    // Tiles that are as wide as they are tall serve the transposed product too; on a device in an order of their own.
-    if (p.weight_tile == kRowTile32 && context.backward) {
-      args.column_tiles = fresh(column_values_, column_scales_, kColumnTile32, false);
-    } else if (p.weight_tile == kBlock128 && context.backward && !on_cpu(context.stream)) {
-      args.column_tiles = fresh(column_values_, column_scales_, kBlock128, true);
-    }
-    fp8_backward_ = args.column_tiles.values.empty() ? args.row_tiles : args.column_tiles;
-    quantize(args);
-  }
-  TensorView plain_bf16;
-  if (uses(ProductFormat::bf16)) {
-    const Shape shape{weight.rows, weight.columns};
-    const bool packs = on_cpu(context.stream);
-    if (!packs && rounded_.empty()) rounded_ = Tensor(DType::bf16, shape, context.stream.device());
-    plain_bf16 = packs ? context.scratch.take(DType::bf16, shape) : rounded_.view();
-    convert_tensor(plain_bf16, weight.value, context.stream);
-  }
-  prepare_direction(p.forward, false, plain_bf16, forward_, context.stream);
-  if (context.backward) prepare_direction(p.input_gradient, true, plain_bf16, gradient_, context.stream);
-}
-
-void Linear::prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
-                               Stream& stream) {
-  const LinearPrecision& p = options_.precision;
-  ConstScaledView b = unscaled(ConstTensorView(weight.value));
-  if (format == ProductFormat::bf16) b = unscaled(plain_bf16);
-  if (format == ProductFormat::fp8) b = transposed ? fp8_backward_ : fp8_;
-  direction.b = b;
-  if (format == ProductFormat::f64) return;  // the reference reads the master weights
-  if (!on_cpu(stream)) return;               // its products read b as it is
-  if (options_.experts > 0) {
-    pack_experts(b, options_.experts, transposed, p.power_of_two_scales(), direction.packed, stream);
-  } else {
-    pack(transposed ? b.transposed() : b, p.power_of_two_scales(), direction.packed, stream);
-  }
-  if (format == ProductFormat::bf16) direction.b = without_data(b);
 }
 
 }  // namespace shoestring
