@@ -154,23 +154,24 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       meter_(meter),
       groups_(groups),
       schedule_(schedule),
-      gradients_(model.store(), mesh, groups, stream, shards, gradient_parts(model)) {
+      gradients_(model.store(), mesh, groups, stream, shards, gradient_parts(model)),
+      exchange_(model.experts().exchange) {
   int part = 0;
   for (const auto& stage : std::views::reverse(model.stages())) {
     stages_.insert(stages_.begin(), std::make_unique<PipelineStage>(*this, *stage, part));
     part += static_cast<int>(stage->gradient_parts().size());
   }
-  if (model.experts().exchange == nullptr) return;
-  if (model.experts().takes_turns) model.experts().exchange->take(&turns_);
-  model.experts().exchange->tell([this](bool waits) {  // of an evaluation all is evaluation
+  if (exchange_ == nullptr) return;
+  if (model.experts().takes_turns) exchange_->take(&turns_);
+  exchange_->tell([this](bool waits) {  // of an evaluation all is evaluation
     if (round_ != nullptr) meter_.enter(waits ? Category::exposed_communication : Category::compute);
   });
 }
 
 Pass::~Pass() {
-  if (model_.experts().exchange == nullptr) return;
-  model_.experts().exchange->tell({});
-  model_.experts().exchange->take(nullptr);
+  if (exchange_ == nullptr) return;
+  exchange_->tell({});
+  exchange_->take(nullptr);
 }
 
 Pipeline& Pass::pipeline_of(int microbatches) {

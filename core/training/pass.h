@@ -92,6 +92,7 @@ class Pass {
   int groups_;
   ScheduleChoice schedule_;
   GradientSum gradients_;
+  ExpertExchange* exchange_;                        // where experts are shared; may outlive the model
   Turns turns_;                                     // of the halves of a cell
   std::vector<std::unique_ptr<MicroBatch>> spare_;  // memory of micro-batches that are not in flight
   std::unique_ptr<Round> round_;                    // while it runs

@@ -218,6 +218,7 @@ void Trainer::enter_next_phase() {
     const bool others = resources_->fit_to(state_.phase);
     begin_weights();
     if (others) {
+      engine_.reset();  // it and the next one tell the same exchange of experts who listens
       engine_ = make_engine();
     } else {
       change.kept();
