@@ -79,10 +79,13 @@ const ShardStorage& system_storage() {
 
 void StorageWait::failed(int error) {
   const std::string reason = system_reason(error);
-  if (patience_.seconds <= 0 || !may_pass(error)) fail(ExitCode::io, "{}: cannot be read: {}", path_, reason);
+  if (patience_.seconds <= 0 || !may_pass(error)) {
+    fail(ExitCode::io, "{}: cannot be read: {}; look after the storage, then run the same command again", path_,
+         reason);
+  }
   if (waited_ >= patience_.seconds) {
     fail(ExitCode::preempted,
-         "{}: cannot be read: {}; it was tried {} times in {:.3g} s. Run the same command again when the storage is "
+         "{}: cannot be read: {}; it was tried {} times in {:.3g} s: run the same command again when the storage is "
          "back",
          path_, reason, failures_ + 1, waited_);
   }

@@ -105,9 +105,11 @@ SuiteEvaluator::SuiteEvaluator(Transformer& model, Mesh& mesh, const Tokenizer& 
     if (request.kind == SuiteKind::loglikelihood_rolling) continue;
     for (const SuiteTokens::Part& part : tokens_.back().parts) {
       if (std::ssize(part.text) <= positions) continue;
-      fail(ExitCode::bad_data,
-           "suites, request {} (task {}): a text of {} tokens is longer than the model's {} positions", number,
-           request.task, part.text.size(), positions);
+      fail(
+          ExitCode::bad_data,
+          "suites, request {} (task {}): a text of {} tokens is longer than the model's {} positions; leave it out, or "
+          "train with a longer sequence",
+          number, request.task, part.text.size(), positions);
     }
   }
 }

@@ -15,7 +15,9 @@ constexpr std::size_t kMaxEntries = 1'000'000;
 std::int64_t count_of(const Json& object, const char* key,
                       std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
   const Json& value = object.at(key);
-  if (!value.is_count() || value.count() > most) fail(ExitCode::bad_data, "{} is out of range", key);
+  if (!value.is_count() || value.count() > most) {
+    fail(ExitCode::bad_data, "'{}' must be a whole number of at most {}", key, most);
+  }
   return value.count();
 }
 
@@ -25,7 +27,9 @@ int small_count_of(const Json& object, const char* key) {
 
 std::deque<double> window_of(const Json& object, const char* key) {
   const Json& list = object.at(key);
-  if (!list.is_array() || list.size() > kMaxEntries) fail(ExitCode::bad_data, "{} is not a list", key);
+  if (!list.is_array() || list.size() > kMaxEntries) {
+    fail(ExitCode::bad_data, "'{}' must be a list of at most {} numbers", key, kMaxEntries);
+  }
   std::deque<double> window;
   for (const Json& value : list.items()) window.push_back(value.number());
   return window;
@@ -96,7 +100,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     const Json json = parse_json(text, "is not JSON");
     const bool first = json.at("schema").text() == kFirstSchema;
     if (!first && json.at("schema").text() != kSchema) {
-      fail(ExitCode::bad_data, "the schema is neither {} nor {}", kSchema, kFirstSchema);
+      fail(ExitCode::bad_data, "'schema' must be {} or {}", kSchema, kFirstSchema);
     }
     state.step = count_of(json, "step");
     state.updates = count_of(json, "updates");
