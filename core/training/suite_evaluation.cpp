@@ -100,16 +100,16 @@ SuiteEvaluator::SuiteEvaluator(Transformer& model, Mesh& mesh, const Tokenizer& 
     try {
       tokens_.push_back(tokens_of(request, tokenizer, ids_.prefix));
     } catch (const Error& error) {
-      fail(error.code(), "suites, request {} (task {}): {}", number, request.task, error.what());
+      fail(error.code(), "evaluation.suites: request {} (task {}): {}", number, request.task, error.what());
     }
     if (request.kind == SuiteKind::loglikelihood_rolling) continue;
     for (const SuiteTokens::Part& part : tokens_.back().parts) {
       if (std::ssize(part.text) <= positions) continue;
-      fail(
-          ExitCode::bad_data,
-          "suites, request {} (task {}): a text of {} tokens is longer than the model's {} positions; leave it out, or "
-          "train with a longer sequence",
-          number, request.task, part.text.size(), positions);
+      fail(ExitCode::bad_data,
+           "evaluation.suites: request {} (task {}): a text of {} tokens is longer than the model's {} positions; "
+           "leave it out, or "
+           "train with a longer sequence",
+           number, request.task, part.text.size(), positions);
     }
   }
 }

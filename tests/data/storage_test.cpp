@@ -52,7 +52,7 @@ TEST_F(StorageTest, WaitsLongerEachTimeAndNotForEver) {
   });
   EXPECT_EQ(error.code(), ExitCode::preempted);
   EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
-  EXPECT_NE(std::string(error.what()).find("Run the same command again"), std::string::npos) << error.what();
+  EXPECT_NE(std::string(error.what()).find("run the same command again"), std::string::npos) << error.what();
   ASSERT_GE(pauses.size(), 8u);
   EXPECT_NEAR(pauses[0], 0.1, 1e-6);
   for (std::size_t i = 1; i + 1 < pauses.size(); ++i) EXPECT_GT(pauses[i], pauses[i - 1]) << i;
