@@ -29,6 +29,11 @@ std::optional<ShardInfo> finished_shard(const fs::path& path, const SplitOptions
     if (info.tokenizer_hash != tokenizer.hash() || info.source != options.source || info.masked() != options.masked) {
       return std::nullopt;
     }
+    // Its writer may have been killed between the shard's last moment and that of what it was written from.
+    for (const char* beside : {".partial", ".partial.tokens", ".partial.ends"}) {
+      std::error_code not_there;
+      fs::remove(path.string() + beside, not_there);
+    }
     return info;
   } catch (const Error& error) {
     if (error.code() == ExitCode::bad_data) return std::nullopt;

@@ -27,7 +27,8 @@ struct SplitOptions {
 
 std::filesystem::path shard_path(const SplitOptions& options, std::int64_t shard);
 ShardWriterOptions shard_writer_options(const SplitOptions& options, const Tokenizer& tokenizer);
-/// What a finished shard of the split is; nothing where `path` has none that is sound and of this tokenizer.
+/// What a finished shard of the split is; nothing where `path` has none that is sound and of this tokenizer. What a
+/// killed writer left beside a finished one is removed.
 std::optional<ShardInfo> finished_shard(const std::filesystem::path& path, const SplitOptions& options,
                                         const Tokenizer& tokenizer);
 
