@@ -47,16 +47,15 @@ StepOutcome Engine::step(const StepArgs& args) {
   }
   {
     const Meter::Scope computing(meter_, Category::compute);
-    Change change(*this);
     update(args, outcome);
     outcome.guard = guard_.state();
-    change.kept();
   }
   outcome.seconds = meter_.elapsed_seconds() - begin;
   return outcome;
 }
 
-// From the summed gradient: judge, clip, move, refresh.
+// From the summed gradient: judge, clip, move, refresh. The weights are those of no step from the optimizer on, and not
+// while the ranks still sum the norm: a rank that is silent there costs nothing.
 void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   auto& [model, optimizer, stream] = parts_;
   PassResult& batch = outcome.batch;
@@ -72,10 +71,12 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   outcome.judgement = guard_.judge(outcome.loss, outcome.gradient_norm, args.may_go_back);
   if (outcome.judgement.verdict != StepVerdict::apply) return;
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
+  Change change(*this);
   optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
   if (shards_) gather_weights();
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
   batch.precision.weights = over_model(model.prepare_trained());
+  change.kept();
 }
 
 // Every rank moved its share.

@@ -58,6 +58,8 @@ struct EngineRun {
     samples += outcome.sequences;
     return outcome;
   }
+  /// What step() begins with, and no more.
+  void pass_alone() { Pass(run.model, mesh, 2, run.stream, meter).run(plan, samples, feed); }
   Tensor weights() { return copy(run.model.store().values); }
 
   Recipe recipe;
@@ -152,6 +154,22 @@ TEST(Engine, IsWholeUnlessAnUpdateWasCutShort) {
   EngineRun broken(*self, 1, std::make_unique<BrokenOptimizer>());
   EXPECT_THROW(broken(), Error);
   EXPECT_FALSE(broken.engine.whole());
+}
+
+// The other rank is silent from the norm on: nothing has moved yet.
+TEST(Engine, IsWholeWhereTheNormCannotBeSummed) {
+  run_ranks(2, [](Communicator& world) {
+    EngineRun run(world, 2);
+    if (world.rank() == 1) {
+      run.pass_alone();
+      return;
+    }
+    const Tensor before = run.weights();
+    world.set_timeout(0.2);
+    EXPECT_THROW(run(), Error);
+    EXPECT_TRUE(run.engine.whole());
+    EXPECT_TRUE(same_bits(run.weights(), before));
+  });
 }
 
 TEST(Engine, AChangeThatIsNotKeptLeavesItHalfWay) {
