@@ -7,7 +7,7 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;     // over what is expected of an ending
+constexpr double kMargin = 1.15;     // over what was measured of an ending that cannot be cut
 constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
 constexpr double kMostSlowdown = 5;  // steps at the present pace over those at the best, likewise
 constexpr double kClosingSeconds = 0.1;
@@ -35,6 +35,7 @@ double CapKeeper::pace_of(Ending ending) const {
 void CapKeeper::guess(Ending ending, double seconds) {
   const double pace = may_be_cut(ending) ? pace_of(ending) : 1.0;
   guess_[static_cast<std::size_t>(ending)] = seconds / pace;
+  paced_[static_cast<std::size_t>(ending)] = steps_.measured();
 }
 
 void CapKeeper::measured(Ending ending, double seconds) {
@@ -56,7 +57,7 @@ double CapKeeper::expected_seconds(Ending ending, double pace) const {
   const auto which = static_cast<std::size_t>(ending);
   const double longest = longest_[which];
   if (may_be_cut(ending)) {
-    return std::min(kMargin * (longest > 0 ? longest : pace * guess_[which]), most_of_evaluation());
+    return std::min(longest > 0 ? longest : pace * guess_[which], most_of_evaluation());
   }
   // A guess is conservative; what was measured may have met a good moment.
   return longest > 0 ? longest * std::clamp(steps_.unevenness(), kMargin, kMostUneven) : pace * guess_[which];

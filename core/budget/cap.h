@@ -1,7 +1,7 @@
 // Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
-// duration measured so far times a margin, which for files, that cannot be cut, covers a bad moment. Before the first
+// duration measured so far; for files, that cannot be cut, times a margin that covers a bad moment. Before the first
 // measurement it is a guess given by the caller: conservative for files, and stretched by as much as slow steps exceed
 // usual ones; for an evaluation, which finds an early end when time runs out, what it takes at the pace at which steps
 // are taken now. That of an evaluation is bounded besides: what it may take of the cap is a setting, and an evaluation
@@ -47,10 +47,15 @@ class CapKeeper {
   void guess(Ending ending, double seconds);
   void measured(Ending ending, double seconds);
   bool is_measured(Ending ending) const { return longest_[static_cast<std::size_t>(ending)] > 0; }
+  /// Whether another guess would say more: nothing is measured, and the last one was made before the pace of steps was
+  /// known, or in another phase.
+  bool wants_guess(Ending ending) const { return !is_measured(ending) && !paced_[static_cast<std::size_t>(ending)]; }
+  /// Another phase: its held-out text may be another.
+  void enter_phase() { paced_ = {}; }
   void step_took(double seconds, double tokens) { steps_.add(seconds, tokens); }
   const StepSeconds& steps() const { return steps_; }
 
-  /// What `ending` is expected to take, margin included; an evaluation at most its share.
+  /// What `ending` is expected to take, files with their margin; an evaluation at most its share.
   double expected_seconds(Ending ending) const;
   /// Wall-clock seconds needed after the last step: all endings, and what it takes to close the ledger.
   double reserve_seconds() const;
@@ -95,6 +100,7 @@ class CapKeeper {
   double evaluation_share_;
   StepSeconds steps_;
   std::array<double, kEndings> guess_{};  ///< at pace 1
+  std::array<bool, kEndings> paced_{};    ///< guessed when steps were measured
   std::array<double, kEndings> longest_{};
 };
 

@@ -33,6 +33,14 @@ void add_steps(CategorySeconds& spent, const PhaseSpeed& speed, double steps) {
   }
 }
 
+// Before the first step of each phase, and once more at the first save where no evaluation came before it.
+double guesses(const Recipe& recipe, const Speeds& speeds) {
+  const bool saves = recipe.checkpoint.every_steps > 0 || recipe.checkpoint.every_minutes > 0;
+  double seconds = saves && recipe.evaluation.every_steps == 0 ? speeds.phases.front().guess_seconds : 0;
+  for (const PhaseSpeed& phase : speeds.phases) seconds += phase.guess_seconds;
+  return seconds;
+}
+
 double sum_of(const std::vector<PlannedPhase>& phases, double PlannedPhase::*what) {
   double sum = 0;
   for (const PlannedPhase& phase : phases) sum += phase.*what;
@@ -61,7 +69,7 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
 
   Plan plan;
   const double gpu_hours_of = speeds.ranks / kSecondsPerHour;  // a wall-clock second, of all ranks
-  const double last_evaluation = speeds.phases.back().evaluation_seconds;
+  const double last_evaluation = speeds.phases.back().evaluation_seconds + guesses(recipe, speeds);
   const double around = speeds.trial_seconds + speeds.startup_seconds + speeds.checkpoint_seconds + last_evaluation;
   plan.around_gpu_hours = std::min(around * gpu_hours_of, cap_gpu_hours);
   CategorySeconds spent;  // wall-clock

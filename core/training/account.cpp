@@ -81,7 +81,7 @@ class LeadingAccount final : public Account {
   double seconds_for_evaluation(bool saved, bool last) const override {
     return cap_->seconds_for_evaluation(elapsed(), saved, last);
   }
-  bool guesses_evaluation() const override { return !cap_->is_measured(Ending::evaluation); }
+  bool guesses_evaluation() const override { return cap_->wants_guess(Ending::evaluation); }
   void guess_evaluation(double seconds) override {
     cap_->guess(Ending::evaluation, seconds);
     step_from_ = elapsed();
@@ -260,6 +260,7 @@ CategorySeconds LeadingAccount::spent_alone() const {
 void LeadingAccount::entered_phase(const CategorySeconds& spent) {
   flops_per_token_ = flops_per_token(*model_, args_.recipe, phase());
   ledger_->phase(phase().name, progress(spent));
+  cap_->enter_phase();
   step_from_ = elapsed();
 }
 

@@ -222,7 +222,7 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
 }
 
 double Evaluator::estimate_seconds(bool (*may_stop)()) {
-  constexpr std::int64_t kTimed = 3;  // their median: one of them may be held up
+  constexpr std::int64_t kTimed = 3;
   double seconds = 0;
   std::int64_t count = 0;
   for (const Part& part : parts_) count += microbatches(part);
@@ -230,7 +230,7 @@ double Evaluator::estimate_seconds(bool (*may_stop)()) {
   for (std::size_t index = 0; index < parts_.size(); ++index) {
     const std::int64_t turns_of_part = turns(parts_[index]);
     if (turns_of_part == 0) continue;
-    std::vector<double> took;
+    double took = 0;                              // the mean, slow moments included: an evaluation will have them too
     for (std::int64_t i = 0; i <= kTimed; ++i) {  // the first one warms caches and pages
       if (!collective() && may_stop()) return seconds;
       std::vector<Turn> wave;
@@ -240,10 +240,9 @@ double Evaluator::estimate_seconds(bool (*may_stop)()) {
       const auto begin = std::chrono::steady_clock::now();
       evaluate(wave, unread);
       const std::chrono::duration<double> once = std::chrono::steady_clock::now() - begin;
-      if (i > 0) took.push_back(once.count());
+      if (i > 0) took += once.count() / kTimed;
     }
-    std::sort(took.begin(), took.end());
-    seconds += took[kTimed / 2] * static_cast<double>(turns_of_part) / static_cast<double>(wave_turns());
+    seconds += took * static_cast<double>(turns_of_part) / static_cast<double>(wave_turns());
   }
   return seconds;
 }

@@ -40,10 +40,12 @@ class Trial {
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
       std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
       if (held_out.empty()) continue;
+      const double begin = meter_.elapsed_seconds();
       speed.evaluation_seconds =
           Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
                     recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, layout_.schedule)
               .estimate_seconds(stop_requested);
+      speed.guess_seconds = meter_.elapsed_seconds() - begin;
     }
     speeds.trial_seconds = meter_.elapsed_seconds();
     return speeds;

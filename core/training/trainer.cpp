@@ -20,7 +20,7 @@ Stop Trainer::train() {
     if (early_stop(recipe_, state_) && !decision.next_phase && decision.stop == Stop::none) continue;  // just now
     if (decision.save || best_is_unsaved()) {
       save();
-      guess_evaluation();  // anew: the guess before may be of a slow moment
+      guess_evaluation();  // anew, once: the guess before may be of a slow moment
       continue;            // it took time too: decide anew
     }
     if (decision.stop != Stop::none) return decision.stop;

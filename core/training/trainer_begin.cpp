@@ -226,6 +226,7 @@ void Trainer::enter_next_phase() {
   }
   enter_phase();
   account_->entered_phase(spent());
+  guess_evaluation();
   guess_suites();
 }
 

@@ -50,6 +50,18 @@ TEST_F(PlannerTest, TokensAndStepsTakeTheirTime) {
   EXPECT_FALSE(by_steps.cut_short);
 }
 
+// Once a phase, and once more where a save comes first.
+TEST_F(PlannerTest, ForetellingTheEvaluationCosts) {
+  speeds_.phases[0].guess_seconds = 0.5;
+  speeds_.phases[1].guess_seconds = 0.25;
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).gpu_hours() * 3600, 10.75 + 30 * 2 + 40 * 4);
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 0.75);
+  recipe_.checkpoint.every_steps = 10;
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 1.25);
+  recipe_.evaluation.every_steps = 4;
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 0.75 + 30 * 6 / 4 + 40 * 5 / 4);
+}
+
 TEST_F(PlannerTest, WhatComesBetweenStepsCosts) {
   recipe_.evaluation.every_steps = 4;
   recipe_.checkpoint.every_steps = 10;
