@@ -2,7 +2,7 @@
 """How runs with a budget for a horizon land when they are disturbed: their speed goes up and down by other work on the
 machine, and each is killed three times and started again. Beside each, a run that knew its number of steps beforehand.
 
-    tools/bench/landing_runs.py SHARDS OUT.json [--runs 10] [--seconds 75]
+    tools/bench/landing_runs.py SHARDS OUT.json [--runs 10] [--first 1] [--seconds 75] [--threads 0]
 
 SHARDS: a folder that `data build` made, as shards/headers of the demo.
 """
@@ -23,10 +23,10 @@ PROGRAM = ROOT / "build" / "shoestring"
 DECAY = 0.3
 
 
-def recipe(shards, run, seed, *horizon):
+def recipe(shards, run, seed, threads, *horizon):
     return [str(PROGRAM), "train", str(ROOT / "recipes" / "tiny_dense.recipe"), f"--run.directory={run}",
             f"--data.train={shards}/train", f"--data.validation={shards}/validation", f"--run.seed={seed}",
-            "--model.layers=2", "--model.hidden=128", "--model.heads=2", "--model.kv_heads=1",
+            f"--run.threads={threads}", "--model.layers=2", "--model.hidden=128", "--model.heads=2", "--model.kv_heads=1",
             "--model.feed_forward=384", "--precision.policy=fp32", "--phase.pretrain.sequence=128",
             "--phase.pretrain.micro_batch=4", "--phase.pretrain.global_batch=4", "--schedule.warmup_steps=20",
             f"--schedule.decay_fraction={DECAY}", "--checkpoint.every_minutes=0.1", "--evaluation.tokens=50K", *horizon]
@@ -70,7 +70,7 @@ def last_lines(run):
     return step, evaluation
 
 
-def one(shards, folder, seed, seconds):
+def one(shards, folder, seed, seconds, threads):
     randomness = random.Random(seed)
     disturbed = folder / "disturbed"
     disturber = Disturber(randomness)
@@ -79,7 +79,7 @@ def one(shards, folder, seed, seconds):
     try:
         while True:
             starts += 1
-            process = subprocess.Popen(recipe(shards, disturbed, seed, f"--budget.gpu_hours={seconds / 3600}"),
+            process = subprocess.Popen(recipe(shards, disturbed, seed, threads, f"--budget.gpu_hours={seconds / 3600}"),
                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if kills < 3:
                 time.sleep(seconds * randomness.uniform(0.12, 0.25))
@@ -96,7 +96,7 @@ def one(shards, folder, seed, seconds):
     step, evaluation = last_lines(disturbed)
     peak = 2e-3
     knew = folder / "knew"
-    done = subprocess.run(recipe(shards, knew, seed, "--budget.gpu_hours=10", "--schedule.horizon=steps",
+    done = subprocess.run(recipe(shards, knew, seed, threads, "--budget.gpu_hours=10", "--schedule.horizon=steps",
                                  f"--phase.pretrain.steps={step['step']}"), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
@@ -113,18 +113,21 @@ def main():
     parser.add_argument("shards")
     parser.add_argument("out")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="seed of the first")
     parser.add_argument("--seconds", type=float, default=75, help="the cap")
+    parser.add_argument("--threads", type=int, default=0, help="of a run; 0: all cores")
     given = parser.parse_args()
     shards = pathlib.Path(given.shards).resolve()
     rows = []
-    for seed in range(1, given.runs + 1):
+    for seed in range(given.first, given.first + given.runs):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(one(shards, pathlib.Path(folder), seed, given.seconds))
+            rows.append(one(shards, pathlib.Path(folder), seed, given.seconds, given.threads))
         print(json.dumps(rows[-1]), flush=True)
     pathlib.Path(given.out).write_text(json.dumps({
         "schema": "shoestring.bench_log/1",
         "date": datetime.date.today().isoformat(),
-        "command": f"tools/bench/landing_runs.py SHARDS OUT --runs {given.runs} --seconds {given.seconds:g}",
+        "command": f"tools/bench/landing_runs.py SHARDS OUT --runs {given.runs} --first {given.first} "
+                   f"--seconds {given.seconds:g} --threads {given.threads}",
         "meaning": "runs whose horizon is their budget, disturbed and killed three times; goals: the cap never passed, "
                    "97% of it used, progress 0.995 at the last step, loss within 0.3% of a run that knew its steps",
         "least_share_of_cap": min(row["share_of_cap"] for row in rows),
