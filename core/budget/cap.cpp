@@ -7,7 +7,7 @@
 namespace shoestring {
 namespace {
 
-constexpr double kMargin = 1.15;     // over what was measured of an ending that cannot be cut
+constexpr double kMargin = 1.15;     // over what is expected of an ending
 constexpr double kMostUneven = 2.5;  // slow steps over usual ones, as far as a guess is stretched by it
 constexpr double kMostSlowdown = 5;  // steps at the present pace over those at the best, likewise
 constexpr double kClosingSeconds = 0.1;
@@ -57,7 +57,7 @@ double CapKeeper::expected_seconds(Ending ending, double pace) const {
   const auto which = static_cast<std::size_t>(ending);
   const double longest = longest_[which];
   if (may_be_cut(ending)) {
-    return std::min(longest > 0 ? longest : pace * guess_[which], most_of_evaluation());
+    return std::min(kMargin * (longest > 0 ? longest : pace * guess_[which]), most_of_evaluation());
   }
   // A guess is conservative; what was measured may have met a good moment.
   return longest > 0 ? longest * std::clamp(steps_.unevenness(), kMargin, kMostUneven) : pace * guess_[which];

@@ -1,13 +1,13 @@
 // Keeps a run inside its cap: before every step it says whether that step and what must come after it still fit.
 //
 // What must come after the last step is the reserve: final evaluation, final checkpoint, export. Each is the longest
-// duration measured so far; for files, that cannot be cut, times a margin that covers a bad moment. Before the first
-// measurement it is a guess given by the caller: conservative for files, and stretched by as much as slow steps exceed
-// usual ones; for an evaluation, which finds an early end when time runs out, what it takes at the pace at which steps
-// are taken now. That of an evaluation is bounded besides: what it may take of the cap is a setting, and an evaluation
-// that needs more is cut. Suites of questions are one by themselves, after that of held-out text. On several ranks one
-// of them decides and the others are told; all seconds here are wall-clock seconds of one rank, and a GPU-hour is a
-// rank times an hour.
+// duration measured so far times a margin, which for files, that cannot be cut, covers a bad moment; an evaluation that
+// is cut is of other text than its neighbours'. Before the first measurement it is a guess given by the caller:
+// conservative for files, and stretched by as much as slow steps exceed usual ones; for an evaluation, which finds an
+// early end when time runs out, what it takes at the pace at which steps are taken now. That of an evaluation is
+// bounded besides: what it may take of the cap is a setting, and an evaluation that needs more is cut. Suites of
+// questions are one by themselves, after that of held-out text. On several ranks one of them decides and the others are
+// told; all seconds here are wall-clock seconds of one rank, and a GPU-hour is a rank times an hour.
 #pragma once
 
 #include <array>
@@ -55,7 +55,7 @@ class CapKeeper {
   void step_took(double seconds, double tokens) { steps_.add(seconds, tokens); }
   const StepSeconds& steps() const { return steps_; }
 
-  /// What `ending` is expected to take, files with their margin; an evaluation at most its share.
+  /// What `ending` is expected to take, margin included; an evaluation at most its share.
   double expected_seconds(Ending ending) const;
   /// Wall-clock seconds needed after the last step: all endings, and what it takes to close the ledger.
   double reserve_seconds() const;

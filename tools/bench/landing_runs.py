@@ -102,10 +102,14 @@ def one(shards, folder, seed, seconds, threads):
     if done.returncode != 0:
         raise SystemExit(f"the run that knew its steps ended with {done.returncode}:\n{done.stdout[-2000:]}")
     _, reference = last_lines(knew)
+    whole = evaluation["tokens"] == reference["tokens"]
     return {"seed": seed, "kills": kills, "starts": starts, "steps": step["step"],
             "share_of_cap": report["budget"]["spent_share"],
             "progress_at_last_step": 1 - DECAY * step["learning_rate"] / peak, "loss": evaluation["loss"],
-            "loss_of_run_that_knew": reference["loss"], "loss_off": evaluation["loss"] / reference["loss"] - 1}
+            "loss_of_run_that_knew": reference["loss"],
+            # An evaluation that was cut is of other text.
+            "loss_off": evaluation["loss"] / reference["loss"] - 1 if whole else None,
+            "evaluated_share": evaluation["tokens"] / reference["tokens"]}
 
 
 def main():
@@ -133,7 +137,7 @@ def main():
         "least_share_of_cap": min(row["share_of_cap"] for row in rows),
         "most_share_of_cap": max(row["share_of_cap"] for row in rows),
         "least_progress": min(row["progress_at_last_step"] for row in rows),
-        "most_loss_off": max(row["loss_off"] for row in rows),
+        "most_loss_off": max((row["loss_off"] for row in rows if row["loss_off"] is not None), default=None),
         "rows": rows,
     }, indent=1) + "\n")
 

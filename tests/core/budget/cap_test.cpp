@@ -19,11 +19,11 @@ TEST(CapKeeper, KeepsTheReserve) {
   CapKeeper keeper(cap_of_seconds(100), 1, 20);
   keeper.guess(Ending::checkpoint, 5);
   keeper.guess(Ending::evaluation, 3);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 5 + 3 + kClosing);
-  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 70 - (5 + 3) - kClosing);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 5 + 1.15 * 3 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.remaining_seconds(10), 70 - (5 + 1.15 * 3) - kClosing);
   keeper.measured(Ending::checkpoint, 2);
   keeper.measured(Ending::checkpoint, 1);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 3 + 1.15 * 2 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 1.15 * 3 + 1.15 * 2 + kClosing);
   keeper.step_took(4, 1);
   EXPECT_TRUE(keeper.may_step(70).step);
   EXPECT_FALSE(keeper.may_step(71).step);
@@ -49,16 +49,16 @@ TEST(CapKeeper, SuitesComeAfterTheLastEvaluation) {
   CapKeeper keeper(cap_of_seconds(100), 1, 0, 0.2);
   keeper.measured(Ending::evaluation, 10);
   keeper.guess(Ending::suites, 4);
-  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 10 + 4 + kClosing);
-  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(70, true, true), 30 - kClosing - 4);
-  EXPECT_NEAR(keeper.seconds_for_evaluation(100 - kClosing - 8, true, true), 8 * 10.0 / 14, 1e-12);
+  EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 11.5 + 4.6 + kClosing);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(70, true, true), 30 - kClosing - 4.6);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(100 - kClosing - 8, true, true), 8 * 11.5 / 16.1);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(90, true, true), 10 - kClosing);
   keeper.measured(Ending::suites, 100);
   EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::suites), 20);  // its share of the cap
   // In the middle of a run: the share, or what a step and the reserve leave.
   keeper.step_took(3, 1);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(10, false, false), 20);
-  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(60, false, false), 40 - (10 + 20 + kClosing) - 3);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(60, false, false), 40 - (11.5 + 20 + kClosing) - 3);
 }
 
 // On a machine that is slow now and then, the ending may meet such a moment too.
@@ -80,21 +80,21 @@ TEST(CapKeeper, AnEvaluationFollowsThePace) {
   };
   const auto expected = [&] { return keeper.expected_seconds(Ending::evaluation); };
   keeper.guess(Ending::evaluation, 9);
-  EXPECT_DOUBLE_EQ(expected(), 9);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
   steps(1, 10);
-  EXPECT_DOUBLE_EQ(expected(), 9);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
   steps(2, 20);  // a larger batch
-  EXPECT_DOUBLE_EQ(expected(), 9);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 9);
   steps(4, 20);
-  EXPECT_DOUBLE_EQ(expected(), 2 * 9);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 2 * 9);
   keeper.guess(Ending::evaluation, 8);
-  EXPECT_DOUBLE_EQ(expected(), 8);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 8);
   steps(2, 20);
-  EXPECT_DOUBLE_EQ(expected(), 4);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 4);
   steps(80, 20);
-  EXPECT_DOUBLE_EQ(expected(), 5 * 4);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 5 * 4);
   keeper.measured(Ending::evaluation, 2);
-  EXPECT_DOUBLE_EQ(expected(), 2);
+  EXPECT_DOUBLE_EQ(expected(), 1.15 * 2);
 }
 
 // The first guess is of an unknown moment; one with the pace of steps holds until the phase is another.
@@ -139,7 +139,7 @@ TEST(CapKeeper, AnEvaluationIsBoundedByItsShare) {
   EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, true), 50 - kClosing);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(95, false, false), 5 - kClosing - 2);
   keeper.measured(Ending::evaluation, 4);
-  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::evaluation), 4);
+  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::evaluation), 1.15 * 4);
 
   CapKeeper job({10, "budget.usd", 60.0 / 3600}, 1, 0, 0.1);
   job.guess(Ending::evaluation, 5000);
@@ -166,12 +166,12 @@ TEST(CapKeeper, WhatAPlanReliesOnDoesNotShrinkInABadMoment) {
   keeper.guess(Ending::checkpoint, 2);
   keeper.guess(Ending::evaluation, 4);
   for (int i = 0; i < 40; ++i) keeper.step_took(1, 1);
-  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), 1000 - 2.5 * 2 - 1.25 * 4 - kClosing, 1e-9);
+  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), 1000 - 2.5 * 2 - 1.15 * 1.25 * 4 - kClosing, 1e-9);
   for (int i = 0; i < 8; ++i) keeper.step_took(2, 1);
   EXPECT_LT(keeper.surely_remaining_of_cap(0), keeper.remaining_seconds(0));
   const double before = keeper.surely_remaining_of_cap(0);
   for (int i = 0; i < 40; ++i) keeper.step_took(2, 1);
-  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), before - (2 * 1.25 - 2) * 4, 1e-9)
+  EXPECT_NEAR(keeper.surely_remaining_of_cap(0), before - (2 * 1.25 - 2) * 1.15 * 4, 1e-9)
       << "a moment worse than the slow pace may still come";
 }
 

@@ -118,10 +118,10 @@ TEST_F(DecisionTest, WhatLeavesNoRoomForAStepIsPutOff) {
   standing_.held_out = true;
   CapKeeper cap = keeper(1000);
   cap.guess(Ending::checkpoint, 40);
-  cap.measured(Ending::evaluation, 50);  // both once more after the last step
-  const double left = 40 + 50 + 0.1 + 2;
-  EXPECT_EQ(at(1000 - left - 40 - 50.1, cap), (Decision{.evaluate = true, .save = true}));
-  EXPECT_EQ(at(1000 - left - 40 - 49.9, cap), Decision{.save = true});
+  cap.measured(Ending::evaluation, 50);  // 57.5 s with its margin; both once more after the last step
+  const double left = 40 + 57.5 + 0.1 + 2;
+  EXPECT_EQ(at(1000 - left - 40 - 57.6, cap), (Decision{.evaluate = true, .save = true}));
+  EXPECT_EQ(at(1000 - left - 40 - 57.4, cap), Decision{.save = true});
   EXPECT_EQ(at(1000 - left - 39.9, cap), Decision{});
   EXPECT_EQ(at(1000 - left + 0.1, cap), Decision{.stop = Stop::budget});
 }
