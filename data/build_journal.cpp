@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -14,7 +13,6 @@
 #include <cstring>
 #include <sstream>
 #include <type_traits>
-#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -163,6 +161,7 @@ bool BuildJournal::all_sound() const {
     std::memcpy(&one, rows.fingerprints().first + at * kRecordBytes, sizeof one);
     if (one.check != check_of(one)) return false;
   }
+  rows.check_read();
   return true;
 }
 
@@ -230,23 +229,20 @@ void BuildJournal::remove() {
 
 JournalRows::JournalRows(const fs::path& folder, int rank) : JournalRows(journal_path(folder, rank)) {}
 
-JournalRows::JournalRows(const fs::path& file) {
+JournalRows::JournalRows(const fs::path& file) : file_(file) {
   const FileHandle opened = open_for_reading(file);
-  bytes_ = static_cast<std::size_t>(file_bytes(opened, file) / kRecordBytes * kRecordBytes);
-  if (bytes_ == 0) return;
-  data_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, opened.get(), 0);
-  if (data_ == MAP_FAILED) fail_io(file, "map it");
-}
-
-JournalRows::JournalRows(JournalRows&& other) noexcept
-    : data_(other.data_), bytes_(std::exchange(other.bytes_, std::size_t{0})) {}
-
-JournalRows::~JournalRows() {
-  if (bytes_ > 0) ::munmap(data_, bytes_);
+  map_ = FileMap(opened, file, static_cast<std::uint64_t>(file_bytes(opened, file) / kRecordBytes * kRecordBytes));
 }
 
 FingerprintRows JournalRows::fingerprints() const {
-  return {static_cast<const std::byte*>(data_), kRecordBytes, static_cast<std::int64_t>(bytes_) / kRecordBytes};
+  return {reinterpret_cast<const std::byte*>(map_.data()), kRecordBytes,
+          static_cast<std::int64_t>(map_.bytes()) / kRecordBytes};
+}
+
+void JournalRows::check_read() const {
+  if (!map_.lost()) return;
+  fail(ExitCode::io, "{}: byte {} could not be read; look after the disk, then run the same command again",
+       file_.string(), map_.lost_from());
 }
 
 }  // namespace shoestring

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/corpus.h"
+#include "data/file_map.h"
 #include "data/near_duplicates.h"
 #include "kernels/base/file.h"
 
@@ -89,15 +90,13 @@ class JournalRows {
  public:
   JournalRows(const std::filesystem::path& folder, int rank);
   explicit JournalRows(const std::filesystem::path& file);
-  ~JournalRows();
-  JournalRows(JournalRows&& other) noexcept;
-  JournalRows(const JournalRows&) = delete;
-  JournalRows& operator=(const JournalRows&) = delete;
   FingerprintRows fingerprints() const;
+  /// What was read of them so far is what lies there. Throws Error(io) where some could not be brought into memory.
+  void check_read() const;
 
  private:
-  void* data_ = nullptr;
-  std::size_t bytes_ = 0;
+  std::filesystem::path file_;
+  FileMap map_;
 };
 
 }  // namespace shoestring

@@ -57,6 +57,7 @@ FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, Pa
     rows.push_back(journals.back().fingerprints());
   }
   std::vector<Verdict> verdicts = finder_.finish(rows, place.options.near_threshold);
+  for (const JournalRows& journal : journals) journal.check_read();
   const auto count = [&](Verdict verdict) { return std::count(verdicts.begin(), verdicts.end(), verdict); };
   result.exact_duplicates = ranks.sum(count(Verdict::exact_duplicate));
   result.near_duplicates = ranks.sum(count(Verdict::near_duplicate));

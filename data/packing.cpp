@@ -75,6 +75,10 @@ void for_each_piece(std::span<const DocumentEnds> documents, const PackingOption
   for (const DocumentEnds& shard : documents) {
     std::uint64_t begin = 0;
     for (const std::uint64_t end : shard.ends) {
+      if (end <= begin) {  // they rose when the shard was opened
+        fail(ExitCode::io,
+             "document ends of a shard cannot be read any more; look after its disk, then run the same command again");
+      }
       const std::uint64_t tokens = end - begin;
       const bool whole = tokens <= capacity;
       std::uint64_t rest = tokens;

@@ -47,7 +47,7 @@ std::uint32_t largest_unmarked(const void* tokens, std::uint64_t count) {
 
 struct Shard::State {
   State(const std::string& path, const ShardOptions& shard_options)
-      : options(shard_options), file(path, shard_options.io, *shard_options.storage) {}
+      : options(shard_options), file(path, shard_options.io, *shard_options.storage, shard_options.patience) {}
 
   ShardOptions options;
   ShardFile file;
@@ -56,7 +56,7 @@ struct Shard::State {
   ShardInfo info;
   int block_shift = 0;                   ///< tokens per block, as a power of two
   std::vector<std::uint64_t> checksums;  ///< [token_blocks + doc_ends blocks]
-  std::vector<std::uint64_t> ends_copy;  ///< with pread
+  std::vector<std::uint64_t> ends_copy;  ///< where they are not mapped
   std::span<const std::uint64_t> ends;
   std::unique_ptr<std::atomic<bool>[]> checked;  ///< [token_blocks]
 
@@ -65,6 +65,7 @@ struct Shard::State {
     return std::min<std::uint64_t>(info.block_bytes, info.tokens * info.token_bytes - block * info.block_bytes);
   }
   void load_index();
+  void copy_doc_ends();
   void check_doc_ends() const;
   void check_block(std::uint64_t block) const;
   void touch(std::uint64_t begin, std::uint64_t count) const;
@@ -79,15 +80,19 @@ void Shard::State::load_index() {
     fail(ExitCode::bad_data, "{}: attributes and {} do not match content_hash ({:016x}, stored {:016x}); {}", info.path,
          format::kBlockChecksums, hash, info.content_hash, kRemedy);
   }
-  if (file.map() != nullptr) {
-    ends = {reinterpret_cast<const std::uint64_t*>(file.map() + info.doc_ends_offset), info.documents};
+  if (const unsigned char* map = file.map(); map != nullptr) {
+    ends = {reinterpret_cast<const std::uint64_t*>(map + info.doc_ends_offset), info.documents};
   } else {
-    ends_copy.resize(info.documents);
-    file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data(), options.patience);
-    ends = ends_copy;
+    copy_doc_ends();
   }
   block_shift = std::countr_zero(info.block_bytes / info.token_bytes);
   checked = std::make_unique<std::atomic<bool>[]>(info.token_blocks);
+}
+
+void Shard::State::copy_doc_ends() {
+  ends_copy.resize(info.documents);
+  file.read(info.doc_ends_offset, info.documents * 8, ends_copy.data(), options.patience);
+  ends = ends_copy;
 }
 
 void Shard::State::check_doc_ends() const {
@@ -118,27 +123,30 @@ void Shard::State::check_block(std::uint64_t block) const {
   const std::uint64_t at = block * info.block_bytes;
   const std::uint64_t length = block_length(block);
   const std::uint64_t offset = info.tokens_offset + at;
-  std::vector<unsigned char> buffer;
-  const unsigned char* bytes = nullptr;
+  struct Seen {
+    std::uint64_t sum = 0;
+    std::uint32_t largest = 0;
+  } seen;
+  const auto look = [&](const unsigned char* bytes) -> Seen {
+    return {checksum(bytes, length), info.masked() ? largest_unmarked(bytes, length / 4)
+                                                   : largest_token(bytes, length / info.token_bytes, info.token_bytes)};
+  };
   const ShardFile& from = tokens();
-  if (from.map() != nullptr) {
-    bytes = from.map() + offset;
-  } else {
-    buffer.resize(length);
+  if (const unsigned char* map = from.map(); map != nullptr) seen = look(map + offset);
+  if (from.map() == nullptr) {
+    std::vector<unsigned char> buffer(length);
     from.read(offset, length, buffer.data(), options.patience);
-    bytes = buffer.data();
+    seen = look(buffer.data());
   }
-  if (checksum(bytes, length) != checksums[block]) {
+  if (seen.sum != checksums[block]) {
     fail(ExitCode::bad_data, "{}: block {} of {} ({} bytes from file byte {}) does not match its checksum; {}",
          from.path(), block, format::kTokens, length, offset, kRemedy);
   }
-  const std::uint32_t largest = info.masked() ? largest_unmarked(bytes, length / 4)
-                                              : largest_token(bytes, length / info.token_bytes, info.token_bytes);
-  if (largest >= info.vocabulary_size) {
+  if (seen.largest >= info.vocabulary_size) {
     fail(ExitCode::bad_data,
          "{}: block {} of {} ({} bytes from file byte {}) holds id {}, beyond the vocabulary of {}; rebuild the shard "
          "with the tokenizer it names",
-         info.path, block, format::kTokens, length, offset, largest, info.vocabulary_size);
+         info.path, block, format::kTokens, length, offset, seen.largest, info.vocabulary_size);
   }
   checked[block].store(true, std::memory_order_relaxed);
 }
@@ -152,9 +160,15 @@ void Shard::State::touch(std::uint64_t begin, std::uint64_t count) const {
 
 Shard Shard::open(const std::string& path, const ShardOptions& options) {
   auto state = std::make_unique<State>(path, options);
-  state->info = shard_shape::examine(path, state->file.bytes());
+  state->info = shard_shape::examine(state->file, options.patience);
   state->load_index();
-  state->check_doc_ends();
+  try {
+    state->check_doc_ends();
+  } catch (const Error&) {
+    if (state->ends_copy.size() == state->ends.size() || state->file.map() != nullptr) throw;
+    state->copy_doc_ends();  // the map was lost meanwhile
+    state->check_doc_ends();
+  }
   return Shard(std::move(state));
 }
 
@@ -187,7 +201,7 @@ const ShardOptions& Shard::options() const { return state_->options; }
 
 void Shard::read_from(const std::string& copy, ShardIo io) const {
   check(state_->copy == nullptr, "{} has a copy already", state_->info.path);
-  auto opened = std::make_unique<ShardFile>(copy, io, system_storage());
+  auto opened = std::make_unique<ShardFile>(copy, io, system_storage(), StoragePatience{});
   if (opened->bytes() != state_->info.file_bytes) {
     fail(ExitCode::bad_data, "{}: has {} bytes, the shard {} has {}; remove the copy", copy, opened->bytes(),
          state_->info.path, state_->info.file_bytes);
@@ -199,8 +213,9 @@ void Shard::read_from(const std::string& copy, ShardIo io) const {
 
 void Shard::prefetch(std::uint64_t begin) const {
   const ShardFile& from = state_->tokens();
-  if (from.map() == nullptr) return;
-  const unsigned char* at = from.map() + state_->info.tokens_offset + begin * state_->info.token_bytes;
+  const unsigned char* map = from.map();
+  if (map == nullptr) return;
+  const unsigned char* at = map + state_->info.tokens_offset + begin * state_->info.token_bytes;
   for (int line = 0; line < 16; ++line) __builtin_prefetch(at + 64 * line);
 }
 
@@ -219,11 +234,14 @@ void Shard::read_marked(std::uint64_t begin, std::uint64_t count, std::int32_t* 
   if (state.options.verify) state.touch(begin, count);
   const std::uint64_t offset = info.tokens_offset + begin * info.token_bytes;
   const ShardFile& from = state.tokens();
-  if (from.map() != nullptr) {
-    widen_tokens(from.map() + offset, count, info.token_bytes, out);
-  } else if (info.token_bytes == 4) {
+  const unsigned char* map = from.map();
+  if (map != nullptr) {
+    widen_tokens(map + offset, count, info.token_bytes, out);
+    map = from.map();
+  }
+  if (map == nullptr && info.token_bytes == 4) {
     from.read(offset, count * 4, out, state.options.patience);
-  } else {
+  } else if (map == nullptr) {
     // The narrow ids come into the upper half of the room for the wide ones and are widened front to back.
     auto* narrow = reinterpret_cast<std::uint16_t*>(out) + count;
     from.read(offset, count * 2, narrow, state.options.patience);

@@ -29,9 +29,9 @@ namespace shoestring {
 
 inline constexpr std::string_view kShardExtension = ".h5";
 
-/// How tokens come off the disk. mmap costs no call per read, but an I/O error, or another process cutting the file,
-/// ends the process with SIGBUS; pread turns the same into Error(io), or waits (StoragePatience). What lies behind a
-/// network is read by pread, whatever is asked for.
+/// How tokens come off the disk. mmap costs no call per read; where a page cannot be brought in, the shard is read by
+/// pread from then on, which says why that fails, or waits (StoragePatience). What lies behind a network is read by
+/// pread, whatever is asked for.
 enum class ShardIo { mmap, pread };
 
 struct ShardInfo {
@@ -60,21 +60,21 @@ struct ShardOptions {
   /// Check each block's checksum and ids on first touch. Off is for measuring; ids are still checked as they are read.
   bool verify = true;
   const ShardStorage* storage = &system_storage();  ///< outlives the shard
-  StoragePatience patience{};                       ///< of reads, not of opening
+  StoragePatience patience{};
 };
 
 /// An open shard. Const methods may be called from any number of threads at once. Move-only.
 class Shard {
  public:
   /// Opens and validates everything but the tokens. Throws Error(missing_input) when the file is not there, Error(io)
-  /// when the system cannot read it, Error(bad_data) naming the file and the rule it breaks.
+  /// when the system cannot read it, Error(bad_data) naming the file and the rule it breaks; and as StorageWait.
   static Shard open(const std::string& path, const ShardOptions& options = {});
   Shard(Shard&&) noexcept;
   Shard& operator=(Shard&&) noexcept;
   ~Shard();
 
   const ShardInfo& info() const;
-  /// [documents], verified at open.
+  /// [documents], verified at open; not rising where a page of the map has been lost since.
   std::span<const std::uint64_t> doc_ends() const;
 
   /// Writes tokens [begin, begin + count) to `out`, widened. Throws Error(bad_data) naming file, block and byte offset

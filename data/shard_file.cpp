@@ -1,7 +1,6 @@
 #include "data/shard_file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,36 +11,53 @@
 
 namespace shoestring {
 
-ShardFile::ShardFile(const std::string& path, ShardIo io, const ShardStorage& storage)
+namespace {
+
+/// Whether a failure to open lies in the name or in this process: waiting does not mend it.
+bool is_ours(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case ENOTDIR:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+ShardFile::ShardFile(const std::string& path, ShardIo io, const ShardStorage& storage, const StoragePatience& patience)
     : path_(path), storage_(storage) {
-  file_ = FileHandle(storage.open(path));
-  if (!file_.open()) {
-    const int reason = errno;
-    fail(reason == ENOENT ? ExitCode::missing_input : ExitCode::io, "cannot open shard {}: {}", path,
-         system_reason(reason));
+  StorageWait wait(storage, patience, path_);
+  while (const int error = open()) {
+    if (patience.seconds <= 0 || is_ours(error)) {
+      fail(error == ENOENT ? ExitCode::missing_input : ExitCode::io, "cannot open shard {}: {}", path,
+           system_reason(error));
+    }
+    wait.failed(error);
   }
-  if (::fstat(file_.get(), &as_opened_) != 0) stop("cannot look at");
+  wait.done();
   if (!S_ISREG(as_opened_.st_mode)) fail(ExitCode::bad_data, "{}: a shard must be a regular file", path);
-  if (io == ShardIo::mmap && bytes() > 0 && !storage.remote(file_.get())) {
-    void* map = ::mmap(nullptr, bytes(), PROT_READ, MAP_SHARED, file_.get(), 0);
-    if (map == MAP_FAILED) stop("cannot map (data.io = pread does without)");
-    map_ = static_cast<const unsigned char*>(map);
-  }
+  if (io == ShardIo::mmap && bytes() > 0 && !storage.remote(file_.get())) map_ = FileMap(file_, path, bytes());
 }
 
-ShardFile::~ShardFile() {
-  if (map_ != nullptr) ::munmap(const_cast<unsigned char*>(map_), bytes());
-}
-
-void ShardFile::stop(const char* what) const {
-  fail(ExitCode::io, "{} shard {}: {}", what, path_, system_reason(errno));
+// What errno says, or 0.
+int ShardFile::open() {
+  file_ = FileHandle(storage_.open(path_));
+  if (!file_.open()) return errno;
+  return ::fstat(file_.get(), &as_opened_) == 0 ? 0 : errno;
 }
 
 void ShardFile::read(std::uint64_t offset, std::uint64_t bytes, void* out, const StoragePatience& patience) const {
-  if (map_ != nullptr) {
-    std::memcpy(out, map_ + offset, bytes);
-    return;
+  if (const unsigned char* map = this->map(); map != nullptr) {
+    std::memcpy(out, map + offset, bytes);
+    if (this->map() != nullptr) return;
   }
+  if (map_.lost()) tell_lost_map(patience);
   auto* to = static_cast<unsigned char*>(out);
   StorageWait wait(storage_, patience, path_);
   while (bytes > 0) {
@@ -64,6 +80,13 @@ void ShardFile::read(std::uint64_t offset, std::uint64_t bytes, void* out, const
     bytes -= static_cast<std::uint64_t>(got);
   }
   wait.done();
+}
+
+// Reading says what the map could not: that the file was cut, or what is wrong with the disk.
+void ShardFile::tell_lost_map(const StoragePatience& patience) const {
+  if (told_.exchange(true) || !patience.say) return;
+  patience.say(fmt::format("{}: byte {} could not be brought into memory; it is read without a map from here on", path_,
+                           map_.lost_from()));
 }
 
 // A descriptor of a file that a server has lost (ESTALE) stays lost. The new one takes the number of the old, which

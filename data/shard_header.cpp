@@ -1,7 +1,5 @@
 #include "data/shard_header.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -14,7 +12,6 @@
 #include "data/byte_cursor.h"
 #include "data/shard_format.h"
 #include "kernels/base/check.h"
-#include "kernels/base/file.h"
 
 // Numbers of the format are little-endian. Its specification: HDF5 File Format 3.0, sections II.A (superblock),
 // IV.A.1.b (object header of version 2) and IV.A.2 (messages).
@@ -69,14 +66,12 @@ const Message* find(const Header& header, Kind kind) {
 
 class Walk {
  public:
-  Walk(const std::string& path, std::uint64_t file_bytes)
-      : path_(path), file_bytes_(file_bytes), file_(open_shard(path)) {}
+  Walk(const ShardFile& file, const StoragePatience& patience)
+      : path_(file.path()), file_bytes_(file.bytes()), file_(file), patience_(patience) {}
 
   void run() { root(superblock()); }
 
  private:
-  static FileHandle open_shard(const std::string& path);
-
   template <class... Values>
   void require(bool holds, fmt::format_string<Values...> rule, Values&&... values) const {
     if (!holds) refuse(path_, fmt::format(rule, std::forward<Values>(values)...));
@@ -98,16 +93,10 @@ class Walk {
 
   const std::string& path_;
   std::uint64_t file_bytes_;
-  FileHandle file_;
+  const ShardFile& file_;
+  const StoragePatience& patience_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> taken_;  // begin and end of what was read so far
 };
-
-/// Links to shards are taken, so the descriptor is opened here; that it is a regular file has been checked.
-FileHandle Walk::open_shard(const std::string& path) {
-  FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.open()) fail_io(path, "open it for reading");
-  return file;
-}
 
 /// No two pieces of metadata share bytes: the library keeps each under its address.
 std::vector<unsigned char> Walk::read(std::uint64_t address, std::uint64_t bytes, const std::string& what) {
@@ -118,7 +107,7 @@ std::vector<unsigned char> Walk::read(std::uint64_t address, std::uint64_t bytes
   }
   taken_.emplace_back(address, address + bytes);
   std::vector<unsigned char> content(bytes);
-  read_at(file_, path_, static_cast<std::int64_t>(address), content.data(), static_cast<std::int64_t>(bytes));
+  file_.read(address, bytes, content.data(), patience_);
   return content;
 }
 
@@ -373,6 +362,6 @@ void Walk::dataset(const std::string& name, std::uint64_t address) {
 
 }  // namespace
 
-void check(const std::string& path, std::uint64_t file_bytes) { Walk(path, file_bytes).run(); }
+void check(const ShardFile& file, const StoragePatience& patience) { Walk(file, patience).run(); }
 
 }  // namespace shoestring::shard_header

@@ -7,13 +7,15 @@
 // judged in shard_shape.h.
 #pragma once
 
-#include <cstdint>
 #include <string>
+
+#include "data/shard_file.h"
 
 namespace shoestring::shard_header {
 
-/// Throws Error(bad_data) naming the rule that the superblock or an object header of the file breaks.
-void check(const std::string& path, std::uint64_t file_bytes);
+/// Throws Error(bad_data) naming the rule that the superblock or an object header of the file breaks, and as
+/// ShardFile::read.
+void check(const ShardFile& file, const StoragePatience& patience);
 
 /// The error for a file that is no shard.
 [[noreturn]] void refuse(const std::string& path, const std::string& rule);

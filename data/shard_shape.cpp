@@ -167,7 +167,6 @@ void Examiner::check_layout(ShardInfo& info, hid_t file) const {
 }
 
 ShardInfo Examiner::run() {
-  shard_header::check(path_, file_bytes_);
   const Hdf5Quiet quiet;
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V110, H5F_LIBVER_V110);
@@ -187,6 +186,9 @@ ShardInfo Examiner::run() {
 
 }  // namespace
 
-ShardInfo examine(const std::string& path, std::uint64_t file_bytes) { return Examiner(path, file_bytes).run(); }
+ShardInfo examine(const ShardFile& file, const StoragePatience& patience) {
+  shard_header::check(file, patience);
+  return Examiner(file.path(), file.bytes()).run();
+}
 
 }  // namespace shoestring::shard_shape

@@ -1,7 +1,7 @@
 // The storage that shards lie on: slow at times, and at times gone for a while.
 //
 // All calls that reach it go through a ShardStorage, so that a test can be slow, or fail, in a time that it holds
-// itself. A read that fails is made again after growing pauses, for as long as StoragePatience says.
+// itself. What fails is tried again after growing pauses, for as long as StoragePatience says.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,14 @@ class ShardStorage {
 
 const ShardStorage& system_storage();
 
-/// What a read does about a storage that fails. Its functions are called by whatever thread reads; each may be empty.
+/// What is done about a storage that fails where shards that were there are listed, opened or read; by whatever thread.
 struct StoragePatience {
-  double seconds = 0;           ///< that the pauses of one read may come to; 0: the first failure is final
+  double seconds = 0;           ///< that the pauses of one call may come to; 0: the first failure is final
   std::function<bool()> leave;  ///< asked ten times a second in a pause: true ends it
   std::function<void(const std::string&)> say;  ///< is told what is waited for, in a sentence
 };
 
-/// The pauses of one read.
+/// The pauses of one call.
 class StorageWait {
  public:
   StorageWait(const ShardStorage& storage, const StoragePatience& patience, const std::string& path)

@@ -1,14 +1,36 @@
 #include "data/token_source.h"
 
+#include <cerrno>
+
 #include "data/block_check.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
 
+namespace {
+
+// Who has patience has seen them before: that they are not there is the storage's doing.
+std::vector<std::string> listed(const std::string& path, const ShardOptions& options) {
+  StorageWait wait(*options.storage, options.patience, path);
+  while (true) {
+    try {
+      std::vector<std::string> files = list_shards(path);
+      wait.done();
+      return files;
+    } catch (const Error& error) {
+      if (options.patience.seconds <= 0) throw;
+      if (options.patience.say) options.patience.say(error.what());
+      wait.failed(EIO);
+    }
+  }
+}
+
+}  // namespace
+
 TokenSource::TokenSource(const std::vector<std::string>& paths, const ShardOptions& options) : first_token_{0} {
   for (const std::string& path : paths) {
-    for (const std::string& file : list_shards(path)) {
+    for (const std::string& file : listed(path, options)) {
       shards_.push_back(Shard::open(file, options));
       require_same_tokens(shards_.front().info(), shards_.back().info());
       first_token_.push_back(first_token_.back() + shards_.back().info().tokens);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <thread>
 
 #include "core/training/signals.h"
 #include "data/chat_tokens.h"
@@ -19,10 +20,13 @@ constexpr std::size_t kExampleTokens = 1000;
 Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout,
              const TrainingState& state, StorageHooks hooks)
     : plan_(recipe.phases.at(static_cast<std::size_t>(state.phase)), state.reduction_groups, mesh.shape().data) {
-  ShardReading reading{.storage = hooks.storage,
-                       .patience = {.seconds = kStoragePatienceSeconds,
-                                    .leave = stop_requested,
-                                    .say = [this](const std::string& line) { news_.add(line); }}};
+  const auto say = [this, hooks, trains = std::this_thread::get_id()](const std::string& line) {
+    if (std::this_thread::get_id() != trains) return news_.add(line);
+    if (hooks.say) hooks.say(line);
+    if (hooks.waits) hooks.waits();
+  };
+  const ShardReading reading{.storage = hooks.storage,
+                             .patience = {.seconds = kStoragePatienceSeconds, .leave = stop_requested, .say = say}};
   loader_ = resources.train_loader(state.phase, reading);
   if (!state.data_plan.empty()) loader_->check_plan(state.data_plan);
   feed_ = std::make_unique<LoaderFeed>(*loader_, plan_, state.phase_samples, mesh.at().data, recipe.data.prefetch,
@@ -31,10 +35,6 @@ Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const La
     suites_ = std::make_unique<SuiteEvaluator>(resources.model(), mesh, resources.tokenizer(), resources.text_ids(),
                                                resources.suites(state.phase));
   }
-  reading.patience.say = [hooks = std::move(hooks)](const std::string& line) {  // read by the thread that trains
-    if (hooks.say) hooks.say(line);
-    if (hooks.waits) hooks.waits();
-  };
   std::vector<std::unique_ptr<Loader>> held_out = resources.validation_loaders(state.phase, reading);
   if (held_out.empty()) return;
   evaluator_ = std::make_unique<Evaluator>(resources.model(), mesh, std::move(held_out), recipe.evaluation,

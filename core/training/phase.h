@@ -16,7 +16,7 @@ namespace shoestring {
 
 class Phase {
  public:
-  /// Seconds that a read of a shard waits for a storage that fails, before the run is saved and left (exit code 75).
+  /// Seconds for which opening or reading a shard waits for a storage, before the run is saved and left (75).
   static constexpr double kStoragePatienceSeconds = 300;
 
   /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`

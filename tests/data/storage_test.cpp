@@ -116,6 +116,53 @@ TEST_F(StorageTest, AnotherFileUnderTheNameIsNotReadOn) {
 }
 
 // A map of it would end the process where a read can wait.
+// A page that is gone raises SIGBUS under a map; reading says why.
+TEST_F(StorageTest, AFileThatIsCutWhileOpenIsAnErrorWithItsPlace) {
+  const std::vector<char> whole = testing::file_bytes(path);
+  for (const ShardIo io : {ShardIo::mmap, ShardIo::pread}) {
+    for (const bool verify : {true, false}) {
+      const Shard shard = Shard::open(path, {io, verify});
+      std::filesystem::resize_file(path, shard.info().tokens_offset + 4096);
+      const Error error = error_of([&] { tokens_of(shard); });
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      const std::string text = error.what();
+      EXPECT_NE(text.find(path), std::string::npos) << text;
+      EXPECT_NE(text.find(fmt::format("byte {}", shard.info().tokens_offset + 4096)), std::string::npos) << text;
+      EXPECT_NE(text.find("cut while open"), std::string::npos) << text;
+      testing::write_bytes(path, whole);
+    }
+  }
+}
+
+TEST_F(StorageTest, AMapThatIsLostIsReadOnOrLeft) {
+  const std::vector<std::int32_t> expected = tokens_of(Shard::open(path));
+  const std::vector<char> whole = testing::file_bytes(path);
+  const auto then = std::filesystem::last_write_time(path);
+  for (const double patience : {0.0, 5.0, 1000.0}) {
+    ShardOptions mapped = options(patience);
+    mapped.io = ShardIo::mmap;
+    const Shard shard = Shard::open(path, mapped);
+    std::filesystem::resize_file(path, 4096);
+    said.clear();
+    storage.good = 0;
+    storage.bad = patience == 1000 ? 3 : 1 << 20;
+    storage.on_pause = [&] {  // the disk is back, and the file as it was
+      testing::write_bytes(path, whole);
+      std::filesystem::last_write_time(path, then);
+    };
+    if (patience == 1000) {
+      EXPECT_EQ(tokens_of(shard), expected);
+      EXPECT_EQ(tokens_of(shard), expected);
+      ASSERT_FALSE(said.empty());
+      EXPECT_NE(said[0].find(path + ": byte"), std::string::npos) << said[0];
+    } else {
+      EXPECT_EQ(error_of([&] { tokens_of(shard); }).code(), patience > 0 ? ExitCode::preempted : ExitCode::io);
+    }
+    storage.good = 1 << 30;
+    storage.on_pause();
+  }
+}
+
 TEST_F(StorageTest, WhatLiesBehindANetworkIsNotMapped) {
   ShardOptions mapped = options(60);
   mapped.io = ShardIo::mmap;
