@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSchema = "shoestring.build/2";
+constexpr std::string_view kSchema = "shoestring.build/3";
 constexpr std::int64_t kStateLimit = std::int64_t{16} << 20;
 
 /// A record as it lies in the file of this machine.

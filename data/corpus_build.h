@@ -11,7 +11,7 @@
 //
 // Several ranks build the same bytes as one. The input is read twice, by each rank its part (CorpusPart). In memory a
 // rank holds, whatever the size of the corpus: 6 bytes a document of its own, 4.3 a document of all of them (a
-// partition of near_duplicates.h), two batches of text, and five times the tokenizer's sample.
+// partition of near_duplicates.h), four batches of text, and five times the tokenizer's sample.
 #pragma once
 
 #include <cstdint>

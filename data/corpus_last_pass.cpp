@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <future>
 #include <optional>
+#include <utility>
 
 #include "data/batch_reader.h"
 #include "data/chat_tokens.h"
@@ -24,16 +27,32 @@ fs::path names_path(const fs::path& folder, int rank, int ranks) {
   return folder / (ranks == 1 ? "held_out.txt" : fmt::format("held_out.{}.txt", rank));
 }
 
+/// Ids in EncodedBatch::ids.
+struct Slice {
+  std::size_t worker = 0, begin = 0, count = 0;
+};
+
 /// A document's two sides as tokens; a side without text has none, nor has one that stands in a finished shard.
 struct EncodedDocument {
   bool kept = false;
   std::size_t trained_bytes = 0;
   bool encodes_trained = false, encodes_held_out = false;
-  std::vector<std::uint32_t> trained, held_out;
+  Slice trained, held_out;
   std::vector<std::uint8_t> learned;  ///< of a conversation, which lies on one side whole
 };
 
-/// The second pass: both splits, by the verdicts of the first.
+/// Documents on their way: read, encoded, written.
+struct EncodedBatch {
+  std::vector<Document> documents;
+  std::vector<EncodedDocument> encoded;         ///< [documents]
+  std::vector<std::vector<std::uint32_t>> ids;  ///< [workers]: of one document behind the other
+
+  std::span<const std::uint32_t> operator[](const Slice& slice) const {
+    return std::span(ids[slice.worker]).subspan(slice.begin, slice.count);
+  }
+};
+
+/// The second pass: both splits, by the verdicts of the first. While a batch is encoded the one before is written.
 class ShardPass {
  public:
   ShardPass(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, DocumentSink& train,
@@ -49,14 +68,22 @@ class ShardPass {
         reader_(place.options, found.input.lines_before) {}
 
   void run(Pace pace) {
-    std::vector<Document> batch;
-    while (reader_.next(batch)) {
-      check_count(first_ + batch.size(), true);
+    EncodedBatch batch;
+    EncodedBatch written;  // what `writing` is at; that ends first
+    std::future<void> writing;
+    const auto wait = [&] {
+      if (writing.valid()) writing.get();
+    };
+    while (reader_.next(batch.documents)) {
+      check_count(first_ + batch.documents.size(), true);
       encode(batch);
-      for (std::size_t i = 0; i < batch.size(); ++i) write(batch[i], encoded_[i]);
-      first_ += batch.size();
+      first_ += batch.documents.size();
+      wait();
       pace.at(reader_.read_bytes(), train_.tokens() + validation_.tokens());
+      std::swap(batch, written);
+      writing = std::async(std::launch::async, [&] { write(written); });
     }
+    wait();
     check_count(first_, false);
     if (digest_.value() != found_.input.digest) {
       throw InputChanged(ExitCode::bad_data,
@@ -64,9 +91,12 @@ class ShardPass {
                                      "same; build again when nothing writes to it",
                                      first_));
     }
+    std::future<void> other = std::async(std::launch::async, [&] {  // both wait for the disk
+      validation_.finish();
+      names_.finish();
+    });
     train_.finish();
-    validation_.finish();
-    names_.finish();
+    other.get();
   }
 
  private:
@@ -80,72 +110,96 @@ class ShardPass {
                                    before, now > before ? "at least " : "", now));
   }
 
-  void encode(const std::vector<Document>& batch) {
-    encoded_.assign(batch.size(), {});
-    contents_.resize(batch.size());
-    const auto each = [&](const auto& work) {
-      workers_.each(static_cast<std::int64_t>(batch.size()),
-                    [&](std::int64_t i) { work(static_cast<std::size_t>(i)); });
-    };
-    const auto kept = [&](std::size_t i) { return found_.verdicts[first_ + i] == Verdict::keep; };
-    each([&](std::size_t i) {
-      contents_[i] = content_of(batch[i].text);
-      if (!kept(i)) return;
-      const std::size_t border = found_.hold_out.trained_bytes(first_ + i, batch[i].text);
-      encoded_[i].trained_bytes = chat_ && border > 0 ? batch[i].text.size() : border;
+  void encode(EncodedBatch& batch) {
+    const std::vector<Document>& documents = batch.documents;
+    batch.encoded.assign(documents.size(), {});
+    batch.ids.resize(static_cast<std::size_t>(workers_.count()));
+    contents_.resize(documents.size());
+    workers_.each(static_cast<std::int64_t>(documents.size()), [&](std::int64_t at) {
+      const auto i = static_cast<std::size_t>(at);
+      EncodedDocument& document = batch.encoded[i];
+      const std::string& text = documents[i].text;
+      contents_[i] = content_of(text);
+      document.kept = found_.verdicts[first_ + i] == Verdict::keep;
+      if (!document.kept) return;
+      const std::size_t border = found_.hold_out.trained_bytes(first_ + i, text);
+      document.trained_bytes = chat_ && border > 0 ? text.size() : border;
     });
-    std::int64_t trained = train_.documents();
-    std::int64_t held_out = validation_.documents();
-    for (std::size_t i = 0; i < batch.size(); ++i) {
+    for (std::size_t i = 0; i < documents.size(); ++i) {
       digest_.add(contents_[i]);
-      if (!kept(i)) continue;
-      EncodedDocument& document = encoded_[i];
-      if (document.trained_bytes > 0) document.encodes_trained = !train_.stands(trained++);
-      if (document.trained_bytes < batch[i].text.size()) document.encodes_held_out = !validation_.stands(held_out++);
+      EncodedDocument& document = batch.encoded[i];
+      if (!document.kept) continue;
+      if (document.trained_bytes > 0) document.encodes_trained = !train_.stands(trained_++);
+      if (document.trained_bytes < documents[i].text.size()) {
+        document.encodes_held_out = !validation_.stands(held_out_++);
+      }
     }
-    each([&](std::size_t i) {
-      EncodedDocument& document = encoded_[i];
-      const std::string_view text = batch[i].text;
-      if (chat_ && (document.encodes_trained || document.encodes_held_out))
-        return encode_conversation(batch[i], document);
-      if (document.encodes_trained) tokenizer_.encode(text.substr(0, document.trained_bytes), document.trained);
-      if (document.encodes_held_out) tokenizer_.encode(text.substr(document.trained_bytes), document.held_out);
+    std::atomic<std::size_t> next{0};
+    workers_.run([&](int worker) {
+      const auto own = static_cast<std::size_t>(worker);
+      std::vector<std::uint32_t> ids = std::move(batch.ids[own]);  // not beside the others' in one line of cache
+      ids.clear();
+      for (std::size_t i = next++; i < documents.size(); i = next++) {
+        encode(documents[i], own, ids, batch.encoded[i]);
+      }
+      batch.ids[own] = std::move(ids);
     });
-    for (std::size_t i = 0; i < batch.size(); ++i) encoded_[i].kept = kept(i);
   }
 
-  void encode_conversation(const Document& line, EncodedDocument& out) const {
+  void encode(const Document& document, std::size_t worker, std::vector<std::uint32_t>& ids,
+              EncodedDocument& encoded) const {
+    const std::string_view text = document.text;
+    const auto add = [&](std::string_view side) {
+      const std::size_t begin = ids.size();
+      chat_ ? encode_conversation(document, ids, encoded.learned) : tokenizer_.encode(side, ids);
+      return Slice{worker, begin, ids.size() - begin};
+    };
+    if (encoded.encodes_trained) encoded.trained = add(text.substr(0, encoded.trained_bytes));
+    if (encoded.encodes_held_out) encoded.held_out = add(text.substr(encoded.trained_bytes));
+  }
+
+  void encode_conversation(const Document& line, std::vector<std::uint32_t>& ids,
+                           std::vector<std::uint8_t>& learned) const {
     Conversation conversation = read_conversation(parse_json(line.text, line.name), line.name);
     if (last_reply_alone_) {
       for (std::size_t i = 0; i + 1 < conversation.messages.size(); ++i) conversation.messages[i].learned = false;
     }
     try {
       ChatTokens tokens = encode_chat(render_chat(*chat_, conversation, {.training = true}), tokenizer_);
-      (out.encodes_trained ? out.trained : out.held_out) = std::move(tokens.ids);
-      out.learned = std::move(tokens.learned);
+      ids.insert(ids.end(), tokens.ids.begin(), tokens.ids.end());
+      learned = std::move(tokens.learned);
     } catch (const Error& error) {
       fail(error.code(), "{}: {}", line.name, error.what());
     }
   }
 
-  void write_conversation(const Document& line, const EncodedDocument& encoded) {
+  void write(const EncodedBatch& batch) {
+    for (std::size_t i = 0; i < batch.documents.size(); ++i) {
+      if (!batch.encoded[i].kept) continue;
+      chat_ ? write_conversation(batch, i) : write_text(batch, i);
+    }
+  }
+
+  void write_conversation(const EncodedBatch& batch, std::size_t i) {
+    const EncodedDocument& encoded = batch.encoded[i];
     const bool trained = encoded.trained_bytes > 0;
     DocumentSink& split = trained ? train_ : validation_;
     if (trained ? encoded.encodes_trained : encoded.encodes_held_out) {
-      split.append_masked(trained ? encoded.trained : encoded.held_out, encoded.learned);
+      split.append_masked(batch[trained ? encoded.trained : encoded.held_out], encoded.learned);
     } else {
       split.pass();
     }
-    if (!trained) names_.write(line.name + "\n");
+    if (!trained) names_.write(batch.documents[i].name + "\n");
   }
 
-  void write(const Document& document, const EncodedDocument& encoded) {
-    if (!encoded.kept) return;
-    if (chat_) return write_conversation(document, encoded);
+  void write_text(const EncodedBatch& batch, std::size_t i) {
+    const Document& document = batch.documents[i];
+    const EncodedDocument& encoded = batch.encoded[i];
     const std::size_t border = encoded.trained_bytes;
-    if (border > 0) encoded.encodes_trained ? train_.append(encoded.trained, border) : train_.pass();
+    if (border > 0) encoded.encodes_trained ? train_.append(batch[encoded.trained], border) : train_.pass();
     if (border == document.text.size()) return;
-    encoded.encodes_held_out ? validation_.append(encoded.held_out, document.text.size() - border) : validation_.pass();
+    encoded.encodes_held_out ? validation_.append(batch[encoded.held_out], document.text.size() - border)
+                             : validation_.pass();
     names_.write(document.name + (border > 0 ? fmt::format(" from byte {}\n", border) : "\n"));
   }
 
@@ -160,8 +214,8 @@ class ShardPass {
   BatchReader reader_;
   PassDigest digest_;
   std::vector<Content> contents_;
-  std::vector<EncodedDocument> encoded_;
-  std::size_t first_ = 0;  // document of the next batch
+  std::size_t first_ = 0;                    // document of the next batch
+  std::int64_t trained_ = 0, held_out_ = 0;  // of the documents before, those with that side
 };
 
 // All ranks' counts, and what of their documents goes where.

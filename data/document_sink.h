@@ -9,7 +9,8 @@ namespace shoestring {
 class DocumentSink {
  public:
   virtual ~DocumentSink() = default;
-  /// Whether an earlier build has written document `number`: it needs no encoding.
+  /// Whether an earlier build has written document `number`: it needs no encoding. May be asked while another thread
+  /// appends.
   bool stands(std::int64_t number) const { return number < finished_documents_; }
   /// The next document, which stands.
   void pass() { ++documents_; }

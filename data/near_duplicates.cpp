@@ -5,12 +5,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <tuple>
 #include <utility>
 
+#include "data/least_hashes.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -22,26 +22,19 @@ constexpr int kRowsPerBand = 4;
 constexpr std::size_t kPendingKeys = 4096;
 constexpr int kDocumentBits = 56;
 
-// Hash number i of a shingle is a * x + b over 64 bits, upper half taken; a, b from a fixed sequence.
-struct HashFamily {
-  std::array<std::uint64_t, Fingerprint::kMinima> a{};
-  std::array<std::uint64_t, Fingerprint::kMinima> b{};
-  HashFamily() {
-    std::uint64_t state = 0x9E3779B97F4A7C15u;
-    const auto next = [&state] {  // SplitMix64
-      std::uint64_t z = (state += 0x9E3779B97F4A7C15u);
-      z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-      z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-      return z ^ (z >> 31);
-    };
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      a[i] = next() | 1;
-      b[i] = next();
-    }
-  }
-};
+constexpr std::size_t kShinglesAtOnce = 256;
 
-bool word_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || (c & 0x80) != 0; }
+// Letters, digits and underscores of ASCII, and all bytes of other characters.
+constexpr std::array<bool, 256> kWordBytes = [] {
+  std::array<bool, 256> in_word{};
+  for (std::size_t byte = 0; byte < in_word.size(); ++byte) {
+    in_word[byte] = (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') ||
+                    byte == '_' || byte >= 0x80;
+  }
+  return in_word;
+}();
+
+bool word_character(char c) { return kWordBytes[static_cast<std::uint8_t>(c)]; }
 
 void write_all(int descriptor, const std::filesystem::path& path, const void* data, std::size_t bytes) {
   const auto* next = static_cast<const char*>(data);
@@ -79,13 +72,15 @@ std::array<std::uint64_t, 2> content_of(std::string_view text) {
 }
 
 Fingerprint fingerprint(std::string_view text) {
-  static const HashFamily family;
+  static_assert(Fingerprint::kMinima == least_hashes::kHashes);
   Fingerprint result;
   result.content = content_of(text);
   result.bytes = static_cast<std::uint32_t>(text.size());
   std::array<std::uint32_t, Fingerprint::kMinima> minima{};
   minima.fill(0xFFFFFFFFu);
   std::array<std::uint64_t, kShingleWords> words{};
+  std::array<std::uint32_t, kShinglesAtOnce> shingles{};
+  std::size_t gathered = 0;
   std::size_t count = 0;
   for (std::size_t at = 0; at < text.size();) {
     while (at < text.size() && !word_character(text[at])) ++at;
@@ -99,10 +94,12 @@ Fingerprint fingerprint(std::string_view text) {
       shingle = (shingle ^ words[(count + i) % kShingleWords]) * 0xD6E8FEB86659FD93u;
       shingle ^= shingle >> 32;
     }
-    for (std::size_t i = 0; i < family.a.size(); ++i) {
-      minima[i] = std::min(minima[i], static_cast<std::uint32_t>((family.a[i] * shingle + family.b[i]) >> 32));
-    }
+    shingles[gathered++] = static_cast<std::uint32_t>(shingle >> 32);
+    if (gathered < shingles.size()) continue;
+    least_hashes::take(shingles, minima);
+    gathered = 0;
   }
+  least_hashes::take(std::span(shingles).first(gathered), minima);
   for (std::size_t i = 0; i < minima.size(); ++i) result.minima[i] = static_cast<std::uint16_t>(minima[i]);
   result.short_text = count < kShingleWords ? 1 : 0;
   return result;

@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "data/corpus_build.h"
+#include "data/hold_out.h"
+#include "data/near_duplicates.h"
+#include "data/split_writer.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -76,9 +80,52 @@ BenchRow encoding(const Tokenizer& tokenizer, const std::vector<std::string>& al
   return ratios.row("encode, a trained BPE of 4096, C headers", "SentencePiece itself, one thread each", 2.0, "MB/s");
 }
 
-// By wall-clock, on all workers: reading, duplicates, encoding, writing; the tokenizer is there.
-BenchRow whole_build(const BenchFolder& folder, const Tokenizer& tokenizer, const std::vector<std::string>& all,
-                     Workers& workers, const BenchEffort& effort) {
+double processor_seconds(const std::function<void()>& work) {
+  const double begin = thread_seconds();
+  work();
+  return thread_seconds() - begin;
+}
+
+/// What a build does to its text beside encoding it, each part on one thread by itself.
+class Stages {
+ public:
+  Stages(const BenchFolder& folder, const Tokenizer& tokenizer, const std::vector<std::string>& all)
+      : folder_(folder), tokenizer_(tokenizer), all_(all), ids_(all.size()) {
+    for (std::size_t i = 0; i < all.size(); ++i) tokenizer.encode(all[i], ids_[i]);
+  }
+
+  void read_twice() const {
+    for (int pass = 0; pass < 2; ++pass) {
+      CorpusReader reader({.inputs = {folder_ / "text"}, .extensions = {}});
+      Document document;
+      while (reader.next(document)) continue;
+    }
+  }
+  void look_at() const {
+    const HoldOut hold_out(0.01, 17);
+    std::size_t bytes = 0, drawn = 0;
+    for (const std::string& text : all_) {
+      bytes += fingerprint(text).bytes;
+      drawn += hold_out.draws(text) ? 1 : 0;
+    }
+    check(bytes > 0 && drawn < all_.size(), "{} of {} texts are held out", drawn, all_.size());
+  }
+  void write() const {
+    SplitWriter writer({folder_ / "written", "train", "text", std::int64_t{256} << 20}, tokenizer_);
+    for (std::size_t i = 0; i < all_.size(); ++i) writer.append(ids_[i], all_[i].size());
+    writer.finish();
+    fs::remove_all(folder_ / "written");
+  }
+
+ private:
+  const BenchFolder& folder_;
+  const Tokenizer& tokenizer_;
+  const std::vector<std::string>& all_;
+  std::vector<std::vector<std::uint32_t>> ids_;
+};
+
+CorpusBuildOptions build_options(const BenchFolder& folder, const Tokenizer& tokenizer,
+                                 const std::vector<std::string>& all) {
   CorpusBuildOptions options;
   options.corpus.inputs = {folder / "text"};
   options.tokenizer = TokenizerChoice::file;
@@ -90,18 +137,43 @@ BenchRow whole_build(const BenchFolder& folder, const Tokenizer& tokenizer, cons
     file.finish();
   }
   replace_file(options.tokenizer_file, tokenizer.file_content());
-  Ratios ratios;
+  return options;
+}
+
+// By wall-clock, on all workers: reading, duplicates, encoding, writing; the tokenizer is there. The parts, and what
+// they would come to if the threads shared them without ever waiting, say where the rest is.
+void whole_build(const BenchFolder& folder, const Tokenizer& tokenizer, const std::vector<std::string>& all,
+                 Workers& workers, const BenchEffort& effort, const BenchReport& report) {
+  const CorpusBuildOptions options = build_options(folder, tokenizer, all);
+  const Stages stages(folder, tokenizer, all);
+  const double text = megabytes(all);
+  Ratios reading, looking, writing, together, whole;
   const double start = now_seconds();
-  while (wants_more(ratios, start, effort)) {
+  while (wants_more(whole, start, effort)) {
     const PaceWatch watch(workers);
     const double encode = encode_seconds(tokenizer, all);
+    const double read = processor_seconds([&] { stages.read_twice(); });
+    const double look = processor_seconds([&] { stages.look_at(); });
+    const double write = processor_seconds([&] { stages.write(); });
     const double begin = now_seconds();
     build_corpus(options, workers, {[](const std::string&) {}});
     const double seconds = now_seconds() - begin;
     fs::remove_all(options.out);
-    ratios.add(encode / (seconds * workers.count()), megabytes(all) / seconds, watch.pace());
+    const Pace pace = watch.pace();
+    reading.add(encode / read, text / read, pace);
+    looking.add(encode / look, text / look, pace);
+    writing.add(encode / write, text / write, pace);
+    const double sum = encode + read + look + write;
+    together.add(encode / sum, text * workers.count() / sum, pace);
+    whole.add(encode / (seconds * workers.count()), text / seconds, pace);
   }
-  return ratios.row("whole build, without training, all threads", "encoding alone x threads", 0.6, "MB/s");
+  const std::string one = "encoding, one thread each";
+  const std::string many = "encoding alone x threads";
+  report(reading.row("read the text, both passes", one, 0, "MB/s"));
+  report(looking.row("fingerprints and hold-out", one, 0, "MB/s"));
+  report(writing.row("lay out shards", one, 0, "MB/s"));
+  report(together.row("those and encoding, if shared without waiting", many, 0, "MB/s"));
+  report(whole.row("whole build, without training, all threads", many, 0.6, "MB/s"));
 }
 
 }  // namespace
@@ -121,7 +193,7 @@ void bench_data(Workers& workers, const BenchEffort& effort, const BenchReport& 
     return true;
   });
   report(encoding(*tokenizer, texts(kTextBytes), workers, effort));
-  report(whole_build(folder, *tokenizer, all, workers, effort));
+  whole_build(folder, *tokenizer, all, workers, effort, report);
 }
 
 }  // namespace shoestring

@@ -6,7 +6,8 @@
 
 namespace shoestring {
 
-/// Two rows, over C headers under /usr/include. Writes about 100 MB to the temporary folder and removes them.
+/// Encoding, the parts of a build and the whole of it, over C headers under /usr/include. Writes about 100 MB to the
+/// temporary folder and removes them.
 void bench_data(Workers& workers, const BenchEffort& effort, const BenchReport& report);
 
 }  // namespace shoestring
