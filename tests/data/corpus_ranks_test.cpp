@@ -1,11 +1,16 @@
 // Many ranks build what one does: corpus_build, corpus_passes, token_spool, tokenizer_sample and build_ranks together.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
+#include <fstream>
+#include <functional>
 #include <map>
+#include <thread>
 
 #include "data/corpus_build.h"
+#include "data/piped_input.h"
 #include "data/shard.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
@@ -95,6 +100,62 @@ TEST_F(CorpusRanks, BuildTheBytesOfOne) {
   EXPECT_GT(corpus.at("near_duplicates").count(), 0);
   EXPECT_GT(corpus.at("left_out").items().at(0).at("documents").count(), 5);
   for (const int ranks : {2, 4, 7}) EXPECT_EQ(built(ranks), one) << ranks << " ranks";
+}
+
+/// The same documents as each kind of input has them: its name and how it comes to be.
+struct Kind {
+  const char* name;
+  std::function<void(const std::filesystem::path&)> make;
+};
+
+const std::string kFront = lines_of(0, 90), kMiddle = lines_of(90, 91), kBack = lines_of(91, 150);
+
+const Kind kKinds[] = {
+    {"plain",
+     [](const auto& path) {
+       for (int i = 0; i < 150; ++i) write_text(path / fmt::format("{:03}.txt", i), document(i));
+     }},
+    {"a.jsonl", [](const auto& path) { write_text(path, kFront + kMiddle + kBack); }},
+    {"a.ndjson.gz", [](const auto& path) { write_text(path, testing::packed("gzip", kFront + kMiddle + kBack)); }},
+    {"members.jsonl.gz",
+     [](const auto& path) {
+       write_text(path, testing::packed("gzip", kFront) + testing::packed("gzip", kMiddle + kBack));
+     }},
+    {"frames.jsonl.zst",
+     [](const auto& path) {
+       write_text(path,
+                  testing::packed("zstd", kFront) + testing::packed("zstd", kMiddle) + testing::packed("zstd", kBack));
+     }},
+    {"a.json.xz", [](const auto& path) { write_text(path, testing::packed("xz", kFront + kMiddle + kBack)); }},
+    {"a.jsonl.bz2", [](const auto& path) { write_text(path, testing::packed("bzip2", kFront + kMiddle + kBack)); }},
+    {"pipe", [](const auto& path) { EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0); }},
+};
+
+TEST_F(CorpusRanks, EveryKindOfInputGivesTheSameShards) {
+  std::map<std::string, std::string> expected;
+  for (const Kind& kind : kKinds) {
+    kind.make(folder / kind.name);
+    options.corpus.inputs = {folder / kind.name};
+    for (const int ranks : {1, 2, 4}) {
+      options.out = folder / fmt::format("{} of {}", kind.name, ranks);
+      std::thread writer([&] {
+        if (is_pipe(folder / kind.name)) {
+          std::ofstream(folder / kind.name, std::ios::binary)
+              << testing::packed("zstd", kFront) << testing::packed("zstd", kMiddle + kBack);
+        }
+      });
+      on_ranks(ranks, [&](BuildRanks& self) {
+        Workers workers(1);
+        build_corpus(options, workers, {quiet}, self);
+      });
+      writer.join();
+      std::map<std::string, std::string> shards = files_in(options.out);
+      for (const char* told : {"held_out.txt", "corpus.json"}) shards.erase(told);  // they name and count the input
+      if (expected.empty()) expected = shards;
+      EXPECT_EQ(shards, expected) << kind.name << " on " << ranks << " ranks";
+    }
+  }
+  EXPECT_GT(expected.size(), 4u);
 }
 
 std::string conversation(int number) {

@@ -129,6 +129,25 @@ TEST(InputFile, DamageNeverGivesAnotherText) {
   }
 }
 
+// A frame of zstd carries no checksum unless its writer asked for one: what its decoder does not see are bytes inside a
+// block. A frame that does not begin as one, one that is cut, and a block that is none are seen.
+TEST(InputFile, AFrameThatIsNoneInTheMiddleIsFound) {
+  const testing::TemporaryFolder folder;
+  const std::string front = testing::packed("zstd", sample_text(2000));
+  const std::string middle = testing::packed("zstd", sample_text(500));
+  const std::string back = testing::packed("zstd", sample_text(2000));
+  std::string no_frame = middle, no_block = middle;
+  no_frame[1] = static_cast<char>(no_frame[1] ^ 0x10);
+  no_block[7] = static_cast<char>(no_block[7] | 0x06);  // the kind of the first block, behind 7 bytes of header
+  for (const std::string& bad :
+       {no_frame, middle.substr(0, middle.size() / 2), std::string("between two frames"), no_block}) {
+    write_text(folder / "a.zst", front + bad + back);
+    const std::string error = error_of(folder / "a.zst");
+    EXPECT_NE(error.find("a.zst"), std::string::npos) << error;
+    EXPECT_NE(error.find("near byte"), std::string::npos) << error;
+  }
+}
+
 // A small file that would fill the disk, or run for ever.
 TEST(InputFile, BombsAreRefusedWhileTheyUnpack) {
   const testing::TemporaryFolder folder;
