@@ -23,8 +23,20 @@ namespace {
 constexpr std::int64_t kLayers = 8;
 constexpr std::int64_t kVocabulary = 256;
 constexpr std::int64_t kSequence = 32;
-constexpr int kGroups = 4;                 // what four places on the data axis share
-constexpr std::int64_t kGroupBatches = 8;  // enough for a pipeline of four under every schedule
+
+/// A batch of one process and of every layout that is compared with it.
+struct BatchSize {
+  int groups = 0;
+  std::int64_t group_batches = 0;
+  auto operator<=>(const BatchSize&) const = default;
+};
+
+/// As small as the layout allows: every place on the data axis takes a group, and DualPipeV two micro-batches of one
+/// for each rank of a pipeline. Short of the largest layouts a rank has several groups, one after the other.
+BatchSize batch_for(const MeshShape& shape) {
+  const int least = shape.pipeline > 2 ? 2 : 4;
+  return {std::max(least, shape.data), std::max(4, 2 * shape.pipeline)};
+}
 
 /// Tokens that follow from their sample's number, each sequence one document.
 class MadeTokens final : public Feed {
@@ -111,7 +123,7 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
   const auto optimizer = optimizer_of(recipe, model, mesh, 1);
   Meter meter(system_clock());
   MadeTokens feed(world.rank() + 1 == world.size() ? tampering.wrong_sample : -1);
-  const int groups = reduction_groups(recipe, layout, kGroups);
+  const int groups = reduction_groups(recipe, layout, 0);
   const BatchPlan plan(phase, groups, layout.shape.data);
   Engine engine(recipe, {model, *optimizer, stream}, mesh, groups, meter, layout.schedule);
   Record record;
@@ -213,7 +225,6 @@ Recipe small_twin(const Recipe& recipe) {
   phase.name = "verify";
   phase.sequence = kSequence;
   phase.micro_batch = 1;
-  phase.global_batch = kGroups * kGroupBatches;
   twin.phases = {phase};
   twin.parallel = {};
   return twin;
@@ -246,19 +257,23 @@ std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ran
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
                                            Communicator& world, const std::function<void(const VerifiedLayout&)>& done,
                                            const Tampering& tampering) {
-  Recipe twin = small_twin(recipe);
-  const Record alone = train(twin, steps, *self_communicator());
-  const auto verify = [&](int ranks) {
-    if (world.size() == 1) return difference(twin, steps, ranks, alone, tampering);
+  std::map<BatchSize, Record> alone;  // what one process has
+  const auto verify = [&](const Recipe& twin, int ranks, const Record& expected) {
+    if (world.size() == 1) return difference(twin, steps, ranks, expected, tampering);
     const std::unique_ptr<Communicator> team = world.split(world.rank() < ranks ? 0 : -1, world.rank(), "team");
-    return team != nullptr ? difference(twin, steps, *team, alone, tampering) : std::string();
+    return team != nullptr ? difference(twin, steps, *team, expected, tampering) : std::string();
   };
   for (VerifiedLayout& layout : layouts) {
+    const BatchSize batch = batch_for(layout.shape);
+    Recipe twin = small_twin(recipe);
+    twin.phases.front().global_batch = batch.groups * batch.group_batches;
+    twin.parallel.reduction_groups = batch.groups;
+    if (!alone.contains(batch)) alone.emplace(batch, train(twin, steps, *self_communicator()));
     twin.parallel.pipeline = layout.shape.pipeline;
     twin.parallel.expert = layout.shape.expert;
     twin.parallel.schedule = layout.schedule;
     twin.parallel.shard_optimizer = layout.shares_state;
-    layout.difference = verify(layout.shape.ranks());
+    layout.difference = verify(twin, layout.shape.ranks(), alone.at(batch));
     if (done && world.rank() == 0) done(layout);
   }
   return layouts;

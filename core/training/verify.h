@@ -24,7 +24,7 @@ struct VerifiedLayout {
 };
 
 /// The recipe made small: eight layers of its architecture, few heads and experts, its precision, optimizer and
-/// balancing; batches of made tokens.
+/// balancing; made tokens. Its global batch is for the layout to say.
 Recipe small_twin(const Recipe& recipe);
 
 /// The layouts of at most `most_ranks` ranks that verify_layouts runs: pipelines of 1, 2 and 4, data axes of 1, 2 and
