@@ -6,6 +6,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "kernels/quantize_blocks.h"
 #include "kernels/quantize_tile.h"
 #include "kernels/quantize_variants.h"
 
@@ -39,7 +40,31 @@ void check_scaled(const char* what, const BasicScaledView<View>& view, const Sha
   check(view.values.device == device && view.scales.device == device, "{} is not on {}", what, to_string(device));
 }
 
-void check_args(const QuantizeArgs& args) {
+void check_args(const DequantizeArgs& args) {
+  check(is_input(args.y.dtype) && args.y.shape.rank() == 2, "y must be an f32 or bf16 matrix, not {}",
+        args.y.to_string());
+  check(args.y.device == args.stream.device(), "y is on {}, the stream on {}", to_string(args.y.device),
+        to_string(args.stream.device()));
+  check_segments(args.segments, args.y.shape[0]);
+  check_scaled("x", args.x, args.y.shape, args.segments, args.y.device);
+}
+
+}  // namespace
+
+Shape tile_scales_shape(std::int64_t rows, std::int64_t columns, Granularity granularity,
+                        std::span<const std::int64_t> segments) {
+  Shape shape = scales_shape(rows, columns, granularity);
+  if (granularity.rows <= 1 || segments.empty()) return shape;
+  shape[0] = 0;
+  for (std::size_t i = 0; i + 1 < segments.size(); ++i) {
+    shape[0] += (segments[i + 1] - segments[i] + granularity.rows - 1) / granularity.rows;
+  }
+  return shape;
+}
+
+namespace quantization {
+
+void check_arguments(const QuantizeArgs& args) {
   check(is_input(args.x.dtype) && args.x.shape.rank() == 2, "x must be an f32 or bf16 matrix, not {}",
         args.x.to_string());
   check(args.x.device == args.stream.device(), "x is on {}, the stream on {}", to_string(args.x.device),
@@ -64,30 +89,6 @@ void check_args(const QuantizeArgs& args) {
     check(args.column_tiles.scales.dtype == scales, "column_tiles has scales of the wrong dtype for its scale kind");
   }
 }
-
-void check_args(const DequantizeArgs& args) {
-  check(is_input(args.y.dtype) && args.y.shape.rank() == 2, "y must be an f32 or bf16 matrix, not {}",
-        args.y.to_string());
-  check(args.y.device == args.stream.device(), "y is on {}, the stream on {}", to_string(args.y.device),
-        to_string(args.stream.device()));
-  check_segments(args.segments, args.y.shape[0]);
-  check_scaled("x", args.x, args.y.shape, args.segments, args.y.device);
-}
-
-}  // namespace
-
-Shape tile_scales_shape(std::int64_t rows, std::int64_t columns, Granularity granularity,
-                        std::span<const std::int64_t> segments) {
-  Shape shape = scales_shape(rows, columns, granularity);
-  if (granularity.rows <= 1 || segments.empty()) return shape;
-  shape[0] = 0;
-  for (std::size_t i = 0; i + 1 < segments.size(); ++i) {
-    shape[0] += (segments[i + 1] - segments[i] + granularity.rows - 1) / granularity.rows;
-  }
-  return shape;
-}
-
-namespace quantization {
 
 Segments::Segments(std::span<const std::int64_t> given, std::int64_t rows, Granularity granularity) : whole_{0, rows} {
   const bool cut = granularity.rows > 1 && !given.empty();  // lower tiles, and one scale for all, know no segments
@@ -250,7 +251,7 @@ std::span<const Variant<QuantizeArgs>> quantize_variants() { return kQuantize; }
 std::span<const Variant<DequantizeArgs>> dequantize_variants() { return kDequantize; }
 
 void quantize(const QuantizeArgs& args) {
-  check_args(args);
+  quantization::check_arguments(args);
   if (args.x.elements() == 0) return;
   choose("quantize", kQuantize, args).run(args);
 }

@@ -1,4 +1,5 @@
-// Where quantized_gemm leaves the row codes of x for the product that reads them. Not for its callers.
+// Where the codes of a product's left operand stand, for the product that reads them: of quantized_gemm, and of who
+// makes that operand and writes nothing but its codes.
 #pragma once
 
 #include "kernels/quantize.h"

@@ -8,6 +8,7 @@
 #include "kernels/base/workers.h"
 #include "kernels/cpu_refusals.h"
 #include "kernels/element.h"
+#include "kernels/rms_norm_quantize.h"
 #include "kernels/rms_norm_rows.h"
 
 namespace shoestring {
@@ -164,16 +165,20 @@ void check_rows(ConstTensorView x, ConstTensorView rstd, ConstTensorView gamma) 
 
 }  // namespace
 
-void rms_norm_forward(const RmsNormArgs& args) {
-  if (args.x.elements() == 0) return;
+void rms_norm::check_forward(const RmsNormArgs& args) {
   check_rows(args.x, args.rstd, args.gamma);
   check_activations(args.x, args.x, "x");
-  check_activations(args.y, args.x, "y");
   check(args.residual.empty() == args.sum.empty(), "rms_norm: residual and sum come together");
   if (!args.residual.empty()) {
     check_activations(args.residual, args.x, "residual");
     check_activations(args.sum, args.x, "sum");
   }
+}
+
+void rms_norm_forward(const RmsNormArgs& args) {
+  if (args.x.elements() == 0) return;
+  rms_norm::check_forward(args);
+  check_activations(args.y, args.x, "y");
   choose("rms_norm_forward", kForward, args).run(args);
 }
 

@@ -4,6 +4,7 @@
 // Floors: bytes over the memory's speed, gate and up once and a code for each output, against which the two ops move
 // twice the activation's bytes more; and the quantiser's instructions with an exp and a division an element.
 #include "kernels/cuda_refusals.h"
+#include "kernels/quantize_blocks.h"
 #include "kernels/quantize_kernel.cuh"
 #include "kernels/swiglu_device.cuh"
 
@@ -33,20 +34,10 @@ void run_as(const SwigluQuantizeArgs& args, const quantization::cuda::Parameters
                          : quantization::cuda::quantize_source<Activated<Format, In>, E5M2>(p, source, stream);
 }
 
-/// Quantise's arguments for an x that has no memory.
-QuantizeArgs quantize_args(const SwigluQuantizeArgs& args) {
-  ConstTensorView x;
-  x.shape = {args.gate_up.values.shape[0], args.gate_up.values.shape[1] / 2};
-  x.strides = contiguous_strides(x.shape);
-  x.dtype = args.format;
-  x.device = args.stream.device();
-  return {.x = x,
-          .row_tiles = args.row_tiles,
-          .column_tiles = args.column_tiles,
-          .scale_kind = args.scale_kind,
-          .segments = args.segments,
-          .counts = args.counts,
-          .stream = args.stream};
+QuantizeArgs casts(const SwigluQuantizeArgs& args) {
+  const Shape& gate_up = args.gate_up.values.shape;
+  return quantization::casts_of(
+      args, quantization::unwritten({gate_up[0], gate_up[1] / 2}, args.format, args.stream.device()));
 }
 
 }  // namespace
@@ -54,11 +45,11 @@ QuantizeArgs quantize_args(const SwigluQuantizeArgs& args) {
 std::string refuses(const SwigluQuantizeArgs& args) {
   const std::string reason =
       needs_cuda(args.stream, {args.gate_up.values, args.gate_up.scales, args.row_weight}, false);
-  return reason.empty() ? quantization::cuda::refuses_quantize(quantize_args(args)) : reason;
+  return reason.empty() ? quantization::cuda::refuses_quantize(casts(args)) : reason;
 }
 
 void forward_quantized(const SwigluQuantizeArgs& args) {
-  const quantization::cuda::Parameters p = quantization::cuda::parameters_of(quantize_args(args));
+  const quantization::cuda::Parameters p = quantization::cuda::parameters_of(casts(args));
   const ScaledView& first = args.row_tiles.values.empty() ? args.column_tiles : args.row_tiles;
   const DType payload = first.values.dtype;
   const bool codes = args.gate_up.scaled();

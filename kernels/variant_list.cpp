@@ -12,6 +12,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/fill.h"
+#include "kernels/gather_quantize.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/latent_key.h"
@@ -19,7 +20,7 @@
 #include "kernels/quantize.h"
 #include "kernels/quantized_gemm.h"
 #include "kernels/reduce.h"
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm_quantize.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
 #include "kernels/router_load.h"
@@ -57,6 +58,7 @@ const std::vector<OpVariants>& op_variants() {
       named("latent_key_gradient", latent_key_gradient_variants()),
       named("plan_permutation", plan_permutation_variants()),
       named("gather_rows", gather_rows_variants()),
+      named("gather_quantize", gather_quantize_variants()),
       named("combine_rows", combine_rows_variants()),
       named("permute_weight_gradient", permute_weight_gradient_variants()),
       named("quantize", quantize_variants()),
@@ -65,6 +67,7 @@ const std::vector<OpVariants>& op_variants() {
       named("reduce", reduce_variants()),
       named("axpby", axpby_variants()),
       named("rms_norm_forward", rms_norm_forward_variants()),
+      named("rms_norm_quantize", rms_norm_quantize_variants()),
       named("rms_norm_input_gradient", rms_norm_input_gradient_variants()),
       named("rms_norm_weight_gradient", rms_norm_weight_gradient_variants()),
       named("rope", rope_variants()),

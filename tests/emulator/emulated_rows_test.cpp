@@ -30,6 +30,7 @@ std::vector<std::string> failures(const emulator::Settings& settings, bool quick
   cuda_compare::check_elements(bench);
   cuda_compare::check_experts(bench);
   cuda_compare::check_blocks(bench);
+  cuda_compare::check_fused(bench);
   cuda_compare::check_attention(bench);
   emulator::settings() = {};
   std::vector<std::string> failed;

@@ -8,6 +8,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "tests/kernels/casts.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
 #include "tests/support/gradient.h"
@@ -315,26 +316,10 @@ TEST(Swiglu, QuantisedOutputEqualsQuantisingTheOutput) {
   const std::int64_t rows = segments.back();
   const Tensor gate_up = heavy_tailed(DType::bf16, {rows, 2 * f}, 4);
   const Tensor weight = uniform(DType::f32, {rows}, 5, 0.1, 1.0);
-  const Shape tall = tile_scales_shape(rows, f, kColumnTile128, segments);
-  struct Outputs {
-    Tensor row_values, row_scales, column_values, column_scales;
-    QuantizeCounts counts;
-    explicit Outputs(std::int64_t n, std::int64_t width, const Shape& tall_scales)
-        : row_values(DType::e4m3, {n, width}),
-          row_scales(DType::f32, {n, width / 128}),
-          column_values(DType::e4m3, {width, n}),
-          column_scales(DType::f32, tall_scales) {}
-    ScaledView row_tiles() { return {row_values, row_scales, kRowTile128}; }
-    ScaledView column_tiles() { return {column_values.view().transposed(), column_scales, kColumnTile128}; }
-  } apart(rows, f, tall), fused(rows, f, tall);
+  testing::Casts apart({rows, f}, segments), fused({rows, f}, segments);
   Tensor y(DType::bf16, {rows, f});
   swiglu_forward({.y = y, .gate_up = unscaled(gate_up), .row_weight = weight, .stream = stream});
-  quantize({.x = y,
-            .row_tiles = apart.row_tiles(),
-            .column_tiles = apart.column_tiles(),
-            .segments = segments,
-            .counts = &apart.counts,
-            .stream = stream});
+  apart.quantize_from(y, segments, ScaleKind::f32, stream);
   Arena scratch(swiglu_quantize_scratch_bytes(f), Device{});
   swiglu_quantize({.row_tiles = fused.row_tiles(),
                    .column_tiles = fused.column_tiles(),
@@ -344,12 +329,7 @@ TEST(Swiglu, QuantisedOutputEqualsQuantisingTheOutput) {
                    .counts = &fused.counts,
                    .scratch = scratch,
                    .stream = stream});
-  EXPECT_TRUE(same_bits(fused.row_values, apart.row_values));
-  EXPECT_TRUE(same_bits(fused.row_scales, apart.row_scales));
-  EXPECT_TRUE(same_bits(fused.column_values, apart.column_values));
-  EXPECT_TRUE(same_bits(fused.column_scales, apart.column_scales));
-  EXPECT_EQ(fused.counts.elements, apart.counts.elements);
-  EXPECT_EQ(fused.counts.underflowed, apart.counts.underflowed);
+  testing::expect_same_casts(fused, apart);
   EXPECT_EQ(scratch.used_bytes(), 0);
 }
 

@@ -51,12 +51,12 @@ Tensors inputs_of(const Case& c, DType dtype) {
   tensors.push_back(moderate(dtype, {t, c.heads, c.qk_dim}, 41));
   tensors.push_back(moderate(dtype, {t, c.kv_heads, c.qk_dim}, 42));
   tensors.push_back(moderate(dtype, {t, c.kv_heads, c.v_dim}, 43));
-  tensors.emplace_back(dtype, Shape{t, c.heads, c.v_dim});
-  tensors.emplace_back(DType::f32, Shape{c.heads, t});
+  tensors.push_back(poisoned(dtype, {t, c.heads, c.v_dim}));
+  tensors.push_back(poisoned(DType::f32, {c.heads, t}));
   tensors.push_back(moderate(dtype, {t, c.heads, c.v_dim}, 44));
-  tensors.emplace_back(dtype, Shape{t, c.heads, c.qk_dim});
-  tensors.emplace_back(dtype, Shape{t, c.kv_heads, c.qk_dim});
-  tensors.emplace_back(dtype, Shape{t, c.kv_heads, c.v_dim});
+  tensors.push_back(poisoned(dtype, {t, c.heads, c.qk_dim}));
+  tensors.push_back(poisoned(dtype, {t, c.kv_heads, c.qk_dim}));
+  tensors.push_back(poisoned(dtype, {t, c.kv_heads, c.v_dim}));
   tensors.push_back(starts_of(c));
   return tensors;
 }

@@ -15,6 +15,7 @@ std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObse
   cuda_compare::check_elements(bench);
   cuda_compare::check_experts(bench);
   cuda_compare::check_blocks(bench);
+  cuda_compare::check_fused(bench);
   cuda_compare::check_attention(bench);
   cuda_compare::check_products(bench);
   return std::move(bench.checks);

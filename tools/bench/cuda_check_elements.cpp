@@ -115,7 +115,7 @@ void check_permute(Bench& bench, DType dtype, bool weighted) {
 void check_copied_rows(Bench& bench, DType dtype) {  // any format travels without weights
   Tensors tensors;
   tensors.emplace_back(dtype, Shape{20, 65});
-  tensors.emplace_back(dtype, Shape{20, 65});
+  tensors.push_back(poisoned(dtype, {20, 65}));
   for (std::int64_t i = 0; i < tensors[0].bytes(); ++i) tensors[0].as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i);
   PermutationStorage plan(20, 1, 4);
   const Tensor indices = integers({20, 1}, 5, 3);

@@ -40,9 +40,9 @@ Tensors inputs_of(const Case& c) {
     tensors[kLogits].as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
     for (std::int64_t e = 0; e < c.experts; ++e) tensors[kLogits].as<float>()[c.experts + e] = -HUGE_VALF;
   }
-  tensors.emplace_back(DType::f32, Shape{c.tokens, c.experts});
-  tensors.emplace_back(DType::i32, Shape{c.tokens, c.k});
-  tensors.emplace_back(DType::f32, Shape{c.tokens, c.k});
+  tensors.push_back(poisoned(DType::f32, {c.tokens, c.experts}));
+  tensors.push_back(poisoned(DType::i32, {c.tokens, c.k}));
+  tensors.push_back(poisoned(DType::f32, {c.tokens, c.k}));
   return tensors;
 }
 
@@ -128,7 +128,7 @@ void check_gradient(Bench& bench, const Case& c, float alpha) {
   tensors.emplace_back(DType::i32, Shape{4});
   const std::int32_t starts[] = {0, 3, 3, static_cast<std::int32_t>(c.tokens)};
   std::copy(std::begin(starts), std::end(starts), tensors[kStarts].as<std::int32_t>());
-  tensors.emplace_back(DType::f32, Shape{c.tokens, c.experts});
+  tensors.push_back(poisoned(DType::f32, {c.tokens, c.experts}));
   const auto gradient = [&](Tensors& t, Stream& stream) {
     RouterGradientArgs args{.dlogits = t[kDlogits],
                             .dweights = t[kDw],
@@ -204,11 +204,13 @@ void check_plan(Bench& bench, std::int64_t tokens, std::int64_t k, std::int64_t 
   Tensors tensors;
   tensors.push_back(integers({tokens, k}, static_cast<int>(experts) + 2, 5));  // of two experts more: another rank's
   for (std::int64_t i = 0; i < tokens * k; i += 9) tensors[0].as<std::int32_t>()[i] = -1;
-  tensors.emplace_back(DType::i64, Shape{experts});
-  tensors.emplace_back(DType::i64, Shape{experts + 1});
-  for (int i = 0; i < 2; ++i) tensors.emplace_back(DType::i32, Shape{tokens * k});
+  tensors.push_back(poisoned(DType::i64, {experts}));
+  tensors.push_back(poisoned(DType::i64, {experts + 1}));
+  for (int i = 0; i < 2; ++i) tensors.push_back(poisoned(DType::i32, {tokens * k}));
   tensors.push_back(numbers(DType::f32, {tokens, k}, 67));
-  for (int i = 0; i < 2; ++i) tensors.emplace_back(DType::f32, Shape{tokens * k});
+  for (int i = 0; i < 2; ++i) {  // not poisoned: weights past the plan's last row are nobody's
+    tensors.emplace_back(DType::f32, Shape{tokens * k});
+  }
   check_bits(bench, fmt::format("plan_permutation of {} slots, {} experts", tokens * k, experts), tensors,
              [](Tensors& t, Stream& stream) {
                const Permutation plan{t[1], t[2], t[3], t[4]};

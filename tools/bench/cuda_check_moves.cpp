@@ -34,15 +34,20 @@ struct QuantizeOutputs {
   Tensor columns;
   Tensor column_scales;
 
-  QuantizeOutputs(const QuantizeCase& c, Device device) {
+  explicit QuantizeOutputs(const QuantizeCase& c) {
     const DType scale = c.kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32;
     if (c.row_tiles.rows >= 0) {
-      rows = Tensor(c.payload, {c.rows, c.columns}, device);
-      row_scales = Tensor(scale, tile_scales_shape(c.rows, c.columns, c.row_tiles, c.segments), device);
+      rows = poisoned(c.payload, {c.rows, c.columns});
+      row_scales = poisoned(scale, tile_scales_shape(c.rows, c.columns, c.row_tiles, c.segments));
     }
     if (c.column_tiles.rows >= 0) {
-      columns = Tensor(c.payload, c.transposed ? Shape{c.columns, c.rows} : Shape{c.rows, c.columns}, device);
-      column_scales = Tensor(scale, tile_scales_shape(c.rows, c.columns, c.column_tiles, c.segments), device);
+      columns = poisoned(c.payload, c.transposed ? Shape{c.columns, c.rows} : Shape{c.rows, c.columns});
+      column_scales = poisoned(scale, tile_scales_shape(c.rows, c.columns, c.column_tiles, c.segments));
+    }
+  }
+  void move_to_device(Bench& bench) {
+    for (Tensor* tensor : {&rows, &row_scales, &columns, &column_scales}) {
+      if (!tensor->empty()) *tensor = bench.to_device(*tensor);
     }
   }
   void run(const QuantizeCase& c, ConstTensorView x, QuantizeCounts* counts, Stream& stream) {
@@ -69,8 +74,9 @@ std::string describe(const QuantizeCase& c) {
 
 /// What differs between the two sides; empty when nothing does.
 std::string quantize_difference(Bench& bench, const QuantizeCase& c, const Tensor& x) {
-  QuantizeOutputs host(c, {});
-  QuantizeOutputs device(c, bench.device());
+  QuantizeOutputs host(c);
+  QuantizeOutputs device(c);
+  device.move_to_device(bench);
   if (c.given) {
     for (std::int64_t i = 0; i < host.row_scales.view().elements(); ++i) host.row_scales.as<float>()[i] = 0.01f;
     copy(device.row_scales, host.row_scales, bench.cuda);

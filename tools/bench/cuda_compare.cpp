@@ -75,6 +75,12 @@ void check_close(Bench& bench, const std::string& name, const Tensors& tensors, 
   });
 }
 
+Tensor poisoned(DType dtype, const Shape& shape) {
+  Tensor tensor(dtype, shape);
+  std::memset(tensor.as<char>(), 0xFF, static_cast<std::size_t>(tensor.bytes()));
+  return tensor;
+}
+
 Tensors in_double(const Tensors& tensors) {
   Tensors wide;
   for (const Tensor& tensor : tensors) {

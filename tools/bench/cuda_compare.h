@@ -57,6 +57,10 @@ Tensor integers(const Shape& shape, int modulus, int step);
 /// between neighbouring codes.
 Tensor numbers(DType dtype, const Shape& shape, std::uint32_t stream, bool hostile = false);
 
+/// What an op overwrites: bytes of 0xFF, so NaN in each floating-point format and -1 in the signed ones. What it
+/// forgets to write is seen also where 0 would be right.
+Tensor poisoned(DType dtype, const Shape& shape);
+
 double value(const Tensor& tensor, std::int64_t index);
 
 /// Which bytes differ; empty when none does.
@@ -75,6 +79,7 @@ void check_ops(Bench& bench);       ///< what a model does beside products and a
 void check_elements(Bench& bench);  ///< ops whose results have the bits of the CPU's
 void check_experts(Bench& bench);   ///< router, loads, plans
 void check_blocks(Bench& bench);    ///< SwiGLU and cross-entropy
+void check_fused(Bench& bench);     ///< ops that quantise what they make, against their halves
 void check_attention(Bench& bench);
 void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 
