@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/model/adapter.h"
+#include "core/optimizer/muon.h"
 #include "core/optimizer/optimizer.h"
 
 namespace shoestring {
@@ -169,7 +170,7 @@ MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int wo
   for (const ParameterPart& part : parts) {
     if (!part.parameter->has_gradient()) continue;
     // AdamW keeps two moments, Muon one.
-    const bool muon = optimizer == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
+    const bool muon = moved_by_muon(optimizer, *part.parameter);
     plan.moments += (muon ? 1 : 2) * moment * part.elements;
     if (muon) matrices.push_back(part);
   }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/optimizer/muon.h"
 #include "kernels/fill.h"
 
 namespace shoestring {
@@ -52,8 +53,7 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerSpec& spec, MomentForma
   std::vector<ParameterPart> others;
   for (const ParameterPart& part : parts) {
     if (!part.parameter->has_gradient()) continue;
-    const bool muon = spec.name == OptimizerName::muon && part.parameter->role == ParameterRole::matrix;
-    (muon ? matrices : others).push_back(part);
+    (moved_by_muon(spec.name, *part.parameter) ? matrices : others).push_back(part);
   }
   if (spec.name == OptimizerName::adamw) return make_adamw(spec, moments, others);
   return std::make_unique<Pair>(make_muon(spec, moments, matrices, workers), make_adamw(spec, moments, others));

@@ -4,6 +4,7 @@
 #include <functional>
 #include <ranges>
 
+#include "core/optimizer/muon.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -21,7 +22,7 @@ std::vector<Unit> units_of(const StorePlan& plan, StoreRegion region, OptimizerN
     const Parameter& parameter = *plan.parameters[i];
     const std::int64_t offset = plan.offsets[i] - region.begin;
     if (offset < 0 || offset >= region.elements()) continue;
-    const bool whole = optimizer == OptimizerName::muon && parameter.role == ParameterRole::matrix;
+    const bool whole = moved_by_muon(optimizer, parameter);
     for (const ParameterSlice& slice : parameter.slices) {
       const std::int64_t elements = slice.rows * parameter.columns;
       const std::int64_t step = whole ? std::max<std::int64_t>(1, elements) : kPieceElements;

@@ -247,7 +247,8 @@ void add_data(std::vector<Key>& keys) {
 
 void add_optimizer(std::vector<Key>& keys) {
   section_keys(keys, "optimizer", &Recipe::optimizer)
-      .key("name", &OptimizerSpec::name, kText, "muon: matrices of the hidden layers; the rest stays with AdamW")
+      .key("name", &OptimizerSpec::name, kText,
+           "muon: matrices of the hidden layers, or of adapters; the rest stays with AdamW")
       .key("state", &OptimizerSpec::state, kText,
            "whose memory holds its state: the device's, or the host's, from where a piece at a time passes through the "
            "device; a CPU has one memory for both",

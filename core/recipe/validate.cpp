@@ -232,8 +232,6 @@ void check_lora(const Recipe& recipe, Rules& rules) {
   rules.unless(begins || (!recipe.phases.empty() && !recipe.phases.front().lora), {"lora.rank", "model.from"},
                "lora.rank needs model.from, or a first phase with lora = no: adapters of new weights would leave these "
                "as they were drawn");
-  rules.unless(recipe.optimizer.name == OptimizerName::adamw, {"optimizer.name", "lora.rank"},
-               "optimizer.name = muon is for whole matrices, not for the factors of lora.rank: use adamw");
   std::int64_t most = 0;
   const ModelSpec& model = recipe.model;
   for (const std::int64_t side :

@@ -7,6 +7,7 @@
 
 #include "core/optimizer/clip.h"
 #include "kernels/base/workers.h"
+#include "kernels/fill.h"
 #include "tests/core/model/small_models.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
@@ -26,8 +27,8 @@ OptimizerSpec spec_of(OptimizerName name, double weight_decay) {
 
 /// A model with gradients, in double: what an optimizer does to it is compared with the formula.
 struct Case {
-  explicit Case(Architecture architecture = Architecture::deepseek_v3)
-      : run(small_config(architecture), policy(PrecisionPolicy::fp64)) {
+  explicit Case(Architecture architecture = Architecture::deepseek_v3, const LoraSpec& lora = {})
+      : run(small_config(architecture), policy(PrecisionPolicy::fp64), 1, 2, 12, 1, nullptr, {}, lora) {
     run.step();
     for (const Parameter* parameter : run.model.parameters()) before.push_back(copy(parameter->value));
   }
@@ -61,13 +62,17 @@ TEST(Optimizer, AdamWsFirstStepIsTheSignAndDecayIsForMatrices) {
   });
 }
 
-// The update of every matrix has singular values near one, times 0.2 sqrt(longer side); all else is AdamW's.
-TEST(Optimizer, MuonTakesMatricesAloneAndOrthogonalises) {
-  Case c;
+/// The update of every matrix and factor has singular values near one, times 0.2 sqrt(longer side); what else has a
+/// gradient is AdamW's. Returns how many there are.
+int orthogonal_updates(Case& c) {
   fill_normal(c.run.model.store().gradients.view(), 3);  // of full rank, which a few tokens would not give
   c.make(spec_of(OptimizerName::muon, 0))->step({kRate, kScale, 1}, c.run.stream);
   int matrices = 0;
   c.each([&](const Parameter& parameter, ConstTensorView before) {
+    if (!parameter.has_gradient()) {
+      EXPECT_TRUE(same_bits(parameter.value, before)) << parameter.slices.front().name;
+      return;
+    }
     for (const ParameterSlice& slice : parameter.slices) {
       double squares = 0;
       double most = 0;
@@ -76,7 +81,7 @@ TEST(Optimizer, MuonTakesMatricesAloneAndOrthogonalises) {
         squares += moved * moved;
         most = std::max(most, std::abs(moved));
       }
-      if (parameter.role == ParameterRole::matrix) {
+      if (parameter.role == ParameterRole::matrix || parameter.role == ParameterRole::factor) {
         const double size = kRate * 0.2 * std::sqrt(static_cast<double>(std::max(slice.rows, parameter.columns)));
         const double singular =
             std::sqrt(squares / static_cast<double>(std::min(slice.rows, parameter.columns))) / size;
@@ -88,7 +93,28 @@ TEST(Optimizer, MuonTakesMatricesAloneAndOrthogonalises) {
       }
     }
   });
-  EXPECT_GT(matrices, 20);
+  return matrices;
+}
+
+TEST(Optimizer, MuonTakesMatricesAloneAndOrthogonalises) {
+  Case c;
+  EXPECT_GT(orthogonal_updates(c), 20);
+}
+
+// A and B of each projection by themselves; the weights that they add to stay.
+TEST(Optimizer, MuonTakesTheFactorsOfAdapters) {
+  Case c(Architecture::llama, {.rank = 3, .alpha = 6, .targets = {"q_proj", "v_proj", "down_proj"}});
+  EXPECT_EQ(orthogonal_updates(c), 2 * 3 * c.run.model.config().layers);
+}
+
+// B begins with zeros, so that A's first gradient is zero: no number, had its norm to be divided by.
+TEST(Optimizer, MuonLeavesWhatHasNoGradientYet) {
+  Case c(Architecture::llama, {.rank = 3, .alpha = 6, .targets = {"q_proj"}});
+  shoestring::fill(c.run.model.store().gradients.view(), 0.0, c.run.stream);
+  c.make(spec_of(OptimizerName::muon, 0))->step({kRate, kScale, 1}, c.run.stream);
+  c.each([&](const Parameter& parameter, ConstTensorView before) {
+    EXPECT_TRUE(same_bits(parameter.value, before)) << parameter.slices.front().name;
+  });
 }
 
 /// A parameter of `slices` matrices, with gradients.

@@ -58,7 +58,6 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--evaluation.suites=a", "--parallel.pipeline=2"}, "ask afterwards"},
       {{"--lora.rank=4"}, "lora.rank needs model.from"},
       {{"--lora.alpha=4"}, "means nothing without lora.rank"},
-      {{"--lora.rank=4", "--optimizer.name=muon"}, "use adamw"},
       {{"--lora.rank=65"}, "no low rank: the narrowest side of a projection has 64"},
       {{"--lora.rank=4", "--lora.targets=q_proj, w_proj"}, "no projection 'w_proj'"},
       {{"--lora.rank=4", "--lora.targets="}, "nothing would be trained"},
