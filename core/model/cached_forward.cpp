@@ -14,11 +14,17 @@ namespace {
 
 constexpr std::int64_t kHeadRows = 32;  // whose logits exist at a time
 
-const StageParts& only_stage(const Transformer& model) {
-  check(model.stages().size() == 1 && model.stages()[0]->parts().embedding != nullptr &&
-            model.stages()[0]->parts().loss != nullptr,
-        "generation needs a model in one stage");
-  return model.stages()[0]->parts();
+const StageParts& last_parts(const Transformer& model) { return model.stages().back()->parts(); }
+
+std::int64_t layers_here(const Transformer& model) {
+  std::int64_t layers = 0;
+  for (const auto& stage : model.stages()) layers += std::ssize(stage->blocks());
+  return layers;
+}
+
+KeyValueCache::Options cache_options(const Transformer& model, const CachedForwardOptions& options) {
+  return {
+      .slots = options.slots, .capacity = options.capacity, .latents = options.latents, .layers = layers_here(model)};
 }
 
 std::int64_t scratch_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
@@ -31,32 +37,57 @@ std::int64_t scratch_bytes(const Transformer& model, const CachedForwardOptions&
                                                    config.kv_lora_rank + config.qk_rope_head_dim, config.kv_lora_rank},
                                                   workers);
   }
-  return std::max(model.stages()[0]->scratch_bytes({options.rows, 1, workers}),
-                  model.stages()[0]->scratch_bytes({kHeadRows, 1, workers})) +
+  std::int64_t most = 0;
+  for (const auto& stage : model.stages()) {
+    most = std::max(
+        {most, stage->scratch_bytes({options.rows, 1, workers}), stage->scratch_bytes({kHeadRows, 1, workers})});
+  }
+  return most +
          cached_attention_scratch_bytes(
              {options.rows, options.capacity, config.heads, kv_heads, config.qk_dim, config.v_dim}, workers) +
          latent_bytes;
 }
 
 std::int64_t saved_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
-  const StageParts& parts = only_stage(model);
-  std::int64_t most = parts.loss->saved_bytes({kHeadRows, 1, workers});
-  for (const auto& block : parts.blocks) most = std::max(most, block->saved_bytes({options.rows, 1, workers}));
+  const LossHead* loss = last_parts(model).loss;
+  std::int64_t most = loss != nullptr ? loss->saved_bytes({kHeadRows, 1, workers}) : 0;
+  for (const auto& stage : model.stages()) {
+    for (const auto& block : stage->blocks()) most = std::max(most, block->saved_bytes({options.rows, 1, workers}));
+  }
   return most;
+}
+
+/// What mixtures take beside that where experts are shared, when loads are even.
+std::int64_t growing_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
+  const RunShape run{options.rows, 1, workers};
+  std::int64_t beside = 0, growing = 0;
+  for (const auto& stage : model.stages()) {
+    for (const auto& block : stage->blocks()) {
+      const MixtureOfExperts* mixture = block->mixture();
+      if (mixture == nullptr) continue;
+      beside += mixture->even_beside_bytes(run);
+      growing = std::max(growing, mixture->even_growing_bytes(run));
+    }
+  }
+  return beside + growing;
 }
 
 }  // namespace
 
-CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& options)
+CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks)
     : options_(options),
       model_(model),
-      cache_(model.config(), activation_dtype(model.precision()),
-             {.slots = options.slots, .capacity = options.capacity, .latents = options.latents}),
+      ranks_(std::move(ranks)),
+      cache_(model.config(), activation_dtype(model.precision()), cache_options(model, options),
+             model.stream().device()),
       scratch_(scratch_bytes(model, options, model.stream().workers().count()), model.stream().device()),
       saved_arena_(saved_bytes(model, options, model.stream().workers().count()), model.stream().device()),
       saved_(saved_arena_),
       host_(static_cast<std::size_t>(3 * options.rows)),
       places_(DType::i32, {3 * options.rows}, model.stream().device()) {
+  const bool whole = model.stages().front()->parts().embedding != nullptr && last_parts(model).loss != nullptr &&
+                     layers_here(model) == model.config().layers;
+  check(ranks_.pipeline != nullptr || whole, "generation by a part of a model needs the ranks of the others");
   check(options.slots >= 1 && options.rows >= 1 && options.capacity >= 1 &&
             options.capacity <= model.config().max_positions,
         "generation in {} slots of {} tokens, {} at a time, by a model of {} positions", options.slots,
@@ -73,9 +104,9 @@ std::int64_t CachedForward::bytes(const Transformer& model, const CachedForwardO
   const ModelConfig& config = model.config();
   const DType activation = activation_dtype(model.precision());
   const std::int64_t logit = size_bytes(activation == DType::f64 ? DType::f64 : DType::f32);
-  return KeyValueCache::bytes(config, activation,
-                              {.slots = options.slots, .capacity = options.capacity, .latents = options.latents}) +
+  return KeyValueCache::bytes(config, activation, cache_options(model, options)) +
          scratch_bytes(model, options, workers) + saved_bytes(model, options, workers) +
+         growing_bytes(model, options, workers) +
          size_bytes(activation) * config.hidden * (2 * options.rows + kHeadRows) +
          logit * kHeadRows * config.vocabulary;
 }
@@ -101,42 +132,92 @@ void CachedForward::append(std::span<const Piece> pieces) {
     }
   }
   if (rows == 0) return;
-  Stream& stream = model_.stream();
-  copy(places_.view(), view_of(static_cast<const void*>(host_.data()), DType::i32, {3 * most}), stream);
-  const auto place = [&](std::int64_t part) { return ConstTensorView(places_.view().slice(0, part * most, rows)); };
-  const TokenLayout layout{.positions = place(1), .segment_start = {}, .sequence_starts = {}};
-  LayerContext context{layout, scratch_, stream, false};
-  const StageParts& parts = only_stage(model_);
-  TensorView x = streams_[0].view().slice(0, 0, rows);
-  TensorView y = streams_[1].view().slice(0, 0, rows);
-  parts.embedding->forward(place(0), x, context);
-  for (std::size_t layer = 0; layer < parts.blocks.size(); ++layer) {
-    const CachedRows cached = cache_.rows(static_cast<std::int64_t>(layer), place(2));
-    context.cached = &cached;
-    saved_.clear();
-    parts.blocks[layer]->forward(x, y, saved_, context);
-    std::swap(x, y);
-  }
-  hidden_ = x;
+  copy(places_.view(), view_of(static_cast<const void*>(host_.data()), DType::i32, {3 * most}), model_.stream());
+  anyone_appends(true);
+  run_stages(rows);
   for (std::int64_t slot = 0; slot < options_.slots; ++slot) {
     cache_.set_length(slot, lengths[static_cast<std::size_t>(slot)]);
   }
 }
 
-/// Logits of at most kHeadRows rows.
+void CachedForward::join() {
+  while (anyone_appends(false)) run_stages(0);
+}
+
+/// Whether one of the ranks that share the experts, this one included, appends something now.
+bool CachedForward::anyone_appends(bool own) {
+  if (ranks_.experts == nullptr) return own;
+  double any = own ? 1 : 0;
+  ranks_.experts->all_reduce(view_of(&any, DType::f64, {1}), Reduction::max);
+  return any != 0;
+}
+
+bool CachedForward::is_here(std::size_t stage) const {
+  return ranks_.pipeline == nullptr || ranks_.rank_of_stage[stage] == ranks_.pipeline->rank();
+}
+
+/// The rows through all stages, each where it is. No rows: through the mixtures of this rank, for the others' sake.
+void CachedForward::run_stages(std::int64_t rows) {
+  const std::size_t count = ranks_.pipeline == nullptr ? model_.stages().size() : ranks_.rank_of_stage.size();
+  hidden_ = streams_[0].view().slice(0, 0, rows);
+  auto own = model_.stages().begin();
+  std::int64_t layer = 0;
+  for (std::size_t stage = 0; stage < count; ++stage) {
+    if (!is_here(stage)) continue;
+    if (rows > 0 && stage > 0 && !is_here(stage - 1)) ranks_.pipeline->recv(hidden_, ranks_.rank_of_stage[stage - 1]);
+    run_blocks(**own, layer, rows);
+    layer += std::ssize((*own++)->blocks());
+    if (rows == 0 || stage + 1 == count || is_here(stage + 1)) continue;
+    model_.stream().synchronize();
+    ranks_.pipeline->send(hidden_, ranks_.rank_of_stage[stage + 1]);
+  }
+}
+
+void CachedForward::run_blocks(const TransformerStage& stage, std::int64_t first_layer, std::int64_t rows) {
+  const auto place = [&](std::int64_t part) {
+    return ConstTensorView(places_.view().slice(0, part * options_.rows, rows));
+  };
+  const TokenLayout layout{.positions = place(1), .segment_start = {}, .sequence_starts = {}};
+  LayerContext context{layout, scratch_, model_.stream(), false};
+  context.growing = &growing_;
+  if (stage.parts().embedding != nullptr && rows > 0) stage.parts().embedding->forward(place(0), hidden_, context);
+  for (std::int64_t i = 0; i < std::ssize(stage.blocks()); ++i) {
+    const CachedRows cached = cache_.rows(first_layer + i, place(2));
+    context.cached = &cached;
+    saved_.clear();
+    const bool in_first = hidden_.data == streams_[0].view().data;
+    const TensorView y = streams_[in_first ? 1 : 0].view().slice(0, 0, rows);
+    Block& block = *stage.blocks()[static_cast<std::size_t>(i)];
+    if (rows > 0) {
+      block.forward(hidden_, y, saved_, context);
+    } else if (block.mixture() != nullptr) {
+      block.mixture()->forward(hidden_, y, saved_, context);
+    }
+    hidden_ = y;
+  }
+}
+
+/// Logits of at most kHeadRows rows, on every rank of the pipeline.
 TensorView CachedForward::head(std::span<const std::int32_t> rows) {
   Stream& stream = model_.stream();
   const auto count = static_cast<std::int64_t>(rows.size());
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int32_t row = rows[static_cast<std::size_t>(i)];
-    check(row >= 0 && !hidden_.empty() && row < hidden_.shape[0], "logits of row {}, which the last call had not", row);
-    copy(chosen_.view().slice(0, i, 1), hidden_.slice(0, row, 1), stream);
-  }
-  const TokenLayout nowhere;
-  LayerContext context{nowhere, scratch_, stream, false};
-  saved_.clear();
   const TensorView logits = logits_.view().slice(0, 0, count);
-  only_stage(model_).loss->logits(chosen_.view().slice(0, 0, count), logits, saved_, context);
+  if (LossHead* loss = last_parts(model_).loss; loss != nullptr) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int32_t row = rows[static_cast<std::size_t>(i)];
+      check(row >= 0 && !hidden_.empty() && row < hidden_.shape[0], "logits of row {}, which the last call had not",
+            row);
+      copy(chosen_.view().slice(0, i, 1), hidden_.slice(0, row, 1), stream);
+    }
+    const TokenLayout nowhere;
+    LayerContext context{nowhere, scratch_, stream, false};
+    saved_.clear();
+    loss->logits(chosen_.view().slice(0, 0, count), logits, saved_, context);
+  }
+  if (ranks_.pipeline != nullptr) {
+    stream.synchronize();
+    ranks_.pipeline->broadcast(logits, ranks_.rank_of_stage.back());
+  }
   return logits;
 }
 

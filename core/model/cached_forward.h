@@ -8,6 +8,10 @@
 // calls. On a CPU they are, bit for bit, those of a training forward pass in FP32, BF16, and FP8 with scales of tiles
 // that lie along a row (fp8_block, mxfp8); with one scale for a whole tensor (fp8_tensor) every row depends on all
 // others, in training too. (cached_attention.h says which row of attention training must run for that.)
+//
+// A model may be on several ranks (ModelRanks). Those of a pipeline make the same calls with the same arguments and get
+// the same answers. Those that share experts each have sequences of their own and pass every mixture together: one that
+// has no more to append joins the others until none has (`join`).
 #pragma once
 
 #include <cstdint>
@@ -17,6 +21,7 @@
 
 #include "core/model/key_value_cache.h"
 #include "core/model/transformer.h"
+#include "parallel/communicator.h"
 
 namespace shoestring {
 
@@ -27,11 +32,18 @@ struct CachedForwardOptions {
   bool latents = false;       ///< of latent attention keep the latents: less memory, not the bits of training
 };
 
+/// Where the parts of a model are. Communicators are borrowed.
+struct ModelRanks {
+  Communicator* pipeline = nullptr;  ///< nullptr: all stages are here
+  std::vector<int> rank_of_stage;    ///< in `pipeline`, stage by stage of the model
+  Communicator* experts = nullptr;   ///< nullptr: all experts are here
+};
+
 class CachedForward {
  public:
-  /// Of a whole model with memory and prepared weights, which it borrows. Any model will do; one that is not trained
-  /// (TransformerOptions::trains) takes a fraction of the memory.
-  CachedForward(Transformer& model, const CachedForwardOptions& options);
+  /// Of a model with memory and prepared weights, or this rank's part of one, which it borrows. Any model will do; one
+  /// that is not trained (TransformerOptions::trains) takes a fraction of the memory.
+  CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks = {});
   /// What one takes of a model that may not have memory yet, on a stream of `workers`.
   static std::int64_t bytes(const Transformer& model, const CachedForwardOptions& options, int workers);
 
@@ -43,6 +55,8 @@ class CachedForward {
   /// Runs them as rows, piece by piece. Throws Error(bug) where there is no room, or a token is none of the
   /// vocabulary's.
   void append(std::span<const Piece> pieces);
+  /// Takes part in what ranks that share the experts append, until all of them are here. Collective over them.
+  void join();
 
   /// Chooses what follows a row: is given its logits, [vocabulary].
   using Choose = std::function<std::int32_t(std::size_t index, std::span<const float> logits)>;
@@ -62,19 +76,25 @@ class CachedForward {
   std::int64_t slots() const { return options_.slots; }
 
  private:
+  bool anyone_appends(bool own);
+  bool is_here(std::size_t stage) const;
+  void run_stages(std::int64_t rows);
+  void run_blocks(const TransformerStage& stage, std::int64_t first_layer, std::int64_t rows);
   TensorView head(std::span<const std::int32_t> rows);
   std::span<const float> in_host_memory(TensorView row);
 
   CachedForwardOptions options_;
   Transformer& model_;
+  ModelRanks ranks_;
   KeyValueCache cache_;
   Arena scratch_;
   Arena saved_arena_;  ///< of one layer
   Saved saved_;
+  GrowingArena growing_;            ///< of mixtures whose experts are shared
   Tensor streams_[2];               ///< [rows, hidden], in turns
   std::vector<std::int32_t> host_;  ///< ids, positions, slots
   Tensor places_;                   ///< i32 [3 * rows], likewise
-  ConstTensorView hidden_;          ///< after all blocks, of the last call
+  TensorView hidden_;               ///< [rows, hidden] behind what has run of them, of the last call
   Tensor chosen_;                   ///< [kHeadRows, hidden]
   Tensor logits_;                   ///< [kHeadRows, vocabulary]
   std::vector<float> row_;          ///< of them, in host memory

@@ -16,6 +16,10 @@ struct Kept {
   std::int64_t value;
 };
 
+std::int64_t layers_of(const ModelConfig& config, const KeyValueCache::Options& options) {
+  return options.layers < 0 ? config.layers : options.layers;
+}
+
 Kept kept_of(const ModelConfig& config, bool latents) {
   check(!latents || (config.latent_attention && config.heads > 1), "latents are to be kept of a model without them");
   if (latents) return {1, config.kv_lora_rank + config.qk_rope_head_dim, config.kv_lora_rank};
@@ -27,7 +31,7 @@ Kept kept_of(const ModelConfig& config, bool latents) {
 KeyValueCache::KeyValueCache(const ModelConfig& config, DType activation, const Options& options, Device device)
     : capacity_(rounded(options.capacity)), lengths_(static_cast<std::size_t>(options.slots)) {
   const Kept kept = kept_of(config, options.latents);
-  for (std::int64_t i = 0; i < config.layers; ++i) {
+  for (std::int64_t i = 0; i < layers_of(config, options); ++i) {
     layers_.push_back(
         {Tensor(activation, {options.slots, kept.heads, capacity_ / kCachedKeys, kept.key * kCachedKeys}, device),
          Tensor(activation, {options.slots, kept.heads, capacity_, kept.value}, device)});
@@ -36,7 +40,7 @@ KeyValueCache::KeyValueCache(const ModelConfig& config, DType activation, const 
 
 std::int64_t KeyValueCache::bytes(const ModelConfig& config, DType activation, const Options& options) {
   const Kept kept = kept_of(config, options.latents);
-  return config.layers * options.slots * kept.heads * rounded(options.capacity) * (kept.key + kept.value) *
+  return layers_of(config, options) * options.slots * kept.heads * rounded(options.capacity) * (kept.key + kept.value) *
          size_bytes(activation);
 }
 

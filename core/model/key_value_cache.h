@@ -20,6 +20,7 @@ class KeyValueCache {
     std::int64_t slots = 1;
     std::int64_t capacity = 0;  ///< tokens of each; rounded up to a multiple of 16
     bool latents = false;       ///< of latent attention: keep those
+    std::int64_t layers = -1;   ///< of the model, that are on this rank; -1: all
   };
   KeyValueCache(const ModelConfig& config, DType activation, const Options& options, Device device = {});
   static std::int64_t bytes(const ModelConfig& config, DType activation, const Options& options);

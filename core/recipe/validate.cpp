@@ -379,17 +379,6 @@ void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::st
                fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
 }
 
-/// Questions are put to a whole model.
-void check_suites(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
-  const std::string key = phase.suites.empty() ? "evaluation.suites" : section + ".suites";
-  const bool whole = recipe.parallel.pipeline == 1 && recipe.parallel.expert == 1;
-  rules.unless(
-      whole || suites_of(recipe, phase).empty(), {key, "parallel.pipeline", "parallel.expert"},
-      fmt::format("{} asks a model that is whole on each rank, which parallel.pipeline = {} and parallel.expert "
-                  "= {} part: ask afterwards, by `shoestring evaluate RUN --suite FILE`",
-                  key, recipe.parallel.pipeline, recipe.parallel.expert));
-}
-
 void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
   const PhaseData data = phase_data(recipe, phase);
   const std::string mix = phase.mix.empty() ? "data.mix" : section + ".mix";
@@ -433,7 +422,6 @@ void check_phases(const Recipe& recipe, Rules& rules) {
     check_phase_length(recipe, phase, section, rules);
     check_objective(recipe, phase, section, rules);
     check_mix(recipe, phase, section, rules);
-    check_suites(recipe, phase, section, rules);
   }
 }
 

@@ -33,7 +33,7 @@ Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const La
                                        hooks, &news_);
   if (!resources.suites(state.phase).empty()) {
     suites_ = std::make_unique<SuiteEvaluator>(resources.model(), mesh, resources.tokenizer(), resources.text_ids(),
-                                               resources.suites(state.phase));
+                                               resources.suites(state.phase), layout.schedule);
   }
   std::vector<std::unique_ptr<Loader>> held_out = resources.validation_loaders(state.phase, reading);
   if (held_out.empty()) return;

@@ -45,6 +45,16 @@ std::vector<std::size_t> spread_over_tasks(const std::vector<SuiteRequest>& requ
   return order;
 }
 
+ModelRanks ranks_of_model(Mesh& mesh, const ScheduleChoice& schedule) {
+  ModelRanks ranks;
+  if (const int pipeline = mesh.shape().pipeline; pipeline > 1) {
+    ranks.pipeline = &mesh.pipeline();
+    ranks.rank_of_stage = rank_of_stage(make_schedule(schedule, pipeline, 2 * pipeline));
+  }
+  if (mesh.shape().expert > 1) ranks.experts = &mesh.expert();
+  return ranks;
+}
+
 }  // namespace
 
 /// What all requests' answers come to in numbers: each is known to one rank and zero on all others.
@@ -87,11 +97,12 @@ class SuiteEvaluator::Sheet {
 };
 
 SuiteEvaluator::SuiteEvaluator(Transformer& model, Mesh& mesh, const Tokenizer& tokenizer, TextIds ids,
-                               const std::vector<SuiteRequest>& requests)
+                               const std::vector<SuiteRequest>& requests, const ScheduleChoice& schedule)
     : model_(model),
       mesh_(mesh),
       tokenizer_(tokenizer),
       ids_(std::move(ids)),
+      ranks_(ranks_of_model(mesh, schedule)),
       requests_(requests),
       order_(spread_over_tasks(requests)) {
   const std::int64_t positions = model.config().max_positions;
@@ -123,6 +134,14 @@ std::int64_t SuiteEvaluator::bytes(const Transformer& model, const Tokenizer& to
   return CachedForward::bytes(model, forward_options(model.config(), longest), workers);
 }
 
+/// Where ranks work together, whether one of them says so.
+bool SuiteEvaluator::anyone(bool own) {
+  if (!collective()) return own;
+  double any = own ? 1 : 0;
+  mesh_.world().all_reduce(view_of(&any, DType::f64, {1}), Reduction::max);
+  return any != 0;
+}
+
 SuiteEvaluator::Outcome SuiteEvaluator::run(bool (*may_stop)(), double most_seconds) {
   StopAgreement stop(mesh_.world(), system_clock(), may_stop);
   stop.begin();
@@ -130,18 +149,23 @@ SuiteEvaluator::Outcome SuiteEvaluator::run(bool (*may_stop)(), double most_seco
   double longest = 0;
   bool passed = false;
   Outcome outcome{.scores = {}, .all_requests = std::ssize(requests_)};
-  CachedForward forward(model_, forward_options(model_.config(), longest_of(tokens_)));
+  CachedForward forward(model_, forward_options(model_.config(), longest_of(tokens_)), ranks_);
   SuiteAnswering answering(asked(forward));
   Sheet sheet(tokens_);
+  const bool speaks = mesh_.at().pipeline == 0;  // of the ranks that answer together
   const auto ranks = static_cast<std::size_t>(mesh_.data().size());
   for (std::size_t turn = 0; turn < order_.size(); turn += ranks) {
     outcome.stopped = stop.leave();
     if (outcome.stopped) break;
     const std::size_t own = turn + static_cast<std::size_t>(mesh_.data().rank());
     const double turn_began = seconds_now();
-    passed = passed || turn_began - begin + longest > most_seconds;
-    if (passed || own >= order_.size()) continue;  // not away from the others, who may yet ask whether to leave
-    sheet.write(order_[own], answering.answer(requests_[order_[own]], tokens_[order_[own]]));
+    passed = passed || anyone(turn_began - begin + longest > most_seconds);
+    if (passed) continue;  // not away from the others, who may yet ask whether to leave
+    if (own < order_.size()) {
+      const SuiteAnswer answer = answering.answer(requests_[order_[own]], tokens_[order_[own]]);
+      if (speaks) sheet.write(order_[own], answer);
+    }
+    forward.join();
     longest = std::max(longest, seconds_now() - turn_began);
   }
   outcome.whole = false;
@@ -186,14 +210,15 @@ double SuiteEvaluator::estimate_seconds(bool (*may_stop)()) {
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     kinds[requests_[i].kind].all_tokens += static_cast<double>(tokens_[i].all());
   }
-  CachedForward forward(model_, forward_options(model_.config(), longest_of(tokens_)));
+  CachedForward forward(model_, forward_options(model_.config(), longest_of(tokens_)), ranks_);
   SuiteAnswering answering(asked(forward));
   for (const std::size_t i : order_) {
     Kind& kind = kinds[requests_[i].kind];
     if (kind.timed == kTimed) continue;
-    if (may_stop()) break;
+    if (!collective() && may_stop()) break;
     const double begin = seconds_now();
     answering.answer(requests_[i], tokens_[i]);
+    forward.join();
     const bool only = kind.all_tokens == static_cast<double>(tokens_[i].all());
     if (kind.timed++ < 0 && !only) continue;
     kind.seconds += seconds_now() - begin;

@@ -242,7 +242,10 @@ void Trainer::guess_evaluation() {
 
 // The same of the suites at the end of the phase.
 void Trainer::guess_suites() {
-  if (phase_->suites() == nullptr || !account_->guesses_suites()) return;
+  if (phase_->suites() == nullptr) return;
+  double wanted = account_->guesses_suites() ? 1 : 0;
+  if (phase_->suites()->collective()) world_.broadcast(view_of(&wanted, DType::f64, {1}), 0);
+  if (wanted == 0) return;
   const Meter::Scope timing(meter_, Category::evaluation);
   account_->guess_suites(phase_->suites()->estimate_seconds(stop_requested));
 }

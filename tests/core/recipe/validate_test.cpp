@@ -55,7 +55,6 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--phase.p.objective=masked", "--data.document_mask=no"}, "neither read into each other"},
       {{"--phase.p.objective=masked", "--data.fim_rate=0.1"}, "nor rearranged"},
       {{"--phase.p.patience=2"}, "set evaluation.every_steps"},
-      {{"--evaluation.suites=a", "--parallel.pipeline=2"}, "ask afterwards"},
       {{"--lora.rank=4"}, "lora.rank needs model.from"},
       {{"--lora.alpha=4"}, "means nothing without lora.rank"},
       {{"--lora.rank=65"}, "no low rank: the narrowest side of a projection has 64"},

@@ -1,6 +1,7 @@
 // Suites within whole runs, and by themselves.
 #include "core/training/suite_evaluation.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -25,20 +26,12 @@ using testing::read_text;
 using testing::TemporaryFolder;
 using testing::write_text;
 
-constexpr const char* kRecipe = R"([run]
+constexpr const char* kRun = R"([run]
 name = r
 threads = 1
 tensorboard = false
 [budget]
 gpu_hours = 10
-[model]
-architecture = llama
-layers = 1
-hidden = 32
-heads = 1
-feed_forward = 32
-max_positions = 64
-init_std = 0.02
 [precision]
 policy = fp32
 [parallel]
@@ -59,6 +52,36 @@ global_batch = 2
 steps = 4
 )";
 
+constexpr const char* kDense = R"([model]
+architecture = llama
+layers = 1
+hidden = 32
+heads = 1
+feed_forward = 32
+max_positions = 64
+init_std = 0.02
+)";
+constexpr const char* kMixtures = R"([model]
+architecture = deepseek_v3
+layers = 5
+hidden = 32
+heads = 2
+q_lora_rank = 16
+kv_lora_rank = 16
+qk_nope_head_dim = 8
+qk_rope_head_dim = 8
+v_head_dim = 8
+feed_forward = 48
+experts = 4
+experts_per_token = 2
+shared_experts = 1
+expert_feed_forward = 16
+dense_layers = 1
+mtp_layers = 1
+max_positions = 64
+init_std = 0.02
+)";
+
 // Every kind; the last text is longer than the model has positions.
 constexpr const char* kSuite =
     R"({"task":"pick","request_type":"multiple_choice","context":"value 7 is","choices":["49","is is","x"],"gold":0}
@@ -75,8 +98,10 @@ class SuiteEvaluation : public ::testing::Test {
   static void SetUpTestSuite() {
     folder_ = std::make_unique<TemporaryFolder>();
     testing::build_small_corpus(folder_->path());
-    write_text(*folder_ / "r.recipe",
-               fmt::format("{}[data]\ntrain = {}\n", kRecipe, (*folder_ / "shards/train").string()));
+    for (const auto& [name, model] : {std::pair{"dense", kDense}, std::pair{"mixtures", kMixtures}}) {
+      write_text(*folder_ / name,
+                 fmt::format("{}{}[data]\ntrain = {}\n", kRun, model, (*folder_ / "shards/train").string()));
+    }
     write_text(*folder_ / "suite.jsonl", kSuite);
   }
   static void TearDownTestSuite() { folder_.reset(); }
@@ -84,13 +109,14 @@ class SuiteEvaluation : public ::testing::Test {
   static fs::path run_folder(const std::string& name) { return *folder_ / "runs" / name; }
   static std::string suite() { return (*folder_ / "suite.jsonl").string(); }
 
-  static ExitCode train(Communicator& world, const std::string& name, const std::vector<std::string>& more) {
+  static ExitCode train(Communicator& world, const std::string& name, const std::vector<std::string>& more,
+                        const std::string& recipe = "dense") {
     static std::FILE* nowhere = std::fopen("/dev/null", "w");
     std::vector<std::string> all = {"--run.directory=" + run_folder(name).string()};
     all.insert(all.end(), more.begin(), more.end());
     TrainerOptions options;
     options.out = nowhere;
-    return Trainer(parse_recipe(*folder_ / "r.recipe", all).recipe, world, system_clock(), options).run();
+    return Trainer(parse_recipe(*folder_ / recipe, all).recipe, world, system_clock(), options).run();
   }
   /// What the metrics say of suites, line by line.
   static std::vector<nlohmann::json> asked(const std::string& name) {
@@ -144,6 +170,37 @@ TEST_F(SuiteEvaluation, ARunAnswersAsItsCheckpointDoes) {
   EXPECT_EQ(asked("two"), lines);
 }
 
+// Ranks that hold the model together, along a pipeline of every form, with experts on several of them, and with one
+// that has no request in the last turn: the scores of one rank, to the bit.
+TEST_F(SuiteEvaluation, AModelOnSeveralRanksAnswersAsOnOne) {
+  const std::vector<std::string> all = {"--evaluation.suites=" + suite(), "--parallel.reduction_groups=4",
+                                        "--phase.first.global_batch=16", "--phase.second.global_batch=16"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), all.begin(), all.end());
+    return more;
+  };
+  const std::unique_ptr<Communicator> alone = self_communicator();
+  ASSERT_EQ(train(*alone, "on one", with({}), "mixtures"), ExitCode::done);
+  const std::vector<nlohmann::json> expected = asked("on one");
+  ASSERT_EQ(expected.size(), 2u);
+  const std::string pipeline = "--parallel.pipeline=2", expert = "--parallel.expert=2";
+  const std::vector<std::pair<int, std::vector<std::string>>> layouts = {
+      {2, {pipeline, "--parallel.schedule=1f1b"}},
+      {2, {pipeline, "--parallel.schedule=interleaved"}},
+      {2, {pipeline, "--parallel.schedule=dualpipev"}},
+      {2, {expert}},
+      {4, {"--parallel.expert=4"}},
+      {4, {pipeline, expert}}};
+  int number = 0;
+  for (const auto& [ranks, axes] : layouts) {
+    const std::string name = fmt::format("on several {}", ++number);
+    const std::vector<std::string> options = with(axes);
+    testing::run_ranks(
+        ranks, [&](Communicator& world) { train(world, name, options, "mixtures"); }, 30);
+    EXPECT_EQ(asked(name), expected) << fmt::format("{}", fmt::join(axes, " "));
+  }
+}
+
 TEST_F(SuiteEvaluation, TheReportHasThemAndTheBillTheirTime) {
   const std::unique_ptr<Communicator> alone = self_communicator();
   ASSERT_EQ(train(*alone, "told", {"--phase.second.suites=" + suite()}), ExitCode::done);
@@ -192,7 +249,8 @@ TEST_F(SuiteEvaluation, IsCutToWhatFits) {
   resources.begin_weights(0, false);
   resources.model().prepare();
   const std::vector<SuiteRequest> requests = read_suite(suite());
-  SuiteEvaluator evaluator(resources.model(), mesh, resources.tokenizer(), resources.text_ids(), requests);
+  SuiteEvaluator evaluator(resources.model(), mesh, resources.tokenizer(), resources.text_ids(), requests,
+                           layout.schedule);
   const SuiteEvaluator::Outcome nothing = evaluator.run(never, -1);
   EXPECT_FALSE(nothing.whole);
   EXPECT_FALSE(nothing.stopped);
