@@ -70,11 +70,15 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
   Plan plan;
   const double gpu_hours_of = speeds.ranks / kSecondsPerHour;  // a wall-clock second, of all ranks
   const double last_evaluation = speeds.phases.back().evaluation_seconds + guesses(recipe, speeds);
-  const double around = speeds.trial_seconds + speeds.startup_seconds + speeds.checkpoint_seconds + last_evaluation;
+  const double most_of_suites = recipe.evaluation.cap_share * cap_gpu_hours / gpu_hours_of;  // they are cut to that
+  double suites = 0;
+  for (const PhaseSpeed& speed : speeds.phases) suites += std::min(speed.suites_seconds, most_of_suites);
+  const double around =
+      speeds.trial_seconds + speeds.startup_seconds + speeds.checkpoint_seconds + last_evaluation + suites;
   plan.around_gpu_hours = std::min(around * gpu_hours_of, cap_gpu_hours);
   CategorySeconds spent;  // wall-clock
   spent[Category::startup] = speeds.trial_seconds + speeds.startup_seconds;
-  spent[Category::evaluation] = last_evaluation;
+  spent[Category::evaluation] = last_evaluation + suites;
   spent[Category::checkpoint] = speeds.checkpoint_seconds;
   const double for_steps = (cap_gpu_hours - plan.around_gpu_hours) / gpu_hours_of;
   double left = for_steps;

@@ -20,7 +20,8 @@ struct PhaseSpeed {
   double step_seconds = 0;        ///< usual, at the full global batch
   double tokens_per_step = 0;     ///< trained ones, of all ranks
   double evaluation_seconds = 0;  ///< of all held-out tokens that the recipe asks for; 0: none
-  double guess_seconds = 0;       ///< that foretelling this takes: a run does it too
+  double suites_seconds = 0;      ///< of the questions at the end of the phase, all of them; 0: none
+  double guess_seconds = 0;       ///< that foretelling both takes: a run does it too
   CategorySeconds parts = {};     ///< of a step, mean over ranks; nothing: not taken apart, all of it is computing
 };
 
@@ -41,7 +42,7 @@ struct PlannedPhase {
 
 struct Plan {
   std::vector<PlannedPhase> phases;
-  double around_gpu_hours = 0;  ///< trial, start, last evaluation and what foretells it, last checkpoint
+  double around_gpu_hours = 0;  ///< trial, start, last evaluation, suites and what foretells both, last checkpoint
   CategorySeconds seconds;      ///< of all ranks: what the GPU-hours go to; the trial is part of the start
   bool cut_short = false;       ///< the cap ends the run before its phases do
 

@@ -7,6 +7,7 @@
 #include "core/training/evaluation.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
+#include "core/training/suite_evaluation.h"
 #include "kernels/base/check.h"
 #include "parallel/placement.h"
 
@@ -38,14 +39,7 @@ class Trial {
       if (resources_.fit_to(phase)) begin_steps();
       meter_.enter(Category::idle);
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
-      std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
-      if (held_out.empty()) continue;
-      const double begin = meter_.elapsed_seconds();
-      speed.evaluation_seconds =
-          Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
-                    recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, layout_.schedule)
-              .estimate_seconds(stop_requested);
-      speed.guess_seconds = meter_.elapsed_seconds() - begin;
+      ask(phase, speed);
     }
     speeds.trial_seconds = meter_.elapsed_seconds();
     return speeds;
@@ -94,6 +88,24 @@ class Trial {
     if (world_.size() > 1) world_.all_reduce(view_of(speed.parts.seconds.data(), DType::f64, {kCategories}));
     for (double& part : speed.parts.seconds) part /= counted * world_.size();
     return speed;
+  }
+
+  /// Held-out text and questions.
+  void ask(int phase, PhaseSpeed& speed) {
+    const double begin = meter_.elapsed_seconds();
+    std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
+    if (!held_out.empty()) {
+      speed.evaluation_seconds =
+          Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
+                    recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, layout_.schedule)
+              .estimate_seconds(stop_requested);
+    }
+    if (!resources_.suites(phase).empty()) {
+      speed.suites_seconds = SuiteEvaluator(resources_.model(), mesh_, resources_.tokenizer(), resources_.text_ids(),
+                                            resources_.suites(phase), layout_.schedule)
+                                 .estimate_seconds(stop_requested);
+    }
+    speed.guess_seconds = meter_.elapsed_seconds() - begin;
   }
 
   // As the first rank finds.

@@ -9,9 +9,9 @@
 namespace shoestring {
 
 /// Collective. Builds model, optimizer and data as `train` does on these ranks, takes two steps of every phase that
-/// warm it up and then at least three for about `seconds_per_phase`, times a few held-out micro-batches, and writes
-/// nothing. Start-up is counted from the start of the process, the trial itself up to its end. Throws what is wrong
-/// with the recipe, its data or its numbers.
+/// warm it up and then at least three for about `seconds_per_phase`, times a few held-out micro-batches and questions
+/// of suites, and writes nothing. Start-up is counted from the start of the process, the trial itself up to its end.
+/// Throws what is wrong with the recipe, its data or its numbers.
 Speeds try_speed(const Recipe& recipe, Communicator& world, const Clock& clock, double seconds_per_phase);
 
 }  // namespace shoestring

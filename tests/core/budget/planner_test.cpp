@@ -71,6 +71,18 @@ TEST_F(PlannerTest, WhatComesBetweenStepsCosts) {
   EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).gpu_hours() * 3600, 10 + 30 * first + 40 * second);
 }
 
+// Questions at the end of each phase are paid for as all else around the steps is, up to their share of the cap.
+TEST_F(PlannerTest, SuitesTakeTimeFromTheSteps) {
+  speeds_.phases[0].suites_seconds = 7;
+  speeds_.phases[1].suites_seconds = 900;
+  recipe_.evaluation.cap_share = 0.01;
+  const Plan free = plan(Horizon::steps, 100'000);
+  EXPECT_DOUBLE_EQ(free.gpu_hours() * 3600, 10 + 7 + 900 + 30 * 2 + 40 * 4);
+  EXPECT_DOUBLE_EQ(free.seconds[Category::evaluation], 5 + 7 + 900);
+  const Plan cut = plan(Horizon::steps, 1000);
+  EXPECT_DOUBLE_EQ(cut.gpu_hours() * 3600, 10 + 7 + 10 + 30 * 2 + 40 * 4);
+}
+
 TEST_F(PlannerTest, TheCapCutsTheLastPhasesShort) {
   const Plan in_second = plan(Horizon::steps, 10 + 60 + 7);
   EXPECT_TRUE(in_second.cut_short);
