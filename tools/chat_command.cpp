@@ -80,11 +80,11 @@ class Lines {
 ChatFormat format_of(const Arguments& arguments, const std::filesystem::path& folder) {
   if (arguments.has("format")) return chat_format_named(arguments.text("format"));
   if (const std::optional<ChatFormat> format = chat_format_of(folder)) return *format;
-  fail(
-      ExitCode::usage,
-      "{}: has no chat template, or one that is not known here; say what the model was trained on with --format (plain "
-      "for none)",
-      folder.string());
+  fail(ExitCode::bad_data,
+       "{}: neither chat_template.jinja nor tokenizer_config.json holds a chat template that is known here; say what "
+       "the "
+       "model was trained on with --format (plain for none)",
+       folder.string());
 }
 
 void converse(ChatSession& session, bool terminal) {

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 #include <optional>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -210,7 +212,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : pa
   if (header.size() > kMaxTensors) broken("too many tensors");
 
   const std::int64_t data_begin = 8 + static_cast<std::int64_t>(length);
-  std::vector<std::pair<std::int64_t, std::int64_t>> spans;
+  std::vector<std::tuple<std::int64_t, std::int64_t, std::string_view>> spans;  // begin, bytes, name
   for (const auto& [key, value] : header.members()) {
     if (key == "__metadata__") {
       const Json* framework = value.find("format");
@@ -221,14 +223,16 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : pa
     Entry entry{};
     const std::string rule = parse_entry(value, bytes - data_begin, entry);
     if (!rule.empty()) broken(fmt::format("tensor {} {}", key, rule));
-    spans.emplace_back(entry.begin, entry.bytes);
+    spans.emplace_back(entry.begin, entry.bytes, key);
     entry.begin += data_begin;
     entries_.emplace(key, entry);
   }
   std::sort(spans.begin(), spans.end());
   std::int64_t expected = 0;
-  for (const auto& [begin, size] : spans) {
-    if (begin != expected) broken(fmt::format("a gap or an overlap at data byte {}", expected));
+  for (const auto& [begin, size, name] : spans) {
+    if (begin != expected) {
+      broken(fmt::format("tensor {} begins at data byte {}, and what is before it ends at {}", name, begin, expected));
+    }
     expected += size;
   }
   if (expected != bytes - data_begin)

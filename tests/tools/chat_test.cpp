@@ -54,7 +54,7 @@ TEST_F(Talk, AnswersEachLineOfAPipe) {
 
 TEST_F(Talk, SaysWhatItNeeds) {
   const Ended unknown = chat("a\\n", "");
-  EXPECT_EQ(unknown.exit_code, 64) << unknown.output;
+  EXPECT_EQ(unknown.exit_code, 65) << unknown.output;
   EXPECT_NE(unknown.output.find("--format"), std::string::npos) << unknown.output;
   const Ended misspelt = chat("a\\n", "--format chatnl");
   EXPECT_EQ(misspelt.exit_code, 64) << misspelt.output;
