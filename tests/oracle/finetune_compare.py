@@ -2,12 +2,14 @@
 
     finetune_compare.py FEED_DUMP SHOESTRING CASE tokens|documents
 
-CASE is a family as in import_compare.py; with _lora behind it adapters are trained, which begin as ours. Conversations become shards, a seeded model is saved by transformers, and both
-sides take 20 steps on it in FP32: the same batches (whole conversations packed into samples, none seeing another),
-AdamW, clipping, warm-up and cosine; the loss is the mean over the learned tokens of the whole batch, or over documents.
-Losses must agree within 1e-4, gradient norms within 1e-3 of theirs. A loop that forgets the mask, one that averages the
-means of micro-batches, one whose documents see each other and, where it differs, one that leaves experts without tokens
-out of a step must not pass. Exit code 77 (skipped) where a module is missing.
+CASE is a family as in import_compare.py; with _lora behind it adapters are trained, of experts and latents too, which
+begin as ours; or smollm2, SmolLM2-135M-Instruct with its tokenizer and chat format (generation_compare.py), in smaller
+steps. Conversations become shards, a seeded model is saved by transformers, and both sides take 20 steps on it
+in FP32: the same batches (whole conversations packed into samples, none seeing another), AdamW, clipping, warm-up and
+cosine; the loss is the mean over the learned tokens of the whole batch, or over documents. Losses must agree within
+1e-4, gradient norms within 1e-3 of theirs. A loop that forgets the mask, one that averages the means of micro-batches,
+one whose documents see each other and, where it differs, one that leaves experts without tokens out of a step must not
+pass. Exit code 77 (skipped) where a module is missing.
 
 To torch an expert that got no token in a step has no gradient, and AdamW passes it over: it is not decayed, and its
 moments stay. Here its gradient is zero, as it is of every other weight that nothing asked for, and the loop says so too.
@@ -22,27 +24,34 @@ import tempfile
 
 import numpy as np  # import_compare.py skips where it is missing
 import torch
+import torch.nn.utils.parametrize
 
+import generation_compare
 import import_compare
 from safetensors.torch import load_file
 
-STEPS, SEQUENCE, MICRO_BATCH, GLOBAL_BATCH, SEED = 20, 96, 2, 8, 5
+STEPS, SEQUENCE, MICRO_BATCH, GLOBAL_BATCH, SEED, THREADS = 20, 96, 2, 8, 5, 1
 RATE, WARMUP, FINAL, CLIP, BETAS, EPSILON, DECAY = 2e-3, 4, 0.1, 1.0, (0.9, 0.95), 1e-8, 0.1
 LOSS_TOLERANCE, NORM_TOLERANCE = 1e-4, 1e-3
-RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "v_proj", "down_proj")
-LORA = f"[lora]\nrank = {RANK}\nalpha = {ALPHA}\ntargets = {', '.join(TARGETS)}"
+RANK, ALPHA = 4, 6
 
-RECIPE = f"""
+
+def targets(case):
+    return ("q_b_proj", "kv_b_proj", "down_proj") if case == "deepseek_v3" else ("q_proj", "v_proj", "down_proj")
+
+
+def recipe(mean, extra):
+    return f"""
 [run]
 name = finetuned
 seed = {SEED}
-threads = 1
+threads = {THREADS}
 tensorboard = no
 [budget]
 gpu_hours = 1
 [model]
 from = model
-EXTRA
+{extra}
 [precision]
 policy = fp32
 [optimizer]
@@ -59,7 +68,7 @@ warmup_steps = {WARMUP}
 final_fraction = {FINAL}
 [phase.sft]
 objective = masked
-loss_mean = MEAN
+loss_mean = {mean}
 learning_rate = {RATE}
 train = shards/train
 sequence = {SEQUENCE}
@@ -86,10 +95,11 @@ def conversations(path):
 def ours(program, place, mean, extra):
     """Losses and gradient norms by step."""
     with open(os.path.join(place, "r.recipe"), "w") as file:
-        file.write(RECIPE.replace("MEAN", mean).replace("EXTRA", extra))
+        file.write(recipe(mean, extra))
     conversations(os.path.join(place, "chats.jsonl"))
-    build = [program, "data", "build", "chats.jsonl", "--chat", "plain", "--tokenizer", "bytes", "--out", "shards",
-             "--hold-out", "0"]
+    own = os.path.exists(os.path.join(place, "model", "tokenizer.json"))
+    text = ["--chat", "auto", "--tokenizer", "model"] if own else ["--chat", "plain", "--tokenizer", "bytes"]
+    build = [program, "data", "build", "chats.jsonl", *text, "--out", "shards", "--hold-out", "0"]
     for command in (build, [program, "train", "r.recipe"]):
         done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
@@ -111,7 +121,19 @@ class Adapted(torch.nn.Module):
         return self.base(x) + self.factor * (x @ self.a.T) @ self.b.T
 
 
-def adapt(model, program, place, factor):
+class StackAdapted(torch.nn.Module):
+    """The same of stacked weights, as transformers 5 keeps those of experts: w + factor * B A, expert by expert."""
+
+    def __init__(self, base, a, factor):
+        super().__init__()
+        self.a, self.factor = torch.nn.Parameter(a), factor
+        self.b = torch.nn.Parameter(torch.zeros(base.shape[0], base.shape[1], RANK))
+
+    def forward(self, base):
+        return base + self.factor * self.b @ self.a
+
+
+def adapt(model, program, place, names, factor):
     """Adapters on the model, A as ours begins: after one step that moves nothing."""
     command = [program, "train", "r.recipe", "--run.name=initial", "--phase.sft.steps=1", "--schedule.warmup_steps=0",
                "--phase.sft.learning_rate=1e-30"]
@@ -120,10 +142,17 @@ def adapt(model, program, place, factor):
                                    "optimizer.safetensors"))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    factor_a = lambda module: saved[f"factor.{module}.lora_A.weight"]
     for name, module in list(model.named_modules()):
+        for last in names:
+            stack = module._parameters.get(last)
+            if stack is None:
+                continue
+            a = torch.stack([factor_a(f"{name}.{expert}.{last}") for expert in range(stack.shape[0])])
+            torch.nn.utils.parametrize.register_parametrization(module, last, StackAdapted(stack, a, factor))
         parent, _, last = name.rpartition(".")
-        if last in TARGETS:
-            setattr(model.get_submodule(parent), last, Adapted(module, saved[f"factor.{name}.lora_A.weight"], factor))
+        if last in names:
+            setattr(model.get_submodule(parent), last, Adapted(module, factor_a(name), factor))
     return model
 
 
@@ -199,14 +228,21 @@ def worst(a, b):
 
 
 def main():
+    global MICRO_BATCH, GLOBAL_BATCH, RATE, THREADS
     dump, program, case, mean = sys.argv[1:]
     extra = "balance_loss = 0\nbias_speed = 0" if case.startswith(("deepseek", "qwen3_moe")) else ""
     failures = []
     with tempfile.TemporaryDirectory() as place:
         folder = os.path.join(place, "model")
         adapted, case = case.endswith("_lora"), case.removesuffix("_lora")
-        extra = LORA if adapted else extra
-        import_compare.toy(case).save_pretrained(folder)
+        if adapted:
+            extra += f"\n[lora]\nrank = {RANK}\nalpha = {ALPHA}\ntargets = {', '.join(targets(case))}"
+        if case == "smollm2":
+            MICRO_BATCH, GLOBAL_BATCH, RATE, THREADS = 1, 2, 1e-4, 2
+            os.mkdir(folder)
+            generation_compare.model_folder(folder)
+        else:
+            import_compare.toy(case).save_pretrained(folder)
         our_losses, our_norms = ours(os.path.abspath(program), place, mean, extra)
         rows = samples(os.path.abspath(dump), place, mean)
         learned = sum(int((row[1] >= 0).sum()) for row in rows)
@@ -214,7 +250,7 @@ def main():
 
         def fresh(factor=ALPHA / RANK):
             model = import_compare.reload(folder)
-            return adapt(model, os.path.abspath(program), place, factor) if adapted else model
+            return adapt(model, os.path.abspath(program), place, targets(case), factor) if adapted else model
 
         their_losses, their_norms = theirs(fresh(), rows)
         loss = worst(our_losses, their_losses)
@@ -234,7 +270,7 @@ def main():
             print(f"with another alpha: {seen:.2e}")
             if seen <= LOSS_TOLERANCE:
                 failures.append("another alpha makes no difference: the comparison sees nothing of adapters")
-        if case == "qwen3_moe":  # one of its experts goes without tokens
+        if case == "qwen3_moe" and not adapted:  # one of its experts goes without tokens
             seen = worst(our_losses, theirs(fresh(), rows, zeros=False)[0])
             print(f"with experts left out: {seen:.2e}")
             if seen <= 10 * loss:

@@ -141,8 +141,8 @@ def compare(folder):
     stored = {name: value.contiguous() for name, value in weights.items()}
     save_file(stored, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     options = {"dtype": torch.float64, "attn_implementation": "eager"}
-    if experts:
-        options["experts_implementation"] = "eager"  # the grouped one has no double
+    if experts and transformers.__version__ >= "5":
+        options["experts_implementation"] = "eager"  # the grouped one has no double; before, there is no other
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     model = model.double().train()
     further = None
