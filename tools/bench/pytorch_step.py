@@ -1,12 +1,13 @@
-"""One training step of a dense Llama in PyTorch on the CPU, for `shoestring bench step --pytorch`.
+"""One training step of a dense Llama in PyTorch, for `shoestring bench step --pytorch` and tools/gpu_visit.sh.
 
 Tries fp32 and bfloat16 autocast, eagerly and where asked for compiled, keeps what is fastest here, and says "ready NAME";
 then for each line "step" on its input does one whole step (forward, backward, clip, AdamW) and answers with the seconds
 it took.
 
-    python pytorch_step.py TOKENS THREADS BATCH SEQUENCE LAYERS HIDDEN HEADS KV_HEADS FEED_FORWARD VOCABULARY [--compile]
+    python pytorch_step.py TOKENS THREADS BATCH SEQUENCE LAYERS HIDDEN HEADS KV_HEADS FEED_FORWARD VOCABULARY
+                           [--compile] [--cuda]
 
-TOKENS: a file of little-endian int32 ids.
+TOKENS: a file of little-endian int32 ids, or `random`. With --cuda: on a GPU, in bfloat16, compiled, nothing else tried.
 """
 import sys
 import time
@@ -74,11 +75,12 @@ class Model(nn.Module):
 class Trainer:
     """A model under one setting, with one untimed step behind it: memory, primitives, compilation."""
 
-    def __init__(self, tokens, shape, activations, compiled):
+    def __init__(self, tokens, shape, activations, compiled, device="cpu"):
         torch.manual_seed(17)
+        self.device = device
         self.name = ("fp32" if activations == torch.float32 else "bf16") + (" compiled" if compiled else " eager")
-        self.tokens, self.shape, self.activations, self.at = tokens, shape, activations, 0
-        self.model = Model(shape, activations)
+        self.tokens, self.shape, self.activations, self.at = tokens.to(device), shape, activations, 0
+        self.model = Model(shape, activations).to(device)
         self.loss_of = torch.compile(self.model) if compiled else self.model
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
@@ -93,12 +95,14 @@ class Trainer:
         targets = self.tokens[self.at + 1 : self.at + size + 1].view(self.shape.batch, self.shape.sequence)
         self.at += size
         begin = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.activations == torch.bfloat16):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.activations == torch.bfloat16):
             loss = self.loss_of(ids, targets)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - begin
         print(f"{self.name}: loss {loss.item():.4f}, {seconds:.3f} s", file=sys.stderr)
         return seconds
@@ -130,12 +134,18 @@ def fastest(tokens, shape, compiling):
 
 
 def main():
-    arguments = [word for word in sys.argv[1:] if word != "--compile"]
+    arguments = [word for word in sys.argv[1:] if word not in ("--compile", "--cuda")]
     torch.set_num_threads(int(arguments[1]))
     shape = Shape(*(int(word) for word in arguments[2:10]))
-    with open(arguments[0], "rb") as file:
-        tokens = torch.frombuffer(bytearray(file.read()), dtype=torch.int32).long()
-    trainer = Trainer(tokens, shape, *fastest(tokens, shape, "--compile" in sys.argv))
+    if arguments[0] == "random":
+        tokens = torch.randint(shape.vocabulary, (1 << 20,))
+    else:
+        with open(arguments[0], "rb") as file:
+            tokens = torch.frombuffer(bytearray(file.read()), dtype=torch.int32).long()
+    if "--cuda" in sys.argv:
+        trainer = Trainer(tokens, shape, torch.bfloat16, True, "cuda")
+    else:
+        trainer = Trainer(tokens, shape, *fastest(tokens, shape, "--compile" in sys.argv))
     print(f"ready PyTorch {torch.__version__} {trainer.name}", flush=True)
     for line in sys.stdin:
         if line.strip() == "step":
