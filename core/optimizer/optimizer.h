@@ -1,8 +1,9 @@
 // What moves the weights: one step over all parameters from their summed gradients.
 //
 // AdamW serves every parameter, or Muon the matrices of the hidden layers and of adapters (muon.h) and AdamW the rest.
-// State is kept per parameter and known by the parameters' disk names, so that any parallel layout loads any checkpoint.
-// An optimizer may be given parts of the parameters only (shards.h): it moves these, and keeps state for these.
+// State is kept per parameter and known by the parameters' disk names, so that any parallel layout loads any
+// checkpoint. An optimizer may be given parts of the parameters only (shards.h): it moves these, and keeps state for
+// these.
 //
 // State may stand in host memory while the weights are on a device (optimizer.state = host): then a piece at a time is
 // copied there, moved as it would be in place, and copied back, with the same bits.
