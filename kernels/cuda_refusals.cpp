@@ -2,10 +2,10 @@
 
 #include <array>
 #include <atomic>
-#include <string_view>
 
 #include "kernels/base/check.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/base/cuda_facts.h"
 
 namespace shoestring {
 namespace {
@@ -24,30 +24,14 @@ int capability(int device) {
   return major * 10 + minor;
 }
 
-/// Whether code for the architectures this build names ("90a", or "80;89;90a") runs on `has`. An architecture's own
-/// code ("a") runs on it alone, other code on later minor versions of the same major one.
-bool has_code_for(int has) {
-  std::string_view rest = SHOESTRING_CUDA_ARCHITECTURES;
-  while (!rest.empty()) {
-    int built = 0;
-    std::size_t at = 0;
-    while (at < rest.size() && rest[at] >= '0' && rest[at] <= '9') built = built * 10 + (rest[at++] - '0');
-    const bool own = at < rest.size() && rest[at] == 'a';
-    if (own ? built == has : built / 10 == has / 10 && built <= has) return true;
-    const std::size_t next = rest.find_first_of(";,");
-    rest = next == std::string_view::npos ? std::string_view{} : rest.substr(next + 1);
-  }
-  return false;
-}
-
 }  // namespace
 
 std::string needs_cuda(const Stream& stream, std::initializer_list<ConstTensorView> tensors, bool floating) {
   const Device device = stream.device();
   if (device.kind != DeviceKind::cuda) return "runs on a CUDA stream only";
-  if (const int has = capability(device.index); !has_code_for(has)) {
+  if (const int has = capability(device.index); !has_code_for(built_architectures(), has)) {
     return fmt::format("{} is of compute capability {}.{}, and this build has code for {}", to_string(device), has / 10,
-                       has % 10, SHOESTRING_CUDA_ARCHITECTURES);
+                       has % 10, built_architectures());
   }
   for (const ConstTensorView& tensor : tensors) {
     if (!tensor.empty() && tensor.device != device) {

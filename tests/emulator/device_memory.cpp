@@ -118,6 +118,14 @@ void give_device_memory(void* data) {
   r.live.erase(block);
 }
 
+std::size_t device_memory_taken() {
+  Region& r = region();
+  const std::scoped_lock lock(r.mutex);
+  std::size_t taken = 0;
+  for (const auto& [begin, bytes] : r.live) taken += in_pages(bytes);
+  return taken;
+}
+
 bool is_device_memory(const void* data) {
   Region& r = region();
   const std::scoped_lock lock(r.mutex);

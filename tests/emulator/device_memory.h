@@ -12,6 +12,8 @@ void* take_device_memory(std::size_t bytes);
 void give_device_memory(void* data);
 /// Whether `data` lies in an allocation of the device.
 bool is_device_memory(const void* data);
+/// Bytes of it that are held.
+std::size_t device_memory_taken();
 inline constexpr std::size_t kDeviceMemoryBytes = std::size_t{16} << 30;
 
 /// Opens the memory while it lives. May nest.

@@ -54,6 +54,14 @@ char* bytes_of(const void* data) { return static_cast<char*>(const_cast<void*>(d
 
 }  // namespace
 
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;
@@ -74,6 +82,11 @@ cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaE
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t) { return "refused by the emulator"; }
 
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = kDeviceMemoryBytes;
+  *free = kDeviceMemoryBytes - device_memory_taken();
+  return cudaSuccess;
+}
 cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   *data = take_device_memory(bytes);
   return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
