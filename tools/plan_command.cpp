@@ -7,12 +7,14 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "core/budget/best_case.h"
 #include "core/budget/cap.h"
 #include "core/budget/planner.h"
 #include "core/budget/run_estimate.h"
 #include "core/model/accounting.h"
+#include "core/model/device_precision.h"
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/installed.h"
 #include "core/recipe/names.h"
@@ -125,6 +127,13 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
       gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments), gib(plan.model.prepared),
       gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch + plan.merged), gib(plan.model.tables),
       gib(program));
+}
+
+void print_precision(const Recipe& recipe) {
+  const char* title = "precision    ";
+  for (const std::string& line : precision_lines(recipe.precision, recipe.model.experts > 0)) {
+    fmt::print("{}{}\n", std::exchange(title, "             "), line);
+  }
 }
 
 void print_budget(const Recipe& recipe, const Cap& cap) {
@@ -310,6 +319,7 @@ int plan_command(const Words& words) {
   print_model(config);
   print_flops(recipe, config);
   print_memory(recipe, config);
+  print_precision(recipe);
   print_budget(recipe, cap);
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
   if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);

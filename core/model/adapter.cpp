@@ -162,8 +162,8 @@ void Adapter::add_to(TensorView sum, const ParameterSlice& slice, Stream& stream
   const ConstTensorView b = ConstTensorView(up.weight.value).slice(0, place.expert * up.out(), up.out());
   Tensor scaled(sum.dtype, b.shape, stream.device());
   scale(scaled.view(), factor_, b, stream);
-  Arena scratch(gemm_scratch_bytes(sum.shape[0], sum.shape[1], rank_, stream.workers().count(), false),
-                stream.device());
+  const int workers = stream.device().kind == DeviceKind::cpu ? stream.workers().count() : 1;
+  Arena scratch(gemm_scratch_bytes(sum.shape[0], sum.shape[1], rank_, workers, false), stream.device());
   gemm({.c = sum,
         .a = unscaled(ConstTensorView(scaled.view())),
         .b = unscaled(a.transposed()),

@@ -83,6 +83,9 @@ void add_run(std::vector<Key>& keys) {
       .key("project", &RunSpec::project, kText,
            "runs of one project are summed by `report --all`; empty: the run's name", kFree)
       .key("seed", &RunSpec::seed, {0, kMostWhole}, "of weights, data order and everything else random")
+      .key("device", &RunSpec::device, kText,
+           "where it trains; automatic: on a CUDA device where the driver shows one, unless budget.hardware = cpu",
+           kFree)
       .key("threads", &RunSpec::threads, {0, 4096}, "CPU threads of one rank; 0: the cores it may use", kFree)
       .key("tensorboard", &RunSpec::tensorboard, kText, "write TensorBoard event files beside metrics.jsonl", kFree)
       .key("hang_after", &RunSpec::hang_after, {0, kAny, Unit::seconds},
@@ -198,6 +201,8 @@ void add_precision(std::vector<Key>& keys) {
       .key("cache_fp8", &PrecisionSpec::cache_fp8, kText, "keep activations of FP8 products in FP8 for backward")
       .key("count_saturation", &PrecisionSpec::count_saturation, kText,
            "saturated and underflowed shares in the metrics", kFree)
+      .key("native", &PrecisionSpec::native, kText, "refuse a device whose products are not in the policy's own format",
+           kFree)
       .key("moments", &PrecisionSpec::moments, kText, "format of the optimizer's moments")
       .key("dispatch", &PrecisionSpec::dispatch, kText, "format in which tokens travel to their experts");
 }

@@ -10,6 +10,7 @@ namespace {
 
 using Word = std::string_view;
 
+constexpr Word kRunDevice[] = {"automatic", "cpu", "cuda"};
 constexpr Word kAllowReference[] = {"automatic", "yes", "no"};
 constexpr Word kArchitecture[] = {"llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3"};
 constexpr Word kRopeScalingKind[] = {"none", "llama3", "yarn"};
@@ -42,6 +43,10 @@ std::string folded(std::string_view text) {
 
 }  // namespace
 
+template <>
+std::span<const Word> enum_words<RunDevice>() {
+  return kRunDevice;
+}
 template <>
 std::span<const Word> enum_words<AllowReference>() {
   return kAllowReference;

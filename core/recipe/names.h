@@ -15,6 +15,8 @@ template <class Enum>
 std::span<const std::string_view> enum_words();
 
 template <>
+std::span<const std::string_view> enum_words<RunDevice>();
+template <>
 std::span<const std::string_view> enum_words<AllowReference>();
 template <>
 std::span<const std::string_view> enum_words<Architecture>();

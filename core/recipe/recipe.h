@@ -10,11 +10,15 @@
 
 namespace shoestring {
 
+/// Where a run trains; automatic: on a CUDA device where one is there, unless budget.hardware = cpu.
+enum class RunDevice { automatic, cpu, cuda };
+
 struct RunSpec {
   std::string name;       ///< names the run directory: letters, digits, '_', '-', '.'
   std::string directory;  ///< default runs/NAME
   std::string project;    ///< runs are summed by it (`report --all`); empty: the run's name
   std::uint64_t seed = 17;
+  RunDevice device = RunDevice::automatic;
   int threads = 0;          ///< CPU threads of one rank; 0: cores this rank may use
   bool tensorboard = true;  ///< write event files beside metrics.jsonl
   double hang_after = 0;    ///< seconds without progress after which ranks are given up; 0: ten times the slowest step
@@ -118,6 +122,7 @@ struct PrecisionSpec {
   bool gradients_e5m2 = false;   ///< activation gradients in E5M2 instead of E4M3
   bool cache_fp8 = true;         ///< keep activations of FP8 products in FP8 for the backward pass
   bool count_saturation = true;  ///< saturated and underflowed shares in the metrics
+  bool native = false;           ///< a device without products in the policy's own format is refused
 
   MomentFormat moments = MomentFormat::f32;  ///< optimizer moments
   /// In which tokens go to their experts, and gradients of what comes back: as they are, or E4M3 in tiles of 1 x 128

@@ -133,6 +133,7 @@ class LeadingAccount final : public Account {
   std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
   double step_from_ = 0;                         // when what came before the coming step was over
   std::optional<ModelConfig> model_;             // from start() on
+  Device device_;                                // likewise
   PerFormat flops_per_token_;                    // in the present phase
   PerFormat flops_;                              // done in this attempt
   std::vector<double> violations_;               // of the last step's experts
@@ -180,6 +181,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   const TrainingState& state = args_.state;
   const Recipe& recipe = args_.recipe;
   model_ = facts.model;
+  device_ = facts.device;
   flops_per_token_ = flops_per_token(*model_, recipe, phase());
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
@@ -303,7 +305,7 @@ StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
   metrics.tokens_per_second = outcome.seconds > 0 ? tokens / outcome.seconds : 0;
   metrics.gpu_hours = cap_->spent_gpu_hours(elapsed());
   metrics.usd = price_ ? before_.usd + price_->usd(metrics.gpu_hours - before_.gpu_hours) : 0;
-  metrics.memory_bytes = memory_use(DeviceKind::cpu).peak_bytes;
+  metrics.memory_bytes = memory_use(device_.kind).peak_bytes;
   const double rank_seconds = outcome.seconds * args_.ranks;
   for (int format = 0; format < kRateFormats; ++format) {
     const auto which = static_cast<RateFormat>(format);

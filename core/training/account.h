@@ -21,6 +21,7 @@
 #include "core/training/evaluation.h"
 #include "core/training/suite_evaluation.h"
 #include "core/training/work_progress.h"
+#include "kernels/base/device.h"
 
 namespace shoestring {
 
@@ -47,6 +48,7 @@ struct AccountOpening {
 /// What is known of an attempt once it is loaded.
 struct AttemptFacts {
   const ModelConfig& model;
+  Device device{};  ///< that tensors lie on
   double guessed_checkpoint_seconds = 0;
   std::int64_t checkpoint_bytes = 0;
   bool has_checkpoint = false;       ///< one stands there already

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 
 namespace shoestring {
 namespace {
@@ -26,10 +28,14 @@ void check_copy(const ImportFolder& folder, const TensorAlias& copy, const RowSo
        source.values.file->path().string(), copy.name, copy.of);
 }
 
-void copy_rows(const ImportPlan::Piece& piece, std::int64_t first, std::int64_t rows, const float* values) {
+void copy_rows(const ImportPlan::Piece& piece, std::int64_t first, std::int64_t rows, const float* values,
+               std::optional<Stream>& stream) {
   const std::int64_t columns = piece.parameter->columns;
   const TensorView to = piece.parameter->value.slice(0, piece.begin + first, rows);
-  if (to.dtype == DType::f64) {
+  if (to.device.kind != DeviceKind::cpu) {  // where weights are f32
+    if (!stream) stream.emplace(to.device);
+    copy(to, view_of(static_cast<const void*>(values), DType::f32, to.shape), *stream);
+  } else if (to.dtype == DType::f64) {
     std::copy(values, values + rows * columns, to.as<double>());
   } else {
     std::copy(values, values + rows * columns, to.as<float>());
@@ -90,15 +96,17 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
 }
 
 void import_weights(const ImportPlan& plan, const ImportProgress& progress) {
+  std::optional<Stream> stream;  // of the device that the weights lie on
   std::int64_t done = 0, all = 0;
   for (const ImportPlan::Piece& piece : plan.pieces) all += piece.source.bytes();
   for (const ImportPlan::Piece& piece : plan.pieces) {
     read_rows(piece.source, [&](std::int64_t first, std::int64_t rows, const float* values) {
-      copy_rows(piece, first, rows, values);
+      copy_rows(piece, first, rows, values, stream);
     });
     done += piece.source.bytes();
     if (progress) progress(done, all);
   }
+  if (stream) stream->synchronize();
 }
 
 std::string formats_of(const ImportPlan& plan) {

@@ -62,7 +62,7 @@ void merge_adapters(Transformer& model, CheckpointContent& content) {
       const auto weight = by_name.find(slice.name);
       if (!adapted(*parameter, slice) || weight == by_name.end()) continue;
       const ConstTensorView base = parameter->value.slice(0, slice.begin, slice.rows);
-      Tensor& merged = content.merged.emplace_back(base.dtype, base.shape);
+      Tensor& merged = content.merged.emplace_back(base.dtype, base.shape, base.device);
       copy_tensor(merged.view(), base, model.stream());
       parameter->adapter->add_to(merged.view(), slice, model.stream());
       weight->second->data = merged.view().reshaped(slice.shape);

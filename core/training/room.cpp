@@ -3,8 +3,8 @@
 #include <fmt/core.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
@@ -14,9 +14,22 @@ namespace {
 
 constexpr std::int64_t kBesideCheckpoints = std::int64_t{16} << 20;  // ledger, metrics, report, tokenizer
 constexpr std::int64_t kBesideModel = std::int64_t{64} << 20;        // the program, tokenizer, batches, messages
+constexpr std::int64_t kBesideDevice = std::int64_t{256} << 20;      // code of kernels, cuBLASLt, batches, partial sums
+constexpr std::int64_t kVisiting = std::int64_t{64} << 20;           // pieces of state that pass through a device
 constexpr std::int64_t kBesideShards = 64;                           // files of checkpoints, the ledger, MPI
 
 double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+/// "weights 1.2, gradients 1.2, ...", in GiB; `moments` where the rank in question has them.
+std::string parts_text(const MemoryPlan& plan, std::int64_t moments) {
+  return fmt::format(
+      "weights {:.3g}, gradients {:.3g}, moments {:.3g}, compute copies {:.3g}, activations {:.3g}, scratch and tables "
+      "{:.3g}",
+      gibibytes(plan.model.parameters), gibibytes(plan.model.gradients), gibibytes(moments),
+      gibibytes(plan.model.prepared), gibibytes(plan.model.saved),
+      gibibytes(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged + plan.suites));
+}
 
 }  // namespace
 
@@ -29,15 +42,32 @@ void check_inputs(const DataSpec& data) {
 void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
   const std::int64_t needed = plan.total() + kBesideModel;
   if (needed <= left.bytes) return;
-  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   fail(ExitCode::io,
-       "memory: this rank needs {:.3g} GiB and can have {:.3g} ({}): weights {:.3g}, gradients {:.3g}, moments {:.3g}, "
-       "compute copies {:.3g}, activations {:.3g}, scratch and tables {:.3g}. Smaller phase.NAME.micro_batch or "
+       "memory: this rank needs {:.3g} GiB and can have {:.3g} ({}): {}. Smaller phase.NAME.micro_batch or "
        "phase.NAME.sequence: less of the last two; parallel.pipeline: a part of the model on each rank; "
        "precision.moments = bf16: half the moments; lora.rank: neither gradients nor moments of the weights",
-       gib(needed), gib(left.bytes), left.from, gib(plan.model.parameters), gib(plan.model.gradients),
-       gib(plan.moments), gib(plan.model.prepared), gib(plan.model.saved),
-       gib(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged + plan.suites));
+       gibibytes(needed), gibibytes(left.bytes), left.from, parts_text(plan, plan.moments));
+}
+
+std::int64_t DeviceNeed::bytes() const {
+  const bool visits = state == StateMemory::host;
+  return plan.total() - (visits ? plan.moments - std::min(plan.moments, kVisiting) : 0) + kBesideDevice;
+}
+
+void check_device_memory(const MemoryLeft& left, const DeviceNeed& need,
+                         const std::function<std::vector<MemoryChange>()>& changes) {
+  if (need.bytes() <= left.bytes) return;
+  std::string remedy =
+      "No change of micro_batch, precision.moments and optimizer.state would do: take a smaller model or "
+      "phase.NAME.sequence, lora.rank (neither gradients nor moments of the weights), or a device with more memory";
+  for (const MemoryChange& change : changes()) {
+    if (change.need.bytes() > left.bytes) continue;
+    remedy = fmt::format("{} would need {:.3g} GiB, and fit", change.keys, gibibytes(change.need.bytes()));
+    break;
+  }
+  fail(ExitCode::io, "memory: the run needs {:.3g} GiB of {} and can have {:.3g} ({}): {}. {}", gibibytes(need.bytes()),
+       to_string(need.device), gibibytes(left.bytes), left.from,
+       parts_text(need.plan, need.state == StateMemory::host ? 0 : need.plan.moments), remedy);
 }
 
 void check_open_files(const DataSpec& data) {

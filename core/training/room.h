@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "core/model/accounting.h"
 #include "core/recipe/recipe.h"
+#include "kernels/base/device.h"
 #include "kernels/base/limits.h"
 
 namespace shoestring {
@@ -21,6 +24,24 @@ std::int64_t free_bytes(const std::filesystem::path& directory);
 /// Throws Error(io) where a rank's part of the model does not fit into the memory that is left, naming what there is,
 /// what is needed and for what, and the keys that change it.
 void check_memory(const MemoryLeft& left, const MemoryPlan& plan);
+
+/// What a rank on a device will hold there.
+struct DeviceNeed {
+  Device device;
+  MemoryPlan plan;
+  StateMemory state = StateMemory::device;  ///< whose memory has the moments
+
+  std::int64_t bytes() const;
+};
+/// A change of the recipe, by its keys, and what is needed then.
+struct MemoryChange {
+  std::string keys;
+  DeviceNeed need;
+};
+/// The same for a device, of whose memory `left` is what nobody has taken. Names the first of `changes` that fits; they
+/// are asked for where the recipe as it is does not.
+void check_device_memory(const MemoryLeft& left, const DeviceNeed& need,
+                         const std::function<std::vector<MemoryChange>()>& changes);
 
 /// Training and held-out shards are open all at once. Raises `ulimit -n` as far as it goes; throws Error(io) where that
 /// is not enough.

@@ -7,12 +7,12 @@
 #include "core/recipe/data_mix.h"
 #include "core/recipe/validate.h"
 #include "core/training/checkpoint.h"
+#include "core/training/device_choice.h"
 #include "core/training/engine.h"
-#include "core/training/room.h"
 #include "core/training/stage_cut.h"
-#include "core/training/suite_evaluation.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/cuda_facts.h"
 #include "kernels/base/file.h"
 #include "kernels/base/variant.h"
 #include "parallel/placement.h"
@@ -81,9 +81,8 @@ bool any_masked(const Recipe& recipe) {
                      [](const PhaseSpec& phase) { return phase.objective == ObjectiveName::masked; });
 }
 
-SharedState shared_state(const Recipe& recipe, const Mesh& mesh) {
-  if (!recipe.parallel.shard_optimizer) return {};
-  return {mesh.shape(), mesh.at()};
+Stream stream_on(Device device, Workers& workers) {
+  return device.kind == DeviceKind::cpu ? Stream(workers) : Stream(device);
 }
 
 LongDocuments long_documents(const PhaseSpec& phase) {
@@ -157,12 +156,26 @@ MachineShare machine_share(Communicator& world) {
   return share;
 }
 
+MachineShare machine_share(const Recipe& recipe, Communicator& world) {
+  MachineShare share = machine_share(world);
+  const CudaFacts facts = looks_for_devices(recipe) ? cuda_facts() : CudaFacts{};
+  DeviceChoice choice = choose_device(recipe, world.size(), facts);
+  share.device = choice.device;
+  share.device_text = std::move(choice.text);
+  if (share.device.kind == DeviceKind::cpu) return share;
+  const CudaDeviceFacts& device = facts.devices[static_cast<std::size_t>(share.device.index)];
+  share.device_memory = {
+      free_device_bytes(share.device.index),
+      fmt::format("{} has {:.3g} GiB in all", device.name, static_cast<double>(device.total_bytes) / (1 << 30))};
+  return share;
+}
+
 RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share)
     : recipe_(recipe),
       layout_(layout),
       mesh_(mesh),
       workers_(worker_count(recipe, share.ranks_on_cores)),
-      stream_(workers_) {
+      stream_(stream_on(share.device, workers_)) {
   apply_kernel_settings(recipe.kernels);
   check_open_files(recipe.data);
   tokenizer_ = load_tokenizer(tokenizer_file(recipe));
@@ -171,49 +184,33 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, model_config(recipe, *tokenizer_), per_node);
   cut_as_measured();
-  model_ = declare(0);
+  model_ = declare(recipe, 0);
   look_at_sources();
-  check_memory(share.memory, memory_plan());
+  check_room_in_memory(share);
   model_->allocate(stream_);
-  optimizer_ = optimizer_of(recipe, *model_, mesh, workers_.count());
+  optimizer_ = optimizer_of(recipe, *model_, mesh, stream_workers());
 }
 
-TransformerOptions RunResources::whole(int phase) const {
-  return {.model = model_config(recipe_, *tokenizer_),
-          .precision = recipe_.precision,
-          .run = run_shape(recipe_, workers_.count()),
+TransformerOptions RunResources::whole(const Recipe& recipe, int phase) const {
+  return {.model = model_config(recipe, *tokenizer_),
+          .precision = recipe.precision,
+          .run = run_shape(recipe, stream_workers()),
           .own_stages = {},
-          .count_precision = recipe_.precision.count_saturation,
-          .lora = lora_of(recipe_, recipe_.phases.at(index_of(phase))),
+          .count_precision = recipe.precision.count_saturation,
+          .lora = lora_of(recipe, recipe.phases.at(index_of(phase))),
           .objective = objective_.get()};
 }
 
 void RunResources::cut_as_measured() {
   if (layout_.shape.pipeline == 1 || !stages_are_measured(recipe_.parallel)) return;
-  const StageCosts costs = measure_stage_costs(whole(0), recipe_.run.seed, mesh_.world(), stream_);
+  const StageCosts costs = measure_stage_costs(whole(recipe_, 0), recipe_.run.seed, mesh_.world(), stream_);
   const std::vector<std::int64_t> cut = cut_stages(costs, layout_.stage_count());
   cut_text_ = shoestring::cut_text(costs, cut, layout_.stage_layers);
   layout_.stage_layers = cut;
 }
 
-std::unique_ptr<Transformer> RunResources::declare(int phase) const {
-  return std::make_unique<Transformer>(part_of(whole(phase), layout_, exchange_.get()));
-}
-
-// Of the phase that takes the most. Where phases train different weights, they pass from one model to the next.
-MemoryPlan RunResources::memory_plan() const {
-  MemoryPlan most;
-  bool refits = false;
-  for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
-    refits = refits || adapts(phase) != adapts(0);
-    const std::unique_ptr<Transformer> other = adapts(phase) == adapts(0) ? nullptr : declare(phase);
-    const MemoryPlan plan =
-        plan_memory(other ? *other : *model_, recipe_.optimizer.name, workers_.count(), shared_state(recipe_, mesh_));
-    if (plan.total() > most.total()) most = plan;
-  }
-  if (refits) most.merged = std::max(most.merged, most.model.parameters);
-  most.suites = suite_bytes();
-  return most;
+std::unique_ptr<Transformer> RunResources::declare(const Recipe& recipe, int phase) const {
+  return std::make_unique<Transformer>(part_of(whole(recipe, phase), layout_, exchange_.get()));
 }
 
 bool RunResources::begins_with_weights(int phase) const {
@@ -236,7 +233,7 @@ bool RunResources::fit_to(int phase) {
   }
   const Tensor kept = std::move(model_->store().values);
   optimizer_.reset();
-  model_ = declare(phase);
+  model_ = declare(recipe_, phase);
   model_->allocate(stream_);
   for (const Parameter* parameter : model_->parameters()) {
     if (parameter->role == ParameterRole::factor) continue;
@@ -245,7 +242,7 @@ bool RunResources::fit_to(int phase) {
     }
   }
   stream_.synchronize();
-  optimizer_ = optimizer_of(recipe_, *model_, mesh_, workers_.count());
+  optimizer_ = optimizer_of(recipe_, *model_, mesh_, stream_workers());
   return true;
 }
 
@@ -272,16 +269,6 @@ void RunResources::look_at_sources() {
     std::unique_ptr<Import> import = open_source(phase);
     if (phase == 0) import_ = std::move(import);
   }
-}
-
-// While a phase's questions are asked.
-std::int64_t RunResources::suite_bytes() const {
-  std::int64_t most = 0;
-  for (const std::vector<SuiteRequest>& requests : suites_) {
-    if (requests.empty()) continue;
-    most = std::max(most, SuiteEvaluator::bytes(*model_, *tokenizer_, requests, workers_.count()));
-  }
-  return most;
 }
 
 TextIds RunResources::text_ids() const {

@@ -16,6 +16,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/import.h"
 #include "core/training/layout.h"
+#include "core/training/room.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "kernels/base/limits.h"
@@ -41,13 +42,18 @@ const std::vector<SourceSpec>& validation_sources(const Recipe& recipe, std::siz
 LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>& sources, const PhaseSpec& phase,
                              std::uint64_t seed, const Tokenizer& tokenizer);
 
-/// What of its machine a rank may take.
+/// What of its machine a rank may take, and where it trains.
 struct MachineShare {
-  int ranks_on_cores = 1;  ///< that may run on the same cores, this one included
-  MemoryLeft memory{};     ///< without a limit unless set
+  int ranks_on_cores = 1;      ///< that may run on the same cores, this one included
+  MemoryLeft memory{};         ///< without a limit unless set
+  Device device{};             ///< that tensors lie on
+  MemoryLeft device_memory{};  ///< of a CUDA device; without a limit unless set
+  std::string device_text{};   ///< DeviceChoice::text
 };
-/// Collective: every rank looks before any of them takes memory.
+/// Of the processor. Collective: every rank looks before any of them takes memory.
 MachineShare machine_share(Communicator& world);
+/// The same, and the device that the recipe asks for. Throws as choose_device.
+MachineShare machine_share(const Recipe& recipe, Communicator& world);
 
 /// How the shards of a phase are read.
 struct ShardReading {
@@ -59,7 +65,7 @@ class RunResources {
  public:
   /// Collective where ranks share experts, or measure stages. The model is that of the first phase, its part that of
   /// `layout`, the place in `mesh`, which must outlive it. Throws Error(io) where the model does not fit into what
-  /// `share` leaves.
+  /// `share` leaves, on its device or beside it.
   RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share);
 
   Workers& workers() { return workers_; }
@@ -109,12 +115,16 @@ class RunResources {
 
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
-  TransformerOptions whole(int phase) const;
+  TransformerOptions whole(const Recipe& recipe, int phase) const;
+  /// Among whom a CPU op of the stream is divided: a device has none.
+  int stream_workers() const { return stream_.device().kind == DeviceKind::cpu ? workers_.count() : 1; }
+  void check_room_in_memory(const MachineShare& share) const;
+  std::vector<MemoryChange> memory_changes(Device device) const;
   void cut_as_measured();
   void look_at_sources();
   std::int64_t suite_bytes() const;
-  std::unique_ptr<Transformer> declare(int phase) const;
-  MemoryPlan memory_plan() const;
+  std::unique_ptr<Transformer> declare(const Recipe& recipe, int phase) const;
+  MemoryPlan memory_plan(const Recipe& recipe) const;
   bool adapts(int phase) const { return lora_of(recipe_, recipe_.phases.at(index_of(phase))).rank > 0; }
   std::unique_ptr<Import> open_source(int phase) const;
   std::unique_ptr<Loader> checked(LoaderOptions options) const;

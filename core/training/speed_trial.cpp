@@ -25,7 +25,7 @@ class Trial {
         layout_(layout_of(recipe, world.rank(), world.size())),
         meter_(clock),
         mesh_(world, layout_.shape),
-        resources_(recipe, layout_, mesh_, machine_share(world)),
+        resources_(recipe, layout_, mesh_, machine_share(recipe, world)),
         groups_(reduction_groups(recipe, layout_, 0)) {
     resources_.model().initialise(recipe.run.seed);
     begin_steps();

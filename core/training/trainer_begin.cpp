@@ -43,9 +43,12 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
 }
 
 void Trainer::begin() {
-  const ReferenceCost plain_rows = reference_cost(recipe_, machine_lacks);
-  check_reference_cost(plain_rows, recipe_.kernels.allow_reference);
-  if (!plain_rows.ops.empty()) account_->say(plain_rows.to_string());
+  const MachineShare share = machine_share(recipe_, world_);
+  if (share.device.kind == DeviceKind::cpu) {
+    const ReferenceCost plain_rows = reference_cost(recipe_, machine_lacks);
+    check_reference_cost(plain_rows, recipe_.kernels.allow_reference);
+    if (!plain_rows.ops.empty()) account_->say(plain_rows.to_string());
+  }
   double ended = account_->open({.hardware = hardware_of(recipe_, options_.recipe_folder),
                                  .price = price_of(recipe_.budget),
                                  .checkpoints = snapshots_.store(),
@@ -60,7 +63,7 @@ void Trainer::begin() {
   try {
     const std::string unlike = unlike_processors(places_);
     if (!unlike.empty() && ended == 0) account_->note("processors", unlike);
-    const MachineShare share = machine_share(world_);
+    if (ended == 0) account_->note("device", share.device_text);
     const int cores = std::max(1, Workers::usable_cores() / share.ranks_on_cores);
     const std::string caveat = thread_caveat(recipe_.run.threads, cores);
     if (!caveat.empty()) account_->say(caveat);
@@ -107,6 +110,7 @@ void Trainer::load(bool ended) {
   guess_evaluation();
   guess_suites();
   account_->start({.model = resources_->model().config(),
+                   .device = resources_->stream().device(),
                    .guessed_checkpoint_seconds = resources_->guessed_checkpoint_seconds(),
                    .checkpoint_bytes = snapshots_.bytes(parts()),
                    .has_checkpoint = snapshots_.step() >= 0,
@@ -115,7 +119,7 @@ void Trainer::load(bool ended) {
   snapshots_.begin();
   const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
   if (fresh && !caveat.empty()) account_->say(caveat);
-  if (recipe_.optimizer.state == StateMemory::host) {
+  if (recipe_.optimizer.state == StateMemory::host && resources_->stream().device().kind == DeviceKind::cpu) {
     account_->say("optimizer.state = host: a CPU has one memory for both, nothing is different");
   }
   first_step_ = state_.step;

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <vector>
 
+#include "core/model/device_precision.h"
 #include "core/optimizer/optimizer.h"
+#include "core/recipe/names.h"
 #include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/model_files.h"
@@ -191,6 +193,25 @@ TEST(EmulatedTraining, GoesOnFromACheckpointOfTheDevice) {
     const double band = device == kCuda ? 0 : 1e-4;
     expect_close(other.step().loss, loss, band, "loss after a restart");
     expect_close(other.evaluate().loss, held_out, band, "held-out loss after a restart");
+  }
+}
+
+// What the table says of a device like this one, its rows do: a policy that it refuses has no step there.
+TEST(EmulatedTraining, TheTableOfPoliciesIsWhatRowsSay) {
+  for (const PrecisionPolicy policy :
+       {PrecisionPolicy::fp8_block, PrecisionPolicy::fp8_tensor, PrecisionPolicy::mxfp8}) {
+    for (const Architecture architecture : {Architecture::llama, Architecture::deepseek_v3}) {
+      bool refused = false;
+      try {
+        Training(kCuda, architecture, policy, OptimizerName::adamw).step();
+      } catch (const Error& error) {
+        refused = std::string(error.what()).find("no variant of") != std::string::npos;
+        EXPECT_TRUE(refused) << error.what();
+      }
+      const bool experts = architecture == Architecture::deepseek_v3;
+      const DevicePrecision said = device_precision(testing::policy(policy), experts, ComputeKind::sm_90);
+      EXPECT_EQ(refused, said.how == Becomes::refused) << word(policy) << ": " << said.text;
+    }
   }
 }
 

@@ -59,6 +59,53 @@ TEST(Inputs, AreThereBeforeAnAttemptIs) {
   EXPECT_NE(refusal().find("nothing was held out"), std::string::npos) << refusal();
 }
 
+DeviceNeed need_of(std::int64_t saved_mib, std::int64_t moments_mib, StateMemory state = StateMemory::device) {
+  DeviceNeed need{.device = {DeviceKind::cuda, 0}, .plan = {}, .state = state};
+  need.plan.model.parameters = 1024 * kMiB;
+  need.plan.model.saved = saved_mib * kMiB;
+  need.plan.moments = moments_mib * kMiB;
+  return need;
+}
+
+TEST(Room, ADeviceHoldsTheRunOrTheCheapestChangeIsNamed) {
+  const DeviceNeed need = need_of(1024, 2048);
+  const std::vector<MemoryChange> changes = {{"phase.NAME.micro_batch = 1", need_of(512, 2048)},
+                                             {"precision.moments = bf16", need_of(1024, 1024)},
+                                             {"optimizer.state = host", need_of(1024, 2048, StateMemory::host)}};
+  int asked = 0;
+  const auto refusal = [&](std::int64_t bytes) -> std::string {
+    try {
+      check_device_memory({bytes, "NVIDIA X has 80 GiB in all"}, need, [&] {
+        ++asked;
+        return changes;
+      });
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      return error.what();
+    }
+    return {};
+  };
+  EXPECT_EQ(refusal(need.bytes()), "");
+  EXPECT_EQ(asked, 0);
+  const std::string little = refusal(need.bytes() - 1);
+  for (const char* part : {"needs 4.25 GiB of cuda:0 and can have 4.25 (NVIDIA X has 80 GiB in all)", "weights 1,",
+                           "moments 2,", "phase.NAME.micro_batch = 1 would need 3.75 GiB, and fit"}) {
+    EXPECT_NE(little.find(part), std::string::npos) << little;
+  }
+  const std::string more = refusal(need.bytes() - 600 * kMiB);
+  EXPECT_NE(more.find("precision.moments = bf16 would need 3.25"), std::string::npos) << more;
+  const std::string most = refusal(need.bytes() - 1500 * kMiB);
+  EXPECT_NE(most.find("optimizer.state = host would need"), std::string::npos) << most;
+  const std::string hopeless = refusal(1024 * kMiB);
+  EXPECT_NE(hopeless.find("a device with more memory"), std::string::npos) << hopeless;
+}
+
+TEST(Room, StateInTheHostsMemoryIsNotTheDevices) {
+  const std::int64_t there = need_of(0, 2048).bytes(), here = need_of(0, 2048, StateMemory::host).bytes();
+  EXPECT_EQ(there - here, (2048 - 64) * kMiB);  // what visits
+  EXPECT_EQ(need_of(0, 32, StateMemory::host).bytes(), need_of(0, 32).bytes());
+}
+
 TEST(Room, AModelFitsIntoWhatIsLeftOrIsRefused) {
   MemoryPlan plan;
   plan.model.parameters = 1024 * kMiB;
