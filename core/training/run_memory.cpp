@@ -67,6 +67,9 @@ MemoryPlan RunResources::memory_plan(const Recipe& recipe) const {
         plan_memory(other ? *other : *model_, recipe.optimizer.name, stream_workers(), shared_state(recipe, mesh_));
     if (plan.total() > most.total()) most = plan;
   }
+  // The sum of a step's reduction groups so far, beside the gradients of the present one.
+  const int places = layout_.shape.data;
+  if (recipe.parallel.reduction_groups > places) most.model.gradients += most.model.gradients / places;
   if (refits) most.merged = std::max(most.merged, most.model.parameters);
   most.suites = suite_bytes();
   return most;

@@ -104,6 +104,9 @@ class RunResources {
   /// The questions that are asked at the end of a phase; none where no suites are named.
   const std::vector<SuiteRequest>& suites(int phase) const { return suites_.at(index_of(phase)); }
 
+  /// What this rank holds, by the plan, where its tensors lie.
+  MemoryPlan memory_plan() const { return memory_plan(recipe_); }
+
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
   double guessed_checkpoint_seconds() const;
 

@@ -16,6 +16,8 @@
 
 #include "core/recipe/parse.h"
 #include "core/training/checkpoint.h"
+#include "core/training/engine.h"
+#include "core/training/run_resources.h"
 #include "core/training/signals.h"
 #include "core/training/speed_trial.h"
 #include "kernels/base/check.h"
@@ -225,6 +227,24 @@ TEST_F(EmulatedTrainer, WhatCannotBeHadIsRefusedBeforeAnAttemptIs) {
     }
   }
   EXPECT_FALSE(fs::exists(run_folder("refused")));
+}
+
+// What a run is refused for, it takes: nothing is run, since memory is taken before the first step.
+TEST_F(EmulatedTrainer, ThePlanIsWhatTheDeviceHolds) {
+  const Recipe large =
+      recipe("r.recipe", "planned", "cuda",
+             {"--model.hidden=512", "--model.heads=8", "--model.feed_forward=1024", "--model.layers=4"});
+  const std::unique_ptr<Communicator> world = self_communicator();
+  const Layout layout = layout_of(large, 0, 1);
+  Mesh mesh(*world, layout.shape);
+  Meter meter(system_clock());
+  const std::int64_t before = memory_use(DeviceKind::cuda).now_bytes;
+  RunResources resources(large, layout, mesh, machine_share(large, *world));
+  const Engine engine(large, {resources.model(), resources.optimizer(), resources.stream()}, mesh, 2, meter);
+  const std::unique_ptr<MicroBatch> batch = resources.model().make_micro_batch();
+  const auto taken = static_cast<double>(memory_use(DeviceKind::cuda).now_bytes - before);
+  const auto planned = static_cast<double>(resources.memory_plan().total());
+  EXPECT_NEAR(planned, taken, 0.05 * taken);
 }
 
 // Weights of a folder, adapters on them, their sum in a checkpoint.
