@@ -1,9 +1,11 @@
 #include "core/model/step_tally.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "kernels/base/copy.h"
+#include "kernels/fill.h"
 
 namespace shoestring {
 
@@ -11,10 +13,21 @@ StepTally::StepTally(std::int64_t mixtures, std::int64_t experts, bool count_pre
     : balance_losses(static_cast<std::size_t>(mixtures), 0.0), counts_precision_(count_precision) {
   if (mixtures > 0) expert_loads = Tensor(DType::i64, {mixtures, experts});
   if (device.kind == DeviceKind::cpu) return;
-  sums_there_ = Tensor(DType::u8, {static_cast<std::int64_t>(sizeof(Sums))}, device);
+  static_assert(sizeof(Sums) % sizeof(std::int64_t) == 0);
+  sums_there_ = Tensor(DType::i64, {static_cast<std::int64_t>(sizeof(Sums) / sizeof(std::int64_t))}, device);
   if (mixtures == 0) return;
   balance_there_ = Tensor(DType::f64, {mixtures}, device);
   loads_there_ = Tensor(DType::i64, {mixtures, experts}, device);
+}
+
+void StepTally::clear(Stream& stream) {
+  objective = {};
+  precision = {};
+  std::fill(balance_losses.begin(), balance_losses.end(), 0.0);
+  if (!expert_loads.empty()) std::memset(expert_loads.view().data, 0, static_cast<std::size_t>(expert_loads.bytes()));
+  for (Tensor* there : {&sums_there_, &balance_there_, &loads_there_}) {
+    if (!there->empty()) fill(there->view(), 0, stream);
+  }
 }
 
 QuantizeCounts* StepTally::activations() {
@@ -50,7 +63,7 @@ ObjectiveTotals StepTally::totals(ObjectiveSums& here) {
 void StepTally::collect(Stream& stream) {
   if (sums_there_.empty()) return;
   Sums sums;
-  copy(view_of(&sums, DType::u8, sums_there_.shape()), sums_there_, stream);
+  copy(view_of(static_cast<void*>(&sums), DType::i64, sums_there_.shape()), sums_there_, stream);
   if (!balance_there_.empty()) {
     copy(view_of(balance_losses.data(), DType::f64, balance_there_.shape()), balance_there_, stream);
     copy(expert_loads, loads_there_, stream);

@@ -63,6 +63,8 @@ struct StepTally {
   Tensor expert_loads;                 ///< i64 [mixtures, experts] slots that chose each; empty without experts
   std::vector<double> balance_losses;  ///< [mixtures] weighted, summed over tokens
 
+  /// Everything is zero again, in the same memory: on a device, whose allocations wait, a tally serves many passes.
+  void clear(Stream& stream);
   /// Where quantised activations (gradients) are counted; nullptr: nowhere.
   QuantizeCounts* activations();
   QuantizeCounts* gradients();
@@ -87,7 +89,7 @@ struct StepTally {
   Sums* there() { return static_cast<Sums*>(sums_there_.view().data); }
 
   bool counts_precision_ = false;
-  Tensor sums_there_;  ///< u8 [sizeof(Sums)]; empty on a CPU, as the next two
+  Tensor sums_there_;  ///< i64, as many as a Sums has room for; empty on a CPU, as the next two
   Tensor balance_there_;
   Tensor loads_there_;
 };

@@ -321,14 +321,17 @@ void Transformer::join_shared_gradients(Communicator& pipeline, int first, int l
 }
 
 QuantizeCounts Transformer::prepare() {
-  StepTally tally(0, 0, options_.count_precision && low_precision(options_.precision), stream_->device());
-  QuantizeCounts* const counted = tally.activations();
+  const bool counts = options_.count_precision && low_precision(options_.precision);
+  if (counts && !weight_counts_) weight_counts_ = std::make_unique<StepTally>(0, 0, true, stream_->device());
+  if (counts) weight_counts_->clear(*stream_);
+  QuantizeCounts* const counted = counts ? weight_counts_->activations() : nullptr;
   const PrepareContext context{scratch_, *stream_, options_.experts.rank == 0 ? counted : nullptr, counted,
                                options_.trains};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
-  if (tally.activations() != nullptr) tally.collect(*stream_);
-  return prepared_ = tally.precision.activations;
+  if (!counts) return prepared_ = {};
+  weight_counts_->collect(*stream_);
+  return prepared_ = weight_counts_->precision.activations;
 }
 
 // Adapters count nothing.

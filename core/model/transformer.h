@@ -168,9 +168,10 @@ class Transformer {
   GrowingArena growing_;
   Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
   GrowingArena turn_growing_;
-  QuantizeCounts prepared_;                ///< what prepare counted
-  Tensor router_counts_;                   ///< on a device
-  std::unique_ptr<MicroBatch> looked_at_;  ///< by evaluate
+  std::unique_ptr<StepTally> weight_counts_;  ///< where prepare counts, if it does
+  QuantizeCounts prepared_;                   ///< what it counted
+  Tensor router_counts_;                      ///< on a device
+  std::unique_ptr<MicroBatch> looked_at_;     ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;
 };
 

@@ -30,13 +30,9 @@ class Pass::Round {
  public:
   /// Micro-batch 0 of the schedule is the first of `group` of the global batch after `samples` samples.
   Round(Pass& pass, const BatchPlan& plan, std::int64_t samples, GroupRange group, Feed& feed, const PassStops& stops)
-      : tally(pass.model_.tally()),
-        pass_(pass),
-        plan_(plan),
-        samples_(samples),
-        group_(group),
-        feed_(feed),
-        stops_(stops) {}
+      : tally(pass.tally_), pass_(pass), plan_(plan), samples_(samples), group_(group), feed_(feed), stops_(stops) {
+    tally.clear(pass.stream_);
+  }
 
   /// Drawn from the feed by whoever asks first.
   const MicroBatch& get(int microbatch) {
@@ -69,7 +65,7 @@ class Pass::Round {
   bool became_hollow() const { return hollow_; }
   bool is_last(int microbatch) const { return group_.begin + microbatch + 1 == group_.end; }
 
-  StepTally tally;
+  StepTally& tally;
 
  private:
   struct Entry {
@@ -154,6 +150,7 @@ Pass::Pass(Transformer& model, Mesh& mesh, int groups, Stream& stream, Meter& me
       meter_(meter),
       groups_(groups),
       schedule_(schedule),
+      tally_(model.tally()),
       gradients_(model.store(), mesh, groups, stream, shards, gradient_parts(model)),
       exchange_(model.experts().exchange) {
   int part = 0;
@@ -253,15 +250,14 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   run.run();
   const int number = group_of(round, mesh_.at().data, mesh_.shape().data);
   traces_.push_back({number, run.began_seconds(), run.trace()});
-  StepTally tally = std::move(round_->tally);
   const bool hollow = round_->became_hollow();
-  tally.collect(stream_);
+  tally_.collect(stream_);
   round_.reset();
   if (hollow) ++numbers.back();
   for (const Parameter* parameter : model_.store().parameters) {
     check(hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
   }
-  add_numbers(std::move(tally), number, numbers);
+  add_numbers(number, numbers);
   const bool alone = mesh_.world().size() == 1;
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
   const std::vector<int> owners = rank_of_stage(run.schedule());
@@ -269,18 +265,21 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   gradients_.fold();
 }
 
-void Pass::add_numbers(StepTally tally, int group, std::vector<double>& numbers) const {
-  const ObjectiveSums& sums = tally.objective;
+void Pass::add_numbers(int group, std::vector<double>& numbers) const {
+  const ObjectiveSums& sums = tally_.objective;
   double* own = numbers.data() + static_cast<std::size_t>(group) * scalars();
   *own++ = sums.main.loss;
   *own++ = static_cast<double>(sums.main.tokens);
   *own++ = sums.main.weight;
   *own++ = sums.further.loss;
   *own++ = static_cast<double>(sums.further.tokens);
-  std::copy(tally.balance_losses.begin(), tally.balance_losses.end(), own);
+  std::copy(tally_.balance_losses.begin(), tally_.balance_losses.end(), own);
   double* count = numbers.data() + static_cast<std::size_t>(groups_) * scalars();
-  for (const std::int64_t* value : whole_numbers(tally.precision)) *count++ += static_cast<double>(*value);
-  for (std::int64_t i = 0; i < loads(); ++i) *count++ += static_cast<double>(tally.expert_loads.as<std::int64_t>()[i]);
+  PrecisionCounts precision = tally_.precision;
+  for (const std::int64_t* value : whole_numbers(precision)) *count++ += static_cast<double>(*value);
+  for (std::int64_t i = 0; i < loads(); ++i) {
+    *count++ += static_cast<double>(tally_.expert_loads.as<std::int64_t>()[i]);
+  }
 }
 
 }  // namespace shoestring

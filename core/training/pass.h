@@ -80,7 +80,7 @@ class Pass {
   Pipeline& pipeline_of(int microbatches);
   void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops,
                  std::vector<double>& numbers);
-  void add_numbers(StepTally tally, int group, std::vector<double>& numbers) const;
+  void add_numbers(int group, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;
   std::size_t scalars() const { return 5 + static_cast<std::size_t>(model_.config().mixtures()); }
   std::int64_t loads() const;
@@ -91,6 +91,7 @@ class Pass {
   Meter& meter_;
   int groups_;
   ScheduleChoice schedule_;
+  StepTally tally_;  // of the present round
   GradientSum gradients_;
   ExpertExchange* exchange_;                        // where experts are shared; may outlive the model
   Turns turns_;                                     // of the halves of a cell

@@ -92,7 +92,7 @@ cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFree(void* data) {
-  finish_all();  // as the runtime of CUDA does
+  wait_for_all();
   give_device_memory(data);
   return cudaSuccess;
 }
@@ -103,7 +103,7 @@ cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* data) {
-  finish_all();
+  wait_for_all();
   {
     const std::scoped_lock lock(g_mutex);
     pinned().erase(static_cast<const char*>(data));

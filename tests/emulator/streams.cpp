@@ -41,6 +41,10 @@ void run_one(StreamState& stream) {
 
 bool is_ahead(const std::shared_ptr<Mark>& mark) { return mark && !mark->reached && !mark->stream->work.empty(); }
 
+bool all_done() {
+  return std::all_of(streams().begin(), streams().end(), [](const StreamState* s) { return s->work.empty(); });
+}
+
 int g_waits = 0;
 
 void rethrow() {
@@ -68,8 +72,14 @@ void finish(cudaStream_t stream) {
 
 int waits() { return g_waits; }
 
+void wait_for_all() noexcept {
+  if (all_done()) return;
+  ++g_waits;
+  finish_all();
+}
+
 void finish_all() noexcept {
-  if (std::all_of(streams().begin(), streams().end(), [](const StreamState* s) { return s->work.empty(); })) return;
+  if (all_done()) return;
   const DeviceAccess access;
   for (StreamState* stream : streams()) {
     while (!stream->work.empty()) {

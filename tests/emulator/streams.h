@@ -23,8 +23,10 @@ struct StreamState {
 void enqueue(cudaStream_t stream, std::function<void()> work);
 /// Runs what `stream` has to do. Throws what its work throws, and so the next.
 void finish(cudaStream_t stream);
-/// How often `finish` and `reach` had something to wait for.
+/// How often the host had something to wait for: in `finish`, `reach`, and where memory is given back.
 int waits();
+/// Runs every stream's work, as cudaFree does.
+void wait_for_all() noexcept;
 /// Runs every stream's work; what it throws comes from the next `finish`.
 void finish_all() noexcept;
 /// Runs the mark's stream until it is reached.
