@@ -104,21 +104,30 @@ class Pass::PipelineStage final : public Stage {
 
   void forward(int microbatch, ConstTensorView input, TensorView output) override {
     if (round().hollow()) return;
-    stage_.forward(round().get(microbatch), input, output, round().tally);
+    const MicroBatch& batch = round().get(microbatch);
+    mark();
+    stage_.forward(batch, input, output, round().tally);
+    mark();
   }
   void backward_input(int microbatch, ConstTensorView output_gradient, TensorView input_gradient) override {
     if (round().hollow()) return;
+    mark();
     stage_.backward_input(round().get(microbatch), output_gradient, input_gradient, round().tally);
+    mark();
   }
   void backward_weight(int microbatch) override {
     if (round().hollow()) return;
     std::function<void(int)> done;
     if (round().is_last(microbatch)) done = [this](int part) { pass_.gradients_.complete(first_part_ + part); };
+    mark();
     stage_.backward_weight(round().get(microbatch), round().tally, done);
+    mark();
     round().release(microbatch);
   }
 
  private:
+  /// What the device was given so far ends here.
+  void mark() { pass_.marks_.mark(pass_.stream_); }
   Round& round() const {
     check(pass_.round_ != nullptr, "a stage runs outside of a pass");
     return *pass_.round_;
@@ -246,13 +255,15 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   model_.zero_gradients();
   gradients_.begin();
   round_ = std::make_unique<Round>(*this, plan, samples, group, feed, stops);
+  marks_.clear();
   Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
   run.run();
   const int number = group_of(round, mesh_.at().data, mesh_.shape().data);
   traces_.push_back({number, run.began_seconds(), run.trace()});
   const bool hollow = round_->became_hollow();
-  tally_.collect(stream_);
+  tally_.collect(stream_);  // waits: the marks are passed
   round_.reset();
+  if (!hollow) take_times(marks_.seconds(), traces_.back().entries);
   if (hollow) ++numbers.back();
   for (const Parameter* parameter : model_.store().parameters) {
     check(hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);

@@ -19,6 +19,7 @@
 #include "core/budget/meter.h"
 #include "core/model/transformer.h"
 #include "core/optimizer/gradient_sum.h"
+#include "core/training/action_marks.h"
 #include "core/training/batch_plan.h"
 #include "core/training/feed.h"
 #include "core/training/layout.h"
@@ -97,6 +98,7 @@ class Pass {
   Turns turns_;                                     // of the halves of a cell
   std::vector<std::unique_ptr<MicroBatch>> spare_;  // memory of micro-batches that are not in flight
   std::unique_ptr<Round> round_;                    // while it runs
+  ActionMarks marks_;                               // of the present round, on a device
   std::vector<GroupTrace> traces_;
   std::vector<std::unique_ptr<PipelineStage>> stages_;  // of this rank
   std::map<int, std::unique_ptr<Pipeline>> pipelines_;  // by the number of micro-batches

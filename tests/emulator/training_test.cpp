@@ -86,6 +86,7 @@ class Training {
     testing::SmallBatch batch(model_.config().vocabulary, kMicroBatch, kSequence, 7);
     return model_.evaluate(batch.view());
   }
+  const std::vector<GroupTrace>& traces() const { return engine_->pass().traces(); }
   void check_finite() { engine_->check_finite(updates_); }
   std::filesystem::path save(CheckpointStore& store) {
     stream_.synchronize();
@@ -213,6 +214,22 @@ TEST(EmulatedTraining, TheTableOfPoliciesIsWhatRowsSay) {
       EXPECT_EQ(refused, said.how == Becomes::refused) << word(policy) << ": " << said.text;
     }
   }
+}
+
+// Each action from the mark before it to the one behind it, in the order in which the device did them.
+TEST(EmulatedTraining, ATraceHasTheDevicesTimes) {
+  Training device(kCuda, Architecture::llama, PrecisionPolicy::fp32, OptimizerName::adamw);
+  device.step();
+  ASSERT_EQ(device.traces().size(), 1U);
+  double last = 0;
+  for (const TraceEntry& entry : device.traces()[0].entries) {
+    EXPECT_GE(entry.start_seconds, last);
+    EXPECT_GT(entry.end_seconds, entry.start_seconds);
+    EXPECT_EQ(entry.own_seconds, entry.end_seconds - entry.start_seconds);
+    last = entry.end_seconds;
+  }
+  EXPECT_EQ(device.traces()[0].entries.size(), 3U * kGlobalBatch / kMicroBatch);
+  EXPECT_EQ(device.traces()[0].entries[0].start_seconds, 0) << "where the marks begin";
 }
 
 // Two of a dense step: for the losses, of which the gradient's scale is made, and for its norm.
