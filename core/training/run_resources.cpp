@@ -164,6 +164,7 @@ MachineShare machine_share(const Recipe& recipe, Communicator& world) {
   share.device_text = std::move(choice.text);
   if (share.device.kind == DeviceKind::cpu) return share;
   const CudaDeviceFacts& device = facts.devices[static_cast<std::size_t>(share.device.index)];
+  share.device_pci = device.pci;
   share.device_memory = {
       free_device_bytes(share.device.index),
       fmt::format("{} has {:.3g} GiB in all", device.name, static_cast<double>(device.total_bytes) / (1 << 30))};

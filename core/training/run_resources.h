@@ -49,6 +49,7 @@ struct MachineShare {
   Device device{};             ///< that tensors lie on
   MemoryLeft device_memory{};  ///< of a CUDA device; without a limit unless set
   std::string device_text{};   ///< DeviceChoice::text
+  std::string device_pci{};    ///< CudaDeviceFacts::pci
 };
 /// Of the processor. Collective: every rank looks before any of them takes memory.
 MachineShare machine_share(Communicator& world);

@@ -103,6 +103,7 @@ void Trainer::keep_trace() {
 
 // What was done is in the account and in the metrics, also where the ranks cannot tell each other what they spent.
 void Trainer::take_note(const StepOutcome& outcome) {
+  if (power_) power_->look(meter_.elapsed_seconds());
   CategorySeconds all;
   try {
     all = spent();

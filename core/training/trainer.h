@@ -17,6 +17,7 @@
 #include "core/training/launch.h"
 #include "core/training/layout.h"
 #include "core/training/phase.h"
+#include "core/training/power_log.h"
 #include "core/training/run_resources.h"
 #include "core/training/snapshot.h"
 #include "core/training/step_trace.h"
@@ -75,6 +76,8 @@ class Trainer {
   void enter_next_phase();
   StorageHooks storage_hooks();
   void tell_sources();
+  void watch_power(const std::string& pci);
+  void tell_power();
   void close_reading() noexcept;
   void guess_evaluation();
   void guess_suites();
@@ -117,6 +120,8 @@ class Trainer {
   std::unique_ptr<RunResources> resources_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Phase> phase_;
+  std::unique_ptr<DeviceMonitor> monitor_;  // of a CUDA device
+  std::unique_ptr<PowerLog> power_;         // likewise, where it tells something
 
   bool over_ = false;                 // an earlier attempt brought the run to its end
   std::int64_t first_step_ = 0;       // steps done when this attempt began

@@ -64,6 +64,7 @@ void Trainer::begin() {
     const std::string unlike = unlike_processors(places_);
     if (!unlike.empty() && ended == 0) account_->note("processors", unlike);
     if (ended == 0) account_->note("device", share.device_text);
+    if (share.device.kind == DeviceKind::cuda) watch_power(share.device_pci);
     const int cores = std::max(1, Workers::usable_cores() / share.ranks_on_cores);
     const std::string caveat = thread_caveat(recipe_.run.threads, cores);
     if (!caveat.empty()) account_->say(caveat);
@@ -201,6 +202,23 @@ void Trainer::tell_sources() {
   for (const std::string& text : {phase_->given(state_.phase_samples), phase_->staged()}) {
     if (!text.empty()) account_->note("data", text);
   }
+}
+
+void Trainer::watch_power(const std::string& pci) {
+  monitor_ = std::make_unique<DeviceMonitor>(pci);
+  if (!monitor_->fault().empty()) {
+    return account_->say(fmt::format("energy and clocks are not measured: {}", monitor_->fault()));
+  }
+  power_ = std::make_unique<PowerLog>([this] { return monitor_->read(); });
+  power_->look(meter_.elapsed_seconds());
+}
+
+// At the end of an attempt, once.
+void Trainer::tell_power() {
+  if (!power_) return;
+  power_->look(meter_.elapsed_seconds());
+  if (const std::string text = power_->text(); !text.empty()) account_->note("energy", text);
+  power_.reset();
 }
 
 void Trainer::enter_next_phase() {

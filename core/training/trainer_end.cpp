@@ -18,6 +18,7 @@ Stop Trainer::finish(Stop stop) {
   if (!goes_on_later(stop) && !ask_suites(true)) stop = Stop::signal;
   watch_.works_on_files(fmt::format("the account after step {}", state_.step));
   tell_sources();
+  tell_power();
   account_->ended(stop, snapshots_.store().folder_of(state_.step), spent());
   return stop;
 }
@@ -25,12 +26,13 @@ Stop Trainer::finish(Stop stop) {
 // The others cannot be asked any more: what is known here.
 void Trainer::close_reading() noexcept {
   try {
+    tell_power();
     if (!phase_) return;
     DataReading reading = read_before_;
     reading.add(phase_->reading(), kLateShards);
     account_->read(reading);
   } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
-    account_->say(fmt::format("how data came could not be noted: {}", second.what()));
+    account_->say(fmt::format("how data came, and what energy it took, could not be noted: {}", second.what()));
   }
 }
 

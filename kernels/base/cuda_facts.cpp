@@ -44,8 +44,10 @@ CudaFacts cuda_facts() {
   for (int index = 0; status == cudaSuccess && index < count; ++index) {
     cudaDeviceProp properties{};
     status = cudaGetDeviceProperties(&properties, index);
-    facts.devices.push_back({properties.name, properties.major * 10 + properties.minor,
-                             static_cast<std::int64_t>(properties.totalGlobalMem)});
+    facts.devices.push_back(
+        {properties.name, properties.major * 10 + properties.minor,
+         static_cast<std::int64_t>(properties.totalGlobalMem),
+         fmt::format("{:08x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID, properties.pciDeviceID)});
   }
   if (status != cudaSuccess && status != cudaErrorNoDevice) {
     facts.devices.clear();

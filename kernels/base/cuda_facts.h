@@ -13,6 +13,7 @@ struct CudaDeviceFacts {
   std::string name;
   int capability = 0;            ///< 90 for sm_90
   std::int64_t total_bytes = 0;  ///< of its memory
+  std::string pci = {};          ///< where it is in the machine: "00000000:01:00.0"
 };
 
 struct CudaFacts {

@@ -32,6 +32,7 @@ struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
   std::size_t totalGlobalMem;
+  int pciDomainID, pciBusID, pciDeviceID;
 };
 struct cudaPointerAttributes {
   cudaMemoryType type;
