@@ -10,7 +10,7 @@ namespace shoestring {
 MicroBatch::MicroBatch(const RunShape& most, std::vector<TokenColumn> columns, Device device)
     : most_(most),
       columns_(std::move(columns)),
-      host_(static_cast<std::size_t>(kParts * most.tokens + most.sequences + 1)),
+      staging_(bytes(most, columns_), device),
       values_(DType::i32, {kParts * most.tokens}, device),
       sequence_starts_(DType::i32, {most.sequences + 1}, device) {
   for (const TokenColumn& column : columns_) {
@@ -25,7 +25,7 @@ std::int64_t MicroBatch::bytes(const RunShape& most, std::span<const TokenColumn
 }
 
 std::span<std::int32_t> MicroBatch::host(int index) {
-  return std::span(host_).subspan(static_cast<std::size_t>(index * most_.tokens), static_cast<std::size_t>(tokens_));
+  return {reinterpret_cast<std::int32_t*>(here_) + index * most_.tokens, static_cast<std::size_t>(tokens_)};
 }
 
 void MicroBatch::fill(const BatchView& batch, int number, Stream& stream) {
@@ -41,19 +41,23 @@ void MicroBatch::fill(const BatchView& batch, int number, Stream& stream) {
   check(batch.targets.size() == count && batch.segment_start.size() == count,
         "a batch of {} inputs has {} targets, {} segment starts", count, batch.targets.size(),
         batch.segment_start.size());
+  here_ = static_cast<char*>(staging_.take());
   derive(batch);
   for (int index = 0; index < kParts; ++index) {
     copy(values_.view().slice(0, index * most_.tokens, tokens_),
          view_of(static_cast<const void*>(host(index).data()), DType::i32, {tokens_}), stream);
   }
-  const std::span<std::int32_t> starts = std::span(host_).subspan(static_cast<std::size_t>(kParts * most_.tokens));
-  for (std::int64_t s = 0; s <= sequences; ++s) {
-    starts[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(s * batch.sequence);
-  }
+  auto* const starts = reinterpret_cast<std::int32_t*>(here_) + kParts * most_.tokens;
+  for (std::int64_t s = 0; s <= sequences; ++s) starts[s] = static_cast<std::int32_t>(s * batch.sequence);
   const TensorView own_starts = sequence_starts_.view().slice(0, 0, sequences + 1);
-  copy(own_starts, view_of(static_cast<const void*>(starts.data()), DType::i32, {sequences + 1}), stream);
+  copy(own_starts, view_of(static_cast<const void*>(starts), DType::i32, {sequences + 1}), stream);
   layout_ = {part(kPositions), part(kSegmentStart), own_starts};
-  for (std::size_t i = 0; i < columns_.size(); ++i) fill_column(i, batch, stream);
+  auto* columns = reinterpret_cast<float*>(starts + most_.sequences + 1);
+  for (std::size_t i = 0; i < columns_.size(); ++i) {
+    fill_column(i, batch, columns, stream);
+    columns += most_.tokens * columns_[i].width;
+  }
+  staging_.sent(stream);
 }
 
 /// All parts, in host memory.
@@ -73,7 +77,7 @@ void MicroBatch::derive(const BatchView& batch) {
   }
 }
 
-void MicroBatch::fill_column(std::size_t index, const BatchView& batch, Stream& stream) {
+void MicroBatch::fill_column(std::size_t index, const BatchView& batch, float* here, Stream& stream) {
   const TokenColumn& column = columns_[index];
   const auto given = std::find_if(batch.columns.begin(), batch.columns.end(),
                                   [&](const ColumnView& view) { return view.name == column.name; });
@@ -81,8 +85,9 @@ void MicroBatch::fill_column(std::size_t index, const BatchView& batch, Stream& 
         column.name);
   check(static_cast<std::int64_t>(given->values.size()) == tokens_ * column.width,
         "column '{}' holds {} values for {} tokens of {}", column.name, given->values.size(), tokens_, column.width);
+  std::copy(given->values.begin(), given->values.end(), here);
   copy(column_values_[index].view().slice(0, 0, tokens_),
-       view_of(static_cast<const void*>(given->values.data()), DType::f32, {tokens_, column.width}), stream);
+       view_of(static_cast<const void*>(here), DType::f32, {tokens_, column.width}), stream);
 }
 
 ConstTensorView MicroBatch::column(std::string_view name) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/model/layer.h"
+#include "kernels/base/staging.h"
 
 namespace shoestring {
 
@@ -67,15 +68,16 @@ class MicroBatch {
   ConstTensorView part(int index) const { return values_.view().slice(0, index * most_.tokens, tokens_); }
   std::span<std::int32_t> host(int index);
   void derive(const BatchView& batch);
-  void fill_column(std::size_t index, const BatchView& batch, Stream& stream);
+  void fill_column(std::size_t index, const BatchView& batch, float* here, Stream& stream);
 
   RunShape most_;
   std::vector<TokenColumn> columns_;
   int number_ = -1;
   std::int64_t tokens_ = 0;
-  std::vector<std::int32_t> host_;  ///< what `values_` and `sequence_starts_` are copied from
-  Tensor values_;                   ///< i32 [kParts * most tokens], each part at its beginning
-  Tensor sequence_starts_;          ///< i32 [sequences + 1]
+  Staging staging_;
+  char* here_ = nullptr;    ///< in host memory: `values_`, `sequence_starts_` and the columns, one behind the other
+  Tensor values_;           ///< i32 [kParts * most tokens], each part at its beginning
+  Tensor sequence_starts_;  ///< i32 [sequences + 1]
   std::vector<Tensor> column_values_;
   TokenLayout layout_;
 };

@@ -11,6 +11,7 @@
 #include "core/training/checkpoint.h"
 #include "core/training/engine.h"
 #include "core/training/model_files.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/workers.h"
 #include "parallel/communicator.h"
 #include "tests/core/model/small_models.h"
@@ -230,6 +231,29 @@ TEST(EmulatedTraining, ATraceHasTheDevicesTimes) {
   }
   EXPECT_EQ(device.traces()[0].entries.size(), 3U * kGlobalBatch / kMicroBatch);
   EXPECT_EQ(device.traces()[0].entries[0].start_seconds, 0) << "where the marks begin";
+}
+
+// Three batches in the memory of one, and nobody waits: each is read before the next one's tokens stand in its place.
+TEST(EmulatedTraining, ABatchIsReadBeforeItIsOverwritten) {
+  Stream stream(kCuda);
+  MicroBatch batch({kMicroBatch * kSequence, kMicroBatch, 1}, {}, kCuda);
+  std::vector<Tensor> seen;
+  std::vector<std::vector<std::int32_t>> expected;
+  const int before = emulator::waits();
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    const testing::SmallBatch made(256, kMicroBatch, kSequence, seed);
+    batch.fill(made.view(), 0, stream);
+    expected.push_back(made.inputs);
+    copy(seen.emplace_back(DType::i32, batch.inputs().shape, kCuda), batch.inputs(), stream);
+  }
+  EXPECT_EQ(emulator::waits(), before);
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    Tensor here(DType::i32, seen[i].shape());
+    copy(here, seen[i], stream);
+    stream.synchronize();
+    const auto* ids = here.as<std::int32_t>();
+    EXPECT_EQ(std::vector<std::int32_t>(ids, ids + here.shape().elements()), expected[i]) << "batch " << i;
+  }
 }
 
 // Two of a dense step: for the losses, of which the gradient's scale is made, and for its norm.
