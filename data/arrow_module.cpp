@@ -61,7 +61,8 @@ class Table {
  public:
   Table(const char* path, std::vector<std::string> fields) : fields_(std::move(fields)), shown_(fields_.size()) {
     const auto file = require(arrow::io::ReadableFile::Open(path, &pool_));
-    const auto front = require(file->ReadAt(0, 6));
+    const auto front = require(file->Read(6));
+    require(file->Seek(0));  // a stream is read from where the file stands
     const std::string_view magic(reinterpret_cast<const char*>(front->data()), static_cast<std::size_t>(front->size()));
     if (magic.substr(0, 4) == "PAR1") {
       open_parquet(file);
