@@ -1,4 +1,4 @@
-// Checking a block of tokens: its XXH3-64 checksum and its largest id, with AVX-512 where the processor has it.
+// Checking a block of tokens: its XXH3-64 checksum and its largest id, in the widest vectors that the processor has.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +21,12 @@ namespace block_check::portable {
 std::uint64_t checksum(const void* data, std::size_t bytes);
 std::uint32_t largest_token(const void* tokens, std::size_t count, std::uint32_t token_bytes);
 }  // namespace block_check::portable
+
+// As above; they run on processors that have the set. Only where the program is built for x86-64.
+namespace block_check::avx2 {
+std::uint64_t checksum(const void* data, std::size_t bytes);
+std::uint32_t largest_token(const void* tokens, std::size_t count, std::uint32_t token_bytes);
+}  // namespace block_check::avx2
 
 namespace block_check::avx512 {
 std::uint64_t checksum(const void* data, std::size_t bytes);

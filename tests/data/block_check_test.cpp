@@ -17,20 +17,30 @@ TEST(BlockCheck, ChecksumIsXxh3) {
   EXPECT_EQ(checksum("shoestring"), block_check::portable::checksum("shoestring", 10));
 }
 
-TEST(BlockCheck, VariantsAgree) {
-  if (!cpu_features().avx512) GTEST_SKIP() << "needs AVX-512";
+#if defined(__x86_64__)
+template <typename Checksum, typename Largest>
+void expect_portable(Checksum sum, Largest largest) {
   const Random random(1, Purpose::test);
   std::vector<std::uint32_t> words(70000);
   for (std::size_t at = 0; at < words.size(); ++at) words[at] = random.bits(at).word[0];
   for (const std::size_t count : {0u, 1u, 15u, 16u, 17u, 31u, 32u, 33u, 60u, 61u, 1000u, 16384u, 65537u}) {
-    EXPECT_EQ(block_check::avx512::checksum(words.data(), count * 4),
-              block_check::portable::checksum(words.data(), count * 4));
+    EXPECT_EQ(sum(words.data(), count * 4), block_check::portable::checksum(words.data(), count * 4));
     for (const std::uint32_t bytes : {2u, 4u}) {
-      EXPECT_EQ(block_check::avx512::largest_token(words.data(), count, bytes),
-                block_check::portable::largest_token(words.data(), count, bytes));
+      EXPECT_EQ(largest(words.data(), count, bytes), block_check::portable::largest_token(words.data(), count, bytes));
     }
   }
 }
+
+TEST(BlockCheck, Avx2Agrees) {
+  if (!cpu_features().avx2) GTEST_SKIP() << "needs AVX2";
+  expect_portable(block_check::avx2::checksum, block_check::avx2::largest_token);
+}
+
+TEST(BlockCheck, Avx512Agrees) {
+  if (!cpu_features().avx512) GTEST_SKIP() << "needs AVX-512";
+  expect_portable(block_check::avx512::checksum, block_check::avx512::largest_token);
+}
+#endif
 
 TEST(BlockCheck, LargestTokenFindsEveryPlace) {
   std::vector<std::uint16_t> narrow(131, 7);
