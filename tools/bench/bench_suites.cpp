@@ -6,6 +6,7 @@
 #include "tools/bench/gemm_bench.h"
 #include "tools/bench/loader_bench.h"
 #include "tools/bench/quantize_bench.h"
+#include "tools/bench/rows_bench.h"
 #include "tools/bench/step_bench.h"
 #include "tools/bench/storage_bench.h"
 
@@ -36,6 +37,7 @@ constexpr std::array kSuites = {
     BenchSuite{"gemm", "matrix products", bench_gemm},
     BenchSuite{"loader", "shards to batches", bench_loader},
     BenchSuite{"quantize", "casts to FP8, both in the cache and from memory", bench_quantize},
+    BenchSuite{"rows", "each op's rows beside each other", bench_rows},
     BenchSuite{"step", "whole training steps and their memory", bench_step},
     BenchSuite{"storage", "batches from slow storage", bench_storage},
 };
