@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "core/recipe/values.h"
+#include "core/recipe/section_keys.h"
 #include "data/loader.h"
 #include "data/prefetching_loader.h"
 #include "kernels/router.h"
@@ -18,13 +18,6 @@ constexpr double kMostInt = 1 << 20;
 constexpr double kMostExperts = kRouterMaxExperts;
 constexpr auto kFree = OnResume::free;
 
-/// Bounds and unit of a number; ignored by other types.
-struct Limits {
-  double low = 0;
-  double high = kAny;
-  Unit unit = Unit::none;
-};
-
 constexpr Limits kText{};
 constexpr Limits kCount{0, kMostWhole, Unit::count};
 constexpr Limits kExtent{0, kMostExtent, Unit::count};
@@ -32,49 +25,6 @@ constexpr Limits kPositions{0, kMostPositions, Unit::positions};
 constexpr Limits kNotNegative{0, kAny, Unit::none};
 constexpr Limits kPositive{kAboveZero, kAny, Unit::none};
 constexpr Limits kShare{0, 1, Unit::fraction};
-
-/// Adds the keys of one section; `at` gives the section's struct within a Recipe.
-template <class Section, class At>
-class SectionKeys {
- public:
-  SectionKeys(std::vector<Key>& keys, std::string section, At at)
-      : keys_(keys), section_(std::move(section)), at_(at) {}
-
-  template <class Value>
-  SectionKeys& key(std::string name, Value Section::*member, Limits limits, std::string meaning,
-                   OnResume on_resume = OnResume::fixed) {
-    Key key;
-    key.section = section_;
-    key.name = std::move(name);
-    key.type = values::type_of<Value>();
-    key.unit = limits.unit;
-    key.low = limits.low;
-    key.high = limits.high;
-    if constexpr (std::is_enum_v<Value>) key.words = enum_words<Value>();
-    key.on_resume = on_resume;
-    key.meaning = std::move(meaning);
-    const Key shape = key;  // without the functions
-    key.assign = [shape, member, at = at_](Recipe& recipe, std::size_t phase, std::string_view text) {
-      return values::parse<Value>(text, shape, at(recipe, phase).*member);
-    };
-    key.print = [shape, member, at = at_](const Recipe& recipe, std::size_t phase) {
-      return values::print<Value>(shape, at(recipe, phase).*member);
-    };
-    keys_.push_back(std::move(key));
-    return *this;
-  }
-
- private:
-  std::vector<Key>& keys_;
-  std::string section_;
-  At at_;
-};
-
-template <class Section>
-auto section_keys(std::vector<Key>& keys, std::string name, Section Recipe::*member) {
-  const auto at = [member](auto& recipe, std::size_t) -> auto& { return recipe.*member; };
-  return SectionKeys<Section, decltype(at)>(keys, std::move(name), at);
-}
 
 void add_run(std::vector<Key>& keys) {
   section_keys(keys, "run", &Recipe::run)

@@ -4,19 +4,16 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
 #include <initializer_list>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "core/budget/warning.h"
 #include "core/model/config.h"
 #include "core/model/families/family.h"
-#include "core/optimizer/learning_rate.h"
-#include "core/recipe/data_mix.h"
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
+#include "core/recipe/rules.h"
 #include "core/recipe/scan.h"
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
@@ -24,45 +21,6 @@
 
 namespace shoestring {
 namespace {
-
-using Keys = std::initializer_list<std::string>;
-
-/// Collects broken rules. A rule names the keys it rests on: the first one given in a file is blamed, and the rule is
-/// silent when one of them is mistaken already.
-class Rules {
- public:
-  Rules(const Origins& origins, const std::vector<Mistake>& wrong) : origins_(origins) {
-    for (const Mistake& mistake : wrong) wrong_.insert(mistake.key);
-  }
-
-  bool given(const std::string& key) const { return origins_.contains(key); }
-
-  bool blamed(const std::string& key) const {
-    return std::any_of(found_.begin(), found_.end(), [&](const Mistake& mistake) { return mistake.key == key; });
-  }
-
-  void unless(bool holds, Keys keys, std::string text) {
-    if (holds) return;
-    if (std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return wrong_.contains(key); })) return;
-    found_.push_back({blame(keys), *keys.begin(), std::move(text)});
-  }
-
-  std::vector<Mistake> take() { return std::move(found_); }
-
- private:
-  Origin blame(Keys keys) const {
-    for (const std::string& key : keys) {
-      if (const auto place = origins_.find(key); place != origins_.end()) return place->second;
-    }
-    const std::string section = keys.begin()->substr(0, keys.begin()->rfind('.'));
-    const auto place = origins_.find(section);  // something is missing: its section's header, if there is one
-    return place != origins_.end() ? place->second : Origin{};
-  }
-
-  const Origins& origins_;
-  std::set<std::string> wrong_;
-  std::vector<Mistake> found_;
-};
 
 bool is_date(const std::string& text) {
   if (text.size() != 10 || text[4] != '-' || text[7] != '-') return false;
@@ -282,147 +240,12 @@ void check_data(const Recipe& recipe, Rules& rules) {
   rules.unless(own || !recipe.data.train.empty(), {"data.train"}, "data.train is missing: where are the token shards?");
 }
 
-/// The most steps that a phase can have: all of its ramp, if any, in its smallest batches. 0 where not known.
-double most_steps(const Recipe& recipe, const PhaseSpec& phase) {
-  if (recipe.schedule.horizon == Horizon::steps) return static_cast<double>(phase.steps);
-  if (recipe.schedule.horizon == Horizon::budget || phase.sequence <= 0 || phase.global_batch <= 0) return 0;
-  const auto steps = [&](std::int64_t tokens, std::int64_t batch) {
-    return std::ceil(static_cast<double>(tokens) / static_cast<double>(phase.sequence) / static_cast<double>(batch));
-  };
-  if (phase.batch_ramp_from <= 0) return steps(phase.tokens, phase.global_batch);
-  const std::int64_t ramp = std::min(phase.batch_ramp_tokens, phase.tokens);
-  return steps(ramp, phase.batch_ramp_from) + steps(phase.tokens - ramp, phase.global_batch);
-}
-
-/// A schedule that cannot come to its end: what depends on the budget's speed is told by the run.
-void check_schedule(const Recipe& recipe, Rules& rules) {
-  double steps = 0;
-  for (const PhaseSpec& phase : recipe.phases) {
-    const double most = most_steps(recipe, phase);
-    if (most <= 0) return;  // said elsewhere
-    steps += most;
-    const std::string section = "phase." + phase.name;
-    rules.unless(
-        recipe.schedule.horizon != Horizon::tokens || phase.batch_ramp_tokens <= phase.tokens,
-        {section + ".batch_ramp_tokens", section + ".tokens"},
-        fmt::format("{}.batch_ramp_tokens = {} is more than the phase has ({} tokens): its batch never grows to "
-                    "global_batch",
-                    section, phase.batch_ramp_tokens, phase.tokens));
-  }
-  if (recipe.phases.empty() || steps > static_cast<double>(std::int64_t{1} << 53)) return;
-  const std::string mistake = unfinished_warmup(recipe.schedule, static_cast<std::int64_t>(steps));
-  rules.unless(mistake.empty(), {"schedule.warmup_steps"}, mistake);
-}
-
 void check_guard(const Recipe& recipe, Rules& rules) {
   rules.unless(recipe.guard.on_repeat != OnRepeat::go_back || recipe.checkpoint.every_steps > 0 ||
                    recipe.checkpoint.every_minutes > 0,
                {"guard.on_repeat", "checkpoint.every_steps", "checkpoint.every_minutes"},
                "guard.on_repeat = go_back needs checkpoints to go back to: set checkpoint.every_steps or "
                "checkpoint.every_minutes");
-}
-
-void check_phase_length(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
-  switch (recipe.schedule.horizon) {
-    case Horizon::tokens:
-      rules.unless(phase.tokens > 0, {section + ".tokens", "schedule.horizon"},
-                   fmt::format("{}.tokens is missing: schedule.horizon = tokens", section));
-      break;
-    case Horizon::steps:
-      rules.unless(phase.steps > 0, {section + ".steps", "schedule.horizon"},
-                   fmt::format("{}.steps is missing: schedule.horizon = steps", section));
-      break;
-    case Horizon::budget:
-      rules.unless(phase.share > 0, {section + ".share"}, fmt::format("{}.share must be above 0", section));
-      break;
-  }
-}
-
-void check_batch(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
-  const std::string global = section + ".global_batch";
-  const std::string micro = section + ".micro_batch";
-  const std::string ramp = section + ".batch_ramp_from";
-  const std::int64_t groups = recipe.parallel.reduction_groups;
-  const std::int64_t ranks = recipe.parallel.data;
-  rules.unless(phase.global_batch > 0, {global}, fmt::format("{} is missing: sequences per optimizer step", global));
-  const auto divides = [&](std::int64_t batch, const std::string& key) {
-    if (batch <= 0) return;
-    rules.unless(batch % phase.micro_batch == 0, {key, micro},
-                 fmt::format("{} = {} is not divisible by {} = {}", key, batch, micro, phase.micro_batch));
-    if (batch % phase.micro_batch != 0) return;
-    const std::int64_t micros = batch / phase.micro_batch;
-    rules.unless(
-        groups == 0 || micros % groups == 0, {"parallel.reduction_groups", key, micro},
-        fmt::format("parallel.reduction_groups = {} does not divide the {} micro-batches of {}", groups, micros, key));
-    rules.unless(ranks == 0 || micros % ranks == 0, {"parallel.data", key, micro},
-                 fmt::format("parallel.data = {} does not divide the {} micro-batches of {}", ranks, micros, key));
-  };
-  divides(phase.global_batch, global);
-  divides(phase.batch_ramp_from, ramp);
-  rules.unless((phase.batch_ramp_from > 0) == (phase.batch_ramp_tokens > 0), {ramp, section + ".batch_ramp_tokens"},
-               fmt::format("a ramp needs both {} and {}.batch_ramp_tokens", ramp, section));
-  rules.unless(phase.batch_ramp_from <= phase.global_batch || phase.global_batch == 0, {ramp, global},
-               fmt::format("{} = {} is above {} = {}", ramp, phase.batch_ramp_from, global, phase.global_batch));
-}
-
-void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
-  const bool masked = phase.objective == ObjectiveName::masked;
-  rules.unless(masked || phase.loss_mean == LossMean::tokens, {section + ".loss_mean", section + ".objective"},
-               fmt::format("{0}.loss_mean = documents needs {0}.objective = masked", section));
-  rules.unless(!masked || (recipe.data.document_mask && recipe.data.fim_rate == 0),
-               {section + ".objective", "data.document_mask", "data.fim_rate"},
-               fmt::format("{}.objective = masked needs data.document_mask = yes and data.fim_rate = 0: conversations "
-                           "are neither read into each other nor rearranged",
-                           section));
-  rules.unless(phase.patience == 0 || recipe.evaluation.every_steps > 0,
-               {section + ".patience", "evaluation.every_steps"},
-               fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
-}
-
-void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
-  const PhaseData data = phase_data(recipe, phase);
-  const std::string mix = phase.mix.empty() ? "data.mix" : section + ".mix";
-  const std::string limits = phase.most_epochs.empty() ? "data.most_epochs" : section + ".most_epochs";
-  std::vector<MixPoint> points;
-  std::string mistake = parse_mix(data, points);
-  rules.unless(mistake.empty(), {mix}, fmt::format("{}: {}", mix, mistake));
-  rules.unless(data.mix.empty() || recipe.schedule.horizon != Horizon::budget, {mix, "schedule.horizon"},
-               fmt::format("{} changes by shares of a phase's length, which with schedule.horizon = budget depends on "
-                           "speed; take tokens or steps",
-                           mix));
-  rules.unless(data.mix.empty() || recipe.schedule.horizon != Horizon::steps || phase.batch_ramp_from == 0,
-               {mix, section + ".batch_ramp_from"},
-               fmt::format("{} with {}.batch_ramp_from needs schedule.horizon = tokens", mix, section));
-  std::vector<double> epochs;
-  mistake = parse_most_epochs(data, epochs);
-  rules.unless(mistake.empty(), {limits}, fmt::format("{}: {}", limits, mistake));
-  const bool ends = !epochs.empty() && std::all_of(epochs.begin(), epochs.end(), [](double most) { return most > 0; });
-  rules.unless(!ends || recipe.schedule.horizon != Horizon::budget, {limits, "schedule.horizon"},
-               fmt::format("{} limits every source, so the data could end before the budget of schedule.horizon = "
-                           "budget; give one of them 0, or take tokens or steps",
-                           limits));
-}
-
-void check_phases(const Recipe& recipe, Rules& rules) {
-  rules.unless(!recipe.phases.empty(), {"phase"}, "there is no phase: add a section [phase.NAME]");
-  if (!recipe.phases.empty() && !recipe.phases.front().from.empty()) {
-    const std::string key = fmt::format("phase.{}.from", recipe.phases.front().name);
-    rules.unless(recipe.model.from.empty(), {key, "model.from"},
-                 fmt::format("{} and model.from both name what the run begins with: leave one out", key));
-  }
-  for (const PhaseSpec& phase : recipe.phases) {
-    const std::string section = "phase." + phase.name;
-    const std::int64_t positions = recipe.model.max_positions;
-    rules.unless(phase.sequence > 0, {section + ".sequence"},
-                 fmt::format("{}.sequence is missing: tokens per sequence", section));
-    rules.unless(
-        positions == 0 || phase.sequence <= positions, {section + ".sequence", "model.max_positions"},
-        fmt::format("{}.sequence = {} is longer than model.max_positions = {}", section, phase.sequence, positions));
-    check_batch(recipe, phase, section, rules);
-    check_phase_length(recipe, phase, section, rules);
-    check_objective(recipe, phase, section, rules);
-    check_mix(recipe, phase, section, rules);
-  }
 }
 
 }  // namespace
