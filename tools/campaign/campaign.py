@@ -3,16 +3,18 @@
 import argparse
 import collections
 import concurrent.futures
-import datetime
 import json
 import os
 import pathlib
-import platform
 import random
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
 
+from tally import Outcome, Tally
 from trial import SLACK_SECONDS, SOURCE, Lost, Trial, Void, Workplace
 
 ERRORS = {  # of the n-th call; + stands for every call from there on
@@ -59,8 +61,9 @@ def on_a_rank(place, trial, dice, word):
 
 def killed(place, trial, dice, _):
     """SIGKILL at a random moment, up to three times."""
-    for _ in range(dice.randint(1, 3)):
-        trial.start(kill_after=dice.uniform(0, 1.1 * place.seconds))
+    codes = [trial.start(kill_after=dice.uniform(0, 1.1 * place.seconds)) for _ in range(dice.randint(1, 3))]
+    if -signal.SIGKILL not in codes:  # each had done its work before
+        raise Void
     trial.go_on()
     trial.check_result()
     return trial.check_bill()
@@ -80,13 +83,16 @@ def killed_under_a_cap(place, trial, dice, _):
     """A budget of some runs' length, horizon at its end, killed again and again: it is spent and not passed."""
     cap = dice.uniform(4, 8) * place.seconds
     overrides = ("--schedule.horizon=budget", f"--budget.gpu_hours={cap:.3f}s", "--schedule.warmup_steps=0")
-    for _ in range(dice.randint(1, 4)):
-        trial.start(kill_after=dice.uniform(0, 1.1 * place.seconds), overrides=overrides)
+    codes = [trial.start(kill_after=dice.uniform(0, 1.1 * place.seconds), overrides=overrides)
+             for _ in range(dice.randint(1, 4))]
+    if -signal.SIGKILL not in codes:
+        raise Void
     code = trial.start(overrides=overrides)
     if code not in (0, 84):
         raise Lost(f"exit code {code}: {trial.output[-400:]}")
     charged, report = trial.charged_seconds()
-    lines = (place.run_folder(trial.name) / "metrics.jsonl").read_text().splitlines()
+    metrics = place.run_folder(trial.name) / "metrics.jsonl"  # none where starting alone took it all
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
     steps = [json.loads(line).get("timing", {}).get("step_seconds", 0) for line in lines]
     if charged > 1.005 * cap + max(steps, default=0) + SLACK_SECONDS[1]:
         raise Lost(f"charged {charged:.3f} s of a cap of {cap:.3f}")
@@ -131,8 +137,8 @@ def damaged(place, trial, dice, what):
             file.write_bytes(whole)
 
 
-def plans(place, dice):
-    """Every fault of the campaign by kind: (what is done, its word, ranks), in random order."""
+def plans(place, seed):
+    """Every fault of the campaign by kind: (what is done, its word, ranks), in an order that the seed gives each kind."""
     kinds = collections.defaultdict(list)
     for kind, errors in ERRORS.items():
         for number in range(1, place.calls[kind] + 1):
@@ -156,17 +162,21 @@ def plans(place, dice):
     for kind in ("write", "fsync", "rename", "open"):
         for number in range(1, place.calls[kind] + 1):
             kinds["two ranks: the disk fails"].append((on_a_rank, f"{kind}:{number}:EIO", 2))
+    for number in range(1, place.calls["write"] + 1):
+        kinds["two ranks: the disk is full"].append((on_a_rank, f"write:{number}:ENOSPC+", 2))
+    for number in range(1, place.calls["memory"] + 1):
+        kinds["two ranks: memory fails"].append((on_a_rank, f"memory:{number}:ENOMEM", 2))
     for _ in range(4000):
         kinds["killed at a random moment"].append((killed, "", 1))
         kinds["killed under a cap"].append((killed_under_a_cap, "", 1))
         for what in ("run", "checkpoint", "shard"):
             kinds[f"bytes of a {what} damaged"].append((damaged, what, 1))
-    for kind in kinds.values():
-        dice.shuffle(kind)
+    for kind, faults in kinds.items():
+        random.Random(f"{seed}/{kind}").shuffle(faults)
     return kinds
 
 
-def order(kinds, dice, most):
+def order(kinds, most):
     """As many of each kind as there are, in turns, `most` in all; of those on two ranks, which take long, a fifth."""
     waiting = {kind: list(faults) for kind, faults in kinds.items()}
     chosen = []
@@ -182,101 +192,74 @@ def order(kinds, dice, most):
     return chosen[:most]
 
 
-def work(program, shim, folder, jobs, seed, worker, deadline, say):
-    """One worker's share, one fault after another, until `deadline`."""
-    place = Workplace(program, shim, folder)
-    rows = new_rows()
-    bill = collections.Counter()
-    for number, (kind, body, word, ranks) in enumerate(jobs):
-        if time.monotonic() > deadline:
-            break
-        trial = Trial(place, f"t{number}", ranks)
-        row = rows[kind]
-        began = time.monotonic()
-        try:
-            charged = body(place, trial, random.Random(f"{seed}/{worker}/{number}"), word)
-            row["tried"] += 1
-            row["survived"] += 1
-            if charged:
-                bill.update(charged=charged, wall=trial.wall_seconds, starts=trial.attempts * trial.ranks)
-        except Void:
-            row["void"] += 1
-        except Lost as lost:
-            row["tried"] += 1
-            row["lost"].append(f"{word or body.__name__} (worker {worker}, number {number}): {lost}")
-            say(f"LOST  {kind}: {row['lost'][-1]}")
-        trial.clean()
-        row["seconds"] += time.monotonic() - began
-    shutil.rmtree(folder, ignore_errors=True)
-    return {kind: dict(row) for kind, row in rows.items()}, bill
-
-
-def new_rows():
-    return collections.defaultdict(lambda: {"tried": 0, "survived": 0, "void": 0, "seconds": 0.0, "lost": []})
-
-
-def table(rows):
-    lines = [f"{'fault':<34} {'tried':>7} {'survived':>9} {'lost':>5} {'void':>5} {'s each':>7}"]
-    total = collections.Counter()
-    for kind in sorted(rows):
-        row = rows[kind]
-        row["seconds"] = round(row["seconds"], 1)
-        lines.append(f"{kind:<34} {row['tried']:>7} {row['survived']:>9} {len(row['lost']):>5} {row['void']:>5}"
-                     f" {row['seconds'] / max(1, row['tried'] + row['void']):>7.2f}")
-        total.update(tried=row["tried"], survived=row["survived"], lost=len(row["lost"]), void=row["void"])
-    lines.append(f"{'all':<34} {total['tried']:>7} {total['survived']:>9} {total['lost']:>5} {total['void']:>5}")
-    return "\n".join(lines), total
+def tried(place, fault, number, seed):
+    """The outcome of one fault."""
+    kind, body, word, ranks = fault
+    trial = Trial(place, f"t{number}", ranks)
+    outcome = Outcome(kind, "survived")
+    began = time.monotonic()
+    try:
+        outcome.charged = body(place, trial, random.Random(f"{seed}/{number}"), word)
+        outcome.wall, outcome.starts = trial.wall_seconds, trial.attempts * trial.ranks
+    except Void:
+        outcome.state = "void"
+    except Lost as lost:
+        outcome.state, outcome.lost = "lost", f"{word or body.__name__}: {lost}"
+        print(f"LOST  {kind}: fault {number} of seed {seed}: {outcome.lost}", flush=True)
+    trial.clean()
+    outcome.seconds = time.monotonic() - began
+    return outcome
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", type=pathlib.Path, default=SOURCE / "build/shoestring")
     parser.add_argument("--shim", type=pathlib.Path, default=SOURCE / "build/shoestring_faults.so")
-    parser.add_argument("--faults", type=int, default=10000, help="how many, all kinds in turns (10000)")
+    parser.add_argument("--faults", type=int, default=10000, help="how many of the seed's, all kinds in turns (10000)")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, whatever is left")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workers (the cores)")
     parser.add_argument("--kind", action="append", help="only kinds that hold this text; may be given again")
+    parser.add_argument("--begin", type=int, default=0, help="number of the first fault: to see one that was lost again")
     parser.add_argument("--folder", type=pathlib.Path, help="where runs are made (/dev/shm: in memory)")
-    parser.add_argument("--result", type=pathlib.Path, help="write the table as JSON")
+    parser.add_argument("--result", type=pathlib.Path, help="add the table to this JSON; go on behind the seed's last fault")
     arguments = parser.parse_args()
+    if arguments.result and (arguments.kind or arguments.begin):
+        sys.exit("--result counts all faults of a seed in their order: leave out --kind and --begin, or --result")
     folder = (arguments.folder or pathlib.Path("/dev/shm")) / f"shoestring_campaign_{os.getpid()}"
-    program, shim = arguments.program.resolve(), arguments.shim.resolve()
-    began = time.monotonic()
-    dice = random.Random(arguments.seed)
-    kinds = plans(Workplace(program, shim, folder / "plans"), dice)
+    places = [Workplace(arguments.program.resolve(), arguments.shim.resolve(), folder / str(worker))
+              for worker in range(arguments.jobs)]
+    kinds = plans(places[0], arguments.seed)
     if arguments.kind:
         kinds = {kind: faults for kind, faults in kinds.items() if any(text in kind for text in arguments.kind)}
-    jobs = order(kinds, dice, arguments.faults)
-    deadline = began + 60 * arguments.minutes
-    say = lambda text: print(text, flush=True)
-    rows = new_rows()
-    bill = collections.Counter()
+    faults = order(kinds, arguments.faults)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE, capture_output=True, text=True).stdout
+    tally = Tally(arguments.result, arguments.seed, arguments.jobs, commit.strip(), arguments.begin)
+    numbers = iter(range(tally.next, len(faults)))
+    stop = threading.Event()
+    for request in (signal.SIGINT, signal.SIGTERM):  # what is under way is finished and counted
+        signal.signal(request, lambda *_: stop.set())
+    deadline = time.monotonic() + 60 * arguments.minutes
+
+    def work(place):
+        try:
+            while not stop.is_set() and time.monotonic() < deadline:
+                with tally.lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                tally.finish(number, tried(place, faults[number], number, arguments.seed))
+        except BaseException:  # a mistake of ours: nobody counts on behind it
+            stop.set()
+            raise
+
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        shares = [pool.submit(work, program, shim, folder / str(worker), jobs[worker::arguments.jobs], arguments.seed,
-                              worker, deadline, say) for worker in range(arguments.jobs)]
-        for share in shares:
-            found, part = share.result()
-            bill.update(part)
-            for kind, row in found.items():
-                for key, value in row.items():
-                    rows[kind][key] += value
+        for share in [pool.submit(work, place) for place in places]:
+            share.result()
     shutil.rmtree(folder, ignore_errors=True)
-    text, total = table(rows)
-    print(text)
-    minutes = (time.monotonic() - began) / 60
-    unseen = 1000 * (bill["wall"] - bill["charged"]) / max(1, bill["starts"])
-    print(f"billed {bill['charged']:.1f} s of {bill['wall']:.1f} by an outside stop-watch, {unseen:.0f} ms less a start; "
-          f"{minutes:.1f} minutes, seed {arguments.seed}")
-    if arguments.result:
-        arguments.result.write_text(json.dumps({
-            "date": datetime.date.today().isoformat(), "seed": arguments.seed, "jobs": arguments.jobs,
-            "asked": arguments.faults, "minutes": round(minutes, 1),
-            "machine": f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}, Linux {platform.release()}",
-            "total": dict(total), "billed_seconds": round(bill["charged"], 1), "stopwatch_seconds": round(bill["wall"], 1),
-            "starts": bill["starts"], "unbilled_milliseconds_a_start": round(unseen, 1),
-            "kinds": {kind: rows[kind] for kind in sorted(rows)}}, indent=2) + "\n")
-    sys.exit(1 if total["lost"] or not total["tried"] else 0)
+    tally.store()
+    print(tally.text())
+    sys.exit(1 if tally.lost_now or not tally.total()["tried"] else 0)
 
 
 if __name__ == "__main__":

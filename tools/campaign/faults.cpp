@@ -55,6 +55,7 @@ struct Plan {
 Plan g_plan;
 std::array<std::atomic<long>, kinds> g_calls{};
 std::atomic<bool> g_came{false};
+std::atomic<bool> g_mpi_starts{false};  // what it asks for then is its own affair: it ends without memory, unasked
 std::atomic<bool>* g_jumped = nullptr;  // shared with children: a clock that jumps does so for all
 
 struct Named {
@@ -143,6 +144,8 @@ bool fails(What what) {
   errno = g_plan.error;
   return true;
 }
+
+bool memory_fails(std::size_t bytes) { return bytes >= kLargeBytes && !g_mpi_starts && fails(look(memory_)); }
 
 bool counts(const char* path) {
   if (g_plan.under == nullptr) return true;
@@ -296,19 +299,19 @@ void* __libc_realloc(void* memory, std::size_t bytes);
 void* __libc_memalign(std::size_t alignment, std::size_t bytes);
 
 void* malloc(std::size_t bytes) {
-  if (bytes >= kLargeBytes && fails(look(memory_))) return nullptr;
+  if (memory_fails(bytes)) return nullptr;
   return __libc_malloc(bytes);
 }
 void* calloc(std::size_t count, std::size_t bytes) {
-  if (count * bytes >= kLargeBytes && fails(look(memory_))) return nullptr;
+  if (memory_fails(count * bytes)) return nullptr;
   return __libc_calloc(count, bytes);
 }
 void* realloc(void* memory, std::size_t bytes) {
-  if (bytes >= kLargeBytes && fails(look(memory_))) return nullptr;
+  if (memory_fails(bytes)) return nullptr;
   return __libc_realloc(memory, bytes);
 }
 void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
-  if (bytes >= kLargeBytes && fails(look(memory_))) return nullptr;
+  if (memory_fails(bytes)) return nullptr;
   return __libc_memalign(alignment, bytes);
 }
 
@@ -335,6 +338,13 @@ int clock_gettime(clockid_t which, timespec* now) {
 }
 
 constexpr int kMpiError = 16;  // MPI_ERR_OTHER
+
+int MPI_Init_thread(int* count, char*** words, int wanted, int* provided) {
+  g_mpi_starts = true;
+  const int result = next<int (*)(int*, char***, int, int*)>("MPI_Init_thread")(count, words, wanted, provided);
+  g_mpi_starts = false;
+  return result;
+}
 
 int MPI_Issend(const void* data, int count, void* type, int peer, int tag, void* comm, void* request) {
   const What what = look(send_);
