@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 namespace shoestring {
@@ -33,12 +36,29 @@ constexpr Word kOnRepeat[] = {"clip", "go_back"};
 
 constexpr std::size_t kLongestWord = 64;  // longer texts are no misspelt word
 
+char folded(char letter) {
+  return letter == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+}
+
 std::string folded(std::string_view text) {
   std::string result;
-  for (const char letter : text) {
-    result += letter == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  }
+  for (const char letter : text) result += folded(letter);
   return result;
+}
+
+/// Which letters stand in a word, folded: one bit for each remainder by 64.
+std::uint64_t letters_of(std::string_view text) {
+  std::uint64_t letters = 0;
+  for (const char letter : text) letters |= std::uint64_t{1} << (static_cast<unsigned char>(folded(letter)) % 64);
+  return letters;
+}
+
+/// No more than the distance of the folded words, for a fraction of its cost: an edit changes the length by one at
+/// most, and of the letters that stand in a word two.
+std::size_t distance_at_least(std::string_view meant, std::uint64_t letters, std::string_view candidate) {
+  const std::size_t longer = std::max(meant.size(), candidate.size()) - std::min(meant.size(), candidate.size());
+  const int changed = std::popcount(letters ^ letters_of(candidate));
+  return std::max(longer, static_cast<std::size_t>(changed + 1) / 2);
 }
 
 }  // namespace
@@ -146,18 +166,21 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 std::string_view nearest_word(std::string_view text, std::span<const std::string_view> words) {
   if (text.empty() || text.size() > kLongestWord) return {};
   const std::string meant = folded(text);
+  const std::uint64_t letters = letters_of(meant);
   std::string_view best;
-  std::size_t best_distance = 0;
+  std::size_t best_distance = std::max<std::size_t>(2, text.size() / 3) + 1;  // beyond what any word is allowed
   for (const std::string_view candidate : words) {
-    std::size_t distance = edit_distance(meant, folded(candidate));
     // A word cut short or run on ("gpu_hour", "micro_batch_size") is meant as often as a misspelt one.
     const bool part = meant.size() >= 3 && (candidate.starts_with(meant) || meant.starts_with(candidate));
+    if (!part && distance_at_least(meant, letters, candidate) >= best_distance) continue;
+    std::size_t distance = edit_distance(meant, folded(candidate));
     if (part) distance = std::min<std::size_t>(distance, 1);
-    if (best.empty() || distance < best_distance) {
+    if (distance < best_distance) {
       best = candidate;
       best_distance = distance;
     }
   }
+  if (best.empty()) return {};
   const std::size_t allowed = std::max<std::size_t>(2, std::min(text.size(), best.size()) / 3);
   return best_distance <= allowed && best_distance < text.size() ? best : std::string_view{};
 }
