@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Configures and builds a preset (release unless named): tools/build.sh [PRESET] [TARGET...]
-# With ccache, where it is installed. SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too,
-# SHOESTRING_STRICT=ON makes warnings errors.
+# With ccache, where it is installed and CCACHE_DISABLE is not set; else standard headers are precompiled.
+# SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too, SHOESTRING_STRICT=ON makes warnings errors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
 [ $# -gt 0 ] && shift
 options=()
-if command -v ccache >/dev/null; then
+if command -v ccache >/dev/null && [ -z "${CCACHE_DISABLE:-}" ]; then
   options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 fi
 if [ -n "${SHOESTRING_CUDA:-}" ]; then options+=("-DSHOESTRING_CUDA=$SHOESTRING_CUDA"); fi
