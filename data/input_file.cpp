@@ -13,7 +13,9 @@ namespace shoestring {
 namespace {
 
 constexpr std::size_t kChunk = std::size_t{256} << 10;
-constexpr std::size_t kBehind = 512;  // asked for where the file should have ended
+constexpr std::size_t kBehind = 512;                       // asked for where the file should have ended
+constexpr std::size_t kLeastRoom = std::size_t{16} << 10;  // for what comes out of a packed file
+constexpr std::size_t kUsualRatio = 16;                    // bytes out per byte in, hardly ever passed
 
 }  // namespace
 
@@ -83,7 +85,8 @@ bool InputFile::read(std::string& to) {
   return got > 0;
 }
 
-// One step of the unpacker. Whether the file has more is known before its last bytes are handed over.
+// One step of the unpacker, with room for what usually comes out of the bytes at hand: a small file, as a chunk of room
+// costs more than it. Whether the file has more is known before its last bytes are handed over.
 void InputFile::unpack() {
   if (packed_begin_ == packed_.size()) {
     packed_.clear();
@@ -91,7 +94,7 @@ void InputFile::unpack() {
     read(packed_);
   }
   const std::size_t before = text_.size();
-  text_.resize(before + kChunk);
+  text_.resize(before + std::clamp(kUsualRatio * (packed_.size() - packed_begin_), kLeastRoom, kChunk));
   UnpackStep step;
   try {
     step = unpacker_->step(std::span(packed_).subspan(packed_begin_), std::span(text_).subspan(before), file_ended_);
