@@ -29,6 +29,7 @@ int verify(const Recipe& recipe, int steps, int ranks, Communicator& world) {
   const bool leads = world.rank() == 0;
   if (world.size() > 1) ranks = std::min(ranks, world.size());
   if (leads) {
+    fmt::print("{}\n", small_twin_text(recipe));
     fmt::print("{:<9} {:<5} {:<7} {:<12} {:<6} against one process, after {} steps\n", "pipeline", "data", "expert",
                "schedule", "state", steps);
   }

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/recipe/names.h"
 #include "core/training/engine.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -22,7 +23,7 @@ namespace {
 
 constexpr std::int64_t kLayers = 8;
 constexpr std::int64_t kVocabulary = 256;
-constexpr std::int64_t kSequence = 32;
+constexpr std::int64_t kSequence = 16;
 
 /// A batch of one process and of every layout that is compared with it.
 struct BatchSize {
@@ -221,6 +222,7 @@ Recipe small_twin(const Recipe& recipe) {
   at_most(model.dense_layers, 1);
   at_most(model.expert_groups, 4);
   at_most(model.expert_topk_groups, 2);
+  twin.optimizer.muon_iterations = 1;
   PhaseSpec phase;
   phase.name = "verify";
   phase.sequence = kSequence;
@@ -228,6 +230,24 @@ Recipe small_twin(const Recipe& recipe) {
   twin.phases = {phase};
   twin.parallel = {};
   return twin;
+}
+
+std::string small_twin_text(const Recipe& recipe) {
+  const Recipe twin = small_twin(recipe);
+  const ModelSpec& model = twin.model;
+  std::string text = fmt::format("{} in small: {}, {} layers of {}", recipe.run.name, word(model.architecture),
+                                 model.layers, model.hidden);
+  if (model.experts > 0) {
+    text +=
+        fmt::format(" ({} dense), {} experts in {} groups, {} a token and {} shared", model.dense_layers, model.experts,
+                    std::max<std::int64_t>(1, model.expert_groups), model.experts_per_token, model.shared_experts);
+  }
+  if (model.mtp_layers > 0) text += fmt::format(", {} for multi-token prediction", model.mtp_layers);
+  text += fmt::format("; {}; {}", word(twin.precision.policy), word(twin.optimizer.name));
+  if (twin.optimizer.name == OptimizerName::muon) {
+    text += fmt::format(" with {} of {} iterations", twin.optimizer.muon_iterations, recipe.optimizer.muon_iterations);
+  }
+  return text;
 }
 
 std::vector<VerifiedLayout> layouts_to_verify(const Recipe& recipe, int most_ranks) {

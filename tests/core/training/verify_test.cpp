@@ -46,6 +46,27 @@ TEST(Verify, RunsEveryScheduleAndEveryWayToShareExperts) {
   EXPECT_EQ(count(Architecture::deepseek_v3, 2, any), 2 + 5 + 2);
 }
 
+// What stands in for a large recipe has all of its kinds of parts, and in what it is less is said.
+TEST(Verify, SaysWhatItTrains) {
+  Recipe recipe = recipe_of(Architecture::deepseek_v3);
+  recipe.run.name = "large";
+  recipe.model.layers = 61;
+  recipe.model.hidden = 7168;
+  recipe.model.dense_layers = 3;
+  recipe.model.experts = 256;
+  recipe.model.experts_per_token = 8;
+  recipe.model.shared_experts = 1;
+  recipe.model.expert_groups = 8;
+  recipe.model.mtp_layers = 1;
+  EXPECT_EQ(small_twin_text(recipe),
+            "large in small: deepseek_v3, 8 layers of 128 (1 dense), 16 experts in 4 groups, 4 a token and 1 shared, 1 "
+            "for multi-token prediction; fp32; adamw");
+  recipe = recipe_of(Architecture::llama);
+  recipe.run.name = "dense";
+  recipe.optimizer.name = OptimizerName::muon;
+  EXPECT_EQ(small_twin_text(recipe), "dense in small: llama, 8 layers of 128; fp32; muon with 1 of 5 iterations");
+}
+
 TEST(Verify, SoundLayoutsAreEqual) {
   int told = 0;
   for (const VerifiedLayout& layout :
