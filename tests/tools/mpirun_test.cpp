@@ -158,6 +158,25 @@ TEST_F(Mpirun, SharedExpertsGiveTheBitsOfOneProcess) {
   }
 }
 
+// Layers of a mixture's model are of unlike kinds, and multi-token prediction is at its end: a pipeline cut by what
+// they take is cut otherwise on every start, and shows in no bit.
+TEST_F(Mpirun, AMixtureCutByMeasuredTimeGivesTheBitsOfOneProcess) {
+  const std::string deep = std::string(kExperts) + "--model.layers=5 --model.mtp_layers=1 --model.mtp_weight=0.3 ";
+  const std::string cut = "--parallel.pipeline=2 --parallel.stages=measured --phase.pretrain.steps=10 ";
+  ASSERT_EQ(place().run(place().train("mixture", deep)).exit_code, 0);
+  for (const auto& [count, axes] : {std::pair(2, "--parallel.schedule=1f1b "), std::pair(4, "--parallel.expert=2 ")}) {
+    const std::string name = "mixture_" + std::to_string(count);
+    Ended ended = place().run(place().train(name, deep + cut + axes), ranks(count));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find("pipeline cut by measured time: "), std::string::npos) << ended.output;
+    ended = place().run(place().train(name, deep));
+    ASSERT_EQ(ended.exit_code, 0) << ended.output;
+    EXPECT_NE(ended.output.find("going on from step 10"), std::string::npos) << ended.output;
+    EXPECT_EQ(place().result(name).at("weights"), place().result("mixture").at("weights")) << axes;
+    EXPECT_EQ(place().result(name).at("optimizer"), place().result("mixture").at("optimizer")) << axes;
+  }
+}
+
 // One of two ranks is killed once a checkpoint is there; four ranks go on from it in another layout, and one at the
 // end.
 TEST_F(Mpirun, ARunOfSharedExpertsIsKilledAndMovesOn) {
