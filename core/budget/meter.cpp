@@ -81,6 +81,7 @@ Meter::Meter(const Clock& clock) : clock_(clock), since_(clock.process_start()) 
 void Meter::enter(Category category) {
   const double now = clock_.monotonic_seconds();
   counted_[category_] += now - since_;
+  if (listener_) listener_(category_, since_ - clock_.process_start(), now - clock_.process_start());
   since_ = now;
   category_ = category;
 }

@@ -9,7 +9,9 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string_view>
+#include <utility>
 
 namespace shoestring {
 
@@ -71,6 +73,10 @@ class Meter {
   void enter(Category category);
   Category category() const { return category_; }
 
+  /// Told of each stretch of one category when it ends, in seconds since the start of the process; empty: nobody is.
+  using Listener = std::function<void(Category, double begin_seconds, double end_seconds)>;
+  void tell(Listener listener) { listener_ = std::move(listener); }
+
   /// Moves all that was counted since `before` was read to Category::lost: its work is given up.
   void write_off(const CategorySeconds& before);
 
@@ -83,6 +89,7 @@ class Meter {
   Category category_ = Category::startup;
   double since_ = 0;  // when category_ began to count
   CategorySeconds counted_;
+  Listener listener_;
 };
 
 }  // namespace shoestring

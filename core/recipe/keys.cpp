@@ -43,8 +43,8 @@ void add_run(std::vector<Key>& keys) {
            "are read or written; 0: ten times the slowest step so far, at least 10 s",
            kFree)
       .key("trace", &RunSpec::trace, {0, 10000},
-           "steps of each launch, the first one aside, whose actions RUN/trace.json shows on a time line (Chrome's "
-           "format); of a pipeline at least three",
+           "steps of each launch, the first one aside, whose actions and waits RUN/trace.json shows on a time line "
+           "(Chrome's format); of a pipeline at least three",
            kFree);
 }
 

@@ -187,8 +187,8 @@ Pipeline& Pass::pipeline_of(int microbatches) {
     for (const auto& stage : stages_) stages.push_back(stage.get());
     pipeline = std::make_unique<Pipeline>(
         make_schedule(schedule_, mesh_.pipeline().size(), microbatches), mesh_.pipeline(), stages, model_.boundary(),
-        [this](bool waits) { meter_.enter(waits ? Category::bubble : Category::compute); }, Pipeline::steady_seconds,
-        model_.experts().takes_turns ? &turns_ : nullptr);
+        [this](bool waits) { meter_.enter(waits ? Category::bubble : Category::compute); },
+        [this] { return meter_.elapsed_seconds(); }, model_.experts().takes_turns ? &turns_ : nullptr);
   }
   return *pipeline;
 }

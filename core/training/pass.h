@@ -45,7 +45,7 @@ struct PassResult {
 /// What a rank did for a reduction group, as its list says.
 struct GroupTrace {
   int group = 0;
-  double begin_seconds = 0;  ///< on the steady clock; the entries count from there
+  double begin_seconds = 0;  ///< since the start of the process; the entries count from there
   std::vector<TraceEntry> entries;
 };
 

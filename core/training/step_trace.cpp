@@ -3,12 +3,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <set>
-#include <tuple>
+#include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include "core/recipe/names.h"
 #include "kernels/base/json.h"
@@ -19,7 +20,33 @@ namespace {
 
 constexpr int kComputing = 3;  // kinds of action that compute
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+/// Whether it is time without anything to compute.
+bool waits(Category category) {
+  return category == Category::bubble || category == Category::exposed_communication || category == Category::data_wait;
+}
+
+/// On rank 0 those of all ranks, in turn; nothing elsewhere. Collective.
+template <class Entry>
+std::vector<Entry> gathered(Communicator& world, std::vector<Entry> own) {
+  static_assert(std::is_trivially_copyable_v<Entry>);
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(world.size()));
+  const auto count = static_cast<std::int64_t>(own.size());
+  world.all_gather(view_of(counts.data(), DType::i64, {world.size()}), view_of(&count, DType::i64, {1}));
+  const auto bytes = [](std::vector<Entry>& entries) {
+    return view_of(static_cast<void*>(entries.data()), DType::u8,
+                   {static_cast<std::int64_t>(entries.size() * sizeof(Entry))});
+  };
+  if (world.rank() > 0) {
+    if (count > 0) world.send(bytes(own), 0);
+    return {};
+  }
+  for (int rank = 1; rank < world.size(); ++rank) {
+    std::vector<Entry> theirs(static_cast<std::size_t>(counts[static_cast<std::size_t>(rank)]));
+    if (!theirs.empty()) world.recv(bytes(theirs), rank);
+    own.insert(own.end(), theirs.begin(), theirs.end());
+  }
+  return own;
+}
 
 Action action_of(const TraceEvent& event) {
   return {static_cast<ActionKind>(event.kind), event.stage, event.microbatch};
@@ -68,100 +95,118 @@ double simulated_bubble(const Schedule& schedule, const std::vector<StageTimes>&
 
 }  // namespace
 
-StepTrace::StepTrace(Communicator& world, const Layout& layout, std::int64_t wanted) : world_(world), wanted_(wanted) {
+StepTrace::StepTrace(Communicator& world, const Layout& layout, std::int64_t wanted, Meter& meter)
+    : world_(world), meter_(meter), wanted_(wanted) {
   constexpr std::int64_t kMeasured = 3;
   if (layout.shape.pipeline > 1) wanted_ = std::max(wanted_, kMeasured);
   gathered_ = wanted_ == 0;
+  meter_.tell([this](Category category, double begin, double end) {
+    if (!recording() || !waits(category)) return;
+    own_.waits.push_back({world_.rank(), static_cast<std::int32_t>(category), begin - *origin_, end - *origin_});
+  });
 }
 
+StepTrace::~StepTrace() { meter_.tell({}); }
+
 void StepTrace::begin_step() {
-  if (seen_ == 1) origin_ = now();
+  if (seen_ == 1) origin_ = meter_.elapsed_seconds();
 }
 
 void StepTrace::stepped(std::int64_t step, const Pass& pass) {
-  if (++seen_ == 1 || gathered_ || seen_ > wanted_ + 1) return;
+  const bool recorded = recording();
+  ++seen_;
+  if (!recorded) return;
   for (const GroupTrace& group : pass.traces()) {
+    const double begin = group.begin_seconds - *origin_;
     std::int32_t place = 0;
     for (const TraceEntry& entry : group.entries) {
-      own_.push_back({.step = step,
-                      .rank = world_.rank(),
-                      .group = group.group,
-                      .kind = static_cast<std::int32_t>(entry.action.kind),
-                      .stage = entry.action.stage,
-                      .microbatch = entry.action.microbatch,
-                      .place = place++,
-                      .begin_seconds = group.begin_seconds + entry.start_seconds - origin_,
-                      .end_seconds = group.begin_seconds + entry.end_seconds - origin_,
-                      .own_seconds = entry.own_seconds,
-                      .wait_seconds = entry.wait_seconds});
+      own_.events.push_back({.step = step,
+                             .rank = world_.rank(),
+                             .group = group.group,
+                             .kind = static_cast<std::int32_t>(entry.action.kind),
+                             .stage = entry.action.stage,
+                             .microbatch = entry.action.microbatch,
+                             .place = place++,
+                             .begin_seconds = begin + entry.start_seconds,
+                             .end_seconds = begin + entry.end_seconds,
+                             .own_seconds = entry.own_seconds,
+                             .wait_seconds = entry.wait_seconds});
     }
   }
 }
 
-std::vector<TraceEvent> StepTrace::gather() {
+RunTrace StepTrace::gather() {
   gathered_ = true;
-  std::vector<std::int64_t> counts(static_cast<std::size_t>(world_.size()));
-  const auto own = static_cast<std::int64_t>(own_.size());
-  world_.all_gather(view_of(counts.data(), DType::i64, {world_.size()}), view_of(&own, DType::i64, {1}));
-  const auto bytes = [](std::vector<TraceEvent>& events) {
-    return view_of(static_cast<void*>(events.data()), DType::u8,
-                   {static_cast<std::int64_t>(events.size() * sizeof(TraceEvent))});
-  };
-  if (world_.rank() > 0) {
-    if (own > 0) world_.send(bytes(own_), 0);
-    own_.clear();
-    return {};
-  }
-  std::vector<TraceEvent> all = std::move(own_);
-  for (int rank = 1; rank < world_.size(); ++rank) {
-    std::vector<TraceEvent> theirs(static_cast<std::size_t>(counts[static_cast<std::size_t>(rank)]));
-    if (!theirs.empty()) world_.recv(bytes(theirs), rank);
-    all.insert(all.end(), theirs.begin(), theirs.end());
-  }
+  RunTrace all;
+  all.events = gathered(world_, std::move(own_.events));
+  all.waits = gathered(world_, std::move(own_.waits));
   return all;
 }
 
-std::string chrome_trace(const std::vector<TraceEvent>& events, const MeshShape& shape) {
-  constexpr double kMicroseconds = 1e6;
-  constexpr const char* kKinds[] = {"forward", "backward input", "backward weight"};
-  Json list = Json::array();
-  std::map<std::pair<int, bool>, double> ends;  // of each row: a rank's, and that of what began before its last ended
-  const auto name_row = [&](const MeshCoordinates& at, int thread, const std::string& name) {
-    list.push(Json::object({{"name", "thread_name"},
-                            {"ph", "M"},
-                            {"pid", at.data},
-                            {"tid", thread},
-                            {"args", Json::object({{"name", name}})}}));
-  };
-  for (const TraceEvent& event : events) {
-    const MeshCoordinates at = coordinates_of(shape, event.rank);
-    const bool first = !ends.contains({event.rank, false});
-    const bool half = !first && action_of(event).computes() && event.begin_seconds < ends[{event.rank, false}];
-    const int thread = half ? shape.pipeline + at.pipeline : at.pipeline;
-    if (half && !ends.contains({event.rank, true})) name_row(at, thread, fmt::format("rank {}, in turns", event.rank));
-    if (action_of(event).computes()) ends[{event.rank, half}] = event.end_seconds;
-    if (first) {
-      name_row(at, thread, fmt::format("rank {}", event.rank));
-      list.push(Json::object({{"name", "process_name"},
-                              {"ph", "M"},
-                              {"pid", at.data},
-                              {"args", Json::object({{"name", fmt::format("data {}", at.data)}})}}));
-    }
-    const auto add = [&](const std::string& name, const char* category, double begin, double end) {
-      list.push(Json::object({{"name", name},
-                              {"cat", category},
-                              {"ph", "X"},
-                              {"ts", begin * kMicroseconds},
-                              {"dur", (end - begin) * kMicroseconds},
-                              {"pid", at.data},
-                              {"tid", thread},
-                              {"args", Json::object({{"step", event.step}, {"group", event.group}})}}));
-    };
+namespace {
+
+/// Puts together the time line of a run.
+class TimeLine {
+ public:
+  explicit TimeLine(const MeshShape& shape) : shape_(shape) {}
+
+  void add(const TraceEvent& event) {
     const Action action = action_of(event);
-    if (event.wait_seconds > 0) add("wait", "wait", event.begin_seconds - event.wait_seconds, event.begin_seconds);
-    add(to_string(action), action.computes() ? kKinds[event.kind] : "message", event.begin_seconds, event.end_seconds);
+    double& end = ends_[event.rank];
+    const bool half = action.computes() && event.begin_seconds < end;  // began before the last of its rank had ended
+    if (action.computes() && !half) end = event.end_seconds;
+    add(event.rank, half ? Row::turns : Row::actions, to_string(action),
+        action.computes() ? kKinds[event.kind] : "message", event.begin_seconds, event.end_seconds,
+        Json::object({{"step", event.step}, {"group", event.group}}));
   }
-  return Json::object({{"displayTimeUnit", "ms"}, {"traceEvents", std::move(list)}}).dump();
+  void add(const TraceWait& wait) {
+    add(wait.rank, Row::waits, std::string(name(static_cast<Category>(wait.category))), "wait", wait.begin_seconds,
+        wait.end_seconds, Json::object({}));
+  }
+  std::string text() && { return Json::object({{"displayTimeUnit", "ms"}, {"traceEvents", std::move(list_)}}).dump(); }
+
+ private:
+  enum class Row { actions, turns, waits };
+  static constexpr const char* kKinds[] = {"forward", "backward input", "backward weight"};
+  static constexpr const char* kRows[] = {"", ", in turns", ", waits"};
+
+  void add(int rank, Row row, const std::string& name, const char* category, double begin, double end, Json args) {
+    constexpr double kMicroseconds = 1e6;
+    const MeshCoordinates at = coordinates_of(shape_, rank);
+    const auto place = static_cast<int>(row);
+    const int thread = place * shape_.pipeline + at.pipeline;
+    if (processes_.insert(at.data).second) describe("process_name", at.data, 0, fmt::format("data {}", at.data));
+    if (rows_.emplace(rank, row).second) {
+      describe("thread_name", at.data, thread, fmt::format("rank {}{}", rank, kRows[place]));
+    }
+    list_.push(Json::object({{"name", name},
+                             {"cat", category},
+                             {"ph", "X"},
+                             {"ts", begin * kMicroseconds},
+                             {"dur", (end - begin) * kMicroseconds},
+                             {"pid", at.data},
+                             {"tid", thread},
+                             {"args", std::move(args)}}));
+  }
+  void describe(const char* what, int process, int thread, const std::string& name) {
+    list_.push(Json::object(
+        {{"name", what}, {"ph", "M"}, {"pid", process}, {"tid", thread}, {"args", Json::object({{"name", name}})}}));
+  }
+
+  MeshShape shape_;
+  Json list_ = Json::array();
+  std::map<int, double> ends_;  // of the actions of each rank that stand in its first row
+  std::set<int> processes_;     // that have names, as the next
+  std::set<std::pair<int, Row>> rows_;
+};
+
+}  // namespace
+
+std::string chrome_trace(const RunTrace& trace, const MeshShape& shape) {
+  TimeLine line(shape);
+  for (const TraceEvent& event : trace.events) line.add(event);
+  for (const TraceWait& wait : trace.waits) line.add(wait);
+  return std::move(line).text();
 }
 
 std::optional<PipelineUse> pipeline_use(const std::vector<TraceEvent>& events, const Layout& layout) {

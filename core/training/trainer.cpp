@@ -91,13 +91,13 @@ StepOutcome Trainer::step() {
 
 // What the ranks did in the steps that were recorded.
 void Trainer::keep_trace() {
-  const std::vector<TraceEvent> events = trace_.gather();
+  const RunTrace trace = trace_.gather();
   if (!snapshots_.writes()) return;
-  account_->piped(pipeline_use(events, layout_));
+  account_->piped(pipeline_use(trace.events, layout_));
   if (recipe_.run.trace == 0) return;
   const std::filesystem::path file = run_directory(recipe_) / "trace.json";
   watch_.works_on_files_alone("writing " + file.string());
-  replace_file(file, chrome_trace(events, layout_.shape));
+  replace_file(file, chrome_trace(trace, layout_.shape));
   account_->say(fmt::format("what the ranks did in {} steps: {}", recipe_.run.trace, file.string()));
 }
 
@@ -170,7 +170,9 @@ void Trainer::save(int keep) {
 // Since the start of the attempt, summed over ranks. Collective.
 CategorySeconds Trainer::spent() {
   CategorySeconds spent = meter_.read();
-  if (world_.size() > 1) world_.all_reduce(view_of(spent.seconds.data(), DType::f64, {kCategories}));
+  if (world_.size() == 1) return spent;
+  const Meter::Scope exchanging(meter_, Category::exposed_communication);
+  world_.all_reduce(view_of(spent.seconds.data(), DType::f64, {kCategories}));
   return spent;
 }
 

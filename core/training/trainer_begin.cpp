@@ -29,7 +29,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
       mesh_(world, layout_.shape),
       meter_(clock),
       stop_(world, clock, stop_requested),
-      trace_(world, layout_, recipe_.run.trace),
+      trace_(world, layout_, recipe_.run.trace, meter_),
       snapshots_(run_directory(recipe_) / "checkpoints", mesh_, meter_),
       account_(snapshots_.writes() ? leading_account({.recipe = recipe_,
                                                       .state = state_,

@@ -13,108 +13,13 @@
 #include "parallel/pipeline.h"
 #include "parallel/reduction.h"
 #include "parallel/schedule_check.h"
+#include "tests/support/delayed_communicator.h"
 #include "tests/support/ranks.h"
 
 namespace shoestring {
 namespace {
 
-/// Messages over `inner`, each with the moment of its arrival behind it. Whoever waits for one is there by then.
-/// Without overlap (`blocking`) a message holds both its ranks from when both are there until it has arrived. A rank's
-/// messages travel side by side, or one after another (`one_wire`).
-class DelayedCommunicator final : public Communicator {
- public:
-  DelayedCommunicator(Communicator& inner, double& clock, double delay, bool blocking, bool one_wire = false)
-      : Communicator(inner.rank(), inner.size(), inner.name()),
-        inner_(inner),
-        clock_(clock),
-        delay_(delay),
-        blocking_(blocking),
-        one_wire_(one_wire) {}
-  void abort(ExitCode code, const std::string& why) override { inner_.abort(code, why); }
-  int messages() const { return messages_; }
-
- protected:
-  class Delayed : public Pending::State {
-   public:
-    Delayed(DelayedCommunicator& owner, std::size_t count) : owner_(owner), arrivals(count) {}
-    bool finished() override {
-      inner.wait();  // in real time, so that what is there in virtual time is the same in every run
-      return std::ranges::all_of(arrivals, [&](double arrival) { return arrival <= owner_.clock_; });
-    }
-    void wait() override {
-      inner.wait();
-      for (const double arrival : arrivals) owner_.clock_ = std::max(owner_.clock_, arrival);
-    }
-
-   private:
-    DelayedCommunicator& owner_;
-
-   public:
-    std::vector<double> arrivals;
-    Pending inner;
-  };
-
-  Pending do_post(Operation, std::vector<Transfer> transfers) override {
-    messages_ += static_cast<int>(transfers.size());
-    if (blocking_) {
-      for (const Transfer& transfer : transfers) meet(transfer);
-      return {};
-    }
-    auto pending = std::make_unique<Delayed>(*this, transfers.size());
-    inner_.group_begin();
-    for (std::size_t i = 0; i < transfers.size(); ++i) {
-      const Transfer& t = transfers[i];
-      double& arrival = pending->arrivals[i];
-      const double leaves = one_wire_ ? std::max(clock_, wire_free_) : clock_;
-      arrival = leaves + (t.peer == rank() ? 0 : delay_);  // of a receive: overwritten by the sender's
-      if (t.sends) wire_free_ = arrival;
-      const TensorView stamp = view_of(&arrival, DType::f64, {1});
-      if (t.sends) {
-        inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
-        inner_.send(stamp, t.peer);
-      } else {
-        inner_.recv(view_of(t.target, DType::u8, {t.bytes}), t.peer);
-        inner_.recv(stamp, t.peer);
-      }
-    }
-    pending->inner = inner_.group_post();
-    return Pending(std::move(pending));
-  }
-  void meet(const Transfer& t) {
-    double theirs = 0;
-    inner_.group_begin();
-    if (t.sends) {
-      inner_.send(view_of(t.source, DType::u8, {t.bytes}), t.peer);
-    } else {
-      inner_.recv(view_of(t.target, DType::u8, {t.bytes}), t.peer);
-    }
-    const double own = clock_;
-    inner_.send(view_of(&own, DType::f64, {1}), t.peer);
-    inner_.recv(view_of(&theirs, DType::f64, {1}), t.peer);
-    inner_.group_end();
-    clock_ = std::max(own, theirs) + delay_;
-  }
-  std::unique_ptr<Communicator> do_split(int, int, const std::string&) override { return nullptr; }
-  void do_all_reduce(TensorView, Reduction) override { fail(ExitCode::bug, "not here"); }
-  void do_reduce_scatter(TensorView, ConstTensorView, Reduction) override { fail(ExitCode::bug, "not here"); }
-  void do_all_gather(TensorView, ConstTensorView) override { fail(ExitCode::bug, "not here"); }
-  void do_all_to_all_v(TensorView, std::span<const std::int64_t>, ConstTensorView,
-                       std::span<const std::int64_t>) override {
-    fail(ExitCode::bug, "not here");
-  }
-  void do_broadcast(TensorView, int) override { fail(ExitCode::bug, "not here"); }
-  void do_barrier() override { fail(ExitCode::bug, "not here"); }
-  std::string refuses(Device) const override { return {}; }
-
- private:
-  Communicator& inner_;
-  double& clock_;
-  double delay_;
-  bool blocking_;
-  bool one_wire_;
-  double wire_free_ = 0;
-  int messages_ = 0;
-};
+using testing::DelayedCommunicator;
 
 /// Every computation takes one unit.
 class UnitStage final : public Stage {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <stdexcept>
+#include <vector>
 
 #include "tests/core/budget/hand_clock.h"
 
@@ -53,6 +54,27 @@ TEST(Meter, ScopesEndWithExceptions) {
   }
   EXPECT_EQ(meter.category(), Category::idle);
   EXPECT_EQ(meter.read()[Category::checkpoint], 1);
+}
+
+TEST(Meter, TellsEachStretch) {
+  HandClock clock;
+  Meter meter(clock);
+  struct Stretch {
+    Category category;
+    double begin, end;
+    bool operator==(const Stretch&) const = default;
+  };
+  std::vector<Stretch> told;
+  meter.tell([&](Category category, double begin, double end) { told.push_back({category, begin, end}); });
+  meter.enter(Category::idle);
+  clock.now += 1;
+  {
+    const Meter::Scope waiting(meter, Category::bubble);
+    clock.now += 4;
+  }
+  meter.tell({});
+  meter.enter(Category::compute);
+  EXPECT_EQ(told, (std::vector<Stretch>{{Category::startup, 0, 2}, {Category::idle, 2, 3}, {Category::bubble, 3, 7}}));
 }
 
 TEST(Meter, CategoriesSumToElapsedWhateverHappens) {

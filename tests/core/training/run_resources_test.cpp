@@ -150,7 +150,7 @@ TEST_F(PhasesWithAdapters, TheSumIsWhatTheNextPhaseBeginsWith) {
   ASSERT_EQ(train(*alone, "mixture.two", "unbroken", both), ExitCode::done);
   EXPECT_GT(differences("adapters", "unbroken").size(), 28u);
   std::vector<std::string> in_jobs = both;
-  in_jobs.push_back(fmt::format("--budget.job_hours={}", 0.4 / 3600));
+  in_jobs.push_back(fmt::format("--budget.job_hours={}", 0.6 / 3600));
   int jobs = 1;
   while (train(*alone, "mixture.two", "broken", in_jobs, TickingClock()) == ExitCode::preempted) ASSERT_LT(++jobs, 14);
   EXPECT_GT(jobs, 1);

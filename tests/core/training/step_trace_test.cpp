@@ -1,9 +1,12 @@
 #include "core/training/step_trace.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "parallel/schedule_check.h"
 #include "tests/core/training/layout_rank.h"
@@ -22,8 +25,9 @@ TEST_P(TracedSchedules, TheTraceIsTheList) {
   const ModelConfig config = eight_layers(Architecture::deepseek_v3);
   run_ranks(2, [&](Communicator& world) {
     LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, GetParam()), world);
-    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, rank.meter, rank.layout.schedule);
-    StepTrace trace(world, rank.layout, 2);
+    Meter meter(system_clock());
+    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, meter, rank.layout.schedule);
+    StepTrace trace(world, rank.layout, 2, meter);
     const Schedule schedule = make_schedule(rank.layout.schedule, 2, 8);
     for (int step = 1; step <= 5; ++step) {
       trace.begin_step();
@@ -31,7 +35,7 @@ TEST_P(TracedSchedules, TheTraceIsTheList) {
       trace.stepped(step, pass);
       EXPECT_EQ(trace.due(), step >= 4);  // three steps, which every pipeline is measured in, after the first
     }
-    const std::vector<TraceEvent> events = trace.gather();
+    const std::vector<TraceEvent> events = trace.gather().events;
     EXPECT_FALSE(trace.due());
     EXPECT_EQ(events.empty(), world.rank() > 0);
     if (world.rank() > 0) return;
@@ -67,7 +71,8 @@ TEST(TracedTurns, TheHalvesOfACellOverlap) {
     LayoutRank rank(config, PrecisionPolicy::fp32, LayoutRank::recipe_of(config, 2, ScheduleName::dualpipev, 2), world);
     ASSERT_TRUE(takes_turns(rank.layout));
     rank.engine.reset();  // its pass tells the exchange too
-    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, rank.meter, rank.layout.schedule);
+    Meter meter(system_clock());
+    Pass pass(rank.model, rank.mesh, LayoutRank::kGroups, rank.stream, meter, rank.layout.schedule);
     pass.run(rank.plan, 0, rank.feed);
     const std::vector<Action> list =
         make_schedule(rank.layout.schedule, 2, 8).ranks[static_cast<std::size_t>(rank.layout.at.pipeline)];
@@ -194,29 +199,41 @@ TEST(PipelineUse, NothingWithoutAPipeline) {
 
 TEST(ChromeTrace, HoldsEveryActionAndWait) {
   const Layout layout = pipeline_of(2, ScheduleName::one_f_one_b);
-  const std::vector<TraceEvent> events = played(layout, 4, {1, 1});
-  const auto json = nlohmann::json::parse(chrome_trace(events, layout.shape));
+  const RunTrace trace{
+      .events = played(layout, 4, {1, 1}),
+      .waits = {{.rank = 1, .category = static_cast<int>(Category::bubble), .begin_seconds = 0, .end_seconds = 1},
+                {.rank = 0,
+                 .category = static_cast<int>(Category::exposed_communication),
+                 .begin_seconds = 14,
+                 .end_seconds = 14.5}}};
+  const auto json = nlohmann::json::parse(chrome_trace(trace, layout.shape));
   std::size_t actions = 0;
-  double waited = 0;
-  double wanted = 0;
-  for (const TraceEvent& event : events) wanted += event.wait_seconds;
+  std::size_t waits = 0;
+  std::map<int, std::string> rows;
   for (const auto& entry : json.at("traceEvents")) {
+    EXPECT_EQ(entry.at("pid"), 0);
+    if (entry.at("name") == "thread_name") rows[entry.at("tid")] = entry.at("args").at("name");
     if (entry.at("ph") == "M") continue;
     EXPECT_EQ(entry.at("ph"), "X");
-    EXPECT_EQ(entry.at("pid"), 0);
-    if (entry.at("name") == "wait") {
-      waited += entry.at("dur").get<double>();
+    const double begin = entry.at("ts").get<double>() / 1e6;
+    const double seconds = entry.at("dur").get<double>() / 1e6;
+    if (entry.at("cat") == "wait") {
+      const TraceWait& wait = trace.waits.at(waits++);
+      EXPECT_EQ(rows[entry.at("tid")], fmt::format("rank {}, waits", wait.rank));
+      EXPECT_EQ(entry.at("name"), name(static_cast<Category>(wait.category)));
+      EXPECT_DOUBLE_EQ(begin, wait.begin_seconds);
+      EXPECT_DOUBLE_EQ(seconds, wait.end_seconds - wait.begin_seconds);
       continue;
     }
-    const TraceEvent& event = events[actions++];
-    EXPECT_EQ(entry.at("tid"), event.rank);
+    const TraceEvent& event = trace.events.at(actions++);
+    EXPECT_EQ(rows[entry.at("tid")], fmt::format("rank {}", event.rank));
     EXPECT_EQ(entry.at("name"), to_string(Action{static_cast<ActionKind>(event.kind), event.stage, event.microbatch}));
-    EXPECT_EQ(entry.at("ts").get<double>(), event.begin_seconds * 1e6);
-    EXPECT_EQ(entry.at("dur").get<double>(), 1e6);
+    EXPECT_DOUBLE_EQ(begin, event.begin_seconds);
+    EXPECT_DOUBLE_EQ(seconds, 1);
     EXPECT_EQ(entry.at("args").at("step"), 2);
   }
-  EXPECT_EQ(actions, events.size());
-  EXPECT_NEAR(waited, wanted * 1e6, 1e-3);
+  EXPECT_EQ(actions, trace.events.size());
+  EXPECT_EQ(waits, trace.waits.size());
 }
 
 }  // namespace

@@ -503,7 +503,7 @@ TEST_F(TrainerTest, ABudgetIsUsedUpAndKept) {
 TEST_F(TrainerTest, JobsGoOnFromOneAnother) {
   ASSERT_EQ(train("one job"), ExitCode::done);
   int jobs = 1;
-  while (train("jobs", {fmt::format("--budget.job_hours={}", 0.4 / 3600)}, {}, TickingClock()) == ExitCode::preempted) {
+  while (train("jobs", {fmt::format("--budget.job_hours={}", 0.6 / 3600)}, {}, TickingClock()) == ExitCode::preempted) {
     ASSERT_LT(++jobs, 12);
   }
   EXPECT_GT(jobs, 1);
@@ -550,7 +550,7 @@ TEST_F(PhaseFrom, BeginsWithTheWeightsThereAndItsOwnWarmUp) {
 TEST_F(PhaseFrom, GoesOnFromItsCheckpoints) {
   ASSERT_EQ(train("at once", {}), ExitCode::done);
   int jobs = 1;
-  while (train("in jobs", {fmt::format("--budget.job_hours={}", 0.4 / 3600)}, TickingClock()) == ExitCode::preempted) {
+  while (train("in jobs", {fmt::format("--budget.job_hours={}", 0.6 / 3600)}, TickingClock()) == ExitCode::preempted) {
     ASSERT_LT(++jobs, 20);
   }
   EXPECT_GT(jobs, 2);
@@ -643,7 +643,7 @@ TEST_F(Lora, GoesOnToTheSameBitsOnAnyRanks) {
     const std::string by = "--optimizer.name=" + optimizer;
     ASSERT_EQ(train(unbroken, recipe_of_adapters({by})), ExitCode::done);
     int jobs = 1;
-    const std::vector<std::string> in_jobs = recipe_of_adapters({by, fmt::format("--budget.job_hours={}", 0.4 / 3600)});
+    const std::vector<std::string> in_jobs = recipe_of_adapters({by, fmt::format("--budget.job_hours={}", 0.6 / 3600)});
     while (train(broken, in_jobs, {}, TickingClock()) == ExitCode::preempted) ASSERT_LT(++jobs, 12);
     EXPECT_GT(jobs, 1);
     EXPECT_EQ(weights(checkpoints(broken)[0]), weights(checkpoints(unbroken)[0]));
