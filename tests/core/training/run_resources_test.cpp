@@ -9,6 +9,7 @@
 #include "core/training/checkpoint.h"
 #include "core/training/trainer.h"
 #include "kernels/base/check.h"
+#include "tests/core/training/held_clocks.h"
 #include "tests/core/training/small_corpus.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
@@ -62,17 +63,6 @@ dense_layers = 1
 router = softmax
 init_std = 0.02
 )";
-
-/// Every reading takes a while: time without waiting, the same in every run.
-class TickingClock : public Clock {
- public:
-  double monotonic_seconds() const override { return seconds_ += 0.001; }
-  double unix_seconds() const override { return seconds_; }
-  double process_start() const override { return 0; }
-
- private:
-  mutable double seconds_ = 0;
-};
 
 class PhasesWithAdapters : public ::testing::Test {
  protected:
@@ -152,7 +142,8 @@ TEST_F(PhasesWithAdapters, TheSumIsWhatTheNextPhaseBeginsWith) {
   std::vector<std::string> in_jobs = both;
   in_jobs.push_back(fmt::format("--budget.job_hours={}", 0.6 / 3600));
   int jobs = 1;
-  while (train(*alone, "mixture.two", "broken", in_jobs, TickingClock()) == ExitCode::preempted) ASSERT_LT(++jobs, 14);
+  while (train(*alone, "mixture.two", "broken", in_jobs, testing::TickingClock()) == ExitCode::preempted)
+    ASSERT_LT(++jobs, 14);
   EXPECT_GT(jobs, 1);
   EXPECT_EQ(differences("unbroken", "broken"), std::vector<std::string>());
   testing::run_ranks(
