@@ -3,10 +3,11 @@
     gguf_compare.py SHOESTRING CASE
 
 A seeded model of the case (import_compare.py) with the published tokenizer of its family, or SmolLM2-135M-Instruct
-(generation_compare.py), goes out by `shoestring export` in BF16; convert_hf_to_gguf.py makes a GGUF of it in FP32, and its tensors, what the converter does to them undone, have
-the bits of what was exported: rows of llama's queries and keys are permuted back, stacked experts taken apart, latent
-keys and values put together. It must know the tokenizer by its hash. Where one value is changed the comparison must
-fail. Exit code 77 (skipped) where a module or a package is missing.
+(generation_compare.py), goes out by `shoestring export` in BF16; convert_hf_to_gguf.py makes a GGUF of it in FP32, and
+its tensors, what the converter does to them undone, have the bits of what was exported: rows of llama's queries and
+keys are permuted back, stacked experts taken apart, latent keys and values put together. It must know the tokenizer by
+its hash. Where one value is changed the comparison must fail. Exit code 77 (skipped) where a module or a package is
+missing.
 """
 import json
 import os
@@ -26,6 +27,7 @@ SKIPPED = 77
 try:
     import gguf
     import sentencepiece  # noqa: F401 - the converter asks for it before it looks for tokenizer.json
+    import transformers
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(SKIPPED)
@@ -33,7 +35,9 @@ except ImportError as missing:
 # Tokenizer, its name to the converter, its end of text, and rows of the vocabulary.
 LLAMA = ("smollm2", "smollm", "<|endoftext|>", 49152)
 QWEN = ("qwen2", "qwen2", "<|endoftext|>", 151936)
-DEEPSEEK = ("deepseek", "deepseek-v3", "<\uff5cend\u2581of\u2581sentence\uff5c>", 129280)
+# Under transformers 5 DeepSeek's own files put no BOS before a text either, which to the converter is another model's.
+DEEPSEEK = ("deepseek", "deepseek-v3" if transformers.__version__ < "5" else "joyai-llm",
+            "<\uff5cend\u2581of\u2581sentence\uff5c>", 129280)
 FAMILIES = {"llama": LLAMA, "llama_tied": LLAMA, "mistral": LLAMA, "smollm2": LLAMA, "qwen2": QWEN, "qwen3": QWEN,
             "qwen3_moe": QWEN, "deepseek_v2": DEEPSEEK, "deepseek_v3": DEEPSEEK}
 BEGIN = {"deepseek": "<\uff5cbegin\u2581of\u2581sentence\uff5c>"}
@@ -66,7 +70,8 @@ def model_folder(case, folder):
     import_compare.toy(case).save_pretrained(folder)
     shutil.copyfile(tokenizer_files.tokenizer_file(name), os.path.join(folder, "tokenizer.json"))
     begin = BEGIN.get(name)
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": begin,
+    kind = "LlamaTokenizerFast" if name == "deepseek" else "PreTrainedTokenizerFast"  # as they are published
+    config = {"tokenizer_class": kind, "eos_token": end, "bos_token": begin,
               "add_bos_token": begin is not None}
     with open(os.path.join(folder, "tokenizer_config.json"), "w") as file:
         json.dump(config, file)

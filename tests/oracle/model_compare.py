@@ -24,6 +24,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(SKIPPED)
 
+import import_compare
+
 transformers.utils.logging.set_verbosity_error()  # it reports multi-token prediction's tensors as unexpected
 
 GRADIENT_TOLERANCE = 1e-5
@@ -69,6 +71,14 @@ def disk_names(module, prefix, experts):
     return named
 
 
+def in_double(module):
+    """transformers 4 adds up what DeepSeek-V3's experts make in the format of the router's weights, which is single."""
+    for part in module.modules():
+        if type(part).__name__ == "DeepseekV3TopkRouter" and transformers.__version__ < "5":
+            part.register_forward_hook(lambda _, arguments, chosen: (chosen[0], chosen[1].double()))
+    return module.double()
+
+
 def load_into(module, prefix, weights, experts):
     with torch.no_grad():
         for name, (parameter, where) in disk_names(module, prefix, experts).items():
@@ -86,7 +96,7 @@ class FurtherToken(torch.nn.Module):
         from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3DecoderLayer, DeepseekV3RMSNorm
         config, self.index = model.config, model.config.num_hidden_layers
         d = config.hidden_size
-        self.block = DeepseekV3DecoderLayer(config, self.index).double()
+        self.block = in_double(DeepseekV3DecoderLayer(config, self.index))
         self.norms = torch.nn.ModuleDict(
             {name: DeepseekV3RMSNorm(d, eps=config.rms_norm_eps).double() for name in ("enorm", "hnorm", "head")})
         self.join = torch.nn.Linear(2 * d, d, bias=False).double()
@@ -144,7 +154,7 @@ def compare(folder):
     if experts and transformers.__version__ >= "5":
         options["experts_implementation"] = "eager"  # the grouped one has no double; before, there is no other
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
-    model = model.double().train()
+    model = in_double(import_compare.with_yarn(model)).train()
     further = None
     if config.get("num_nextn_predict_layers", 0) > 0:
         further = FurtherToken(model, weights, experts)
