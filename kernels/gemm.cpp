@@ -146,6 +146,7 @@ std::string refuses(const Machine& machine, const Problem& p) {
   const bool bytes = byte_format(a) && byte_format(b);
   if (!bytes && (a != b || (a != DType::f32 && a != DType::bf16))) return "a and b must be f32, bf16 or 8-bit alike";
   if (machine.layout == PackedMatrix::Layout::bf16_pairs && a == DType::f32) return "tiles hold bf16 and 8-bit formats";
+  if (machine.layout == PackedMatrix::Layout::bf16_halves && a != DType::bf16) return "its panels hold bf16";
   const auto neighbours = [](const ConstTensorView& v) {
     return v.strides[1] == 1 || v.strides[0] == 1 || v.shape[0] <= 1 || v.shape[1] <= 1;
   };
@@ -202,8 +203,9 @@ const Machine& machine_for([[maybe_unused]] DType dtype) {
   const std::string pin = variant_detail::pinned("gemm");
   const bool tiles = cpu_features().amx_bf16 && dtype != DType::f32 && (pin.empty() || pin == "amx");
   if (tiles) return amx::machine;
-  if (cpu_features().avx512 && pin != "avx2" && pin != "portable") return avx512::machine;
-  if (cpu_features().avx2 && pin != "portable") return avx2::machine;
+  if (cpu_features().avx512 && !pin.starts_with("avx2") && pin != "portable") return avx512::machine;
+  const bool halves = dtype == DType::bf16 && pin != "avx2";
+  if (cpu_features().avx2 && pin != "portable") return halves ? avx2::bf16_machine : avx2::machine;
 #endif
   return portable::machine;
 }
@@ -239,6 +241,7 @@ constexpr std::array kVariants = std::to_array<Variant<GemmArgs>>({
 #if defined(__x86_64__)
       {"amx", refused_by<gemm_detail::amx::machine>, run_on<gemm_detail::amx::machine>},
       {"avx512", refused_by<gemm_detail::avx512::machine>, run_on<gemm_detail::avx512::machine>},
+      {"avx2_bf16", refused_by<gemm_detail::avx2::bf16_machine>, run_on<gemm_detail::avx2::bf16_machine>},
       {"avx2", refused_by<gemm_detail::avx2::machine>, run_on<gemm_detail::avx2::machine>},
 #endif
       {"portable", refused_by<gemm_detail::portable::machine>, run_on<gemm_detail::portable::machine>},
@@ -258,7 +261,7 @@ std::int64_t PackedMatrix::packed_bytes(std::int64_t n, std::int64_t k, DType dt
   const std::int64_t k_padded = gemm_detail::round_up(k, machine.k_multiple);
   const bool blocks = size_bytes(dtype) == 1 && granularity.columns != 0;
   const std::int64_t scales = blocks ? panels * gemm_detail::divide_up(k, granularity.columns) * 128 : 64;
-  return matrices * (panels * gemm_detail::kPanel * k_padded * machine.element_bytes + scales);
+  return matrices * (panels * gemm_detail::kPanel * k_padded * machine.panel_element_bytes + scales);
 }
 
 std::int64_t gemm_scratch_bytes(std::int64_t m, std::int64_t n, std::int64_t k, int workers, bool prepacked_b) {

@@ -34,8 +34,9 @@ class PackedMatrix {
   /// How the panels hold their numbers; columns (n) go in panels of 32, padded with zeros.
   enum class Layout : std::uint8_t {
     none,
-    bf16_pairs,  ///< [panel][k / 2][32][2] bf16: what AMX reads
-    f32,         ///< [panel][k][32] f32: what AVX-512, AVX2 and portable code read
+    bf16_pairs,   ///< [panel][k / 2][32][2] bf16: what AMX reads
+    bf16_halves,  ///< [panel][k][2][8][2] bf16, each column beside the one eight behind it: what AVX2 reads for bf16
+    f32,          ///< [panel][k][32] f32: what AVX-512, AVX2 and portable code read
   };
 
   bool empty() const { return layout_ == Layout::none; }

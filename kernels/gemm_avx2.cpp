@@ -1,5 +1,7 @@
-// The AVX2 machine: 6 x 16 sums in twelve registers, two of the panel, one of the rows, FP32 FMA. BF16 and 8-bit
-// operands are widened when they are packed (gemm_avx2_pack.cpp).
+// The AVX2 machines: 6 x 16 sums in twelve registers, two of the panel, one of the rows, FP32 FMA. 8-bit operands and
+// BF16 rows are widened when they are packed (gemm_avx2_pack.cpp). BF16 panels stay in BF16 (gemm_avx2_halves.cpp) and
+// are widened in registers: where few rows are multiplied, as in generation, the panels' way from memory is what takes
+// long, and it is half as much.
 //
 // A panel is worked on in halves of sixteen columns. Every sum is the same chain of FMA over k as on the AVX-512
 // machine, begun anew at the same places and added up in the same order: both give the same bits.
@@ -22,7 +24,6 @@
 namespace shoestring::gemm_detail::avx2 {
 namespace {
 
-constexpr std::int64_t kHalf = 16;    // columns that are multiplied together
 constexpr std::int64_t kDepth = 256;  // of k between two visits of the strip; the AVX-512 machine's
 constexpr int kRowCount = kRows;
 
@@ -33,21 +34,45 @@ struct Promotion {
   const float* column_scales;
 };
 
+/// Of a panel's cells: how many are one k's columns, and how many their half.
+template <class Cell>
+constexpr std::int64_t kCells = kPanel;
+template <>
+constexpr std::int64_t kCells<ColumnPair> = kPanel / 2;
+template <class Cell>
+constexpr std::int64_t kHalfCells = kCells<Cell> / (kPanel / kHalf);
+
+/// Half a panel's columns at one k.
+struct Columns {
+  __m256 low;
+  __m256 high;
+};
+
+[[gnu::always_inline]] inline Columns columns_at(const float* b) {
+  return {_mm256_load_ps(b), _mm256_load_ps(b + kLanes)};
+}
+[[gnu::always_inline]] inline Columns columns_at(const ColumnPair* b) {
+  const __m256i pairs = _mm256_load_si256(reinterpret_cast<const __m256i*>(b));
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xFFFF0000));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))};
+}
+
 /// Adds one k's products to the sums.
-[[gnu::always_inline]] inline void add_products(const float* a, const float* b, __m256 (&low)[kRowCount],
+template <class Cell>
+[[gnu::always_inline]] inline void add_products(const float* a, const Cell* b, __m256 (&low)[kRowCount],
                                                 __m256 (&high)[kRowCount]) {
-  const __m256 b0 = _mm256_load_ps(b);
-  const __m256 b1 = _mm256_load_ps(b + kLanes);
+  const Columns columns = columns_at(b);
 #pragma GCC unroll 6
   for (int i = 0; i < kRowCount; ++i) {
     const __m256 x = _mm256_broadcast_ss(a + i);
-    low[i] = _mm256_fmadd_ps(x, b0, low[i]);
-    high[i] = _mm256_fmadd_ps(x, b1, high[i]);
+    low[i] = _mm256_fmadd_ps(x, columns.low, low[i]);
+    high[i] = _mm256_fmadd_ps(x, columns.high, high[i]);
   }
 }
 
 /// strip[6][16 of 32] (=|+=) six rows times sixteen columns over `count` of k.
-[[gnu::noinline]] void multiply_tile(const float* a, const float* b, std::int64_t count, float* strip,
+template <class Cell>
+[[gnu::noinline]] void multiply_tile(const float* a, const Cell* b, std::int64_t count, float* strip,
                                      const Promotion& promotion) {
   constexpr std::int64_t kAtOnce = 4;  // one at a time takes a sixth longer: the loop's own instructions are in the way
   __m256 low[kRowCount];
@@ -57,12 +82,12 @@ struct Promotion {
   std::int64_t k = 0;
   for (; k + kAtOnce <= count; k += kAtOnce) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kAtOnce; ++i) add_products(a + i * kRows, b + i * kPanel, low, high);
+    for (int i = 0; i < kAtOnce; ++i) add_products(a + i * kRows, b + i * kCells<Cell>, low, high);
     a += kAtOnce * kRows;
-    b += kAtOnce * kPanel;
+    b += kAtOnce * kCells<Cell>;
   }
 #pragma GCC unroll 1
-  for (; k < count; ++k, a += kRows, b += kPanel) add_products(a, b, low, high);
+  for (; k < count; ++k, a += kRows, b += kCells<Cell>) add_products(a, b, low, high);
   if (promotion.row_scales != nullptr) {
     const __m256 c0 = _mm256_load_ps(promotion.column_scales);
     const __m256 c1 = _mm256_load_ps(promotion.column_scales + kLanes);
@@ -87,30 +112,57 @@ struct Promotion {
   }
 }
 
-/// strip[32] (=|+=) one row times all columns over `count` of k: what generation multiplies. Six rows would take three
-/// times as long for it, which is longer than the panel takes to come from memory.
-[[gnu::noinline]] void multiply_row(const float* a, const float* b, std::int64_t count, float* strip,
+/// strip[kFew][32] (=|+=) one to three rows times all columns over `count` of k: what generation multiplies. Six rows
+/// would take up to three times as long for them, which is longer than the panel takes to come from memory.
+template <class Cell, int kFew>
+[[gnu::noinline]] void multiply_few(const float* a, const Cell* b, std::int64_t count, float* strip,
                                     const Promotion& promotion) {
   constexpr int kVectors = kPanel / kLanes;
-  __m256 sum[kVectors];
+  __m256 sum[kFew][kVectors];
+#pragma GCC unroll 3
+  for (int r = 0; r < kFew; ++r) {
 #pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) sum[i] = _mm256_setzero_ps();
-#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) sum[r][i] = _mm256_setzero_ps();
+  }
+#pragma GCC unroll 2
   for (std::int64_t k = 0; k < count; ++k) {
-    const __m256 x = _mm256_broadcast_ss(a + k * kRows);
-#pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i) {
-      sum[i] = _mm256_fmadd_ps(x, _mm256_load_ps(b + k * kPanel + i * kLanes), sum[i]);
+#pragma GCC unroll 2
+    for (int i = 0; i < kVectors; i += 2) {
+      const Columns columns = columns_at(b + k * kCells<Cell> + i / 2 * kHalfCells<Cell>);
+#pragma GCC unroll 3
+      for (int r = 0; r < kFew; ++r) {
+        const __m256 x = _mm256_broadcast_ss(a + k * kRows + r);
+        sum[r][i] = _mm256_fmadd_ps(x, columns.low, sum[r][i]);
+        sum[r][i + 1] = _mm256_fmadd_ps(x, columns.high, sum[r][i + 1]);
+      }
     }
   }
+#pragma GCC unroll 3
+  for (int r = 0; r < kFew; ++r) {
 #pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) {
-    if (promotion.row_scales != nullptr) {
-      const __m256 columns = _mm256_load_ps(promotion.column_scales + i * kLanes);
-      sum[i] = _mm256_mul_ps(sum[i], _mm256_mul_ps(_mm256_broadcast_ss(promotion.row_scales), columns));
+    for (int i = 0; i < kVectors; ++i) {
+      float* const to = strip + r * kPanel + i * kLanes;
+      if (promotion.row_scales != nullptr) {
+        const __m256 columns = _mm256_load_ps(promotion.column_scales + i * kLanes);
+        const __m256 row = _mm256_broadcast_ss(promotion.row_scales + r);
+        sum[r][i] = _mm256_mul_ps(sum[r][i], _mm256_mul_ps(row, columns));
+      }
+      if (!promotion.first) sum[r][i] = _mm256_add_ps(sum[r][i], _mm256_load_ps(to));
+      _mm256_store_ps(to, sum[r][i]);
     }
-    if (!promotion.first) sum[i] = _mm256_add_ps(sum[i], _mm256_load_ps(strip + i * kLanes));
-    _mm256_store_ps(strip + i * kLanes, sum[i]);
+  }
+}
+
+/// A row block of `rows` times the panel over `count` of k, into its strip.
+template <class Cell>
+void multiply_block(const float* a, const Cell* b, std::int64_t count, std::int64_t rows, std::int64_t columns,
+                    float* strip, Promotion promotion) {
+  if (rows == 1) return multiply_few<Cell, 1>(a, b, count, strip, promotion);
+  if (rows == 2) return multiply_few<Cell, 2>(a, b, count, strip, promotion);
+  if (rows == 3) return multiply_few<Cell, 3>(a, b, count, strip, promotion);
+  for (std::int64_t half = 0; half < columns; half += kHalf) {
+    multiply_tile(a, b + half / kHalf * kHalfCells<Cell>, count, strip + half, promotion);
+    if (promotion.column_scales != nullptr) promotion.column_scales += kHalf;
   }
 }
 
@@ -184,9 +236,10 @@ PanelProduct row_block_of(const PanelProduct& w, std::int64_t row) {
   return block;
 }
 
+template <class Cell>
 void multiply(const PanelProduct& w) {
   const std::int64_t depth = w.k_per_scale == 0 ? kDepth : w.k_per_scale;
-  const auto* b = static_cast<const float*>(w.b);
+  const auto* b = static_cast<const Cell*>(w.b);
   for (std::int64_t k = w.k_begin; k < w.k_end; k += depth) {
     const std::int64_t count = std::min(depth, w.k_end - k);
     const std::int64_t block = w.k_per_scale == 0 ? 0 : k / w.k_per_scale;
@@ -199,14 +252,8 @@ void multiply(const PanelProduct& w) {
         promotion.row_scales = w.a_scales + (at * w.scale_blocks + block) * kRows;
         promotion.column_scales = w.b_scales + block * kPanel;
       }
-      if (w.rows - row == 1) {
-        multiply_row(a + k * kRows, b + k * kPanel, count, w.strip + row * kPanel, promotion);
-      } else {
-        for (std::int64_t half = 0; half < std::min(w.out.columns, kPanel); half += kHalf) {
-          multiply_tile(a + k * kRows, b + k * kPanel + half, count, w.strip + row * kPanel + half, promotion);
-          if (promotion.column_scales != nullptr) promotion.column_scales += kHalf;
-        }
-      }
+      multiply_block(a + k * kRows, b + k * kCells<Cell>, count, w.rows - row, w.out.columns, w.strip + row * kPanel,
+                     promotion);
       if (complete) write(row_block_of(w, row));
     }
   }
@@ -222,7 +269,8 @@ const Machine machine{
     .feature_name = "AVX2",
     .layout = PackedMatrix::Layout::f32,
     .row_block = kRows,
-    .element_bytes = 4,
+    .row_element_bytes = 4,
+    .panel_element_bytes = 4,
     .k_multiple = 1,
     .left_bytes = 256 << 10,
     .left_beside_panels_bytes = 256 << 10,
@@ -232,7 +280,26 @@ const Machine machine{
     .pack_rows = pack_rows,
     .quantize_rows = quantize_rows,
     .pack_panels = pack_panels,
-    .multiply = multiply,
+    .multiply = multiply<float>,
+};
+
+const Machine bf16_machine{
+    .feature = &CpuFeatures::avx2,
+    .feature_name = "AVX2",
+    .layout = PackedMatrix::Layout::bf16_halves,
+    .row_block = kRows,
+    .row_element_bytes = 4,
+    .panel_element_bytes = 2,
+    .k_multiple = 1,
+    .left_bytes = 256 << 10,
+    .left_beside_panels_bytes = 256 << 10,
+    .enter = enter,
+    .leave = leave,
+    .reads_in_place = nullptr,
+    .pack_rows = pack_rows,
+    .quantize_rows = nullptr,
+    .pack_panels = pack_halves,
+    .multiply = multiply<ColumnPair>,
 };
 
 }  // namespace shoestring::gemm_detail::avx2

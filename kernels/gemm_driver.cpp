@@ -22,6 +22,7 @@ using Access = PackedMatrixAccess;
 constexpr std::int64_t kMaxBlockRows = 512;
 constexpr std::int64_t kSymmetricRows = 48;     // small: of each block's square half is computed in vain
 constexpr std::int64_t kBypassBytes = 4 << 20;  // c from here on is written around the cache
+constexpr std::int64_t kFewRows = 64;           // packing them is nothing beside a pass over more columns
 
 void pack_row_scales(const Operand& a, std::int64_t begin, std::int64_t rows, std::int64_t row_block,
                      std::int64_t per_scale, std::int64_t blocks, float* to) {
@@ -73,7 +74,7 @@ bool panels_stay(const Machine& machine, const PanelShape& panels) {
 std::int64_t rows_of_block(const Machine& machine, std::int64_t m, std::int64_t k_padded, const PanelShape& panels,
                            int workers) {
   const std::int64_t bytes = panels_stay(machine, panels) ? machine.left_beside_panels_bytes : machine.left_bytes;
-  const std::int64_t cached = bytes / std::max<std::int64_t>(1, k_padded * machine.element_bytes);
+  const std::int64_t cached = bytes / std::max<std::int64_t>(1, k_padded * machine.row_element_bytes);
   const std::int64_t floor = 4 * kPanel;
   std::int64_t rows = std::clamp(cached, floor, kMaxBlockRows);
   rows = std::min(rows, std::max(floor, divide_up(m, std::int64_t{4} * workers)));
@@ -158,7 +159,7 @@ void run_block(const Machine& machine, const Plan& plan, std::int64_t begin, std
   const bool quantized = p.cast != nullptr;
   PanelProduct work;
   work.a = space.rows;
-  work.a_block_bytes = plan.k_padded * machine.row_block * machine.element_bytes;
+  work.a_block_bytes = plan.k_padded * machine.row_block * machine.row_element_bytes;
   if (quantized) {
     machine.quantize_rows(plan.a, *p.cast, {begin, rows, first_panel == 0, space.rows, space.row_scales});
   } else if (in_place(machine, plan, rows)) {
@@ -255,15 +256,20 @@ struct Need {
 
 void plan_blocks(const Machine& machine, Plan& plan, int workers, std::size_t problems, Need& need) {
   const Problem& p = *plan.problem;
-  const int sharing = problems < 4 ? workers : 1;  // many problems keep all workers busy without being cut small
-  plan.block_rows = rows_of_block(machine, p.c.shape[0], plan.k_padded, plan.panels, sharing);
+  // Many problems keep all workers busy without being cut small. A few rows against many columns, as in generation,
+  // are taken whole by every worker, and the columns shared: panels come from memory once for all.
+  const std::int64_t rows = p.c.shape[0];
+  const bool by_columns =
+      problems == 1 && rows <= kFewRows && rows < p.c.shape[1] && plan.panels.panels >= std::int64_t{2} * workers;
+  const int sharing = problems < 4 && !by_columns ? workers : 1;
+  plan.block_rows = rows_of_block(machine, rows, plan.k_padded, plan.panels, sharing);
   if (p.symmetric) plan.block_rows = std::min(plan.block_rows, round_up(kSymmetricRows, machine.row_block));
-  plan.row_blocks = divide_up(p.c.shape[0], plan.block_rows);
+  plan.row_blocks = divide_up(rows, plan.block_rows);
   if (problems == 1 && plan.row_blocks < workers) {
     plan.column_parts = std::min<std::int64_t>(divide_up(workers, plan.row_blocks), plan.panels.panels);
   }
   const std::int64_t strips = plan.k_padded > kLongSum ? kLongPanels : 1;
-  need.rows_bytes = std::max(need.rows_bytes, plan.block_rows * plan.k_padded * machine.element_bytes);
+  need.rows_bytes = std::max(need.rows_bytes, plan.block_rows * plan.k_padded * machine.row_element_bytes);
   need.scale_floats = std::max(need.scale_floats, plan.block_rows * plan.scale_blocks);
   need.strip_floats = std::max(need.strip_floats, strips * plan.block_rows * kPanel);
 }

@@ -25,7 +25,7 @@ void pack_panel_scales(const Operand& b, std::int64_t first, std::int64_t per_sc
 
 PanelShape::PanelShape(const Machine& machine, std::int64_t n, std::int64_t k, std::int64_t k_per_scale)
     : panels(divide_up(n, kPanel)),
-      panel_bytes(round_up(k, machine.k_multiple) * kPanel * machine.element_bytes),
+      panel_bytes(round_up(k, machine.k_multiple) * kPanel * machine.panel_element_bytes),
       scale_blocks(k_per_scale == 0 ? 0 : divide_up(k, k_per_scale)),
       scale_bytes(scale_blocks == 0 ? 64 : panels * scale_blocks * kPanel * 4) {}
 

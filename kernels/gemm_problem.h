@@ -159,10 +159,11 @@ struct Machine {
   bool CpuFeatures::*feature;  ///< what the processor must have, and its name; nullptr: nothing
   std::string_view feature_name;
   PackedMatrix::Layout layout;
-  std::int64_t row_block;      ///< rows that are multiplied together
-  std::int64_t element_bytes;  ///< of a packed value
-  std::int64_t k_multiple;     ///< packed k is padded to it with zeros
-  std::int64_t left_bytes;     ///< of L2 for the packed rows: the more, the less often panels come from further away
+  std::int64_t row_block;            ///< rows that are multiplied together
+  std::int64_t row_element_bytes;    ///< of a packed value of the left ...
+  std::int64_t panel_element_bytes;  ///< ... and of the right
+  std::int64_t k_multiple;           ///< packed k is padded to it with zeros
+  std::int64_t left_bytes;  ///< of L2 for the packed rows: the more, the less often panels come from further away
   /// The same where all panels stay in L2 as well (in half of left_bytes): nothing then speaks for large blocks.
   std::int64_t left_beside_panels_bytes;
   void (*enter)();  ///< on each worker before ...
@@ -201,7 +202,8 @@ extern const Machine machine;
 }
 namespace avx2 {
 extern const Machine machine;
-}
+extern const Machine bf16_machine;
+}  // namespace avx2
 namespace amx {
 extern const Machine machine;
 }

@@ -203,6 +203,7 @@ constexpr std::array kVariants = std::to_array<Variant<Args>>({
 #if defined(__x86_64__)
   {"amx", refused_by<Args, gemm_detail::amx::machine>, run_on<Args, gemm_detail::amx::machine>},
       {"avx512", refused_by<Args, gemm_detail::avx512::machine>, run_on<Args, gemm_detail::avx512::machine>},
+      {"avx2_bf16", refused_by<Args, gemm_detail::avx2::bf16_machine>, run_on<Args, gemm_detail::avx2::bf16_machine>},
       {"avx2", refused_by<Args, gemm_detail::avx2::machine>, run_on<Args, gemm_detail::avx2::machine>},
 #endif
       {"portable", refused_by<Args, gemm_detail::portable::machine>, run_on<Args, gemm_detail::portable::machine>},

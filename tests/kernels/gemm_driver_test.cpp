@@ -72,23 +72,48 @@ Tensor in_chains(const ConstScaledView& a, const ConstScaledView& b, std::int64_
   return c;
 }
 
+bool sums_by_fma(std::string_view row) { return row == "avx2" || row == "avx2_bf16" || row == "avx512"; }
+
 TEST(GemmDriver, FmaMachinesSumInOneOrder) {  // so that AVX2 and AVX-512 give the same bits
   Workers workers(kWorkers);
   Stream stream(workers);
   for (const DType dtype : kFormats) {
     const Operand a = make({.dtype = dtype, .order = Order::rows_contiguous}, 27, 700, 1, stream);
-    const Operand b = make({.dtype = dtype, .granularity = kBlock128}, 45, 700, 2, stream);
+    const Operand b = make({.dtype = dtype, .granularity = kBlock128}, 145, 700, 2, stream);
     const std::int64_t depth = size_bytes(dtype) == 1 ? 128 : 256;
     const Tensor want = in_chains(a.view, b.view, depth);
-    Arena scratch(gemm_scratch_bytes(27, 45, 700, kWorkers, false), Device{});
+    Arena scratch(gemm_scratch_bytes(27, 145, 700, kWorkers, false), Device{});
     for (const Variant<GemmArgs>& row : gemm_variants()) {
-      if (row.name != "avx2" && row.name != "avx512") continue;
-      Tensor c(DType::f32, {27, 45});
+      if (!sums_by_fma(row.name)) continue;
+      Tensor c(DType::f32, {27, 145});
       const GemmArgs args{.c = c, .a = a.view, .b = b.view, .scratch = scratch, .stream = stream};
       if (!testing::runs(row, args)) continue;
       row.run(args);
       EXPECT_TRUE(testing::same_bits(c, want)) << row.name << " " << name(dtype);
       EXPECT_FALSE(testing::same_bits(c, in_chains(a.view, b.view, 64))) << "another order shows";
+    }
+  }
+}
+
+TEST(GemmDriver, PanelsHoldEveryBfloat16) {
+  constexpr std::int64_t kCodes = 1 << 16;
+  Workers workers(kWorkers);
+  Stream stream(workers);
+  Tensor one(DType::bf16, {1, 1});
+  one.as<BFloat16>()[0] = BFloat16(1.0f);
+  Tensor codes(DType::bf16, {kCodes, 1});
+  for (std::int64_t i = 0; i < kCodes; ++i) codes.as<BFloat16>()[i].bits = static_cast<std::uint16_t>(i);
+  Arena scratch(gemm_scratch_bytes(1, kCodes, 1, kWorkers, false), Device{});
+  for (const Variant<GemmArgs>& row : gemm_variants()) {
+    if (!sums_by_fma(row.name)) continue;
+    Tensor c(DType::f32, {1, kCodes});
+    const GemmArgs args{.c = c, .a = unscaled(one), .b = unscaled(codes), .scratch = scratch, .stream = stream};
+    if (!testing::runs(row, args)) continue;
+    row.run(args);
+    for (std::int64_t i = 0; i < kCodes; ++i) {
+      const float want{codes.as<BFloat16>()[i]};
+      const float found = c.as<float>()[i];
+      ASSERT_TRUE(std::isnan(want) ? std::isnan(found) : found == want) << row.name << " code " << i << ": " << found;
     }
   }
 }
