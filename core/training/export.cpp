@@ -148,8 +148,9 @@ bool quantised_in_blocks(std::string_view name) {
          (name.ends_with("_proj.weight") && !name.ends_with("eh_proj.weight"));
 }
 
-std::int64_t export_folder(const ImportFolder& source, const fs::path& out, const ExportOptions& options,
+std::int64_t export_folder(const ImportFolder& source, const fs::path& place, const ExportOptions& options,
                            Stream& stream) {
+  const fs::path out = place.has_filename() ? place : place.parent_path();  // DIR/ is DIR
   if (fs::symlink_status(out).type() != fs::file_type::not_found) {
     fail(ExitCode::usage, "{}: is there already; name a folder that is not", out.string());
   }

@@ -84,6 +84,14 @@ TEST(Export, BlocksAreReadBackAndOnlyWhereTheyBelong) {
   import_weights(plan_import(out, run.model));
 }
 
+TEST(Export, ASlashBehindItsNameChangesNothing) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  export_folder(ImportFolder(exported.source()), exported.folder / "again/", {}, stream);
+  EXPECT_EQ(read_text(exported.folder / "again/model.safetensors"), read_text(exported.out() / "model.safetensors"));
+}
+
 TEST(Export, AFolderThatIsThereStays) {
   const Exported exported(Architecture::llama, ExportFormat::bf16);
   Workers workers(1);
