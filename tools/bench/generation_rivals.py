@@ -2,7 +2,7 @@
 threads, in turns.
 
     generation_rivals.py SHOESTRING FOLDER [--tokens N] [--prompt-tokens N] [--repeats N] [--threads N]
-                         [--batches 1,8] [--precisions fp32,bf16] [--llama GGUF] [--out FILE]
+                         [--batches 1,8] [--precisions fp32,bf16] [--kinds decode,prefill] [--llama GGUF] [--out FILE]
 
 FOLDER is a Hugging Face model. Greedy, no token ends a text. Of `decode` the tokens behind the first are timed, of
 `prefill` a long prompt up to the first: loading is in neither. Each of our measurements stands between two of theirs; a
@@ -135,11 +135,13 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--kinds", default="decode,prefill")
     parser.add_argument("--llama")
     parser.add_argument("--out")
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     batches = [int(batch) for batch in arguments.batches.split(",")]
+    kinds = arguments.kinds.split(",")
     rows = []
 
     def row(own, rival, precision, kind, batch, tokenizer):
@@ -156,11 +158,11 @@ def main():
         own = Shoestring(arguments.program, arguments.folder, precision, arguments.threads)
         rival = Transformers(arguments.folder, precision, arguments.threads)
         for batch in batches:
-            for kind in ("decode", "prefill"):
+            for kind in kinds:
                 row(own, rival, precision, kind, batch, rival.tokenizer)
         if arguments.llama:
             llama = LlamaCpp(arguments.llama, rival.tokenizer, arguments.threads, 2 * arguments.prompt_tokens + 512)
-            for kind in ("decode", "prefill"):
+            for kind in kinds:
                 row(own, llama, precision, kind, 1, rival.tokenizer)
             del llama
         del rival
