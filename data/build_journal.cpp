@@ -1,16 +1,12 @@
 #include "data/build_journal.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <cstddef>
-#include <cstring>
 #include <sstream>
 #include <type_traits>
 
@@ -36,6 +32,7 @@ struct Stored {
 static_assert(std::has_unique_object_representations_v<Stored>);
 static_assert(offsetof(Stored, fingerprint) == 0);
 constexpr std::int64_t kRecordBytes = sizeof(Stored);
+constexpr std::int64_t kRecordsAtOnce = 4096;
 
 std::uint32_t check_of(const Stored& stored) {
   return static_cast<std::uint32_t>(XXH3_64bits(&stored, offsetof(Stored, check)));
@@ -46,6 +43,14 @@ Stored stored(const DocumentRecord& record) {
   to.check = check_of(to);
   return to;
 }
+
+std::vector<Stored> read_stored(const WorkingFile& file, std::int64_t first, std::int64_t count) {
+  std::vector<Stored> records(static_cast<std::size_t>(count));
+  file.read(first * kRecordBytes, records.data(), count * kRecordBytes);
+  return records;
+}
+
+bool is_sound(const Stored& stored) { return stored.check == check_of(stored); }
 
 DocumentRecord record_of(const Stored& from) {
   return {from.fingerprint, from.held_out != 0, static_cast<std::uint8_t>(from.left_out)};
@@ -124,26 +129,25 @@ std::optional<PassResult> BuildJournal::first_pass_of(const fs::path& folder, in
   return pass_result(*found);
 }
 
-BuildJournal::BuildJournal(fs::path folder, const std::string& request, int rank)
-    : state_path_(state_path(folder, rank)), path_(journal_path(folder, rank)), request_(request) {
-  if (type_of(state_path_) == fs::file_type::regular) {
-    const Json json = parse_json(read_file(state_path_, kStateLimit), state_path_.string());
-    const std::string then = json.text_or("schema", "") == kSchema ? json.at("request").text() : "another version";
-    if (then != request_) {
-      fail(ExitCode::usage,
-           "{}: holds an unfinished build that was asked for otherwise (then {}; now {}); ask for the same to go on "
-           "with it, or remove that folder",
-           folder.string(), only_in(then, request_), only_in(request_, then));
-    }
-    done_ = first_pass_of(folder, rank);
-  } else {
-    std::error_code none;
-    fs::remove(path_, none);
+BuildJournal::BuildJournal(const fs::path& folder, const std::string& request, int rank)
+    : state_path_(state_path(folder, rank)),
+      file_(journal_path(folder, rank),
+            type_of(state_path_) == fs::file_type::regular ? WorkingFile::Content::kept : WorkingFile::Content::none),
+      request_(request) {
+  if (type_of(state_path_) != fs::file_type::regular) {
     write_state();
+    return;
   }
-  file_ = FileHandle(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!file_.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path_.string(), system_reason(errno));
-  known_ = file_bytes(file_, path_) / kRecordBytes;  // the last one may be torn
+  const Json json = parse_json(read_file(state_path_, kStateLimit), state_path_.string());
+  const std::string then = json.text_or("schema", "") == kSchema ? json.at("request").text() : "another version";
+  if (then != request_) {
+    fail(ExitCode::usage,
+         "{}: holds an unfinished build that was asked for otherwise (then {}; now {}); ask for the same to go on "
+         "with it, or remove that folder",
+         folder.string(), only_in(then, request_), only_in(request_, then));
+  }
+  done_ = first_pass_of(folder, rank);
+  known_ = file_.bytes() / kRecordBytes;  // the last one may be torn
   if (done_ && !all_sound()) done_.reset();
 }
 
@@ -155,25 +159,19 @@ void BuildJournal::write_state() {
 
 bool BuildJournal::all_sound() const {
   if (known_ != done_->counts.documents) return false;
-  const JournalRows rows(path_);
-  for (std::int64_t at = 0; at < known_; ++at) {
-    Stored one;
-    std::memcpy(&one, rows.fingerprints().first + at * kRecordBytes, sizeof one);
-    if (one.check != check_of(one)) return false;
+  for (std::int64_t at = 0; at < known_; at += kRecordsAtOnce) {
+    const std::vector<Stored> some = read_stored(file_, at, std::min(kRecordsAtOnce, known_ - at));
+    if (!std::all_of(some.begin(), some.end(), is_sound)) return false;
   }
-  rows.check_read();
   return true;
 }
 
 // A record that does not hold is the end of what is known: the machine may have stopped while it was written.
 std::vector<DocumentRecord> BuildJournal::next_known(std::size_t count) {
-  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, known_ - at_));
-  std::vector<Stored> raw(std::min(count, most));
-  const std::int64_t bytes = static_cast<std::int64_t>(raw.size()) * kRecordBytes;
-  if (bytes > 0) read_at(file_, path_, at_ * kRecordBytes, raw.data(), bytes);
+  const std::int64_t most = std::max<std::int64_t>(0, known_ - at_);
   std::vector<DocumentRecord> records;
-  for (const Stored& one : raw) {
-    if (one.check != check_of(one)) break;
+  for (const Stored& one : read_stored(file_, at_, std::min(most, static_cast<std::int64_t>(count)))) {
+    if (!is_sound(one)) break;
     records.push_back(record_of(one));
   }
   return records;
@@ -188,25 +186,13 @@ void BuildJournal::append(std::span<const DocumentRecord> records) {
   known_ = at_;
   std::vector<Stored> raw;
   for (const DocumentRecord& record : records) raw.push_back(stored(record));
-  const char* from = reinterpret_cast<const char*>(raw.data());
-  const std::int64_t bytes = static_cast<std::int64_t>(raw.size()) * kRecordBytes;
-  for (std::int64_t done = 0; done < bytes;) {
-    const ssize_t wrote =
-        ::pwrite(file_.get(), from + done, static_cast<std::size_t>(bytes - done), at_ * kRecordBytes + done);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) {
-      fail(ExitCode::io, "{}: cannot be written: {}", path_.string(), system_reason(errno));
-    }
-    done += wrote;
-  }
+  file_.write(at_ * kRecordBytes, raw.data(), raw.size() * sizeof(Stored));
   at_ += static_cast<std::int64_t>(records.size());
 }
 
 bool BuildJournal::first_pass_done(const PassResult& found) {
-  if (::ftruncate(file_.get(), at_ * kRecordBytes) != 0) {
-    fail(ExitCode::io, "{}: cannot be cut: {}", path_.string(), system_reason(errno));
-  }
-  if (::fsync(file_.get()) != 0) fail(ExitCode::io, "{}: cannot be written: {}", path_.string(), system_reason(errno));
+  file_.cut(at_ * kRecordBytes);
+  file_.sync();
   if (done_ == found) return true;
   done_ = found;
   write_state();
@@ -220,29 +206,13 @@ void BuildJournal::forget_first_pass() {
 }
 
 void BuildJournal::remove() {
-  file_.close();
-  for (const fs::path& path : {state_path_, path_}) {
-    std::error_code ignored;  // what stays does no harm
-    fs::remove(path, ignored);
-  }
+  std::error_code ignored;  // what stays does no harm
+  fs::remove(state_path_, ignored);
+  file_.remove();
 }
 
-JournalRows::JournalRows(const fs::path& folder, int rank) : JournalRows(journal_path(folder, rank)) {}
-
-JournalRows::JournalRows(const fs::path& file) : file_(file) {
-  const FileHandle opened = open_for_reading(file);
-  map_ = FileMap(opened, file, static_cast<std::uint64_t>(file_bytes(opened, file) / kRecordBytes * kRecordBytes));
-}
-
-FingerprintRows JournalRows::fingerprints() const {
-  return {reinterpret_cast<const std::byte*>(map_.data()), kRecordBytes,
-          static_cast<std::int64_t>(map_.bytes()) / kRecordBytes};
-}
-
-void JournalRows::check_read() const {
-  if (!map_.lost()) return;
-  fail(ExitCode::io, "{}: byte {} could not be read; look after the disk, then run the same command again",
-       file_.string(), map_.lost_from());
+FingerprintRows journal_fingerprints(const fs::path& folder, int rank) {
+  return {journal_path(folder, rank), kRecordBytes};
 }
 
 }  // namespace shoestring

@@ -17,9 +17,8 @@
 #include <vector>
 
 #include "data/corpus.h"
-#include "data/file_map.h"
 #include "data/near_duplicates.h"
-#include "kernels/base/file.h"
+#include "data/working_file.h"
 
 namespace shoestring {
 
@@ -45,7 +44,7 @@ class BuildJournal {
 
   /// Takes up what an earlier build left in `folder`. `request` is all that decides what is built, "name: value" on
   /// each line; throws Error(usage) naming the lines that differ where the earlier build was asked for something else.
-  BuildJournal(std::filesystem::path folder, const std::string& request, int rank = 0);
+  BuildJournal(const std::filesystem::path& folder, const std::string& request, int rank = 0);
 
   /// Documents that an earlier build left and that were not cut off.
   std::int64_t known() const { return known_; }
@@ -77,26 +76,14 @@ class BuildJournal {
   bool all_sound() const;
 
   std::filesystem::path state_path_;
-  std::filesystem::path path_;
+  WorkingFile file_;
   std::string request_;
   std::optional<PassResult> done_;
-  FileHandle file_;
   std::int64_t known_ = 0;
   std::int64_t at_ = 0;  // records confirmed or appended
 };
 
-/// The records of one rank's finished first pass, as they lie in its file.
-class JournalRows {
- public:
-  JournalRows(const std::filesystem::path& folder, int rank);
-  explicit JournalRows(const std::filesystem::path& file);
-  FingerprintRows fingerprints() const;
-  /// What was read of them so far is what lies there. Throws Error(io) where some could not be brought into memory.
-  void check_read() const;
-
- private:
-  std::filesystem::path file_;
-  FileMap map_;
-};
+/// The fingerprints of one rank's finished first pass, as they lie in its journal.
+FingerprintRows journal_fingerprints(const std::filesystem::path& folder, int rank);
 
 }  // namespace shoestring

@@ -10,8 +10,8 @@
 // then it is OUT.partial, and a build that was stopped there, however, goes on with it and ends with the same bytes.
 //
 // Several ranks build the same bytes as one. The input is read twice, by each rank its part (CorpusPart). In memory a
-// rank holds, whatever the size of the corpus: 6 bytes a document of its own, 4.3 a document of all of them (a
-// partition of near_duplicates.h), four batches of text, and five times the tokenizer's sample.
+// rank holds, whatever the size of the corpus: 16 MiB of what duplicates are found by (sorted_pairs.h), four batches of
+// text, and five times the tokenizer's sample. The rest lies in the folder: 710 bytes a document while keys are sorted.
 #pragma once
 
 #include <cstdint>

@@ -1,17 +1,17 @@
 // What the first reading finds out: duplicates, what is left out and held out, the sample of a tokenizer.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
+#include <chrono>
+#include <memory>
 #include <optional>
 
 #include "data/batch_reader.h"
 #include "data/corpus_passes.h"
+#include "data/near_duplicates.h"
 
 namespace shoestring {
 namespace {
-
-using Verdict = DuplicateFinder::Verdict;
 
 constexpr std::size_t kRecordsAtOnce = 4096;
 
@@ -20,13 +20,16 @@ class Findings {
  public:
   Findings(const BuildPlace& place, std::size_t rules)
       : finder_(place.folder, place.ranks),
-        hold_out_(place.options.hold_out, place.options.seed),
+        fates_(std::make_unique<DocumentFates>(place.folder / fmt::format(".fates.{}", place.ranks.rank()))),
         left_out_(2 * rules) {}
 
   void add(const DocumentRecord& record) {
+    const bool left_out = record.left_out != 0;
     digest_.add(record.fingerprint.content);
-    hold_out_.add(record.held_out, record.fingerprint.bytes);
-    if (record.left_out == 0) {
+    fates_->append({.bytes = record.fingerprint.bytes,
+                    .verdict = left_out ? Verdict::left_out : Verdict::keep,
+                    .drawn = static_cast<std::uint8_t>(record.held_out ? 1 : 0)});
+    if (!left_out) {
       finder_.add(record.fingerprint);
       return;
     }
@@ -36,37 +39,42 @@ class Findings {
   }
 
   std::uint64_t digest() const { return digest_.value(); }
-  FirstPass finish(const BuildPlace& place, const Curation& curation, PassResult input, CorpusBuildResult& result);
+  FirstPass finish(const BuildPlace& place, const Curation& curation, PassResult input, Pace& pace,
+                   CorpusBuildResult& result);
 
  private:
   DuplicateFinder finder_;
-  HoldOut hold_out_;
+  std::unique_ptr<DocumentFates> fates_;
   std::vector<std::int64_t> left_out_;  // by rule: documents, bytes
   PassDigest digest_;
 };
 
-// All ranks' counts, and the verdicts on this rank's documents.
-FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, PassResult input,
+// All ranks' counts, and what becomes of this rank's documents.
+FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, PassResult input, Pace& pace,
                            CorpusBuildResult& result) {
   BuildRanks& ranks = place.ranks;
-  std::vector<JournalRows> journals;
   std::vector<FingerprintRows> rows;
   ranks.wait_for_all();  // for the journals
-  for (int rank = 0; rank < ranks.size(); ++rank) {
-    journals.emplace_back(place.folder, rank);
-    rows.push_back(journals.back().fingerprints());
-  }
-  std::vector<Verdict> verdicts = finder_.finish(rows, place.options.near_threshold);
-  for (const JournalRows& journal : journals) journal.check_read();
-  const auto count = [&](Verdict verdict) { return std::count(verdicts.begin(), verdicts.end(), verdict); };
-  result.exact_duplicates = ranks.sum(count(Verdict::exact_duplicate));
-  result.near_duplicates = ranks.sum(count(Verdict::near_duplicate));
+  for (int rank = 0; rank < ranks.size(); ++rank) rows.push_back(journal_fingerprints(place.folder, rank));
+  const auto begin = std::chrono::steady_clock::now();
+  finder_.finish(
+      rows, place.options.near_threshold,
+      [&](std::int64_t document, bool exact) {
+        fates_->judge(document, exact ? Verdict::exact_duplicate : Verdict::near_duplicate);
+      },
+      [&] { pace.since(begin, "comparing documents"); });
+  std::array<std::int64_t, 4> counts{};  // by verdict
+  for (std::int64_t i = 0; i < fates_->count(); ++i) ++counts.at(static_cast<std::size_t>((*fates_)[i].verdict));
+  const auto sum = [&](Verdict verdict) { return ranks.sum(counts.at(static_cast<std::size_t>(verdict))); };
+  result.exact_duplicates = sum(Verdict::exact_duplicate);
+  result.near_duplicates = sum(Verdict::near_duplicate);
   for (std::size_t rule = 0; rule < curation.rules().size(); ++rule) {
     result.left_out.push_back(
         {curation.rules()[rule], ranks.sum(left_out_[2 * rule]), ranks.sum(left_out_[2 * rule + 1])});
   }
-  hold_out_.finish(verdicts, ranks);
-  return {std::move(verdicts), std::move(input), std::move(hold_out_), {}};
+  HoldOut hold_out(place.options.hold_out, place.options.seed);
+  hold_out.finish(*fates_, ranks);
+  return {std::move(fates_), std::move(input), hold_out};
 }
 
 // Records of the batch's documents: from the journal as far as it knows them, the rest found out now.
@@ -156,12 +164,12 @@ FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curat
   const bool as_before = place.ranks.sum(journal.first_pass_done(input) ? 0 : 1) == 0;
   result.read = counts_of_all(input.counts, place);
   check_bad_lines(result.read, place.options.corpus.skip_bad);
-  FirstPass found = findings.finish(place, curation, input, result);
+  FirstPass found = findings.finish(place, curation, input, pace, result);
   found.as_before = as_before;
   if (!work.reads || !work.samples) return found;
   found.sample = sample.take(
       [&](std::size_t document, bool drawn, std::size_t begin, std::string_view text) -> std::size_t {
-        if (found.verdicts[document] != Verdict::keep) return 0;
+        if ((*found.fates)[static_cast<std::int64_t>(document)].verdict != Verdict::keep) return 0;
         return found.hold_out.surely_trained(document, drawn, begin, text);
       },
       place.folder, place.ranks);

@@ -11,6 +11,7 @@
 #include "data/batch_reader.h"
 #include "data/chat_tokens.h"
 #include "data/corpus_passes.h"
+#include "data/near_duplicates.h"
 #include "data/split_writer.h"
 #include "data/token_spool.h"
 #include "kernels/base/file.h"
@@ -20,7 +21,6 @@ namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
-using Verdict = DuplicateFinder::Verdict;
 using Content = std::array<std::uint64_t, 2>;
 
 fs::path names_path(const fs::path& folder, int rank, int ranks) {
@@ -102,7 +102,7 @@ class ShardPass {
  private:
   // Verdicts belong to documents by their place, so every pass must find the same ones.
   void check_count(std::size_t now, bool more_may_come) const {
-    const std::size_t before = found_.verdicts.size();
+    const auto before = static_cast<std::size_t>(found_.fates->count());
     if (now == before || (more_may_come && now < before)) return;
     throw InputChanged(ExitCode::bad_data,
                        fmt::format("the input changed since it was read first: {} documents in the first pass, {}{} in "
@@ -115,12 +115,15 @@ class ShardPass {
     batch.encoded.assign(documents.size(), {});
     batch.ids.resize(static_cast<std::size_t>(workers_.count()));
     contents_.resize(documents.size());
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+      const DocumentFate fate = (*found_.fates)[static_cast<std::int64_t>(first_ + i)];
+      batch.encoded[i].kept = fate.verdict == Verdict::keep;
+    }
     workers_.each(static_cast<std::int64_t>(documents.size()), [&](std::int64_t at) {
       const auto i = static_cast<std::size_t>(at);
       EncodedDocument& document = batch.encoded[i];
       const std::string& text = documents[i].text;
       contents_[i] = content_of(text);
-      document.kept = found_.verdicts[first_ + i] == Verdict::keep;
       if (!document.kept) return;
       const std::size_t border = found_.hold_out.trained_bytes(first_ + i, text);
       document.trained_bytes = chat_ && border > 0 ? text.size() : border;

@@ -2,8 +2,10 @@
 // the reader of corpora.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,15 +14,15 @@
 #include "data/build_ranks.h"
 #include "data/corpus_build.h"
 #include "data/curation.h"
+#include "data/document_fates.h"
 #include "data/hold_out.h"
-#include "data/near_duplicates.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_sample.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
 
-/// Between batches: tells how far a pass is, and asks whether to go on.
+/// Between batches and the like: tells how far a pass is, and asks whether to go on.
 class Pace {
  public:
   Pace(const BuildHooks& hooks, std::string_view doing, std::int64_t all_bytes)
@@ -28,18 +30,27 @@ class Pace {
   void at(std::int64_t read_bytes, std::int64_t tokens = 0) {
     progress_.done_bytes = read_bytes;
     progress_.tokens = tokens;
-    if (hooks_.progress) hooks_.progress(progress_);
-    if (hooks_.stop && hooks_.stop()) fail(ExitCode::preempted, "stopped while {}", progress_.doing);
+    ask(progress_);
+  }
+  /// Of what is not measured in bytes.
+  void since(std::chrono::steady_clock::time_point begin, std::string_view doing) {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    ask({.doing = doing, .seconds = seconds.count()});
   }
 
  private:
+  void ask(const BuildProgress& progress) const {
+    if (hooks_.progress) hooks_.progress(progress);
+    if (hooks_.stop && hooks_.stop()) fail(ExitCode::preempted, "stopped while {}", progress.doing);
+  }
+
   const BuildHooks& hooks_;
   BuildProgress progress_;
 };
 
 /// What the first pass finds of this rank's documents.
 struct FirstPass {
-  std::vector<DuplicateFinder::Verdict> verdicts;
+  std::unique_ptr<DocumentFates> fates;
   PassResult input;
   HoldOut hold_out;
   bool as_before = false;             ///< an earlier build found the same on all ranks

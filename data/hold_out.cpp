@@ -9,8 +9,6 @@
 namespace shoestring {
 namespace {
 
-using Verdict = DuplicateFinder::Verdict;
-
 constexpr std::uint32_t kUse = 0;  // of draws
 
 // Where to cut near `border`: at the beginning of its line unless that doubles what lies behind, else between two
@@ -30,37 +28,32 @@ double draw(std::string_view text, std::uint64_t seed, std::uint32_t use) {
 
 bool HoldOut::draws(std::string_view text) const { return draw(text, seed_, kUse) < share_; }
 
-void HoldOut::add(bool drawn, std::size_t bytes) {
-  drawn_.push_back(drawn);
-  bytes_.push_back(static_cast<std::uint32_t>(bytes));
-}
-
-void HoldOut::finish(std::span<const Verdict> verdicts, BuildRanks& ranks) {
+void HoldOut::finish(DocumentFates& fates, BuildRanks& ranks) {
   std::int64_t own_bytes = 0;
   std::int64_t trained = 0;
   std::int64_t drawn = 0;
-  for (std::size_t i = 0; i < verdicts.size(); ++i) {
-    if (verdicts[i] != Verdict::keep) continue;
-    own_bytes += bytes_[i];
-    ++(drawn_[i] ? drawn : trained);
+  for (std::int64_t i = 0; i < fates.count(); ++i) {
+    const DocumentFate fate = fates[i];
+    if (fate.verdict != Verdict::keep) continue;
+    own_bytes += fate.bytes;
+    ++(fate.drawn != 0 ? drawn : trained);
   }
   const std::int64_t before = ranks.sum_before(own_bytes);
   const std::int64_t all_bytes = ranks.sum(own_bytes);
   const bool both = ranks.sum(trained) > 0 && ranks.sum(drawn) > 0;
   takes_the_end_ = share_ > 0 && !both;
   std::int64_t left = static_cast<std::int64_t>((1 - share_) * static_cast<double>(all_bytes)) - before;
-  border_document_ = left < 0 ? -1 : static_cast<std::int64_t>(verdicts.size());
-  for (std::size_t i = 0; takes_the_end_ && left >= 0 && i < verdicts.size(); ++i) {
-    if (verdicts[i] != Verdict::keep) continue;
-    if (left < bytes_[i]) {
-      border_document_ = static_cast<std::int64_t>(i);
+  border_document_ = left < 0 ? -1 : fates.count();
+  for (std::int64_t i = 0; takes_the_end_ && left >= 0 && i < fates.count(); ++i) {
+    const DocumentFate fate = fates[i];
+    if (fate.verdict != Verdict::keep) continue;
+    if (left < fate.bytes) {
+      border_document_ = i;
       border_bytes_ = static_cast<std::size_t>(left);
       break;
     }
-    left -= bytes_[i];
+    left -= fate.bytes;
   }
-  drawn_ = {};
-  bytes_ = {};
 }
 
 std::size_t HoldOut::trained_bytes(std::size_t number, std::string_view text) const {

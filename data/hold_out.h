@@ -7,11 +7,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
-#include <vector>
 
-#include "data/near_duplicates.h"
+#include "data/build_ranks.h"
+#include "data/document_fates.h"
 
 namespace shoestring {
 
@@ -23,10 +22,8 @@ class HoldOut {
   HoldOut(double share, std::uint64_t seed) : share_(share), seed_(seed) {}
 
   bool draws(std::string_view text) const;
-  /// Of every document of the first pass in turn: what `draws` said and how long it is.
-  void add(bool drawn, std::size_t bytes);
-  /// After the last: those that are kept are split, with those of the ranks before and behind.
-  void finish(std::span<const DuplicateFinder::Verdict> verdicts, BuildRanks& ranks);
+  /// After the first pass: this rank's documents that are kept are split, with those of the ranks before and behind.
+  void finish(DocumentFates& fates, BuildRanks& ranks);
 
   /// How much of the document's front is trained on: all of it, nothing, or up to the border.
   std::size_t trained_bytes(std::size_t number, std::string_view text) const;
@@ -39,8 +36,6 @@ class HoldOut {
  private:
   double share_;
   std::uint64_t seed_;
-  std::vector<bool> drawn_;  // by document, until finish()
-  std::vector<std::uint32_t> bytes_;
   bool takes_the_end_ = false;
   // Where the text's end begins: a document of this rank, -1 in an earlier rank's, the number of all in a later one's.
   std::int64_t border_document_ = 0;

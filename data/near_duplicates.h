@@ -5,23 +5,26 @@
 // bands of 4; documents that agree in a band are compared by all 64, and dropped from an estimated Jaccard similarity
 // of 0.8 on. The first document of a group stays.
 //
-// Memory stays bounded whatever the corpus: band keys go to files in the folder of the build, and one of 64 partitions
-// of them is sorted in memory at a time, 4.3 bytes a document of the whole corpus; fingerprints are read where they
-// lie. What stays in memory is one byte per document of this rank. Of several ranks each owns every size()-th
-// partition, whoever wrote its keys, so that the verdicts are those of one.
+// Memory stays bounded whatever the corpus: what a document may meet others by, its content and its bands, are 272
+// bytes of keys that are sorted on disk (sorted_pairs.h), those that are equal stand together, and fingerprints are
+// read where they lie. Of several ranks each owns a range of the keys' hashes, whoever wrote them, so that the verdicts
+// are those of one.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string_view>
 #include <vector>
 
 #include "data/build_ranks.h"
+#include "data/sorted_pairs.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
-/// What is remembered of a document, in memory as on disk.
+/// What is remembered of a document, in memory as in a file.
 struct Fingerprint {
   static constexpr int kMinima = 64;
   std::array<std::uint64_t, 2> content{};  ///< XXH3-128 of the text
@@ -36,50 +39,49 @@ std::array<std::uint64_t, 2> content_of(std::string_view text);
 /// Share of equal minima: estimates the Jaccard similarity of the shingle sets.
 double similarity(const Fingerprint& a, const Fingerprint& b);
 
-/// Fingerprints as they lie in a file: the first of `count`, and bytes from one to the next.
-struct FingerprintRows {
-  const std::byte* first = nullptr;
-  std::size_t stride = 0;
-  std::int64_t count = 0;
+/// Fingerprints as they lie in a file: one at the front of each record.
+class FingerprintRows {
+ public:
+  FingerprintRows(std::filesystem::path path, std::int64_t record_bytes);
+  std::int64_t count() const { return count_; }
+  /// Throws Error(io).
+  Fingerprint operator[](std::int64_t number) const;
+
+ private:
+  std::filesystem::path path_;
+  FileHandle file_;
+  std::int64_t record_bytes_;
+  std::int64_t count_;
 };
 
 class DuplicateFinder {
  public:
-  /// Files go to `folder`, which all ranks see; they are removed at the end.
-  DuplicateFinder(std::filesystem::path folder, BuildRanks& ranks);
-  ~DuplicateFinder();
-  DuplicateFinder(const DuplicateFinder&) = delete;
-  DuplicateFinder& operator=(const DuplicateFinder&) = delete;
+  /// Files go to `folder`, which all ranks see; they are removed with it.
+  DuplicateFinder(const std::filesystem::path& folder, BuildRanks& ranks);
 
-  enum class Verdict : std::uint8_t { keep, exact_duplicate, near_duplicate, left_out };
   /// The next document of this rank.
   void add(const Fingerprint& document);
   /// The next document, which is left out whatever it repeats, and which none repeats.
-  void pass();
+  void pass() { ++documents_; }
 
-  /// After the last: the verdict on every document of this rank, which are the ranks' in order. `rows`: the
-  /// fingerprints of every rank's documents, those of passed ones included.
-  std::vector<Verdict> finish(const std::vector<FingerprintRows>& rows, double near_threshold = 0.8);
+  /// Is told of the documents of this rank that repeat others, in their order, of some several times: the last holds.
+  using Tell = std::function<void(std::int64_t document, bool exact)>;
+  /// After the last: of the ranks' documents, in order, all but the first of a group repeat. `rows`: the fingerprints
+  /// of every rank's documents, those of passed ones included. `tick`: what is done now and then meanwhile; may throw.
+  void finish(const std::vector<FingerprintRows>& rows, double near_threshold, const Tell& tell,
+              const std::function<void()>& tick);
 
  private:
-  static constexpr int kPartitions = 64;
   static constexpr int kBands = 16;
-  struct Key;
-  struct Found;
-  std::filesystem::path keys_path(int rank, int partition) const;
-  std::filesystem::path found_path(int rank) const;
-  void flush(int partition);
-  std::vector<Key> read_partition(int partition) const;
-  void judge(const std::vector<Key>& keys, const std::vector<FingerprintRows>& rows, double near_threshold,
-             std::vector<Found>& found) const;
-  void take_over(std::vector<Verdict>& verdicts) const;
-  void remove_files() noexcept;
+  void judge(SortedPairs keys, const std::vector<FingerprintRows>& rows, double near_threshold,
+             const std::function<void()>& tick);
+  std::vector<SortedPairs::Source> files_of_all(const char* name, bool numbers_through) const;
 
   std::filesystem::path folder_;
   BuildRanks& ranks_;
-  std::array<int, kPartitions> partitions_{};
-  std::array<std::vector<Key>, kPartitions> pending_;
-  std::vector<Verdict> verdicts_;
+  std::int64_t documents_ = 0;
+  PairSorter keys_;                  // hash; band and document of this rank
+  PairSorter found_;                 // document of all ranks; 1: an exact copy
   std::vector<std::int64_t> first_;  // document of each rank, and one past the last
 };
 

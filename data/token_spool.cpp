@@ -1,12 +1,9 @@
 #include "data/token_spool.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -39,25 +36,6 @@ std::uint64_t check_of(std::span<const std::uint32_t> ids, std::size_t text_byte
 
 fs::path path_of(const fs::path& folder, const std::string& split, int rank, const char* what) {
   return folder / fmt::format("{}.{}.{}", split, rank, what);
-}
-
-FileHandle open_to_write(const fs::path& path) {
-  FileHandle file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!file.open()) fail(ExitCode::io, "{}: cannot be opened: {}", path.string(), system_reason(errno));
-  return file;
-}
-
-void write_behind(const FileHandle& file, const fs::path& path, const void* data, std::size_t bytes,
-                  std::int64_t offset) {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t wrote = ::pwrite(file.get(), from, bytes, static_cast<off_t>(offset));
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) fail(ExitCode::io, "{}: cannot be written: {}", path.string(), system_reason(errno));
-    from += wrote;
-    offset += wrote;
-    bytes -= static_cast<std::size_t>(wrote);
-  }
 }
 
 /// A spool from its front on.
@@ -177,10 +155,8 @@ void write_shard(const fs::path& folder, const SplitOptions& options, const Toke
 }  // namespace
 
 TokenSpool::TokenSpool(const fs::path& folder, const SplitOptions& split, const Tokenizer& tokenizer, int rank)
-    : tokens_path_(path_of(folder, split.name, rank, "tokens")),
-      lengths_path_(path_of(folder, split.name, rank, "lengths")),
-      tokens_file_(open_to_write(tokens_path_)),
-      lengths_file_(open_to_write(lengths_path_)),
+    : tokens_file_(path_of(folder, split.name, rank, "tokens"), WorkingFile::Content::kept),
+      lengths_file_(path_of(folder, split.name, rank, "lengths"), WorkingFile::Content::kept),
       masked_(split.masked),
       end_of_document_(static_cast<std::uint32_t>(tokenizer.special().end_of_document)) {
   SpoolReader spool(folder, split.name, rank);
@@ -206,7 +182,7 @@ void TokenSpool::append(std::span<const std::uint32_t> ids, std::size_t text_byt
 
 void TokenSpool::append_masked(std::span<const std::uint32_t> ids, std::span<const std::uint8_t> learned) {
   check(masked_ && !ids.empty() && ids.size() == learned.size(), "{} tokens, {} flags for {}", ids.size(),
-        learned.size(), tokens_path_.string());
+        learned.size(), tokens_file_.path().string());
   std::vector<std::uint32_t> words(ids.begin(), ids.end());
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (learned[i] == 0) words[i] |= shard_format::kOnlyRead;
@@ -216,7 +192,7 @@ void TokenSpool::append_masked(std::span<const std::uint32_t> ids, std::span<con
 }
 
 void TokenSpool::add(std::span<const std::uint32_t> ids, std::size_t text_bytes) {
-  check(!stands(documents_), "document {} of {} is written a second time", documents_, tokens_path_.string());
+  check(!stands(documents_), "document {} of {} is written a second time", documents_, tokens_file_.path().string());
   const Length length{static_cast<std::uint32_t>(ids.size()), static_cast<std::uint32_t>(text_bytes),
                       check_of(ids, text_bytes)};
   pending_tokens_.insert(pending_tokens_.end(), ids.begin(), ids.end());
@@ -230,9 +206,9 @@ void TokenSpool::add(std::span<const std::uint32_t> ids, std::size_t text_bytes)
 
 // Tokens first: a length without them would not be sound.
 void TokenSpool::flush() {
-  write_behind(tokens_file_, tokens_path_, pending_tokens_.data(), pending_tokens_.size() * 4, written_tokens_ * 4);
-  write_behind(lengths_file_, lengths_path_, pending_lengths_.data(), pending_lengths_.size() * 8,
-               written_documents_ * static_cast<std::int64_t>(sizeof(Length)));
+  tokens_file_.write(written_tokens_ * 4, pending_tokens_.data(), pending_tokens_.size() * 4);
+  lengths_file_.write(written_documents_ * static_cast<std::int64_t>(sizeof(Length)), pending_lengths_.data(),
+                      pending_lengths_.size() * 8);
   written_tokens_ += static_cast<std::int64_t>(pending_tokens_.size());
   written_documents_ += static_cast<std::int64_t>(pending_lengths_.size() / 2);
   pending_tokens_.clear();
@@ -241,13 +217,10 @@ void TokenSpool::flush() {
 
 void TokenSpool::finish() {
   flush();
-  const auto cut = [](const FileHandle& file, const fs::path& path, std::int64_t bytes) {
-    if (::ftruncate(file.get(), bytes) != 0 || ::fsync(file.get()) != 0) {
-      fail(ExitCode::io, "{}: cannot be written: {}", path.string(), system_reason(errno));
-    }
-  };
-  cut(tokens_file_, tokens_path_, written_tokens_ * 4);
-  cut(lengths_file_, lengths_path_, written_documents_ * static_cast<std::int64_t>(sizeof(Length)));
+  tokens_file_.cut(written_tokens_ * 4);
+  lengths_file_.cut(written_documents_ * static_cast<std::int64_t>(sizeof(Length)));
+  tokens_file_.sync();
+  lengths_file_.sync();
 }
 
 void TokenSpool::remove(const fs::path& folder, const std::string& split, int rank) {

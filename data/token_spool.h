@@ -15,7 +15,7 @@
 #include "data/build_ranks.h"
 #include "data/document_sink.h"
 #include "data/split_writer.h"
-#include "kernels/base/file.h"
+#include "data/working_file.h"
 
 namespace shoestring {
 
@@ -38,8 +38,7 @@ class TokenSpool final : public DocumentSink {
   void add(std::span<const std::uint32_t> words, std::size_t text_bytes);
   void flush();
 
-  std::filesystem::path tokens_path_, lengths_path_;
-  FileHandle tokens_file_, lengths_file_;
+  WorkingFile tokens_file_, lengths_file_;
   bool masked_;
   std::uint32_t end_of_document_;
   std::vector<std::uint32_t> pending_tokens_;

@@ -3,18 +3,24 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
+
+#include "tests/support/temporary_folder.h"
 
 namespace shoestring {
 namespace {
 
-using Verdict = DuplicateFinder::Verdict;
-
 HoldOut split(double share, const std::vector<std::string>& texts, std::vector<Verdict> verdicts = {}) {
+  const testing::TemporaryFolder folder;
   HoldOut hold_out(share, 17);
-  for (const std::string& text : texts) hold_out.add(hold_out.draws(text), text.size());
+  DocumentFates fates(folder / "fates");
   verdicts.resize(texts.size(), Verdict::keep);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const bool drawn = hold_out.draws(texts[i]);
+    fates.append({static_cast<std::uint32_t>(texts[i].size()), verdicts[i], static_cast<std::uint8_t>(drawn)});
+  }
   OneRank alone;
-  hold_out.finish(verdicts, alone);
+  hold_out.finish(fates, alone);
   return hold_out;
 }
 

@@ -2,16 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <string>
 
+#include "data/working_file.h"
 #include "kernels/base/random.h"
+#include "tests/data/build_threads.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
 namespace {
-
-using Verdict = DuplicateFinder::Verdict;
 
 std::string words(std::uint32_t stream, int count) {
   const Random random(5, Purpose::test, stream);
@@ -65,57 +67,84 @@ TEST(NearDuplicates, EstimatesTheJaccardSimilarity) {
   EXPECT_LT(similarity(fingerprint(text), fingerprint(words(2, 2000))), 0.1);
 }
 
-FingerprintRows rows_of(const std::vector<Fingerprint>& prints) {
-  return {reinterpret_cast<const std::byte*>(prints.data()), sizeof(Fingerprint),
-          static_cast<std::int64_t>(prints.size())};
+enum class Found : std::uint8_t { none, near, exact };
+
+// What a rank finds about its documents; those that are nothing are passed by.
+std::vector<Found> found_by(const std::filesystem::path& folder, BuildRanks& ranks,
+                            const std::vector<std::optional<std::string>>& texts) {
+  DuplicateFinder finder(folder, ranks);
+  WorkingFile file(folder / std::to_string(ranks.rank()), WorkingFile::Content::none);
+  constexpr std::int64_t kRecord = sizeof(Fingerprint) + 8;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const Fingerprint print = fingerprint(texts[i].value_or("passed by"));
+    file.write(static_cast<std::int64_t>(i) * kRecord, &print, kRecord - 8);
+    texts[i] ? finder.add(print) : finder.pass();
+  }
+  file.cut(static_cast<std::int64_t>(texts.size()) * kRecord);
+  ranks.wait_for_all();
+  std::vector<FingerprintRows> rows;
+  for (int rank = 0; rank < ranks.size(); ++rank) rows.emplace_back(folder / std::to_string(rank), kRecord);
+  std::vector<Found> found(texts.size(), Found::none);
+  std::int64_t last = 0;
+  int ticks = 0;
+  finder.finish(
+      rows, 0.8,
+      [&](std::int64_t document, bool exact) {
+        EXPECT_GE(document, last) << "not in order";
+        last = document;
+        found.at(static_cast<std::size_t>(document)) = exact ? Found::exact : Found::near;
+      },
+      [&] { ++ticks; });
+  EXPECT_GT(ticks, 0);
+  ranks.wait_for_all();
+  file.remove();
+  return found;
+}
+
+std::vector<Found> found_alone(const std::vector<std::optional<std::string>>& texts) {
+  const testing::TemporaryFolder folder;
+  OneRank alone;
+  std::vector<Found> found = found_by(folder.path(), alone, texts);
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  return found;
 }
 
 TEST(NearDuplicates, KeepsTheFirstOfEachGroup) {
-  const testing::TemporaryFolder folder;
-  OneRank alone;
-  DuplicateFinder finder(folder.path(), alone);
-  std::vector<Fingerprint> prints;
-  const std::string a = words(1, 800);
-  const std::string b = words(2, 800);
-  for (const std::string& text :
-       {a, b, a, edited(a, 200), edited(a, 3), std::string("x"), std::string("x"), std::string("y")}) {
-    prints.push_back(fingerprint(text));
-    finder.add(prints.back());
-  }
-  const std::vector<Verdict> verdicts = finder.finish({rows_of(prints)});
-  EXPECT_EQ(verdicts,
-            (std::vector<Verdict>{Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::near_duplicate,
-                                  Verdict::keep, Verdict::keep, Verdict::exact_duplicate, Verdict::keep}));
+  const std::string a = words(1, 800), b = words(2, 800);
+  EXPECT_EQ(found_alone({a, b, a, edited(a, 200), edited(a, 3), "x", "x", "y"}),
+            (std::vector<Found>{Found::none, Found::none, Found::exact, Found::near, Found::none, Found::none,
+                                Found::exact, Found::none}));
 }
 
 // What a rule has left out is nobody's original.
 TEST(NearDuplicates, ADocumentThatIsLeftOutHasNoCopies) {
-  const testing::TemporaryFolder folder;
-  OneRank alone;
-  DuplicateFinder finder(folder.path(), alone);
-  const std::vector<Fingerprint> prints(3, fingerprint(words(1, 100)));
-  finder.pass();
-  finder.add(prints[1]);
-  finder.add(prints[2]);
-  EXPECT_EQ(finder.finish({rows_of(prints)}),
-            (std::vector<Verdict>{Verdict::left_out, Verdict::keep, Verdict::exact_duplicate}));
+  const std::string text = words(1, 100);
+  EXPECT_EQ(found_alone({std::nullopt, text, text}), (std::vector<Found>{Found::none, Found::none, Found::exact}));
 }
 
-TEST(NearDuplicates, ManyDocumentsSpillToFilesAndLeaveNone) {
-  const testing::TemporaryFolder folder;
-  {
-    OneRank alone;
-    DuplicateFinder finder(folder.path(), alone);
-    std::vector<Fingerprint> prints;
-    for (int i = 0; i < 5000; ++i) {
-      prints.push_back(fingerprint(words(static_cast<std::uint32_t>(i % 2500), 30)));
-      finder.add(prints.back());
-    }
-    int dropped = 0;
-    for (const Verdict verdict : finder.finish({rows_of(prints)}))
-      dropped += verdict == Verdict::exact_duplicate ? 1 : 0;
-    EXPECT_EQ(dropped, 2500);
+// Copies of each other in parts of any size, one of them empty.
+TEST(NearDuplicates, RanksFindWhatOneFinds) {
+  std::vector<std::optional<std::string>> texts;
+  for (int i = 0; i < 600; ++i) {
+    const std::string text = words(static_cast<std::uint32_t>(i % 250), 60);
+    texts.push_back(i % 50 == 49 ? std::nullopt : std::optional(i % 3 == 2 ? edited(text, 50) : text));
   }
+  const std::vector<Found> one = found_alone(texts);
+  EXPECT_GT(std::count(one.begin(), one.end(), Found::exact), 50);
+  EXPECT_GT(std::count(one.begin(), one.end(), Found::near), 50);
+  const std::size_t borders[] = {0, 200, 200, 590, texts.size()};
+  constexpr int kRanks = 4;
+  const testing::TemporaryFolder folder;
+  std::vector<std::vector<Found>> parts(kRanks);
+  testing::on_ranks(kRanks, [&](BuildRanks& self) {
+    const auto rank = static_cast<std::size_t>(self.rank());
+    const auto from = texts.begin() + static_cast<std::ptrdiff_t>(borders[rank]);
+    const auto to = texts.begin() + static_cast<std::ptrdiff_t>(borders[rank + 1]);
+    parts[rank] = found_by(folder.path(), self, {from, to});
+  });
+  std::vector<Found> together;
+  for (const std::vector<Found>& part : parts) together.insert(together.end(), part.begin(), part.end());
+  EXPECT_EQ(together, one);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
