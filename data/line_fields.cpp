@@ -1,7 +1,9 @@
 #include "data/line_fields.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "data/line_scan.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
 
@@ -67,7 +69,9 @@ FieldFilter field_filter(const std::string& word) {
 
 LineText text_of_line(std::string_view line, const LineFields& fields, const std::string& where) {
   if (is_plain(fields)) {
-    return {true, as_json(where, [&] { return parse_json_text_field(line, fields.text.front(), ""); })};
+    const std::string& field = fields.text.front();
+    if (auto text = scan_text_field(line, field)) return {true, std::move(text)};
+    return {true, as_json(where, [&] { return parse_json_text_field(line, field, ""); })};
   }
   const Json json = as_json(where, [&] { return parse_json(line, ""); });
   LineText answer;
