@@ -30,12 +30,14 @@ void count_lengths(const Shard& shard, std::vector<LengthBin>& bins) {
   }
 }
 
-void count_tokens(const Shard& shard, std::vector<std::uint64_t>& counts) {
+template <class Tell>
+void count_tokens(const Shard& shard, std::vector<std::uint64_t>& counts, const Tell& tell) {
   std::vector<std::int32_t> ids;
   for (std::uint64_t begin = 0; begin < shard.info().tokens; begin += kTokensAtOnce) {
     ids.resize(std::min(kTokensAtOnce, shard.info().tokens - begin));
     shard.read(begin, ids.size(), ids.data());
     for (const std::int32_t id : ids) ++counts[static_cast<std::size_t>(id)];
+    tell(ids.size());
   }
 }
 
@@ -109,9 +111,13 @@ ShardContents look_into(const std::vector<std::string>& shards, const ShardLook&
   contents.vocabulary_size = info.vocabulary_size;
   std::vector<std::uint64_t> counts(info.vocabulary_size);
   std::uint64_t first = 0;
+  std::uint64_t read = 0;
   for (const Shard& shard : open) {
     count_lengths(shard, contents.lengths);
-    count_tokens(shard, counts);
+    count_tokens(shard, counts, [&](std::uint64_t more) {
+      read += more;
+      if (look.tell) look.tell(read, contents.tokens);
+    });
     take_samples(shard, first, contents.documents, look, contents.samples);
     first += shard.info().documents;
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -50,6 +51,8 @@ struct ShardLook {
   std::size_t frequent = 20;
   std::size_t samples = 3;         ///< documents spread evenly
   std::size_t sample_bytes = 400;  ///< of each
+  /// Is told often how many tokens were read, of how many.
+  std::function<void(std::uint64_t, std::uint64_t)> tell = nullptr;
 };
 
 /// Throws as Shard::open and Shard::read do, and Error(bad_data) where shards or tokenizer do not belong together.

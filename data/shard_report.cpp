@@ -30,36 +30,32 @@ bool judge(ShardVerdict& verdict, std::int64_t block, const Body& body) {
   }
 }
 
-/// Each document ends with the end-of-document id and, unless masked, holds it nowhere else; blocks known as bad are
-/// left out.
-void check_documents(const Shard& shard, const std::vector<bool>& bad, ShardVerdict& verdict) {
+/// Each document ends with the end-of-document id and, unless masked, holds it nowhere else; of a bad block its
+/// documents are passed by.
+void check_documents(const Shard& shard, std::uint64_t block, bool bad, ShardVerdict& verdict) {
   const ShardInfo& info = shard.info();
   const std::uint64_t per_block = info.block_bytes / info.token_bytes;
-  std::vector<std::int32_t> tokens(per_block);
+  const std::uint64_t begin = block * per_block;
+  const std::uint64_t count = std::min(per_block, info.tokens - begin);
   const auto ends = shard.doc_ends();
-  std::size_t document = 0;
-  for (std::uint64_t block = 0; block < info.token_blocks; ++block) {
-    const std::uint64_t begin = block * per_block;
-    const std::uint64_t count = std::min(per_block, info.tokens - begin);
-    if (bad[block]) {
-      while (document < ends.size() && ends[document] <= begin + count) ++document;
-      continue;
-    }
-    shard.read(begin, count, tokens.data());
-    for (std::uint64_t at = 0; at < count; ++at) {
-      const bool is_end = static_cast<std::uint32_t>(tokens[at]) == info.end_of_document;
-      const bool belongs = begin + at + 1 == ends[document];
-      if (is_end != belongs && (belongs || !info.masked())) {
-        note(verdict,
-             fmt::format(
-                 "{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
-                 info.path, begin + at, is_end ? "is" : "is not", info.end_of_document, document, ends[document]),
-             static_cast<std::int64_t>(block));
-      }
-      if (belongs) ++document;
-    }
+  std::uint64_t& document = verdict.documents_checked;
+  if (bad) {
+    while (document < ends.size() && ends[document] <= begin + count) ++document;
+    return;
   }
-  verdict.documents_checked = document;
+  std::vector<std::int32_t> tokens(count);
+  shard.read(begin, count, tokens.data());
+  for (std::uint64_t at = 0; at < count; ++at) {
+    const bool is_end = static_cast<std::uint32_t>(tokens[at]) == info.end_of_document;
+    const bool belongs = begin + at + 1 == ends[document];
+    if (is_end != belongs && (belongs || !info.masked())) {
+      note(verdict,
+           fmt::format("{}: token {} {} the end-of-document id {}, but document {} ends at token {}; rebuild the shard",
+                       info.path, begin + at, is_end ? "is" : "is not", info.end_of_document, document, ends[document]),
+           static_cast<std::int64_t>(block));
+    }
+    if (belongs) ++document;
+  }
 }
 
 std::uint64_t count_learned(const Shard& shard) {
@@ -93,18 +89,18 @@ ShardReport inspect_shard(const std::string& path) {
   return report;
 }
 
-ShardVerdict verify_shard(const std::string& path) {
+ShardVerdict verify_shard(const std::string& path, const std::function<void(std::int64_t)>& tell) {
   ShardVerdict verdict;
   verdict.info.path = path;
   judge(verdict, -1, [&] {
     const Shard shard = Shard::open(path, {ShardIo::pread, true});
     verdict.info = shard.info();
-    std::vector<bool> bad(shard.info().token_blocks, false);
     for (std::uint64_t block = 0; block < shard.info().token_blocks; ++block) {
-      bad[block] = !judge(verdict, static_cast<std::int64_t>(block), [&] { shard.check_block(block); });
+      const bool sound = judge(verdict, static_cast<std::int64_t>(block), [&] { shard.check_block(block); });
+      check_documents(shard, block, !sound, verdict);
       verdict.blocks_checked += 1;
+      if (tell) tell(static_cast<std::int64_t>(verdict.blocks_checked * shard.info().block_bytes));
     }
-    check_documents(shard, bad, verdict);
   });
   return verdict;
 }

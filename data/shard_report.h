@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,8 @@ struct ShardVerdict {
 
 /// Reads everything: every block against its checksum and the vocabulary, every document against the rule that it ends
 /// with the end-of-document id and, but in a masked shard, holds it nowhere else. A bad shard is a verdict, not an
-/// exception; Error(io) and Error(missing_input) are thrown.
-ShardVerdict verify_shard(const std::string& path);
+/// exception; Error(io) and Error(missing_input) are thrown. `tell` is told often how many bytes of tokens were read.
+ShardVerdict verify_shard(const std::string& path, const std::function<void(std::int64_t)>& tell = nullptr);
 
 /// The shard files that `path` names: itself, or a directory's *.h5 in name order. Throws Error(missing_input) when
 /// there is none.

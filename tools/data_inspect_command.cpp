@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "core/training/work_progress.h"
 #include "data/chat_tokens.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
@@ -82,10 +83,18 @@ int data_inspect_command(const Words& words) {
   for (const std::string& shard : shards) print_shard(shard, arguments.text("tokenizer"));
   if (!arguments.has("contents") && !arguments.has("html")) return 0;
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(arguments.text("tokenizer"), shards.front());
+  WorkProgress line;
   const ShardContents contents =
       look_into(shards, {.tokenizer = tokenizer.get(),
                          .frequent = static_cast<std::size_t>(arguments.integer("frequent", 20, 0, 1 << 20)),
-                         .samples = static_cast<std::size_t>(arguments.integer("samples", 3, 0, 1000))});
+                         .samples = static_cast<std::size_t>(arguments.integer("samples", 3, 0, 1000)),
+                         .tell = [&](std::uint64_t read, std::uint64_t all) {
+                           line.show({.doing = "reading shards",
+                                      .done_bytes = static_cast<std::int64_t>(read),
+                                      .all_bytes = static_cast<std::int64_t>(all),
+                                      .counted = "tokens"});
+                         }});
+  line.wipe();
   fmt::print("\n{}", contents_text(contents));
   if (arguments.has("html")) {
     replace_file(arguments.text("html"), contents_page("Shards: " + arguments.positional().front(), contents));

@@ -35,13 +35,17 @@ int data_verify_command(const Words& words) {
   WorkProgress line;
   bool sound = true;
   for (const std::string& shard : shards) {
-    line.show(progress);
-    const ShardVerdict verdict = verify_shard(shard);
+    const std::int64_t before = progress.done_bytes;
+    const ShardVerdict verdict = verify_shard(shard, [&](std::int64_t bytes) {
+      progress.done_bytes = before + bytes;
+      line.show(progress);
+    });
+    line.wipe();
     fmt::print("{}: {} ({} blocks, {} documents)\n", shard, verdict.sound() ? "sound" : "DAMAGED",
                verdict.blocks_checked, verdict.documents_checked);
     for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", fault.text);
     sound = sound && verdict.sound();
-    progress.done_bytes += bytes_of(shard);
+    progress.done_bytes = before + bytes_of(shard);
   }
   return static_cast<int>(sound ? ExitCode::done : ExitCode::bad_data);
 }

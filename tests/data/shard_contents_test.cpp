@@ -34,7 +34,13 @@ TEST_F(ShardContentsTest, CountsWhatWasWritten) {
       shard("a.h5", "web", {"a", "aaa", "aabbbb"}),       // 2, 4, 7 tokens
       shard("b.h5", "code", {std::string(40, 'b'), "c"})  // 41, 2
   };
-  const ShardContents found = look_into(shards, {.tokenizer = tokenizer.get(), .frequent = 3});
+  std::vector<std::uint64_t> told;
+  const ShardContents found = look_into(
+      shards, {.tokenizer = tokenizer.get(), .frequent = 3, .tell = [&](std::uint64_t read, std::uint64_t all) {
+                 EXPECT_EQ(all, 56u);
+                 told.push_back(read);
+               }});
+  EXPECT_EQ(told, (std::vector<std::uint64_t>{13, 56})) << "as far as it is, of all shards";
   EXPECT_EQ(found.shards, 2u);
   EXPECT_EQ(found.documents, 5u);
   EXPECT_EQ(found.tokens, 56u);

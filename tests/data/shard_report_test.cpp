@@ -24,8 +24,13 @@ TEST(ShardReport, VerifyCountsEveryBadBlock) {
   const ShardFolder folder;
   const std::string path = folder / "a.h5";
   write_shard(path, Documents(40, std::vector<std::uint32_t>(5000, 7)), 1000);
-  EXPECT_TRUE(verify_shard(path).sound());
-  const ShardInfo info = verify_shard(path).info;
+  std::vector<std::int64_t> told;
+  const ShardVerdict before = verify_shard(path, [&](std::int64_t bytes) { told.push_back(bytes); });
+  EXPECT_TRUE(before.sound());
+  EXPECT_EQ(before.documents_checked, 40u);
+  const ShardInfo info = before.info;
+  ASSERT_EQ(told.size(), info.token_blocks);
+  EXPECT_EQ(told.front(), static_cast<std::int64_t>(info.block_bytes));
   std::vector<char> bytes = testing::file_bytes(path);
   for (const std::uint64_t block : {1, 4}) {
     char& byte = bytes[info.tokens_offset + block * info.block_bytes + 9];
