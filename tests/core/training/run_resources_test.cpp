@@ -27,6 +27,8 @@ threads = 1
 tensorboard = false
 [budget]
 gpu_hours = 10
+[kernels]
+allow_reference = yes
 [precision]
 policy = fp32
 [parallel]

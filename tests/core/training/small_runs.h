@@ -111,6 +111,8 @@ threads = 1
 tensorboard = false
 [budget]
 gpu_hours = 10
+[kernels]
+allow_reference = yes
 [model]
 architecture = llama
 layers = 1
