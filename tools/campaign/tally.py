@@ -34,6 +34,7 @@ class Tally:
         self.kinds = past.get("kinds", {})
         self.bill = collections.Counter({key: past.get(key, 0) for key in ("bills", "billed_seconds", "stopwatch_seconds", "starts")})
         self.evenings = past.get("evenings", [])
+        self.corrections = {key: past[key] for key in ["corrections"] if key in past}  # what a person entered
         begin = max((evening["to"] for evening in self.evenings if evening["seed"] == seed), default=begin)
         self.evening = {"date": datetime.date.today().isoformat(), "seed": seed, "from": begin, "to": begin, "minutes": 0.0,
                         "jobs": jobs, "commit": commit,
@@ -82,7 +83,8 @@ class Tally:
         if not self.file:
             return
         evenings = self.evenings + [self.evening] * (self.evening["to"] > self.evening["from"])
-        whole = {"total": self.total(), "evenings": evenings, **{key: round(value, 3) for key, value in self.bill.items()},
+        whole = {"total": self.total(), "evenings": evenings, **self.corrections,
+                 **{key: round(value, 3) for key, value in self.bill.items()},
                  "unbilled_milliseconds_a_start": round(self.unbilled_milliseconds(), 1),
                  "kinds": dict(sorted(self.kinds.items()))}
         partial = self.file.with_name(self.file.name + ".tmp")
