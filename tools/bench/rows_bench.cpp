@@ -11,6 +11,7 @@
 #include "kernels/embedding.h"
 #include "kernels/permute.h"
 #include "kernels/quantize.h"
+#include "kernels/quantized_gemm.h"
 #include "kernels/reduce.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -178,6 +179,21 @@ void casts(RowsBeside& rows, DType dtype) {
             {.y = back, .x = {codes, tiles, kRowTile128}, .stream = rows.stream});
 }
 
+void products(RowsBeside& rows, DType dtype) {
+  constexpr std::int64_t n = kHidden, k = kHidden;
+  const Tensor x = random_matrix(dtype, {kTokens, k}), w = random_matrix(dtype, {n, k});
+  QuantisedMatrix codes({n, k}, kBlock128, ScaleKind::power_of_two);
+  codes.from(w, rows.stream);
+  Tensor c(dtype, {kTokens, n});
+  Arena scratch(quantized_gemm_scratch_bytes(kTokens, n, k, 0, rows.stream.workers().count(), false), Device{});
+  const double operations = 2.0 * kTokens * n * k;
+  const std::string shape = fmt::format(" {} {}x{}x{}", name(dtype), kTokens, n, k);
+  rows.time("gemm" + shape, operations, "GFLOP/s", gemm_variants(),
+            {.c = c, .a = unscaled(x), .b = unscaled(w), .scratch = scratch, .stream = rows.stream});
+  rows.time("quantized_gemm" + shape, operations, "GFLOP/s", quantized_gemm_variants(),
+            {.c = c, .x = x, .scale_kind = codes.kind, .b = codes.view(), .scratch = scratch, .stream = rows.stream});
+}
+
 void updates(RowsBeside& rows, DType moments) {
   constexpr std::int64_t count = 1 << 20;
   Tensor parameter = random_matrix(DType::f32, {count}), first(moments, {count}), second(moments, {count}),
@@ -209,7 +225,7 @@ void bench_rows(Workers& workers, const BenchEffort& effort, const BenchReport& 
   RowsBeside rows(workers, effort, report);
   for (const DType dtype : kFormats) {
     for (const auto op :
-         {attention, cross_entropies, embeddings, experts, norms, rotations, activations, casts, updates}) {
+         {attention, cross_entropies, embeddings, experts, norms, rotations, activations, casts, products, updates}) {
       op(rows, dtype);
     }
   }
