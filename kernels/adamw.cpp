@@ -73,7 +73,6 @@ constexpr std::array kVariants = std::to_array<Variant<AdamwArgs>>({
   {"cuda", adamw::cuda::refuses, adamw::cuda::step},
 #endif
 #if defined(__x86_64__)
-      {"avx512", adamw::avx512::refuses, adamw::avx512::step},
 #endif
       {"simd", adamw::simd::refuses, adamw::simd::step}, {"reference", needs_cpu<AdamwArgs>, adamw::reference::step},
 });

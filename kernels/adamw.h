@@ -55,10 +55,6 @@ struct Coefficients {
 template <class Real>
 Coefficients<Real> coefficients(const AdamwArgs& args);
 
-namespace avx512 {
-std::string refuses(const AdamwArgs& args);
-void step(const AdamwArgs& args);
-}  // namespace avx512
 namespace simd {
 std::string refuses(const AdamwArgs& args);
 void step(const AdamwArgs& args);

@@ -89,7 +89,6 @@ std::span<const Variant<AttentionArgs>> attention_forward_variants() {
 #endif
 #if defined(__x86_64__)
         {"amx", attention::amx::refuses, attention::amx::forward},
-        {"avx512", attention::avx512::refuses, attention::avx512::forward},
 #endif
         {"simd", attention::simd::refuses, attention::simd::forward},
         {"reference", needs_cpu<AttentionArgs>, attention::reference::forward},
@@ -104,7 +103,6 @@ std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
 #endif
 #if defined(__x86_64__)
         {"amx", attention::amx::refuses, attention::amx::backward},
-        {"avx512", attention::avx512::refuses, attention::avx512::backward},
 #endif
         {"simd", attention::simd::refuses, attention::simd::backward},
         {"reference", needs_cpu<AttentionBackwardArgs>, attention::reference::backward},
@@ -140,7 +138,7 @@ std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
   const std::int64_t reference = (shape.tokens + 1) * (shape.qk_dim + shape.v_dim + 1) * size_bytes(DType::f64);
   std::int64_t each = std::max(reference, attention::simd::worker_bytes(extents));
 #if defined(__x86_64__)
-  each = std::max({each, attention::avx512::worker_bytes(extents), attention::amx::worker_bytes(extents)});
+  each = std::max(each, attention::amx::worker_bytes(extents));
 #endif
   const std::int64_t on_cpu =
       Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/attention_blocks_avx512.h"
+#include "kernels/attention_blocks_amx.h"
 #include "kernels/attention_tiles_amx.h"
 #include "kernels/attention_variants.h"
 #include "kernels/base/cpu.h"

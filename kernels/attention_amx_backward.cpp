@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/attention_blocks_avx512.h"
+#include "kernels/attention_blocks_amx.h"
 #include "kernels/attention_tiles_amx.h"
 #include "kernels/attention_variants.h"
 #include "kernels/base/workers.h"
@@ -191,7 +191,7 @@ void backward_head(const AttentionBackwardArgs& args, const Extents& e, const Do
   pack_pairs(s.q_pairs, q, padded, e.qk_dim);
   pack_columns(s.d_o, d_o, 0, padded, e.v_dim);
   pack_pairs(s.do_pairs, d_o, padded, e.v_dim);
-  read_statistics<BFloat16>(args, document, head, padded, s.lse, s.delta);
+  read_statistics(args, document, head, padded, s.lse, s.delta);
   std::memset(s.dq, 0, static_cast<std::size_t>(padded * e.qk_dim) * sizeof(float));
   const auto factor = static_cast<float>(args.scale * kLog2E);
   constexpr std::int64_t kStep = 32 * kSquares;

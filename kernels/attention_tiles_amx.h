@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "kernels/amx_tiles.h"
-#include "kernels/attention_blocks_avx512.h"
+#include "kernels/attention_blocks_amx.h"
 #include "kernels/attention_variants.h"
 
 #pragma GCC push_options

@@ -56,15 +56,6 @@ void forward(const AttentionArgs& args);
 void backward(const AttentionBackwardArgs& args);
 }  // namespace reference
 
-namespace avx512 {
-std::string refuses(const AttentionArgs& args);
-std::string refuses(const AttentionBackwardArgs& args);
-void forward(const AttentionArgs& args);
-void backward(const AttentionBackwardArgs& args);
-/// Bytes of scratch one worker needs, at most.
-std::int64_t worker_bytes(const Extents& extents);
-}  // namespace avx512
-
 namespace simd {
 std::string refuses(const AttentionArgs& args);
 std::string refuses(const AttentionBackwardArgs& args);

@@ -24,13 +24,4 @@ std::string needs_simd(const Args& args, DType format) {
   return {};
 }
 
-/// For AVX-512 rows; `format` is that of the activations.
-template <class Args>
-std::string needs_avx512(const Args& args, DType format) {
-  if (args.stream.device().kind != DeviceKind::cpu) return "runs on a CPU stream only";
-  if (!cpu_features().avx512) return "the processor has no AVX-512 (F, BW, VL, DQ)";
-  if (format != DType::f32 && format != DType::bf16) return std::string(name(format)) + " is not f32 or bf16";
-  return {};
-}
-
 }  // namespace shoestring

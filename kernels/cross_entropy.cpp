@@ -219,7 +219,6 @@ std::span<const Variant<CrossEntropyArgs>> cross_entropy_variants() {
     {"cuda", token_loss::cuda::refuses, token_loss::cuda::rows},
 #endif
 #if defined(__x86_64__)
-        {"avx512", token_loss::avx512::refuses, token_loss::avx512::rows},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::rows},
         {"reference", needs_cpu<CrossEntropyArgs>, token_loss::reference::rows},
@@ -233,7 +232,6 @@ std::span<const Variant<CrossEntropyChunkArgs>> cross_entropy_chunk_variants() {
     {"cuda", token_loss::cuda::refuses, token_loss::cuda::chunk},
 #endif
 #if defined(__x86_64__)
-        {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::chunk},
         {"reference", needs_cpu<CrossEntropyChunkArgs>, token_loss::reference::chunk},
@@ -247,7 +245,6 @@ std::span<const Variant<CrossEntropyChunkGradientArgs>> cross_entropy_chunk_grad
     {"cuda", token_loss::cuda::refuses, token_loss::cuda::chunk_gradient},
 #endif
 #if defined(__x86_64__)
-        {"avx512", token_loss::avx512::refuses, token_loss::avx512::chunk_gradient},
 #endif
         {"simd", token_loss::simd::refuses, token_loss::simd::chunk_gradient},
         {"reference", needs_cpu<CrossEntropyChunkGradientArgs>, token_loss::reference::chunk_gradient},

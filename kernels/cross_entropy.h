@@ -94,14 +94,6 @@ inline double weight_of(const ConstTensorView& weights, std::int64_t row) {
   return weights.empty() ? 1.0 : static_cast<double>(weights.as<float>()[row]);
 }
 }  // namespace token_loss
-namespace token_loss::avx512 {
-std::string refuses(const CrossEntropyArgs& args);
-std::string refuses(const CrossEntropyChunkArgs& args);
-std::string refuses(const CrossEntropyChunkGradientArgs& args);
-void rows(const CrossEntropyArgs& args);
-void chunk(const CrossEntropyChunkArgs& args);
-void chunk_gradient(const CrossEntropyChunkGradientArgs& args);
-}  // namespace token_loss::avx512
 namespace token_loss::simd {
 std::string refuses(const CrossEntropyArgs& args);
 std::string refuses(const CrossEntropyChunkArgs& args);

@@ -107,7 +107,6 @@ std::span<const Variant<EmbeddingArgs>> embedding_forward_variants() {
     {"cuda", embedding::cuda::refuses, embedding::cuda::forward},
 #endif
 #if defined(__x86_64__)
-        {"avx512", embedding::avx512::refuses, embedding::avx512::forward},
 #endif
         {"simd", embedding::simd::refuses, embedding::simd::forward},
         {"reference", needs_cpu<EmbeddingArgs>, embedding::reference::forward},
@@ -121,7 +120,6 @@ std::span<const Variant<EmbeddingBackwardArgs>> embedding_backward_variants() {
     {"cuda", embedding::cuda::refuses, embedding::cuda::backward},
 #endif
 #if defined(__x86_64__)
-        {"avx512", embedding::avx512::refuses, embedding::avx512::backward},
 #endif
         {"simd", embedding::simd::refuses, embedding::simd::backward},
         {"reference", needs_cpu<EmbeddingBackwardArgs>, embedding::reference::backward},

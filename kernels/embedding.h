@@ -33,12 +33,6 @@ void embedding_backward(const EmbeddingBackwardArgs& args);
 // The tables, for tests and benchmarks, and the rows that live in other files.
 std::span<const Variant<EmbeddingArgs>> embedding_forward_variants();
 std::span<const Variant<EmbeddingBackwardArgs>> embedding_backward_variants();
-namespace embedding::avx512 {
-std::string refuses(const EmbeddingArgs& args);
-std::string refuses(const EmbeddingBackwardArgs& args);
-void forward(const EmbeddingArgs& args);
-void backward(const EmbeddingBackwardArgs& args);
-}  // namespace embedding::avx512
 namespace embedding::simd {
 std::string refuses(const EmbeddingArgs& args);
 std::string refuses(const EmbeddingBackwardArgs& args);

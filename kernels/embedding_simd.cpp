@@ -1,5 +1,7 @@
 // Embedding in vectors: rows are copied, gradients added, sixteen columns at a time. Compiled once for each instruction
 // set.
+#include <algorithm>
+
 #include "kernels/base/workers.h"
 #include "kernels/cpu_refusals.h"
 #include "kernels/embedding.h"
@@ -20,13 +22,19 @@ using namespace shoestring::HWY_NAMESPACE::lanes;
 template <class From, class To>
 void copy_rows(const EmbeddingArgs& args, std::int64_t begin, std::int64_t end) {
   const std::int64_t hidden = args.y.shape[1];
+  const auto row = [&](std::int64_t token) {
+    return args.table.as<From>() + args.ids.as<std::int32_t>()[token] * args.table.strides[0];
+  };
   for (std::int64_t token = begin; token < end; ++token) {
-    const From* from = args.table.as<From>() + args.ids.as<std::int32_t>()[token] * args.table.strides[0];
+    const From* from = row(token);
+    const From* next = row(std::min(token + 1, end - 1));  // rows lie anywhere: no processor foresees where the next is
     To* to = args.y.as<To>() + token * args.y.strides[0];
-    for (std::int64_t j = 0; j < hidden; j += kLanes) {
-      const First lanes = first(hidden - j);
-      store(to + j, load(from + j, lanes), lanes);
+    std::int64_t j = 0;
+    for (; j + kLanes <= hidden; j += kLanes) {
+      __builtin_prefetch(next + j);
+      store(to + j, load(from + j));
     }
+    if (j < hidden) store(to + j, load(from + j, first(hidden - j)), first(hidden - j));
   }
 }
 

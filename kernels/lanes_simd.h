@@ -54,6 +54,8 @@ struct First {
   HWY_INLINE bool all() const { return count >= kLanes; }
 };
 HWY_INLINE First first(std::int64_t count) { return {count}; }
+/// Every lane, known when the code is compiled: what the rounds of a loop but its last are written for.
+struct All {};
 
 HWY_INLINE Floats broadcast(float value) {
   Floats r;
@@ -272,17 +274,34 @@ HWY_INLINE hn::Vec<U> rounded_bits(hn::Vec<F> value) {
   const auto raw = hn::BitCast(U(), value);
   const auto odd = hn::And(hn::ShiftRight<16>(raw), hn::Set(U(), 1u));
   const auto nearest = hn::Add(hn::Add(raw, hn::Set(U(), 0x7FFFu)), odd);
-  const auto quieted = hn::Or(raw, hn::Set(U(), 0x400000u));
-  return hn::IfThenElse(hn::RebindMask(U(), hn::IsNaN(value)), quieted, nearest);
+  const auto quiet = hn::Set(U(), 0x400000u);
+#if HWY_TARGET == HWY_AVX3
+  return hn::Vec<U>{_mm512_mask_or_epi32(nearest.raw, hn::IsNaN(value).raw, raw.raw, quiet.raw)};
+#else
+  return hn::IfThenElse(hn::RebindMask(U(), hn::IsNaN(value)), hn::Or(raw, quiet), nearest);
+#endif
 }
 HWY_INLINE void store(BFloat16* to, Floats value) {
   const hn::Rebind<std::uint16_t, F> half;
   for (int p = 0; p < kParts; ++p) {
-    const auto bits = hn::BitCast(I(), hn::ShiftRight<16>(rounded_bits(value.part[p])));
-    hn::StoreU(hn::DemoteTo(half, bits), half, reinterpret_cast<std::uint16_t*>(to) + p * kPart);
+    const auto bits = hn::ShiftRight<16>(rounded_bits(value.part[p]));
+#if HWY_TARGET == HWY_AVX3
+    const auto narrow = hn::TruncateTo(half, bits);  // one instruction; below AVX-512 the saturating one is
+#else
+    const auto narrow = hn::DemoteTo(half, hn::BitCast(I(), bits));
+#endif
+    hn::StoreU(narrow, half, reinterpret_cast<std::uint16_t*>(to) + p * kPart);
   }
 }
 
+template <class T>
+HWY_INLINE Floats load(const T* from, All) {
+  return load(from);
+}
+template <class T>
+HWY_INLINE void store(T* to, Floats value, All) {
+  store(to, value);
+}
 template <class T>
 HWY_INLINE Floats load(const T* from, First lanes) {
   if (HWY_LIKELY(lanes.all())) return load(from);

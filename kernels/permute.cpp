@@ -136,7 +136,6 @@ constexpr std::array kGather = std::to_array<Variant<GatherRowsArgs>>({
   {"cuda", permute::cuda::refuses, permute::cuda::gather},
 #endif
 #if defined(__x86_64__)
-      {"avx512", permute::avx512::refuses, permute::avx512::gather},
 #endif
       {"simd", permute::simd::refuses, permute::simd::gather},
       {"reference", needs_cpu<GatherRowsArgs>, permute::reference::gather},
@@ -146,7 +145,6 @@ constexpr std::array kCombine = std::to_array<Variant<CombineRowsArgs>>({
   {"cuda", permute::cuda::refuses, permute::cuda::combine},
 #endif
 #if defined(__x86_64__)
-      {"avx512", permute::avx512::refuses, permute::avx512::combine},
 #endif
       {"simd", permute::simd::refuses, permute::simd::combine},
       {"reference", needs_cpu<CombineRowsArgs>, permute::reference::combine},

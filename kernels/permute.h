@@ -95,12 +95,6 @@ inline std::int64_t row_grain(std::int64_t hidden) { return 16384 / (hidden < 1 
 }  // namespace permute
 
 // The rows that live in other files.
-namespace permute::avx512 {
-std::string refuses(const GatherRowsArgs& args);
-std::string refuses(const CombineRowsArgs& args);
-void gather(const GatherRowsArgs& args);
-void combine(const CombineRowsArgs& args);
-}  // namespace permute::avx512
 namespace permute::simd {
 std::string refuses(const GatherRowsArgs& args);
 std::string refuses(const CombineRowsArgs& args);

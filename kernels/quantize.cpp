@@ -239,7 +239,6 @@ constexpr std::array kDequantize = std::to_array<Variant<DequantizeArgs>>({
   {"cuda", quantization::cuda::refuses_dequantize, quantization::cuda::dequantize},
 #endif
 #if defined(__x86_64__)
-      {"avx512", quantization::avx512::refuses_dequantize, quantization::avx512::dequantize},
 #endif
       {"simd", quantization::simd::refuses_dequantize, quantization::simd::dequantize},
       {"reference", quantization::refuses_device, quantization::reference::dequantize},

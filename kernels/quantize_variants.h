@@ -57,8 +57,6 @@ std::string refuses_device(const DequantizeArgs& args);
 namespace avx512 {
 std::string refuses_quantize(const QuantizeArgs& args);
 void quantize(const QuantizeArgs& args);
-std::string refuses_dequantize(const DequantizeArgs& args);
-void dequantize(const DequantizeArgs& args);
 }  // namespace avx512
 
 namespace simd {

@@ -132,7 +132,6 @@ constexpr std::array kReduce = std::to_array<Variant<ReduceArgs>>({
   {"cuda", reduce::cuda::refuses, reduce::cuda::run},
 #endif
 #if defined(__x86_64__)
-      {"avx512", reduce::avx512::refuses, reduce::avx512::run},
 #endif
       {"simd", reduce::simd::refuses, reduce::simd::run}, {"reference", needs_cpu<ReduceArgs>, reduce::reference::run},
 });
@@ -141,7 +140,6 @@ constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
   {"cuda", reduce::cuda::refuses, reduce::cuda::run},
 #endif
 #if defined(__x86_64__)
-      {"avx512", reduce::avx512::refuses, reduce::avx512::run},
 #endif
       {"simd", reduce::simd::refuses, reduce::simd::run}, {"reference", needs_cpu<AxpbyArgs>, reduce::reference::run},
 });

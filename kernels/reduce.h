@@ -78,12 +78,6 @@ double pairwise_sum(std::span<double> terms);
 /// The frame of every CPU row: block_value(args, begin, count) of each block on the stream's workers, then combined.
 void over_blocks(const ReduceArgs& args, double (*block_value)(const ReduceArgs&, std::int64_t, std::int64_t));
 
-namespace avx512 {
-std::string refuses(const ReduceArgs& args);
-std::string refuses(const AxpbyArgs& args);
-void run(const ReduceArgs& args);
-void run(const AxpbyArgs& args);
-}  // namespace avx512
 namespace simd {
 std::string refuses(const ReduceArgs& args);
 std::string refuses(const AxpbyArgs& args);

@@ -116,7 +116,6 @@ constexpr std::array kForward = std::to_array<Variant<RmsNormArgs>>({
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::forward},
 #endif
 #if defined(__x86_64__)
-      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::forward},
 #endif
       {"simd", rms_norm::simd::refuses, rms_norm::simd::forward},
       {"reference", needs_cpu<RmsNormArgs>, rms_norm::reference::forward},
@@ -126,7 +125,6 @@ constexpr std::array kInputGradient = std::to_array<Variant<RmsNormInputGradient
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::input_gradient},
 #endif
 #if defined(__x86_64__)
-      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::input_gradient},
 #endif
       {"simd", rms_norm::simd::refuses, rms_norm::simd::input_gradient},
       {"reference", needs_cpu<RmsNormInputGradientArgs>, rms_norm::reference::input_gradient},
@@ -136,7 +134,6 @@ constexpr std::array kWeightGradient = std::to_array<Variant<RmsNormWeightGradie
   {"cuda", rms_norm::cuda::refuses, rms_norm::cuda::weight_gradient},
 #endif
 #if defined(__x86_64__)
-      {"avx512", rms_norm::avx512::refuses, rms_norm::avx512::weight_gradient},
 #endif
       {"simd", rms_norm::simd::refuses, rms_norm::simd::weight_gradient},
       {"reference", needs_cpu<RmsNormWeightGradientArgs>, rms_norm::reference::weight_gradient},

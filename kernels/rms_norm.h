@@ -66,14 +66,6 @@ std::span<const Variant<RmsNormInputGradientArgs>> rms_norm_input_gradient_varia
 std::span<const Variant<RmsNormWeightGradientArgs>> rms_norm_weight_gradient_variants();
 
 // The rows that live in other files.
-namespace rms_norm::avx512 {
-std::string refuses(const RmsNormArgs& args);
-std::string refuses(const RmsNormInputGradientArgs& args);
-std::string refuses(const RmsNormWeightGradientArgs& args);
-void forward(const RmsNormArgs& args);
-void input_gradient(const RmsNormInputGradientArgs& args);
-void weight_gradient(const RmsNormWeightGradientArgs& args);
-}  // namespace rms_norm::avx512
 namespace rms_norm::simd {
 std::string refuses(const RmsNormArgs& args);
 std::string refuses(const RmsNormInputGradientArgs& args);

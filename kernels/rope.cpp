@@ -188,7 +188,6 @@ std::span<const Variant<RopeArgs>> rope_variants() {
     {"cuda", rotary::cuda::refuses, rotary::cuda::rotate},
 #endif
 #if defined(__x86_64__)
-        {"avx512", rotary::avx512::refuses, rotary::avx512::rotate},
 #endif
         {"simd", rotary::simd::refuses, rotary::simd::rotate},
         {"reference", needs_cpu<RopeArgs>, rotary::reference::rotate},

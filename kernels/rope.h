@@ -73,10 +73,6 @@ void rope(const RopeArgs& args);
 
 // The table, for tests and benchmarks, and the rows that live in other files.
 std::span<const Variant<RopeArgs>> rope_variants();
-namespace rotary::avx512 {
-std::string refuses(const RopeArgs& args);
-void rotate(const RopeArgs& args);
-}  // namespace rotary::avx512
 namespace rotary::simd {
 std::string refuses(const RopeArgs& args);
 void rotate(const RopeArgs& args);

@@ -55,13 +55,19 @@ HWY_INLINE void store_pairs(BFloat16* x, Pair pair) {
 
 template <class T>
 void turn_half_split(T* x, const float* cosines, const float* sines, std::int64_t pairs, bool inverse) {
-  for (std::int64_t i = 0; i < pairs; i += kLanes) {
-    const First lanes = first(pairs - i);
-    const Pair turned = turn({load(x + i, lanes), load(x + pairs + i, lanes)}, load(cosines + i, lanes),
-                             load(sines + i, lanes), inverse);
-    store(x + i, turned.a, lanes);
-    store(x + pairs + i, turned.b, lanes);
+  T* y = x + pairs;
+  std::int64_t i = 0;
+  for (; i + kLanes <= pairs; i += kLanes) {
+    const Pair turned = turn({load(x + i), load(y + i)}, load(cosines + i), load(sines + i), inverse);
+    store(x + i, turned.a);
+    store(y + i, turned.b);
   }
+  if (i == pairs) return;
+  const First lanes = first(pairs - i);
+  const Pair turned =
+      turn({load(x + i, lanes), load(y + i, lanes)}, load(cosines + i, lanes), load(sines + i, lanes), inverse);
+  store(x + i, turned.a, lanes);
+  store(y + i, turned.b, lanes);
 }
 
 template <class T>

@@ -141,7 +141,6 @@ constexpr std::array kForward = std::to_array<Variant<RouterArgs>>({
   {"cuda", router::cuda::refuses, router::cuda::forward},
 #endif
 #if defined(__x86_64__)
-      {"avx512", router::avx512::refuses, router::avx512::forward},
 #endif
       {"simd", router::simd::refuses, router::simd::forward},
       {"reference", needs_cpu<RouterArgs>, router::reference::forward},

@@ -65,10 +65,6 @@ std::span<const Variant<RouterArgs>> router_forward_variants();
 std::span<const Variant<RouterGradientArgs>> router_gradient_variants();
 
 // The rows that live in other files.
-namespace router::avx512 {
-std::string refuses(const RouterArgs& args);
-void forward(const RouterArgs& args);
-}  // namespace router::avx512
 namespace router::simd {
 std::string refuses(const RouterArgs& args);
 void forward(const RouterArgs& args);

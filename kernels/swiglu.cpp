@@ -122,7 +122,6 @@ constexpr std::array kForward = std::to_array<Variant<SwigluArgs>>({
   {"cuda", swiglu::cuda::refuses, swiglu::cuda::forward},
 #endif
 #if defined(__x86_64__)
-      {"avx512", swiglu::avx512::refuses, swiglu::avx512::forward},
 #endif
       {"simd", swiglu::simd::refuses, swiglu::simd::forward},
       {"reference", needs_cpu<SwigluArgs>, swiglu::reference::forward},
@@ -132,7 +131,6 @@ constexpr std::array kGradient = std::to_array<Variant<SwigluGradientArgs>>({
   {"cuda", swiglu::cuda::refuses, swiglu::cuda::gradient},
 #endif
 #if defined(__x86_64__)
-      {"avx512", swiglu::avx512::refuses, swiglu::avx512::gradient},
 #endif
       {"simd", swiglu::simd::refuses, swiglu::simd::gradient},
       {"reference", needs_cpu<SwigluGradientArgs>, swiglu::reference::gradient},

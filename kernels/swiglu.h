@@ -69,12 +69,6 @@ std::span<const Variant<SwigluGradientArgs>> swiglu_gradient_variants();
 std::span<const Variant<SwigluQuantizeArgs>> swiglu_quantize_variants();
 
 // The rows that live in other files.
-namespace swiglu::avx512 {
-std::string refuses(const SwigluArgs& args);
-std::string refuses(const SwigluGradientArgs& args);
-void forward(const SwigluArgs& args);
-void gradient(const SwigluGradientArgs& args);
-}  // namespace swiglu::avx512
 namespace swiglu::simd {
 std::string refuses(const SwigluArgs& args);
 std::string refuses(const SwigluGradientArgs& args);

@@ -21,7 +21,7 @@
 #define SHOESTRING_TESTS_EXP_SIMD_VECTORS
 namespace shoestring {
 struct Vectors {
-  float in[16], exp[16], exp2[16], sigmoid[16], complement[16];
+  float in[16], exp[16], exp2[16], sigmoid[16], complement[16], coarse[16], coarse_complement[16];
   BFloat16 narrow[16];
 };
 }  // namespace shoestring
@@ -36,6 +36,8 @@ void evaluate(Vectors& v) {
   lanes::store(v.exp2, lanes::exp2(x));
   lanes::store(v.sigmoid, lanes::sigmoid(x));
   lanes::store(v.complement, lanes::sigmoid_and_complement(x).complement);
+  lanes::store(v.coarse, lanes::coarse_sigmoid_and_complement(x).value);
+  lanes::store(v.coarse_complement, lanes::coarse_sigmoid_and_complement(x).complement);
   lanes::store(v.narrow, x);
 }
 
@@ -55,7 +57,7 @@ double ulps(float actual, double expected) {
 void expect_bounds(const Vectors& v, int i) {
   ASSERT_EQ(v.narrow[i].bits, BFloat16(v.in[i]).bits) << v.in[i];
   if (std::isnan(v.in[i])) {
-    ASSERT_TRUE(std::isnan(v.exp[i]) && std::isnan(v.exp2[i]) && std::isnan(v.sigmoid[i]));
+    ASSERT_TRUE(std::isnan(v.exp[i]) && std::isnan(v.exp2[i]) && std::isnan(v.sigmoid[i]) && std::isnan(v.coarse[i]));
     return;
   }
   const double x = static_cast<double>(v.in[i]);
@@ -69,6 +71,11 @@ void expect_bounds(const Vectors& v, int i) {
     ASSERT_EQ(v.exp2[i], 0.0f) << x;
   } else {
     ASSERT_LE(ulps(v.exp2[i], std::exp2(std::min(x, 127.0))), 3.0) << x;
+  }
+  if (std::abs(x) <= 80) {
+    const double sigmoid = 1 / (1 + std::exp(-x)), complement = 1 / (1 + std::exp(x));
+    ASSERT_LE(std::abs(static_cast<double>(v.coarse[i]) / sigmoid - 1), std::exp2(-13.5)) << x;
+    ASSERT_LE(std::abs(static_cast<double>(v.coarse_complement[i]) / complement - 1), std::exp2(-13.5)) << x;
   }
   if (x >= -80) {
     ASSERT_LE(ulps(v.sigmoid[i], 1 / (1 + std::exp(-x))), 3.0) << x;
@@ -102,9 +109,11 @@ TEST(ExpSimd, GivesTheRecordedBits) {
   for (int first = -120000; first < 120000; first += 16) {
     for (int i = 0; i < 16; ++i) v.in[i] = static_cast<float>(first + i) / 1000.0f;
     SHOESTRING_SIMD(evaluate)(v);
-    for (const auto* of : {&v.exp, &v.exp2, &v.sigmoid, &v.complement}) results.insert(results.end(), *of, *of + 16);
+    for (const auto* of : {&v.exp, &v.exp2, &v.sigmoid, &v.complement, &v.coarse, &v.coarse_complement}) {
+      results.insert(results.end(), *of, *of + 16);
+    }
   }
-  EXPECT_EQ(XXH3_64bits(results.data(), results.size() * sizeof(float)), 0xDEC6E47984562EAu);
+  EXPECT_EQ(XXH3_64bits(results.data(), results.size() * sizeof(float)), 0xB7BB1EB1BAD57CE1u);
 }
 
 TEST(ExpSimd, SpecialValues) {

@@ -155,7 +155,7 @@ TEST(Router, TheVectorRowGivesTheSameBitsOnEveryProcessor) {
   const auto simd = std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
   Workers workers(2);
   Stream stream(workers);
-  const std::uint64_t expected[] = {0x472072105F21E958, 0x274E06E33EF22610};
+  const std::uint64_t expected[] = {0x50ABB7DA8D3D9AC5, 0x274E06E33EF22610};
   for (const int i : {0, 1}) {
     const Setting& s = kSettings[static_cast<std::size_t>(i)];
     const Tensor logits = uniform(DType::f32, {50, s.experts}, 1, -9, 9),
@@ -371,7 +371,7 @@ TEST(Router, TheGradientsVectorRowGivesTheSameBitsOnEveryProcessor) {
   const auto simd = std::find_if(variants.begin(), variants.end(), [](const auto& row) { return row.name == "simd"; });
   Workers workers(2);
   Stream stream(workers);
-  const std::uint64_t expected[] = {0x57D915AD1AF1711D, 0x97AC99882DFC5FDA};
+  const std::uint64_t expected[] = {0x32FCE23EA185B65A, 0x97AC99882DFC5FDA};
   for (const int i : {0, 1}) {
     const Setting& s = kSettings[static_cast<std::size_t>(i)];
     const Backward backward(s);

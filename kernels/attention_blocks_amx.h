@@ -1,4 +1,5 @@
-// Blocks of attention with 32 queries in the lanes of two registers. For its variants only.
+// Blocks of attention with 32 queries in the lanes of two registers of AVX-512, between products on AMX. For its AMX
+// row only.
 //
 // Scores are kept transposed, [keys][32 queries]: the maximum and the sum over keys then run down the lanes and need
 // no horizontal step, and a block of probabilities is at once the right operand of the product with the values.
@@ -12,7 +13,7 @@
 #include <limits>
 
 #include "kernels/attention_variants.h"
-#include "kernels/lanes_avx512.h"
+#include "kernels/base/dtype.h"
 
 // GCC 12 takes undefined operands inside its own intrinsics for uninitialised values (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -22,8 +23,6 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 
 namespace shoestring::attention::blocks {
-
-namespace lanes = lanes_avx512;
 
 inline constexpr std::int64_t kQueries = 32;       ///< in the lanes of two registers
 inline constexpr std::int64_t kForwardKeys = 128;  ///< keys between two corrections of the running maximum
@@ -125,18 +124,38 @@ static inline void correct(float* sums, std::int64_t rows, const __m512 correcti
   }
 }
 
-/// 32 elements of a row, the first `count` of them.
-__attribute__((always_inline)) inline void store32(float* to, __m512 low, __m512 high, std::int64_t count) {
-  if (count >= 32) {
-    lanes::store(to, low);
-    lanes::store(to + 16, high);
-    return;
-  }
-  lanes::store(to, low, lanes::first(count));
-  if (count > 16) lanes::store(to + 16, high, lanes::first(count - 16));
+/// The first `count` lanes, all of them from 16 on.
+__attribute__((always_inline)) inline __mmask16 first_lanes(std::int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1u << count) - 1u);
 }
+
+/// 16 elements of a row, widened exactly; those outside the mask are 0 and their memory is not touched.
+__attribute__((always_inline)) inline __m512 load(const BFloat16* from, __mmask16 mask) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
+}
+
+/// Rounded to nearest even as BFloat16(float) does, subnormals and NaN included (the processor's own conversion
+/// flushes subnormals).
+__attribute__((always_inline)) inline __m256i narrow(__m512 value) {
+  const __m512i raw = _mm512_castps_si512(value);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(raw, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(raw, _mm512_set1_epi32(0x7FFF)), odd);
+  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+  const __m512i quieted = _mm512_mask_or_epi32(rounded, nan, raw, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(quieted, 16));
+}
+
+/// Halves added to halves until one lane is left.
+__attribute__((always_inline)) inline float sum(__m512 value) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps(value, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+/// 32 elements of a row, the first `count` of them.
 __attribute__((always_inline)) inline void store32(BFloat16* to, __m512 low, __m512 high, std::int64_t count) {
-  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(lanes::narrow(low)), lanes::narrow(high), 1);
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(narrow(low)), narrow(high), 1);
   if (count >= 32) {
     _mm512_storeu_si512(to, both);
   } else {
@@ -146,9 +165,8 @@ __attribute__((always_inline)) inline void store32(BFloat16* to, __m512 low, __m
 
 /// to[query][dim] = factor[query] * from[dim][query] for `queries` rows and `dims` columns (rounded once). `from` has
 /// a multiple of 32 dims.
-template <class T>
-inline void write_transposed(T* to, std::int64_t stride, const float* from, std::int64_t queries, std::int64_t dims,
-                             const __m512 factor[2]) {
+static inline void write_transposed(BFloat16* to, std::int64_t stride, const float* from, std::int64_t queries,
+                                    std::int64_t dims, const __m512 factor[2]) {
   for (int half = 0; half < 2 && 16 * half < queries; ++half) {
     const std::int64_t rows = std::min<std::int64_t>(16, queries - 16 * half);
     for (std::int64_t dim = 0; dim < dims; dim += 32) {
@@ -168,9 +186,8 @@ inline void write_transposed(T* to, std::int64_t stride, const float* from, std:
 }
 
 /// to[row][column] = factor * from[row][column], `from` with rows of `from_stride` floats, a multiple of 32.
-template <class T>
-inline void write_rows(T* to, std::int64_t stride, const float* from, std::int64_t from_stride, std::int64_t rows,
-                       std::int64_t columns, float factor) {
+static inline void write_rows(BFloat16* to, std::int64_t stride, const float* from, std::int64_t from_stride,
+                              std::int64_t rows, std::int64_t columns, float factor) {
   const __m512 scale = _mm512_set1_ps(factor);
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t j = 0; j < columns; j += 32) {
@@ -196,9 +213,8 @@ static inline void write_lse(float* lse, const Running& running, std::int64_t qu
 
 /// For the gradient: lse * log2(e) and delta = d_o . o of every query, `padded` of them. Queries past the document
 /// get an lse of +infinity, so that their probabilities are 0.
-template <class T>
-inline void read_statistics(const AttentionBackwardArgs& args, const Document& document, std::int64_t head,
-                            std::int64_t padded, float* lse, float* delta) {
+static inline void read_statistics(const AttentionBackwardArgs& args, const Document& document, std::int64_t head,
+                                   std::int64_t padded, float* lse, float* delta) {
   const std::int64_t v_dim = args.v.shape[2];
   const float* given = args.lse.as<float>() + head * args.q.shape[0] + document.begin;
   for (std::int64_t i = 0; i < padded; ++i) {
@@ -206,18 +222,19 @@ inline void read_statistics(const AttentionBackwardArgs& args, const Document& d
     delta[i] = 0.0f;
     if (i >= document.tokens()) continue;
     const std::int64_t ahead = document.begin + std::min<std::int64_t>(i + 16, document.tokens() - 1);
-    _mm_prefetch(reinterpret_cast<const char*>(args.o.as<T>() + ahead * args.o.strides[0] + head * args.o.strides[1]),
-                 _MM_HINT_T0);
+    _mm_prefetch(
+        reinterpret_cast<const char*>(args.o.as<BFloat16>() + ahead * args.o.strides[0] + head * args.o.strides[1]),
+        _MM_HINT_T0);
     lse[i] = static_cast<float>(static_cast<double>(given[i]) * kLog2E);
     const std::int64_t token = document.begin + i;
-    const T* d_o = args.d_o.as<T>() + token * args.d_o.strides[0] + head * args.d_o.strides[1];
-    const T* o = args.o.as<T>() + token * args.o.strides[0] + head * args.o.strides[1];
-    __m512 sum = _mm512_setzero_ps();
+    const BFloat16* d_o = args.d_o.as<BFloat16>() + token * args.d_o.strides[0] + head * args.d_o.strides[1];
+    const BFloat16* o = args.o.as<BFloat16>() + token * args.o.strides[0] + head * args.o.strides[1];
+    __m512 total = _mm512_setzero_ps();
     for (std::int64_t j = 0; j < v_dim; j += 16) {
-      const __mmask16 mask = lanes::first(v_dim - j);
-      sum = _mm512_fmadd_ps(lanes::load(d_o + j, mask), lanes::load(o + j, mask), sum);
+      const __mmask16 mask = first_lanes(v_dim - j);
+      total = _mm512_fmadd_ps(load(d_o + j, mask), load(o + j, mask), total);
     }
-    delta[i] = lanes::sum(sum);
+    delta[i] = sum(total);
   }
 }
 
