@@ -9,8 +9,8 @@
 //
 // What a row gets depends on its own sequence alone. `simd` and `reference` add up in the order of their namesakes of
 // attention_forward: the same bits as if the sequence had been one document there (tests hold it), which is what makes
-// probabilities of generated tokens those that training computes. amx and avx512 of that op have orders of their own:
-// where equality is wanted there, pin it to simd.
+// probabilities of generated tokens those that training computes. amx of that op has an order of its own: where
+// equality is wanted there, pin it to simd.
 //
 // Keys lie sixteen of one head together, one dim behind the other, so that scores of sixteen keys are sums in lanes.
 #pragma once

@@ -7,7 +7,7 @@
 // A row's numbers depend on its own sequence alone, not on what else is in the batch nor on how a sequence was cut into
 // calls. On a CPU they are, bit for bit, those of a training forward pass in FP32, BF16, and FP8 with scales of tiles
 // that lie along a row (fp8_block, mxfp8); with one scale for a whole tensor (fp8_tensor) every row depends on all
-// others, in training too. (cached_attention.h says which row of attention training must run for that.)
+// others, in training too. (On AMX training's attention must be pinned to its vector row for that: cached_attention.h.)
 //
 // A model may be on several ranks (ModelRanks). Those of a pipeline make the same calls with the same arguments and get
 // the same answers. Those that share experts each have sequences of their own and pass every mixture together: one that
