@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs the fuzz targets of the preset `fuzz`, each for some seconds, and says how many inputs each read.
 
-run.py SECONDS [TARGET...] [--rounds N] [--result FILE]: N rounds over all targets (0: until it is stopped; started again
-it goes on from the same corpus). After each target its figures are added to those in FILE. What brings a target down is left
-in build-fuzz/findings; put it into seeds/TARGET once it is mended. Exit code 1 when there is such a thing."""
+run.py SECONDS [TARGET...] [--rounds N] [--until N] [--result FILE]: N rounds over all targets (0: until it is stopped or
+all have read --until inputs; started again it goes on from the same corpus). After each target its figures are added to
+those in FILE, in all and by day, machine and commit. What brings a target down is left in build-fuzz/findings; put it into
+seeds/TARGET once it is mended. Exit code 1 when there is such a thing."""
 import argparse
 import concurrent.futures
 import datetime
@@ -11,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -36,7 +38,8 @@ def fuzz(target, seconds, longest, seed):
     findings.mkdir(exist_ok=True)
     words = [BUILD / f"fuzz_{target}", corpus, HERE / "seeds" / target, f"-max_total_time={seconds}", "-timeout=300",
              "-rss_limit_mb=1024", f"-max_len={max(longest, LEAST_LONGEST.get(target, 0))}", f"-seed={seed}",
-             "-print_final_stats=1", "-print_funcs=0", "-reload=0", f"-artifact_prefix={findings}/{target}-"]
+             "-print_final_stats=1", "-print_funcs=0", "-reload=0", "-detect_leaks=0", "-entropic=0",
+             f"-artifact_prefix={findings}/{target}-"]
     dictionary = HERE / "dictionaries" / f"{target}.dict"
     if dictionary.exists():
         words.append(f"-dict={dictionary}")
@@ -48,10 +51,31 @@ def fuzz(target, seconds, longest, seed):
     return int(runs[1]) if runs else 0, used.ru_utime + used.ru_stime, "" if status == 0 else said[-4000:]
 
 
+def machine():
+    """What ran it: cores, processor, kernel."""
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{len(os.sched_getaffinity(0))} cores of {model[1] if model else platform.machine()}, Linux {platform.release()}"
+
+
+def add(total, target, commit, seed, runs, seconds, found):
+    """Counts a target's share of a round: of the target, and of the day on this machine."""
+    key = {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit}
+    days = total.setdefault("days", [])
+    day = next((day for day in days if key.items() <= day.items()), None)
+    if day is None:
+        days.append(day := dict(key, executions=0, cpu_seconds=0))
+    row = total["targets"].setdefault(target, {"executions": 0, "cpu_seconds": 0})
+    for counts in (row, day):
+        counts["executions"] += runs
+        counts["cpu_seconds"] += round(seconds)
+    row["seed"] = seed
+    row["findings"] = row.get("findings", 0) + found
+    for count in ("executions", "cpu_seconds"):
+        total[count] = sum(row[count] for row in total["targets"].values())
+    total["date"] = key["date"]
+
+
 def store(file, total):
-    total["executions"] = sum(row["executions"] for row in total["targets"].values())
-    total["cpu_seconds"] = sum(row["cpu_seconds"] for row in total["targets"].values())
-    total["date"] = datetime.date.today().isoformat()
     partial = file.with_name(file.name + ".tmp")
     partial.write_text(json.dumps(total, indent=2, sort_keys=True) + "\n")
     os.replace(partial, file)
@@ -62,6 +86,7 @@ def main():
     parser.add_argument("seconds", type=int)
     parser.add_argument("targets", nargs="*", help="all of them, unless named")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--until", type=int, help="end once all targets together have read so many, by FILE's count")
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--seed", type=int, help="of the first round; the next one has the next (by the clock)")
     parser.add_argument("--result", type=pathlib.Path)
@@ -71,6 +96,7 @@ def main():
     total = {"targets": {}}
     if arguments.result and arguments.result.exists():
         total = json.loads(arguments.result.read_text())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     found = 0
     for round_number in range(arguments.rounds) if arguments.rounds else itertools.count():
         round_seed = seed + round_number
@@ -86,13 +112,11 @@ def main():
                     print(log, flush=True)
                 elif runs == 0:
                     sys.exit(f"{target} read nothing")
-                row = total["targets"].setdefault(target, {"executions": 0, "cpu_seconds": 0})
-                row["executions"] += runs
-                row["cpu_seconds"] += round(seconds)
-                row["seed"] = round_seed
-                row["findings"] = row.get("findings", 0) + bool(log)
+                add(total, target, commit, round_seed, runs, seconds, bool(log))
                 if arguments.result:
                     store(arguments.result, total)
+        if arguments.until and total["executions"] >= arguments.until:
+            break
     sys.exit(1 if found else 0)
 
 

@@ -37,6 +37,30 @@ if(SHOESTRING_SANITIZE)
   target_link_options(shoestring_options INTERFACE -fsanitize=${SHOESTRING_SANITIZE})
 endif()
 
+if(SHOESTRING_FUZZ AND NOT SHOESTRING_FUZZ_ALONE)  # all the house counts the branches taken; main is libFuzzer's in its targets
+  target_compile_options(shoestring_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# shoestring_pragmas_of_gcc(FILE...): clang knows no `#pragma GCC target`. With it a whole file is compiled for what its
+# pragma names, inline functions of other headers too: good for checks on the machine that builds, not for a program that
+# travels.
+function(shoestring_pragmas_of_gcc)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    return()
+  endif()
+  foreach(source ${ARGN})
+    file(STRINGS ${source} pragmas REGEX "^ *#pragma GCC")
+    if(pragmas)
+      set(options -Wno-unknown-pragmas -Wno-unknown-warning-option)
+      if("${pragmas}" MATCHES "GCC target\\(\"([^\"]*)")
+        string(REPLACE "," ";-m" targets "-m${CMAKE_MATCH_1}")
+        list(APPEND options ${targets})
+      endif()
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS ${options})
+    endif()
+  endforeach()
+endfunction()
+
 # shoestring_optional_part(NAME FOUND COST): what was looked for, whether it is there, and what its absence costs.
 function(shoestring_optional_part name found cost)
   if(found)
