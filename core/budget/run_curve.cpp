@@ -20,6 +20,7 @@ constexpr std::size_t kMostShares = 16;
 
 /// One step; nothing for an evaluation or what cannot be read.
 std::optional<CurvePoint> point_of(std::string_view line) {
+  if (line.find("\"timing\"") == std::string_view::npos) return std::nullopt;  // sooner than a parser finds out
   try {
     const Json json = parse_json(line, "a line of metrics.jsonl", ExitCode::bad_data, kLimits);
     if (json.find("timing") == nullptr || !json.at("loss").is_number()) return std::nullopt;

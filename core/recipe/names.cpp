@@ -144,23 +144,32 @@ std::span<const Word> enum_words<OnRepeat>() {
   return kOnRepeat;
 }
 
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  // Optimal string alignment: insertions, deletions, replacements and swaps of neighbours cost 1.
+std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t most) {
+  // Optimal string alignment: insertions, deletions, replacements and swaps of neighbours cost 1. A cell is no less
+  // than its distance from the diagonal, so few are looked at; of the table three rows are kept.
+  const std::size_t far = std::min(most, a.size() + b.size()) + 1;
   const std::size_t columns = b.size() + 1;
-  std::vector<std::size_t> table((a.size() + 1) * columns);
-  const auto at = [&](std::size_t i, std::size_t j) -> std::size_t& { return table[i * columns + j]; };
-  for (std::size_t i = 0; i <= a.size(); ++i) at(i, 0) = i;
-  for (std::size_t j = 0; j <= b.size(); ++j) at(0, j) = j;
+  std::vector<std::size_t> table(3 * columns, far);
+  const auto row = [&](std::size_t i) { return table.data() + i % 3 * columns; };
+  for (std::size_t j = 0; j <= std::min(b.size(), far); ++j) row(0)[j] = j;
+  bool near_before = true;
   for (std::size_t i = 1; i <= a.size(); ++i) {
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = at(i - 1, j - 1) + (a[i - 1] == b[j - 1] ? 0 : 1);
-      at(i, j) = std::min({at(i - 1, j) + 1, at(i, j - 1) + 1, replaced});
+    std::size_t* here = row(i);
+    const std::size_t* above = row(i - 1);
+    std::fill(here, here + columns, far);
+    here[0] = std::min(i, far);
+    bool near = i < far;
+    for (std::size_t j = i > far ? i - far : 1; j <= std::min(b.size(), i + far); ++j) {
+      here[j] = std::min({above[j] + 1, here[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1), far});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        at(i, j) = std::min(at(i, j), at(i - 2, j - 2) + 1);
+        here[j] = std::min(here[j], row(i - 2)[j - 2] + 1);
       }
+      near = near || here[j] < far;
     }
+    if (!near && !near_before) return far;
+    near_before = near;
   }
-  return table.back();
+  return row(a.size())[b.size()];
 }
 
 std::string_view nearest_word(std::string_view text, std::span<const std::string_view> words) {
@@ -173,8 +182,8 @@ std::string_view nearest_word(std::string_view text, std::span<const std::string
     // A word cut short or run on ("gpu_hour", "micro_batch_size") is meant as often as a misspelt one.
     const bool part = meant.size() >= 3 && (candidate.starts_with(meant) || meant.starts_with(candidate));
     if (!part && distance_at_least(meant, letters, candidate) >= best_distance) continue;
-    std::size_t distance = edit_distance(meant, folded(candidate));
-    if (part) distance = std::min<std::size_t>(distance, 1);
+    const std::string known = folded(candidate);
+    const std::size_t distance = part ? (meant == known ? 0 : 1) : edit_distance(meant, known, best_distance - 1);
     if (distance < best_distance) {
       best = candidate;
       best_distance = distance;

@@ -60,8 +60,9 @@ std::string_view word(Enum value) {
   return enum_words<Enum>()[static_cast<std::size_t>(value)];
 }
 
-/// Insertions, deletions, replacements and swaps of neighbouring letters that lead from one word to the other.
-std::size_t edit_distance(std::string_view a, std::string_view b);
+/// Insertions, deletions, replacements and swaps of neighbouring letters that lead from one word to the other; `most` +
+/// 1 for words that are further apart.
+std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t most = 1 << 20);
 
 /// The word nearest to `text` by edit distance, or empty if none is near enough to be meant.
 std::string_view nearest_word(std::string_view text, std::span<const std::string_view> words);

@@ -19,6 +19,20 @@ TEST(Names, EditDistanceCountsSwapsOnce) {
   EXPECT_EQ(edit_distance("pretrian", "pretrain"), 1u);
 }
 
+TEST(Names, EditDistanceIsTheSameUpToALimit) {
+  const std::string_view words[] = {"", "a", "ba", "ab", "kitten", "sitting", "gpu_hours", "job_hours", "hours_gpu"};
+  for (const std::string_view a : words) {
+    for (const std::string_view b : words) {
+      const std::size_t distance = edit_distance(a, b);
+      EXPECT_EQ(edit_distance(b, a), distance) << a << " " << b;
+      for (std::size_t most = 0; most < 12; ++most) {
+        EXPECT_EQ(edit_distance(a, b, most), std::min(distance, most + 1)) << a << " " << b << " " << most;
+      }
+    }
+  }
+  EXPECT_EQ(edit_distance("gpu_hours", "hours_gpu"), 8u);
+}
+
 TEST(Names, NearestIsMeantOrNothing) {
   const std::string_view words[] = {"gpu_hours", "usd", "kwh", "job_hours", "global_batch"};
   EXPECT_EQ(nearest_word("gpu_hour", words), "gpu_hours");
