@@ -79,7 +79,7 @@ constexpr std::array kVariants = std::to_array<Variant<AdamwArgs>>({
 
 void check_span(ConstTensorView span, const AdamwArgs& args, bool right_format, const char* what) {
   check(right_format && span.elements() == args.parameter.elements() && span.contiguous(), "adamw: {} is {} for {}",
-        what, span.to_string(), args.parameter.to_string());
+        what, span, args.parameter);
 }
 
 void check_args(const AdamwArgs& args) {

@@ -16,14 +16,13 @@ namespace {
 void check_heads(std::string_view op, std::string_view what, const ConstTensorView& view, const Shape& shape,
                  DType dtype) {
   check(view.shape == shape && view.dtype == dtype && (view.strides[2] == 1 || view.elements() == 0),
-        "{}: {} must be {} {} with a contiguous last dim, not {}", op, what, name(dtype), shape.to_string(),
-        view.to_string());
+        "{}: {} must be {} {} with a contiguous last dim, not {}", op, what, name(dtype), shape, view);
 }
 
 void check_inputs(std::string_view op, double scale, const ConstTensorView& q, const ConstTensorView& k,
                   const ConstTensorView& v, const ConstTensorView& lse, const ConstTensorView& segment_start) {
   check(q.shape.rank() == 3 && k.shape.rank() == 3 && v.shape.rank() == 3,
-        "{}: q, k, v must be [tokens, heads, dim], not {}, {}, {}", op, q.to_string(), k.to_string(), v.to_string());
+        "{}: q, k, v must be [tokens, heads, dim], not {}, {}, {}", op, q, k, v);
   check(scale > 0, "{}: scale must be positive, not {}", op, scale);
   const std::int64_t tokens = q.shape[0];
   const std::int64_t heads = q.shape[1];
@@ -36,15 +35,33 @@ void check_inputs(std::string_view op, double scale, const ConstTensorView& q, c
   check_heads(op, "v", v, {tokens, kv_heads, v.shape[2]}, q.dtype);
   const DType stat = q.dtype == DType::f64 ? DType::f64 : DType::f32;
   check(lse.dtype == stat && lse.shape == Shape{heads, tokens} && lse.contiguous(),
-        "{}: lse must be {} [{}, {}], not {}", op, name(stat), heads, tokens, lse.to_string());
+        "{}: lse must be {} [{}, {}], not {}", op, name(stat), heads, tokens, lse);
   check(segment_start.dtype == DType::i32 && segment_start.shape == Shape{tokens} && segment_start.contiguous(),
-        "{}: segment_start must be i32 [{}], not {}", op, tokens, segment_start.to_string());
-  if (q.device.kind != DeviceKind::cpu) return;
+        "{}: segment_start must be i32 [{}], not {}", op, tokens, segment_start);
+  if (!segment_start.device.readable()) return;
   const auto* start = segment_start.as<std::int32_t>();
   for (std::int64_t t = 0; t < tokens; ++t) {
     check(start[t] == t || (t > 0 && start[t] == start[t - 1]),
           "{}: segment_start[{}] is {}; it must be {} or what the token before has", op, t, start[t], t);
   }
+}
+
+}  // namespace
+
+namespace {
+
+template <class Args>
+void claim_scratch(const Args& args) {
+  const std::int64_t tokens = args.q.shape[0];
+  const std::int64_t heads = args.q.shape[1];
+  args.scratch.claim(args.stream.device().kind == DeviceKind::cpu
+                         ? attention_scratch_bytes({.tokens = tokens,
+                                                    .heads = heads,
+                                                    .kv_heads = args.k.shape[1],
+                                                    .qk_dim = args.q.shape[2],
+                                                    .v_dim = args.v.shape[2]},
+                                                   args.stream.worker_count())
+                         : attention::cuda::scratch_bytes(tokens, heads));
 }
 
 }  // namespace
@@ -115,6 +132,7 @@ void attention_forward(const AttentionArgs& args) {
   check_inputs(kOp, args.scale, args.q, args.k, args.v, args.lse, args.segment_start);
   check_heads(kOp, "o", args.o, {args.q.shape[0], args.q.shape[1], args.v.shape[2]}, args.q.dtype);
   if (args.q.elements() == 0) return;
+  if (args.stream.dry()) return claim_scratch(args);
   choose(kOp, attention_forward_variants(), args).run(args);
 }
 
@@ -128,6 +146,7 @@ void attention_backward(const AttentionBackwardArgs& args) {
   check_heads(kOp, "dk", args.dk, args.k.shape, args.q.dtype);
   check_heads(kOp, "dv", args.dv, args.v.shape, args.q.dtype);
   if (args.q.elements() == 0) return;
+  if (args.stream.dry()) return claim_scratch(args);
   choose(kOp, attention_backward_variants(), args).run(args);
 }
 

@@ -133,8 +133,7 @@ constexpr std::array kVariants = std::to_array<Variant<CachedAttentionArgs>>({
 void check_view(std::string_view what, const ConstTensorView& view, const Shape& shape, DType dtype) {
   const int last = shape.rank() - 1;
   check(view.shape == shape && view.dtype == dtype && (view.strides[last] == 1 || view.elements() == 0),
-        "cached_attention: {} must be {} {} with a contiguous last dim, not {}", what, name(dtype), shape.to_string(),
-        view.to_string());
+        "cached_attention: {} must be {} {} with a contiguous last dim, not {}", what, name(dtype), shape, view);
 }
 
 void check_arguments(const CachedAttentionArgs& args) {
@@ -142,8 +141,7 @@ void check_arguments(const CachedAttentionArgs& args) {
   check(dtype == DType::f64 || dtype == DType::f32 || dtype == DType::bf16, "cached_attention: q cannot be {}",
         name(dtype));
   check(args.q.shape.rank() == 3 && args.k.shape.rank() == 3 && args.v.shape.rank() == 3,
-        "cached_attention: q, k, v must be [rows, heads, dim], not {}, {}, {}", args.q.to_string(), args.k.to_string(),
-        args.v.to_string());
+        "cached_attention: q, k, v must be [rows, heads, dim], not {}, {}, {}", args.q, args.k, args.v);
   check(args.scale > 0, "cached_attention: scale must be positive, not {}", args.scale);
   const std::int64_t rows = args.q.shape[0];
   const std::int64_t heads = args.q.shape[1];
@@ -152,7 +150,7 @@ void check_arguments(const CachedAttentionArgs& args) {
   const std::int64_t v_dim = args.v.shape[2];
   check(kv_heads > 0 && heads % kv_heads == 0, "cached_attention: {} query heads cannot share {} key heads", heads,
         kv_heads);
-  check(args.keys.shape.rank() == 4, "cached_attention: keys are {}", args.keys.to_string());
+  check(args.keys.shape.rank() == 4, "cached_attention: keys are {}", args.keys);
   const std::int64_t slots = args.keys.shape[0];
   const std::int64_t blocks = args.keys.shape[2];
   check_view("o", args.o, {rows, heads, v_dim}, dtype);
@@ -163,7 +161,7 @@ void check_arguments(const CachedAttentionArgs& args) {
   check_view("values", args.values, {slots, kv_heads, blocks * kCachedKeys, v_dim}, dtype);
   check_view("slots", args.slots, {rows}, DType::i32);
   check_view("positions", args.positions, {rows}, DType::i32);
-  if (args.q.device.kind != DeviceKind::cpu) return;
+  if (!args.q.device.readable()) return;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t slot = args.slots.as<std::int32_t>()[row];
     const std::int64_t position = args.positions.as<std::int32_t>()[row];
@@ -180,6 +178,12 @@ std::span<const Variant<CachedAttentionArgs>> cached_attention_variants() { retu
 void cached_attention(const CachedAttentionArgs& args) {
   check_arguments(args);
   if (args.q.elements() == 0) return;
+  if (args.stream.dry()) {
+    const std::int64_t capacity = args.keys.shape[2] * kCachedKeys;
+    return args.scratch.claim(cached_attention_scratch_bytes(
+        {args.q.shape[0], capacity, args.q.shape[1], args.k.shape[1], args.q.shape[2], args.v.shape[2]},
+        args.stream.worker_count()));
+  }
   choose("cached_attention", kVariants, args).run(args);
 }
 

@@ -14,23 +14,23 @@ namespace {
 
 void check_logits(std::string_view op, const ConstTensorView& logits, const ConstTensorView& targets) {
   check(logits.shape.rank() == 2 && logits.strides[1] == 1, "{}: logits must be rows with contiguous columns, not {}",
-        op, logits.to_string());
+        op, logits);
   check(logits.dtype == DType::f64 || logits.dtype == DType::f32 || logits.dtype == DType::bf16,
         "{}: logits cannot be {}", op, name(logits.dtype));
   check(targets.dtype == DType::i32 && targets.shape == Shape{logits.shape[0]} && targets.contiguous(),
-        "{}: targets must be i32 [{}], not {}", op, logits.shape[0], targets.to_string());
+        "{}: targets must be i32 [{}], not {}", op, logits.shape[0], targets);
 }
 
 void check_statistic(std::string_view op, std::string_view what, const ConstTensorView& view, DType logits,
                      std::int64_t rows) {
   const DType wanted = logits == DType::f64 ? DType::f64 : DType::f32;
   check(view.dtype == wanted && view.shape == Shape{rows} && view.contiguous(), "{}: {} must be {} [{}], not {}", op,
-        what, name(wanted), rows, view.to_string());
+        what, name(wanted), rows, view);
 }
 
 void check_gradient(std::string_view op, const ConstTensorView& dlogits, const ConstTensorView& logits) {
   check(dlogits.shape == logits.shape && dlogits.strides[1] == 1,
-        "{}: dlogits must be {} with contiguous columns, not {}", op, logits.shape.to_string(), dlogits.to_string());
+        "{}: dlogits must be {} with contiguous columns, not {}", op, logits.shape, dlogits);
   check(dlogits.dtype == logits.dtype || (dlogits.dtype == DType::bf16 && logits.dtype == DType::f32),
         "{}: dlogits of {} for logits of {}", op, name(dlogits.dtype), name(logits.dtype));
   // A row is written from its front, never ahead of what is still to be read.
@@ -53,11 +53,11 @@ void check_totals(std::string_view op, const Args& args) {
 
 void check_weights(std::string_view op, const ConstTensorView& weights, std::int64_t rows) {
   check(weights.empty() || (weights.dtype == DType::f32 && weights.shape == Shape{rows} && weights.contiguous()),
-        "{}: weights must be f32 [{}], not {}", op, rows, weights.to_string());
+        "{}: weights must be f32 [{}], not {}", op, rows, weights);
 }
 
 void check_targets(const ConstTensorView& targets, std::int64_t vocabulary) {
-  if (targets.device.kind != DeviceKind::cpu) return;
+  if (!targets.device.readable()) return;
   const auto* target = targets.as<std::int32_t>();
   for (std::int64_t row = 0; row < targets.shape[0]; ++row) {
     if (target[row] < -1 || target[row] >= vocabulary) {
@@ -88,7 +88,7 @@ void add_rows(const Args& args) {
 
 template <class Args>
 void add_totals(const Args& args) {
-  if (args.loss.device.kind != DeviceKind::cpu) return;  // the device's row has added them
+  if (!args.loss.device.readable()) return;  // the device's row has added them
   args.loss.dtype == DType::f64 ? add_rows<double>(args) : add_rows<float>(args);
 }
 
@@ -273,8 +273,8 @@ void cross_entropy_begin(const TensorView& running_max, const TensorView& runnin
   check(running_max.dtype == DType::f64 || running_max.dtype == DType::f32,
         "cross_entropy_begin: statistics are f32 or f64");
   for (const TensorView& view : {running_sum, target_logit}) {
-    check(view.dtype == running_max.dtype && view.shape == running_max.shape, "cross_entropy_begin: {} beside {}",
-          view.to_string(), running_max.to_string());
+    check(view.dtype == running_max.dtype && view.shape == running_max.shape, "cross_entropy_begin: {} beside {}", view,
+          running_max);
   }
   fill(running_max, -std::numeric_limits<double>::infinity(), stream);
   fill(running_sum, 0.0, stream);

@@ -15,16 +15,16 @@ bool is_float(DType dtype) { return dtype == DType::f64 || dtype == DType::f32 |
 void check_matrices(std::string_view op, const ConstTensorView& table, const ConstTensorView& rows,
                     const ConstTensorView& ids) {
   check(table.shape.rank() == 2 && rows.shape.rank() == 2 && table.shape[1] == rows.shape[1],
-        "{}: a table {} does not go with rows {}", op, table.to_string(), rows.to_string());
+        "{}: a table {} does not go with rows {}", op, table, rows);
   check(table.strides[1] == 1 && rows.strides[1] == 1, "{}: columns must be contiguous", op);
   check(is_float(table.dtype) && is_float(rows.dtype), "{}: cannot work on {} and {}", op, name(table.dtype),
         name(rows.dtype));
   check(ids.dtype == DType::i32 && ids.shape == Shape{rows.shape[0]} && ids.contiguous(),
-        "{}: ids must be i32 [{}], not {}", op, rows.shape[0], ids.to_string());
+        "{}: ids must be i32 [{}], not {}", op, rows.shape[0], ids);
 }
 
 void check_ids(const ConstTensorView& ids, std::int64_t vocabulary) {
-  if (ids.device.kind != DeviceKind::cpu) return;
+  if (!ids.device.readable()) return;
   const auto* id = ids.as<std::int32_t>();
   for (std::int64_t token = 0; token < ids.shape[0]; ++token) {
     if (id[token] < 0 || id[token] >= vocabulary) {

@@ -58,7 +58,7 @@ std::array<std::byte, 8> element_of(DType dtype, double value) {
 }  // namespace
 
 void fill(TensorView x, double value, Stream& stream) {
-  check(x.contiguous(), "fill: {} is not dense", x.to_string());
+  check(x.contiguous(), "fill: {} is not dense", x);
   const FillArgs args{x, element_of(x.dtype, value), stream};
   if (x.elements() == 0) return;
   choose("fill", fill_variants(), args).run(args);

@@ -39,13 +39,16 @@ std::int64_t gather_quantize_scratch_bytes(std::int64_t hidden) { return quantiz
 void gather_quantize(const GatherQuantizeArgs& args) {
   const QuantizeArgs made = casts(args);
   check(args.x.shape.rank() == 2 && (args.x.shape[1] <= 1 || args.x.strides[1] == 1), "gather_quantize: x is {}",
-        args.x.to_string());
+        args.x);
   const std::int64_t slots = args.plan.row_of_slot.shape[0];
   check(made.x.shape[0] <= args.plan.slot_of_row.shape[0] &&
             (args.x.shape[0] == 0 ? slots == 0 : slots % args.x.shape[0] == 0),
-        "gather_quantize: {} rows by a plan of {} slots for tokens {}", made.x.shape[0], slots, args.x.to_string());
+        "gather_quantize: {} rows by a plan of {} slots for tokens {}", made.x.shape[0], slots, args.x);
   if (made.x.elements() == 0) return;
   quantization::check_casts(made, "gather_quantize");
+  if (args.stream.dry() && args.stream.device().kind == DeviceKind::cpu) {
+    args.scratch.claim(gather_quantize_scratch_bytes(made.x.shape[1]));
+  }
   choose("gather_quantize", kVariants, args).run(args);
 }
 

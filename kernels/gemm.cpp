@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/workers.h"
+#include "kernels/gemm_cublaslt_plan.h"
 #include "kernels/gemm_problem.h"
 
 #if SHOESTRING_CUDA
@@ -56,14 +57,13 @@ double element(const ConstTensorView& view, std::int64_t at) {
 }
 
 void check_operand(const ConstScaledView& view, std::string_view op, std::string_view which) {
-  check(view.values.shape.rank() == 2, "{}: {} is {}, not a matrix", op, which, view.values.to_string());
+  check(view.values.shape.rank() == 2, "{}: {} is {}, not a matrix", op, which, view.values);
   if (!view.scaled()) {
-    check(!byte_format(view.values.dtype), "{}: {} is {} without scales", op, which, view.values.to_string());
+    check(!byte_format(view.values.dtype), "{}: {} is {} without scales", op, which, view.values);
     return;
   }
   const Shape want = scales_shape(view.values.shape[0], view.values.shape[1], view.granularity);
-  check(view.scales.shape == want, "{}: scales of {} are {}, want {}", op, which, view.scales.shape.to_string(),
-        want.to_string());
+  check(view.scales.shape == want, "{}: scales of {} are {}, want {}", op, which, view.scales.shape, want);
   check(view.scales.dtype == DType::f32 || view.scales.dtype == DType::e8m0, "{}: scales of {} are {}", op, which,
         name(view.scales.dtype));
 }
@@ -103,16 +103,16 @@ Operand operand_of(const ConstScaledView& view, const RowCast& cast) {
 void check_problem(const Problem& p, std::string_view op) {
   check_operand(p.a, op, "a");
   check_operand(p.b, op, "b");
-  check(p.c.shape.rank() == 2, "{}: c is {}, not a matrix", op, p.c.to_string());
+  check(p.c.shape.rank() == 2, "{}: c is {}, not a matrix", op, p.c);
   const std::int64_t m = p.c.shape[0];
   const std::int64_t n = p.c.shape[1];
   const std::int64_t k = p.a.values.shape[1];
   check(p.a.values.shape[0] == m && p.b.values.shape[0] == n && p.b.values.shape[1] == k,
-        "{}: c {} does not fit a {} and b {} (c[m,n], a[m,k], b[n,k])", op, p.c.shape.to_string(),
-        p.a.values.shape.to_string(), p.b.values.shape.to_string());
+        "{}: c {} does not fit a {} and b {} (c[m,n], a[m,k], b[n,k])", op, p.c.shape, p.a.values.shape,
+        p.b.values.shape);
   check(n <= 1 || p.c.strides[1] == 1, "{}: elements of a row of c must be neighbours", op);
   check(p.bias.empty() || (p.bias.shape.rank() == 1 && p.bias.shape[0] == n && (n <= 1 || p.bias.strides[0] == 1)),
-        "{}: bias is {}, want [{}]", op, p.bias.to_string(), n);
+        "{}: bias is {}, want [{}]", op, p.bias, n);
   check((p.a.scaled() || p.cast != nullptr) == p.b.scaled(), "{}: scales must stand beside both operands or none", op);
   if (p.packed_b != nullptr) {
     using Access = PackedMatrixAccess;
@@ -275,6 +275,12 @@ std::span<const Variant<GemmArgs>> gemm_variants() { return kVariants; }
 void gemm(const GemmArgs& args) {
   gemm_detail::check_problem(gemm_detail::problem_of(args), "gemm");
   if (args.c.elements() == 0) return;
+  if (args.stream.dry()) {
+    const std::int64_t on_cpu = gemm_scratch_bytes(args.c.shape[0], args.c.shape[1], args.a.values.shape[1],
+                                                   args.stream.worker_count(), args.packed_b != nullptr);
+    const bool is_cpu = args.stream.device().kind == DeviceKind::cpu;
+    return args.scratch.claim(is_cpu ? on_cpu : gemm_detail::cublaslt::kScratchBytes);
+  }
   choose("gemm", kVariants, args).run(args);
 }
 

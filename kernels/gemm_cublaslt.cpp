@@ -211,8 +211,8 @@ std::optional<cublasLtMatmulAlgo_t> choose_algorithm(cublasLtHandle_t handle, co
 
 /// What `scratch` has left for the library. The caller gives it back.
 Workspace take_workspace(Arena& scratch) {
-  const std::int64_t left = (scratch.capacity_bytes() - scratch.used_bytes()) / 64 * 64;
-  const std::int64_t taken = std::min(left, kWorkspaceBytes + kAlignment);
+  const std::int64_t left = scratch.left_bytes() / 64 * 64;
+  const std::int64_t taken = std::min(left, kScratchBytes);
   return workspace_of(scratch.take(DType::u8, {taken}).data, taken);
 }
 

@@ -64,8 +64,7 @@ std::string refuses_devices(const GemmArgs& args, Device device) {
                                     std::pair{args.b.scales, "the scales of b"}, std::pair{args.bias, "the bias"}}) {
     if (elsewhere(view)) return to_string(view.device) + " holds " + which;
   }
-  // An arena does not say where it lies, but its views do; one of no bytes takes nothing.
-  const Device scratch = args.scratch.take(DType::u8, {0}).device;
+  const Device scratch = args.scratch.device();
   return args.scratch.capacity_bytes() == 0 || scratch == device ? "" : to_string(scratch) + " holds the scratch";
 }
 

@@ -12,6 +12,7 @@ namespace shoestring::gemm_detail::cublaslt {
 
 inline constexpr std::int64_t kWorkspaceBytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t kAlignment = 256;  ///< of a workspace; no algorithm asks more of a matrix
+inline constexpr std::int64_t kScratchBytes = kWorkspaceBytes + kAlignment;  ///< the most that a product takes
 
 /// E4M3 or E5M2: formats that come with scales.
 bool byte_format(DType dtype);

@@ -45,13 +45,18 @@ void pack(const Machine& machine, std::span<const ConstScaledView> matrices, boo
   const std::int64_t n = matrices[0].values.shape[0];
   const std::int64_t k = matrices[0].values.shape[1];
   const auto count = static_cast<std::int64_t>(matrices.size());
+  if (stream.dry()) {  // scales stand apart where their values may have it so
+    const ConstScaledView& any = matrices[0];
+    Access::reserve(into, PackedMatrix::packed_bytes(n, k, any.values.dtype, any.granularity, count), stream.device());
+    return Access::describe(into, machine.layout, count, n, k);
+  }
   std::vector<Operand> operands;
   for (const ConstScaledView& matrix : matrices) operands.push_back(operand_of(matrix, power_of_two));
   const bool fold = std::ranges::all_of(operands, &Operand::folded);
   if (!fold && matrices[0].scaled()) std::ranges::for_each(operands, &Operand::keep_scales);
   const std::int64_t per_scale = operands[0].scaling == Scaling::blocks ? operands[0].k_per_scale : 0;
   const PanelShape shape(machine, n, k, per_scale);
-  std::byte* data = Access::reserve(into, count * (shape.value_bytes() + shape.scale_bytes));
+  std::byte* data = Access::reserve(into, count * (shape.value_bytes() + shape.scale_bytes), stream.device());
   Access::describe(into, machine.layout, count, n, k);
   Access::scaled(into, fold, per_scale);
   stream.workers().each(count * shape.groups(), [&](std::int64_t item) {

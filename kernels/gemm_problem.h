@@ -231,10 +231,10 @@ namespace shoestring {
 /// scales: [panel][scale_blocks][32] f32, or one f32 (64 bytes) where k_per_scale is 0.
 struct PackedMatrixAccess {
   using Layout = PackedMatrix::Layout;
-  static std::byte* reserve(PackedMatrix& matrix, std::int64_t bytes) {
-    if (matrix.storage_.bytes() < bytes) {
+  static std::byte* reserve(PackedMatrix& matrix, std::int64_t bytes, Device device) {
+    if (matrix.storage_.bytes() < bytes || matrix.storage_.device() != device) {
       matrix.storage_ = Storage();  // the old memory goes first
-      matrix.storage_ = Storage(bytes, Device{});
+      matrix.storage_ = Storage(bytes, device);
     }
     return static_cast<std::byte*>(matrix.storage_.data());
   }

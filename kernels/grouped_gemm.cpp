@@ -7,6 +7,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/gemm_cublaslt_plan.h"
 #include "kernels/gemm_problem.h"
 
 namespace shoestring {
@@ -65,12 +66,11 @@ void check_offsets(std::span<const std::int64_t> offsets, std::int64_t rows, std
 
 void check_stack(const ConstScaledView& b, std::int64_t experts, std::string_view op) {
   const Shape& shape = b.values.shape;
-  check(shape.rank() == 2 && shape[0] % experts == 0, "{}: b {} is not a stack of {} matrices", op, shape.to_string(),
-        experts);
+  check(shape.rank() == 2 && shape[0] % experts == 0, "{}: b {} is not a stack of {} matrices", op, shape, experts);
   if (!b.scaled() || b.granularity.rows == 0) return;
   const std::int64_t tiles = experts * divide_up(shape[0] / experts, b.granularity.rows);
   check(b.scales.shape[0] == tiles, "{}: scales of b are {}, want {} rows: tiles restart at every expert", op,
-        b.scales.shape.to_string(), tiles);
+        b.scales.shape, tiles);
 }
 
 }  // namespace
@@ -213,6 +213,15 @@ constexpr std::array kVariants = std::to_array<Variant<Args>>({
 
 }  // namespace
 
+namespace {
+
+/// A device runs one product after the other.
+std::int64_t claimed(const Stream& stream, std::int64_t on_cpu) {
+  return stream.device().kind == DeviceKind::cpu ? on_cpu : gemm_detail::cublaslt::kScratchBytes;
+}
+
+}  // namespace
+
 std::int64_t segment_tiles(std::span<const std::int64_t> offsets, std::int64_t expert, std::int64_t tile) {
   std::int64_t tiles = 0;
   for (std::int64_t e = 0; e < expert; ++e) tiles += divide_up(at(offsets, e + 1) - at(offsets, e), tile);
@@ -233,16 +242,22 @@ void pack_experts(const ConstScaledView& stacked, std::int64_t experts, bool tra
 void grouped_gemm(const GroupedGemmArgs& args) {
   constexpr std::string_view kOp = "grouped_gemm";
   check(args.a.values.shape.rank() == 2 && args.c.shape.rank() == 2, "{}: a {} and c {} must be matrices", kOp,
-        args.a.values.shape.to_string(), args.c.shape.to_string());
+        args.a.values.shape, args.c.shape);
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
-  check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape.to_string(),
-        args.a.values.shape.to_string());
+  check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape,
+        args.a.values.shape);
   const std::int64_t groups = groups_of(args.offsets);
   check(experts_of(args) > 0 && groups % experts_of(args) == 0, "{}: {} groups with b {} and c {}", kOp, groups,
-        args.b.values.shape.to_string(), args.c.shape.to_string());
+        args.b.values.shape, args.c.shape);
   check_stack(args.b, experts_of(args), kOp);
   for (std::int64_t g = 0; g < groups; ++g) gemm_detail::check_problem(problem_of(args, g), kOp);
   if (args.c.elements() == 0) return;
+  if (args.stream.dry()) {
+    const std::int64_t on_cpu =
+        grouped_gemm_scratch_bytes(args.c.shape[0], args.c.shape[1], args.a.values.shape[1], groups,
+                                   args.stream.worker_count(), args.packed_b != nullptr);
+    return args.scratch.claim(claimed(args.stream, on_cpu));
+  }
   choose(kOp, kVariants<GroupedGemmArgs>, args).run(args);
 }
 
@@ -250,23 +265,27 @@ void grouped_weight_gemm(const GroupedWeightGemmArgs& args) {
   constexpr std::string_view kOp = "grouped_weight_gemm";
   check(args.a.values.shape.rank() == 2 && args.b.values.shape.rank() == 2 &&
             (args.c.shape.rank() == 2 || by_source(args)),
-        "{}: a {}, b {} and c {} must be matrices", kOp, args.a.values.shape.to_string(),
-        args.b.values.shape.to_string(), args.c.shape.to_string());
+        "{}: a {}, b {} and c {} must be matrices", kOp, args.a.values.shape, args.b.values.shape, args.c.shape);
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
   const std::int64_t groups = groups_of(args.offsets);
   const std::int64_t m = args.a.values.shape[1];
   const std::int64_t stacked = by_source(args) ? args.c.shape[0] * args.c.shape[1] : args.c.shape[0];
   check(stacked == groups * m && args.b.values.shape[0] == args.a.values.shape[0],
-        "{}: c {} does not fit {} groups of a {} and b {}", kOp, args.c.shape.to_string(), groups,
-        args.a.values.shape.to_string(), args.b.values.shape.to_string());
+        "{}: c {} does not fit {} groups of a {} and b {}", kOp, args.c.shape, groups, args.a.values.shape,
+        args.b.values.shape);
   for (const ConstScaledView* side : {&args.a, &args.b}) {
     if (!side->scaled() || side->granularity.rows == 0) continue;
     const std::int64_t tiles = segment_tiles(args.offsets, groups, side->granularity.rows);
     check(side->scales.shape[0] == tiles, "{}: scales are {}, want {} rows: tiles restart at every group", kOp,
-          side->scales.shape.to_string(), tiles);
+          side->scales.shape, tiles);
   }
   for (std::int64_t g = 0; g < groups; ++g) gemm_detail::check_problem(problem_of(args, g), kOp);
   if (args.c.elements() == 0) return;
+  if (args.stream.dry()) {
+    const std::int64_t on_cpu = grouped_weight_gemm_scratch_bytes(args.a.values.shape[0], m, args.b.values.shape[1],
+                                                                  groups, args.stream.worker_count());
+    return args.scratch.claim(claimed(args.stream, on_cpu));
+  }
   choose(kOp, kVariants<GroupedWeightGemmArgs>, args).run(args);
 }
 

@@ -97,7 +97,7 @@ bool dense_last(const ConstTensorView& view) { return view.strides[view.shape.ra
 void check_shapes(const ConstTensorView& k, const ConstTensorView& own, const ConstTensorView& shared) {
   check(k.shape.rank() == 3 && own.shape.rank() == 3 && shared.shape.rank() == 2 && own.shape[0] == k.shape[0] &&
             shared.shape[0] == k.shape[0] && own.shape[1] == k.shape[1] && own.shape[2] + shared.shape[1] == k.shape[2],
-        "latent_key: {} from {} and {}", k.to_string(), own.to_string(), shared.to_string());
+        "latent_key: {} from {} and {}", k, own, shared);
   check(k.dtype == own.dtype && k.dtype == shared.dtype &&
             (k.dtype == DType::f64 || k.dtype == DType::f32 || k.dtype == DType::bf16),
         "latent_key: formats {}, {}, {}", name(k.dtype), name(own.dtype), name(shared.dtype));

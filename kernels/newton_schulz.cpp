@@ -54,9 +54,9 @@ void iterate(const NewtonSchulzArgs& args, const Buffers& on) {
 
 void check_args(const NewtonSchulzArgs& args) {
   const ConstTensorView& m = args.matrix;
-  check(m.shape.rank() == 2, "newton_schulz: the matrix is {}", m.to_string());
+  check(m.shape.rank() == 2, "newton_schulz: the matrix is {}", m);
   check(args.update.shape == m.shape && args.update.dtype == m.dtype && args.update.contiguous() && m.contiguous(),
-        "newton_schulz: update {} for matrix {}", args.update.to_string(), m.to_string());
+        "newton_schulz: update {} for matrix {}", args.update, m);
   check((m.dtype == DType::f64 && args.product == DType::f64) ||
             (m.dtype == DType::f32 && (args.product == DType::f32 || args.product == DType::bf16)),
         "newton_schulz: {} products of a {} matrix", name(args.product), name(m.dtype));
@@ -64,22 +64,6 @@ void check_args(const NewtonSchulzArgs& args) {
 }
 
 }  // namespace
-
-std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType product) {
-  const std::int64_t small = std::min(rows, columns);
-  const DType sums = sum_format(product);
-  return Arena::footprint(rows * columns * size_bytes(product)) + Arena::footprint(rows * columns * size_bytes(sums)) +
-         Arena::footprint(small * small * size_bytes(product)) + Arena::footprint(small * small * size_bytes(sums)) +
-         Arena::footprint(size_bytes(DType::f64)) + Arena::footprint(reduce::kMaxBlocks * size_bytes(DType::f64));
-}
-
-std::int64_t newton_schulz_product_bytes(std::int64_t rows, std::int64_t columns, int workers) {
-  const std::int64_t small = std::min(rows, columns);
-  const std::int64_t large = std::max(rows, columns);
-  return std::max({gemm_scratch_bytes(small, small, large, workers, false),
-                   gemm_scratch_bytes(small, small, small, workers, false),
-                   gemm_scratch_bytes(rows, columns, small, workers, false)});
-}
 
 void newton_schulz(const NewtonSchulzArgs& args) {
   check_args(args);

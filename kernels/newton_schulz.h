@@ -21,14 +21,10 @@ struct NewtonSchulzArgs {
   ConstTensorView matrix{};  ///< the same shape and format
   int steps;                 ///< 5 is usual
   DType product;             ///< operand format of the products: bf16 or f32 (f64 for f64)
-  Arena& scratch;            ///< the sum of the two below, given back on return
+  Arena& scratch;            ///< as much as a dry run says; given back on return
   Stream& stream;
 };
 void newton_schulz(const NewtonSchulzArgs& args);
-
-/// What one call takes from `scratch` for itself, and what its products take on top with `workers` threads.
-std::int64_t newton_schulz_scratch_bytes(std::int64_t rows, std::int64_t columns, DType product);
-std::int64_t newton_schulz_product_bytes(std::int64_t rows, std::int64_t columns, int workers);
 
 inline constexpr double kNewtonSchulzCoefficients[3] = {3.4445, -4.7750, 2.0315};
 

@@ -161,10 +161,10 @@ bool is_activation(DType dtype) { return dtype == DType::f64 || dtype == DType::
 void check_rows(ConstTensorView tokens, ConstTensorView rows, const Permutation& plan) {
   check(tokens.shape.rank() == 2 && rows.shape.rank() == 2 && tokens.shape[1] == rows.shape[1] &&
             tokens.dtype == rows.dtype && (tokens.shape[1] <= 1 || (tokens.strides[1] == 1 && rows.strides[1] == 1)),
-        "permute: tokens are {}, rows {}", tokens.to_string(), rows.to_string());
+        "permute: tokens are {}, rows {}", tokens, rows);
   const std::int64_t slots = plan.row_of_slot.shape[0];
   check(tokens.shape[0] == 0 ? slots == 0 : slots % tokens.shape[0] == 0, "permute: a plan of {} slots for tokens {}",
-        slots, tokens.to_string());
+        slots, tokens);
   check(rows.shape[0] <= slots, "permute: {} rows from {} slots", rows.shape[0], slots);
 }
 
@@ -173,7 +173,7 @@ void check_weights(ConstTensorView weights, DType activation, const Permutation&
   const DType expected = activation == DType::f64 ? DType::f64 : DType::f32;
   check(is_activation(activation), "permute: {} rows cannot be weighted", name(activation));
   check(weights.dtype == expected && weights.contiguous() && weights.elements() == plan.row_of_slot.shape[0],
-        "permute: weights are {} for {} slots", weights.to_string(), plan.row_of_slot.shape[0]);
+        "permute: weights are {} for {} slots", weights, plan.row_of_slot.shape[0]);
 }
 
 void check_plan(const Permutation& plan, std::int64_t slots) {
@@ -181,8 +181,8 @@ void check_plan(const Permutation& plan, std::int64_t slots) {
             plan.offsets.shape == Shape{plan.counts.shape[0] + 1} && plan.row_of_slot.dtype == DType::i32 &&
             plan.slot_of_row.dtype == DType::i32 && plan.row_of_slot.shape == Shape{slots} &&
             plan.slot_of_row.shape == Shape{slots},
-        "permute: a plan of counts {}, offsets {}, {} and {} for {} slots", plan.counts.to_string(),
-        plan.offsets.to_string(), plan.row_of_slot.to_string(), plan.slot_of_row.to_string(), slots);
+        "permute: a plan of counts {}, offsets {}, {} and {} for {} slots", plan.counts, plan.offsets, plan.row_of_slot,
+        plan.slot_of_row, slots);
 }
 
 // A counting sort, stable in slot order: rows of one expert keep their tokens' order. It costs a few nanoseconds a
@@ -244,8 +244,8 @@ void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, 
   const ConstTensorView slots = to_rows ? from : ConstTensorView(to);
   check(to.dtype == from.dtype && (to.dtype == DType::f32 || to.dtype == DType::f64) && to.contiguous() &&
             from.contiguous() && slots.elements() == plan.row_of_slot.shape[0],
-        "permute: weights {} to {} over {} slots", from.to_string(), to.to_string(), plan.row_of_slot.shape[0]);
-  if (stream.device().kind != DeviceKind::cpu) {
+        "permute: weights {} to {} over {} slots", from, to, plan.row_of_slot.shape[0]);
+  if (!stream.device().readable()) {
     if (to_rows) return gather_rows({.xp = column_of(to), .x = column_of(from), .plan = plan, .stream = stream});
     return combine_rows({.y = column_of(to), .yp = column_of(from), .plan = plan, .stream = stream});
   }
@@ -261,7 +261,7 @@ PermutationStorage::PermutationStorage(std::int64_t tokens, std::int64_t k, std:
       slot_of_row_(DType::i32, {tokens * k}, device) {}
 
 void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream) {
-  check(indices.dtype == DType::i32 && indices.contiguous(), "permute: indices are {}", indices.to_string());
+  check(indices.dtype == DType::i32 && indices.contiguous(), "permute: indices are {}", indices);
   check_plan(plan, indices.elements());
   const PlanPermutationArgs args{plan, indices, stream};
   choose("plan_permutation", kPlan, args).run(args);
@@ -276,7 +276,7 @@ void gather_rows(const GatherRowsArgs& args) {
 
 void combine_rows(const CombineRowsArgs& args) {
   check_rows(args.y, args.yp, args.plan);
-  check(is_activation(args.y.dtype), "permute: y is {}", args.y.to_string());
+  check(is_activation(args.y.dtype), "permute: y is {}", args.y);
   check_weights(args.weights, args.y.dtype, args.plan);
   if (args.y.elements() == 0) return;
   choose("combine_rows", kCombine, args).run(args);
@@ -284,9 +284,9 @@ void combine_rows(const CombineRowsArgs& args) {
 
 void permute_weight_gradient(const PermuteWeightGradientArgs& args) {
   check_rows(args.dy, args.yp, args.plan);
-  check(is_activation(args.dy.dtype), "permute: dy is {}", args.dy.to_string());
+  check(is_activation(args.dy.dtype), "permute: dy is {}", args.dy);
   if (args.dweights.elements() == 0) return;
-  check(args.dweights.shape.rank() == 2, "permute: dweights are {}", args.dweights.to_string());
+  check(args.dweights.shape.rank() == 2, "permute: dweights are {}", args.dweights);
   check_weights(args.dweights, args.dy.dtype, args.plan);
   choose("permute_weight_gradient", kWeightGradient, args).run(args);
 }

@@ -31,18 +31,17 @@ template <class View>
 void check_scaled(const char* what, const BasicScaledView<View>& view, const Shape& shape,
                   std::span<const std::int64_t> segments, Device device) {
   check(is_payload(view.values.dtype), "{} must be e4m3 or e5m2, not {}", what, name(view.values.dtype));
-  check(view.values.shape == shape, "{} is {}, x is {}", what, view.values.to_string(), shape.to_string());
+  check(view.values.shape == shape, "{} is {}, x is {}", what, view.values, shape);
   const Shape tiles = tile_scales_shape(shape[0], shape[1], view.granularity, segments);
   check(view.scales.shape == tiles || shape.elements() == 0, "the scales of {} are {}, but its tiles make {}", what,
-        view.scales.to_string(), tiles.to_string());
+        view.scales, tiles);
   check(view.scales.dtype == DType::f32 || view.scales.dtype == DType::e8m0, "the scales of {} must be f32 or e8m0",
         what);
   check(view.values.device == device && view.scales.device == device, "{} is not on {}", what, to_string(device));
 }
 
 void check_args(const DequantizeArgs& args) {
-  check(is_input(args.y.dtype) && args.y.shape.rank() == 2, "y must be an f32 or bf16 matrix, not {}",
-        args.y.to_string());
+  check(is_input(args.y.dtype) && args.y.shape.rank() == 2, "y must be an f32 or bf16 matrix, not {}", args.y);
   check(args.y.device == args.stream.device(), "y is on {}, the stream on {}", to_string(args.y.device),
         to_string(args.stream.device()));
   check_segments(args.segments, args.y.shape[0]);
@@ -65,8 +64,7 @@ Shape tile_scales_shape(std::int64_t rows, std::int64_t columns, Granularity gra
 namespace quantization {
 
 void check_arguments(const QuantizeArgs& args) {
-  check(is_input(args.x.dtype) && args.x.shape.rank() == 2, "x must be an f32 or bf16 matrix, not {}",
-        args.x.to_string());
+  check(is_input(args.x.dtype) && args.x.shape.rank() == 2, "x must be an f32 or bf16 matrix, not {}", args.x);
   check(args.x.device == args.stream.device(), "x is on {}, the stream on {}", to_string(args.x.device),
         to_string(args.stream.device()));
   check_segments(args.segments, args.x.shape[0]);

@@ -145,9 +145,8 @@ constexpr std::array kAxpby = std::to_array<Variant<AxpbyArgs>>({
 });
 
 void check_span(ConstTensorView x) {
-  check(x.dtype == DType::f64 || x.dtype == DType::f32 || x.dtype == DType::bf16, "reduce: {} is no float",
-        x.to_string());
-  check(x.contiguous(), "reduce: {} is not dense", x.to_string());
+  check(x.dtype == DType::f64 || x.dtype == DType::f32 || x.dtype == DType::bf16, "reduce: {} is no float", x);
+  check(x.contiguous(), "reduce: {} is not dense", x);
 }
 
 void run_axpby(const AxpbyArgs& args) {
@@ -156,8 +155,8 @@ void run_axpby(const AxpbyArgs& args) {
     return x.elements() == args.out.elements() && (x.dtype == DType::f64) == (args.out.dtype == DType::f64);
   };
   const bool one = args.y.data == nullptr;
-  check(fits(args.out) && fits(args.x) && (one || fits(args.y)), "axpby: out is {}, x is {}, y is {}",
-        args.out.to_string(), args.x.to_string(), args.y.to_string());
+  check(fits(args.out) && fits(args.x) && (one || fits(args.y)), "axpby: out is {}, x is {}, y is {}", args.out, args.x,
+        args.y);
   if (args.out.elements() == 0) return;
   choose("axpby", kAxpby, args).run(args);
 }
@@ -166,7 +165,7 @@ void run_axpby(const AxpbyArgs& args) {
 
 void reduce_into(TensorView result, TensorView partials, ReduceKind kind, ConstTensorView x, Stream& stream) {
   check_span(x);
-  check(result.dtype == DType::f64 && result.elements() == 1, "reduce: the result is {}", result.to_string());
+  check(result.dtype == DType::f64 && result.elements() == 1, "reduce: the result is {}", result);
   if (x.elements() == 0) return fill(result, 0.0, stream);
   const ReduceArgs args{.result = result, .partials = partials, .x = x, .kind = kind, .stream = stream};
   choose("reduce", kReduce, args).run(args);
@@ -209,8 +208,8 @@ void scale(TensorView out, double a, ConstTensorView x, Stream& stream) {
 void convert(TensorView out, ConstTensorView x, Stream& stream) { scale(out, 1, x, stream); }
 
 void normalise(TensorView out, ConstTensorView x, ConstTensorView squares, double eps, Stream& stream) {
-  check(squares.dtype == DType::f64 && squares.elements() == 1, "normalise: the squares are {}", squares.to_string());
-  if (stream.device().kind == DeviceKind::cpu) {
+  check(squares.dtype == DType::f64 && squares.elements() == 1, "normalise: the squares are {}", squares);
+  if (stream.device().readable()) {
     return scale(out, 1 / (std::sqrt(*squares.as<double>()) + eps), x, stream);
   }
   run_axpby({.out = out, .a = 1, .x = x, .squares = squares, .eps = eps, .stream = stream});

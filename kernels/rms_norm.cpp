@@ -141,8 +141,7 @@ constexpr std::array kWeightGradient = std::to_array<Variant<RmsNormWeightGradie
 
 void check_activations(ConstTensorView view, ConstTensorView x, const char* what) {
   const int last = x.shape.rank() - 1;
-  check(view.shape == x.shape && view.dtype == x.dtype, "rms_norm: {} is {}, x is {}", what, view.to_string(),
-        x.to_string());
+  check(view.shape == x.shape && view.dtype == x.dtype, "rms_norm: {} is {}, x is {}", what, view, x);
   check(view.strides[last] == 1 || view.shape[last] <= 1, "rms_norm: the last dim of {} has stride {}", what,
         view.strides[last]);
 }
@@ -150,14 +149,13 @@ void check_activations(ConstTensorView view, ConstTensorView x, const char* what
 // What all three directions share: x itself, one statistic per row, one weight per column.
 void check_rows(ConstTensorView x, ConstTensorView rstd, ConstTensorView gamma) {
   const int rank = x.shape.rank();
-  check(rank == 2 || rank == 3, "rms_norm: x is [tokens, hidden] or [tokens, heads, dim], not {}", x.to_string());
-  check(x.dtype == DType::f64 || x.dtype == DType::f32 || x.dtype == DType::bf16, "rms_norm: x is {}", x.to_string());
+  check(rank == 2 || rank == 3, "rms_norm: x is [tokens, hidden] or [tokens, heads, dim], not {}", x);
+  check(x.dtype == DType::f64 || x.dtype == DType::f32 || x.dtype == DType::bf16, "rms_norm: x is {}", x);
   const DType statistic = x.dtype == DType::f64 ? DType::f64 : DType::f32;
   const Shape rows = rank == 2 ? Shape{x.shape[0]} : Shape{x.shape[0], x.shape[1]};
-  check(rstd.empty() || (rstd.shape == rows && rstd.dtype == statistic), "rms_norm: rstd is {} for x {}",
-        rstd.to_string(), x.to_string());
+  check(rstd.empty() || (rstd.shape == rows && rstd.dtype == statistic), "rms_norm: rstd is {} for x {}", rstd, x);
   check(gamma.shape == Shape{x.shape[rank - 1]} && gamma.dtype == statistic && gamma.contiguous(),
-        "rms_norm: gamma or its gradient is {} for x {}", gamma.to_string(), x.to_string());
+        "rms_norm: gamma or its gradient is {} for x {}", gamma, x);
 }
 
 }  // namespace
@@ -199,7 +197,7 @@ void rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args) {
   const Shape partials{(rows + kRmsNormRowBlock - 1) / kRmsNormRowBlock, rms_norm::row_width(args.x)};
   check(args.partials.empty() || (args.partials.shape == partials && args.partials.dtype == DType::f32 &&
                                   args.partials.contiguous() && partials[0] <= 65535),
-        "rms_norm: partials is {} instead of f32 {}", args.partials.to_string(), partials.to_string());
+        "rms_norm: partials is {} instead of f32 {}", args.partials, partials);
   choose("rms_norm_weight_gradient", kWeightGradient, args).run(args);
 }
 

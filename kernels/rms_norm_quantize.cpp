@@ -42,7 +42,7 @@ std::int64_t rms_norm_quantize_scratch_bytes(std::int64_t tokens, std::int64_t h
 }
 
 void rms_norm_quantize(const RmsNormQuantizeArgs& args) {
-  check(args.x.shape.rank() == 2, "rms_norm_quantize: x is [tokens, hidden], not {}", args.x.to_string());
+  check(args.x.shape.rank() == 2, "rms_norm_quantize: x is [tokens, hidden], not {}", args.x);
   if (args.x.elements() == 0) return;
   rms_norm::check_forward({.rstd = args.rstd,
                            .x = args.x,
@@ -52,6 +52,9 @@ void rms_norm_quantize(const RmsNormQuantizeArgs& args) {
                            .eps = args.eps,
                            .stream = args.stream});
   quantization::check_casts(casts(args), "rms_norm_quantize");
+  if (args.stream.dry()) {
+    args.scratch.claim(rms_norm_quantize_scratch_bytes(args.x.shape[0], args.x.shape[1], args.stream.device().kind));
+  }
   choose("rms_norm_quantize", kVariants, args).run(args);
 }
 

@@ -82,17 +82,16 @@ void fill_table(const std::vector<double>& frequencies, double scale, Tensor& co
 
 void check_args(const RopeArgs& args) {
   const TensorView& x = args.x;
-  check(x.shape.rank() == 3, "rope: x must be [tokens, heads, dim], not {}", x.to_string());
-  check(x.shape[2] == args.table.dim(), "rope: x is {}, the table rotates {} elements", x.to_string(),
-        args.table.dim());
+  check(x.shape.rank() == 3, "rope: x must be [tokens, heads, dim], not {}", x);
+  check(x.shape[2] == args.table.dim(), "rope: x is {}, the table rotates {} elements", x, args.table.dim());
   check(x.strides[2] == 1, "rope: the last dim of x must be contiguous");
   const DType table = x.dtype == DType::f64 ? DType::f64 : DType::f32;
   check(x.dtype == DType::f64 || x.dtype == DType::f32 || x.dtype == DType::bf16, "rope: x cannot be {}",
         name(x.dtype));
   check(args.table.cosines.dtype() == table, "rope: x of {} needs a table of {}", name(x.dtype), name(table));
   check(args.positions.dtype == DType::i32 && args.positions.shape == Shape{x.shape[0]} && args.positions.contiguous(),
-        "rope: positions must be i32 [{}], not {}", x.shape[0], args.positions.to_string());
-  if (x.device.kind != DeviceKind::cpu) return;
+        "rope: positions must be i32 [{}], not {}", x.shape[0], args.positions);
+  if (!args.positions.device.readable()) return;
   const auto* positions = args.positions.as<std::int32_t>();
   for (std::int64_t token = 0; token < x.shape[0]; ++token) {
     check(positions[token] >= 0 && positions[token] < args.table.max_positions(),

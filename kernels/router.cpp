@@ -156,15 +156,15 @@ constexpr std::array kGradient = std::to_array<Variant<RouterGradientArgs>>({
 // `weights` are the weights or their gradient, `logits` the logits or theirs.
 void check_shapes(ConstTensorView indices, ConstTensorView weights, ConstTensorView scores, ConstTensorView logits) {
   check(scores.shape.rank() == 2 && scores.shape[1] >= 1 && scores.shape[1] <= kRouterMaxExperts && scores.contiguous(),
-        "router: scores are {}", scores.to_string());
-  check(scores.dtype == DType::f32 || scores.dtype == DType::f64, "router: scores are {}", scores.to_string());
+        "router: scores are {}", scores);
+  check(scores.dtype == DType::f32 || scores.dtype == DType::f64, "router: scores are {}", scores);
   check(indices.shape.rank() == 2 && indices.shape[0] == scores.shape[0] && indices.shape[1] >= 1 &&
             indices.shape[1] <= scores.shape[1] && indices.dtype == DType::i32 && indices.contiguous(),
-        "router: indices are {} for scores {}", indices.to_string(), scores.to_string());
+        "router: indices are {} for scores {}", indices, scores);
   check(weights.shape == indices.shape && weights.dtype == scores.dtype && weights.contiguous(),
-        "router: weights are {} for indices {}", weights.to_string(), indices.to_string());
+        "router: weights are {} for indices {}", weights, indices);
   check(logits.shape == scores.shape && logits.dtype == scores.dtype && logits.strides[1] == 1,
-        "router: logits are {} for scores {}", logits.to_string(), scores.to_string());
+        "router: logits are {} for scores {}", logits, scores);
 }
 
 }  // namespace
@@ -179,7 +179,7 @@ void router_forward(const RouterArgs& args) {
         args.indices.shape[1]);
   check(args.bias.empty() || (args.bias.shape == Shape{experts} && args.bias.contiguous() &&
                               (args.bias.dtype == DType::f32 || args.bias.dtype == DType::f64)),
-        "router: bias is {} for {} experts", args.bias.to_string(), experts);
+        "router: bias is {} for {} experts", args.bias, experts);
   choose("router_forward", kForward, args).run(args);
 }
 

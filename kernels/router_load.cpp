@@ -13,11 +13,11 @@ namespace shoestring {
 
 void router::check_sequences(ConstTensorView load, ConstTensorView starts, ConstTensorView scores) {
   check(starts.shape.rank() == 1 && starts.shape[0] >= 1 && starts.dtype == DType::i32 && starts.contiguous(),
-        "router: sequence_starts are {}", starts.to_string());
+        "router: sequence_starts are {}", starts);
   const std::int64_t sequences = starts.shape[0] - 1;
   check(load.shape == Shape{sequences, scores.shape[1]} && load.dtype == scores.dtype && load.contiguous(),
-        "router: load is {} for {} sequences of scores {}", load.to_string(), sequences, scores.to_string());
-  if (starts.device.kind != DeviceKind::cpu) return;
+        "router: load is {} for {} sequences of scores {}", load, sequences, scores);
+  if (!starts.device.readable()) return;
   const std::int32_t* start = starts.as<std::int32_t>();
   check(start[0] == 0 && start[sequences] == scores.shape[0] && std::is_sorted(start, start + sequences + 1),
         "router: sequences from {} to {} over {} tokens", start[0], start[sequences], scores.shape[0]);
@@ -114,18 +114,18 @@ void router_balance_loss(const RouterBalanceArgs& args) {
   if (args.scores.shape[0] == 0) return;
   check(args.indices.shape.rank() == 2 && args.indices.shape[0] == args.scores.shape[0] &&
             args.indices.dtype == DType::i32 && args.indices.contiguous() && args.scores.contiguous(),
-        "router: indices are {} for scores {}", args.indices.to_string(), args.scores.to_string());
+        "router: indices are {} for scores {}", args.indices, args.scores);
   router::check_sequences(args.load, args.sequence_starts, args.scores);
   check(
       args.loss.dtype == DType::f64 && args.loss.elements() == 1 &&
           (args.losses.empty() || (args.losses.dtype == DType::f64 && args.losses.shape == Shape{args.load.shape[0]})),
-      "router: the balance loss goes into {}, {}", args.loss.to_string(), args.losses.to_string());
+      "router: the balance loss goes into {}, {}", args.loss, args.losses);
   choose("router_balance_loss", kBalance, args).run(args);
 }
 
 void router_count_load(TensorView counts, ConstTensorView indices, Stream& stream) {
   check(counts.dtype == DType::i64 && counts.contiguous() && indices.dtype == DType::i32 && indices.contiguous(),
-        "router: counts are {}, indices {}", counts.to_string(), indices.to_string());
+        "router: counts are {}, indices {}", counts, indices);
   if (indices.elements() == 0) return;
   const RouterCountArgs args{counts, indices, stream};
   choose("router_count_load", kCount, args).run(args);
@@ -134,13 +134,13 @@ void router_count_load(TensorView counts, ConstTensorView indices, Stream& strea
 void router_update_bias(TensorView bias, ConstTensorView counts, float speed, Stream& stream) {
   check(counts.dtype == DType::i64 && counts.contiguous() && bias.elements() == counts.elements() &&
             bias.contiguous() && (bias.dtype == DType::f32 || bias.dtype == DType::f64),
-        "router: bias is {}, counts {}", bias.to_string(), counts.to_string());
+        "router: bias is {}, counts {}", bias, counts);
   const RouterBiasArgs args{bias, counts, speed, stream};
   choose("router_update_bias", kBias, args).run(args);
 }
 
 double router_max_violation(ConstTensorView counts) {
-  check(counts.dtype == DType::i64 && counts.contiguous(), "router: counts are {}", counts.to_string());
+  check(counts.dtype == DType::i64 && counts.contiguous(), "router: counts are {}", counts);
   std::int64_t total = 0;
   std::int64_t most = 0;
   for (std::int64_t e = 0; e < counts.elements(); ++e) {

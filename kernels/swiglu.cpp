@@ -138,14 +138,13 @@ constexpr std::array kGradient = std::to_array<Variant<SwigluGradientArgs>>({
 
 void check_matrix(ConstTensorView view, std::int64_t rows, std::int64_t columns, DType dtype, const char* what) {
   check(view.shape == Shape{rows, columns} && view.dtype == dtype && (view.strides[1] == 1 || columns <= 1),
-        "swiglu: {} is {}, expected {} [{}, {}] with dense columns", what, view.to_string(), name(dtype), rows,
-        columns);
+        "swiglu: {} is {}, expected {} [{}, {}] with dense columns", what, view, name(dtype), rows, columns);
 }
 
 // `act` is y in forward, dy in the gradient: [rows, f].
 void check_inputs(ConstTensorView act, const ConstScaledView& gate_up, ConstTensorView row_weight) {
   check(act.shape.rank() == 2 && (act.dtype == DType::f64 || act.dtype == DType::f32 || act.dtype == DType::bf16),
-        "swiglu: activations are {}", act.to_string());
+        "swiglu: activations are {}", act);
   const std::int64_t rows = act.shape[0];
   const std::int64_t f = act.shape[1];
   check_matrix(act, rows, f, act.dtype, "y or dy");
@@ -155,11 +154,11 @@ void check_inputs(ConstTensorView act, const ConstScaledView& gate_up, ConstTens
     check(act.dtype != DType::f64, "swiglu: f64 activations from e4m3");
     check(f % 128 == 0 && gate_up.granularity == kRowTile128 && gate_up.scales.shape == Shape{rows, f / 64} &&
               (gate_up.scales.dtype == DType::f32 || gate_up.scales.dtype == DType::e8m0),
-          "swiglu: e4m3 gate_up {} needs 1x128 scales, not {}", gate_up.values.to_string(), gate_up.scales.to_string());
+          "swiglu: e4m3 gate_up {} needs 1x128 scales, not {}", gate_up.values, gate_up.scales);
   }
   const DType weight = act.dtype == DType::f64 ? DType::f64 : DType::f32;
   check(row_weight.empty() || (row_weight.shape == Shape{rows} && row_weight.dtype == weight),
-        "swiglu: row weights are {} for {} rows", row_weight.to_string(), rows);
+        "swiglu: row weights are {} for {} rows", row_weight, rows);
 }
 
 }  // namespace
@@ -179,7 +178,7 @@ void swiglu_gradient(const SwigluGradientArgs& args) {
   if (!args.y.empty()) check_matrix(args.y, rows, f, args.dy.dtype, "y");
   const DType weight = args.dy.dtype == DType::f64 ? DType::f64 : DType::f32;
   check(args.drow_weight.empty() || (args.drow_weight.shape == Shape{rows} && args.drow_weight.dtype == weight),
-        "swiglu: drow_weight is {} for {} rows", args.drow_weight.to_string(), rows);
+        "swiglu: drow_weight is {} for {} rows", args.drow_weight, rows);
   choose("swiglu_gradient", kGradient, args).run(args);
 }
 

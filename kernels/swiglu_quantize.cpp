@@ -44,6 +44,9 @@ std::int64_t swiglu_quantize_scratch_bytes(std::int64_t f) { return quantization
 void swiglu_quantize(const SwigluQuantizeArgs& args) {
   if (args.gate_up.values.shape[0] == 0 || args.gate_up.values.shape[1] < 2) return;
   quantization::check_casts(casts(args), "swiglu_quantize");
+  if (args.stream.dry() && args.stream.device().kind == DeviceKind::cpu) {
+    args.scratch.claim(swiglu_quantize_scratch_bytes(args.gate_up.values.shape[1] / 2));
+  }
   choose("swiglu_quantize", kVariants, args).run(args);
 }
 

@@ -21,9 +21,9 @@ std::string_view name(Operation operation) {
 }
 
 void Communicator::check_view(const ConstTensorView& view, std::string_view what) const {
-  check(view.contiguous(), "{}: {} of {} is not contiguous", name_, what, view.to_string());
+  check(view.contiguous(), "{}: {} of {} is not contiguous", name_, what, view);
   if (const std::string reason = refuses(view.device); !reason.empty()) {
-    fail(ExitCode::bug, "{}: {} of {}: {}", name_, what, view.to_string(), reason);
+    fail(ExitCode::bug, "{}: {} of {}: {}", name_, what, view, reason);
   }
 }
 
@@ -62,7 +62,7 @@ void Communicator::reduce_scatter(TensorView received, ConstTensorView sent, Red
   check_view(received, "reduce_scatter");
   check_view(sent, "reduce_scatter");
   check(sent.dtype == received.dtype && sent.elements() == received.elements() * size_,
-        "{}: reduce_scatter of {} into {} on {} ranks", name_, sent.to_string(), received.to_string(), size_);
+        "{}: reduce_scatter of {} into {} on {} ranks", name_, sent, received, size_);
   do_reduce_scatter(received, sent, reduction);
 }
 
@@ -71,13 +71,13 @@ void Communicator::all_gather(TensorView received, ConstTensorView sent) {
   check_view(received, "all_gather");
   check_view(sent, "all_gather");
   check(sent.dtype == received.dtype && received.elements() == sent.elements() * size_,
-        "{}: all_gather of {} into {} on {} ranks", name_, sent.to_string(), received.to_string(), size_);
+        "{}: all_gather of {} into {} on {} ranks", name_, sent, received, size_);
   do_all_gather(received, sent);
 }
 
 void Communicator::all_to_all(TensorView received, ConstTensorView sent) {
   check(sent.elements() % size_ == 0 && sent.elements() == received.elements(),
-        "{}: all_to_all of {} into {} on {} ranks", name_, sent.to_string(), received.to_string(), size_);
+        "{}: all_to_all of {} into {} on {} ranks", name_, sent, received, size_);
   const std::vector<std::int64_t> counts(static_cast<std::size_t>(size_), sent.elements() / size_);
   all_to_all_v(received, counts, sent, counts);
 }
@@ -100,8 +100,8 @@ void Communicator::all_to_all_v(TensorView received, std::span<const std::int64_
   };
   check(sent.dtype == received.dtype && total(send_counts) <= sent.elements() &&
             total(receive_counts) <= received.elements(),
-        "{}: all_to_all of {} elements of {} into {} elements of {}", name_, total(send_counts), sent.to_string(),
-        total(receive_counts), received.to_string());
+        "{}: all_to_all of {} elements of {} into {} elements of {}", name_, total(send_counts), sent,
+        total(receive_counts), received);
   do_all_to_all_v(received, receive_counts, sent, send_counts);
 }
 

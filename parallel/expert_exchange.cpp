@@ -58,9 +58,9 @@ void check_rows(std::string_view what, ConstTensorView sorted, std::int64_t sent
                 std::int64_t rows) {
   check(sorted.shape.rank() == 2 && received.shape.rank() == 2 && sorted.dtype == received.dtype &&
             sorted.shape[1] == received.shape[1] && sorted.contiguous() && received.contiguous(),
-        "{} of rows {} and {}", what, sorted.to_string(), received.to_string());
+        "{} of rows {} and {}", what, sorted, received);
   check(sorted.shape[0] >= sent && received.shape[0] == rows, "{} of {} and {} rows with {} and {}", what, sent, rows,
-        sorted.to_string(), received.to_string());
+        sorted, received);
 }
 
 /// Which of the rows [begin, end) are the first of their token; for each row, which of those it repeats.

@@ -135,8 +135,8 @@ void CanonicalReducer::begin(TensorView group_gradients) {
   check(folded_ < rounds_, "round {} of a reduction in {} rounds; reset between global batches", folded_ + 1, rounds_);
   check(group_gradients.dtype == dtype_ && group_gradients.elements() == partials_ * layout_.elements() &&
             group_gradients.contiguous(),
-        "group gradients of {} for {} times {} elements of {}", group_gradients.to_string(), partials_,
-        layout_.elements(), name(dtype_));
+        "group gradients of {} for {} times {} elements of {}", group_gradients, partials_, layout_.elements(),
+        name(dtype_));
   gradients_ = group_gradients.reshaped({partials_, layout_.elements()});
   completed_.assign(completed_.size(), 0);
   posted_ = added_ = 0;
@@ -235,8 +235,7 @@ void CanonicalReducer::add(const Piece& piece, int slot) {
 
 void CanonicalReducer::place(TensorView full) {
   check(folded_ == rounds_, "the total after round {} of {}", folded_, rounds_);
-  check(full.dtype == dtype_ && full.elements() == layout_.elements() && full.contiguous(), "the total into {}",
-        full.to_string());
+  check(full.dtype == dtype_ && full.elements() == layout_.elements() && full.contiguous(), "the total into {}", full);
   const TensorView flat = full.reshaped({layout_.elements()});
   for (const Piece& piece : pieces_) {
     each_own(piece, [&](const ShardRange& range, std::int64_t begin) {

@@ -46,7 +46,7 @@ std::int64_t ShardLayout::elements_of(int rank) const {
 
 void all_gather_shards(Communicator& communicator, const ShardLayout& layout, TensorView full) {
   check(full.elements() == layout.elements() && communicator.size() == layout.ranks(),
-        "all-gather of {} for shards of {} elements on {} ranks", full.to_string(), layout.elements(), layout.ranks());
+        "all-gather of {} for shards of {} elements on {} ranks", full, layout.elements(), layout.ranks());
   if (communicator.size() == 1) return;
   const TensorView flat = full.reshaped({full.elements()});
   communicator.group_begin();

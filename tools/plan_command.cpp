@@ -20,6 +20,7 @@
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
 #include "core/recipe/units.h"
+#include "core/training/device_choice.h"
 #include "core/training/layout.h"
 #include "core/training/measured_plan.h"
 #include "core/training/run_resources.h"
@@ -87,7 +88,10 @@ MeshShape mesh_of(const ParallelSpec& parallel) {
 MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
   const MeshShape mesh = mesh_of(recipe.parallel);
   const int ranks = mesh.ranks();
-  RunShape shape{.tokens = 0, .sequences = 0, .workers = std::max(1, Workers::usable_cores() / ranks)};
+  RunShape shape{.tokens = 0,
+                 .sequences = 0,
+                 .workers = std::max(1, Workers::usable_cores() / ranks),
+                 .device = planned_device(recipe)};
   if (recipe.run.threads > 0) shape.workers = recipe.run.threads;
   for (const PhaseSpec& phase : recipe.phases) {
     shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);

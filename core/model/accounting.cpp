@@ -2,11 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/model/adapter.h"
-#include "core/optimizer/muon.h"
 #include "core/optimizer/optimizer.h"
 
 namespace shoestring {
@@ -87,7 +87,7 @@ void add_products(const Products& products, const PrecisionSpec& precision, doub
 std::int64_t merged_bytes(const Parameter& parameter, DType master) {
   std::int64_t bytes = 0;
   for (const ParameterSlice& slice : parameter.slices) {
-    if (parameter.adapter->adapts(slice)) bytes += arena_bytes(master, slice.rows * parameter.columns);
+    if (parameter.adapter->adapts(slice)) bytes += slice.rows * parameter.columns * size_bytes(master);
   }
   return bytes;
 }
@@ -151,32 +151,30 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
 }
 
 MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared) {
-  return plan_memory(Transformer(options), optimizer, options.run.workers, shared);
+  return plan_memory(Transformer(options), optimizer, shared);
 }
 
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers, const SharedState& shared) {
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, const SharedState& shared) {
   MemoryPlan plan;
   plan.model = model.memory();
-  std::vector<ParameterPart> parts = whole_parts(model.parameters());
-  if (shared.shape.data > 1) {
-    const StorePlan store(model.parameters(), master_dtype(model.precision()));
-    parts = ParameterShards(store, optimizer, shared.shape, shared.at).parts();
-  }
-  std::vector<ParameterPart> matrices;
-  const std::int64_t moment = model.precision().moments == MomentFormat::bf16 ? 2 : 4;
+  const DType master = master_dtype(model.precision());
   for (const Parameter* parameter : model.parameters()) {
-    if (parameter->adapter != nullptr) plan.merged += merged_bytes(*parameter, master_dtype(model.precision()));
+    if (parameter->adapter != nullptr) plan.merged += merged_bytes(*parameter, master);
   }
-  for (const ParameterPart& part : parts) {
-    if (!part.parameter->has_gradient()) continue;
-    // AdamW keeps two moments, Muon one.
-    const bool muon = moved_by_muon(optimizer, *part.parameter);
-    plan.moments += (muon ? 1 : 2) * moment * part.elements;
-    if (muon) matrices.push_back(part);
-  }
-  if (optimizer == OptimizerName::muon) {
-    plan.optimizer_scratch = muon_working_bytes(matrices, master_dtype(model.precision()), workers);
-  }
+  DryMemory dry;
+  const std::int64_t& now = dry.of(model.device_kind()).now_bytes;
+  Stream stream({.kind = model.device_kind(), .dry = &dry}, model.options().run.workers);
+  Transformer twin(model.options());
+  twin.allocate(stream);
+  const std::int64_t before = now;
+  OptimizerSpec spec;
+  spec.name = optimizer;
+  std::vector<ParameterPart> parts = whole_parts(twin.parameters());
+  if (shared.shape.data > 1) parts = ParameterShards(twin.store(), optimizer, shared.shape, shared.at).parts();
+  const std::unique_ptr<Optimizer> moved =
+      make_optimizer(spec, model.precision().moments, parts, stream.worker_count());
+  plan.moments = moved->state_bytes();
+  plan.optimizer_scratch = now - before - plan.moments;
   return plan;
 }
 

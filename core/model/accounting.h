@@ -9,7 +9,8 @@
 //   multi-token prediction                    its block, its 2d x d join, and the head a second time
 //   norms, SwiGLU, softmax, the optimizer     nothing
 //
-// Bytes come from the layers themselves: the model is declared without memory and asked.
+// Bytes come from a dry run of model and optimizer (kernels/base/memory.h): no list of them is kept by hand. The one
+// exception is what stands beside them while a checkpoint merges adapters, which no step takes.
 #pragma once
 
 #include <cstdint>
@@ -60,7 +61,7 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
 struct MemoryPlan {
   ModelMemory model;
   std::int64_t moments = 0;            ///< of the optimizer
-  std::int64_t optimizer_scratch = 0;  ///< of Muon
+  std::int64_t optimizer_scratch = 0;  ///< what it takes besides
   std::int64_t merged = 0;             ///< sums of adapters and what they add to, while a checkpoint is written
   std::int64_t suites = 0;             ///< keys, values and scratch while questions are asked; for the caller to set
   std::int64_t total() const { return model.total() + moments + optimizer_scratch + merged + suites; }
@@ -72,6 +73,6 @@ struct SharedState {
 };
 /// `options` may be a rank's part of the model, and so may `model`.
 MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared = {});
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, int workers, const SharedState& shared = {});
+MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, const SharedState& shared = {});
 
 }  // namespace shoestring

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "kernels/base/workers.h"
 #include "kernels/fill.h"
 #include "kernels/gemm.h"
 #include "kernels/reduce.h"
@@ -162,34 +160,13 @@ void Adapter::add_to(TensorView sum, const ParameterSlice& slice, Stream& stream
   const ConstTensorView b = ConstTensorView(up.weight.value).slice(0, place.expert * up.out(), up.out());
   Tensor scaled(sum.dtype, b.shape, stream.device());
   scale(scaled.view(), factor_, b, stream);
-  const int workers = stream.device().kind == DeviceKind::cpu ? stream.workers().count() : 1;
-  Arena scratch(gemm_scratch_bytes(sum.shape[0], sum.shape[1], rank_, workers, false), stream.device());
+  Arena scratch = Arena::growing(stream.device());
   gemm({.c = sum,
         .a = unscaled(ConstTensorView(scaled.view())),
         .b = unscaled(a.transposed()),
         .accumulate = true,
         .scratch = scratch,
         .stream = stream});
-}
-
-// ---- memory
-
-std::int64_t Adapter::saved_bytes(std::int64_t rows) const {
-  return 2 * arena_bytes(precision_.activation, rows * narrow()) + arena_bytes(precision_.activation, rows * out_);
-}
-
-std::int64_t Adapter::scratch_bytes(std::int64_t rows, int workers) const {
-  std::int64_t inner = down_.scratch_bytes(rows, workers);
-  for (const Projection& projection : projections_) {
-    inner = std::max(inner, projection.up->scratch_bytes(rows, workers));
-  }
-  return arena_bytes(precision_.activation, rows * narrow()) + arena_bytes(precision_.activation, rows * out_) + inner;
-}
-
-std::int64_t Adapter::prepared_bytes() const {
-  return std::accumulate(
-      projections_.begin(), projections_.end(), down_.prepared_bytes(),
-      [](std::int64_t sum, const Projection& projection) { return sum + projection.up->prepared_bytes(); });
 }
 
 }  // namespace shoestring

@@ -35,9 +35,6 @@ class Adapter {
 
   void prepare(const PrepareContext& context);
   std::vector<Parameter*> factors();
-  std::int64_t saved_bytes(std::int64_t rows) const;
-  std::int64_t scratch_bytes(std::int64_t rows, int workers) const;
-  std::int64_t prepared_bytes() const;
 
   bool adapts(const ParameterSlice& slice) const { return places_.contains(slice.name); }
   /// sum += factor * B A; [rows of `slice`, in], in the format of the master weights.

@@ -136,25 +136,4 @@ void AttentionGqa::prepare(const PrepareContext& context) {
   out_->prepare(context);
 }
 
-std::int64_t AttentionGqa::saved_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  std::int64_t bytes = arena_bytes(activation_, t * width()) + arena_bytes(activation_, t * heads_ * dim_) +
-                       arena_bytes(master_, t * heads_) + qkv_->saved_bytes(t) + out_->saved_bytes(t);
-  if (qkv_->keeps_gradient()) bytes += arena_bytes(activation_, t * width());
-  if (q_norm_) bytes += q_norm_->saved_bytes(t) + k_norm_->saved_bytes(t);
-  return bytes;
-}
-
-std::int64_t AttentionGqa::scratch_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const std::int64_t attention = attention_scratch_bytes(
-      {.tokens = t, .heads = heads_, .kv_heads = kv_heads_, .qk_dim = dim_, .v_dim = dim_}, run.workers);
-  std::int64_t own = arena_bytes(activation_, t * heads_ * dim_);
-  if (!qkv_->keeps_gradient()) own += arena_bytes(activation_, t * width());
-  if (q_norm_) own += arena_bytes(activation_, t * heads_ * dim_) + arena_bytes(activation_, t * kv_heads_ * dim_);
-  return own + std::max({attention, qkv_->scratch_bytes(t, run.workers), out_->scratch_bytes(t, run.workers)});
-}
-
-std::int64_t AttentionGqa::prepared_bytes() const { return qkv_->prepared_bytes() + out_->prepared_bytes(); }
-
 }  // namespace shoestring

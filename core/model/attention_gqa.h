@@ -26,9 +26,6 @@ class AttentionGqa final : public Layer {
   std::vector<Parameter*> parameters() override;
   std::vector<Linear*> linears() override { return {qkv_.get(), out_.get()}; }
   void prepare(const PrepareContext& context) override;
-  std::int64_t saved_bytes(const RunShape& run) const override;
-  std::int64_t scratch_bytes(const RunShape& run) const override;
-  std::int64_t prepared_bytes() const override;
 
  private:
   struct Record {

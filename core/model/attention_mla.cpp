@@ -135,18 +135,6 @@ void AttentionMla::attend_latents(const Record& record, Saved& saved, LayerConte
   }
 }
 
-std::int64_t AttentionMla::latent_scratch_bytes(const ModelConfig& config, const PrecisionSpec& precision,
-                                                std::int64_t tokens, int workers) {
-  const DType activation = activation_dtype(precision);
-  const std::int64_t latent = config.kv_lora_rank, nope = config.qk_nope_head_dim;
-  const auto part = [&](DType dtype, std::int64_t columns) { return arena_bytes(dtype, tokens * columns); };
-  const std::int64_t wide = std::max({latent, nope, config.v_head_dim});
-  return part(activation, latent) + (2 * config.heads + 1) * part(activation, latent + config.qk_rope_head_dim) +
-         part(activation, wide) + part(master_dtype(precision), wide) +
-         std::max(gemm_scratch_bytes(tokens, latent, nope, workers, false),
-                  gemm_scratch_bytes(tokens, config.v_head_dim, latent, workers, false));
-}
-
 void AttentionMla::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = x.shape[0];
@@ -239,47 +227,6 @@ std::vector<Linear*> AttentionMla::linears() {
 
 void AttentionMla::prepare(const PrepareContext& context) {
   for (Linear* linear : linears()) linear->prepare(context);
-}
-
-std::int64_t AttentionMla::saved_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, t * columns); };
-  std::int64_t bytes = activations(down_width()) + activations(kv_width()) + activations(heads_ * v_dim_) +
-                       arena_bytes(master_, t * heads_) + down_->saved_bytes(t) + kv_up_->saved_bytes(t) +
-                       out_->saved_bytes(t) + kv_norm_->saved_bytes(t);
-  if (down_->keeps_gradient()) bytes += activations(down_width());
-  if (kv_up_->keeps_input()) bytes += activations(latent_);
-  if (kv_up_->keeps_gradient()) bytes += activations(kv_width());
-  if (q_up_) {
-    bytes += activations(heads_ * qk_dim()) + q_up_->saved_bytes(t) + q_norm_->saved_bytes(t);
-    if (q_up_->keeps_input()) bytes += activations(query_);
-    if (q_up_->keeps_gradient()) bytes += activations(heads_ * qk_dim());
-  }
-  return bytes;
-}
-
-std::int64_t AttentionMla::scratch_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const auto activations = [&](std::int64_t columns) { return arena_bytes(activation_, t * columns); };
-  // The backward pass holds more than the forward pass: d_o, dk, k, the latents' gradients, and what is not saved.
-  std::int64_t own = activations(heads_ * v_dim_) + 2 * activations(heads_ * qk_dim()) + activations(latent_);
-  if (!down_->keeps_gradient()) own += activations(down_width());
-  if (!kv_up_->keeps_gradient()) own += activations(kv_width());
-  if (q_up_) {
-    own += activations(query_);
-    if (!q_up_->keeps_gradient()) own += activations(heads_ * qk_dim());
-  }
-  std::int64_t inner = attention_scratch_bytes(
-      {.tokens = t, .heads = heads_, .kv_heads = heads_, .qk_dim = qk_dim(), .v_dim = v_dim_}, run.workers);
-  for (const Linear* linear : {down_.get(), q_up_.get(), kv_up_.get(), out_.get()}) {
-    if (linear != nullptr) inner = std::max(inner, linear->scratch_bytes(t, run.workers));
-  }
-  return own + inner;
-}
-
-std::int64_t AttentionMla::prepared_bytes() const {
-  return down_->prepared_bytes() + (q_up_ ? q_up_->prepared_bytes() : 0) + kv_up_->prepared_bytes() +
-         out_->prepared_bytes();
 }
 
 }  // namespace shoestring

@@ -36,13 +36,6 @@ class AttentionMla final : public Layer {
   std::vector<Parameter*> parameters() override;
   std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
-  std::int64_t saved_bytes(const RunShape& run) const override;
-  std::int64_t scratch_bytes(const RunShape& run) const override;
-  std::int64_t prepared_bytes() const override;
-
-  /// What keeping latents takes from scratch besides.
-  static std::int64_t latent_scratch_bytes(const ModelConfig& config, const PrecisionSpec& precision,
-                                           std::int64_t tokens, int workers);
 
  private:
   struct Record {

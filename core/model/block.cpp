@@ -101,24 +101,4 @@ void Block::prepare(const PrepareContext& context) {
   feed_forward_->prepare(context);
 }
 
-std::int64_t Block::saved_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
-  std::int64_t bytes = stream + input_norm_.saved_bytes(run.tokens) + post_norm_.saved_bytes(run.tokens) +
-                       attention_->saved_bytes(run) + feed_forward_->saved_bytes(run);
-  for (const bool kept : {attention_->keeps_input(), feed_forward_->keeps_input(), attention_->keeps_gradient()}) {
-    if (kept) bytes += stream;
-  }
-  return bytes;
-}
-
-std::int64_t Block::scratch_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
-  const std::int64_t forward =
-      stream * (1 + (attention_->keeps_input() ? 0 : 1) + (feed_forward_->keeps_input() ? 0 : 1));
-  const std::int64_t backward = stream * (1 + (attention_->keeps_gradient() ? 0 : 1));
-  return std::max(forward, backward) + std::max(attention_->scratch_bytes(run), feed_forward_->scratch_bytes(run));
-}
-
-std::int64_t Block::prepared_bytes() const { return attention_->prepared_bytes() + feed_forward_->prepared_bytes(); }
-
 }  // namespace shoestring

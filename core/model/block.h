@@ -26,9 +26,6 @@ class Block final : public Layer {
   std::vector<Parameter*> parameters() override;
   std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
-  std::int64_t saved_bytes(const RunShape& run) const override;
-  std::int64_t scratch_bytes(const RunShape& run) const override;
-  std::int64_t prepared_bytes() const override;
 
   /// The mixture of experts, or nullptr in a dense block.
   MixtureOfExperts* mixture() { return mixture_; }

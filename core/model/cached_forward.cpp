@@ -2,11 +2,8 @@
 
 #include <algorithm>
 
-#include "core/model/attention_mla.h"
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
-#include "kernels/base/workers.h"
-#include "kernels/cached_attention.h"
 #include "kernels/cross_entropy.h"
 
 namespace shoestring {
@@ -27,67 +24,28 @@ KeyValueCache::Options cache_options(const Transformer& model, const CachedForwa
       .slots = options.slots, .capacity = options.capacity, .latents = options.latents, .layers = layers_here(model)};
 }
 
-std::int64_t scratch_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
-  const ModelConfig& config = model.config();
-  const std::int64_t kv_heads = config.latent_attention ? config.heads : config.kv_heads;
-  std::int64_t latent_bytes = 0;
-  if (options.latents) {
-    latent_bytes = AttentionMla::latent_scratch_bytes(config, model.precision(), options.rows, workers) +
-                   cached_attention_scratch_bytes({options.rows, options.capacity, config.heads, 1,
-                                                   config.kv_lora_rank + config.qk_rope_head_dim, config.kv_lora_rank},
-                                                  workers);
-  }
-  std::int64_t most = 0;
-  for (const auto& stage : model.stages()) {
-    most = std::max(
-        {most, stage->scratch_bytes({options.rows, 1, workers}), stage->scratch_bytes({kHeadRows, 1, workers})});
-  }
-  return most +
-         cached_attention_scratch_bytes(
-             {options.rows, options.capacity, config.heads, kv_heads, config.qk_dim, config.v_dim}, workers) +
-         latent_bytes;
-}
-
-std::int64_t saved_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
-  const LossHead* loss = last_parts(model).loss;
-  std::int64_t most = loss != nullptr ? loss->saved_bytes({kHeadRows, 1, workers}) : 0;
-  for (const auto& stage : model.stages()) {
-    for (const auto& block : stage->blocks()) most = std::max(most, block->saved_bytes({options.rows, 1, workers}));
-  }
-  return most;
-}
-
-/// What mixtures take beside that where experts are shared, when loads are even.
-std::int64_t growing_bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
-  const RunShape run{options.rows, 1, workers};
-  std::int64_t beside = 0, growing = 0;
-  for (const auto& stage : model.stages()) {
-    for (const auto& block : stage->blocks()) {
-      const MixtureOfExperts* mixture = block->mixture();
-      if (mixture == nullptr) continue;
-      beside += mixture->even_beside_bytes(run);
-      growing = std::max(growing, mixture->even_growing_bytes(run));
-    }
-  }
-  return beside + growing;
-}
-
 }  // namespace
 
 CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks)
+    : CachedForward(model, options, std::move(ranks), needs(model, options)) {}
+
+CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks,
+                             const Needs& needs)
     : options_(options),
       model_(model),
       ranks_(std::move(ranks)),
       cache_(model.config(), activation_dtype(model.precision()), cache_options(model, options),
              model.stream().device()),
-      scratch_(scratch_bytes(model, options, model.stream().workers().count()), model.stream().device()),
-      saved_arena_(saved_bytes(model, options, model.stream().workers().count()), model.stream().device()),
+      scratch_(needs.scratch, model.stream().device()),
+      saved_arena_(needs.saved, model.stream().device()),
       saved_(saved_arena_),
+      growing_(Arena::growing(model.stream().device())),
       host_(static_cast<std::size_t>(3 * options.rows)),
       places_(DType::i32, {3 * options.rows}, model.stream().device()) {
   const bool whole = model.stages().front()->parts().embedding != nullptr && last_parts(model).loss != nullptr &&
                      layers_here(model) == model.config().layers;
-  check(ranks_.pipeline != nullptr || whole, "generation by a part of a model needs the ranks of the others");
+  check(ranks_.pipeline != nullptr || whole || model.stream().dry(),
+        "generation by a part of a model needs the ranks of the others");
   check(options.slots >= 1 && options.rows >= 1 && options.capacity >= 1 &&
             options.capacity <= model.config().max_positions,
         "generation in {} slots of {} tokens, {} at a time, by a model of {} positions", options.slots,
@@ -100,15 +58,34 @@ CachedForward::CachedForward(Transformer& model, const CachedForwardOptions& opt
   logits_ = Tensor(activation == DType::f64 ? DType::f64 : DType::f32, {kHeadRows, model.config().vocabulary}, device);
 }
 
-std::int64_t CachedForward::bytes(const Transformer& model, const CachedForwardOptions& options, int workers) {
-  const ModelConfig& config = model.config();
-  const DType activation = activation_dtype(model.precision());
-  const std::int64_t logit = size_bytes(activation == DType::f64 ? DType::f64 : DType::f32);
-  return KeyValueCache::bytes(config, activation, cache_options(model, options)) +
-         scratch_bytes(model, options, workers) + saved_bytes(model, options, workers) +
-         growing_bytes(model, options, workers) +
-         size_bytes(activation) * config.hidden * (2 * options.rows + kHeadRows) +
-         logit * kHeadRows * config.vocabulary;
+// A call of as many rows as there may be, on a twin of the model.
+CachedForward::Needs CachedForward::needs(const Transformer& model, const CachedForwardOptions& options) {
+  DryMemory dry;
+  const DeviceKind kind = model.device_kind();
+  Stream stream({.kind = kind, .dry = &dry}, model.options().run.workers);
+  TransformerOptions untrained = model.options();
+  untrained.trains = false;
+  untrained.in_flight.clear();
+  Transformer twin(std::move(untrained));
+  twin.allocate(stream);
+  twin.prepare();
+  const std::int64_t before = dry.of(kind).now_bytes;
+  CachedForward forward(twin, options, {}, Needs{});
+  forward.hidden_ = forward.streams_[0].view();
+  std::int64_t layer = 0;
+  for (const auto& stage : twin.stages()) {
+    forward.run_blocks(*stage, layer, options.rows);
+    layer += std::ssize(stage->blocks());
+  }
+  forward.head(std::vector<std::int32_t>(kHeadRows));
+  Needs needs{.scratch = forward.scratch_.peak_bytes(), .saved = forward.saved_arena_.peak_bytes()};
+  needs.all = dry.of(kind).now_bytes - before + needs.scratch + needs.saved + forward.growing_.capacity_bytes() +
+              forward.saved_.beside_bytes();
+  return needs;
+}
+
+std::int64_t CachedForward::bytes(const Transformer& model, const CachedForwardOptions& options) {
+  return needs(model, options).all;
 }
 
 void CachedForward::append(std::span<const Piece> pieces) {

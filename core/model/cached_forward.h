@@ -44,8 +44,8 @@ class CachedForward {
   /// Of a model with memory and prepared weights, or this rank's part of one, which it borrows. Any model will do; one
   /// that is not trained (TransformerOptions::trains) takes a fraction of the memory.
   CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks = {});
-  /// What one takes of a model that may not have memory yet, on a stream of `workers`.
-  static std::int64_t bytes(const Transformer& model, const CachedForwardOptions& options, int workers);
+  /// What one takes, of a model that may not have memory yet.
+  static std::int64_t bytes(const Transformer& model, const CachedForwardOptions& options);
 
   /// Tokens that are appended to a slot.
   struct Piece {
@@ -76,6 +76,14 @@ class CachedForward {
   std::int64_t slots() const { return options_.slots; }
 
  private:
+  /// What a dry run finds.
+  struct Needs {
+    std::int64_t scratch = 0;
+    std::int64_t saved = 0;
+    std::int64_t all = 0;
+  };
+  static Needs needs(const Transformer& model, const CachedForwardOptions& options);
+  CachedForward(Transformer& model, const CachedForwardOptions& options, ModelRanks ranks, const Needs& needs);
   bool anyone_appends(bool own);
   bool is_here(std::size_t stage) const;
   void run_stages(std::int64_t rows);
@@ -90,7 +98,7 @@ class CachedForward {
   Arena scratch_;
   Arena saved_arena_;  ///< of one layer
   Saved saved_;
-  GrowingArena growing_;            ///< of mixtures whose experts are shared
+  Arena growing_;                   ///< of mixtures whose experts are shared
   Tensor streams_[2];               ///< [rows, hidden], in turns
   std::vector<std::int32_t> host_;  ///< ids, positions, slots
   Tensor places_;                   ///< i32 [3 * rows], likewise

@@ -50,12 +50,6 @@ ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView 
   return cached;
 }
 
-std::int64_t cached_gate_up_bytes(const LinearPrecision& precision, std::int64_t rows, std::int64_t width) {
-  if (!caches_gate_up(precision, width)) return arena_bytes(precision.activation, rows * 2 * width);
-  return arena_bytes(DType::e4m3, rows * 2 * width) +
-         arena_bytes(DType::f32, scales_shape(rows, 2 * width, kRowTile128).elements());
-}
-
 FeedForward::FeedForward(const FeedForwardOptions& options)
     : width_(options.width),
       activation_(activation_dtype(options.precision)),
@@ -111,23 +105,5 @@ void FeedForward::prepare(const PrepareContext& context) {
   gate_up_.prepare(context);
   down_.prepare(context);
 }
-
-std::int64_t FeedForward::saved_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  std::int64_t bytes =
-      cached_gate_up_bytes(gate_up_.precision(), t, width_) + gate_up_.saved_bytes(t) + down_.saved_bytes(t);
-  if (down_.keeps_input()) bytes += arena_bytes(activation_, t * width_);
-  if (cached_fp8_ && gate_up_.keeps_gradient()) bytes += arena_bytes(activation_, t * 2 * width_);
-  return bytes;
-}
-
-std::int64_t FeedForward::scratch_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  std::int64_t own = arena_bytes(activation_, t * width_);
-  if (cached_fp8_) own += arena_bytes(activation_, t * 2 * width_);
-  return own + std::max(gate_up_.scratch_bytes(t, run.workers), down_.scratch_bytes(t, run.workers));
-}
-
-std::int64_t FeedForward::prepared_bytes() const { return gate_up_.prepared_bytes() + down_.prepared_bytes(); }
 
 }  // namespace shoestring

@@ -31,9 +31,6 @@ class FeedForward final : public Layer {
   std::vector<Parameter*> parameters() override;
   std::vector<Linear*> linears() override { return {&gate_up_, &down_}; }
   void prepare(const PrepareContext& context) override;
-  std::int64_t saved_bytes(const RunShape& run) const override;
-  std::int64_t scratch_bytes(const RunShape& run) const override;
-  std::int64_t prepared_bytes() const override;
 
  private:
   struct Record {
@@ -53,6 +50,5 @@ bool caches_gate_up(const LinearPrecision& precision, std::int64_t width);
 /// `gate_up` quantised along columns into `arena`, as SwiGLU's gradient reads it.
 ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView gate_up, Arena& arena,
                               LayerContext& context);
-std::int64_t cached_gate_up_bytes(const LinearPrecision& precision, std::int64_t rows, std::int64_t width);
 
 }  // namespace shoestring

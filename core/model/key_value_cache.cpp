@@ -38,12 +38,6 @@ KeyValueCache::KeyValueCache(const ModelConfig& config, DType activation, const 
   }
 }
 
-std::int64_t KeyValueCache::bytes(const ModelConfig& config, DType activation, const Options& options) {
-  const Kept kept = kept_of(config, options.latents);
-  return layers_of(config, options) * options.slots * kept.heads * rounded(options.capacity) * (kept.key + kept.value) *
-         size_bytes(activation);
-}
-
 void KeyValueCache::set_length(std::int64_t slot, std::int64_t length) {
   check(length >= 0 && length <= capacity_, "slot {} holds at most {} tokens, not {}", slot, capacity_, length);
   lengths_.at(static_cast<std::size_t>(slot)) = length;

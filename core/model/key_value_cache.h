@@ -23,7 +23,6 @@ class KeyValueCache {
     std::int64_t layers = -1;   ///< of the model, that are on this rank; -1: all
   };
   KeyValueCache(const ModelConfig& config, DType activation, const Options& options, Device device = {});
-  static std::int64_t bytes(const ModelConfig& config, DType activation, const Options& options);
 
   std::int64_t slots() const { return static_cast<std::int64_t>(lengths_.size()); }
   std::int64_t capacity() const { return capacity_; }

@@ -17,16 +17,13 @@ View heads_view(View matrix, std::int64_t begin, std::int64_t heads, std::int64_
 
 }  // namespace
 
-std::int64_t arena_bytes(DType dtype, std::int64_t elements) { return Arena::footprint(elements * size_bytes(dtype)); }
-
 void copy_tensor(TensorView to, ConstTensorView from, Stream& stream) {
-  check(to.contiguous() && from.contiguous(), "copy: {} from {}", to.to_string(), from.to_string());
+  check(to.contiguous() && from.contiguous(), "copy: {} from {}", to, from);
   copy(to, from, stream);
 }
 
 void convert_tensor(TensorView to, ConstTensorView from, Stream& stream) {
-  check(to.shape == from.shape && to.contiguous() && from.contiguous(), "convert: {} from {}", to.to_string(),
-        from.to_string());
+  check(to.shape == from.shape && to.contiguous() && from.contiguous(), "convert: {} from {}", to, from);
   if (to.dtype == from.dtype) return copy_tensor(to, from, stream);
   convert(to, from, stream);
 }

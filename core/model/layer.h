@@ -2,7 +2,8 @@
 //
 // A Layer holds weights, never activations. What forward must remember lives in a Saved: the activations of one
 // (stage, micro-batch), born in forward, read by backward_input and backward_weight, ended by the latter. There are no
-// hidden closures, so the memory of a schedule that delays weight gradients is visible, bounded and planned.
+// hidden closures, so the memory of a schedule that delays weight gradients is visible, bounded and planned. No layer
+// says how much it takes: a dry run of it does (kernels/base/memory.h, Transformer::memory).
 #pragma once
 
 #include <algorithm>
@@ -17,26 +18,6 @@
 #include "kernels/quantize.h"
 
 namespace shoestring {
-
-/// Memory of which only the data tell how much is needed: it grows, by an eighth more than was asked for, and never
-/// shrinks.
-class GrowingArena {
- public:
-  /// An empty arena of at least `bytes`; what an earlier one held is gone.
-  Arena& of(std::int64_t bytes, Device device) {
-    constexpr std::int64_t kLeast = 64;  // so that what is taken of none is not without memory
-    arena_.reset();
-    if (arena_.capacity_bytes() < std::max(bytes, kLeast)) {
-      arena_ = Arena();  // not both at once
-      arena_ = Arena(std::max(bytes + bytes / 8, kLeast), device);
-    }
-    return arena_;
-  }
-  std::int64_t capacity_bytes() const { return arena_.capacity_bytes(); }
-
- private:
-  Arena arena_;
-};
 
 class Linear;
 
@@ -56,8 +37,12 @@ class Saved {
   }
 
   Arena& arena() { return *arena_; }
-  /// Memory of `owner` beside the arena, for what cannot be planned.
-  GrowingArena& beside(const void* owner) { return beside_[owner]; }
+  /// Memory of `owner` beside the arena, for what cannot be planned; nothing is taken of it yet.
+  Arena& beside(const void* owner) {
+    Arena& arena = beside_.try_emplace(owner, Arena::growing(arena_->device())).first->second;
+    arena.reset();
+    return arena;
+  }
   void clear() {
     records_.clear();
     arena_->reset();
@@ -71,7 +56,7 @@ class Saved {
  private:
   Arena* arena_;
   std::map<const void*, std::shared_ptr<void>> records_;
-  std::map<const void*, GrowingArena> beside_;  ///< outlives clear()
+  std::map<const void*, Arena> beside_;  ///< outlives clear()
 };
 
 /// Where the tokens of a micro-batch stand. All views are i32.
@@ -83,9 +68,10 @@ struct TokenLayout {
 
 /// What memory depends on besides the layer itself.
 struct RunShape {
-  std::int64_t tokens = 0;     ///< of one micro-batch, at most
-  std::int64_t sequences = 1;  ///< of one micro-batch, at most
-  int workers = 1;             ///< of the stream
+  std::int64_t tokens = 0;              ///< of one micro-batch, at most
+  std::int64_t sequences = 1;           ///< of one micro-batch, at most
+  int workers = 1;                      ///< of the stream
+  DeviceKind device = DeviceKind::cpu;  ///< where a model will lie; one that has its memory knows
 };
 
 /// Generation: where one layer keeps the keys and values of earlier tokens, as cached_attention has them.
@@ -104,7 +90,7 @@ struct LayerContext {
   StepTally* tally = nullptr;          ///< where statistics are added up; nullptr: nowhere
   const CachedRows* cached = nullptr;  ///< the tokens continue these sequences; nullptr: they are whole documents
   /// Scratch of layers that cannot plan theirs (mixtures whose experts are shared), one call at a time.
-  GrowingArena* growing = nullptr;
+  Arena* growing = nullptr;
 
   QuantizeCounts* activation_counts() const { return tally != nullptr ? tally->activations() : nullptr; }
   QuantizeCounts* gradient_counts() const { return tally != nullptr ? tally->gradients() : nullptr; }
@@ -142,17 +128,7 @@ class Layer {
   virtual std::vector<Linear*> linears() { return {}; }
   /// Refreshes whatever is derived from the weights (casts, packed panels); called after each optimizer step.
   virtual void prepare(const PrepareContext& context) = 0;
-
-  /// Bytes that forward and backward of one micro-batch take from Saved (with arena rounding).
-  virtual std::int64_t saved_bytes(const RunShape& run) const = 0;
-  /// The most bytes that one call takes from `scratch`, `prepare` included.
-  virtual std::int64_t scratch_bytes(const RunShape& run) const = 0;
-  /// Bytes of what `prepare` makes.
-  virtual std::int64_t prepared_bytes() const = 0;
 };
-
-/// What a tensor costs in an arena.
-std::int64_t arena_bytes(DType dtype, std::int64_t elements);
 
 /// to = from; same shape and format, both contiguous.
 void copy_tensor(TensorView to, ConstTensorView from, Stream& stream);

@@ -85,10 +85,6 @@ class Linear {
   std::int64_t in() const { return options_.in; }
   std::int64_t out() const { return options_.out; }
 
-  std::int64_t saved_bytes(std::int64_t rows) const;
-  std::int64_t scratch_bytes(std::int64_t rows, int workers) const;
-  std::int64_t prepared_bytes() const;
-
   Parameter weight;
   Parameter bias;
 
@@ -136,10 +132,6 @@ class Linear {
   bool quantises_input() const;
   bool quantises_gradient() const;
   std::int64_t stack() const { return options_.experts > 0 ? options_.experts : 1; }
-  std::int64_t groups() const { return options_.sources * options_.experts; }
-  std::int64_t copy_bytes(std::int64_t rows, std::int64_t columns, Granularity granularity) const;
-  std::int64_t operand_bytes(std::int64_t rows, std::int64_t columns, ProductFormat format) const;
-  std::int64_t product_scratch(std::int64_t rows, int workers) const;
 
   LinearOptions options_;
   std::unique_ptr<Adapter> adapter_;

@@ -61,21 +61,4 @@ void LossHead::prepare(const PrepareContext& context) {
   if (further_ && context.backward) further_->prepare(context);  // it serves training alone
 }
 
-std::int64_t LossHead::saved_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
-  return stream + norm_.saved_bytes(run.tokens) + (further_ ? stream + further_->saved_bytes(run) : 0);
-}
-
-std::int64_t LossHead::scratch_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
-  const std::int64_t main = stream + head_.scratch_bytes(run);
-  return further_ ? std::max(main, further_->scratch_bytes(run)) : main;
-}
-
-std::int64_t LossHead::backward_scratch_bytes(const RunShape& run) const {
-  return further_ ? further_->scratch_bytes(run) : 0;
-}
-
-std::int64_t LossHead::prepared_bytes() const { return further_ ? further_->prepared_bytes() : 0; }
-
 }  // namespace shoestring

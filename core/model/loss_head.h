@@ -27,11 +27,6 @@ class LossHead {
   std::vector<Parameter*> parameters();
   MultiTokenPrediction* further() { return further_.get(); }
   void prepare(const PrepareContext& context);
-  std::int64_t saved_bytes(const RunShape& run) const;
-  /// Of `forward`, which holds the logits, and of what comes after it.
-  std::int64_t scratch_bytes(const RunShape& run) const;
-  std::int64_t backward_scratch_bytes(const RunShape& run) const;
-  std::int64_t prepared_bytes() const;
 
  private:
   struct Record {

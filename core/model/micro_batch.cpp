@@ -7,10 +7,17 @@
 
 namespace shoestring {
 
+/// Of everything, in host memory.
+std::int64_t MicroBatch::staged_bytes(const RunShape& most, const std::vector<TokenColumn>& columns) {
+  std::int64_t bytes = (kParts * most.tokens + most.sequences + 1) * size_bytes(DType::i32);
+  for (const TokenColumn& column : columns) bytes += most.tokens * column.width * size_bytes(DType::f32);
+  return bytes;
+}
+
 MicroBatch::MicroBatch(const RunShape& most, std::vector<TokenColumn> columns, Device device)
     : most_(most),
       columns_(std::move(columns)),
-      staging_(bytes(most, columns_), device),
+      staging_(staged_bytes(most, columns_), device),
       values_(DType::i32, {kParts * most.tokens}, device),
       sequence_starts_(DType::i32, {most.sequences + 1}, device) {
   for (const TokenColumn& column : columns_) {
@@ -18,10 +25,11 @@ MicroBatch::MicroBatch(const RunShape& most, std::vector<TokenColumn> columns, D
   }
 }
 
-std::int64_t MicroBatch::bytes(const RunShape& most, std::span<const TokenColumn> columns) {
-  std::int64_t bytes = (kParts * most.tokens + most.sequences + 1) * size_bytes(DType::i32);
-  for (const TokenColumn& column : columns) bytes += most.tokens * column.width * size_bytes(DType::f32);
-  return bytes;
+void MicroBatch::fill_dry() {
+  staging_.take();
+  number_ = 0;
+  tokens_ = most_.tokens;
+  layout_ = {part(kPositions), part(kSegmentStart), sequence_starts_.view()};
 }
 
 std::span<std::int32_t> MicroBatch::host(int index) {

@@ -48,6 +48,9 @@ class MicroBatch {
   /// Throws Error(bug) where the batch is larger than what was planned, its spans disagree, or a column is missing.
   void fill(const BatchView& batch, int number, Stream& stream);
 
+  /// As full as it may be, for a dry run: what it holds does not matter.
+  void fill_dry();
+
   /// In its pass.
   int number() const { return number_; }
   std::int64_t tokens() const { return tokens_; }
@@ -61,11 +64,10 @@ class MicroBatch {
   /// f32 [tokens, width].
   ConstTensorView column(std::string_view name) const;
 
-  static std::int64_t bytes(const RunShape& most, std::span<const TokenColumn> columns);
-
  private:
   enum Part { kInputs, kTargets, kSegmentStart, kPositions, kNextIds, kNextTargets, kParts };
   ConstTensorView part(int index) const { return values_.view().slice(0, index * most_.tokens, tokens_); }
+  static std::int64_t staged_bytes(const RunShape& most, const std::vector<TokenColumn>& columns);
   std::span<std::int32_t> host(int index);
   void derive(const BatchView& batch);
   void fill_column(std::size_t index, const BatchView& batch, float* here, Stream& stream);

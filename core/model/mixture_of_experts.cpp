@@ -139,7 +139,7 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
 void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& record, Saved& saved_of_batch,
                                    LayerContext& context_of_batch) {
   Saved& saved = of_rows(record, saved_of_batch);
-  LayerContext context = for_rows(record, context_of_batch);
+  LayerContext context = for_rows(context_of_batch);
   Arena::Scope scope(context.scratch);
   const RowOffsets offsets = record.offsets;
   const std::int64_t rows = offsets.back();
@@ -208,7 +208,7 @@ void MixtureOfExperts::backward_input(ConstTensorView dy, TensorView dx, Saved& 
   const std::int64_t tokens = dy.shape[0];
   if (shared_) shared_->backward_input(dy, dx, saved, context);
   const std::int64_t rows = record.offsets.back();
-  LayerContext rows_context = for_rows(record, context);
+  LayerContext rows_context = for_rows(context);
   Arena::Scope rows_scope(rows_context.scratch);
   const TensorView dxp = rows_context.scratch.take(activation_, {rows, hidden_});
   TensorView drow_weights = rows_context.scratch.take(master_, {rows});
@@ -245,7 +245,7 @@ void MixtureOfExperts::backward_weight(Saved& saved, LayerContext& context) {
 void MixtureOfExperts::experts_backward_weight(Saved& saved_of_batch, LayerContext& context_of_batch) {
   Record& record = saved_of_batch.record<Record>(this);
   Saved& saved = of_rows(record, saved_of_batch);
-  LayerContext context = for_rows(record, context_of_batch);
+  LayerContext context = for_rows(context_of_batch);
   const RowOffsets offsets = record.offsets;
   if (gathers_again() && shared_out()) {
     down_.backward_weight_of(record.h, record.received_gradient, context, offsets);

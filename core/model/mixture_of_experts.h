@@ -59,19 +59,12 @@ class MixtureOfExperts final : public Layer {
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
   bool keeps_input() const override { return true; }  // the router's weight gradient reads x
-  /// Bytes that a micro-batch takes beside Saved's arena, and a call beside scratch, when loads are even; none unless
-  /// ranks share the experts.
-  std::int64_t even_beside_bytes(const RunShape& run) const;
-  std::int64_t even_growing_bytes(const RunShape& run) const;
   bool keeps_gradient() const override {
     return (gathers_again() && !shared_out() && !packs_) || (shared_ != nullptr && shared_->keeps_gradient());
   }
   std::vector<Parameter*> parameters() override;
   std::vector<Linear*> linears() override;
   void prepare(const PrepareContext& context) override;
-  std::int64_t saved_bytes(const RunShape& run) const override;
-  std::int64_t scratch_bytes(const RunShape& run) const override;
-  std::int64_t prepared_bytes() const override;
 
   std::int64_t index() const { return index_; }
   /// Moves the selection bias; `global_counts` i64 [experts] of the whole batch. Nothing where there is no bias.
@@ -108,8 +101,8 @@ class MixtureOfExperts final : public Layer {
   void plan_rows(Record& record, Saved& saved, LayerContext& context) const;
   /// Where what belongs to rows is kept.
   Saved& of_rows(Record& record, Saved& saved) const { return record.beside ? *record.beside : saved; }
-  /// For what happens to `rows` rows: scratch that holds them.
-  LayerContext for_rows(const Record& record, LayerContext& context) const;
+  /// For what happens to the experts' rows: scratch that holds as many as come.
+  LayerContext for_rows(LayerContext& context) const;
   /// x as the experts see it, where it does not travel.
   ConstTensorView rounded(ConstTensorView x, Saved& saved, LayerContext& context, QuantizeCounts* counts) const;
   /// xp = the rows of x at their experts, and where they travel their routing weights into `row_weights`, unless that
@@ -125,8 +118,6 @@ class MixtureOfExperts final : public Layer {
   /// Whether the weight gradients' operands are made again: they are plain, and there are such gradients.
   bool gathers_again() const { return plain_operands_ && !gate_up_.weight.frozen; }
   ExpertExchange& exchange() const;
-  std::int64_t row_bytes(std::int64_t rows) const;
-  std::int64_t row_scratch_bytes(std::int64_t tokens, std::int64_t rows, int workers) const;
 
   ExpertShare share_;
   std::int64_t index_;

@@ -1,14 +1,30 @@
 // How rows of a mixture come to the experts and back: on this rank, or through the exchange where ranks share them.
+#include <algorithm>
 #include <utility>
 
 #include "core/model/mixture_of_experts.h"
 #include "core/model/packed_rows.h"
 #include "kernels/base/copy.h"
-#include "kernels/base/workers.h"
 
 namespace shoestring {
+namespace {
+
+/// Where the experts' rows begin in a dry run, which routes none: even over ranks, and all but the first expert have
+/// one, so that these rows begin as many tiles as so many rows can.
+std::vector<std::int64_t> scattered(std::int64_t rows, std::int64_t experts) {
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t e = 0; e <= experts; ++e)
+    offsets.push_back(e == 0 ? 0 : std::max<std::int64_t>(0, rows - experts + e));
+  return offsets;
+}
+
+}  // namespace
 
 void MixtureOfExperts::announce_rows(Record& record, LayerContext& context) const {
+  if (context.stream.dry()) {
+    record.offsets = scattered(record.plan.slot_of_row.elements(), experts_);
+    return;
+  }
   record.offsets.resize(static_cast<std::size_t>(experts_ + 1));
   copy(view_of(record.offsets.data(), DType::i64, {experts_ + 1}), record.plan.offsets, context.stream);
   std::vector<std::int32_t> slots;
@@ -27,11 +43,12 @@ void MixtureOfExperts::plan_rows(Record& record, Saved& saved, LayerContext& con
     weights_to_rows(record.row_weights, record.weights, record.plan, context.stream);
     return;
   }
-  record.exchange = exchange().plan(std::move(record.announced));
-  record.offsets = record.exchange.offsets;
-  const std::int64_t coming = record.exchange.rows();
-  record.beside.emplace(saved.beside(this).of(row_bytes(coming), context.stream.device()));
-  record.row_weights = record.beside->take(master_, {coming});
+  if (!context.stream.dry()) {
+    record.exchange = exchange().plan(std::move(record.announced));
+    record.offsets = record.exchange.offsets;
+  }
+  record.beside.emplace(saved.beside(this));
+  record.row_weights = record.beside->take(master_, {record.offsets.back()});
 }
 
 ExpertExchange& MixtureOfExperts::exchange() const {
@@ -41,13 +58,12 @@ ExpertExchange& MixtureOfExperts::exchange() const {
   return *share_.exchange;
 }
 
-LayerContext MixtureOfExperts::for_rows(const Record& record, LayerContext& context) const {
+LayerContext MixtureOfExperts::for_rows(LayerContext& context) const {
   if (!shared_out()) return context;
   check(context.growing != nullptr, "a mixture shared by {} ranks runs without scratch that grows", share_.ranks);
-  const std::int64_t bytes =
-      row_scratch_bytes(record.indices.shape[0], record.offsets.back(), context.stream.workers().count());
+  context.growing->reset();
   return {.tokens = context.tokens,
-          .scratch = context.growing->of(bytes, context.stream.device()),
+          .scratch = *context.growing,
           .stream = context.stream,
           .training = context.training,
           .tally = context.tally};
@@ -87,7 +103,7 @@ void MixtureOfExperts::to_experts(ConstTensorView x, TensorView xp, TensorView r
     weights = {own, row_weights.reshaped({row_weights.elements(), 1})};
   }
   context.stream.synchronize();
-  exchange().dispatch(record.exchange, sorted, received, weights);
+  if (!context.stream.dry()) exchange().dispatch(record.exchange, sorted, received, weights);
   if (packs_) unpack_rows(xp, received, context.stream);
 }
 
@@ -98,7 +114,7 @@ void MixtureOfExperts::from_experts(ConstTensorView yp, TensorView y, const Expe
   if (shared_out()) {
     const TensorView back = context.scratch.take(yp.dtype, {record.plan.slot_of_row.elements(), yp.shape[1]});
     context.stream.synchronize();
-    exchange().combine(record.exchange, yp, back, weights);
+    if (!context.stream.dry()) exchange().combine(record.exchange, yp, back, weights);
     results = back;
   }
   combine_rows({.y = y,

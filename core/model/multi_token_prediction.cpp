@@ -105,25 +105,4 @@ void MultiTokenPrediction::prepare(const PrepareContext& context) {
   block_.prepare(context);
 }
 
-std::int64_t MultiTokenPrediction::saved_bytes(const RunShape& run) const {
-  const std::int64_t t = run.tokens;
-  const std::int64_t stream = arena_bytes(activation_, t * hidden_);
-  std::int64_t bytes = 5 * stream + 3 * embedding_norm_.saved_bytes(t) + join_.saved_bytes(t) + block_.saved_bytes(run);
-  if (join_.keeps_input()) bytes += arena_bytes(activation_, t * 2 * hidden_);
-  if (block_.keeps_gradient()) bytes += stream;
-  if (join_.keeps_gradient()) bytes += stream;
-  return bytes;
-}
-
-std::int64_t MultiTokenPrediction::scratch_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(activation_, run.tokens * hidden_);
-  const std::int64_t joined = arena_bytes(activation_, run.tokens * 2 * hidden_);
-  const std::int64_t forward = stream + (join_.keeps_input() ? 0 : joined);
-  const std::int64_t backward = joined + (block_.keeps_gradient() ? 0 : stream) + (join_.keeps_gradient() ? 0 : stream);
-  return std::max(forward, backward) +
-         std::max({block_.scratch_bytes(run), head_.scratch_bytes(run), join_.scratch_bytes(run.tokens, run.workers)});
-}
-
-std::int64_t MultiTokenPrediction::prepared_bytes() const { return join_.prepared_bytes() + block_.prepared_bytes(); }
-
 }  // namespace shoestring

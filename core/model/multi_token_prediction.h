@@ -29,9 +29,6 @@ class MultiTokenPrediction {
   std::vector<Parameter*> parameters();
   Block& block() { return block_; }
   void prepare(const PrepareContext& context);
-  std::int64_t saved_bytes(const RunShape& run) const;
-  std::int64_t scratch_bytes(const RunShape& run) const;
-  std::int64_t prepared_bytes() const;
 
  private:
   struct Record {

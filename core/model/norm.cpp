@@ -71,9 +71,4 @@ void Norm::backward_weight(Saved& saved, LayerContext& context) {
   axpy(gain.grad.reshaped({options_.width}), 1.0, saved.record<Record>(this).dgain, context.stream);
 }
 
-std::int64_t Norm::saved_bytes(std::int64_t tokens) const {
-  const std::int64_t sum = gain.frozen ? 0 : arena_bytes(options_.master, options_.width);
-  return arena_bytes(options_.master, tokens * options_.heads) + sum;
-}
-
 }  // namespace shoestring

@@ -37,8 +37,6 @@ class Norm {
   void backward_input(ConstTensorView dy, TensorView dx, bool accumulate, Saved& saved, LayerContext& context);
   void backward_weight(Saved& saved, LayerContext& context);
 
-  std::int64_t saved_bytes(std::int64_t tokens) const;
-
   Parameter gain;
 
  private:

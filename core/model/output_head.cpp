@@ -29,9 +29,12 @@ OutputHead::OutputHead(const ModelConfig& config, const PrecisionSpec& precision
   linear_.weight.role = ParameterRole::embedding;
 }
 
+std::int64_t OutputHead::most_rows() const {
+  return std::max(kLeastRows, kChunkBytes / (vocabulary_ * size_bytes(logits_dtype_)) / 32 * 32);
+}
+
 std::int64_t OutputHead::chunk_rows(std::int64_t tokens) const {
-  const std::int64_t fitting = kChunkBytes / (vocabulary_ * size_bytes(logits_dtype_)) / 32 * 32;
-  const std::int64_t most = std::max(kLeastRows, fitting);
+  const std::int64_t most = most_rows();
   const std::int64_t chunks = (tokens + most - 1) / most;
   return std::min(most, ((tokens + chunks - 1) / chunks + 31) / 32 * 32);  // of nearly one size
 }
@@ -39,7 +42,8 @@ std::int64_t OutputHead::chunk_rows(std::int64_t tokens) const {
 void OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = args.x.shape[0];
-  const std::int64_t rows_most = chunk_rows(tokens);
+  // Fewer tokens may come in larger chunks: a dry run takes the largest.
+  const std::int64_t rows_most = chunk_rows(context.stream.dry() ? std::min(tokens, most_rows()) : tokens);
   const bool training = !args.dx.empty();
   const TensorView logits = context.scratch.take(logits_dtype_, {rows_most, vocabulary_});
   const TensorView losses = context.scratch.take(logits_dtype_, {rows_most});
@@ -52,14 +56,16 @@ void OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context)
     const TensorView chunk = logits.slice(0, 0, rows);
     const TensorView dchunk = dlogits.slice(0, 0, rows);
     linear_.forward(x, chunk, saved, context, {}, false);
-    args.objective.rows({.batch = args.batch,
-                         .begin = begin,
-                         .depth = args.depth,
-                         .logits = chunk,
-                         .targets = args.batch.targets(args.depth).slice(0, begin, rows),
-                         .dlogits = training ? dchunk : TensorView{},
-                         .losses = losses.slice(0, 0, rows)},
-                        args.totals, context.stream);
+    if (!context.stream.dry()) {  // an objective has no memory of its own
+      args.objective.rows({.batch = args.batch,
+                           .begin = begin,
+                           .depth = args.depth,
+                           .logits = chunk,
+                           .targets = args.batch.targets(args.depth).slice(0, begin, rows),
+                           .dlogits = training ? dchunk : TensorView{},
+                           .losses = losses.slice(0, 0, rows)},
+                          args.totals, context.stream);
+    }
     if (!training) continue;
     linear_.backward_input(dchunk, args.dx.slice(0, begin, rows), saved, context);
     linear_.backward_weight_of(x, dchunk, context);
@@ -68,12 +74,6 @@ void OutputHead::loss(const LossArgs& args, Saved& saved, LayerContext& context)
 
 void OutputHead::logits(ConstTensorView x, TensorView logits, Saved& saved, LayerContext& context) {
   linear_.forward(x, logits, saved, context, {}, false);
-}
-
-std::int64_t OutputHead::scratch_bytes(const RunShape& run) const {
-  const std::int64_t rows = chunk_rows(run.tokens);
-  return arena_bytes(logits_dtype_, rows * vocabulary_) + arena_bytes(logits_dtype_, rows) +
-         linear_.scratch_bytes(rows, run.workers);
 }
 
 }  // namespace shoestring

@@ -32,10 +32,9 @@ class OutputHead {
 
   Parameter& weight() { return linear_.weight; }
   void prepare(const PrepareContext& context) { linear_.prepare(context); }
-  std::int64_t scratch_bytes(const RunShape& run) const;
-  std::int64_t prepared_bytes() const { return linear_.prepared_bytes(); }
 
  private:
+  std::int64_t most_rows() const;
   std::int64_t chunk_rows(std::int64_t tokens) const;
 
   std::int64_t vocabulary_;

@@ -17,7 +17,7 @@ View part_of(const View& packed, std::int64_t begin, std::int64_t columns, DType
 
 void check_packed(ConstTensorView packed, ConstTensorView x) {
   check(packed.dtype == DType::u8 && packed.shape == Shape{x.shape[0], packed_row_bytes(x.shape[1])},
-        "rows {} packed in {}", x.to_string(), packed.to_string());
+        "rows {} packed in {}", x, packed);
 }
 
 }  // namespace

@@ -172,48 +172,59 @@ std::vector<TensorAlias> Transformer::aliases() const {
 
 // ---- memory
 
-std::int64_t Transformer::scratch_bytes() const {
-  std::int64_t most = 0;
-  for (const auto& stage : stages_) most = std::max(most, stage->scratch_bytes(options_.run));
-  // The head's own casts happen outside of any stage.
-  return head_ ? std::max(most, head_->scratch_bytes(options_.run)) : most;
+// One micro-batch through one stage, and one evaluated: whatever a call takes, it takes here.
+void Transformer::step_dry(TransformerStage& stage, const MicroBatch& batch) {
+  const Boundary boundary = this->boundary();
+  const auto edge = [&](bool there) {
+    return there ? Tensor(boundary.dtype, boundary.shape, boundary.device) : Tensor();
+  };
+  const bool first = stage.parts().embedding != nullptr;
+  const bool last = stage.parts().loss != nullptr;
+  Tensor input = edge(!first), output = edge(!last), output_gradient = edge(!last), input_gradient = edge(!first);
+  StepTally tally = this->tally();
+  stage.forward(batch, input, output, tally);
+  stage.backward_input(batch, output_gradient, input_gradient, tally);
+  stage.backward_weight(batch, tally);
+  LossSum loss;
+  stage.evaluate(batch, input, &loss, output);
 }
 
-// Of all own stages together: a micro-batch may be in several.
-std::int64_t Transformer::most_in_flight() const {
-  return std::accumulate(options_.in_flight.begin(), options_.in_flight.end(), std::int64_t{0});
+Transformer::Needs Transformer::needs(DeviceKind kind) const {
+  DryMemory dry;
+  const std::int64_t& now = dry.of(kind).now_bytes;
+  Stream stream({.kind = kind, .dry = &dry}, options_.run.workers);
+  TransformerOptions options = options_;
+  if (options.trains) options.in_flight.assign(options.own_stages.size(), 1);
+  Transformer twin(std::move(options));
+  twin.allocate(stream);
+  Needs needs;
+  ModelMemory& memory = needs.memory;
+  memory.parameters = twin.store_->values.bytes();
+  memory.gradients = twin.store_->gradients.bytes();
+  for (const auto& user : {twin.embedding_.get(), twin.further_.get()}) {
+    if (user != nullptr && options_.trains && user->sums_apart()) memory.gradients += user->own_sum().bytes();
+  }
+  memory.tables = now - memory.parameters - memory.gradients;
+  const std::int64_t before = now;
+  twin.prepare();
+  memory.prepared = now - before;
+  for (std::size_t i = 0; options_.trains && i < twin.stages_.size(); ++i) {
+    TransformerStage& stage = *twin.stages_[i];
+    const std::int64_t without = now;
+    const std::unique_ptr<MicroBatch> batch = twin.make_micro_batch();
+    batch->fill_dry();
+    memory.tables += options_.in_flight[i] * (now - without);
+    twin.step_dry(stage, *batch);
+    needs.saved.push_back(stage.saved_peak_bytes());
+    memory.saved += options_.in_flight[i] * (stage.saved_peak_bytes() + stage.beside_bytes());
+  }
+  needs.scratch = twin.scratch_.peak_bytes();
+  needs.turn_scratch = twin.turn_scratch_.peak_bytes();
+  memory.scratch = twin.scratch_peak_bytes() + twin.growing_.capacity_bytes() + twin.turn_growing_.capacity_bytes();
+  return needs;
 }
 
-ModelMemory Transformer::memory() const {
-  ModelMemory memory;
-  const DType master = master_dtype(options_.precision);
-  for (const Parameter* parameter : parameters_) {
-    const std::int64_t bytes = arena_bytes(master, parameter->elements());
-    memory.parameters += bytes;
-    const int sources = parameter->of_experts() ? options_.experts.gradients() : 1;
-    if (options_.trains && parameter->has_gradient()) memory.gradients += sources * bytes;
-  }
-  for (const auto& user : {embedding_.get(), further_.get()}) {
-    if (options_.trains && user != nullptr && user->sums_apart()) {
-      memory.gradients += arena_bytes(master, user->table().elements());
-    }
-  }
-  memory.prepared = head_ ? head_->prepared_bytes() : 0;
-  std::int64_t growing = 0;
-  for (std::size_t i = 0; i < stages_.size(); ++i) {
-    memory.prepared += stages_[i]->prepared_bytes();
-    memory.saved += options_.in_flight[i] * stages_[i]->saved_bytes(options_.run);
-    for (const MixtureOfExperts* mixture : mixtures_of(*stages_[i])) {
-      memory.saved += options_.in_flight[i] * mixture->even_beside_bytes(options_.run);
-      growing = std::max(growing, mixture->even_growing_bytes(options_.run));
-    }
-  }
-  memory.scratch = (options_.experts.takes_turns ? 2 : 1) * (scratch_bytes() + growing);
-  memory.tables = options_.model.max_positions * options_.model.rope_dim * size_bytes(master) +
-                  most_in_flight() * MicroBatch::bytes(options_.run, objective().columns()) +
-                  options_.model.mixtures() * options_.model.experts * size_bytes(DType::i64);
-  return memory;
-}
+ModelMemory Transformer::memory() const { return needs(device_kind()).memory; }
 
 std::int64_t Transformer::grown_bytes() const {
   std::int64_t bytes = growing_.capacity_bytes() + turn_growing_.capacity_bytes();
@@ -229,19 +240,28 @@ std::int64_t Transformer::saved_peak_bytes() const {
 
 void Transformer::allocate(Stream& stream) {
   check(store_ == nullptr, "a model is allocated twice");
-  const bool on_cpu = stream.device().kind == DeviceKind::cpu;
-  check(!on_cpu || stream.workers().count() == options_.run.workers,
-        "memory is planned for {} workers, the stream has {}", options_.run.workers,
-        on_cpu ? stream.workers().count() : 0);
+  const Device device = stream.device();
+  check(device.kind != DeviceKind::cpu || stream.worker_count() == options_.run.workers,
+        "memory is planned for {} workers, the stream has {}", options_.run.workers, stream.worker_count());
+  Needs needs;
+  needs.saved.resize(stages_.size());
+  if (!stream.dry()) needs = this->needs(device.kind);
   stream_ = &stream;
-  rope_ = make_rope_table(rope_settings(options_.model), std::max<std::int64_t>(1, options_.model.max_positions),
-                          master_dtype(options_.precision));
-  for (Tensor* table : {&rope_.cosines, &rope_.sines}) move_to(*table, stream);
+  const std::int64_t positions = std::max<std::int64_t>(1, options_.model.max_positions);
+  const DType master = master_dtype(options_.precision);
+  if (stream.dry()) {
+    const Shape shape{positions, options_.model.rope_dim / 2};
+    rope_ = {Tensor(master, shape, device), Tensor(master, shape, device)};
+  } else {
+    rope_ = make_rope_table(rope_settings(options_.model), positions, master);
+    for (Tensor* table : {&rope_.cosines, &rope_.sines}) move_to(*table, stream);
+  }
   store_ = std::make_unique<ParameterStore>(parameters_, master_dtype(options_.precision),
-                                            options_.trains ? options_.experts.gradients() : 0, stream.device());
-  scratch_ = Arena(scratch_bytes(), stream.device());
+                                            options_.trains ? options_.experts.gradients() : 0, device);
+  scratch_ = Arena(needs.scratch, device);
+  turn_scratch_ = Arena(needs.turn_scratch, device);
+  for (Arena* arena : {&growing_, &turn_growing_}) *arena = Arena::growing(device);
   const bool apart = options_.experts.takes_turns;
-  if (apart) turn_scratch_ = Arena(scratch_bytes(), stream.device());
   const StageScratch one{scratch_, growing_};
   const StageScratch other{turn_scratch_, turn_growing_};
   runtime_ = std::make_unique<StageRuntime>(StageRuntime{one, apart ? other : one, stream, objective(), next_token_});
@@ -249,7 +269,7 @@ void Transformer::allocate(Stream& stream) {
     if (options_.trains && user != nullptr) user->allocate();
   }
   for (std::size_t i = 0; i < stages_.size(); ++i) {
-    stages_[i]->allocate(options_.run, options_.in_flight[i], *runtime_);
+    stages_[i]->allocate(options_.trains ? needs.saved[i] : 0, options_.in_flight[i], *runtime_);
   }
 }
 
@@ -383,7 +403,7 @@ LossSum Transformer::evaluate(const BatchView& batch) {
 void Transformer::update_router_biases(ConstTensorView global_counts, double speed) {
   const Shape expected{options_.model.mixtures(), options_.model.experts};
   check(global_counts.shape == expected && global_counts.dtype == DType::i64, "router counts {}, the model's are {}",
-        global_counts.to_string(), expected.to_string());
+        global_counts, expected);
   if (stream_->device().kind != DeviceKind::cpu) {
     if (router_counts_.empty()) router_counts_ = Tensor(DType::i64, expected, stream_->device());
     copy(router_counts_, global_counts, *stream_);

@@ -1,7 +1,7 @@
 // A whole model, or this rank's stages of it: weights, and stages for the pipeline. It keeps no data and no statistic:
 // micro-batches come in with each call, sums go out through the caller's tally.
 //
-//   Transformer model(options);          // declares parameters; takes no memory, so accounting builds any model
+//   Transformer model(options);          // declares parameters; takes no memory, so any model can be declared
 //   model.allocate(stream);              // memory, as model.memory() says
 //   model.initialise(seed);              // or a checkpoint's loader fills parameters()
 //   model.prepare();                     // after every change of the weights (prepare_trained: after a step)
@@ -71,9 +71,13 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
+  const TransformerOptions& options() const { return options_; }
   const ModelConfig& config() const { return options_.model; }
   const PrecisionSpec& precision() const { return options_.precision; }
+  /// Found by a dry run (kernels/base/memory.h): a twin of this model takes its part in a step.
   ModelMemory memory() const;
+  /// Where it lies, or will.
+  DeviceKind device_kind() const { return stream_ != nullptr ? stream_->device().kind : options_.run.device; }
   /// In the order of the model; valid before `allocate`, without memory then.
   const std::vector<Parameter*>& parameters() const { return parameters_; }
   /// Whether this rank's parameter repeats another stage's: the token table at the end of the model that multi-token
@@ -91,7 +95,7 @@ class Transformer {
   /// Names that Hugging Face readers expect beside those of the parameters (multi-token prediction's copies).
   std::vector<TensorAlias> aliases() const;
 
-  /// Once. `stream` must outlive the model and have `run.workers` workers.
+  /// Once, and what `memory` says, wherever `stream` is. It must outlive the model and have `run.workers` workers.
   void allocate(Stream& stream);
   ParameterStore& store();
   Stream& stream() { return *stream_; }
@@ -144,9 +148,16 @@ class Transformer {
   std::vector<MixtureOfExperts*> mixtures_of(const TransformerStage& stage) const;
   bool owns(int stage) const;
   StageBlocks blocks_of(int stage) const;
-  std::int64_t most_in_flight() const;
+  /// What a dry run finds.
+  struct Needs {
+    ModelMemory memory;
+    std::int64_t scratch = 0;
+    std::int64_t turn_scratch = 0;
+    std::vector<std::int64_t> saved;  ///< by one micro-batch in each stage
+  };
+  Needs needs(DeviceKind kind) const;
+  void step_dry(TransformerStage& stage, const MicroBatch& batch);
   void add_from(Communicator& pipeline, int peer, ConstTensorView sent, TensorView sum);
-  std::int64_t scratch_bytes() const;
 
   const Objective& objective() const { return options_.objective != nullptr ? *options_.objective : next_token_; }
 
@@ -165,9 +176,9 @@ class Transformer {
   Stream* stream_ = nullptr;
   std::unique_ptr<ParameterStore> store_;
   Arena scratch_;
-  GrowingArena growing_;
+  Arena growing_;
   Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
-  GrowingArena turn_growing_;
+  Arena turn_growing_;
   std::unique_ptr<StepTally> weight_counts_;  ///< where prepare counts, if it does
   QuantizeCounts prepared_;                   ///< what it counted
   Tensor router_counts_;                      ///< on a device

@@ -18,10 +18,10 @@ View first_rows(const View& view, std::int64_t rows) {
 
 TransformerStage::TransformerStage(StageParts parts) : parts_(std::move(parts)) {}
 
-void TransformerStage::allocate(const RunShape& run, int in_flight, const StageRuntime& runtime) {
+void TransformerStage::allocate(std::int64_t saved_bytes, int in_flight, const StageRuntime& runtime) {
   runtime_ = &runtime;
   for (int i = 0; i < in_flight; ++i) {
-    slots_.push_back(std::make_unique<Slot>(saved_bytes(run), runtime.stream.device()));
+    slots_.push_back(std::make_unique<Slot>(saved_bytes, runtime.stream.device()));
   }
 }
 
@@ -177,34 +177,6 @@ ConstTensorView TransformerStage::evaluate(const MicroBatch& batch, ConstTensorV
 void TransformerStage::prepare(const PrepareContext& context) {
   for (const auto& block : parts_.blocks) block->prepare(context);
   if (parts_.loss != nullptr) parts_.loss->prepare(context);
-}
-
-std::int64_t TransformerStage::saved_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(parts_.activation, run.tokens * parts_.hidden);
-  std::int64_t bytes = 0;
-  if (parts_.embedding != nullptr) bytes += 2 * stream;  // and its gradient
-  for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
-    const bool last = i + 1 == parts_.blocks.size();
-    bytes += parts_.blocks[i]->saved_bytes(run);
-    if (!last || parts_.loss != nullptr) bytes += stream;                                          // its output
-    if (parts_.blocks[i]->keeps_gradient() && (!last || parts_.loss != nullptr)) bytes += stream;  // and its gradient
-  }
-  if (parts_.loss != nullptr) bytes += parts_.loss->saved_bytes(run);
-  return bytes;
-}
-
-std::int64_t TransformerStage::scratch_bytes(const RunShape& run) const {
-  const std::int64_t stream = arena_bytes(parts_.activation, run.tokens * parts_.hidden);
-  std::int64_t most = parts_.loss != nullptr ? parts_.loss->backward_scratch_bytes(run) : 0;
-  for (const auto& block : parts_.blocks) most = std::max(most, block->scratch_bytes(run));
-  const std::int64_t backward = most + (any_turns() ? 2 * stream : 0);
-  return parts_.loss != nullptr ? std::max(backward, parts_.loss->scratch_bytes(run)) : backward;
-}
-
-std::int64_t TransformerStage::prepared_bytes() const {
-  std::int64_t bytes = parts_.loss != nullptr ? parts_.loss->prepared_bytes() : 0;
-  for (const auto& block : parts_.blocks) bytes += block->prepared_bytes();
-  return bytes;
 }
 
 std::int64_t TransformerStage::beside_bytes() const {

@@ -25,7 +25,7 @@ struct StageParts {
 /// Memory of one call at a time.
 struct StageScratch {
   Arena& planned;
-  GrowingArena& growing;
+  Arena& growing;
 };
 
 /// What all stages of a rank share while they run. Forward and backward have the same scratch unless they take turns.
@@ -42,8 +42,8 @@ class TransformerStage {
  public:
   explicit TransformerStage(StageParts parts);
 
-  /// Memory for `in_flight` micro-batches; before the first call.
-  void allocate(const RunShape& run, int in_flight, const StageRuntime& runtime);
+  /// Memory for `in_flight` micro-batches, of `saved_bytes` each; before the first call.
+  void allocate(std::int64_t saved_bytes, int in_flight, const StageRuntime& runtime);
 
   /// `tally` gets what this call adds up; the last stage's is the objective. `batch` must stay as it is until
   /// backward_weight has returned.
@@ -65,9 +65,6 @@ class TransformerStage {
   /// What it is made of, for who runs layers in another way (cached_forward.h).
   const StageParts& parts() const { return parts_; }
   void prepare(const PrepareContext& context);
-  std::int64_t saved_bytes(const RunShape& run) const;
-  std::int64_t scratch_bytes(const RunShape& run) const;
-  std::int64_t prepared_bytes() const;
   /// The most that any micro-batch has taken.
   std::int64_t saved_peak_bytes() const;
   /// What all micro-batches together have beside their arenas.

@@ -2,6 +2,8 @@
 #include <atomic>
 #include <cmath>
 #include <functional>
+#include <set>
+#include <utility>
 
 #include "core/optimizer/optimizer.h"
 #include "kernels/base/check.h"
@@ -17,15 +19,6 @@ namespace {
 constexpr std::int64_t kSharedElements = std::int64_t{1} << 20;
 
 DType product_format(DType master) { return master == DType::f64 ? DType::f64 : DType::bf16; }
-
-/// Scratch to move matrices: of those that all workers share, and of each worker with one of its own.
-struct Working {
-  std::int64_t shared_bytes = 0;
-  std::int64_t own_bytes = 0;
-  int owners = 0;
-
-  std::int64_t bytes() const { return shared_bytes + owners * own_bytes; }
-};
 
 bool is_shared(std::int64_t rows, std::int64_t columns, int workers) {
   return workers == 1 || rows * columns >= kSharedElements;
@@ -46,25 +39,6 @@ std::vector<const ParameterSlice*> slices_of(const ParameterPart& part) {
   check(elements == part.elements, "Muon is given {} of the elements of {}, which are no whole tensors", part.elements,
         part.parameter->slices.front().name);
   return slices;
-}
-
-Working working_of(const std::vector<ParameterPart>& matrices, DType master, int workers) {
-  Working most;
-  for (const ParameterPart& part : matrices) {
-    const std::int64_t columns = part.parameter->columns;
-    for (const ParameterSlice* at : slices_of(part)) {
-      const ParameterSlice& slice = *at;
-      const bool shared = is_shared(slice.rows, columns, workers);
-      const std::int64_t bytes =
-          Arena::footprint(slice.rows * columns * size_bytes(master)) +
-          newton_schulz_scratch_bytes(slice.rows, columns, product_format(master)) +
-          Arena::footprint(newton_schulz_product_bytes(slice.rows, columns, shared ? workers : 1));
-      std::int64_t& bound = shared ? most.shared_bytes : most.own_bytes;
-      bound = std::max(bound, bytes);
-      if (!shared) most.owners = std::min(most.owners + 1, workers);
-    }
-  }
-  return most;
 }
 
 /// A worker that moves matrices of its own.
@@ -88,16 +62,7 @@ class Muon : public Optimizer {
       Momentum& entry = moments_.emplace_back(
           Momentum{part, slices_of(part), state_memory(spec, part.elements * size_bytes(dtype), device), {}});
       entry.momentum = view_of(entry.memory.data(), dtype, {part.elements / columns, columns}, entry.memory.device());
-      if (entry.memory.device() == device) continue;
-      for (const ParameterSlice* slice : entry.slices) {
-        visit_bytes_ = std::max(visit_bytes_, Arena::footprint(slice->rows * columns * size_bytes(dtype)));
-      }
-    }
-    const Working working = working_of(parts, format_, workers);
-    scratch_ = Arena(working.shared_bytes + visit_bytes_, device);
-    for (int i = 0; i < working.owners; ++i) {
-      owners_.push_back(std::make_unique<Owner>());
-      owners_.back()->scratch = Arena(working.own_bytes, {});
+      visits_ = visits_ || entry.memory.device() != device;
     }
     for (Momentum& entry : moments_) {
       for (const ParameterSlice* slice : entry.slices) {
@@ -105,15 +70,21 @@ class Muon : public Optimizer {
         (shared ? shared_ : own_).push_back({&entry, slice});
       }
     }
+    scratch_ = Arena(scratch_for(shared_, device, workers), device);
+    const std::int64_t own_bytes = scratch_for(own_, device, 1);
+    for (int i = 0; i < std::min(workers, static_cast<int>(own_.size())); ++i) {
+      owners_.push_back(std::make_unique<Owner>());
+      owners_.back()->scratch = Arena(own_bytes, device);
+    }
     std::ranges::stable_sort(own_, std::greater(), &Matrix::elements);  // the last ones handed out are short
   }
 
   void step(const OptimizerStep& step, Stream& stream) override {
     const bool on_cpu = stream.device().kind == DeviceKind::cpu;
-    check(!on_cpu || stream.workers().count() == workers_, "Muon was made for {} workers, not {}", workers_,
-          on_cpu ? stream.workers().count() : 1);
+    check(!on_cpu || stream.worker_count() == workers_, "Muon was made for {} workers, not {}", workers_,
+          stream.worker_count());
     for (const Matrix& matrix : shared_) move(matrix, step, scratch_, stream);
-    if (visit_bytes_ > 0) stream.synchronize();
+    if (visits_) stream.synchronize();
     if (own_.empty()) return;
     std::atomic<std::size_t> next{0};
     stream.workers().run([&](int worker) {
@@ -157,6 +128,21 @@ class Muon : public Optimizer {
     std::int64_t elements() const { return slice->rows * entry->part.parameter->columns; }
   };
 
+  /// Scratch to move any of these: found by a dry run for each shape.
+  std::int64_t scratch_for(const std::vector<Matrix>& matrices, Device device, int workers) const {
+    std::int64_t most = 0;
+    std::set<std::pair<std::int64_t, std::int64_t>> seen;
+    for (const Matrix& matrix : matrices) {
+      if (!seen.emplace(matrix.slice->rows, matrix.entry->part.parameter->columns).second) continue;
+      DryMemory dry;
+      Stream stream({.kind = device.kind, .dry = &dry}, workers);
+      Arena scratch(0, stream.device());
+      move(matrix, {}, scratch, stream);
+      most = std::max(most, scratch.peak_bytes());
+    }
+    return most;
+  }
+
   void move(const Matrix& matrix, const OptimizerStep& step, Arena& scratch, Stream& stream) const {
     const auto rows_of = [&](TensorView whole) { return whole.slice(0, matrix.slice->begin, matrix.slice->rows); };
     const TensorView home = matrix.entry->of(*matrix.slice);
@@ -190,8 +176,8 @@ class Muon : public Optimizer {
   std::vector<Matrix> shared_;
   std::vector<Matrix> own_;
   std::vector<std::unique_ptr<Owner>> owners_;
-  std::int64_t visit_bytes_ = 0;  // of the largest momentum that is in host memory while its weight is on a device
-  Arena scratch_;                 // of what is shared
+  bool visits_ = false;  // momentum is in host memory while its weight is on a device
+  Arena scratch_;        // of what is shared
 };
 
 }  // namespace
@@ -199,10 +185,6 @@ class Muon : public Optimizer {
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
                                      const std::vector<ParameterPart>& parts, int workers) {
   return std::make_unique<Muon>(spec, moments, parts, workers);
-}
-
-std::int64_t muon_working_bytes(const std::vector<ParameterPart>& matrices, DType master, int workers) {
-  return working_of(matrices, master, workers).bytes();
 }
 
 }  // namespace shoestring

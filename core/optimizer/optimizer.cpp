@@ -34,7 +34,7 @@ class Pair : public Optimizer {
 }  // namespace
 
 Storage state_memory(const OptimizerSpec& spec, std::int64_t bytes, Device device) {
-  return spec.state == StateMemory::host ? Storage::pinned(bytes) : Storage(bytes, device);
+  return spec.state == StateMemory::host ? Storage::pinned(bytes, device.dry) : Storage(bytes, device);
 }
 
 void begin_anew(Optimizer& optimizer, Stream& stream) {

@@ -69,7 +69,5 @@ std::unique_ptr<Optimizer> make_adamw(const OptimizerSpec& spec, MomentFormat mo
 /// is scalable for LLM training", arXiv 2502.16982, section 2.2). Parts are whole disk tensors.
 std::unique_ptr<Optimizer> make_muon(const OptimizerSpec& spec, MomentFormat moments,
                                      const std::vector<ParameterPart>& parts, int workers);
-/// What Muon holds beside its state: scratch to orthogonalise an update, one per worker where matrices are small.
-std::int64_t muon_working_bytes(const std::vector<ParameterPart>& matrices, DType master, int workers);
 
 }  // namespace shoestring

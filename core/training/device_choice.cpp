@@ -62,6 +62,11 @@ bool looks_for_devices(const Recipe& recipe) {
   return recipe.run.device == RunDevice::cuda;
 }
 
+DeviceKind planned_device(const Recipe& recipe) {
+  const bool meant = recipe.run.device == RunDevice::cuda || !recipe.budget.hardware.empty();
+  return meant && looks_for_devices(recipe) ? DeviceKind::cuda : DeviceKind::cpu;
+}
+
 DeviceChoice choose_device(const Recipe& recipe, int ranks, const CudaFacts& facts) {
   if (!looks_for_devices(recipe)) return on_processor(recipe, "");
   const bool asked = recipe.run.device == RunDevice::cuda;

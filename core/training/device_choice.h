@@ -13,6 +13,9 @@ namespace shoestring {
 /// Whether it depends on what CUDA devices there are; asking takes the driver a moment.
 bool looks_for_devices(const Recipe& recipe);
 
+/// Where the recipe means its tensors to lie, whatever this machine has: for plans.
+DeviceKind planned_device(const Recipe& recipe);
+
 struct DeviceChoice {
   Device device;
   std::string text;  ///< for a run's first lines: where it trains, and what its precision becomes there

@@ -63,8 +63,7 @@ MemoryPlan RunResources::memory_plan(const Recipe& recipe) const {
     refits = refits || adapts(phase) != adapts(0);
     const bool declared = &recipe == &recipe_ && adapts(phase) == adapts(0);
     const std::unique_ptr<Transformer> other = declared ? nullptr : declare(recipe, phase);
-    const MemoryPlan plan =
-        plan_memory(other ? *other : *model_, recipe.optimizer.name, stream_workers(), shared_state(recipe, mesh_));
+    const MemoryPlan plan = plan_memory(other ? *other : *model_, recipe.optimizer.name, shared_state(recipe, mesh_));
     if (plan.total() > most.total()) most = plan;
   }
   // The sum of a step's reduction groups so far, beside the gradients of the present one.
@@ -80,7 +79,7 @@ std::int64_t RunResources::suite_bytes() const {
   std::int64_t most = 0;
   for (const std::vector<SuiteRequest>& requests : suites_) {
     if (requests.empty()) continue;
-    most = std::max(most, SuiteEvaluator::bytes(*model_, *tokenizer_, requests, stream_workers()));
+    most = std::max(most, SuiteEvaluator::bytes(*model_, *tokenizer_, requests));
   }
   return most;
 }

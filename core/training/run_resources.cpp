@@ -22,9 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-RunShape run_shape(const Recipe& recipe, int workers) {
+RunShape run_shape(const Recipe& recipe, const Stream& stream) {
   RunShape shape;
-  shape.workers = workers;
+  shape.workers = stream.worker_count();
+  shape.device = stream.device().kind;
   for (const PhaseSpec& phase : recipe.phases) {
     shape.tokens = std::max(shape.tokens, phase.sequence * phase.micro_batch);
     shape.sequences = std::max(shape.sequences, phase.micro_batch);
@@ -189,13 +190,13 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   look_at_sources();
   check_room_in_memory(share);
   model_->allocate(stream_);
-  optimizer_ = optimizer_of(recipe, *model_, mesh, stream_workers());
+  optimizer_ = optimizer_of(recipe, *model_, mesh, stream_.worker_count());
 }
 
 TransformerOptions RunResources::whole(const Recipe& recipe, int phase) const {
   return {.model = model_config(recipe, *tokenizer_),
           .precision = recipe.precision,
-          .run = run_shape(recipe, stream_workers()),
+          .run = run_shape(recipe, stream_),
           .own_stages = {},
           .count_precision = recipe.precision.count_saturation,
           .lora = lora_of(recipe, recipe.phases.at(index_of(phase))),
@@ -243,7 +244,7 @@ bool RunResources::fit_to(int phase) {
     }
   }
   stream_.synchronize();
-  optimizer_ = optimizer_of(recipe_, *model_, mesh_, stream_workers());
+  optimizer_ = optimizer_of(recipe_, *model_, mesh_, stream_.worker_count());
   return true;
 }
 

@@ -120,8 +120,6 @@ class RunResources {
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
   TransformerOptions whole(const Recipe& recipe, int phase) const;
-  /// Among whom a CPU op of the stream is divided: a device has none.
-  int stream_workers() const { return stream_.device().kind == DeviceKind::cpu ? workers_.count() : 1; }
   void check_room_in_memory(const MachineShare& share) const;
   std::vector<MemoryChange> memory_changes(Device device) const;
   void cut_as_measured();

@@ -126,12 +126,12 @@ SuiteEvaluator::SuiteEvaluator(Transformer& model, Mesh& mesh, const Tokenizer& 
 }
 
 std::int64_t SuiteEvaluator::bytes(const Transformer& model, const Tokenizer& tokenizer,
-                                   const std::vector<SuiteRequest>& requests, int workers) {
+                                   const std::vector<SuiteRequest>& requests) {
   std::int64_t longest = 1;
   for (const SuiteRequest& request : requests) {
     longest = std::max(longest, tokens_of(request, tokenizer, 0).longest());
   }
-  return CachedForward::bytes(model, forward_options(model.config(), longest), workers);
+  return CachedForward::bytes(model, forward_options(model.config(), longest));
 }
 
 /// Where ranks work together, whether one of them says so.

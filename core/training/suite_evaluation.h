@@ -43,7 +43,7 @@ class SuiteEvaluator {
 
   /// Bytes that asking `requests` takes of a model that may not have memory yet.
   static std::int64_t bytes(const Transformer& model, const Tokenizer& tokenizer,
-                            const std::vector<SuiteRequest>& requests, int workers);
+                            const std::vector<SuiteRequest>& requests);
 
  private:
   class Sheet;

@@ -7,11 +7,24 @@
 
 #include <fmt/core.h>
 
+#include <concepts>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
+
+/// What has a to_string() is formatted by it: a check that holds makes no text of its values.
+template <class Value>
+requires requires(const Value& value) {
+  { value.to_string() } -> std::same_as<std::string>;
+}
+struct fmt::formatter<Value> : fmt::formatter<std::string_view> {
+  auto format(const Value& value, fmt::format_context& context) const {
+    return fmt::formatter<std::string_view>::format(value.to_string(), context);
+  }
+};
 
 namespace shoestring {
 

@@ -68,7 +68,7 @@ void copy_cuda(TensorView to, ConstTensorView from, Stream& stream) {
   if (target.count == 1) target = {source.count, source.bytes, source.bytes};  // dense: cut as the other side is
   if (source.count == 1) source = {target.count, target.bytes, target.bytes};
   check(target.count > 0 && target.count == source.count && target.bytes == source.bytes,
-        "cannot copy {} between devices: its rows are not dense", from.to_string());
+        "cannot copy {} between devices: its rows are not dense", from);
   if (source.count == 1) {  // of any size: one from row to row has a limit of 2 GiB
     cuda_check(cudaMemcpyAsync(to.data, from.data, static_cast<std::size_t>(source.bytes), cudaMemcpyDefault,
                                cuda_stream(stream)),
@@ -85,8 +85,8 @@ void copy_cuda(TensorView to, ConstTensorView from, Stream& stream) {
 }  // namespace
 
 void copy(TensorView to, ConstTensorView from, Stream& stream) {
-  check(to.dtype == from.dtype && to.shape == from.shape, "copy of {} into {}", from.to_string(), to.to_string());
-  if (from.elements() == 0) return;
+  check(to.dtype == from.dtype && to.shape == from.shape, "copy of {} into {}", from, to);
+  if (from.elements() == 0 || stream.dry()) return;
   if (to.device.kind == DeviceKind::cpu && from.device.kind == DeviceKind::cpu) {
     check(stream.device().kind == DeviceKind::cpu, "a copy in host memory on a stream of {}",
           to_string(stream.device()));

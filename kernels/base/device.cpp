@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/workers.h"
 
 #if SHOESTRING_CUDA
 #include "kernels/base/cuda_check.h"
@@ -65,6 +66,11 @@ Stream::Stream(Device device) : device_(device) {
 #endif
 }
 
+Stream::Stream(Device device, int workers)
+    : device_(device), dry_workers_(device.kind == DeviceKind::cpu ? workers : 1) {
+  check(dry(), "a stream of {} that is not for a dry run", to_string(device));
+}
+
 Stream::~Stream() {
 #if SHOESTRING_CUDA
   if (native_ != nullptr) cudaStreamDestroy(static_cast<cudaStream_t>(native_));
@@ -74,18 +80,25 @@ Stream::~Stream() {
 Stream::Stream(Stream&& other) noexcept
     : device_(other.device_),
       workers_(std::exchange(other.workers_, nullptr)),
-      native_(std::exchange(other.native_, nullptr)) {}
+      native_(std::exchange(other.native_, nullptr)),
+      dry_workers_(other.dry_workers_) {}
 
 Stream& Stream::operator=(Stream&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(workers_, other.workers_);
   std::swap(native_, other.native_);
+  std::swap(dry_workers_, other.dry_workers_);
   return *this;
 }
 
 Workers& Stream::workers() const {
   check(workers_ != nullptr, "a stream on {} has no CPU workers", to_string(device_));
   return *workers_;
+}
+
+int Stream::worker_count() const {
+  if (dry()) return dry_workers_;
+  return workers_ != nullptr ? workers_->count() : 1;
 }
 
 void Stream::synchronize() const {

@@ -19,7 +19,7 @@ cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(
 }  // namespace
 
 Event::Event(Device device) : device_(device) {
-  if (device.kind == DeviceKind::cpu) return;
+  if (device.kind == DeviceKind::cpu || device.dry != nullptr) return;
 #if SHOESTRING_CUDA
   cudaEvent_t event = nullptr;
   cuda_check(cudaSetDevice(device.index), "cudaSetDevice");

@@ -14,7 +14,7 @@ void* Staging::take() {
   last_ = static_cast<std::size_t>(free - pieces_.begin());
   if (free == pieces_.end()) {
     const bool pinned = device_.kind != DeviceKind::cpu;
-    pieces_.push_back({pinned ? Storage::pinned(bytes_) : Storage(bytes_, {}), Event(device_)});
+    pieces_.push_back({pinned ? Storage::pinned(bytes_, device_.dry) : Storage(bytes_, device_), Event(device_)});
   }
   return pieces_[last_].memory.data();
 }

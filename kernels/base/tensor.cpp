@@ -34,7 +34,7 @@ Strides contiguous_strides(const Shape& shape) {
 template <class Data>
 BasicTensorView<Data> BasicTensorView<Data>::slice(int dim, std::int64_t begin, std::int64_t count) const {
   check(dim < shape.rank() && begin >= 0 && count >= 0 && begin + count <= shape[dim],
-        "slice [{}, {} + {}) of dim {} leaves {}", begin, begin, count, dim, shape.to_string());
+        "slice [{}, {} + {}) of dim {} leaves {}", begin, begin, count, dim, shape);
   using Byte = std::conditional_t<std::is_const_v<Data>, const char, char>;
   BasicTensorView part = *this;
   part.data = static_cast<Byte*>(data) + begin * strides[dim] * size_bytes(dtype);
@@ -53,7 +53,7 @@ BasicTensorView<Data> BasicTensorView<Data>::transposed() const {
 
 template <class Data>
 BasicTensorView<Data> BasicTensorView<Data>::reshaped(const Shape& to) const {
-  check(contiguous() && to.elements() == elements(), "cannot reshape {} to {}", to_string(), to.to_string());
+  check(contiguous() && to.elements() == elements(), "cannot reshape {} to {}", to_string(), to);
   BasicTensorView other = *this;
   other.shape = to;
   other.strides = contiguous_strides(to);

@@ -44,15 +44,24 @@ void allow_reference(bool allowed);
 void pin_variant(std::string_view op, std::string_view variant);
 
 namespace variant_detail {
+template <class Args>
+void do_nothing(const Args&) {}
+/// The row of every op in a dry run.
+template <class Args>
+inline constexpr Variant<Args> kDry{"dry", never_refuses<Args>, do_nothing<Args>};
+
 std::string pinned(std::string_view op);
 void chosen(std::string_view op, std::string_view variant);
 bool reference_allowed();
 [[noreturn]] void none_fits(std::string_view op, const std::string& reasons);
 }  // namespace variant_detail
 
-/// The first row that does not refuse.
+/// The first row that does not refuse; in a dry run, one that does nothing.
 template <class Args>
 const Variant<Args>& choose(std::string_view op, std::span<const Variant<Args>> rows, const Args& args) {
+  if constexpr (requires { args.stream.dry(); }) {
+    if (args.stream.dry()) return variant_detail::kDry<Args>;
+  }
   const std::string pin = variant_detail::pinned(op);
   std::string reasons;
   for (const Variant<Args>& row : rows) {

@@ -20,10 +20,7 @@ using testing::same_bits;
 
 Tensor orthogonalised(const Tensor& matrix, DType product, Stream& stream, int steps = 5) {
   const Shape& shape = matrix.shape();
-  const std::int64_t rows = shape[shape.rank() - 2], columns = shape[shape.rank() - 1];
-  Arena scratch(newton_schulz_scratch_bytes(rows, columns, product) +
-                    newton_schulz_product_bytes(rows, columns, stream.workers().count()),
-                Device{});
+  Arena scratch = Arena::growing({});
   Tensor update(matrix.dtype(), shape);
   newton_schulz(
       {.update = update, .matrix = matrix, .steps = steps, .product = product, .scratch = scratch, .stream = stream});
@@ -147,8 +144,7 @@ TEST(NewtonSchulz, TransposedInPlaceAndByAnyNumberOfWorkers) {
       testing::assign(turned, orthogonalised(tall, product, stream).view().transposed());
       EXPECT_TRUE(same_bits(turned, first));
       Tensor in_place = testing::copy(wide);
-      Arena scratch(newton_schulz_scratch_bytes(70, 160, product) + newton_schulz_product_bytes(70, 160, count),
-                    Device{});
+      Arena scratch = Arena::growing({});
       newton_schulz({.update = in_place,
                      .matrix = in_place,
                      .steps = 5,

@@ -95,7 +95,7 @@ TEST(Adapter, NothingIsKeptForWhatIsFrozen) {
     }
     // q: 4 (256 + 256); v: 4 (256 + 128); down: 4 (384 + 256), in each of two layers.
     EXPECT_EQ(factors, 2 * 4 * (512 + 384 + 640));
-    const MemoryPlan plan = plan_memory(run.model, OptimizerName::adamw, 1);
+    const MemoryPlan plan = plan_memory(run.model, OptimizerName::adamw);
     EXPECT_EQ(plan.moments, 8 * factors);
     EXPECT_EQ(plan.model.gradients, 4 * factors);
     EXPECT_EQ(plan.merged, 2 * 4 * 256 * (256 + 128 + 384));

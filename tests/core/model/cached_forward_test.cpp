@@ -139,10 +139,13 @@ TEST(CachedForward, KeptLatentsAgreeWithinRounding) {
     }
   }
   const ModelConfig config = tiled_config(Architecture::deepseek_v3);  // 4 heads of 48 and 32; latents of 128, and 16
-  EXPECT_EQ(KeyValueCache::bytes(config, DType::bf16, {.slots = 3, .capacity = 20, .latents = false}),
-            2 * 3 * 32 * 4 * (48 + 32) * 2);
-  EXPECT_EQ(KeyValueCache::bytes(config, DType::bf16, {.slots = 3, .capacity = 20, .latents = true}),
-            2 * 3 * 32 * (144 + 128) * 2);
+  const auto bytes = [&](bool latents) {
+    DryMemory dry;
+    const KeyValueCache cache(config, DType::bf16, {.slots = 3, .capacity = 20, .latents = latents}, {.dry = &dry});
+    return dry.of(DeviceKind::cpu).now_bytes;
+  };
+  EXPECT_EQ(bytes(false), 2 * 3 * 32 * 4 * (48 + 32) * 2);
+  EXPECT_EQ(bytes(true), 2 * 3 * 32 * (144 + 128) * 2);
   SmallRun grouped(small_config(Architecture::llama), policy(PrecisionPolicy::fp32));
   EXPECT_THROW(CachedForward(grouped.model, {.slots = 1, .capacity = 8, .rows = 8, .latents = true}), Error);
 }

@@ -40,14 +40,14 @@ class Bench {
     micro_batch.fill(batch.view(), 0, stream);
   }
 
-  void allocate(const std::vector<Parameter*>& parameters, std::int64_t saved_bytes, std::int64_t scratch_bytes) {
+  void allocate(const std::vector<Parameter*>& parameters) {
     store = std::make_unique<ParameterStore>(parameters, DType::f64);
     std::uint64_t seed = 100;
     for (Parameter* parameter : store->parameters) {
       fill_normal(parameter->value, ++seed, parameter->role == ParameterRole::statistic ? 0.01 : 0.3);
     }
-    arena = Arena(saved_bytes, {});
-    scratch = Arena(scratch_bytes, {});
+    arena = Arena::growing({});
+    scratch = Arena::growing({});
     saved = std::make_unique<Saved>(arena);
   }
   void clear() {
@@ -73,14 +73,38 @@ class Bench {
   std::unique_ptr<Saved> saved;
 };
 
+/// What the calls of a step take, of `saved` and scratch, where memory is only counted.
+struct Taken {
+  std::int64_t saved;
+  std::int64_t scratch;
+};
+Taken taken_dry(Bench& bench, Layer& layer, std::int64_t hidden) {
+  DryMemory dry;
+  Stream stream({.dry = &dry}, 1);
+  Arena arena(0, stream.device()), scratch(0, stream.device());
+  Saved saved(arena);
+  const Tensor x(DType::f64, {kTokens, hidden}, stream.device());
+  Tensor y(DType::f64, {kTokens, hidden}, stream.device());
+  MicroBatch batch({kTokens, kSequences, 1}, {}, stream.device());
+  batch.fill_dry();
+  LayerContext context{batch.layout(), scratch, stream, true, &bench.tally};
+  layer.prepare({scratch, stream});
+  layer.forward(x, y, saved, context);
+  layer.backward_input(x, y, saved, context);
+  layer.backward_weight(saved, context);
+  return {arena.used_bytes(), scratch.peak_bytes()};
+}
+
 /// Loss = projection of the output, plus what the layer adds by itself (`extra`).
 void check_layer(Bench& bench, Layer& layer, std::int64_t hidden, const std::function<double()>& extra = {}) {
-  const RunShape run{kTokens, kSequences, 1};
   std::vector<Parameter*> parameters = layer.parameters();
   for (Linear* linear : layer.linears()) {
     for (Parameter* factor : linear->factors()) parameters.push_back(factor);
   }
-  bench.allocate(parameters, layer.saved_bytes(run), layer.scratch_bytes(run));
+  bench.allocate(parameters);
+  const Taken planned = taken_dry(bench, layer, hidden);
+  bench.arena = Arena(planned.saved, {});
+  bench.scratch = Arena(planned.scratch, {});
   Tensor x = normal(DType::f64, {kTokens, hidden}, 1);
   const Tensor dy = normal(DType::f64, {kTokens, hidden}, 2);
   Tensor y(DType::f64, {kTokens, hidden});
@@ -98,7 +122,7 @@ void check_layer(Bench& bench, Layer& layer, std::int64_t hidden, const std::fun
   if (extra) extra();
   layer.backward_input(dy, dx, *bench.saved, context);
   layer.backward_weight(*bench.saved, context);
-  EXPECT_EQ(bench.arena.used_bytes(), layer.saved_bytes(run));
+  EXPECT_EQ(bench.arena.used_bytes(), planned.saved);
   EXPECT_EQ(bench.scratch.used_bytes(), 0);
   const Tensor gradients = copy(bench.store->gradients);
   EXPECT_TRUE(gradient_matches(loss, x, dx, kCheck)) << "input";
@@ -239,11 +263,10 @@ TEST(Layer, LossHeadAndMultiTokenPrediction) {
   TokenEmbedding embedding(config, nullptr);
   LossHead layer(config, spec, bench.rope, head, &embedding);
   const NextToken objective(config.mtp_weight);
-  const RunShape run{kTokens, kSequences, 1};
   std::vector<Parameter*> parameters = layer.parameters();
   parameters.push_back(&head.weight());
   for (Parameter* parameter : embedding.parameters()) parameters.push_back(parameter);
-  bench.allocate(parameters, layer.saved_bytes(run), layer.scratch_bytes(run));
+  bench.allocate(parameters);
   Tensor x = normal(DType::f64, {kTokens, config.hidden}, 1);
   Tensor dx(DType::f64, {kTokens, config.hidden});
   LayerContext context = bench.context();

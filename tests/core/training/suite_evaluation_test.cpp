@@ -259,7 +259,7 @@ TEST_F(SuiteEvaluation, IsCutToWhatFits) {
   EXPECT_TRUE(evaluator.run(at_once).stopped);
   EXPECT_TRUE(evaluator.run(never).whole);
   EXPECT_GT(evaluator.estimate_seconds(never), 0);
-  EXPECT_GE(SuiteEvaluator::bytes(resources.model(), resources.tokenizer(), requests, 1), 64 * 2 * 32 * 4);
+  EXPECT_GE(SuiteEvaluator::bytes(resources.model(), resources.tokenizer(), requests), 64 * 2 * 32 * 4);
 }
 
 }  // namespace

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/base/tensor.h"
+#include "kernels/gemm.h"
 
 namespace shoestring {
 namespace {
@@ -81,6 +83,70 @@ TEST(Arena, HandsOutAlignedViewsAndTakesThemBack) {
   arena.reset();
   EXPECT_EQ(arena.take(DType::u8, {1024}).data, a.data);
   EXPECT_EQ(arena.take(DType::f32, {0}).elements(), 0);
+}
+
+TEST(Arena, GrowsWhereItStandsAndIsOnePieceAfterwards) {
+  Arena arena = Arena::growing({});
+  EXPECT_FALSE(arena.take(DType::u8, {0}).empty());
+  const TensorView a = arena.take(DType::u8, {1024});
+  std::memset(a.data, 7, 1024);
+  {
+    const Arena::Scope scope(arena);
+    const TensorView b = arena.take(DType::u8, {4096});
+    std::memset(b.data, 9, 4096);
+    EXPECT_GE(arena.used_bytes(), 1024 + 4096);
+  }
+  EXPECT_EQ(arena.take(DType::u8, {64}).as<std::uint8_t>()[0], 9) << "what was given back is taken again";
+  for (int i = 0; i < 1024; ++i) ASSERT_EQ(a.as<std::uint8_t>()[i], 7);
+  const std::int64_t peak = arena.peak_bytes();
+  arena.reset();
+  EXPECT_GE(arena.capacity_bytes(), peak);
+  const char* first = arena.take(DType::u8, {1024}).as<char>();
+  EXPECT_EQ(arena.take(DType::u8, {4096}).as<char>() - first, 1024);
+}
+
+// As much as is wished, and none of it is there.
+TEST(DryRun, CountsWhatIsAskedForByKind) {
+  const std::int64_t before = memory_use(DeviceKind::cpu).now_bytes;
+  constexpr std::int64_t kMuch = std::int64_t{1} << 50;
+  DryMemory dry;
+  {
+    const Tensor there(DType::f32, {kMuch / 4}, {.kind = DeviceKind::cuda, .index = 3, .dry = &dry});
+    EXPECT_FALSE(there.empty());
+    EXPECT_FALSE(there.view().device.readable());
+    const Storage here = Storage::pinned(100, &dry);
+    EXPECT_EQ(dry.of(DeviceKind::cuda).now_bytes, kMuch);
+    EXPECT_EQ(dry.of(DeviceKind::cpu).now_bytes, 100);
+  }
+  Arena arena(0, {.dry = &dry});
+  {
+    const Arena::Scope scope(arena);
+    const TensorView a = arena.take(DType::u8, {kMuch});
+    EXPECT_EQ(arena.take(DType::u8, {1}).as<char>() - a.as<char>(), kMuch);
+    arena.claim(1000);
+  }
+  EXPECT_EQ(arena.used_bytes(), 0);
+  EXPECT_EQ(arena.peak_bytes(), kMuch + 64 + 1024);
+  EXPECT_EQ(dry.of(DeviceKind::cuda).now_bytes, 0);
+  EXPECT_EQ(dry.of(DeviceKind::cuda).peak_bytes, kMuch);
+  EXPECT_EQ(memory_use(DeviceKind::cpu).now_bytes, before);
+}
+
+TEST(DryRun, AnOpClaimsItsScratchAndTouchesNothing) {
+  for (const DeviceKind kind : {DeviceKind::cpu, DeviceKind::cuda}) {
+    DryMemory dry;
+    Stream stream({.kind = kind, .dry = &dry}, 3);
+    EXPECT_EQ(stream.worker_count(), kind == DeviceKind::cpu ? 3 : 1);
+    EXPECT_THROW(stream.workers(), Error);
+    Arena scratch(0, stream.device());
+    const Tensor a(DType::bf16, {70, 90}, stream.device());
+    const Tensor b(DType::bf16, {50, 90}, stream.device());
+    Tensor c(DType::f32, {70, 50}, stream.device());
+    gemm({.c = c, .a = unscaled(a), .b = unscaled(b), .scratch = scratch, .stream = stream});
+    EXPECT_EQ(scratch.used_bytes(), 0);
+    const std::int64_t workspace = (std::int64_t{32} << 20) + 256;  // cuBLASLt's
+    EXPECT_EQ(scratch.peak_bytes(), kind == DeviceKind::cpu ? gemm_scratch_bytes(70, 50, 90, 3, false) : workspace);
+  }
 }
 
 }  // namespace
