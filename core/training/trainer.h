@@ -14,16 +14,15 @@
 #include "core/training/account.h"
 #include "core/training/decision.h"
 #include "core/training/engine.h"
-#include "core/training/launch.h"
-#include "core/training/layout.h"
 #include "core/training/phase.h"
 #include "core/training/power_log.h"
 #include "core/training/run_resources.h"
+#include "core/training/seat.h"
+#include "core/training/signals.h"
 #include "core/training/snapshot.h"
 #include "core/training/step_trace.h"
 #include "core/training/stop_agreement.h"
 #include "core/training/training_state.h"
-#include "core/training/watch.h"
 
 namespace shoestring {
 
@@ -92,8 +91,8 @@ class Trainer {
 
   CategorySeconds spent();
   SnapshotParts parts() {
-    return {resources_->model(), resources_->optimizer(), resources_->tokenizer(), &resources_->carried(),
-            recipe_.parallel.shard_optimizer};
+    return {work_.resources->model(), work_.resources->optimizer(), work_.resources->tokenizer(),
+            &work_.resources->carried(), recipe_.parallel.shard_optimizer};
   }
   /// What is odd about checkpoints that are looked for is said; what could not be done while saving is noted as well.
   CheckpointNotice looking() {
@@ -103,32 +102,47 @@ class Trainer {
     return [this](const std::string& text) { account_->note("checkpoints", text); };
   }
 
+  /// What this attempt's seconds are, and when it is to leave.
+  struct Timing {
+    Timing(const Seat& seat, const Recipe& recipe, const Clock& clock)
+        : meter(clock),
+          stop(seat.world, clock, stop_requested),
+          trace(seat.world, seat.layout, recipe.run.trace, meter) {}
+    Meter meter;
+    StopAgreement stop;
+    StepTrace trace;
+  };
+  /// How far the run has come, and this attempt of it.
+  struct Attempt {
+    TrainingState state;
+    bool over = false;                 ///< an earlier attempt brought the run to its end
+    bool shared_error = false;         ///< the error under way was thrown by every rank
+    std::int64_t first_step = 0;       ///< steps done when it began
+    std::int64_t evaluated_step = -1;  ///< of the last evaluation
+    std::int64_t asked_step = -1;      ///< when suites were asked last
+  };
+  /// What trains, and on what; each is made from those before it.
+  struct Work {
+    std::unique_ptr<RunResources> resources;
+    std::unique_ptr<Engine> engine;
+    std::unique_ptr<Phase> phase;
+    DataReading read_before;  ///< in this attempt, in phases before the present one; of all ranks
+  };
+  /// Of a CUDA device; `power` where it tells something.
+  struct Energy {
+    std::unique_ptr<DeviceMonitor> monitor;
+    std::unique_ptr<PowerLog> power;
+  };
+
   Recipe recipe_;
-  Communicator& world_;
   TrainerOptions options_;
-  std::vector<RankPlace> places_;  // of all ranks
-  Layout layout_;
-  std::unique_ptr<Communicator> rescue_;  // of all ranks, for the way out of an error
-  Watch watch_;
-  Mesh mesh_;
-  Meter meter_;
-  StopAgreement stop_;
-  StepTrace trace_;
-  TrainingState state_;
+  Seat seat_;
+  Timing timing_;
+  Attempt attempt_;
   Snapshots snapshots_;
   std::unique_ptr<Account> account_;  // the silent one but on rank 0
-  std::unique_ptr<RunResources> resources_;
-  std::unique_ptr<Engine> engine_;
-  std::unique_ptr<Phase> phase_;
-  std::unique_ptr<DeviceMonitor> monitor_;  // of a CUDA device
-  std::unique_ptr<PowerLog> power_;         // likewise, where it tells something
-
-  bool over_ = false;                 // an earlier attempt brought the run to its end
-  std::int64_t first_step_ = 0;       // steps done when this attempt began
-  std::int64_t evaluated_step_ = -1;  // of the last evaluation
-  std::int64_t asked_step_ = -1;      // when suites were asked last
-  DataReading read_before_;           // in this attempt, in phases before the present one; of all ranks
-  bool shared_error_ = false;         // the error under way was thrown by every rank
+  Work work_;
+  Energy energy_;
 };
 
 }  // namespace shoestring

@@ -8,73 +8,76 @@ namespace shoestring {
 
 // For the phase's patience; all ranks have the same loss.
 void Trainer::judge_held_out(double loss) {
-  const bool better = !state_.best_held_out || loss < *state_.best_held_out;
+  const bool better = !attempt_.state.best_held_out || loss < *attempt_.state.best_held_out;
   if (better) {
-    state_.best_held_out = loss;
-    state_.best_step = state_.step;
+    attempt_.state.best_held_out = loss;
+    attempt_.state.best_step = attempt_.state.step;
   }
-  state_.stale_evaluations = better ? 0 : state_.stale_evaluations + 1;
-  if (early_stop(recipe_, state_)) {
+  attempt_.state.stale_evaluations = better ? 0 : attempt_.state.stale_evaluations + 1;
+  if (early_stop(recipe_, attempt_.state)) {
     account_->say(fmt::format("step {}: {} evaluations without a better held-out loss than {:.4f}: the phase ends",
-                              state_.step, state_.stale_evaluations, *state_.best_held_out));
+                              attempt_.state.step, attempt_.state.stale_evaluations, *attempt_.state.best_held_out));
     return_to_best();
   }
 }
 
 bool Trainer::best_is_unsaved() const {
-  const PhaseSpec& phase = recipe_.phases[static_cast<std::size_t>(state_.phase)];
-  return phase.patience > 0 && state_.best_step == state_.step && snapshots_.step() != state_.step;
+  const PhaseSpec& phase = recipe_.phases[static_cast<std::size_t>(attempt_.state.phase)];
+  return phase.patience > 0 && attempt_.state.best_step == attempt_.state.step &&
+         snapshots_.step() != attempt_.state.step;
 }
 
 // A phase that patience ends leaves the weights that did best, not its last ones.
 void Trainer::return_to_best() {
-  watch_.works_on_files(fmt::format("going back to the best weights, of step {}", state_.best_step));
-  const Meter::Scope timing(meter_, Category::checkpoint);
-  const std::filesystem::path best = snapshots_.of_step(state_.best_step);
+  seat_.watch.works_on_files(fmt::format("going back to the best weights, of step {}", attempt_.state.best_step));
+  const Meter::Scope timing(timing_.meter, Category::checkpoint);
+  const std::filesystem::path best = snapshots_.of_step(attempt_.state.best_step);
   if (best.empty()) {
-    return account_->say(fmt::format(
-        "step {}, the best on held-out text, has no sound checkpoint: the last weights stay", state_.best_step));
+    return account_->say(
+        fmt::format("step {}, the best on held-out text, has no sound checkpoint: the last weights stay",
+                    attempt_.state.best_step));
   }
-  Engine::Change change(*engine_);
+  Engine::Change change(*work_.engine);
   Snapshots::load(best, parts());
-  resources_->model().prepare();
-  state_.updates = Snapshots::state_of(best).updates;
+  work_.resources->model().prepare();
+  attempt_.state.updates = Snapshots::state_of(best).updates;
   change.kept();
-  snapshots_.loaded(state_.best_step);  // under the present step they are yet to be saved
-  if (static_cast<std::size_t>(state_.phase) + 1 == recipe_.phases.size()) evaluated_step_ = state_.best_step;
-  account_->say(fmt::format("step {}: the weights are those of {}, the best on held-out text", state_.step,
+  snapshots_.loaded(attempt_.state.best_step);  // under the present step they are yet to be saved
+  if (static_cast<std::size_t>(attempt_.state.phase) + 1 == recipe_.phases.size())
+    attempt_.evaluated_step = attempt_.state.best_step;
+  account_->say(fmt::format("step {}: the weights are those of {}, the best on held-out text", attempt_.state.step,
                             best.filename().string()));
 }
 
 // To the weights of the newest sound checkpoint and past the data since then. Saved at once: the decision holds for
 // every later start, wherever it comes from.
 void Trainer::go_back() {
-  watch_.works_on_files(fmt::format("going back from step {}", state_.step));
+  seat_.watch.works_on_files(fmt::format("going back from step {}", attempt_.state.step));
   std::filesystem::path from;
   {
-    const Meter::Scope timing(meter_, Category::checkpoint);
+    const Meter::Scope timing(timing_.meter, Category::checkpoint);
     from = snapshots_.newest(looking());
     TrainingState then;
     if (!from.empty()) then = Snapshots::state_of(from);
     if (took_other_weights_since(then.phase)) from.clear();
     if (!from.empty()) {
-      Engine::Change change(*engine_);
+      Engine::Change change(*work_.engine);
       Snapshots::load(from, parts());
-      resources_->model().prepare();
-      state_.updates = then.updates;
-      engine_->guard().went_back(then.phase == state_.phase ? then.guard : GuardState{});
+      work_.resources->model().prepare();
+      attempt_.state.updates = then.updates;
+      work_.engine->guard().went_back(then.phase == attempt_.state.phase ? then.guard : GuardState{});
       change.kept();
     } else {
-      engine_->guard().stayed();
+      work_.engine->guard().stayed();
     }
   }
-  state_.guard = engine_->guard().state();
+  attempt_.state.guard = work_.engine->guard().state();
   if (from.empty()) {
     return account_->say(
-        fmt::format("step {}: no checkpoint of these weights is there: the step was skipped", state_.step));
+        fmt::format("step {}: no checkpoint of these weights is there: the step was skipped", attempt_.state.step));
   }
-  account_->say(
-      fmt::format("step {}: went back to the weights of {}, past the data since then", state_.step, from.string()));
+  account_->say(fmt::format("step {}: went back to the weights of {}, past the data since then", attempt_.state.step,
+                            from.string()));
   save();
 }
 

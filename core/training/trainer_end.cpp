@@ -11,15 +11,16 @@ namespace shoestring {
 
 // A signal during the last evaluation leaves the run unfinished: the next attempt evaluates.
 Stop Trainer::finish(Stop stop) {
-  if (trace_.any()) keep_trace();
+  if (timing_.trace.any()) keep_trace();
   save();
-  const bool evaluating = !goes_on_later(stop) && phase_->evaluator() != nullptr && evaluated_step_ != state_.step;
+  const bool evaluating =
+      !goes_on_later(stop) && work_.phase->evaluator() != nullptr && attempt_.evaluated_step != attempt_.state.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;
   if (!goes_on_later(stop) && !ask_suites(true)) stop = Stop::signal;
-  watch_.works_on_files(fmt::format("the account after step {}", state_.step));
+  seat_.watch.works_on_files(fmt::format("the account after step {}", attempt_.state.step));
   tell_sources();
   tell_power();
-  account_->ended(stop, snapshots_.store().folder_of(state_.step), spent());
+  account_->ended(stop, snapshots_.store().folder_of(attempt_.state.step), spent());
   return stop;
 }
 
@@ -27,9 +28,9 @@ Stop Trainer::finish(Stop stop) {
 void Trainer::close_reading() noexcept {
   try {
     tell_power();
-    if (!phase_) return;
-    DataReading reading = read_before_;
-    reading.add(phase_->reading(), kLateShards);
+    if (!work_.phase) return;
+    DataReading reading = work_.read_before;
+    reading.add(work_.phase->reading(), kLateShards);
     account_->read(reading);
   } catch (const std::exception& second) {  // a full disk, most likely: the first error is what matters
     account_->say(fmt::format("how data came, and what energy it took, could not be noted: {}", second.what()));
@@ -42,7 +43,7 @@ void Trainer::keep_what_is_whole() noexcept {
     try {
       save_on_the_way_out();
     } catch (const std::exception& second) {
-      account_->say(fmt::format("saving step {} on the way out: {}", state_.step, second.what()));
+      account_->say(fmt::format("saving step {} on the way out: {}", attempt_.state.step, second.what()));
     }
   } catch (const std::exception&) {  // a terminal that is gone, memory that is spent
   }
@@ -52,29 +53,29 @@ void Trainer::keep_what_is_whole() noexcept {
 // holds the whole model saves it alone, whatever the others are at. Ranks that hold it together need each other: they
 // meet on communicators of their own, since messages of the step may still be under way on the others.
 void Trainer::save_on_the_way_out() {
-  const bool whole = engine_ != nullptr && engine_->whole() && !snapshots_.writing();
-  const bool unsaved = whole && state_.step != snapshots_.step() && state_.step != first_step_;
+  const bool whole = work_.engine != nullptr && work_.engine->whole() && !snapshots_.writing();
+  const bool unsaved = whole && attempt_.state.step != snapshots_.step() && attempt_.state.step != attempt_.first_step;
   const int keep = std::max(2, recipe_.checkpoint.keep);  // beside the last that was good
   if (snapshots_.holds_all(parts())) {
     if (!unsaved || !snapshots_.writes()) return;
-    engine_->check_finite_alone(state_.step);
-    account_->saved(snapshots_.save_alone(parts(), state_, keep, saving()), account_->spent_alone());
+    work_.engine->check_finite_alone(attempt_.state.step);
+    account_->saved(snapshots_.save_alone(parts(), attempt_.state, keep, saving()), account_->spent_alone());
     return;
   }
-  if (shared_error_ || !watch_.all_end()) return;
-  rescue_->set_timeout(watch_.patience_for_others());
-  const std::int64_t step = unsaved && engine_->finite() ? state_.step : -1;
+  if (attempt_.shared_error || !seat_.watch.all_end()) return;
+  seat_.rescue->set_timeout(seat_.watch.patience_for_others());
+  const std::int64_t step = unsaved && work_.engine->finite() ? attempt_.state.step : -1;
   std::array<std::int64_t, 2> ends = {step, -step};
-  rescue_->all_reduce(view_of(ends.data(), DType::i64, {2}), Reduction::max);
+  seat_.rescue->all_reduce(view_of(ends.data(), DType::i64, {2}), Reduction::max);
   if (step < 0 || ends[0] != step || ends[1] != -step) return;  // not all are whole, and at the same step
-  Mesh mesh(*rescue_, layout_.shape);
-  account_->saved(snapshots_.save_over(mesh, parts(), state_, keep, saving()), account_->spent_alone());
+  Mesh mesh(*seat_.rescue, seat_.layout.shape);
+  account_->saved(snapshots_.save_over(mesh, parts(), attempt_.state, keep, saving()), account_->spent_alone());
 }
 
 // The first rank to leave with an error ends all: not before the account is closed.
 void Trainer::await_the_others() noexcept {
   try {
-    world_.barrier();
+    seat_.world.barrier();
   } catch (const std::exception& error) {  // gone already; the error that ended the attempt is what matters
     account_->say(error.what());
   }
@@ -83,16 +84,16 @@ void Trainer::await_the_others() noexcept {
 // Every rank comes here: all judged the same.
 void Trainer::end_on_non_finite(const std::string& why) {
   save(std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
-  shared_error_ = true;
+  attempt_.shared_error = true;
   fail(ExitCode::non_finite,
        "step {}: {}; no step of the last {} was finite (guard.skip_limit). Lower the learning rate, look at the data, "
        "or take a wider number format before going on",
-       state_.step, why, state_.guard.skipped_in_row);
+       attempt_.state.step, why, attempt_.state.guard.skipped_in_row);
 }
 
 // Every rank comes here: all were told the same.
 void Trainer::end_on_short_job() {
-  shared_error_ = true;
+  attempt_.shared_error = true;
   const double reserve = account_->reserve_seconds();
   fail(ExitCode::no_progress,
        "budget.job_hours: {:.3g} s of a job leave no room for a step before what must follow{}; give jobs more time",
