@@ -200,7 +200,7 @@ Transformer::Needs Transformer::needs(DeviceKind kind) const {
   Needs needs;
   ModelMemory& memory = needs.memory;
   memory.parameters = twin.store_->values.bytes();
-  memory.gradients = twin.store_->gradients.bytes();
+  if (options_.trains) memory.gradients = twin.store_->gradients.bytes();
   for (const auto& user : {twin.embedding_.get(), twin.further_.get()}) {
     if (user != nullptr && options_.trains && user->sums_apart()) memory.gradients += user->own_sum().bytes();
   }

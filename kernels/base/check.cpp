@@ -1,5 +1,7 @@
 #include "kernels/base/check.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <filesystem>
 #include <new>
@@ -8,6 +10,10 @@
 #include "kernels/base/file.h"
 #include "kernels/base/limits.h"
 #include "kernels/base/thread.h"
+
+// What check.h formats values by; fmt/core.h, which everything includes, only declares it.
+template fmt::format_context::iterator fmt::formatter<fmt::string_view>::format(const fmt::string_view&,
+                                                                                fmt::format_context&) const;
 
 namespace shoestring {
 namespace {
