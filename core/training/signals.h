@@ -1,12 +1,11 @@
 // Asks a run to save and leave: SIGTERM, SIGHUP (the terminal is gone), SIGUSR1, SIGUSR2 (forwarded by mpirun, sent by
 // schedulers) and Ctrl-C. A second Ctrl-C ends the process at once, unsaved.
 //
-// The handler only sets a flag. After each step, with what it cost (Seat::summed), and within it and within an evaluation
-// before micro-batches, ranks tell each other whether it is set (StopAgreement): obeyed within one micro-batch or two
-// seconds, whichever is longer.
-// In the middle of a pipeline's list they cannot meet: a rank that was asked goes through the rest of it without
-// computing (PassStops), and the ranks' watchdogs tell each other (parallel/watchdog.h). While a run starts, it is left
-// between two parts of its loading, with nothing to save.
+// The handler only sets a flag. After each step, with what it cost (Seat::summed), and within it and within an
+// evaluation before micro-batches, ranks tell each other whether it is set (StopAgreement): obeyed within one
+// micro-batch or two seconds, whichever is longer. In the middle of a pipeline's list they cannot meet: a rank that was
+// asked goes through the rest of it without computing (PassStops), and the ranks' watchdogs tell each other
+// (parallel/watchdog.h). While a run starts, it is left between two parts of its loading, with nothing to save.
 #pragma once
 
 namespace shoestring {
