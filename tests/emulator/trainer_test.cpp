@@ -271,7 +271,7 @@ TEST_F(EmulatedTrainer, APhaseThatTrainsOtherWeightsGoesOnThere) {
 // 16 GiB are there. What the recipe asks for is refused before anything is taken, with a change that would do.
 TEST_F(EmulatedTrainer, ARunThatDoesNotFitIsTold) {
   try {
-    train("large", "cuda", {"--model.hidden=10240", "--model.heads=16", "--model.feed_forward=10240"});
+    train("large", "cuda", {"--model.hidden=10240", "--model.heads=16", "--model.feed_forward=16384"});
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::io) << error.what();
