@@ -152,20 +152,6 @@ bool Trainer::ask_suites(bool last) {
   return true;
 }
 
-void Trainer::save(int keep) {
-  if (snapshots_.step() == attempt_.state.step) return;
-  seat_.watch.works_on_files(fmt::format("saving step {}", attempt_.state.step));
-  {
-    const Meter::Scope timing(timing_.meter, Category::checkpoint);
-    attempt_.shared_error = true;  // every rank has the same weights
-    work_.engine->check_finite(attempt_.state.step);
-    attempt_.shared_error = false;
-  }
-  const CheckpointCommit commit = snapshots_.save(parts(), attempt_.state, keep, saving());
-  seat_.watch.files_take(commit.took_seconds);
-  account_->saved(commit, spent());
-}
-
 // Since the start of the attempt, of all ranks. Collective.
 CategorySeconds Trainer::spent() {
   const CategorySeconds spent = timing_.meter.read();

@@ -37,6 +37,23 @@ void Trainer::close_reading() noexcept {
   }
 }
 
+void Trainer::save(int keep) {
+  if (snapshots_.step() == attempt_.state.step) return;
+  seat_.watch.works_on_files(fmt::format("saving step {}", attempt_.state.step));
+  {
+    const Meter::Scope timing(timing_.meter, Category::checkpoint);
+    try {
+      work_.engine->check_finite(attempt_.state.step);
+    } catch (const Error& error) {  // every rank has the same weights, but not the same messages
+      attempt_.shared_error = error.code() == ExitCode::non_finite;
+      throw;
+    }
+  }
+  const CheckpointCommit commit = snapshots_.save(parts(), attempt_.state, keep, saving());
+  seat_.watch.files_take(commit.took_seconds);
+  account_->saved(commit, spent());
+}
+
 // An error ends the attempt: whatever goes wrong with saving now, that error is what matters.
 void Trainer::keep_what_is_whole() noexcept {
   try {

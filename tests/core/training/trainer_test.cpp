@@ -125,6 +125,27 @@ TEST_F(TrainerTest, AnErrorOfAnotherRankSavesWhatIsWhole) {
   }
 }
 
+// Each of the messages around a save fails in turn, on the rank that keeps the account: it is an error of that rank's,
+// told to the other, and not taken for a verdict that both came to.
+TEST_F(TrainerTest, AnErrorWhileRanksAgreeToSaveIsTold) {
+  for (int message = 1; message <= 4; ++message) {
+    const std::string broken = fmt::format("broken_at_{}", message);
+    int seen = 0;
+    testing::run_ranks(
+        2,
+        [&](Communicator& world) {
+          FailingCommunicator::Fault fault{
+              [&] { return world.rank() == 0 && steps_written(broken) == 5 && ++seen == message; }};
+          FailingCommunicator failing(world, fault);
+          const Error error = error_of([&] {
+            train_on(failing, broken, {"--model.layers=2", "--checkpoint.every_steps=5"});
+          });
+          EXPECT_EQ(error.code(), ExitCode::bad_data) << message << ": " << error.what();
+        },
+        20);
+  }
+}
+
 // With hardly any deviation allowed half the steps stand out: the run comes to its end all the same, and the counts of
 // metrics, report and checkpoint agree.
 const std::vector<std::string> kNervous = {"--guard.spike_sigmas=0.01", "--guard.window=4",
