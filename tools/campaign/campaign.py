@@ -211,6 +211,16 @@ def tried(place, fault, number, seed):
     return outcome
 
 
+def try_again(tally, place, faults, seed):
+    """What the seed lost, once more and alone, after what lost it was mended."""
+    for kind, text, number in list(tally.lost()):
+        same = [fault for fault in faults if fault[0] == kind and text.startswith(f"{fault[2] or fault[1].__name__}: ")]
+        outcome = tried(place, same[0], number, seed) if len(same) == 1 else None
+        print(f"fault {number}, {kind}: {outcome.state if outcome else 'this program has no such fault'}", flush=True)
+        if outcome and outcome.state == "survived":
+            tally.settle(kind, text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", type=pathlib.Path, default=SOURCE / "build/shoestring")
@@ -223,9 +233,12 @@ def main():
     parser.add_argument("--begin", type=int, default=0, help="number of the first fault: to see one that was lost again")
     parser.add_argument("--folder", type=pathlib.Path, help="where runs are made (/dev/shm: in memory)")
     parser.add_argument("--result", type=pathlib.Path, help="add the table to this JSON; go on behind the seed's last fault")
+    parser.add_argument("--again", action="store_true", help="only what is lost in --result's file, once more")
     arguments = parser.parse_args()
     if arguments.result and (arguments.kind or arguments.begin):
         sys.exit("--result counts all faults of a seed in their order: leave out --kind and --begin, or --result")
+    if arguments.again and not arguments.result:
+        sys.exit("--again tries what a file of --result says is lost")
     folder = (arguments.folder or pathlib.Path("/dev/shm")) / f"shoestring_campaign_{os.getpid()}"
     places = [Workplace(arguments.program.resolve(), arguments.shim.resolve(), folder / str(worker))
               for worker in range(arguments.jobs)]
@@ -235,7 +248,9 @@ def main():
     faults = order(kinds, arguments.faults)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=SOURCE, capture_output=True, text=True).stdout
     tally = Tally(arguments.result, arguments.seed, arguments.jobs, commit.strip(), arguments.begin)
-    numbers = iter(range(tally.next, len(faults)))
+    if arguments.again:
+        try_again(tally, places[0], faults, arguments.seed)
+    numbers = iter(() if arguments.again else range(tally.next, len(faults)))
     stop = threading.Event()
     for request in (signal.SIGINT, signal.SIGTERM):  # what is under way is finished and counted
         signal.signal(request, lambda *_: stop.set())
@@ -259,7 +274,8 @@ def main():
     shutil.rmtree(folder, ignore_errors=True)
     tally.store()
     print(tally.text())
-    sys.exit(1 if tally.lost_now or not tally.total()["tried"] else 0)
+    lost = tally.total()["lost"] if arguments.again else tally.lost_now
+    sys.exit(1 if lost or not tally.total()["tried"] else 0)
 
 
 if __name__ == "__main__":

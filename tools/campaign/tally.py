@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import threading
 import time
 
@@ -68,6 +69,21 @@ class Tally:
         row["seconds"] = round(row["seconds"] + outcome.seconds, 1)
         if outcome.charged:
             self.bill.update(bills=1, billed_seconds=outcome.charged, stopwatch_seconds=outcome.wall, starts=outcome.starts)
+
+    def lost(self):
+        """(kind, what was written down, number) of all that this seed lost."""
+        for kind, row in self.kinds.items():
+            for text in row["lost"]:
+                found = re.search(rf"\(fault (\d+) of seed {self.evening['seed']}\)$", text)
+                if found:
+                    yield kind, text, int(found.group(1))
+
+    def settle(self, kind, text):
+        """A fault that was lost has survived since: it counts so, and what was lost stays to be read."""
+        row = self.kinds[kind]
+        row["lost"].remove(text)
+        row["survived"] += 1
+        row.setdefault("lost_once", []).append(f"{text}, survived at {self.evening['commit']}")
 
     def total(self):
         total = {key: sum(row[key] for row in self.kinds.values()) for key in ("tried", "survived", "void")}

@@ -1,4 +1,5 @@
 """A small run that is harmed, goes on, and is held against one that nobody harmed. Used by campaign.py."""
+import contextlib
 import json
 import os
 import pathlib
@@ -107,6 +108,13 @@ class Workplace:
         return result
 
 
+def kill_group(process):
+    """SIGKILL to all that `process` started, if it has not ended by now."""
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 class Trial:
     """One fault on one run: the harmed start, as many starts as it takes, and what is looked at afterwards."""
 
@@ -132,12 +140,14 @@ class Trial:
         """One start of the program; the exit code, negative where a signal ended it."""
         words = self.words(environment or {}, overrides)
         base = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        if self.ranks > 1:  # two mpirun at once share a folder by host and user, which the first to end takes away
+            base["OMPI_MCA_orte_tmpdir_base"] = str(self.place.folder / f"{self.name}.mpi")
         began, delay, starved = time.time(), run_delay(), starved_seconds()
         process = subprocess.Popen(words, cwd=self.place.folder, env=base if self.ranks > 1 else environment or base,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    start_new_session=True)
         if kill_after is not None:
-            threading.Timer(kill_after, lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL)).start()
+            threading.Timer(kill_after, kill_group, [process]).start()
         while True:
             try:
                 self.output = process.communicate(timeout=PATIENCE_SECONDS)[0].decode(errors="replace")
