@@ -141,7 +141,7 @@ class Trial:
         words = self.words(environment or {}, overrides)
         base = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         if self.ranks > 1:  # two mpirun at once share a folder by host and user, which the first to end takes away
-            base["OMPI_MCA_orte_tmpdir_base"] = str(self.place.folder / f"{self.name}.mpi")
+            base["OMPI_MCA_orte_tmpdir_base"] = str(self.place.folder.parent / "mpi" / self.place.folder.name)
         began, delay, starved = time.time(), run_delay(), starved_seconds()
         process = subprocess.Popen(words, cwd=self.place.folder, env=base if self.ranks > 1 else environment or base,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
