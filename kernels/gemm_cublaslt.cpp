@@ -22,6 +22,26 @@
 namespace shoestring::gemm_detail::cublaslt {
 namespace {
 
+// What the library that is loaded has and the headers may be too old to name, by its documented value: scale modes from
+// 12.8 on, those of 128 from 12.9 on. refuses_block_scales asks the library itself.
+#if CUBLAS_VERSION < 120800
+using ScaleMode = std::int32_t;
+constexpr auto kScaleModeA = static_cast<cublasLtMatmulDescAttributes_t>(31);
+constexpr auto kScaleModeB = static_cast<cublasLtMatmulDescAttributes_t>(32);
+constexpr ScaleMode kOneScale = 0;
+#else
+using ScaleMode = cublasLtMatmulMatrixScale_t;
+constexpr auto kScaleModeA = CUBLASLT_MATMUL_DESC_A_SCALE_MODE;
+constexpr auto kScaleModeB = CUBLASLT_MATMUL_DESC_B_SCALE_MODE;
+constexpr ScaleMode kOneScale = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+#endif
+#if CUBLAS_VERSION < 120900
+constexpr auto kRowTileScales = static_cast<ScaleMode>(4);
+constexpr auto kBlockScales = static_cast<ScaleMode>(5);
+#else
+constexpr ScaleMode kRowTileScales = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+constexpr ScaleMode kBlockScales = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+#endif
 constexpr std::size_t kBlockScalesFrom = 120900;  // cuBLASLt 12.9
 
 /// The functions of the library that are used here, by name.
@@ -105,10 +125,9 @@ cudaDataType type_of(DType dtype) {
   }
 }
 
-cublasLtMatmulMatrixScale_t scale_mode(const ConstScaledView& view) {
-  if (view.granularity == kRowTile128) return CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
-  if (view.granularity == kBlock128) return CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
-  return CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+ScaleMode scale_mode(const ConstScaledView& view) {
+  if (view.granularity == kRowTile128) return kRowTileScales;
+  return view.granularity == kBlock128 ? kBlockScales : kOneScale;
 }
 
 /// Scales of 128 need a library and a device that know them.
@@ -159,8 +178,8 @@ class Descriptors {
       set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.b.scales.data);
       set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.a.scales.data);
       if (block_scaled(args)) {  // one scale for all is the mode anyway, and older libraries know no other
-        set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.b)));
-        set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<std::int32_t>(scale_mode(args.a)));
+        set(kScaleModeA, static_cast<std::int32_t>(scale_mode(args.b)));
+        set(kScaleModeB, static_cast<std::int32_t>(scale_mode(args.a)));
       }
     }
     if (!args.bias.empty()) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/base/copy.h"
 #include "kernels/base/cpu.h"
 #include "kernels/gemm_cublaslt_plan.h"
 #include "kernels/gemm_problem.h"
@@ -147,6 +148,18 @@ void reference_run(const Args& args) {
   for (std::int64_t g = 0; g < groups_of(args.offsets); ++g) gemm_detail::reference(problem_of(args, g));
 }
 
+/// Scales of 1x128 as the product of one group alone reads them: of its rows, one column behind the other
+/// (gemm_cublaslt.h), where those of all groups' rows were. From `scratch`; `copies` false: only where they will stand.
+void take_scales_of_group(GemmArgs& product, bool copies) {
+  ConstTensorView& scales = product.a.scales;
+  const bool apart = product.a.granularity == kRowTile128 && scales.strides[0] == 1 && scales.shape[1] > 1 &&
+                     scales.strides[1] != scales.shape[0];
+  if (!apart) return;
+  const TensorView own = product.scratch.take(scales.dtype, {scales.shape[1], scales.shape[0]});
+  if (copies) copy(own, scales.transposed(), product.stream);
+  scales = own.transposed();
+}
+
 /// On a device: one product for each group, one after the other, by whichever row of gemm takes it.
 template <class Args>
 GemmArgs product_of(const Args& args, std::int64_t group) {
@@ -164,8 +177,10 @@ template <class Args>
 std::string one_by_one_refuses(const Args& args) {
   if (args.stream.device().kind == DeviceKind::cpu) return "a CPU runs all groups as one list";
   for (std::int64_t group = 0; group < groups_of(args.offsets); ++group) {
-    const GemmArgs product = product_of(args, group);
+    GemmArgs product = product_of(args, group);
     if (product.c.elements() == 0) continue;
+    const Arena::Scope scope(args.scratch);
+    take_scales_of_group(product, false);
     std::string reasons;
     bool taken = false;
     for (const Variant<GemmArgs>& row : gemm_variants()) {
@@ -181,8 +196,11 @@ std::string one_by_one_refuses(const Args& args) {
 template <class Args>
 void run_one_by_one(const Args& args) {
   for (std::int64_t group = 0; group < groups_of(args.offsets); ++group) {
-    const GemmArgs product = product_of(args, group);
-    if (product.c.elements() > 0) gemm(product);
+    GemmArgs product = product_of(args, group);
+    if (product.c.elements() == 0) continue;
+    const Arena::Scope scope(args.scratch);
+    take_scales_of_group(product, true);
+    gemm(product);
   }
 }
 
@@ -297,8 +315,11 @@ std::span<const Variant<GroupedWeightGemmArgs>> grouped_weight_gemm_variants() {
 std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::int64_t k, std::int64_t groups,
                                         int workers, bool prepacked_b) {
   const std::int64_t spread = Arena::footprint(gemm_detail::round_up(n, 32) * divide_up(k, 32) * 4);
-  return gemm_detail::problem_bytes(groups) + groups * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
-         workers * gemm_detail::workspace_bytes(rows, k);
+  const std::int64_t here = gemm_detail::problem_bytes(groups) +
+                            groups * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
+                            workers * gemm_detail::workspace_bytes(rows, k);
+  return std::max(here,
+                  Arena::footprint(rows * divide_up(k, kRowTile128.columns) * 4));  // a group's scales on a device
 }
 
 std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t groups,

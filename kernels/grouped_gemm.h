@@ -8,7 +8,8 @@
 //
 // Formats, scales and promotion are those of gemm.h. Groups may be empty, have one row, or differ widely; all groups
 // are run as one list of work. A row's result depends on its own group's weights only; in the k-grouped product the
-// rows of a group are added in their order.
+// rows of a group are added in their order. On a CUDA device each group is a product of its own, and of 8-bit operands
+// cuBLASLt takes it where it begins and ends at a multiple of kGroupRows (plan_permutation makes them so).
 //
 // Scales of the k-grouped operands: 128x1 tiles along the rows restart at every group, so group e's tiles begin at
 // segment_tiles(offsets, e), and their number is segment_tiles(offsets, experts).
@@ -20,6 +21,10 @@
 #include "kernels/gemm.h"
 
 namespace shoestring {
+
+/// Strides and sums of 8-bit operands are multiples of 16 for cuBLASLt (gemm_cublaslt.h), and in the k-grouped product
+/// a group's rows are the sum.
+inline constexpr std::int64_t kGroupRows = 16;
 
 /// Number of `tile`-row tiles before group `expert`, each group rounded up: sum over g < expert of
 /// ceil(rows of g / tile). `offsets` is [experts + 1].

@@ -165,7 +165,8 @@ void check_rows(ConstTensorView tokens, ConstTensorView rows, const Permutation&
   const std::int64_t slots = plan.row_of_slot.shape[0];
   check(tokens.shape[0] == 0 ? slots == 0 : slots % tokens.shape[0] == 0, "permute: a plan of {} slots for tokens {}",
         slots, tokens);
-  check(rows.shape[0] <= slots, "permute: {} rows from {} slots", rows.shape[0], slots);
+  check(rows.shape[0] <= plan.slot_of_row.shape[0], "permute: {} rows by a plan of {}", rows.shape[0],
+        plan.slot_of_row.shape[0]);
 }
 
 void check_weights(ConstTensorView weights, DType activation, const Permutation& plan) {
@@ -176,13 +177,14 @@ void check_weights(ConstTensorView weights, DType activation, const Permutation&
         "permute: weights are {} for {} slots", weights, plan.row_of_slot.shape[0]);
 }
 
-void check_plan(const Permutation& plan, std::int64_t slots) {
+void check_plan(const Permutation& plan, std::int64_t slots, std::int64_t multiple) {
+  check(multiple >= 1, "permute: experts begin at multiples of {}", multiple);
   check(plan.counts.dtype == DType::i64 && plan.offsets.dtype == DType::i64 &&
             plan.offsets.shape == Shape{plan.counts.shape[0] + 1} && plan.row_of_slot.dtype == DType::i32 &&
             plan.slot_of_row.dtype == DType::i32 && plan.row_of_slot.shape == Shape{slots} &&
-            plan.slot_of_row.shape == Shape{slots},
-        "permute: a plan of counts {}, offsets {}, {} and {} for {} slots", plan.counts, plan.offsets, plan.row_of_slot,
-        plan.slot_of_row, slots);
+            plan.slot_of_row.shape == Shape{most_rows(slots, plan.counts.shape[0], multiple)},
+        "permute: a plan of counts {}, offsets {}, {} and {} for {} slots, experts at multiples of {}", plan.counts,
+        plan.offsets, plan.row_of_slot, plan.slot_of_row, slots, multiple);
 }
 
 // A counting sort, stable in slot order: rows of one expert keep their tokens' order. It costs a few nanoseconds a
@@ -202,8 +204,11 @@ void plan_on_cpu(const PlanPermutationArgs& args) {
     if (here(slot)) ++counts[expert_of[slot]];
   }
   offsets[0] = 0;
-  for (std::int64_t expert = 0; expert < experts; ++expert) offsets[expert + 1] = offsets[expert] + counts[expert];
+  for (std::int64_t expert = 0; expert < experts; ++expert) {
+    offsets[expert + 1] = offsets[expert] + (counts[expert] + args.multiple - 1) / args.multiple * args.multiple;
+  }
   std::fill(counts, counts + experts, 0);  // now: rows handed out so far; at the end the counts again
+  std::fill(slot_of_row, slot_of_row + plan.slot_of_row.elements(), -1);
   for (std::int64_t slot = 0; slot < slots; ++slot) {
     row_of_slot[slot] = -1;
     if (!here(slot)) continue;
@@ -211,7 +216,6 @@ void plan_on_cpu(const PlanPermutationArgs& args) {
     row_of_slot[slot] = static_cast<std::int32_t>(row);
     slot_of_row[row] = static_cast<std::int32_t>(slot);
   }
-  std::fill(slot_of_row + offsets[experts], slot_of_row + slots, -1);
 }
 
 constexpr std::array kPlan = std::to_array<Variant<PlanPermutationArgs>>({
@@ -223,15 +227,9 @@ constexpr std::array kPlan = std::to_array<Variant<PlanPermutationArgs>>({
 
 template <class Real>
 void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, bool to_rows) {
-  const auto* row_of_slot = plan.row_of_slot.as<std::int32_t>();
-  for (std::int64_t slot = 0; slot < plan.row_of_slot.shape[0]; ++slot) {
-    const std::int32_t row = row_of_slot[slot];
-    if (to_rows) {
-      if (row >= 0) to.as<Real>()[row] = from.as<Real>()[slot];
-    } else {
-      to.as<Real>()[slot] = row >= 0 ? from.as<Real>()[row] : Real{0};
-    }
-  }
+  const auto* source = (to_rows ? plan.slot_of_row : plan.row_of_slot).as<std::int32_t>();
+  for (std::int64_t i = 0; i < to.elements(); ++i)
+    to.as<Real>()[i] = source[i] < 0 ? Real{0} : from.as<Real>()[source[i]];
 }
 
 /// Numbers by slot as rows of one element, of a plan with one choice.
@@ -254,16 +252,17 @@ void move_weights(TensorView to, ConstTensorView from, const Permutation& plan, 
 
 }  // namespace
 
-PermutationStorage::PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device)
+PermutationStorage::PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device,
+                                       std::int64_t multiple)
     : counts_(DType::i64, {experts}, device),
       offsets_(DType::i64, {experts + 1}, device),
       row_of_slot_(DType::i32, {tokens * k}, device),
-      slot_of_row_(DType::i32, {tokens * k}, device) {}
+      slot_of_row_(DType::i32, {most_rows(tokens * k, experts, multiple)}, device) {}
 
-void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream) {
+void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream, std::int64_t multiple) {
   check(indices.dtype == DType::i32 && indices.contiguous(), "permute: indices are {}", indices);
-  check_plan(plan, indices.elements());
-  const PlanPermutationArgs args{plan, indices, stream};
+  check_plan(plan, indices.elements(), multiple);
+  const PlanPermutationArgs args{plan, indices, stream, multiple};
   choose("plan_permutation", kPlan, args).run(args);
 }
 

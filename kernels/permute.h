@@ -1,7 +1,8 @@
 // Tokens to experts and back: a plan, a gather into expert order, a combine in slot order.
 //
 // A slot is one (token, choice): slot = token * k + choice. A row is a slot's place among the expert rows. Rows are
-// sorted by expert, then by token: no arrival order, no atomics, the same on every device and layout.
+// sorted by expert, then by token: no arrival order, no atomics, the same on every device and layout. Where products
+// ask for it, each expert's rows begin at a multiple, and those between two experts are of no slot.
 //
 //   gather:   xp[row] = (w[slot_of_row[row]] *) x[slot_of_row[row] / k]
 //   combine:  y[t] (= | +=) sum over choices c in order of (w[t, c] *) yp[row_of_slot[t * k + c]], in f32 (f64 for f64)
@@ -19,18 +20,24 @@
 
 namespace shoestring {
 
-/// The plan of one routing decision; borrowed memory. rows = offsets[experts] <= tokens * k.
+/// The plan of one routing decision; borrowed memory. rows = offsets[experts] <= most_rows(tokens * k, ...).
 struct Permutation {
-  TensorView counts{};       ///< [experts] i64: rows of each expert
+  TensorView counts{};       ///< [experts] i64: slots of each expert
   TensorView offsets{};      ///< [experts + 1] i64: expert e owns the rows [offsets[e], offsets[e + 1])
   TensorView row_of_slot{};  ///< [tokens * k] i32, -1 for a slot without expert
-  TensorView slot_of_row{};  ///< [tokens * k] i32, -1 past the last row
+  TensorView slot_of_row{};  ///< [most_rows] i32, -1 for a row of no slot and past the last row
 };
+
+/// Rows of a plan of `slots` slots at most, when those of each expert begin at a multiple of `multiple`.
+inline std::int64_t most_rows(std::int64_t slots, std::int64_t experts, std::int64_t multiple) {
+  return slots + experts * (multiple - 1);
+}
 
 /// Owns a plan's memory.
 class PermutationStorage {
  public:
-  PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device = {});
+  PermutationStorage(std::int64_t tokens, std::int64_t k, std::int64_t experts, Device device = {},
+                     std::int64_t multiple = 1);
   Permutation view() { return {counts_, offsets_, row_of_slot_, slot_of_row_}; }
 
  private:
@@ -38,16 +45,17 @@ class PermutationStorage {
 };
 
 /// Fills `plan` from indices [tokens, k] i32. Indices outside [0, experts) mean "no row here" (an expert of another
-/// rank, a padded token).
-void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream);
+/// rank, a padded token). Each expert owns a number of rows that `multiple` divides: its slots' and as few as will do.
+void plan_permutation(const Permutation& plan, ConstTensorView indices, Stream& stream, std::int64_t multiple = 1);
 struct PlanPermutationArgs {
   Permutation plan{};
   ConstTensorView indices{};
   Stream& stream;
+  std::int64_t multiple = 1;
 };
 
 struct GatherRowsArgs {
-  TensorView xp{};      ///< [rows or more, hidden], overwritten; rows past the plan's last get 0
+  TensorView xp{};      ///< [rows or more, hidden], overwritten; rows of no slot get 0
   ConstTensorView x{};  ///< [tokens, hidden]; any format when there are no weights (bytes are copied: FP8, scales)
   Permutation plan{};
   ConstTensorView weights{};  ///< [tokens, k] f32 (f64), or empty
@@ -76,7 +84,8 @@ struct PermuteWeightGradientArgs {
 };
 void permute_weight_gradient(const PermuteWeightGradientArgs& args);
 
-/// row_weights[row] = weights[slot]; both f32 or both f64; row_weights [rows], weights [tokens, k] dense.
+/// row_weights[row] = weights[slot], 0 for a row of no slot; both f32 or both f64; row_weights [rows], weights
+/// [tokens, k] dense.
 void weights_to_rows(TensorView row_weights, ConstTensorView weights, const Permutation& plan, Stream& stream);
 /// weights[slot] = row_weights[row], 0 for a slot without row: the gradient of the above.
 void weights_to_slots(TensorView weights, ConstTensorView row_weights, const Permutation& plan, Stream& stream);

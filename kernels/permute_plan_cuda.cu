@@ -19,7 +19,8 @@ struct PlanParameters {
   std::int32_t* row_of_slot;
   std::int32_t* slot_of_row;
   const std::int32_t* expert_of;
-  int slots, experts;
+  int slots, experts, multiple;
+  std::int64_t most_rows;
 };
 
 /// How many threads of the block say yes before this one, and in all.
@@ -51,20 +52,23 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const __grid_constant__
   if (threadIdx.x == 0) p.counts[expert] = count;
 }
 
-/// A block an expert, and a last one for slots without expert and rows without slot.
+/// A block an expert, which also has the rows up to the next one's, and a last one for slots without expert and rows
+/// behind all.
 __global__ void __launch_bounds__(kThreads) assign_kernel(const __grid_constant__ PlanParameters p) {
   __shared__ int shared[kWarps];
   const int expert = static_cast<int>(blockIdx.x);
   std::int64_t row = 0;
-  for (int e = 0; e < expert; ++e) row += p.counts[e];
+  for (int e = 0; e < expert; ++e) row += (p.counts[e] + p.multiple - 1) / p.multiple * p.multiple;
   if (threadIdx.x == 0) p.offsets[expert] = row;
   const bool last = expert == p.experts;
+  const std::int64_t slots = last ? 0 : p.counts[expert];
+  const std::int64_t end = last ? p.most_rows : row + (slots + p.multiple - 1) / p.multiple * p.multiple;
+  for (std::int64_t r = row + slots + threadIdx.x; r < end; r += kThreads) p.slot_of_row[r] = -1;
   for (int first = 0; first < p.slots; first += kThreads) {
     const int slot = first + static_cast<int>(threadIdx.x);
     const int chosen = slot < p.slots ? p.expert_of[slot] : expert - 1;
     if (last) {
       if (slot < p.slots && (chosen < 0 || chosen >= p.experts)) p.row_of_slot[slot] = -1;
-      if (slot < p.slots && slot >= row) p.slot_of_row[slot] = -1;
       continue;
     }
     const bool mine = slot < p.slots && chosen == expert;
@@ -83,7 +87,7 @@ std::string refuses(const PlanPermutationArgs& args) {
   const Permutation& plan = args.plan;
   const std::string reason =
       needs_cuda(args.stream, {args.indices, plan.counts, plan.offsets, plan.row_of_slot, plan.slot_of_row}, false);
-  return reason.empty() && args.indices.elements() > INT32_MAX ? "more than 2^31 - 1 slots" : reason;
+  return reason.empty() && plan.slot_of_row.elements() > INT32_MAX ? "more than 2^31 - 1 rows" : reason;
 }
 
 void plan(const PlanPermutationArgs& args) {
@@ -93,7 +97,9 @@ void plan(const PlanPermutationArgs& args) {
                          args.plan.slot_of_row.as<std::int32_t>(),
                          args.indices.as<std::int32_t>(),
                          static_cast<int>(args.indices.elements()),
-                         static_cast<int>(args.plan.counts.shape[0])};
+                         static_cast<int>(args.plan.counts.shape[0]),
+                         static_cast<int>(args.multiple),
+                         args.plan.slot_of_row.elements()};
   const cudaStream_t stream = cuda_stream(args.stream);
   launch("plan_permutation: counts", count_kernel, {static_cast<unsigned>(p.experts), kThreads, stream}, p);
   launch("plan_permutation", assign_kernel, {static_cast<unsigned>(p.experts + 1), kThreads, stream}, p);

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Configures and builds a preset (release unless named): tools/build.sh [PRESET] [TARGET...]
 # With ccache, where it is installed and CCACHE_DISABLE is not set; else standard headers are precompiled.
-# SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too, SHOESTRING_STRICT=ON makes warnings errors.
+# SHOESTRING_CUDA=ON builds the GPU rows on a machine without a driver too, SHOESTRING_STRICT=ON makes warnings errors;
+# SHOESTRING_CUDA_ARCHITECTURES="80;89;90a;100" builds them for other GPUs than Hopper as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
@@ -12,6 +13,9 @@ if command -v ccache >/dev/null && [ -z "${CCACHE_DISABLE:-}" ]; then
 fi
 if [ -n "${SHOESTRING_CUDA:-}" ]; then options+=("-DSHOESTRING_CUDA=$SHOESTRING_CUDA"); fi
 if [ -n "${SHOESTRING_STRICT:-}" ]; then options+=("-DSHOESTRING_STRICT=$SHOESTRING_STRICT"); fi
+if [ -n "${SHOESTRING_CUDA_ARCHITECTURES:-}" ]; then
+  options+=("-DSHOESTRING_CUDA_ARCHITECTURES=$SHOESTRING_CUDA_ARCHITECTURES")
+fi
 export NINJA_STATUS=${NINJA_STATUS-'[%f of %t, %e s] '}
 cmake --preset "$preset" "${options[@]}"
 if [ $# -gt 0 ]; then

@@ -1,21 +1,37 @@
 #!/usr/bin/env bash
 # One visit to a GPU, all answers: what is worth knowing of our CUDA code on it, in order of worth, within eight minutes.
 # Runs in a folder that `tools/package.sh --gpu-visit` made, on a machine with a driver and no more:
-#   ./gpu_visit.sh [RESULTS]      default: results_DATE in that folder
+#   ./gpu_visit.sh [--checks] [--timings] [--quick] [RESULTS]      default: results_DATE in that folder
+#     --checks    only whether it is right: rows against the CPU's, training, the sanitizer, bits
+#     --timings   only how fast it is: rows, steps of models, PyTorch's beside them
+#     --quick     within 150 s: fewer shapes of the rows, two of the sanitizer's tools, no model twice
 #
 # A step that hangs is ended at its limit, one that fails ends nothing; RESULTS/visit.json is whole after each of them and
 # says how it ended, what it wrote stands beside it. Afterwards the folder goes to tools/bench/results/.
-#   SHOESTRING_VISIT_SECONDS   for all of it (480); the limits of the steps shrink or grow with it
+#   SHOESTRING_VISIT_SECONDS   for all of it (480, or 150); the limits of the steps shrink or grow with it
 #   SHOESTRING_SANITIZER       compute-sanitizer, where it is neither in the folder nor in PATH
 #   SHOESTRING_PYTHON          a python3 whose torch is to run a step beside ours, if it has one (python3)
 set -uo pipefail
 cd "$(dirname "$0")" || exit 66
 [ -x shoestring_gpu_check ] || { echo "shoestring_gpu_check is missing: tools/package.sh puts it beside this script" >&2; exit 66; }
+checks=no timings=no quick=no
+while [[ ${1:-} == --* ]]; do
+  case $1 in
+    --checks) checks=yes ;;
+    --timings) timings=yes ;;
+    --quick) quick=yes ;;
+    *) echo "$1: usage: gpu_visit.sh [--checks] [--timings] [--quick] [RESULTS]" >&2; exit 64 ;;
+  esac
+  shift
+done
+[ $checks$timings != nono ] || checks=yes timings=yes
 results=${1:-results_$(date -u +%Y-%m-%d_%H%M%S)}
 mkdir -p "$results" || exit 74
 results=$(cd "$results" && pwd -P)
 
-readonly kAll=480 kLeast=1
+readonly kLeast=1
+kAll=480  # what the limits of the steps below are for
+[ $quick = no ] || kAll=150
 all=${SHOESTRING_VISIT_SECONDS:-$kAll}
 now() { echo "${EPOCHREALTIME/[.,]/}"; }  # microseconds
 began=$(now)
@@ -140,58 +156,79 @@ nvidia-smi --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu
   --format=csv -lms 500 >"$results/clocks.csv" 2>/dev/null &
 sampler=$!
 
-step checks_and_timings 200 ./shoestring_gpu_check "$results/checks_and_timings.json"
+rows() {  # NAME SECONDS FLAG...
+  local words=("${@:3}")
+  [ $quick = no ] || words+=(--quick)
+  step "$1" "$2" ./shoestring_gpu_check "${words[@]}" "$results/$1.json"
+}
+wanted() { [ "${!1}" = yes ]; }
+whole() { [ $quick = no ]; }
 
-trained=no
-for recipe in tiny_dense tiny_moe; do
-  if [ ! -e "visit/$recipe/metrics.jsonl" ]; then
-    skip "$recipe" "the folder was made without --gpu-visit"
-    continue
-  fi
-  band=1e-4
-  [ "$recipe" = tiny_dense ] || band=2.5e-3  # FP8 turns codes
-  if as_function "$recipe" 40 train "$recipe" "$recipe"; then
-    trained=yes
-    as_function "${recipe}_against_cpu" 20 compare "$band" "$results/$recipe" "visit/$recipe"
-  fi
-done
-
-for run in "dense_1b bf16" "dense_1b fp8_block" "moe_16b bf16" "moe_16b fp8_block"; do
-  read -r recipe policy <<<"$run"
-  if [ -e "visit/$recipe.recipe" ]; then
-    as_function "${recipe}_$policy" 40 measure "$recipe" "$policy"
-  else
-    skip "${recipe}_$policy" "the folder was made without --gpu-visit"
-  fi
-done
-
-# All checks and, behind them, the timings: a limit ends them, and what was found until then is in the log.
-tool=$(sanitizer)
-for check in memcheck racecheck initcheck synccheck; do
-  if [ -z "$tool" ]; then
-    skip "$check" "compute-sanitizer is not on this machine"
-  else
-    step "$check" 45 "$tool" --tool "$check" --error-exitcode 70 --print-limit 20 \
-      ./shoestring_gpu_check "$results/$check.json"
-  fi
-done
-
-if [ $trained = yes ]; then
-  if as_function tiny_dense_again 40 train tiny_dense tiny_dense_again; then
-    as_function tiny_dense_bits 20 compare 0 "$results/tiny_dense_again" "$results/tiny_dense"
-  fi
-else
-  skip tiny_dense_again "no model was trained"
+if wanted checks; then
+  if whole; then rows checks 100 --checks; else rows checks 40 --checks; fi
+  trained=no
+  for recipe in tiny_dense tiny_moe; do
+    if [ ! -e "visit/$recipe/metrics.jsonl" ]; then
+      skip "$recipe" "the folder was made without --gpu-visit"
+      continue
+    fi
+    band=1e-4
+    [ "$recipe" = tiny_dense ] || band=2.5e-3  # FP8 turns codes
+    if as_function "$recipe" 40 train "$recipe" "$recipe"; then
+      trained=yes
+      as_function "${recipe}_against_cpu" 20 compare "$band" "$results/$recipe" "visit/$recipe"
+    fi
+  done
 fi
-if ! command -v mpirun >/dev/null; then
-  skip two_ranks "no mpirun is on this machine"
-elif as_function two_ranks 40 two_ranks; then
-  as_function two_ranks_against_cpu 20 compare 1e-4 "$results/two_ranks" visit/tiny_dense
+
+if wanted timings; then
+  if whole; then rows timings 100 --timings; else rows timings 30 --timings; fi
+  models=("dense_1b bf16" "dense_1b fp8_block" "moe_16b bf16" "moe_16b fp8_block")
+  whole || models=("dense_1b fp8_block")
+  for run in "${models[@]}"; do
+    read -r recipe policy <<<"$run"
+    if [ -e "visit/$recipe.recipe" ]; then
+      as_function "${recipe}_$policy" 40 measure "$recipe" "$policy"
+    else
+      skip "${recipe}_$policy" "the folder was made without --gpu-visit"
+    fi
+  done
 fi
-if "${SHOESTRING_PYTHON:-python3}" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-  as_function pytorch 60 pytorch
-else
-  skip pytorch "no python3 here has a torch that sees the device"
+
+if wanted checks; then
+  # All checks: a limit ends them, and what was found until then is in the log.
+  tool=$(sanitizer)
+  tools=(memcheck racecheck initcheck synccheck)
+  whole || tools=(memcheck racecheck)
+  for check in "${tools[@]}"; do
+    if [ -z "$tool" ]; then
+      skip "$check" "compute-sanitizer is not on this machine"
+    else
+      step "$check" 45 "$tool" --tool "$check" --error-exitcode 70 --print-limit 20 \
+        ./shoestring_gpu_check --checks --quick "$results/$check.json"
+    fi
+  done
+fi
+if wanted checks && whole; then
+  if [ $trained = yes ]; then
+    if as_function tiny_dense_again 40 train tiny_dense tiny_dense_again; then
+      as_function tiny_dense_bits 20 compare 0 "$results/tiny_dense_again" "$results/tiny_dense"
+    fi
+  else
+    skip tiny_dense_again "no model was trained"
+  fi
+  if ! command -v mpirun >/dev/null; then
+    skip two_ranks "no mpirun is on this machine"
+  elif as_function two_ranks 40 two_ranks; then
+    as_function two_ranks_against_cpu 20 compare 1e-4 "$results/two_ranks" visit/tiny_dense
+  fi
+fi
+if wanted timings && whole; then
+  if "${SHOESTRING_PYTHON:-python3}" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    as_function pytorch 60 pytorch
+  else
+    skip pytorch "no python3 here has a torch that sees the device"
+  fi
 fi
 save true
 echo "$results/visit.json"

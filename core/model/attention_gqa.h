@@ -21,6 +21,7 @@ class AttentionGqa final : public Layer {
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
+  Linear* input_reader() override { return qkv_.get(); }
   bool keeps_input() const override { return qkv_->keeps_input(); }
   bool keeps_gradient() const override { return out_->keeps_gradient(); }
   std::vector<Parameter*> parameters() override;

@@ -58,6 +58,14 @@ TensorView AttentionMla::take(bool saved_too, std::int64_t tokens, std::int64_t 
   return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, columns});
 }
 
+/// For what `reader` reads; none where it takes that in FP8.
+TensorView AttentionMla::take_input(const Linear& reader, std::int64_t tokens, Saved& saved,
+                                    LayerContext& context) const {
+  const Device device = context.stream.device();
+  if (!reader.takes_input_codes(device.kind)) return take(reader.keeps_input(), tokens, reader.in(), saved, context);
+  return view_of(static_cast<void*>(nullptr), activation_, {tokens, reader.in()}, device);
+}
+
 void AttentionMla::rotate(TensorView q, TensorView down, bool inverse, LayerContext& context) const {
   for (const TensorView& x : {query_rope(q), as_one_head(shared_key(down))}) {
     rope({.x = x, .positions = context.tokens.positions, .table = rope_, .inverse = inverse, .stream = context.stream});
@@ -76,12 +84,12 @@ TensorView AttentionMla::keys(const Record& record, LayerContext& context) const
 void AttentionMla::project_heads(const Record& record, Saved& saved, LayerContext& context) {
   const std::int64_t tokens = record.down.shape[0];
   if (q_up_) {
-    TensorView latent = take(q_up_->keeps_input(), tokens, query_, saved, context);
-    q_norm_->forward(record.down.slice(1, 0, query_), latent, saved, context);
+    const TensorView latent = take_input(*q_up_, tokens, saved, context);
+    q_norm_->forward(record.down.slice(1, 0, query_), latent, saved, context, q_up_.get());
     q_up_->forward(latent, record.q, saved, context);
   }
-  TensorView latent = take(kv_up_->keeps_input(), tokens, latent_, saved, context);
-  kv_norm_->forward(record.down.slice(1, query_, latent_), latent, saved, context);
+  const TensorView latent = take_input(*kv_up_, tokens, saved, context);
+  kv_norm_->forward(record.down.slice(1, query_, latent_), latent, saved, context, kv_up_.get());
   kv_up_->forward(latent, record.kv, saved, context);
 }
 

@@ -31,6 +31,7 @@ class AttentionMla final : public Layer {
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
+  Linear* input_reader() override { return down_.get(); }
   bool keeps_input() const override { return down_->keeps_input(); }
   bool keeps_gradient() const override { return out_->keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
@@ -53,6 +54,7 @@ class AttentionMla final : public Layer {
   void attend_latents(const Record& record, Saved& saved, LayerContext& context);
   /// The weights of one head's keys, [nope, latent], or values, [v_dim, latent].
   ConstTensorView head_weights(std::int64_t head, bool values) const;
+  TensorView take_input(const Linear& reader, std::int64_t tokens, Saved& saved, LayerContext& context) const;
   TensorView take(bool saved_too, std::int64_t tokens, std::int64_t columns, Saved& saved, LayerContext& context) const;
   std::int64_t qk_dim() const { return nope_ + rope_dim_; }
   std::int64_t down_width() const { return query_ + latent_ + rope_dim_; }

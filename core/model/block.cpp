@@ -48,16 +48,24 @@ TensorView Block::take(bool saved_too, std::int64_t tokens, Saved& saved, LayerC
   return (saved_too ? saved.arena() : context.scratch).take(activation_, {tokens, hidden_});
 }
 
+TensorView Block::take_input(Layer& layer, std::int64_t tokens, Saved& saved, LayerContext& context) const {
+  const Linear* reader = layer.input_reader();
+  const Device device = context.stream.device();
+  const bool codes = reader != nullptr && reader->takes_input_codes(device.kind);
+  if (codes) return view_of(static_cast<void*>(nullptr), activation_, {tokens, hidden_}, device);
+  return take(layer.keeps_input(), tokens, saved, context);
+}
+
 void Block::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t tokens = x.shape[0];
-  const TensorView attention_in = take(attention_->keeps_input(), tokens, saved, context);
+  const TensorView attention_in = take_input(*attention_, tokens, saved, context);
   const TensorView attention_out = context.scratch.take(activation_, {tokens, hidden_});
-  input_norm_.forward(x, attention_in, saved, context);
+  input_norm_.forward(x, attention_in, saved, context, attention_->input_reader());
   attention_->forward(attention_in, attention_out, saved, context);
   const TensorView middle = saved.take(activation_, {tokens, hidden_});
-  const TensorView feed_forward_in = take(feed_forward_->keeps_input(), tokens, saved, context);
-  post_norm_.forward(x, attention_out, middle, feed_forward_in, saved, context);
+  const TensorView feed_forward_in = take_input(*feed_forward_, tokens, saved, context);
+  post_norm_.forward(x, attention_out, middle, feed_forward_in, saved, context, feed_forward_->input_reader());
   feed_forward_->forward(feed_forward_in, y, saved, context);
   axpy(y, 1.0, middle, context.stream);
 }

@@ -32,6 +32,8 @@ class Block final : public Layer {
 
  private:
   TensorView take(bool saved_too, std::int64_t tokens, Saved& saved, LayerContext& context) const;
+  /// For what a layer reads; none where its one reader takes it in FP8.
+  TensorView take_input(Layer& layer, std::int64_t tokens, Saved& saved, LayerContext& context) const;
 
   std::int64_t hidden_;
   DType activation_;

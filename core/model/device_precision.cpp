@@ -27,9 +27,7 @@ constexpr Cell kNoFp8{Becomes::refused,
                       "its units multiply no FP8, and FP8 codes multiplied as BF16 have no row there"};
 constexpr Cell kOneScale{Becomes::refused, "its FP8 units take one scale for a whole operand, not one for each 128"};
 constexpr Cell kOf32{Becomes::refused, "its FP8 units take scales of 32, and cuBLASLt scales of 128 on sm_90 only"};
-constexpr Cell kExperts{Becomes::refused, "FP8 products of experts have no row on a CUDA device"};
-constexpr Cell kAcross{Becomes::refused,
-                       "FP8 units read operands along the sum, and this policy's one copy lies across it in gradients"};
+constexpr Cell kTensor{Becomes::native, "E4M3 products, one scale for a whole operand (cuBLASLt)"};
 constexpr Cell kNoMx{Becomes::refused, "products with scales of 32 need sm_100"};
 constexpr Cell kMxUnbuilt{Becomes::refused, "products with scales of 32 have no row on a CUDA device"};
 
@@ -51,11 +49,11 @@ constexpr Row kTable[] = {
     {PrecisionPolicy::bf16,       Part::dense,      {{kBf16,  kBf16,  kBf16,     kBf16,    kBf16}}},
     {PrecisionPolicy::bf16,       Part::experts,    {{kBf16,  kBf16,  kBf16,     kBf16,    kBf16}}},
     {PrecisionPolicy::fp8_block,  Part::dense,      {{kCodes, kNoFp8, kOneScale, kBlocks,  kOf32}}},
-    {PrecisionPolicy::fp8_block,  Part::experts,    {{kCodes, kNoFp8, kOneScale, kExperts, kOf32}}},
-    {PrecisionPolicy::fp8_tensor, Part::dense,      {{kCodes, kNoFp8, kAcross,   kAcross,  kAcross}}},
-    {PrecisionPolicy::fp8_tensor, Part::experts,    {{kCodes, kNoFp8, kExperts,  kExperts, kExperts}}},
+    {PrecisionPolicy::fp8_block,  Part::experts,    {{kCodes, kNoFp8, kOneScale, kBlocks,  kOf32}}},
+    {PrecisionPolicy::fp8_tensor, Part::dense,      {{kCodes, kNoFp8, kTensor,   kTensor,  kTensor}}},
+    {PrecisionPolicy::fp8_tensor, Part::experts,    {{kCodes, kNoFp8, kTensor,   kTensor,  kTensor}}},
     {PrecisionPolicy::mxfp8,      Part::dense,      {{kCodes, kNoFp8, kNoMx,     kNoMx,    kMxUnbuilt}}},
-    {PrecisionPolicy::mxfp8,      Part::experts,    {{kCodes, kNoFp8, kNoMx,     kNoMx,    kExperts}}},
+    {PrecisionPolicy::mxfp8,      Part::experts,    {{kCodes, kNoFp8, kNoMx,     kNoMx,    kMxUnbuilt}}},
 };
 // clang-format on
 

@@ -50,6 +50,47 @@ ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView 
   return cached;
 }
 
+namespace {
+
+/// SwiGLU of `gate_up` straight into the codes of `into` that are there.
+void activate_into(const InputCodes& into, const Linear& down, const ConstScaledView& gate_up,
+                   ConstTensorView row_weight, QuantizeCounts* counts, LayerContext& context, RowOffsets offsets) {
+  swiglu_quantize({.row_tiles = into.along_columns,
+                   .column_tiles = into.along_rows,
+                   .gate_up = gate_up,
+                   .row_weight = row_weight,
+                   .format = down.precision().activation,
+                   .scale_kind = down.precision().scales,
+                   .segments = offsets,
+                   .counts = counts,
+                   .scratch = context.scratch,
+                   .stream = context.stream});
+}
+
+}  // namespace
+
+ConstTensorView activate(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
+                         LayerContext& context, RowOffsets offsets) {
+  const std::int64_t rows = gate_up.values.shape[0];
+  const Device device = context.stream.device();
+  const DType activation = down.precision().activation;
+  if (down.takes_input_codes(device.kind)) {
+    activate_into(down.expect_input(rows, saved, context, offsets, false), down, gate_up, row_weight,
+                  context.activation_counts(), context, offsets);
+    return view_of(static_cast<const void*>(nullptr), activation, {rows, down.in()}, device);
+  }
+  const TensorView h = context.scratch.take(activation, {rows, down.in()});
+  swiglu_forward({.y = h, .gate_up = gate_up, .row_weight = row_weight, .clamp = 0, .stream = context.stream});
+  return h;
+}
+
+// Counted when it was quantised in forward.
+void keep_activation(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
+                     LayerContext& context, RowOffsets offsets) {
+  const ScaledView kept = down.expect_kept_input(gate_up.values.shape[0], saved, context, offsets);
+  if (!kept.values.empty()) activate_into({{}, kept}, down, gate_up, row_weight, nullptr, context, offsets);
+}
+
 FeedForward::FeedForward(const FeedForwardOptions& options)
     : width_(options.width),
       activation_(activation_dtype(options.precision)),
@@ -64,8 +105,7 @@ void FeedForward::forward(ConstTensorView x, TensorView y, Saved& saved, LayerCo
   record.plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {tokens, 2 * width_});
   gate_up_.forward(x, record.plain, saved, context);
   record.gate_up = unscaled(ConstTensorView(record.plain));
-  TensorView h = context.scratch.take(activation_, {tokens, width_});
-  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = {}, .clamp = 0, .stream = context.stream});
+  const ConstTensorView h = activate(down_, record.gate_up, {}, saved, context);
   if (cached_fp8_ && context.training) {
     record.gate_up = cache_gate_up(gate_up_.precision(), record.plain, saved.arena(), context);
   }
@@ -78,7 +118,10 @@ void FeedForward::backward_input(ConstTensorView dy, TensorView dx, Saved& saved
   Record& record = saved.record<Record>(this);
   TensorView dh = context.scratch.take(activation_, {tokens, width_});
   down_.backward_input(dy, dh, saved, context);
+  const bool codes = down_.takes_input_codes(context.stream.device().kind);
+  if (codes) keep_activation(down_, record.gate_up, {}, saved, context);
   TensorView h = dh;  // made again in place of its gradient, unless the weight gradient reads it there
+  if (codes) h = {};
   if (down_.keeps_input()) h = saved.take(activation_, {tokens, width_});
   Arena& gradients = gate_up_.keeps_gradient() ? saved.arena() : context.scratch;
   TensorView dgate_up = cached_fp8_ ? gradients.take(activation_, {tokens, 2 * width_}) : record.plain;
@@ -90,7 +133,7 @@ void FeedForward::backward_input(ConstTensorView dy, TensorView dx, Saved& saved
                    .row_weight = {},
                    .clamp = 0,
                    .stream = context.stream});
-  down_.keep_input(h, saved, context);
+  if (!codes) down_.keep_input(h, saved, context);
   gate_up_.backward_input(dgate_up, dx, saved, context);
 }
 

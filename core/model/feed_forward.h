@@ -26,6 +26,7 @@ class FeedForward final : public Layer {
   void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) override;
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context) override;
   void backward_weight(Saved& saved, LayerContext& context) override;
+  Linear* input_reader() override { return &gate_up_; }
   bool keeps_input() const override { return gate_up_.keeps_input(); }
   bool keeps_gradient() const override { return down_.keeps_gradient(); }
   std::vector<Parameter*> parameters() override;
@@ -50,5 +51,12 @@ bool caches_gate_up(const LinearPrecision& precision, std::int64_t width);
 /// `gate_up` quantised along columns into `arena`, as SwiGLU's gradient reads it.
 ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView gate_up, Arena& arena,
                               LayerContext& context);
+/// SwiGLU's output, times `row_weight` unless that is empty, on its way to `down`: plain from scratch, or without data
+/// where `down` takes it in FP8 and finds it there.
+ConstTensorView activate(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
+                         LayerContext& context, RowOffsets offsets = {});
+/// The same output made again, kept for the weight gradient of `down`, which takes it in FP8.
+void keep_activation(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
+                     LayerContext& context, RowOffsets offsets = {});
 
 }  // namespace shoestring

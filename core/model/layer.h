@@ -92,6 +92,7 @@ struct LayerContext {
   /// Scratch of layers that cannot plan theirs (mixtures whose experts are shared), one call at a time.
   Arena* growing = nullptr;
 
+  HostWaits* waits() const { return tally != nullptr ? &tally->waits : nullptr; }
   QuantizeCounts* activation_counts() const { return tally != nullptr ? tally->activations() : nullptr; }
   QuantizeCounts* gradient_counts() const { return tally != nullptr ? tally->gradients() : nullptr; }
 };
@@ -120,6 +121,9 @@ class Layer {
   /// Any later time, once per forward; adds into Parameter::grad. Everything it needs is in `saved`.
   virtual void backward_weight(Saved& saved, LayerContext& context) = 0;
 
+  /// The one Linear that reads x, where nothing else does: x may then come to it in FP8 (Linear::expect_input), and be
+  /// a view without data here.
+  virtual Linear* input_reader() { return nullptr; }
   virtual bool keeps_input() const = 0;
   virtual bool keeps_gradient() const = 0;
 

@@ -7,6 +7,7 @@
 #include "kernels/fill.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantized_gemm.h"
+#include "kernels/quantized_gemm_codes.h"
 #include "kernels/reduce.h"
 #include "kernels/rms_norm.h"
 
@@ -72,34 +73,99 @@ bool Linear::keeps_gradient() const { return !weight.frozen && !quantises_gradie
 
 // ---- operands
 
-ScaledView Linear::fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena) const {
+/// `along_rows`: for a sum over rows, along which a device reads its operands (cuBLASLt, gemm_cublaslt.h).
+ScaledView Linear::fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena,
+                              bool along_rows) const {
   const LinearPrecision& p = options_.precision;
   const Shape& shape = request.x.shape;
   ScaledView copy;
-  const bool transposed = granularity.rows > 1 && request.x.device.kind != DeviceKind::cpu;  // as cuBLASLt reads it
+  const bool turned = along_rows && request.x.device.kind != DeviceKind::cpu;
   copy.values =
-      transposed ? arena.take(request.values, {shape[1], shape[0]}).transposed() : arena.take(request.values, shape);
+      turned ? arena.take(request.values, {shape[1], shape[0]}).transposed() : arena.take(request.values, shape);
   const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, request.offsets);
   copy.scales = arena.take(p.scale_dtype(), scales);
   copy.granularity = granularity;
   return copy;
 }
 
+/// With one scale for the whole tensor one copy serves both directions, but a device reads each along its own.
+Linear::Copies Linear::quantize_once(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
+                                     Stream& stream) const {
+  QuantizeArgs args{
+      .x = request.x, .scale_kind = options_.precision.scales, .counts = request.counts, .stream = stream};
+  const bool on_cpu = stream.device().kind == DeviceKind::cpu;
+  const bool turned = request.along_rows && !on_cpu;
+  const ScaledView first = fresh_copy(request, kPerTensor, request.along_rows ? rows_arena : columns_arena, turned);
+  args.row_tiles = first;
+  quantize(args);
+  if (!turned || !request.along_columns) return {first, first};
+  args.row_tiles.values = columns_arena.take(request.values, request.x.shape);
+  args.scales_given = true;
+  args.counts = nullptr;  // the same codes
+  quantize(args);
+  return {args.row_tiles, first};
+}
+
 Linear::Copies Linear::quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
                                      Stream& stream) const {
   const LinearPrecision& p = options_.precision;
+  if (p.one_copy()) return quantize_once(request, columns_arena, rows_arena, stream);
   QuantizeArgs args{
       .x = request.x, .scale_kind = p.scales, .segments = request.offsets, .counts = request.counts, .stream = stream};
-  if (p.one_copy()) {
-    args.row_tiles = fresh_copy(request, kPerTensor, request.along_rows ? rows_arena : columns_arena);
-    args.segments = {};
-    quantize(args);
-    return {args.row_tiles, args.row_tiles};
-  }
-  if (request.along_columns) args.row_tiles = fresh_copy(request, p.row_tile, columns_arena);
-  if (request.along_rows) args.column_tiles = fresh_copy(request, p.column_tile, rows_arena);
+  if (request.along_columns) args.row_tiles = fresh_copy(request, p.row_tile, columns_arena, false);
+  if (request.along_rows) args.column_tiles = fresh_copy(request, p.column_tile, rows_arena, true);
   quantize(args);
   return {args.row_tiles, args.column_tiles};
+}
+
+// ---- operands that come in FP8
+
+bool Linear::takes_input_codes(DeviceKind device) const {
+  const LinearPrecision& p = options_.precision;
+  return cast_place(p, device).at_producer && p.forward == ProductFormat::fp8 && p.row_tile == kRowTile128 &&
+         !keeps_input();
+}
+
+bool Linear::takes_gradient_codes(DeviceKind device) const {
+  const LinearPrecision& p = options_.precision;
+  return cast_place(p, device).at_producer && p.input_gradient == ProductFormat::fp8 && p.row_tile == kRowTile128 &&
+         !keeps_gradient() && adapter_ == nullptr && bias.rows == 0;
+}
+
+/// Room for what `request` asks for; of its x only the shape is read.
+InputCodes Linear::expect(const QuantizeRequest& request, Saved& saved, LayerContext& context) const {
+  const LinearPrecision& p = options_.precision;
+  InputCodes codes;
+  if (request.along_columns) {
+    codes.along_columns = gemm_detail::take_row_codes(context.scratch, request.x.shape, request.values, p.row_tile,
+                                                      p.scales, context.stream.device().kind);
+  }
+  if (request.along_rows) codes.along_rows = fresh_copy(request, p.column_tile, saved.arena(), true);
+  return codes;
+}
+
+InputCodes Linear::expect_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets, bool keep) {
+  const ConstTensorView x = view_of(static_cast<const void*>(nullptr), options_.precision.activation,
+                                    {rows, options_.in}, context.stream.device());
+  const bool kept = context.training && keep && quantises_input();
+  return saved.record<Record>(this).expected = expect({x, DType::e4m3, true, kept, offsets, nullptr}, saved, context);
+}
+
+ScaledView Linear::expect_kept_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets) {
+  const ConstTensorView x = view_of(static_cast<const void*>(nullptr), options_.precision.activation,
+                                    {rows, options_.in}, context.stream.device());
+  if (!quantises_input()) return {};
+  const ScaledView kept = expect({x, DType::e4m3, false, true, offsets, nullptr}, saved, context).along_rows;
+  saved.record<Record>(this).x = kept;
+  return kept;
+}
+
+InputCodes Linear::expect_gradient(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets) {
+  const LinearPrecision& p = options_.precision;
+  const ConstTensorView dy =
+      view_of(static_cast<const void*>(nullptr), p.activation, {rows, options_.out}, context.stream.device());
+  return saved.record<Record>(this).expected =
+             expect({dy, p.gradient_values, true, quantises_gradient(), offsets, nullptr}, saved, context);
 }
 
 ConstScaledView Linear::plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const {
@@ -122,11 +188,12 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
     return accumulate ? axpy(c, 1, wide, context.stream) : convert(c, wide, context.stream);
   }
   const PackedMatrix* packed = direction.packed.empty() ? nullptr : &direction.packed;
+  const bool turns = transposed && !direction.turned;
   if (options_.experts > 0) {
     grouped_gemm({.c = c,
                   .a = a,
                   .b = direction.b,
-                  .b_transposed = transposed,
+                  .b_transposed = turns,
                   .offsets = offsets,
                   .accumulate = accumulate,
                   .power_of_two_scales = options_.precision.power_of_two_scales(),
@@ -139,7 +206,7 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
   if (!transposed && bias.rows > 0) bias_view = bias.value.reshaped({bias.rows});
   gemm({.c = c,
         .a = a,
-        .b = transposed ? direction.b.transposed() : direction.b,
+        .b = turns ? direction.b.transposed() : direction.b,
         .accumulate = accumulate,
         .power_of_two_scales = options_.precision.power_of_two_scales(),
         .packed_b = packed,
@@ -148,10 +215,14 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
         .stream = context.stream});
 }
 
-ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request, ProductFormat format,
-                                   const Direction& direction, bool transposed, bool accumulate, Saved& saved,
-                                   LayerContext& context) const {
+ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request, const InputCodes& expected,
+                                   ProductFormat format, const Direction& direction, bool transposed, bool accumulate,
+                                   Saved& saved, LayerContext& context) const {
   const LinearPrecision& p = options_.precision;
+  if (!expected.along_columns.values.empty()) {
+    multiply(c, expected.along_columns, direction, transposed, accumulate, request.offsets, context);
+    return expected.along_rows;
+  }
   if (!request.along_columns || p.one_copy()) {
     Copies copies;
     if (request.along_columns || request.along_rows) {
@@ -162,7 +233,7 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
     return copies.along_rows;
   }
   ScaledView along_rows;
-  if (request.along_rows) along_rows = fresh_copy(request, p.column_tile, saved.arena());
+  if (request.along_rows) along_rows = fresh_copy(request, p.column_tile, saved.arena(), true);
   ConstTensorView bias_view;
   if (!transposed && bias.rows > 0) bias_view = bias.value.reshaped({bias.rows});
   quantized_gemm({.c = c,
@@ -172,7 +243,7 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
                   .scale_kind = p.scales,
                   .column_tiles = along_rows,
                   .b = direction.b,
-                  .b_transposed = transposed,
+                  .b_transposed = transposed && !direction.turned,
                   .offsets = request.offsets,
                   .accumulate = accumulate,
                   .packed_b = direction.packed.empty() ? nullptr : &direction.packed,
@@ -189,9 +260,11 @@ void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext
   const bool kept_in_fp8 = context.training && keep && quantises_input();
   const QuantizeRequest request{x,           DType::e4m3, p.forward == ProductFormat::fp8,
                                 kept_in_fp8, offsets,     context.activation_counts()};
+  const InputCodes expected = std::exchange(saved.record<Record>(this).expected, {});
   {
     Arena::Scope scope(context.scratch);
-    const ConstScaledView along_rows = product_of(y, request, p.forward, forward_, false, false, saved, context);
+    const ConstScaledView along_rows =
+        product_of(y, request, expected, p.forward, forward_, false, false, saved, context);
     if (context.training && keep) saved.record<Record>(this).x = kept_in_fp8 ? along_rows : unscaled(x);
   }
   if (adapter_) adapter_->forward(x, y, saved, context, offsets, keep);
@@ -220,7 +293,8 @@ void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, Lay
                                 along_rows, offsets,           context.gradient_counts()};
   {
     Arena::Scope scope(context.scratch);
-    const ConstScaledView kept = product_of(dx, request, p.input_gradient, gradient_, true, accumulate, saved, context);
+    const ConstScaledView kept = product_of(dx, request, std::exchange(record.expected, {}), p.input_gradient,
+                                            gradient_, true, accumulate, saved, context);
     record.dy = along_rows ? kept : unscaled(dy);
   }
   if (adapter_) adapter_->backward_input(dy, dx, saved, context, offsets);

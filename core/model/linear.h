@@ -49,6 +49,12 @@ void append_slice(std::vector<ParameterSlice>& slices, std::string name, std::in
 /// The same for a vector of `rows`.
 void append_vector(std::vector<ParameterSlice>& slices, std::string name, std::int64_t rows);
 
+/// An input in FP8, as the products of a Linear read it.
+struct InputCodes {
+  ScaledView along_columns;  ///< of the product at hand; in scratch, which the caller gives back behind it
+  ScaledView along_rows;     ///< of the weight gradient; empty where nothing is kept for one
+};
+
 class Linear {
  public:
   explicit Linear(LinearOptions options);
@@ -64,6 +70,16 @@ class Linear {
   /// dx is overwritten, or added to with `accumulate`.
   void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets = {},
                       bool accumulate = false);
+  /// Whether x comes in FP8 from what makes it, where `device` computes (cast_place): that writes into the room which
+  /// expect_input gives, as quantize would, and the next forward reads it there; its x is empty then.
+  bool takes_input_codes(DeviceKind device) const;
+  InputCodes expect_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {},
+                          bool keep_input = true);
+  /// Room for what keep_input would make of the input; empty where it makes nothing.
+  ScaledView expect_kept_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  /// The same of dy and backward_input.
+  bool takes_gradient_codes(DeviceKind device) const;
+  InputCodes expect_gradient(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {});
   void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets = {});
   /// For operands that were not kept but can be made again: plain formats only.
   void backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets = {});
@@ -92,7 +108,8 @@ class Linear {
   struct Record {
     ConstScaledView x;  ///< as the weight gradient reads it
     ConstScaledView dy;
-    TensorView dbias;  ///< [out], this micro-batch's sum
+    TensorView dbias;     ///< [out], this micro-batch's sum
+    InputCodes expected;  ///< what the next product reads; empty: what it is given
   };
   struct Copies {
     ConstScaledView along_columns;
@@ -102,6 +119,7 @@ class Linear {
   struct Direction {
     ConstScaledView b;  ///< without data where packed
     PackedMatrix packed;
+    bool turned = false;  ///< b is the input gradient's operand as it stands, not its transpose
   };
   struct QuantizeRequest {
     ConstTensorView x;
@@ -112,18 +130,22 @@ class Linear {
     QuantizeCounts* counts;
   };
 
-  ScaledView fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena) const;
+  ScaledView fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena, bool along_rows) const;
+  Copies quantize_once(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena, Stream& stream) const;
+  InputCodes expect(const QuantizeRequest& request, Saved& saved, LayerContext& context) const;
   Copies quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena, Stream& stream) const;
   ConstScaledView plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const;
   void multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed, bool accumulate,
                 RowOffsets offsets, LayerContext& context) const;
   /// The product with request.x in `format`, and the copies that `request` asks for; returns the one along rows.
-  ConstScaledView product_of(TensorView c, const QuantizeRequest& request, ProductFormat format,
-                             const Direction& direction, bool transposed, bool accumulate, Saved& saved,
-                             LayerContext& context) const;
+  /// `expected` stands for request.x where it is there.
+  ConstScaledView product_of(TensorView c, const QuantizeRequest& request, const InputCodes& expected,
+                             ProductFormat format, const Direction& direction, bool transposed, bool accumulate,
+                             Saved& saved, LayerContext& context) const;
   void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context, RowOffsets offsets);
   void expert_weight_product(const ConstScaledView& x, const ConstScaledView& dy, bool accumulate,
                              LayerContext& context, RowOffsets offsets);
+  void quantize_weights(const PrepareContext& context);
   void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
                          Stream& stream);
   void sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerContext& context);
@@ -137,7 +159,8 @@ class Linear {
   std::unique_ptr<Adapter> adapter_;
   Tensor values_;  ///< FP8 weights [stack * out, in]
   Tensor scales_;
-  Tensor column_values_;  ///< a second copy for the input gradient: tiles down the rows (MX), or transposed (a device)
+  Tensor column_values_;  ///< a second copy for the input gradient: tiles down the rows (MX), or, on a device, each
+                          ///< expert's matrix transposed: [stack * in, out]
   Tensor column_scales_;
   ScaledView fp8_;           ///< as forward reads them,
   ScaledView fp8_backward_;  ///< and the input gradient

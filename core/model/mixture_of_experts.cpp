@@ -100,7 +100,8 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
   record.weights = saved.take(master_, {tokens, chosen_});
   record.scores = saved.take(master_, {tokens, experts_});
   record.plan = {saved.take(DType::i64, {experts_}), saved.take(DType::i64, {experts_ + 1}),
-                 saved.take(DType::i32, {slots(tokens)}), saved.take(DType::i32, {slots(tokens)})};
+                 saved.take(DType::i32, {slots(tokens)}),
+                 saved.take(DType::i32, {most_rows_of(tokens, context.stream.device().kind)})};
   const TensorView logits = context.scratch.take(master_, {tokens, experts_});
   router_.forward(x, logits, saved, context);
   ConstTensorView bias;
@@ -117,7 +118,7 @@ void MixtureOfExperts::route(ConstTensorView x, Record& record, Saved& saved, La
                   .normalize = normalize_,
                   .scale = scale_,
                   .stream = context.stream});
-  plan_permutation(record.plan, record.indices, context.stream);
+  plan_permutation(record.plan, record.indices, context.stream, row_multiple(context.stream.device().kind));
   announce_rows(record, context);
   if (!context.training) return;
   StepTally* tally = context.tally;
@@ -146,15 +147,20 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
   {
     Arena::Scope gather(context.scratch);
-    const bool kept = gate_up_.keeps_input() && (!gathers_again() || shared_out());
-    const TensorView xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(x, xp, record.row_weights, record, context, context.activation_counts());
-    record.received = xp;
+    TensorView xp;
+    if (!shared_out() && gate_up_.takes_input_codes(context.stream.device().kind)) {
+      gather_into(gate_up_.expect_input(rows, saved, context, offsets), gate_up_, x, record, context,
+                  context.activation_counts());
+    } else {
+      const bool kept = gate_up_.keeps_input() && (!gathers_again() || shared_out());
+      xp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
+      to_experts(x, xp, record.row_weights, record, context, context.activation_counts());
+      record.received = xp;
+    }
     gate_up_.forward(xp, record.gate_up_plain, saved, context, offsets, !gathers_again());
   }
   record.gate_up = unscaled(ConstTensorView(record.gate_up_plain));
-  const TensorView h = context.scratch.take(activation_, {rows, width_});
-  swiglu_forward({.y = h, .gate_up = record.gate_up, .row_weight = record.row_weights, .stream = context.stream});
+  const ConstTensorView h = activate(down_, record.gate_up, record.row_weights, saved, context, offsets);
   if (cached_fp8_ && context.training) {
     record.gate_up = cache_gate_up(gate_up_.precision(), record.gate_up_plain, saved.arena(), context);
   }
@@ -182,13 +188,23 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
   const TensorView dh = context.scratch.take(activation_, {rows, width_});
   {
     Arena::Scope gather(context.scratch);
-    const bool kept = gathers_again() && shared_out();
-    const TensorView dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
-    to_experts(dy, dyp, {}, record, context, context.gradient_counts());
+    TensorView dyp;
+    if (!shared_out() && down_.takes_gradient_codes(context.stream.device().kind)) {
+      gather_into(down_.expect_gradient(rows, saved, context, offsets), down_, dy, record, context,
+                  context.gradient_counts());
+    } else {
+      const bool kept = gathers_again() && shared_out();
+      dyp = (kept ? saved.arena() : context.scratch).take(activation_, {rows, hidden_});
+      to_experts(dy, dyp, {}, record, context, context.gradient_counts());
+    }
     down_.backward_input(dyp, dh, saved, context, offsets);
     record.received_gradient = dyp;
   }
-  record.h = down_.keeps_input() ? saved.take(activation_, {rows, width_}) : dh;
+  const bool codes = down_.takes_input_codes(context.stream.device().kind);
+  if (codes) keep_activation(down_, record.gate_up, record.row_weights, saved, context, offsets);
+  record.h = dh;
+  if (codes) record.h = {};
+  if (down_.keeps_input()) record.h = saved.take(activation_, {rows, width_});
   record.dgate_up = cached_fp8_ ? context.scratch.take(activation_, {rows, 2 * width_}) : record.gate_up_plain;
   swiglu_gradient({.dgate_up = record.dgate_up,
                    .drow_weight = drow_weights,
@@ -197,7 +213,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
                    .gate_up = record.gate_up,
                    .row_weight = record.row_weights,
                    .stream = context.stream});
-  if (!gathers_again()) down_.keep_input(record.h, saved, context, offsets);
+  if (!gathers_again() && !codes) down_.keep_input(record.h, saved, context, offsets);
   gate_up_.backward_input(record.dgate_up, dxp, saved, context, offsets);
 }
 
@@ -253,10 +269,10 @@ void MixtureOfExperts::experts_backward_weight(Saved& saved_of_batch, LayerConte
   } else if (gathers_again()) {
     {
       Arena::Scope scope(context.scratch);
-      down_.backward_weight_of(record.h, gathered(record.dy, record, context), context, offsets);
+      down_.backward_weight_of(record.h, gathered(record.dy, offsets.back(), record, context), context, offsets);
     }
     Arena::Scope scope(context.scratch);
-    gate_up_.backward_weight_of(gathered(record.x, record, context), record.dgate_up, context, offsets);
+    gate_up_.backward_weight_of(gathered(record.x, offsets.back(), record, context), record.dgate_up, context, offsets);
   } else {
     down_.backward_weight(saved, context, offsets);
     gate_up_.backward_weight(saved, context, offsets);

@@ -112,8 +112,18 @@ class MixtureOfExperts final : public Layer {
   /// y (+)= the results yp of all choices of a token; where rows travel, `weights` beside them.
   void from_experts(ConstTensorView yp, TensorView y, const ExpertExchange::Beside& weights, const Record& record,
                     LayerContext& context) const;
-  TensorView gathered(ConstTensorView x, const Record& record, LayerContext& context) const;
+  TensorView gathered(ConstTensorView x, std::int64_t rows, const Record& record, LayerContext& context) const;
+  /// The rows of x at their experts, straight into codes that `reader` expects; where they do not travel.
+  void gather_into(const InputCodes& codes, const Linear& reader, ConstTensorView x, const Record& record,
+                   LayerContext& context, QuantizeCounts* counts) const;
   std::int64_t slots(std::int64_t tokens) const { return tokens * chosen_; }
+  /// Each expert's rows begin at a multiple of it. Rows that travel stand close together.
+  std::int64_t row_multiple(DeviceKind device) const {
+    return shared_out() ? 1 : cast_place(gate_up_.precision(), device).expert_rows;
+  }
+  std::int64_t most_rows_of(std::int64_t tokens, DeviceKind device) const {
+    return most_rows(slots(tokens), experts_, row_multiple(device));
+  }
   bool shared_out() const { return share_.ranks > 1; }
   /// Whether the weight gradients' operands are made again: they are plain, and there are such gradients.
   bool gathers_again() const { return plain_operands_ && !gate_up_.weight.frozen; }

@@ -1,8 +1,10 @@
 #include "core/model/norm.h"
 
+#include "core/model/linear.h"
+#include "kernels/base/check.h"
 #include "kernels/fill.h"
 #include "kernels/reduce.h"
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm_quantize.h"
 
 namespace shoestring {
 
@@ -32,17 +34,34 @@ void Norm::normalise(ConstTensorView x, ConstTensorView residual, TensorView sum
                     .stream = context.stream});
 }
 
-void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context) {
-  const TensorView rstd = take_rstd(x, saved, context);
-  if (context.training) saved.record<Record>(this) = {x, rstd, {}};
-  normalise(x, {}, {}, y, rstd, context);
+void Norm::normalise_into(Linear& reader, ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView rstd,
+                          Saved& saved, LayerContext& context) const {
+  const InputCodes codes = reader.expect_input(x.shape[0], saved, context);
+  rms_norm_quantize({.row_tiles = codes.along_columns,
+                     .column_tiles = codes.along_rows,
+                     .rstd = rstd,
+                     .x = x,
+                     .gamma = gamma(),
+                     .residual = residual,
+                     .sum = sum,
+                     .eps = static_cast<float>(options_.eps),
+                     .scale_kind = reader.precision().scales,
+                     .counts = context.activation_counts(),
+                     .scratch = context.scratch,
+                     .stream = context.stream});
+}
+
+void Norm::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, Linear* reader) {
+  forward(x, {}, {}, y, saved, context, reader);
 }
 
 void Norm::forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
-                   LayerContext& context) {
+                   LayerContext& context, Linear* reader) {
   const TensorView rstd = take_rstd(x, saved, context);
-  if (context.training) saved.record<Record>(this) = {sum, rstd, {}};
-  normalise(x, residual, sum, y, rstd, context);
+  if (context.training) saved.record<Record>(this) = {residual.empty() ? x : ConstTensorView(sum), rstd, {}};
+  if (!y.empty()) return normalise(x, residual, sum, y, rstd, context);
+  check(reader != nullptr, "{}: nobody reads its result", gain.slices.front().name);
+  normalise_into(*reader, x, residual, sum, rstd, saved, context);
 }
 
 void Norm::recompute(ConstTensorView x, TensorView y, LayerContext& context) const {

@@ -20,17 +20,20 @@ struct NormOptions {
   DType master = DType::f32;
 };
 
+class Linear;
+
 class Norm {
  public:
   explicit Norm(const NormOptions& options);
   Norm(const Norm&) = delete;
   Norm& operator=(const Norm&) = delete;
 
-  /// x and y are [tokens, width], or [tokens, heads, width]. x must stay until backward_input.
-  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context);
+  /// x and y are [tokens, width], or [tokens, heads, width]. x must stay until backward_input. Where y has no data it
+  /// goes to `reader` in FP8 (Linear::expect_input).
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, Linear* reader = nullptr);
   /// sum = x + residual, y = norm(sum); sum takes the place of x.
   void forward(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, Saved& saved,
-               LayerContext& context);
+               LayerContext& context, Linear* reader = nullptr);
   /// y again, from the x that forward was given.
   void recompute(ConstTensorView x, TensorView y, LayerContext& context) const;
   /// dx is overwritten (and may be dy), or added to with `accumulate`.
@@ -47,6 +50,8 @@ class Norm {
   };
   void normalise(ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView y, TensorView rstd,
                  LayerContext& context) const;
+  void normalise_into(Linear& reader, ConstTensorView x, ConstTensorView residual, TensorView sum, TensorView rstd,
+                      Saved& saved, LayerContext& context) const;
   TensorView take_rstd(ConstTensorView x, Saved& saved, LayerContext& context) const;
   ConstTensorView gamma() const { return gain.value.reshaped({options_.width}); }
 

@@ -1,5 +1,7 @@
 #include "core/model/precision.h"
 
+#include "kernels/grouped_gemm.h"
+
 namespace shoestring {
 namespace {
 
@@ -43,6 +45,14 @@ DType activation_dtype(const PrecisionSpec& spec) {
 }
 
 DType master_dtype(const PrecisionSpec& spec) { return spec.policy == PrecisionPolicy::fp64 ? DType::f64 : DType::f32; }
+
+CastPlace cast_place(const LinearPrecision& precision, DeviceKind device) {
+  if (device == DeviceKind::cpu) return {};
+  const auto fp8 = [](ProductFormat format) { return format == ProductFormat::fp8; };
+  const bool any = fp8(precision.forward) || fp8(precision.input_gradient) || fp8(precision.weight_gradient);
+  // The fused ops write tiles; one scale for a whole tensor is known only when all of it is.
+  return {!precision.one_copy(), any ? kGroupRows : 1};
+}
 
 LinearPrecision exempt_precision(const PrecisionSpec& spec) {
   LinearPrecision precision;

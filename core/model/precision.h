@@ -37,6 +37,16 @@ struct LinearPrecision {
   DType scale_dtype() const { return scales == ScaleKind::e8m0 ? DType::e8m0 : DType::f32; }
 };
 
+/// Where the operands of a Linear's FP8 products are cast, and how the rows of experts lie for them.
+struct CastPlace {
+  /// Norms, activations and gathers write the codes that the next products read. Elsewhere a product casts the rows
+  /// that it multiplies as it packs them: what CPUs do, whose codes are never written down.
+  bool at_producer = false;
+  std::int64_t expert_rows = 1;  ///< each expert's rows begin and end at a multiple of it
+};
+/// The one place where this is decided.
+CastPlace cast_place(const LinearPrecision& precision, DeviceKind device);
+
 /// Linears that the policy covers.
 LinearPrecision covered_precision(const PrecisionSpec& spec);
 /// Linears that a low-precision policy leaves in BF16: the output head, the join of multi-token prediction.

@@ -23,6 +23,7 @@ StepTally::StepTally(std::int64_t mixtures, std::int64_t experts, bool count_pre
 void StepTally::clear(Stream& stream) {
   objective = {};
   precision = {};
+  waits = {};
   std::fill(balance_losses.begin(), balance_losses.end(), 0.0);
   if (!expert_loads.empty()) std::memset(expert_loads.view().data, 0, static_cast<std::size_t>(expert_loads.bytes()));
   for (Tensor* there : {&sums_there_, &balance_there_, &loads_there_}) {
@@ -60,17 +61,54 @@ ObjectiveTotals StepTally::totals(ObjectiveSums& here) {
   return {of(sums.main), of(sums.further)};
 }
 
-void StepTally::collect(Stream& stream) {
-  if (sums_there_.empty()) return;
-  Sums sums;
-  copy(view_of(static_cast<void*>(&sums), DType::i64, sums_there_.shape()), sums_there_, stream);
-  if (!balance_there_.empty()) {
-    copy(view_of(balance_losses.data(), DType::f64, balance_there_.shape()), balance_there_, stream);
-    copy(expert_loads, loads_there_, stream);
+std::int64_t StepTally::bytes() const {
+  return static_cast<std::int64_t>(sizeof(Sums) + balance_losses.size() * sizeof(double)) + expert_loads.bytes();
+}
+
+// The sums, then balance losses, then loads.
+void StepTally::send(Storage& to, Stream& stream) const {
+  if (to.bytes() < bytes()) to = Storage::pinned(bytes(), stream.device().dry);
+  if (stream.dry()) return;
+  auto* next = static_cast<char*>(to.data());
+  const auto put = [&](DType dtype, const ConstTensorView& from) {
+    copy(view_of(static_cast<void*>(next), dtype, from.shape), from, stream);
+    next += from.bytes();
+  };
+  if (sums_there_.empty()) {
+    *reinterpret_cast<Sums*>(next) = {objective, precision};
+    next += sizeof(Sums);
+  } else {
+    put(DType::i64, sums_there_);
   }
-  stream.synchronize();
+  if (expert_loads.empty()) return;
+  const auto count = static_cast<std::int64_t>(balance_losses.size());
+  put(DType::f64, balance_there_.empty() ? view_of(static_cast<const void*>(balance_losses.data()), DType::f64, {count})
+                                         : balance_there_.view());
+  put(DType::i64, loads_there_.empty() ? expert_loads.view() : loads_there_.view());
+}
+
+void StepTally::receive(const Storage& from) {
+  if (from.device().dry != nullptr) return;
+  const auto* next = static_cast<const char*>(from.data());
+  const auto get = [&](void* to, std::size_t size) {
+    std::memcpy(to, next, size);
+    next += size;
+  };
+  Sums sums;
+  get(&sums, sizeof(sums));
   objective = sums.objective;
   precision = sums.precision;
+  if (expert_loads.empty()) return;
+  get(balance_losses.data(), balance_losses.size() * sizeof(double));
+  get(expert_loads.view().data, static_cast<std::size_t>(expert_loads.bytes()));
+}
+
+void StepTally::collect(Stream& stream) {
+  if (sums_there_.empty()) return;
+  Storage here;
+  send(here, stream);
+  stream.synchronize();
+  receive(here);
 }
 
 double StepTally::balance_loss() const { return std::accumulate(balance_losses.begin(), balance_losses.end(), 0.0); }

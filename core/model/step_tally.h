@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/model/host_waits.h"
+#include "kernels/base/memory.h"
 #include "kernels/base/tensor.h"
 #include "kernels/quantize.h"
 
@@ -52,7 +54,8 @@ struct ObjectiveTotals {
   LossTotals main, further;
 };
 
-/// On a device the ops add up there, where these point; the numbers below come to the host with `collect`.
+/// On a device the ops add up there, where these point; the numbers below come to the host with `send` and `receive`,
+/// or `collect`.
 struct StepTally {
   StepTally() = default;
   /// Empty, for a model with `mixtures` mixtures of `experts` experts each, on whichever ranks they stand.
@@ -62,6 +65,7 @@ struct StepTally {
   PrecisionCounts precision;           ///< activations and gradients; zero where precision is not counted
   Tensor expert_loads;                 ///< i64 [mixtures, experts] slots that chose each; empty without experts
   std::vector<double> balance_losses;  ///< [mixtures] weighted, summed over tokens
+  HostWaits waits;                     ///< of the layers, on a device
 
   /// Everything is zero again, in the same memory: on a device, whose allocations wait, a tally serves many passes.
   void clear(Stream& stream);
@@ -75,6 +79,11 @@ struct StepTally {
   /// Where the objective of a micro-batch is added: in `here` on a CPU, whose sums the caller adds when they are
   /// complete; on a device in the tally itself.
   ObjectiveTotals totals(ObjectiveSums& here);
+  /// Gives the numbers to `to`, host memory that is taken the first time: they are there when the stream has been
+  /// waited for, whatever the tally counts from now on.
+  void send(Storage& to, Stream& stream) const;
+  /// The numbers become those of `from`, all of them; the waits, which are the host's own, stay.
+  void receive(const Storage& from);
   /// Brings the numbers to the host, and waits for them; nothing to do on a CPU.
   void collect(Stream& stream);
   /// Over all mixtures, in their order.
@@ -87,6 +96,7 @@ struct StepTally {
     PrecisionCounts precision;
   };
   Sums* there() { return static_cast<Sums*>(sums_there_.view().data); }
+  std::int64_t bytes() const;
 
   bool counts_precision_ = false;
   Tensor sums_there_;  ///< i64, as many as a Sums has room for; empty on a CPU, as the next two

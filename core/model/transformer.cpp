@@ -243,6 +243,7 @@ void Transformer::allocate(Stream& stream) {
   const Device device = stream.device();
   check(device.kind != DeviceKind::cpu || stream.worker_count() == options_.run.workers,
         "memory is planned for {} workers, the stream has {}", options_.run.workers, stream.worker_count());
+  options_.run.device = device.kind;
   Needs needs;
   needs.saved.resize(stages_.size());
   if (!stream.dry()) needs = this->needs(device.kind);
@@ -340,7 +341,7 @@ void Transformer::join_shared_gradients(Communicator& pipeline, int first, int l
   }
 }
 
-QuantizeCounts Transformer::prepare() {
+void Transformer::prepare() {
   const bool counts = options_.count_precision && low_precision(options_.precision);
   if (counts && !weight_counts_) weight_counts_ = std::make_unique<StepTally>(0, 0, true, stream_->device());
   if (counts) weight_counts_->clear(*stream_);
@@ -349,13 +350,17 @@ QuantizeCounts Transformer::prepare() {
                                options_.trains};
   if (head_) head_->prepare(context);
   for (const auto& stage : stages_) stage->prepare(context);
-  if (!counts) return prepared_ = {};
-  weight_counts_->collect(*stream_);
-  return prepared_ = weight_counts_->precision.activations;
+  if (counts) weight_counts_->send(counts_sent_, *stream_);
+}
+
+QuantizeCounts Transformer::weight_counts() {
+  if (!weight_counts_) return {};
+  weight_counts_->receive(counts_sent_);
+  return weight_counts_->precision.activations;
 }
 
 // Adapters count nothing.
-QuantizeCounts Transformer::prepare_trained() {
+void Transformer::prepare_trained() {
   if (options_.lora.rank == 0) return prepare();
   const PrepareContext context{scratch_, *stream_, nullptr, nullptr, options_.trains};
   for (const auto& stage : stages_) {
@@ -363,7 +368,6 @@ QuantizeCounts Transformer::prepare_trained() {
       for (Linear* linear : block->linears()) linear->prepare_adapter(context);
     }
   }
-  return prepared_;
 }
 
 // ---- running

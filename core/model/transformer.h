@@ -110,11 +110,13 @@ class Transformer {
   void join_shared_gradients(Communicator& pipeline, int first, int last);
   /// Begins a new sum: afterwards every gradient is zero or stale (see Parameter).
   void zero_gradients();
-  /// Refreshes the compute copies. What the quantisation lost of those this rank speaks for; zero where precision is
-  /// not counted.
-  QuantizeCounts prepare();
+  /// Refreshes the compute copies.
+  void prepare();
   /// The same where only what is trained has moved since: the compute copies of frozen weights stay.
-  QuantizeCounts prepare_trained();
+  void prepare_trained();
+  /// What the quantisation lost of the present compute copies that this rank speaks for; zero where precision is not
+  /// counted. On a device they are there when the stream has been waited for since.
+  QuantizeCounts weight_counts();
 
   /// This rank's, in order.
   std::span<const std::unique_ptr<TransformerStage>> stages() const { return stages_; }
@@ -180,7 +182,7 @@ class Transformer {
   Arena turn_scratch_;  ///< of backward calls that take turns with forward ones
   Arena turn_growing_;
   std::unique_ptr<StepTally> weight_counts_;  ///< where prepare counts, if it does
-  QuantizeCounts prepared_;                   ///< what it counted
+  Storage counts_sent_;                       ///< what it counted
   Tensor router_counts_;                      ///< on a device
   std::unique_ptr<MicroBatch> looked_at_;     ///< by evaluate
   std::unique_ptr<StageRuntime> runtime_;

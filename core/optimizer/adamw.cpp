@@ -103,7 +103,7 @@ class AdamW : public Optimizer {
         copy(homes[1], args.second_moment, stream);
       }
     }
-    stream.synchronize();
+    wait_for(stream, WaitCause::host_state, step.waits);
   }
   /// What `moment`, of `part`, has of a disk tensor.
   static void add_state(std::string name, const ParameterPart& part, const ParameterSlice& slice,

@@ -44,13 +44,15 @@ GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, con
   });
 }
 
-double GradientNorm::operator()(Communicator& world, double scale, Stream& stream) const {
-  std::vector<double> squares(count_, 0.0);
+void GradientNorm::begin(Stream& stream) {
   const auto count = static_cast<std::int64_t>(count_);
-  const TensorView here = view_of(squares.data(), DType::f64, {count});
+  if (squares_.bytes() == 0) squares_ = Storage::pinned(std::max<std::int64_t>(1, count) * size_bytes(DType::f64));
+  const TensorView here = view_of(squares_.data(), DType::f64, {count});
   TensorView sums = here;
   TensorView partials;
-  if (stream.device().kind != DeviceKind::cpu) {
+  if (stream.device().kind == DeviceKind::cpu) {
+    std::fill_n(here.as<double>(), count, 0.0);
+  } else {
     if (there_.empty()) there_ = Tensor(DType::f64, {count + reduce::kMaxBlocks}, stream.device());
     sums = there_.view().slice(0, 0, count);
     partials = there_.view().slice(0, count, reduce::kMaxBlocks);
@@ -60,14 +62,19 @@ double GradientNorm::operator()(Communicator& world, double scale, Stream& strea
     reduce_into(sums.slice(0, static_cast<std::int64_t>(piece.number), 1), partials, ReduceKind::sum_of_squares,
                 gradient.slice(0, piece.begin, piece.elements), stream);
   }
-  if (sums.data != here.data) {
-    copy(here, sums, stream);
-    stream.synchronize();  // a step's one wait: what follows decides about the update
-  }
-  if (world.size() > 1) {
-    world.all_reduce(view_of(squares.data(), DType::f64, {static_cast<std::int64_t>(count_)}));
-  }
-  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0)) * scale;
+  if (sums.data != here.data) copy(here, sums, stream);
+}
+
+double GradientNorm::finish(Communicator& world, double scale) {
+  auto* const squares = static_cast<double*>(squares_.data());
+  if (world.size() > 1) world.all_reduce(view_of(squares, DType::f64, {static_cast<std::int64_t>(count_)}));
+  return std::sqrt(std::accumulate(squares, squares + count_, 0.0)) * scale;
+}
+
+double GradientNorm::operator()(Communicator& world, double scale, Stream& stream) {
+  begin(stream);
+  stream.synchronize();
+  return finish(world, scale);
 }
 
 double clip_factor(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1.0; }

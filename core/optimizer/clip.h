@@ -27,9 +27,13 @@ class GradientNorm {
   GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at,
                const ParameterShards* shards = nullptr);
 
+  /// Sums this rank's pieces; `finish` reads the sums when the stream has been waited for.
+  void begin(Stream& stream);
   /// Collective over `world`, all ranks of the model. Gradients are summed over tokens; `scale` is 1 / trained tokens.
   /// NaN or infinity comes through.
-  double operator()(Communicator& world, double scale, Stream& stream) const;
+  double finish(Communicator& world, double scale);
+  /// Both, and the wait between them.
+  double operator()(Communicator& world, double scale, Stream& stream);
 
  private:
   /// A part of a parameter's gradient that this rank sums.
@@ -41,7 +45,8 @@ class GradientNorm {
   };
   std::vector<Piece> own_;
   std::size_t count_ = 0;  // of the whole model
-  mutable Tensor there_;   // on a device: sums of squares of all pieces, and room for parts of one
+  Tensor there_;           // on a device: sums of squares of all pieces, and room for parts of one
+  Storage squares_;        // the sums, here
 };
 
 /// What the gradient is multiplied by so that its norm is at most `limit`; 1 where limit is 0 or infinite (off).

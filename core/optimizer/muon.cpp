@@ -84,7 +84,7 @@ class Muon : public Optimizer {
     check(!on_cpu || stream.worker_count() == workers_, "Muon was made for {} workers, not {}", workers_,
           stream.worker_count());
     for (const Matrix& matrix : shared_) move(matrix, step, scratch_, stream);
-    if (visits_) stream.synchronize();
+    if (visits_) wait_for(stream, WaitCause::host_state, step.waits);
     if (own_.empty()) return;
     std::atomic<std::size_t> next{0};
     stream.workers().run([&](int worker) {

@@ -31,8 +31,9 @@ struct OptimizerState {
 
 struct OptimizerStep {
   double learning_rate;
-  double gradient_scale;  ///< 1 / trained tokens of the global batch, times the clip factor
-  std::int64_t number;    ///< of this update, from 1
+  double gradient_scale;       ///< 1 / trained tokens of the global batch, times the clip factor
+  std::int64_t number;         ///< of this update, from 1
+  HostWaits* waits = nullptr;  ///< where waits of the host are counted; optional
 };
 
 class Optimizer {

@@ -40,7 +40,7 @@ StepOutcome Engine::step(const StepArgs& args) {
   outcome.sequences = args.plan.global_batch(args.samples);
   outcome.learning_rate = args.learning_rate;
   const CategorySeconds before = meter_.read();
-  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stops);
+  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stops, [&] { norm_.begin(parts_.stream); });
   if (outcome.batch.abandoned) {
     meter_.write_off(before);
     return outcome;
@@ -48,6 +48,8 @@ StepOutcome Engine::step(const StepArgs& args) {
   {
     const Meter::Scope computing(meter_, Category::compute);
     update(args, outcome);
+    waits_ += outcome.batch.waits;
+    ++steps_;
     outcome.guard = guard_.state();
   }
   outcome.seconds = meter_.elapsed_seconds() - begin;
@@ -65,6 +67,7 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
          "larger batches, or build the shards of conversations anew",
          outcome.sequences, args.samples, batch.tokens, batch.weight);
   }
+  batch.precision.weights = over_model(model.weight_counts());
   const double scale = 1.0 / batch.weight;
   outcome.loss = batch.loss * scale;
   outcome.gradient_norm = norm_of(scale);
@@ -72,10 +75,14 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   if (outcome.judgement.verdict != StepVerdict::apply) return;
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
   Change change(*this);
-  optimizer.step({.learning_rate = args.learning_rate, .gradient_scale = scale * clip, .number = args.update}, stream);
+  optimizer.step({.learning_rate = args.learning_rate,
+                  .gradient_scale = scale * clip,
+                  .number = args.update,
+                  .waits = &batch.waits},
+                 stream);
   if (shards_) gather_weights();
   if (!batch.router_counts.empty()) model.update_router_biases(batch.router_counts, recipe_.model.bias_speed);
-  batch.precision.weights = over_model(model.prepare_trained());
+  model.prepare_trained();
   change.kept();
 }
 
@@ -90,7 +97,7 @@ void Engine::gather_weights() {
 double Engine::norm_of(double scale) {
   const bool alone = mesh_.world().size() == 1;
   const Meter::Scope summing(meter_, alone ? Category::compute : Category::exposed_communication);
-  return norm_(mesh_.world(), scale, parts_.stream);
+  return norm_.finish(mesh_.world(), scale);
 }
 
 // Every rank counted the weights that it speaks for.

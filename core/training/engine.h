@@ -67,6 +67,8 @@ class Engine {
 
   Guard& guard() { return guard_; }
   const Pass& pass() const { return pass_; }
+  /// Where the host waited for its device in all steps, in words; empty on a CPU.
+  std::string waits_text() const { return shoestring::waits_text(waits_, steps_); }
   /// Whether this rank has the summed gradient of elements [begin, begin + elements) of a parameter's flat value, and
   /// moves them.
   bool owns(const Parameter& parameter, std::int64_t begin, std::int64_t elements) const {
@@ -109,6 +111,8 @@ class Engine {
   std::optional<ParameterShards> shards_;  ///< where the recipe shares the optimizer's state
   Pass pass_;
   GradientNorm norm_;
+  HostWaits waits_;  // of all steps
+  std::int64_t steps_ = 0;
   bool whole_ = true;
 };
 

@@ -127,7 +127,7 @@ class Pass::PipelineStage final : public Stage {
 
  private:
   /// What the device was given so far ends here.
-  void mark() { pass_.marks_.mark(pass_.stream_); }
+  void mark() { pass_.sent_[pass_.at_].marks.mark(pass_.stream_); }
   Round& round() const {
     check(pass_.round_ != nullptr, "a stage runs outside of a pass");
     return *pass_.round_;
@@ -199,26 +199,42 @@ std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.co
 // sums is known to one rank (the group's, with the stage it comes from) and zero on all others, and counts are whole
 // numbers: their sum over the world is exact, in whatever order it is taken. So one all-reduce tells every rank all
 // there is.
-PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops) {
+PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops,
+                     const std::function<void()>& behind_gradients) {
   gradients_.reset();
   traces_.clear();
+  waits_ = {};
+  if (sent_.size() < static_cast<std::size_t>(plan.rounds())) sent_.resize(static_cast<std::size_t>(plan.rounds()));
   const std::size_t counts = kWholeNumbers + static_cast<std::size_t>(loads()) + 1;
   std::vector<double> numbers(static_cast<std::size_t>(groups_) * scalars() + counts, 0.0);
   try {
-    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stops, numbers);
+    for (int round = 0; round < plan.rounds(); ++round) run_round(plan, samples, round, feed, stops);
   } catch (const Abandoned&) {
     PassResult result;
     result.abandoned = true;
     return result;
   }
   const bool alone = mesh_.world().size() == 1;
+  {
+    const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
+    gradients_.gather();
+  }
+  {
+    const Meter::Scope computing(meter_, Category::compute);
+    if (behind_gradients) behind_gradients();
+    wait_for(stream_, WaitCause::verdict, &waits_);
+    receive(numbers);
+  }
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
-  gradients_.gather();
   const TensorView all = view_of(numbers.data(), DType::f64, {static_cast<std::int64_t>(numbers.size())});
   if (!alone) mesh_.world().all_reduce(all);
-  if (numbers.back() == 0) return result_of(numbers);
   PassResult result;
-  result.abandoned = true;
+  if (numbers.back() == 0) {
+    result = result_of(numbers);
+    result.waits = waits_;
+  } else {
+    result.abandoned = true;
+  }
   return result;
 }
 
@@ -246,8 +262,7 @@ PassResult Pass::result_of(std::span<const double> numbers) const {
 }
 
 // The reduction group that this rank has in `round`.
-void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops,
-                     std::vector<double>& numbers) {
+void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops) {
   Communicator& pipeline = mesh_.pipeline();
   if (pipeline.size() > 1 && stops.all && stops.all()) throw Abandoned{};
   const GroupRange group = plan.group(samples, round, mesh_.at().data);
@@ -255,25 +270,39 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   model_.zero_gradients();
   gradients_.begin();
   round_ = std::make_unique<Round>(*this, plan, samples, group, feed, stops);
-  marks_.clear();
+  at_ = static_cast<std::size_t>(round);
+  Sent& sent = sent_[at_];
+  sent.marks.clear();
   Pipeline& run = pipeline_of(static_cast<int>(group.end - group.begin));
   run.run();
   const int number = group_of(round, mesh_.at().data, mesh_.shape().data);
   traces_.push_back({number, run.began_seconds(), run.trace()});
-  const bool hollow = round_->became_hollow();
-  tally_.collect(stream_);  // waits: the marks are passed
+  sent.group = number;
+  sent.hollow = round_->became_hollow();
+  tally_.send(sent.tally, stream_);
+  waits_ += tally_.waits;
   round_.reset();
-  if (!hollow) take_times(marks_.seconds(), traces_.back().entries);
-  if (hollow) ++numbers.back();
   for (const Parameter* parameter : model_.store().parameters) {
-    check(hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
+    check(sent.hollow || !parameter->grad_is_stale, "{}: no weight gradient ran", parameter->slices.front().name);
   }
-  add_numbers(number, numbers);
   const bool alone = mesh_.world().size() == 1;
   const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
   const std::vector<int> owners = rank_of_stage(run.schedule());
   model_.join_shared_gradients(pipeline, owners.front(), owners.back());
   gradients_.fold();
+}
+
+void Pass::receive(std::vector<double>& numbers) {
+  for (std::size_t round = 0; round < traces_.size(); ++round) {
+    const Sent& sent = sent_[round];
+    tally_.receive(sent.tally);
+    add_numbers(sent.group, numbers);
+    if (sent.hollow) {
+      ++numbers.back();
+    } else {
+      take_times(sent.marks.seconds(), traces_[round].entries);
+    }
+  }
 }
 
 void Pass::add_numbers(int group, std::vector<double>& numbers) const {

@@ -40,6 +40,7 @@ struct PassResult {
   double balance_loss = 0;    ///< weighted
   Tensor router_counts;       ///< i64 [mixtures of the whole model, experts]; empty without experts
   PrecisionCounts precision;  ///< of activations and gradients; weights are counted when they are prepared
+  HostWaits waits;            ///< of this rank, for its device
 };
 
 /// What a rank did for a reduction group, as its list says.
@@ -71,7 +72,10 @@ class Pass {
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
   /// all trained tokens, on every rank, of its stages (with shards: of its parts of them). Once `stops` ended it, and
   /// after an exception, the pass can only be destroyed.
-  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {});
+  /// A device is waited for once, at the end; `behind_gradients` is called before that, for what else is to be known
+  /// then.
+  PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {},
+                 const std::function<void()>& behind_gradients = {});
   /// Of the last run, in turn.
   const std::vector<GroupTrace>& traces() const { return traces_; }
 
@@ -79,8 +83,9 @@ class Pass {
   class Round;
   class PipelineStage;
   Pipeline& pipeline_of(int microbatches);
-  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops,
-                 std::vector<double>& numbers);
+  void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops);
+  /// What the rounds sent, when the device has been waited for.
+  void receive(std::vector<double>& numbers);
   void add_numbers(int group, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;
   std::size_t scalars() const { return 5 + static_cast<std::size_t>(model_.config().mixtures()); }
@@ -98,7 +103,16 @@ class Pass {
   Turns turns_;                                     // of the halves of a cell
   std::vector<std::unique_ptr<MicroBatch>> spare_;  // memory of micro-batches that are not in flight
   std::unique_ptr<Round> round_;                    // while it runs
-  ActionMarks marks_;                               // of the present round, on a device
+  /// A round that the device may still be at.
+  struct Sent {
+    Storage tally;
+    ActionMarks marks;
+    int group = 0;
+    bool hollow = false;
+  };
+  std::vector<Sent> sent_;  // a place for each round
+  std::size_t at_ = 0;      // the present one
+  HostWaits waits_;         // of the present run
   std::vector<GroupTrace> traces_;
   std::vector<std::unique_ptr<PipelineStage>> stages_;  // of this rank
   std::map<int, std::unique_ptr<Pipeline>> pipelines_;  // by the number of micro-batches

@@ -77,6 +77,7 @@ class Trainer {
   void tell_sources();
   void watch_power(const std::string& pci);
   void tell_power();
+  void tell_waits();
   void close_reading() noexcept;
   void guess_evaluation();
   void guess_suites();
@@ -126,6 +127,7 @@ class Trainer {
     std::unique_ptr<RunResources> resources;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Phase> phase;
+    bool waits_told = false;  ///< of the present engine
     DataReading read_before;  ///< in this attempt, in phases before the present one; of all ranks
   };
   /// Of a CUDA device; `power` where it tells something.

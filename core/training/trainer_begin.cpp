@@ -218,6 +218,12 @@ void Trainer::tell_power() {
   energy_.power.reset();
 }
 
+// What the report says of where the host waited for its device. Once for each engine.
+void Trainer::tell_waits() {
+  if (work_.engine == nullptr || std::exchange(work_.waits_told, true)) return;
+  if (const std::string text = work_.engine->waits_text(); !text.empty()) account_->note("waits of the host", text);
+}
+
 void Trainer::enter_next_phase() {
   seat_.watch.new_phase();
   seat_.watch.works_on_files(fmt::format("entering phase {}", attempt_.state.phase + 2));
@@ -237,6 +243,8 @@ void Trainer::enter_next_phase() {
     const bool others = work_.resources->fit_to(attempt_.state.phase);
     begin_weights();
     if (others) {
+      tell_waits();
+      work_.waits_told = false;
       work_.engine.reset();  // it and the next one tell the same exchange of experts who listens
       work_.engine = make_engine();
     } else {

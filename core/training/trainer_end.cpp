@@ -20,6 +20,7 @@ Stop Trainer::finish(Stop stop) {
   seat_.watch.works_on_files(fmt::format("the account after step {}", attempt_.state.step));
   tell_sources();
   tell_power();
+  tell_waits();
   account_->ended(stop, snapshots_.store().folder_of(attempt_.state.step), spent());
   return stop;
 }
@@ -28,6 +29,7 @@ Stop Trainer::finish(Stop stop) {
 void Trainer::close_reading() noexcept {
   try {
     tell_power();
+    tell_waits();
     if (!work_.phase) return;
     DataReading reading = work_.read_before;
     reading.add(work_.phase->reading(), kLateShards);

@@ -109,7 +109,7 @@ CudaJudgement judge_cuda(const CudaFacts& facts, int index) {
   if (!has_code_for(facts.architectures, device.capability)) {
     return {CudaState::no_code,
             fmt::format("{} is of compute capability {}.{}, and this program has code for {}; build it with "
-                        "-DCMAKE_CUDA_ARCHITECTURES={}",
+                        "-DSHOESTRING_CUDA_ARCHITECTURES={}",
                         device.name, device.capability / 10, device.capability % 10, facts.architectures,
                         device.capability)};
   }

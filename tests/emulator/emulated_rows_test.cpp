@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,25 +22,33 @@ namespace {
 
 using emulator::Order;
 
+/// Whether to run a part of the checks, after those that failed.
+using Wanted = std::function<bool(const std::string& part, const std::vector<std::string>& failed)>;
+
 /// Runs the checks; what failed. `quick` leaves out shapes that run no other code.
-std::vector<std::string> failures(const emulator::Settings& settings, bool quick, int* ran = nullptr) {
+std::vector<std::string> failures(const emulator::Settings& settings, bool quick, int* ran = nullptr,
+                                  const Wanted& wanted = {}) {
   emulator::settings() = settings;
   Workers workers(1);  // this thread: ThreadSanitizer does not see how others are waited for
-  cuda_compare::Bench bench{Stream(workers), Stream(Device{DeviceKind::cuda, 0}), {}, {}};
+  std::vector<std::string> failed;
+  int count = 0;
+  const auto observe = [&](const CudaCheck& check) {
+    ++count;
+    if (!check.passed) failed.push_back(check.name + ": " + check.detail);
+  };
+  cuda_compare::Bench bench{Stream(workers), Stream(Device{DeviceKind::cuda, 0}), observe, {}};
   bench.quick = quick;
+  if (wanted) bench.wanted = [&](const std::string& part) { return wanted(part, failed); };
   cuda_compare::check_moves(bench);
   cuda_compare::check_ops(bench);
   cuda_compare::check_elements(bench);
   cuda_compare::check_experts(bench);
   cuda_compare::check_blocks(bench);
   cuda_compare::check_fused(bench);
+  cuda_compare::check_groups(bench);
   cuda_compare::check_attention(bench);
   emulator::settings() = {};
-  std::vector<std::string> failed;
-  for (const CudaCheck& check : bench.checks) {
-    if (!check.passed) failed.push_back(check.name + ": " + check.detail);
-  }
-  if (ran != nullptr) *ran = static_cast<int>(bench.checks.size());
+  if (ran != nullptr) *ran = count;
   return failed;
 }
 
@@ -64,19 +75,36 @@ TEST(EmulatedRowsSlow, AgreeInTheOtherOrdersAndFills) {
   expect_none(failures({.order = Order::down, .fill = 0x3F}, false));
 }
 
-// A barrier that no check misses would be one too many, or one that nothing tests.
+// A barrier that no check misses would be one too many, or one that nothing tests. Those checks are asked that come to
+// it, one after the other until one misses it.
 TEST(EmulatedRowsSlow, MissEachBarrier) {
-  emulator::clear_history();
   if (!emulator::kWatchesRaces) GTEST_SKIP() << "only the binary under ThreadSanitizer sees races";
-  expect_none(failures({}, true));
-  EXPECT_EQ(emulator::races_seen(), 0);
-  const std::vector<std::string> barriers = emulator::barriers_seen();
-  EXPECT_GE(barriers.size(), 8u);
-  for (const std::string& barrier : barriers) {
-    if (barrier.starts_with("broken_kernels")) continue;
+  std::map<std::string, std::set<std::string>> parts_of;  // of each barrier
+  std::string part;
+  const auto look = [&] {
+    for (const std::string& barrier : emulator::barriers_seen()) parts_of[barrier].insert(part);
+    EXPECT_EQ(emulator::races_seen(), 0) << part;
     emulator::clear_history();
-    const bool differs = !failures({.skipped_barrier = barrier, .stop_at_race = true}, true).empty();
-    EXPECT_TRUE(differs || emulator::races_seen() > 0) << "without the barrier at " << barrier << " all is well";
+  };
+  emulator::clear_history();
+  expect_none(failures({.order = Order::scrambled}, true, nullptr, [&](const std::string& next, const auto&) {
+    look();
+    part = next;
+    return true;
+  }));
+  look();
+  EXPECT_GE(parts_of.size(), 8u);
+  for (const auto& [barrier, parts] : parts_of) {
+    emulator::clear_history();
+    bool missed = false;
+    const emulator::Settings without{.order = Order::scrambled, .skipped_barrier = barrier, .stop_at_race = true};
+    const std::vector<std::string> failed =
+        failures(without, true, nullptr, [&](const std::string& next, const auto& so_far) {
+          missed = missed || !so_far.empty() || emulator::races_seen() > 0;
+          return !missed && parts.contains(next);
+        });
+    EXPECT_TRUE(missed || !failed.empty() || emulator::races_seen() > 0)
+        << "without the barrier at " << barrier << " all is well in " << parts.size() << " parts that come to it";
   }
 }
 

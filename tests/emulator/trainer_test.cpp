@@ -218,7 +218,7 @@ TEST_F(EmulatedTrainer, ASpeedTrialTakesItsStepsThere) {
 }
 
 TEST_F(EmulatedTrainer, WhatCannotBeHadIsRefusedBeforeAnAttemptIs) {
-  for (const Words& asked : {Words{"--precision.policy=fp8_tensor"}, Words{"--evaluation.suites=questions"}}) {
+  for (const Words& asked : {Words{"--precision.policy=mxfp8"}, Words{"--evaluation.suites=questions"}}) {
     try {
       train("refused", "cuda", asked);
       ADD_FAILURE() << asked[0];

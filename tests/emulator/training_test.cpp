@@ -2,7 +2,11 @@
 // same steps on the CPU. What reads a tensor on the host, forgets a wait or needs an op without a row ends the test.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <numeric>
+#include <string>
 #include <vector>
 
 #include "core/model/device_precision.h"
@@ -12,12 +16,14 @@
 #include "core/training/engine.h"
 #include "core/training/model_files.h"
 #include "kernels/base/copy.h"
+#include "kernels/base/variant.h"
 #include "kernels/base/workers.h"
 #include "parallel/communicator.h"
 #include "tests/core/model/small_models.h"
 #include "tests/core/training/made_feed.h"
 #include "tests/emulator/grid.h"
 #include "tests/emulator/streams.h"
+#include "tests/emulator/symbols.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -50,6 +56,13 @@ Recipe recipe_of(OptimizerName optimizer, StateMemory state) {
   recipe.model.bias_speed = 0.003;
   return recipe;
 }
+
+/// The bands below hold beside the AVX2 rows, whose arithmetic is a device's but for the order of sums. AMX's attention
+/// rounds probabilities to BF16, for one: beside it the dense model in BF16 ends 2.6e-4 apart.
+class CpuRows : public ::testing::Environment {
+  void SetUp() override { ::setenv("SHOESTRING_MAX_ISA", "avx2", 0); }
+};
+[[maybe_unused]] const ::testing::Environment* const kCpuRows = ::testing::AddGlobalTestEnvironment(new CpuRows);
 
 Stream stream_on(Device device, Workers& workers) {
   return device.kind == DeviceKind::cpu ? Stream(workers) : Stream(device);
@@ -124,7 +137,7 @@ void expect_close(double device, double cpu, double relative, const char* what) 
 }
 
 /// What a loss may differ by: the order of sums; of FP8 also codes that it turns.
-double loss_band(PrecisionPolicy policy) { return policy == PrecisionPolicy::fp8_block ? 2.5e-3 : 1e-4; }
+double loss_band(PrecisionPolicy policy) { return policy >= PrecisionPolicy::fp8_block ? 2.5e-3 : 1e-4; }
 
 void expect_same_steps(Architecture architecture, PrecisionPolicy policy, OptimizerName optimizer, int groups = 1) {
   Training cpu({}, architecture, policy, optimizer, groups), device(kCuda, architecture, policy, optimizer, groups);
@@ -145,6 +158,29 @@ void expect_same_steps(Architecture architecture, PrecisionPolicy policy, Optimi
   device.check_finite();
 }
 
+/// The CPU's step with SwiGLU in full: its vector row in bf16 is a little coarser than the device's, and turns codes.
+StepOutcome step_in_full(Training& cpu) {
+  for (const char* op : {"swiglu_forward", "swiglu_gradient"}) pin_variant(op, "reference");
+  StepOutcome outcome = cpu.step();
+  for (const char* op : {"swiglu_forward", "swiglu_gradient"}) pin_variant(op, "");
+  return outcome;
+}
+
+/// The codes of FP8 and their products are the CPU's: the first step's loss shows it. Which experts a token goes to
+/// hangs on single codes, and so does what follows: after three steps losses of held-out text were 4.0e-3 apart.
+void expect_same_first_steps(PrecisionPolicy policy) {
+  Training cpu({}, Architecture::deepseek_v3, policy, OptimizerName::adamw);
+  Training device(kCuda, Architecture::deepseek_v3, policy, OptimizerName::adamw);
+  for (const double band : {1e-6, loss_band(policy)}) {
+    const StepOutcome expected = step_in_full(cpu), ours = device.step();
+    expect_close(ours.loss, expected.loss, band, "loss");
+    expect_close(ours.gradient_norm, expected.gradient_norm, band == 1e-6 ? 1e-3 : 2e-2, "norm");
+    EXPECT_EQ(ours.batch.tokens, expected.batch.tokens);
+    EXPECT_EQ(ours.judgement.verdict, StepVerdict::apply);
+  }
+  device.check_finite();
+}
+
 TEST(EmulatedTraining, ADenseModelInFp32) {
   expect_same_steps(Architecture::llama, PrecisionPolicy::fp32, OptimizerName::adamw);
 }
@@ -156,6 +192,14 @@ TEST(EmulatedTraining, ADenseModelInBf16) {
 TEST(EmulatedTraining, ADenseModelInBlockFp8) {
   expect_same_steps(Architecture::llama, PrecisionPolicy::fp8_block, OptimizerName::adamw);
 }
+
+TEST(EmulatedTraining, AMixtureInBlockFp8) { expect_same_first_steps(PrecisionPolicy::fp8_block); }
+
+TEST(EmulatedTraining, ADenseModelInFp8WithOneScaleForATensor) {
+  expect_same_steps(Architecture::llama, PrecisionPolicy::fp8_tensor, OptimizerName::adamw);
+}
+
+TEST(EmulatedTraining, AMixtureInFp8WithOneScaleForATensor) { expect_same_first_steps(PrecisionPolicy::fp8_tensor); }
 
 TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
   expect_same_steps(Architecture::deepseek_v3, PrecisionPolicy::fp32, OptimizerName::muon);
@@ -256,13 +300,53 @@ TEST(EmulatedTraining, ABatchIsReadBeforeItIsOverwritten) {
   }
 }
 
-// Two of a dense step: for the losses, of which the gradient's scale is made, and for its norm.
-TEST(EmulatedTraining, AStepWaitsTwice) {
-  Training device(kCuda, Architecture::llama, PrecisionPolicy::bf16, OptimizerName::adamw);
-  device.step();
-  const int before = emulator::waits();
-  device.step();
-  EXPECT_EQ(emulator::waits() - before, 2);
+// For the losses and the gradient's norm together, however many reduction groups there are and whatever is counted of
+// the quantisation.
+TEST(EmulatedTraining, AStepWaitsOnce) {
+  for (const PrecisionPolicy policy : {PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
+    for (const int groups : {1, 2}) {
+      Training device(kCuda, Architecture::llama, policy, OptimizerName::adamw, groups);
+      device.step();
+      const int before = emulator::waits();
+      HostWaits told = device.step().batch.waits;
+      EXPECT_EQ(emulator::waits() - before, 1) << word(policy) << ", " << groups << " groups";
+      EXPECT_EQ(told[WaitCause::verdict], 1);
+    }
+  }
+}
+
+// What waits besides has a name: each micro-batch of a mixture for the rows of its experts, and state on the host.
+TEST(EmulatedTraining, EveryWaitOfAStepIsTold) {
+  for (const StateMemory state : {StateMemory::device, StateMemory::host}) {
+    Training device(kCuda, Architecture::deepseek_v3, PrecisionPolicy::bf16, OptimizerName::adamw, 1, state);
+    device.step();
+    const int before = emulator::waits();
+    HostWaits told = device.step().batch.waits;
+    EXPECT_EQ(emulator::waits() - before, std::accumulate(told.of.begin(), told.of.end(), std::int64_t{0}));
+    EXPECT_EQ(told[WaitCause::verdict], 1);
+    EXPECT_EQ(told[WaitCause::expert_rows] % (kGlobalBatch / kMicroBatch), 0);
+    EXPECT_GT(told[WaitCause::expert_rows], 0);
+    EXPECT_EQ(told[WaitCause::host_state], state == StateMemory::host ? 1 : 0);
+  }
+}
+
+// What an FP8 product reads is written by what makes it.
+TEST(EmulatedTraining, ProducersWriteFp8) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::deepseek_v3}) {
+    Training device(kCuda, architecture, PrecisionPolicy::fp8_block, OptimizerName::adamw);
+    emulator::clear_history();
+    device.step();
+    const std::vector<const void*> seen = emulator::kernels_seen();
+    const auto ran = [&](const char* source) {
+      return std::ranges::any_of(emulator::kernels(), [&](const emulator::Symbol& kernel) {
+        return kernel.name.find("quantize_kernel<") != std::string::npos &&
+               kernel.name.find(source) != std::string::npos && std::ranges::find(seen, kernel.address) != seen.end();
+      });
+    };
+    EXPECT_TRUE(ran("Normalised"));
+    EXPECT_TRUE(ran("Activated"));
+    EXPECT_EQ(ran("Gathered"), architecture == Architecture::deepseek_v3);
+  }
 }
 
 }  // namespace

@@ -65,6 +65,51 @@ TEST(Permute, RowsAreSortedByExpertThenToken) {
   }
 }
 
+TEST(Permute, ExpertsBeginAtMultiples) {
+  Workers workers(1);
+  Stream stream(workers);
+  constexpr std::int64_t kTokens = 33, kChoices = 3, kExperts = 6;
+  const Tensor indices = choices(kTokens, kChoices, kExperts, 7);
+  const Tensor x = normal(DType::f32, {kTokens, 5}, 1);
+  const Tensor weights = uniform(DType::f32, {kTokens, kChoices}, 2, 0.1, 1.0);
+  PermutationStorage close(kTokens, kChoices, kExperts);
+  plan_permutation(close.view(), indices, stream);
+  for (const std::int64_t multiple : {1, 2, 16}) {
+    PermutationStorage storage(kTokens, kChoices, kExperts, {}, multiple);
+    const Permutation plan = storage.view(), packed = close.view();
+    plan_permutation(plan, indices, stream, multiple);
+    EXPECT_TRUE(same_bits(plan.counts, packed.counts));
+    const auto* offsets = plan.offsets.as<std::int64_t>();
+    const auto* slot_of_row = plan.slot_of_row.as<std::int32_t>();
+    const std::int64_t rows = rows_of(plan);
+    EXPECT_LE(rows, most_rows(kTokens * kChoices, kExperts, multiple));
+    Tensor xp(DType::f32, {rows, 5}), row_weights(DType::f32, {rows});
+    gather_rows({.xp = xp, .x = x, .plan = plan, .stream = stream});
+    weights_to_rows(row_weights, weights, plan, stream);
+    for (std::int64_t e = 0; e < kExperts; ++e) {
+      EXPECT_EQ(offsets[e] % multiple, 0);
+      const std::int64_t count = plan.counts.as<std::int64_t>()[e];
+      EXPECT_LT(offsets[e + 1] - offsets[e] - count, multiple);
+      for (std::int64_t row = offsets[e]; row < offsets[e + 1]; ++row) {
+        const std::int64_t place = row - offsets[e];
+        const std::int32_t slot =
+            place < count ? packed.slot_of_row.as<std::int32_t>()[packed.offsets.as<std::int64_t>()[e] + place] : -1;
+        ASSERT_EQ(slot_of_row[row], slot);
+        EXPECT_EQ(row_weights.as<float>()[row], slot < 0 ? 0.0f : weights.as<float>()[slot]);
+        for (std::int64_t j = 0; j < 5; ++j) {
+          const float expected = slot < 0 ? 0.0f : x.as<float>()[slot / kChoices * 5 + j];
+          ASSERT_EQ(xp.as<float>()[row * 5 + j], expected);
+        }
+        if (slot >= 0) {
+          EXPECT_EQ(plan.row_of_slot.as<std::int32_t>()[slot], row);
+        }
+      }
+    }
+    for (std::int64_t row = rows; row < plan.slot_of_row.elements(); ++row) EXPECT_EQ(slot_of_row[row], -1);
+  }
+  EXPECT_THROW(plan_permutation(close.view(), indices, stream, 16), Error);  // memory of a plan without room
+}
+
 struct Case {
   std::int64_t tokens, k, hidden, rows;
   Tensor indices, x, yp, weights;

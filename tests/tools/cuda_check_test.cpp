@@ -28,6 +28,7 @@ TEST(CudaCheck, TheCpuAgreesWithItselfAndDamageIsSeen) {
   cuda_compare::Bench bench{Stream(one), Stream(two)};
   cuda_compare::check_moves(bench);
   cuda_compare::check_products(bench);
+  cuda_compare::check_groups(bench);
   expect_passed(bench.checks);
 }
 

@@ -78,13 +78,14 @@ import json, sys
 visit = json.load(open(sys.argv[1]))
 assert visit["schema"] == "shoestring.gpu_visit/1" and visit["complete"] and visit["device"] == 'Some "GPU", 580.1', visit
 steps = [s["step"] for s in visit["steps"]]
-assert steps == ["machine", "checks_and_timings", "tiny_dense", "tiny_dense_against_cpu", "tiny_moe",
-                 "tiny_moe_against_cpu", "dense_1b_bf16", "dense_1b_fp8_block", "moe_16b_bf16", "moe_16b_fp8_block",
+assert steps == ["machine", "checks", "tiny_dense", "tiny_dense_against_cpu", "tiny_moe", "tiny_moe_against_cpu",
+                 "timings", "dense_1b_bf16", "dense_1b_fp8_block", "moe_16b_bf16", "moe_16b_fp8_block",
                  "memcheck", "racecheck", "initcheck", "synccheck", "tiny_dense_again", "tiny_dense_bits", "two_ranks",
                  "two_ranks_against_cpu", "pytorch"], steps
 assert all(s["seconds"] <= s["limit_seconds"] + 5 for s in visit["steps"] if s["exit_code"] != -1), visit
 ORDER
-ended checks_and_timings done
+ended checks done
+ended timings done
 ended tiny_dense_against_cpu done
 grep -q '"steps": 4, "equal_in_every_bit": 3, "without_a_loss": 0' "$seen/tiny_dense_against_cpu.log" ||
   wrong "compared: $(cat "$seen/tiny_dense_against_cpu.log")"
@@ -101,11 +102,27 @@ ended moe_16b_bf16 done
 ended moe_16b_fp8_block 'failed: no row takes it'
 ended pytorch 'not run: *'
 
+# ---- parts of a visit
+steps_of() { python3 -c 'import json, sys
+print(*(s["step"] for s in json.load(open(sys.argv[1]))["steps"]))' "$seen/visit.json"; }
+parts() {  # STEPS FLAG...
+  seen=$folder/parts
+  rm -rf "$seen"
+  SHOESTRING_VISIT_SECONDS=24 "$folder/gpu_visit.sh" "${@:2}" "$seen" >"$folder/output" || wrong "${*:2} ended with $?"
+  [ "$(steps_of)" = "machine $1" ] || wrong "${*:2}: $(steps_of)"
+}
+parts "timings dense_1b_bf16 dense_1b_fp8_block moe_16b_bf16 moe_16b_fp8_block pytorch" --timings
+parts "timings dense_1b_fp8_block" --timings --quick
+parts "checks tiny_dense tiny_dense_against_cpu tiny_moe tiny_moe_against_cpu memcheck racecheck" --checks --quick
+code=0
+"$folder/gpu_visit.sh" --tests "$seen" 2>"$folder/output" || code=$?
+[ $code = 64 ] && grep -q -e '--tests: usage' "$folder/output" || wrong "an unknown flag ends with $code"
+
 # ---- no time left: what has not begun says so
 seen=$folder/short
 stand_in shoestring_gpu_check <<<$'#!/usr/bin/env bash\nsleep 60'
 SHOESTRING_VISIT_SECONDS=1 "$folder/gpu_visit.sh" "$seen" >"$folder/output" || wrong "the short visit ended with $?"
-ended checks_and_timings 'ended at its limit'
+ended checks 'ended at its limit'
 ended moe_16b_fp8_block 'not run: the time of the visit is over'
 
 # ---- a script that is killed leaves what it has; one that is asked to stop ends its step
@@ -115,12 +132,12 @@ for signal in KILL TERM; do
   rm -rf "$seen"
   "$folder/gpu_visit.sh" "$seen" >"$folder/output" 2>&1 &
   visit=$!
-  until [ -s "$seen/checks_and_timings.json.pid" ]; do sleep 0.05; done
+  until [ -s "$seen/checks.json.pid" ]; do sleep 0.05; done
   kill -$signal $visit
   wait $visit 2>/dev/null || true
   ended machine done
   grep -q '"complete": false' "$seen/visit.json" || wrong "a visit that was ended by $signal is complete"
-  step=$(cat "$seen/checks_and_timings.json.pid")
+  step=$(cat "$seen/checks.json.pid")
   if [ $signal = TERM ]; then
     for i in $(seq 100); do kill -0 "$step" 2>/dev/null || break; sleep 0.05; done
     ! kill -0 "$step" 2>/dev/null || wrong "the step outlives the script"

@@ -32,15 +32,23 @@ struct CudaTiming {
 using CheckObserver = std::function<void(const CudaCheck&)>;
 using TimingObserver = std::function<void(const CudaTiming&)>;
 
-/// Everything compared on `device` against the CPU. An op that throws is a failed check, not the end of the others.
-std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObserver observer = {});
+/// Everything compared on `device` against the CPU; `quick` leaves out shapes that run no other code. An op that throws
+/// is a failed check, not the end of the others.
+std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObserver observer = {}, bool quick = false);
 
 /// The same ops at the sizes of real models. An op that throws is a timing with an error.
 std::vector<CudaTiming> time_cuda_ops(Device device, TimingObserver observer = {});
 
-/// Runs both on the first device and prints rows as they come; `json_path` (unless empty) is replaced after the checks
-/// and after each timing. Returns the exit code: 0; 70 when a check failed or an op could not be timed; 74 when the
-/// file could not be written; 66 when there is no CUDA device, which it says.
-int run_cuda_check(const std::string& json_path);
+/// What a run of all this is about.
+struct CudaCheckParts {
+  bool checks = true;
+  bool timings = true;
+  bool quick = false;  ///< of the checks
+};
+
+/// Runs the parts on the first device and prints rows as they come; `json_path` (unless empty) is replaced after the
+/// checks and after each timing. Returns the exit code: 0; 70 when a check failed or an op could not be timed; 74 when
+/// the file could not be written; 66 when there is no CUDA device, which it says.
+int run_cuda_check(const std::string& json_path, const CudaCheckParts& parts = {});
 
 }  // namespace shoestring

@@ -200,21 +200,21 @@ void check_loads(Bench& bench) {
 
 // ---- plans
 
-void check_plan(Bench& bench, std::int64_t tokens, std::int64_t k, std::int64_t experts) {
+void check_plan(Bench& bench, std::int64_t tokens, std::int64_t k, std::int64_t experts, std::int64_t multiple = 1) {
   Tensors tensors;
   tensors.push_back(integers({tokens, k}, static_cast<int>(experts) + 2, 5));  // of two experts more: another rank's
   for (std::int64_t i = 0; i < tokens * k; i += 9) tensors[0].as<std::int32_t>()[i] = -1;
   tensors.push_back(poisoned(DType::i64, {experts}));
   tensors.push_back(poisoned(DType::i64, {experts + 1}));
-  for (int i = 0; i < 2; ++i) tensors.push_back(poisoned(DType::i32, {tokens * k}));
+  const std::int64_t rows = most_rows(tokens * k, experts, multiple);
+  for (const std::int64_t size : {tokens * k, rows}) tensors.push_back(poisoned(DType::i32, {size}));
   tensors.push_back(numbers(DType::f32, {tokens, k}, 67));
-  for (int i = 0; i < 2; ++i) {  // not poisoned: weights past the plan's last row are nobody's
-    tensors.emplace_back(DType::f32, Shape{tokens * k});
-  }
-  check_bits(bench, fmt::format("plan_permutation of {} slots, {} experts", tokens * k, experts), tensors,
-             [](Tensors& t, Stream& stream) {
+  for (const std::int64_t size : {rows, tokens * k}) tensors.push_back(poisoned(DType::f32, {size}));
+  check_bits(bench,
+             fmt::format("plan_permutation of {} slots, {} experts at multiples of {}", tokens * k, experts, multiple),
+             tensors, [multiple](Tensors& t, Stream& stream) {
                const Permutation plan{t[1], t[2], t[3], t[4]};
-               plan_permutation(plan, t[0], stream);
+               plan_permutation(plan, t[0], stream, multiple);
                weights_to_rows(t[6], t[5], plan, stream);
                weights_to_slots(t[7], t[6], plan, stream);
              });
@@ -246,6 +246,7 @@ void check_experts(Bench& bench) {
   check_plan(bench, 1, 1, 1);
   check_plan(bench, 100, 3, 7);
   check_plan(bench, 171, 3, 40);
+  check_plan(bench, 171, 3, 40, 16);
 }
 
 }  // namespace shoestring::cuda_compare

@@ -25,6 +25,7 @@ struct QuantizeCase {
   bool transposed = false;
   bool given = false;
   std::vector<std::int64_t> segments{};
+  bool rows_transposed = false;  ///< the row tiles' codes too
 };
 
 /// The outputs of one call on one device.
@@ -37,7 +38,7 @@ struct QuantizeOutputs {
   explicit QuantizeOutputs(const QuantizeCase& c) {
     const DType scale = c.kind == ScaleKind::e8m0 ? DType::e8m0 : DType::f32;
     if (c.row_tiles.rows >= 0) {
-      rows = poisoned(c.payload, {c.rows, c.columns});
+      rows = poisoned(c.payload, c.rows_transposed ? Shape{c.columns, c.rows} : Shape{c.rows, c.columns});
       row_scales = poisoned(scale, tile_scales_shape(c.rows, c.columns, c.row_tiles, c.segments));
     }
     if (c.column_tiles.rows >= 0) {
@@ -57,7 +58,9 @@ struct QuantizeOutputs {
                       .scales_given = c.given,
                       .counts = counts,
                       .stream = stream};
-    if (!rows.empty()) args.row_tiles = {rows, row_scales, c.row_tiles};
+    if (!rows.empty()) {
+      args.row_tiles = {c.rows_transposed ? rows.view().transposed() : rows.view(), row_scales, c.row_tiles};
+    }
     if (!columns.empty()) {
       args.column_tiles = {c.transposed ? columns.view().transposed() : columns.view(), column_scales, c.column_tiles};
     }
@@ -66,10 +69,10 @@ struct QuantizeOutputs {
 };
 
 std::string describe(const QuantizeCase& c) {
-  return fmt::format("quantize {} to {} [{}, {}] {}x{} + {}x{} kind {}{}{}{}", name(c.input), name(c.payload), c.rows,
+  return fmt::format("quantize {} to {} [{}, {}] {}x{} + {}x{} kind {}{}{}{}{}", name(c.input), name(c.payload), c.rows,
                      c.columns, c.row_tiles.rows, c.row_tiles.columns, c.column_tiles.rows, c.column_tiles.columns,
                      static_cast<int>(c.kind), c.transposed ? " transposed" : "", c.given ? " given scales" : "",
-                     c.segments.empty() ? "" : " segments");
+                     c.segments.empty() ? "" : " segments", c.rows_transposed ? " rows transposed" : "");
 }
 
 /// What differs between the two sides; empty when nothing does.
@@ -144,6 +147,13 @@ void check_quantize(Bench& bench) {
         }
         if (by_row != kNone && by_column == kNone) {
           check_quantize(bench, {input, DType::e4m3, rows, columns, by_row, kNone, ScaleKind::f32, false, true, {}}, x);
+        }
+        if (by_row == kPerTensor || by_row == kBlock128) {  // what a sum over rows reads of a whole matrix
+          QuantizeCase c{input,          DType::e4m3,        rows,  columns, by_row, by_column,
+                         ScaleKind::f32, by_column != kNone, false, {},      true};
+          check_quantize(bench, c, x);
+          c.given = by_column == kNone;
+          if (c.given) check_quantize(bench, c, x);
         }
       }
     }

@@ -19,11 +19,14 @@ void Bench::verdict(std::string name, bool passed, std::string detail) {
 }
 
 void Bench::part(const std::string& name, const std::function<void()>& body) {
+  if (inside == 0 && wanted && !wanted(name)) return;
+  ++inside;
   try {
     body();
   } catch (const std::exception& error) {
     verdict(name, false, error.what());
   }
+  --inside;
 }
 
 Tensor Bench::to_device(ConstTensorView view) {

@@ -17,6 +17,9 @@ struct Bench {
   CheckObserver observer{};  ///< told of each verdict as it falls; optional
   std::vector<CudaCheck> checks{};
   bool quick = false;  ///< leaves out shapes that run no other code: for the emulator
+  /// Asked before each part that is in no other one whether it is to be run; empty: all are.
+  std::function<bool(const std::string& part)> wanted{};
+  int inside = 0;  ///< parts that have begun
 
   void verdict(std::string name, bool passed, std::string detail);
   /// Runs `body`; what it throws is a failed check of this name, not the end of the others. Parts may nest.
@@ -80,6 +83,7 @@ void check_elements(Bench& bench);  ///< ops whose results have the bits of the 
 void check_experts(Bench& bench);   ///< router, loads, plans
 void check_blocks(Bench& bench);    ///< SwiGLU and cross-entropy
 void check_fused(Bench& bench);     ///< ops that quantise what they make, against their halves
+void check_groups(Bench& bench);    ///< FP8 products of experts
 void check_attention(Bench& bench);
 void check_products(Bench& bench);  ///< GEMM, and the one that quantises
 

@@ -92,7 +92,9 @@ else()
 endif()
 shoestring_optional_part("CUDA" "${SHOESTRING_WITH_CUDA}" "${cuda_cost}")
 if(SHOESTRING_WITH_CUDA)
-  set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "CUDA architectures")
+  # One program for several kinds: "80;89;90a;100" (A100, L40S and RTX 4090, H100 and H200, B200).
+  set(SHOESTRING_CUDA_ARCHITECTURES 90a CACHE STRING "CUDA architectures that the GPU rows are compiled for")
+  set(CMAKE_CUDA_ARCHITECTURES ${SHOESTRING_CUDA_ARCHITECTURES})
   enable_language(CUDA)
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know nvcc 13's flag
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)

@@ -37,10 +37,21 @@ TEST(DevicePrecision, EveryPolicyIsInTheTableForEveryKind) {
 TEST(DevicePrecision, BlockFp8IsRealOnHopperAlone) {
   const PrecisionSpec blocks = spec(PrecisionPolicy::fp8_block);
   EXPECT_EQ(device_precision(blocks, false, ComputeKind::sm_90).how, Becomes::native);
-  EXPECT_EQ(device_precision(blocks, true, ComputeKind::sm_90).how, Becomes::refused);
+  EXPECT_EQ(device_precision(blocks, true, ComputeKind::sm_90).how, Becomes::native);
   EXPECT_EQ(device_precision(blocks, false, ComputeKind::cpu).how, Becomes::emulated);
   for (const ComputeKind kind : {ComputeKind::sm_80, ComputeKind::sm_89, ComputeKind::sm_100}) {
     EXPECT_EQ(device_precision(blocks, false, kind).how, Becomes::refused);
+  }
+}
+
+// One scale for a whole operand is what every FP8 unit takes.
+TEST(DevicePrecision, PerTensorFp8IsRealWhereverThereAreFp8Units) {
+  const PrecisionSpec tensor = spec(PrecisionPolicy::fp8_tensor);
+  for (const bool experts : {false, true}) {
+    for (const ComputeKind kind : {ComputeKind::sm_89, ComputeKind::sm_90, ComputeKind::sm_100}) {
+      EXPECT_EQ(device_precision(tensor, experts, kind).how, Becomes::native);
+    }
+    EXPECT_EQ(device_precision(tensor, experts, ComputeKind::sm_80).how, Becomes::refused);
   }
 }
 

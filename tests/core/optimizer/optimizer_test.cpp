@@ -195,7 +195,7 @@ TEST(Clip, NormOfTheMeanGradient) {
     }
   }
   const std::unique_ptr<Communicator> self = self_communicator();
-  const GradientNorm norm_of(c.run.model, {}, {});
+  GradientNorm norm_of(c.run.model, {}, {});
   const double norm = norm_of(*self, kScale, c.run.stream);
   EXPECT_NEAR(norm, kScale * std::sqrt(squares), 1e-12 * norm);
   set_value(c.run.parameter("model.norm.weight").grad, 3, std::nan(""));

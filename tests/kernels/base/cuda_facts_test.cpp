@@ -53,7 +53,7 @@ TEST(CudaFacts, EveryFaultHasItsOwnText) {
        [](CudaFacts& f) {
          f.devices[0] = {"NVIDIA A100-SXM4-80GB", 80, 1};
        },
-       {"NVIDIA A100-SXM4-80GB", "8.0", "has code for 90a", "-DCMAKE_CUDA_ARCHITECTURES=80"}},
+       {"NVIDIA A100-SXM4-80GB", "8.0", "has code for 90a", "-DSHOESTRING_CUDA_ARCHITECTURES=80"}},
   };
   std::set<std::string> texts;
   for (const Case& one : cases) {
