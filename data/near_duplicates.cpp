@@ -1,6 +1,7 @@
 #include "data/near_duplicates.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -115,7 +116,14 @@ DuplicateFinder::DuplicateFinder(const std::filesystem::path& folder, BuildRanks
     : folder_(folder),
       ranks_(ranks),
       keys_(path_of(folder, kKeys, ranks.rank())),
-      found_(path_of(folder, kFound, ranks.rank())) {}
+      found_(path_of(folder, kFound, ranks.rank())) {
+  // Of a build on more ranks, one of which was stopped while its files were lent.
+  for (int other = ranks.size(); ranks.rank() == 0; ++other) {
+    const bool keys = ::unlink(path_of(folder, kKeys, other).c_str()) == 0;
+    const bool found = ::unlink(path_of(folder, kFound, other).c_str()) == 0;
+    if (!keys && !found) break;
+  }
+}
 
 void DuplicateFinder::add(const Fingerprint& document) {
   keys_.add({document.content[0], band_and_document(kBands, documents_)});
@@ -173,6 +181,7 @@ void DuplicateFinder::finish(const std::vector<FingerprintRows>& rows, double ne
                              const std::function<void()>& tick) {
   check(static_cast<int>(rows.size()) == ranks_.size(), "fingerprints of {} ranks of {}", rows.size(), ranks_.size());
   keys_.finish(tick);
+  keys_.lend(true);
   first_ = {0};
   for (const std::int64_t count : ranks_.gather({&documents_, 1})) first_.push_back(first_.back() + count);
   for (std::size_t rank = 0; rank < rows.size(); ++rank) {
@@ -186,6 +195,7 @@ void DuplicateFinder::finish(const std::vector<FingerprintRows>& rows, double ne
   judge(SortedPairs(files_of_all(kKeys, true), rank * share, last ? kMost : (rank + 1) * share - 1), rows,
         near_threshold, tick);
   found_.finish(tick);
+  found_.lend(true);
   ranks_.wait_for_all();
   if (documents_ > 0) {
     const auto own = static_cast<std::uint64_t>(first_[rank]);
@@ -193,6 +203,8 @@ void DuplicateFinder::finish(const std::vector<FingerprintRows>& rows, double ne
     for (NumberPair one; found.next(one);) tell(static_cast<std::int64_t>(one.first - own), one.second != 0);
   }
   ranks_.wait_for_all();  // before files are removed
+  keys_.lend(false);
+  found_.lend(false);
 }
 
 }  // namespace shoestring

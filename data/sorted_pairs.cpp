@@ -37,7 +37,7 @@ PairSorter::PairSorter(fs::path path, std::size_t in_memory) : path_(std::move(p
 
 PairSorter::~PairSorter() {
   for (const Run& run : runs_) ::unlink(run.path.c_str());
-  ::unlink(path_.c_str());
+  if (!lent_) ::unlink(path_.c_str());
 }
 
 fs::path PairSorter::next_path() {

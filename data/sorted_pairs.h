@@ -22,7 +22,8 @@ struct NumberPair {
   }
 };
 
-/// Takes pairs in any order; `finish` leaves them in order in a file, which is there as long as the sorter.
+/// Takes pairs in any order; `finish` leaves them in order in a file, which is there as long as the sorter,
+/// or longer while it is lent.
 class PairSorter {
  public:
   static constexpr std::size_t kInMemory = std::size_t{8 << 20} / sizeof(NumberPair);
@@ -39,6 +40,8 @@ class PairSorter {
   }
   /// `tick`: what is done now and then meanwhile; may be empty, and may throw.
   void finish(const std::function<void()>& tick = nullptr);
+  /// While it is lent to other ranks the file stays when the sorter goes: an error here must not take it from them.
+  void lend(bool lent) { lent_ = lent; }
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -56,6 +59,7 @@ class PairSorter {
   std::vector<NumberPair> pending_;
   std::vector<Run> runs_;  // levels never rise
   std::int64_t named_ = 0;
+  bool lent_ = false;
 };
 
 /// Several files of pairs in order, read as one.
