@@ -5,6 +5,33 @@
 #include "parallel/communicator_threads.h"
 
 namespace shoestring {
+namespace {
+
+/// Of a dry run: it has a rank, and no memory may be sent.
+class DryCommunicator final : public Communicator {
+ public:
+  DryCommunicator(int rank, int size, std::string name) : Communicator(rank, size, std::move(name)) {}
+  void abort(ExitCode code, const std::string& why) override { throw Error(code, why); }
+
+ protected:
+  std::unique_ptr<Communicator> do_split(int, int, const std::string&) override { nobody(); }
+  void do_all_reduce(TensorView, Reduction) override { nobody(); }
+  void do_reduce_scatter(TensorView, ConstTensorView, Reduction) override { nobody(); }
+  void do_all_gather(TensorView, ConstTensorView) override { nobody(); }
+  void do_all_to_all_v(TensorView, std::span<const std::int64_t>, ConstTensorView,
+                       std::span<const std::int64_t>) override {
+    nobody();
+  }
+  void do_broadcast(TensorView, int) override { nobody(); }
+  void do_barrier() override { nobody(); }
+  Pending do_post(Operation, std::vector<Transfer>) override { nobody(); }
+  std::string refuses(Device) const override { return "nobody is there in a dry run"; }
+
+ private:
+  [[noreturn]] void nobody() const { fail(ExitCode::bug, "{}: nobody is there in a dry run", name()); }
+};
+
+}  // namespace
 
 std::string_view name(Operation operation) {
   switch (operation) {
@@ -155,5 +182,9 @@ Pending Communicator::group_post() {
 }
 
 std::unique_ptr<Communicator> self_communicator() { return ThreadWorld(1).communicator(0); }
+
+std::unique_ptr<Communicator> dry_communicator(int rank, int size, std::string name) {
+  return std::make_unique<DryCommunicator>(rank, size, std::move(name));
+}
 
 }  // namespace shoestring

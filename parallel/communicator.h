@@ -184,6 +184,9 @@ class Communicator {
 /// A communicator of one rank, for a plain start.
 std::unique_ptr<Communicator> self_communicator();
 
+/// Rank `rank` of `size` in a dry run (kernels/base/memory.h), which sends nothing: whatever would is Error(bug).
+std::unique_ptr<Communicator> dry_communicator(int rank, int size, std::string name);
+
 /// The world this process was launched into: MPI under mpirun (recognised by its environment variables, the only case
 /// in which MPI is initialised), otherwise a communicator of one rank. Call once per process; destroying it on all
 /// ranks finalises MPI. After an error on this rank call `abort` instead of destroying it.

@@ -40,4 +40,15 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape) : world_(world), shape_(
   model_ = world.split(at_.replica, at_.pipeline * shape.expert + at_.expert, "model");
 }
 
+Mesh::Mesh(const MeshShape& shape, int rank)
+    : dry_world_(dry_communicator(rank, shape.ranks(), "world")),
+      world_(*dry_world_),
+      shape_(shape),
+      at_(coordinates_of(shape, rank)),
+      data_(dry_communicator(at_.data, shape.data, "data")),
+      pipeline_(dry_communicator(at_.pipeline, shape.pipeline, "pipeline")),
+      expert_(dry_communicator(at_.expert, shape.expert, "expert")),
+      replica_(dry_communicator(at_.replica, shape.replicas(), "replica")),
+      model_(dry_communicator(at_.pipeline * shape.expert + at_.expert, shape.ranks_of_model(), "model")) {}
+
 }  // namespace shoestring

@@ -44,6 +44,8 @@ class Mesh {
  public:
   /// Collective over `world`.
   Mesh(Communicator& world, const MeshShape& shape);
+  /// The place of `rank` in a dry run, with nobody there.
+  Mesh(const MeshShape& shape, int rank);
 
   const MeshShape& shape() const { return shape_; }
   const MeshCoordinates& at() const { return at_; }
@@ -55,6 +57,7 @@ class Mesh {
   Communicator& model() { return *model_; }        ///< same replica: all stages and experts, for checkpoints
 
  private:
+  std::unique_ptr<Communicator> dry_world_;
   Communicator& world_;
   MeshShape shape_;
   MeshCoordinates at_;

@@ -23,6 +23,7 @@
 #include "core/training/device_choice.h"
 #include "core/training/layout.h"
 #include "core/training/measured_plan.h"
+#include "core/training/memory_plan.h"
 #include "core/training/run_resources.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
@@ -107,12 +108,10 @@ MemoryPlan memory_of(const Recipe& recipe, const ModelConfig& config) {
                                  .own_stages = {},
                                  .count_precision = recipe.precision.count_saturation,
                                  .lora = lora};
-  if (ranks == 1) return plan_memory(whole, recipe.optimizer.name);
   MemoryPlan most;
   for (int stage = 0; stage < mesh.pipeline; ++stage) {
     const Layout layout = layout_of(recipe, rank_at(mesh, stage, 0), ranks);
-    const SharedState shared = recipe.parallel.shard_optimizer ? SharedState{layout.shape, layout.at} : SharedState{};
-    const MemoryPlan plan = plan_memory(part_of(whole, layout, nullptr), recipe.optimizer.name, shared);
+    const MemoryPlan plan = plan_memory(Transformer(part_of(whole, layout, nullptr)), recipe, layout);
     if (plan.total() > most.total()) most = plan;
   }
   return most;
@@ -124,13 +123,14 @@ void print_memory(const Recipe& recipe, const ModelConfig& config) {
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   fmt::print(
       "memory       {:.3f} GiB on {}: weights {:.3f}, gradients {:.3f}, moments {:.3f},\n"
-      "             compute copies {:.3f}, activations in flight {:.3f}, scratch {:.3f}, tables {:.3f}, the program "
-      "{:.3f}\n",
+      "             compute copies {:.3f}, activations in flight {:.3f}, messages {:.3f}, scratch {:.3f}, tables "
+      "{:.3f},\n"
+      "             the program {:.3f}\n",
       gib(plan.total() + program),
       mesh_of(recipe.parallel).ranks_of_model() > 1 ? "the fullest rank" : "one rank that holds everything",
       gib(plan.model.parameters), gib(plan.model.gradients), gib(plan.moments), gib(plan.model.prepared),
-      gib(plan.model.saved), gib(plan.model.scratch + plan.optimizer_scratch + plan.merged), gib(plan.model.tables),
-      gib(program));
+      gib(plan.model.saved), gib(plan.communication), gib(plan.model.scratch + plan.optimizer_scratch + plan.merged),
+      gib(plan.model.tables), gib(program));
 }
 
 void print_precision(const Recipe& recipe) {

@@ -6,9 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "core/model/adapter.h"
-#include "core/optimizer/optimizer.h"
-
 namespace shoestring {
 namespace {
 
@@ -83,15 +80,6 @@ void add_products(const Products& products, const PrecisionSpec& precision, doub
   add(backward, exempt, 2 * products.attention * sequence);
 }
 
-/// Of the slices that an adapter adds to.
-std::int64_t merged_bytes(const Parameter& parameter, DType master) {
-  std::int64_t bytes = 0;
-  for (const ParameterSlice& slice : parameter.slices) {
-    if (parameter.adapter->adapts(slice)) bytes += slice.rows * parameter.columns * size_bytes(master);
-  }
-  return bytes;
-}
-
 }  // namespace
 
 ParameterCounts count_parameters(const ModelConfig& config) {
@@ -148,34 +136,6 @@ FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision
     add_products(join, precision, length, frozen, counts.further, counts.further);
   }
   return counts;
-}
-
-MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared) {
-  return plan_memory(Transformer(options), optimizer, shared);
-}
-
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, const SharedState& shared) {
-  MemoryPlan plan;
-  plan.model = model.memory();
-  const DType master = master_dtype(model.precision());
-  for (const Parameter* parameter : model.parameters()) {
-    if (parameter->adapter != nullptr) plan.merged += merged_bytes(*parameter, master);
-  }
-  DryMemory dry;
-  const std::int64_t& now = dry.of(model.device_kind()).now_bytes;
-  Stream stream({.kind = model.device_kind(), .dry = &dry}, model.options().run.workers);
-  Transformer twin(model.options());
-  twin.allocate(stream);
-  const std::int64_t before = now;
-  OptimizerSpec spec;
-  spec.name = optimizer;
-  std::vector<ParameterPart> parts = whole_parts(twin.parameters());
-  if (shared.shape.data > 1) parts = ParameterShards(twin.store(), optimizer, shared.shape, shared.at).parts();
-  const std::unique_ptr<Optimizer> moved =
-      make_optimizer(spec, model.precision().moments, parts, stream.worker_count());
-  plan.moments = moved->state_bytes();
-  plan.optimizer_scratch = now - before - plan.moments;
-  return plan;
 }
 
 }  // namespace shoestring

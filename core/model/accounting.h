@@ -1,4 +1,4 @@
-// What a model costs, from its configuration alone: parameters, FLOPs per token, bytes.
+// What a model costs, from its configuration alone: parameters and FLOPs per token.
 //
 // FLOPs per token, the convention behind the figures (it gives 250.4 and 260.6 GFLOP for DeepSeek-V3 at 4096 tokens):
 //   every weight matrix that a token passes   6 per weight: 2 forward, 2 input gradient, 2 weight gradient;
@@ -8,16 +8,12 @@
 //                                             its recomputation of the scores not at all
 //   multi-token prediction                    its block, its 2d x d join, and the head a second time
 //   norms, SwiGLU, softmax, the optimizer     nothing
-//
-// Bytes come from a dry run of model and optimizer (kernels/base/memory.h): no list of them is kept by hand. The one
-// exception is what stands beside them while a checkpoint merges adapters, which no step takes.
 #pragma once
 
 #include <cstdint>
 
 #include "core/model/config.h"
 #include "core/model/transformer.h"
-#include "parallel/mesh.h"
 
 namespace shoestring {
 
@@ -56,23 +52,5 @@ struct FlopCounts {
 /// products, a hundredth, are not counted.
 FlopCounts count_flops(const ModelConfig& config, const PrecisionSpec& precision, std::int64_t sequence,
                        const LoraSpec& lora = {});
-
-/// Memory of one rank.
-struct MemoryPlan {
-  ModelMemory model;
-  std::int64_t moments = 0;            ///< of the optimizer
-  std::int64_t optimizer_scratch = 0;  ///< what it takes besides
-  std::int64_t merged = 0;             ///< sums of adapters and what they add to, while a checkpoint is written
-  std::int64_t suites = 0;             ///< keys, values and scratch while questions are asked; for the caller to set
-  std::int64_t total() const { return model.total() + moments + optimizer_scratch + merged + suites; }
-};
-/// The place of a rank among those that share the optimizer's state; one by itself: none does.
-struct SharedState {
-  MeshShape shape;
-  MeshCoordinates at;
-};
-/// `options` may be a rank's part of the model, and so may `model`.
-MemoryPlan plan_memory(const TransformerOptions& options, OptimizerName optimizer, const SharedState& shared = {});
-MemoryPlan plan_memory(const Transformer& model, OptimizerName optimizer, const SharedState& shared = {});
 
 }  // namespace shoestring

@@ -65,6 +65,9 @@ class Engine {
   /// Collective. After an exception the engine is whole where the weights have not begun to move.
   StepOutcome step(const StepArgs& args);
 
+  /// As Pass.
+  void make_room(const BatchPlan& plan, std::int64_t samples) { pass_.make_room(plan, samples); }
+
   Guard& guard() { return guard_; }
   const Pass& pass() const { return pass_; }
   /// Where the host waited for its device in all steps, in words; empty on a CPU.

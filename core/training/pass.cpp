@@ -4,6 +4,7 @@
 #include <array>
 #include <numeric>
 #include <ranges>
+#include <set>
 
 #include "kernels/base/check.h"
 
@@ -193,6 +194,17 @@ Pipeline& Pass::pipeline_of(int microbatches) {
   return *pipeline;
 }
 
+// Groups are of two sizes at most. As a batch grows others come, and those go.
+void Pass::make_room(const BatchPlan& plan, std::int64_t samples) {
+  std::set<int> sizes;
+  for (int round = 0; round < plan.rounds(); ++round) {
+    const GroupRange group = plan.group(samples, round, mesh_.at().data);
+    sizes.insert(static_cast<int>(group.end - group.begin));
+  }
+  std::erase_if(pipelines_, [&](const auto& one) { return !sizes.contains(one.first); });
+  for (const int size : sizes) pipeline_of(size);
+}
+
 std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.config().experts; }
 
 // The numbers of a pass: `scalars` sums of each reduction group, counts, and how many rounds became hollow. Each of the
@@ -201,6 +213,7 @@ std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.co
 // there is.
 PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops,
                      const std::function<void()>& behind_gradients) {
+  make_room(plan, samples);
   gradients_.reset();
   traces_.clear();
   waits_ = {};

@@ -69,6 +69,9 @@ class Pass {
        const ParameterShards* shards = nullptr);
   ~Pass();
 
+  /// Takes the memory that a run of `plan` takes from `samples` samples on, should it not be there.
+  void make_room(const BatchPlan& plan, std::int64_t samples);
+
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
   /// all trained tokens, on every rank, of its stages (with shards: of its parts of them). Once `stops` ended it, and
   /// after an exception, the pass can only be destroyed.

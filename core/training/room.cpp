@@ -13,8 +13,8 @@ namespace shoestring {
 namespace {
 
 constexpr std::int64_t kBesideCheckpoints = std::int64_t{16} << 20;  // ledger, metrics, report, tokenizer
-constexpr std::int64_t kBesideModel = std::int64_t{64} << 20;        // the program, tokenizer, batches, messages
-constexpr std::int64_t kBesideDevice = std::int64_t{256} << 20;      // code of kernels, cuBLASLt, batches, partial sums
+constexpr std::int64_t kBesideModel = std::int64_t{64} << 20;        // the program, tokenizer, batches
+constexpr std::int64_t kBesideDevice = std::int64_t{256} << 20;      // code of kernels, cuBLASLt, batches
 constexpr std::int64_t kVisiting = std::int64_t{64} << 20;           // pieces of state that pass through a device
 constexpr std::int64_t kBesideShards = 64;                           // files of checkpoints, the ledger, MPI
 
@@ -24,10 +24,10 @@ double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 <<
 /// "weights 1.2, gradients 1.2, ...", in GiB; `moments` where the rank in question has them.
 std::string parts_text(const MemoryPlan& plan, std::int64_t moments) {
   return fmt::format(
-      "weights {:.3g}, gradients {:.3g}, moments {:.3g}, compute copies {:.3g}, activations {:.3g}, scratch and tables "
-      "{:.3g}",
+      "weights {:.3g}, gradients {:.3g}, moments {:.3g}, compute copies {:.3g}, activations {:.3g}, messages {:.3g}, "
+      "scratch and tables {:.3g}",
       gibibytes(plan.model.parameters), gibibytes(plan.model.gradients), gibibytes(moments),
-      gibibytes(plan.model.prepared), gibibytes(plan.model.saved),
+      gibibytes(plan.model.prepared), gibibytes(plan.model.saved), gibibytes(plan.communication),
       gibibytes(plan.model.scratch + plan.model.tables + plan.optimizer_scratch + plan.merged + plan.suites));
 }
 
@@ -44,7 +44,7 @@ void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
   if (needed <= left.bytes) return;
   fail(ExitCode::io,
        "memory: this rank needs {:.3g} GiB and can have {:.3g} ({}): {}. Smaller phase.NAME.micro_batch or "
-       "phase.NAME.sequence: less of the last two; parallel.pipeline: a part of the model on each rank; "
+       "phase.NAME.sequence: less of activations and scratch; parallel.pipeline: a part of the model on each rank; "
        "precision.moments = bf16: half the moments; lora.rank: neither gradients nor moments of the weights",
        gibibytes(needed), gibibytes(left.bytes), left.from, parts_text(plan, plan.moments));
 }

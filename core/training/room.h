@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "core/model/accounting.h"
 #include "core/recipe/recipe.h"
+#include "core/training/memory_plan.h"
 #include "kernels/base/device.h"
 #include "kernels/base/limits.h"
 

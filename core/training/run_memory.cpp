@@ -7,14 +7,6 @@
 #include "core/training/suite_evaluation.h"
 
 namespace shoestring {
-namespace {
-
-SharedState shared_state(const Recipe& recipe, const Mesh& mesh) {
-  if (!recipe.parallel.shard_optimizer) return {};
-  return {mesh.shape(), mesh.at()};
-}
-
-}  // namespace
 
 void RunResources::check_room_in_memory(const MachineShare& share) const {
   const MemoryPlan plan = memory_plan(recipe_);
@@ -63,12 +55,9 @@ MemoryPlan RunResources::memory_plan(const Recipe& recipe) const {
     refits = refits || adapts(phase) != adapts(0);
     const bool declared = &recipe == &recipe_ && adapts(phase) == adapts(0);
     const std::unique_ptr<Transformer> other = declared ? nullptr : declare(recipe, phase);
-    const MemoryPlan plan = plan_memory(other ? *other : *model_, recipe.optimizer.name, shared_state(recipe, mesh_));
+    const MemoryPlan plan = plan_memory(other ? *other : *model_, recipe, layout_, phase);
     if (plan.total() > most.total()) most = plan;
   }
-  // The sum of a step's reduction groups so far, beside the gradients of the present one.
-  const int places = layout_.shape.data;
-  if (recipe.parallel.reduction_groups > places) most.model.gradients += most.model.gradients / places;
   if (refits) most.merged = std::max(most.merged, most.model.parameters);
   most.suites = suite_bytes();
   return most;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/accounting.h"
+#include "core/training/memory_plan.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -115,16 +115,16 @@ void speed_rows(const BenchEffort& effort, const StepSetting& setting, const Ste
 MemoryPlan planned_memory(const Recipe& recipe) {
   const PhaseSpec& phase = recipe.phases.at(0);
   const std::int64_t vocabulary = load_tokenizer(recipe.data.tokenizer)->vocabulary_size();
-  return plan_memory({.model = resolve_model(recipe.model, vocabulary, phase.sequence),
-                      .precision = recipe.precision,
-                      .run = {.tokens = phase.sequence * phase.micro_batch,
-                              .sequences = phase.micro_batch,
-                              .workers = recipe.run.threads},
-                      .stages = 1,
-                      .own_stages = {},
-                      .in_flight = {},
-                      .count_precision = recipe.precision.count_saturation},
-                     recipe.optimizer.name);
+  const Transformer model({.model = resolve_model(recipe.model, vocabulary, phase.sequence),
+                           .precision = recipe.precision,
+                           .run = {.tokens = phase.sequence * phase.micro_batch,
+                                   .sequences = phase.micro_batch,
+                                   .workers = recipe.run.threads},
+                           .stages = 1,
+                           .own_stages = {},
+                           .in_flight = {},
+                           .count_precision = recipe.precision.count_saturation});
+  return plan_memory(model, recipe, layout_of(recipe, 0, 1));
 }
 
 /// What a run of `shoestring train` really held over what the accounting says of its recipe.

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "core/optimizer/optimizer.h"
 #include "core/recipe/names.h"
 #include "tests/core/model/published_models.h"
 #include "tests/core/model/small_models.h"
@@ -103,79 +102,6 @@ TEST(Accounting, PlannedBytesAreUsed) {
         EXPECT_GE(held, 0.95 * static_cast<double>(plan.total())) << name(architecture);
       }
     }
-  }
-}
-
-/// What a model, its optimizer and its micro-batches came to hold in a step.
-std::int64_t held_in_a_step(SmallRun& run, OptimizerName name, std::int64_t before) {
-  OptimizerSpec spec;
-  spec.name = name;
-  const std::unique_ptr<Optimizer> optimizer =
-      make_optimizer(spec, run.model.precision().moments, run.model.parameters(), run.stream.worker_count());
-  run.step();
-  optimizer->step({.learning_rate = 1e-3, .gradient_scale = 1, .number = 1}, run.stream);
-  run.model.prepare_trained();
-  std::vector<std::unique_ptr<MicroBatch>> batches;  // two in each stage
-  for (int i = 0; i < 2 * run.model.options().stages; ++i) batches.push_back(run.micro_batch(run.batch.view(), i));
-  return memory_use(DeviceKind::cpu).now_bytes - before;
-}
-
-// A plan is what the code asks for, to the byte. In FP8 it is a bound: which scales stand apart from packed weights,
-// and how many tiles the experts' rows begin, only numbers tell.
-TEST(Accounting, APlanIsWhatAStepHolds) {
-  LoraSpec adapters;
-  adapters.rank = 4;
-  for (const Architecture architecture :
-       {Architecture::llama, Architecture::qwen2, Architecture::qwen3_moe, Architecture::deepseek_v3}) {
-    for (const PrecisionPolicy format : {PrecisionPolicy::fp32, PrecisionPolicy::bf16, PrecisionPolicy::fp8_block}) {
-      for (const OptimizerName optimizer : {OptimizerName::adamw, OptimizerName::muon}) {
-        for (const bool adapted : {false, true}) {
-          const int stages = adapted ? 1 : 2;
-          const std::int64_t before = memory_use(DeviceKind::cpu).now_bytes;
-          SmallRun run(tiled_config(architecture), policy(format), stages, 2, 128, 2, nullptr, {},
-                       adapted ? adapters : LoraSpec{});
-          const std::int64_t held = held_in_a_step(run, optimizer, before);
-          MemoryPlan plan = plan_memory(run.model, optimizer);
-          plan.merged = 0;  // while a checkpoint is written
-          const std::string what =
-              fmt::format("{} {} {} {}", name(architecture), word(format), word(optimizer), stages);
-          if (format != PrecisionPolicy::fp8_block) {
-            EXPECT_EQ(held, plan.total()) << what;
-          } else {
-            EXPECT_LE(held, plan.total()) << what;
-            EXPECT_GE(static_cast<double>(held), 0.97 * static_cast<double>(plan.total())) << what;
-          }
-          EXPECT_LE(run.model.scratch_peak_bytes(), plan.model.scratch) << what;
-        }
-      }
-    }
-  }
-}
-
-TEST(Accounting, OptimizerMoments) {
-  TransformerOptions options;
-  options.model = llama_3_8b();
-  options.precision = policy(PrecisionPolicy::bf16);
-  options.run = {4096, 1, 1};
-  const std::int64_t total = count_parameters(options.model).total;
-  EXPECT_EQ(plan_memory(options, OptimizerName::adamw).moments, 8 * total);
-  options.precision.moments = MomentFormat::bf16;
-  EXPECT_EQ(plan_memory(options, OptimizerName::adamw).moments, 4 * total);
-  EXPECT_LT(plan_memory(options, OptimizerName::muon).moments, 3 * total);
-  // Shared by four, each has its share, give or take a piece. What is even is the weights: under Muon, a rank with the
-  // embedding or the head has two moments of it instead of one.
-  const std::int64_t table = options.model.vocabulary * options.model.hidden;
-  for (const OptimizerName optimizer : {OptimizerName::adamw, OptimizerName::muon}) {
-    const std::int64_t alone = plan_memory(options, optimizer).moments;
-    const MeshShape shape{.data = 4};
-    std::int64_t sum = 0;
-    for (int rank = 0; rank < 4; ++rank) {
-      const MemoryPlan plan = plan_memory(options, optimizer, {shape, coordinates_of(shape, rank)});
-      const std::int64_t second = optimizer == OptimizerName::muon ? table : 0;
-      EXPECT_LE(plan.moments, alone / 4 + alone / 50 + second);  // the largest matrix is less than that
-      sum += plan.moments;
-    }
-    EXPECT_EQ(sum, alone);
   }
 }
 

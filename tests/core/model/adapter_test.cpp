@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "core/model/accounting.h"
+#include "core/training/memory_plan.h"
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
 #include "tests/support/fill.h"
@@ -95,7 +95,10 @@ TEST(Adapter, NothingIsKeptForWhatIsFrozen) {
     }
     // q: 4 (256 + 256); v: 4 (256 + 128); down: 4 (384 + 256), in each of two layers.
     EXPECT_EQ(factors, 2 * 4 * (512 + 384 + 640));
-    const MemoryPlan plan = plan_memory(run.model, OptimizerName::adamw);
+    Recipe recipe;
+    recipe.phases.emplace_back().micro_batch = 1;
+    recipe.phases.front().global_batch = 1;
+    const MemoryPlan plan = plan_memory(run.model, recipe, {});
     EXPECT_EQ(plan.moments, 8 * factors);
     EXPECT_EQ(plan.model.gradients, 4 * factors);
     EXPECT_EQ(plan.merged, 2 * 4 * 256 * (256 + 128 + 384));
