@@ -44,7 +44,7 @@ GradientNorm::GradientNorm(const Transformer& model, const MeshShape& shape, con
   });
 }
 
-void GradientNorm::begin(Stream& stream) {
+std::span<double> GradientNorm::begin(Stream& stream) {
   const auto count = static_cast<std::int64_t>(count_);
   if (squares_.bytes() == 0) squares_ = Storage::pinned(std::max<std::int64_t>(1, count) * size_bytes(DType::f64));
   const TensorView here = view_of(squares_.data(), DType::f64, {count});
@@ -63,18 +63,19 @@ void GradientNorm::begin(Stream& stream) {
                 gradient.slice(0, piece.begin, piece.elements), stream);
   }
   if (sums.data != here.data) copy(here, sums, stream);
+  return squares();
 }
 
-double GradientNorm::finish(Communicator& world, double scale) {
-  auto* const squares = static_cast<double*>(squares_.data());
-  if (world.size() > 1) world.all_reduce(view_of(squares, DType::f64, {static_cast<std::int64_t>(count_)}));
-  return std::sqrt(std::accumulate(squares, squares + count_, 0.0)) * scale;
+double GradientNorm::finish(double scale) const {
+  const std::span<const double> all = squares();
+  return std::sqrt(std::accumulate(all.begin(), all.end(), 0.0)) * scale;
 }
 
 double GradientNorm::operator()(Communicator& world, double scale, Stream& stream) {
-  begin(stream);
+  const std::span<double> sums = begin(stream);
   stream.synchronize();
-  return finish(world, scale);
+  if (world.size() > 1) world.all_reduce(view_of(sums.data(), DType::f64, {std::ssize(sums)}));
+  return finish(scale);
 }
 
 double clip_factor(double norm, double limit) { return limit > 0 && norm > limit ? limit / norm : 1.0; }

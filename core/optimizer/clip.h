@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/model/transformer.h"
@@ -27,12 +28,12 @@ class GradientNorm {
   GradientNorm(const Transformer& model, const MeshShape& shape, const MeshCoordinates& at,
                const ParameterShards* shards = nullptr);
 
-  /// Sums this rank's pieces; `finish` reads the sums when the stream has been waited for.
-  void begin(Stream& stream);
-  /// Collective over `world`, all ranks of the model. Gradients are summed over tokens; `scale` is 1 / trained tokens.
-  /// NaN or infinity comes through.
-  double finish(Communicator& world, double scale);
-  /// Both, and the wait between them.
+  /// Sums this rank's pieces: what it returns is there when the stream has been waited for, and is to be summed over
+  /// all ranks of the model before `finish`.
+  std::span<double> begin(Stream& stream);
+  /// Gradients are summed over tokens; `scale` is 1 / trained tokens. NaN or infinity comes through.
+  double finish(double scale) const;
+  /// Both, and what is between them; collective over `world`, all ranks of the model.
   double operator()(Communicator& world, double scale, Stream& stream);
 
  private:
@@ -44,6 +45,8 @@ class GradientNorm {
     std::size_t number;     // in the whole model
   };
   std::vector<Piece> own_;
+  std::span<double> squares() const { return {static_cast<double*>(squares_.data()), count_}; }
+
   std::size_t count_ = 0;  // of the whole model
   Tensor there_;           // on a device: sums of squares of all pieces, and room for parts of one
   Storage squares_;        // the sums, here

@@ -1,7 +1,5 @@
 #include "core/training/engine.h"
 
-#include <array>
-
 #include "core/optimizer/clip.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
@@ -40,7 +38,7 @@ StepOutcome Engine::step(const StepArgs& args) {
   outcome.sequences = args.plan.global_batch(args.samples);
   outcome.learning_rate = args.learning_rate;
   const CategorySeconds before = meter_.read();
-  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stops, [&] { norm_.begin(parts_.stream); });
+  outcome.batch = pass_.run(args.plan, args.samples, args.feed, args.stops, [&] { return norm_.begin(parts_.stream); });
   if (outcome.batch.abandoned) {
     meter_.write_off(before);
     return outcome;
@@ -56,8 +54,7 @@ StepOutcome Engine::step(const StepArgs& args) {
   return outcome;
 }
 
-// From the summed gradient: judge, clip, move, refresh. The weights are those of no step from the optimizer on, and not
-// while the ranks still sum the norm: a rank that is silent there costs nothing.
+// From the summed gradient: judge, clip, move, refresh. The weights are those of no step from the optimizer on.
 void Engine::update(const StepArgs& args, StepOutcome& outcome) {
   auto& [model, optimizer, stream] = parts_;
   PassResult& batch = outcome.batch;
@@ -67,10 +64,9 @@ void Engine::update(const StepArgs& args, StepOutcome& outcome) {
          "larger batches, or build the shards of conversations anew",
          outcome.sequences, args.samples, batch.tokens, batch.weight);
   }
-  batch.precision.weights = over_model(model.weight_counts());
   const double scale = 1.0 / batch.weight;
   outcome.loss = batch.loss * scale;
-  outcome.gradient_norm = norm_of(scale);
+  outcome.gradient_norm = norm_.finish(scale);
   outcome.judgement = guard_.judge(outcome.loss, outcome.gradient_norm, args.may_go_back);
   if (outcome.judgement.verdict != StepVerdict::apply) return;
   const double clip = clip_factor(outcome.gradient_norm, outcome.judgement.norm_limit);
@@ -92,25 +88,6 @@ void Engine::gather_weights() {
   ParameterStore& store = parts_.model.store();
   all_gather_shards(mesh_.data(), shards_->dense(), store.values_of(store.dense));
   if (!store.experts.empty()) all_gather_shards(mesh_.replica(), shards_->experts(), store.values_of(store.experts));
-}
-
-double Engine::norm_of(double scale) {
-  const bool alone = mesh_.world().size() == 1;
-  const Meter::Scope summing(meter_, alone ? Category::compute : Category::exposed_communication);
-  return norm_.finish(mesh_.world(), scale);
-}
-
-// Every rank counted the weights that it speaks for.
-QuantizeCounts Engine::over_model(QuantizeCounts counts) {
-  if (mesh_.model().size() == 1 || !recipe_.precision.count_saturation) return counts;
-  const Meter::Scope exchanging(meter_, Category::exposed_communication);
-  const std::array<std::int64_t*, 4> parts = {&counts.elements, &counts.saturated, &counts.underflowed,
-                                              &counts.non_finite};
-  std::array<std::int64_t, 4> sums{};
-  for (std::size_t i = 0; i < parts.size(); ++i) sums[i] = *parts[i];
-  mesh_.model().all_reduce(view_of(sums.data(), DType::i64, {static_cast<std::int64_t>(sums.size())}));
-  for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = sums[i];
-  return counts;
 }
 
 bool Engine::finite() {

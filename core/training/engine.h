@@ -101,8 +101,6 @@ class Engine {
 
  private:
   void update(const StepArgs& args, StepOutcome& outcome);
-  QuantizeCounts over_model(QuantizeCounts counts);
-  double norm_of(double scale);
   void gather_weights();
   void require_finite(bool finite, std::int64_t step);
 

@@ -11,7 +11,7 @@
 namespace shoestring {
 namespace {
 
-constexpr std::size_t kWholeNumbers = 8;
+constexpr std::size_t kWholeNumbers = 12;
 
 /// Out of the pipeline in the middle of a round: no error.
 struct Abandoned {};
@@ -20,8 +20,9 @@ struct Abandoned {};
 std::array<std::int64_t*, kWholeNumbers> whole_numbers(PrecisionCounts& counts) {
   QuantizeCounts& a = counts.activations;
   QuantizeCounts& g = counts.gradients;
-  return {&a.elements, &a.saturated, &a.underflowed, &a.non_finite,
-          &g.elements, &g.saturated, &g.underflowed, &g.non_finite};
+  QuantizeCounts& w = counts.weights;
+  return {&a.elements,    &a.saturated,  &a.underflowed, &a.non_finite, &g.elements,    &g.saturated,
+          &g.underflowed, &g.non_finite, &w.elements,    &w.saturated,  &w.underflowed, &w.non_finite};
 }
 
 }  // namespace
@@ -210,9 +211,9 @@ std::int64_t Pass::loads() const { return model_.config().mixtures() * model_.co
 // The numbers of a pass: `scalars` sums of each reduction group, counts, and how many rounds became hollow. Each of the
 // sums is known to one rank (the group's, with the stage it comes from) and zero on all others, and counts are whole
 // numbers: their sum over the world is exact, in whatever order it is taken. So one all-reduce tells every rank all
-// there is.
+// there is, and what is beside.
 PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops,
-                     const std::function<void()>& behind_gradients) {
+                     const std::function<std::span<double>()>& behind_gradients) {
   make_room(plan, samples);
   gradients_.reset();
   traces_.clear();
@@ -232,15 +233,21 @@ PassResult Pass::run(const BatchPlan& plan, std::int64_t samples, Feed& feed, co
     const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
     gradients_.gather();
   }
+  std::span<double> beside;
   {
     const Meter::Scope computing(meter_, Category::compute);
-    if (behind_gradients) behind_gradients();
+    if (behind_gradients) beside = behind_gradients();
     wait_for(stream_, WaitCause::verdict, &waits_);
     receive(numbers);
   }
-  const Meter::Scope exchanging(meter_, alone ? Category::compute : Category::exposed_communication);
-  const TensorView all = view_of(numbers.data(), DType::f64, {static_cast<std::int64_t>(numbers.size())});
-  if (!alone) mesh_.world().all_reduce(all);
+  if (!alone) {
+    const Meter::Scope exchanging(meter_, Category::exposed_communication);
+    const std::ptrdiff_t own = std::ssize(numbers);
+    numbers.insert(numbers.end(), beside.begin(), beside.end());
+    mesh_.world().all_reduce(view_of(numbers.data(), DType::f64, {std::ssize(numbers)}));
+    std::copy(numbers.begin() + own, numbers.end(), beside.begin());
+    numbers.resize(static_cast<std::size_t>(own));
+  }
   PassResult result;
   if (numbers.back() == 0) {
     result = result_of(numbers);
@@ -316,6 +323,14 @@ void Pass::receive(std::vector<double>& numbers) {
       take_times(sent.marks.seconds(), traces_[round].entries);
     }
   }
+  if (mesh_.at().replica == 0)
+    add_counts({.activations = {}, .weights = model_.weight_counts(), .gradients = {}}, numbers);
+}
+
+double* Pass::add_counts(PrecisionCounts counts, std::vector<double>& numbers) const {
+  double* count = numbers.data() + static_cast<std::size_t>(groups_) * scalars();
+  for (const std::int64_t* value : whole_numbers(counts)) *count++ += static_cast<double>(*value);
+  return count;
 }
 
 void Pass::add_numbers(int group, std::vector<double>& numbers) const {
@@ -327,9 +342,7 @@ void Pass::add_numbers(int group, std::vector<double>& numbers) const {
   *own++ = sums.further.loss;
   *own++ = static_cast<double>(sums.further.tokens);
   std::copy(tally_.balance_losses.begin(), tally_.balance_losses.end(), own);
-  double* count = numbers.data() + static_cast<std::size_t>(groups_) * scalars();
-  PrecisionCounts precision = tally_.precision;
-  for (const std::int64_t* value : whole_numbers(precision)) *count++ += static_cast<double>(*value);
+  double* count = add_counts(tally_.precision, numbers);
   for (std::int64_t i = 0; i < loads(); ++i) {
     *count++ += static_cast<double>(tally_.expert_loads.as<std::int64_t>()[i]);
   }

@@ -39,7 +39,7 @@ struct PassResult {
   double further_tokens = 0;
   double balance_loss = 0;    ///< weighted
   Tensor router_counts;       ///< i64 [mixtures of the whole model, experts]; empty without experts
-  PrecisionCounts precision;  ///< of activations and gradients; weights are counted when they are prepared
+  PrecisionCounts precision;  ///< of weights: what preparing the present ones lost
   HostWaits waits;            ///< of this rank, for its device
 };
 
@@ -75,10 +75,10 @@ class Pass {
   /// Runs the global batch that begins after `samples` samples. Afterwards model.store().gradients holds the sum over
   /// all trained tokens, on every rank, of its stages (with shards: of its parts of them). Once `stops` ended it, and
   /// after an exception, the pass can only be destroyed.
-  /// A device is waited for once, at the end; `behind_gradients` is called before that, for what else is to be known
-  /// then.
+  /// A device is waited for once, at the end, and there is one exchange of numbers behind it. `behind_gradients` is
+  /// called before that wait and says what else this rank will know then, of which it is to have the sum over all.
   PassResult run(const BatchPlan& plan, std::int64_t samples, Feed& feed, const PassStops& stops = {},
-                 const std::function<void()>& behind_gradients = {});
+                 const std::function<std::span<double>()>& behind_gradients = {});
   /// Of the last run, in turn.
   const std::vector<GroupTrace>& traces() const { return traces_; }
 
@@ -90,6 +90,8 @@ class Pass {
   /// What the rounds sent, when the device has been waited for.
   void receive(std::vector<double>& numbers);
   void add_numbers(int group, std::vector<double>& numbers) const;
+  /// Where the next numbers are.
+  double* add_counts(PrecisionCounts counts, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;
   std::size_t scalars() const { return 5 + static_cast<std::size_t>(model_.config().mixtures()); }
   std::int64_t loads() const;
