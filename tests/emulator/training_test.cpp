@@ -168,10 +168,13 @@ StepOutcome step_in_full(Training& cpu) {
 
 /// The codes of FP8 and their products are the CPU's: the first step's loss shows it. Which experts a token goes to
 /// hangs on single codes, and so does what follows: after three steps losses of held-out text were 4.0e-3 apart.
-void expect_same_first_steps(PrecisionPolicy policy) {
+/// BF16 likewise: in the first step losses are 3e-9 apart and gradients of the last layer 1e-6, of the first 3e-3,
+/// since every rounding on the way turns a few numbers in ten thousand. AdamW's first step goes by signs, of which it
+/// turns 0.05%; that turns roundings of 2% of the next forward pass, of whose 160 tokens the loss is then 2e-4 apart.
+void expect_same_first_steps(PrecisionPolicy policy, double second) {
   Training cpu({}, Architecture::deepseek_v3, policy, OptimizerName::adamw);
   Training device(kCuda, Architecture::deepseek_v3, policy, OptimizerName::adamw);
-  for (const double band : {1e-6, loss_band(policy)}) {
+  for (const double band : {1e-6, second}) {
     const StepOutcome expected = step_in_full(cpu), ours = device.step();
     expect_close(ours.loss, expected.loss, band, "loss");
     expect_close(ours.gradient_norm, expected.gradient_norm, band == 1e-6 ? 1e-3 : 2e-2, "norm");
@@ -193,13 +196,17 @@ TEST(EmulatedTraining, ADenseModelInBlockFp8) {
   expect_same_steps(Architecture::llama, PrecisionPolicy::fp8_block, OptimizerName::adamw);
 }
 
-TEST(EmulatedTraining, AMixtureInBlockFp8) { expect_same_first_steps(PrecisionPolicy::fp8_block); }
+TEST(EmulatedTraining, AMixtureInBf16) { expect_same_first_steps(PrecisionPolicy::bf16, 5e-4); }
+
+TEST(EmulatedTraining, AMixtureInBlockFp8) { expect_same_first_steps(PrecisionPolicy::fp8_block, 2.5e-3); }
 
 TEST(EmulatedTraining, ADenseModelInFp8WithOneScaleForATensor) {
   expect_same_steps(Architecture::llama, PrecisionPolicy::fp8_tensor, OptimizerName::adamw);
 }
 
-TEST(EmulatedTraining, AMixtureInFp8WithOneScaleForATensor) { expect_same_first_steps(PrecisionPolicy::fp8_tensor); }
+TEST(EmulatedTraining, AMixtureInFp8WithOneScaleForATensor) {
+  expect_same_first_steps(PrecisionPolicy::fp8_tensor, 2.5e-3);
+}
 
 TEST(EmulatedTraining, AMixtureInFp32ByMuon) {
   expect_same_steps(Architecture::deepseek_v3, PrecisionPolicy::fp32, OptimizerName::muon);
