@@ -5,6 +5,10 @@
 #include <atomic>
 
 #include "kernels/attention_cuda.h"
+#if SHOESTRING_CUDNN
+#include "kernels/attention_cudnn.h"
+#include "kernels/attention_cudnn_graph.h"
+#endif
 #include "kernels/attention_variants.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
@@ -17,6 +21,15 @@ void check_heads(std::string_view op, std::string_view what, const ConstTensorVi
                  DType dtype) {
   check(view.shape == shape && view.dtype == dtype && (view.strides[2] == 1 || view.elements() == 0),
         "{}: {} must be {} {} with a contiguous last dim, not {}", op, what, name(dtype), shape, view);
+}
+
+void check_documents(std::string_view op, std::span<const std::int32_t> starts, std::int64_t tokens) {
+  if (starts.empty()) return;
+  check(starts.front() == 0 && starts.back() == tokens, "{}: document_starts must go from 0 to {}, not from {} to {}",
+        op, tokens, starts.front(), starts.back());
+  for (std::size_t d = 1; d < starts.size(); ++d) {
+    check(starts[d] > starts[d - 1], "{}: document_starts[{}] is {} behind {}", op, d, starts[d], starts[d - 1]);
+  }
 }
 
 void check_inputs(std::string_view op, double scale, const ConstTensorView& q, const ConstTensorView& k,
@@ -50,18 +63,34 @@ void check_inputs(std::string_view op, double scale, const ConstTensorView& q, c
 
 namespace {
 
+/// On a device. cuDNN's row counts where the library is.
+std::int64_t device_scratch_bytes(const AttentionShape& shape, [[maybe_unused]] DType dtype) {
+  const std::int64_t own = attention::cuda::scratch_bytes(shape.tokens, shape.heads);
+#if SHOESTRING_CUDNN
+  if (dtype == DType::bf16 && attention::cudnn::library_fault().empty()) {
+    return std::max(own, attention::cudnn::scratch_bytes(shape));
+  }
+#endif
+  return own;
+}
+
 template <class Args>
 void claim_scratch(const Args& args) {
   const std::int64_t tokens = args.q.shape[0];
   const std::int64_t heads = args.q.shape[1];
-  args.scratch.claim(args.stream.device().kind == DeviceKind::cpu
-                         ? attention_scratch_bytes({.tokens = tokens,
-                                                    .heads = heads,
-                                                    .kv_heads = args.k.shape[1],
-                                                    .qk_dim = args.q.shape[2],
-                                                    .v_dim = args.v.shape[2]},
-                                                   args.stream.worker_count())
-                         : attention::cuda::scratch_bytes(tokens, heads));
+  AttentionShape shape{.tokens = tokens,
+                       .heads = heads,
+                       .kv_heads = args.k.shape[1],
+                       .qk_dim = args.q.shape[2],
+                       .v_dim = args.v.shape[2]};
+  if (args.stream.device().kind == DeviceKind::cpu) {
+    return args.scratch.claim(attention_scratch_bytes(shape, args.stream.worker_count()));
+  }
+  for (std::size_t d = 1; d < args.document_starts.size(); ++d) {
+    shape.longest_document =
+        std::max<std::int64_t>(shape.longest_document, args.document_starts[d] - args.document_starts[d - 1]);
+  }
+  args.scratch.claim(device_scratch_bytes(shape, args.q.dtype));
 }
 
 }  // namespace
@@ -101,8 +130,11 @@ void each_with_worker(Workers& workers, std::int64_t items,
 
 std::span<const Variant<AttentionArgs>> attention_forward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionArgs>>({
+#if SHOESTRING_CUDNN
+    {"cudnn", attention::cudnn::refuses, attention::cudnn::forward},
+#endif
 #if SHOESTRING_CUDA
-    {"cuda", attention::cuda::refuses, attention::cuda::forward},
+        {"cuda", attention::cuda::refuses, attention::cuda::forward},
 #endif
 #if defined(__x86_64__)
         {"amx", attention::amx::refuses, attention::amx::forward},
@@ -115,8 +147,11 @@ std::span<const Variant<AttentionArgs>> attention_forward_variants() {
 
 std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
   static constexpr std::array kVariants = std::to_array<Variant<AttentionBackwardArgs>>({
+#if SHOESTRING_CUDNN
+    {"cudnn", attention::cudnn::refuses, attention::cudnn::backward},
+#endif
 #if SHOESTRING_CUDA
-    {"cuda", attention::cuda::refuses, attention::cuda::backward},
+        {"cuda", attention::cuda::refuses, attention::cuda::backward},
 #endif
 #if defined(__x86_64__)
         {"amx", attention::amx::refuses, attention::amx::backward},
@@ -130,6 +165,7 @@ std::span<const Variant<AttentionBackwardArgs>> attention_backward_variants() {
 void attention_forward(const AttentionArgs& args) {
   constexpr std::string_view kOp = "attention_forward";
   check_inputs(kOp, args.scale, args.q, args.k, args.v, args.lse, args.segment_start);
+  check_documents(kOp, args.document_starts, args.q.shape[0]);
   check_heads(kOp, "o", args.o, {args.q.shape[0], args.q.shape[1], args.v.shape[2]}, args.q.dtype);
   if (args.q.elements() == 0) return;
   if (args.stream.dry()) return claim_scratch(args);
@@ -140,6 +176,7 @@ void attention_backward(const AttentionBackwardArgs& args) {
   constexpr std::string_view kOp = "attention_backward";
   check_inputs(kOp, args.scale, args.q, args.k, args.v, args.lse, args.segment_start);
   const Shape outputs{args.q.shape[0], args.q.shape[1], args.v.shape[2]};
+  check_documents(kOp, args.document_starts, args.q.shape[0]);
   check_heads(kOp, "o", args.o, outputs, args.q.dtype);
   check_heads(kOp, "d_o", args.d_o, outputs, args.q.dtype);
   check_heads(kOp, "dq", args.dq, args.q.shape, args.q.dtype);
@@ -161,7 +198,7 @@ std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
 #endif
   const std::int64_t on_cpu =
       Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
-  return std::max(on_cpu, attention::cuda::scratch_bytes(shape.tokens, shape.heads));
+  return std::max(on_cpu, device_scratch_bytes(shape, DType::bf16));
 }
 
 }  // namespace shoestring

@@ -34,6 +34,9 @@ struct AttentionArgs {
   double scale;                   ///< positive; usually qk_dim^-0.5
   Arena& scratch;                 ///< attention_scratch_bytes; given back before the call returns
   Stream& stream;
+  /// What segment_start says, where the host knows it: the first token of each document, then `tokens`. Empty: it does
+  /// not, and rows that plan by it decline. Read before the call returns.
+  std::span<const std::int32_t> document_starts{};
 };
 void attention_forward(const AttentionArgs& args);
 
@@ -52,6 +55,7 @@ struct AttentionBackwardArgs {
   double scale;
   Arena& scratch;
   Stream& stream;
+  std::span<const std::int32_t> document_starts{};
 };
 void attention_backward(const AttentionBackwardArgs& args);
 

@@ -98,7 +98,7 @@ std::string_view machine_lacks(std::string_view variant) {
   if (variant == "amx") return cpu.amx_bf16 ? "" : "AMX";
   if (variant == "avx512") return cpu.avx512 ? "" : "AVX-512";
   if (variant == "avx2" || variant == "avx2_bf16") return cpu.avx2 ? "" : "AVX2";
-  if (variant == "cuda" || variant == "cublaslt" || variant == "one_by_one") {
+  if (variant == "cuda" || variant == "cublaslt" || variant == "cudnn" || variant == "one_by_one") {
     return cuda_device_count() > 0 ? "" : "a CUDA device";
   }
 #if defined(__x86_64__)

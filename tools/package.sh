@@ -4,8 +4,9 @@
 #
 #   tools/package.sh [--cuda-libraries] [--gpu-visit] [FOLDER]     default: package
 #
-# Programs load cuBLASLt and NCCL when they first use them, and look in lib/ before the machine's own folders.
-# --cuda-libraries brings both along (some 700 MB). --gpu-visit adds gpu_visit.sh and what it compares with: shards of the
+# Programs load cuBLASLt, cuDNN and NCCL when they first use them, and look in lib/ before the machine's own folders.
+# --cuda-libraries brings them along (some 850 MB): of cuDNN the engines that are compiled when they are needed, which
+# are all that attention uses, and NVRTC, which compiles them. --gpu-visit adds gpu_visit.sh and what it compares with: shards of the
 # headers under /usr/include, and the losses of 50 steps on this CPU, which takes two minutes; compute-sanitizer too, where
 # this machine has it in /usr/local/cuda.
 set -euo pipefail
@@ -46,7 +47,8 @@ for program in "${programs[@]}"; do
   ldd "build/$program" | awk '$3 ~ /^\// { print $3 }'
 done | sort -u | grep -vE "$of_machine" | while IFS= read -r library; do cp -L "$library" "$out/lib/"; done
 if [ $cuda_libraries = yes ]; then
-  for name in libcublasLt.so.13 libnccl.so.2; do
+  for name in libcublasLt.so.13 libnccl.so.2 libcudnn.so.9 libcudnn_graph.so.9 libcudnn_engines_runtime_compiled.so.9 \
+    libnvrtc.so.13 libnvrtc-builtins.so.13.0; do
     library=$(find /usr/local/cuda/lib64/ /usr/local/cuda/lib/ /usr/lib/x86_64-linux-gnu/ -name "$name" 2>/dev/null |
       head -n 1 || true)  # find fails where one of the folders is not there
     [ -n "$library" ] || { echo "$name was not found" >&2; exit 66; }

@@ -104,7 +104,8 @@ void AttentionGqa::backward_input(ConstTensorView dy, TensorView dx, Saved& save
                       .segment_start = context.tokens.segment_start,
                       .scale = scale_,
                       .scratch = context.scratch,
-                      .stream = context.stream});
+                      .stream = context.stream,
+                      .document_starts = context.tokens.document_starts});
   for (const TensorView& d : {dq, dk}) {
     rope({.x = d, .positions = context.tokens.positions, .table = rope_, .inverse = true, .stream = context.stream});
   }

@@ -194,7 +194,8 @@ void AttentionMla::backward_input(ConstTensorView dy, TensorView dx, Saved& save
                       .segment_start = context.tokens.segment_start,
                       .scale = scale_,
                       .scratch = context.scratch,
-                      .stream = context.stream});
+                      .stream = context.stream,
+                      .document_starts = context.tokens.document_starts});
   latent_key_gradient(
       {.down = dkv_heads.slice(2, 0, nope_), .dshared = shared_key(ddown), .dk = dk, .stream = context.stream});
   rotate(dq, ddown, true, context);

@@ -58,7 +58,8 @@ void attend(const Attended& heads, LayerContext& context) {
                        .segment_start = context.tokens.segment_start,
                        .scale = heads.scale,
                        .scratch = context.scratch,
-                       .stream = context.stream});
+                       .stream = context.stream,
+                       .document_starts = context.tokens.document_starts});
     return;
   }
   cached_attention({.o = heads.o,

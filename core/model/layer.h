@@ -64,6 +64,8 @@ struct TokenLayout {
   ConstTensorView positions;        ///< [tokens] place within the document, for RoPE
   ConstTensorView segment_start;    ///< [tokens] flat index of the first token of the same document
   ConstTensorView sequence_starts;  ///< [sequences + 1] flat index of each sequence's first token, then the end
+  /// What segment_start says, on the host: each document's first token, then the end. Empty where nobody knows.
+  std::span<const std::int32_t> document_starts{};
 };
 
 /// What memory depends on besides the layer itself.

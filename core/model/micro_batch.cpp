@@ -29,7 +29,11 @@ void MicroBatch::fill_dry() {
   staging_.take();
   number_ = 0;
   tokens_ = most_.tokens;
-  layout_ = {part(kPositions), part(kSegmentStart), sequence_starts_.view()};
+  document_starts_.clear();  // documents are not longer than sequences, so these need the most memory
+  for (std::int64_t s = 0; s <= most_.sequences; ++s) {
+    document_starts_.push_back(static_cast<std::int32_t>(s * most_.tokens / most_.sequences));
+  }
+  layout_ = {part(kPositions), part(kSegmentStart), sequence_starts_.view(), document_starts_};
 }
 
 std::span<std::int32_t> MicroBatch::host(int index) {
@@ -59,7 +63,7 @@ void MicroBatch::fill(const BatchView& batch, int number, Stream& stream) {
   for (std::int64_t s = 0; s <= sequences; ++s) starts[s] = static_cast<std::int32_t>(s * batch.sequence);
   const TensorView own_starts = sequence_starts_.view().slice(0, 0, sequences + 1);
   copy(own_starts, view_of(static_cast<const void*>(starts), DType::i32, {sequences + 1}), stream);
-  layout_ = {part(kPositions), part(kSegmentStart), own_starts};
+  layout_ = {part(kPositions), part(kSegmentStart), own_starts, document_starts_};
   auto* columns = reinterpret_cast<float*>(starts + most_.sequences + 1);
   for (std::size_t i = 0; i < columns_.size(); ++i) {
     fill_column(i, batch, columns, stream);
@@ -77,12 +81,15 @@ void MicroBatch::derive(const BatchView& batch) {
   const std::span<std::int32_t> next_ids = host(kNextIds);
   const std::span<std::int32_t> next_targets = host(kNextTargets);
   const std::size_t count = batch.inputs.size();
+  document_starts_.clear();
   for (std::size_t t = 0; t < count; ++t) {
+    if (batch.segment_start[t] == static_cast<std::int32_t>(t)) document_starts_.push_back(batch.segment_start[t]);
     positions[t] = static_cast<std::int32_t>(t) - batch.segment_start[t];
     const bool same_document = t + 1 < count && batch.segment_start[t + 1] == batch.segment_start[t];
     next_ids[t] = same_document ? batch.inputs[t + 1] : batch.inputs[t];
     next_targets[t] = same_document ? batch.targets[t + 1] : -1;
   }
+  document_starts_.push_back(static_cast<std::int32_t>(count));
 }
 
 void MicroBatch::fill_column(std::size_t index, const BatchView& batch, float* here, Stream& stream) {

@@ -81,6 +81,7 @@ class MicroBatch {
   Tensor values_;           ///< i32 [kParts * most tokens], each part at its beginning
   Tensor sequence_starts_;  ///< i32 [sequences + 1]
   std::vector<Tensor> column_values_;
+  std::vector<std::int32_t> document_starts_;  ///< on the host: each document's first token, then the end
   TokenLayout layout_;
 };
 

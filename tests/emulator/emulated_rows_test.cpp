@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/base/workers.h"
+#include "tests/emulator/cudnn.h"
 #include "tests/emulator/grid.h"
 #include "tests/emulator/sanitizers.h"
 #include "tests/emulator/symbols.h"
@@ -29,6 +30,7 @@ using Wanted = std::function<bool(const std::string& part, const std::vector<std
 std::vector<std::string> failures(const emulator::Settings& settings, bool quick, int* ran = nullptr,
                                   const Wanted& wanted = {}) {
   emulator::settings() = settings;
+  emulator_cudnn::stands_in() = true;
   Workers workers(1);  // this thread: ThreadSanitizer does not see how others are waited for
   std::vector<std::string> failed;
   int count = 0;
@@ -48,6 +50,7 @@ std::vector<std::string> failures(const emulator::Settings& settings, bool quick
   cuda_compare::check_groups(bench);
   cuda_compare::check_attention(bench);
   emulator::settings() = {};
+  emulator_cudnn::stands_in() = false;
   if (ran != nullptr) *ran = count;
   return failed;
 }

@@ -294,6 +294,12 @@ TEST(Attention, RejectsWhatTheContractForbids) {
   EXPECT_THROW(attention_forward(runner.forward_args(problem, results.o, results.lse)), Error);
   problem.segment_start.as<std::int32_t>()[6] = 4;
   attention_forward(runner.forward_args(problem, results.o, results.lse));
+  for (const std::vector<std::int32_t>& starts :
+       {std::vector<std::int32_t>{0, 4, 4, 8}, {0, 4}, {1, 8}, {0, 5, 4, 8}}) {
+    AttentionArgs args = runner.forward_args(problem, results.o, results.lse);
+    args.document_starts = starts;
+    EXPECT_THROW(attention_forward(args), Error);
+  }
   problem.scale = 0;
   EXPECT_THROW(attention_forward(runner.forward_args(problem, results.o, results.lse)), Error);
 }

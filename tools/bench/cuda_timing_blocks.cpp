@@ -6,6 +6,7 @@
 #include "kernels/attention.h"
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
+#include "kernels/base/variant.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/fill.h"
 #include "kernels/latent_key.h"
@@ -19,8 +20,9 @@
 namespace shoestring::cuda_compare {
 namespace {
 
-/// FLOP of a multiprocessor of sm_90 in a clock on its ordinary cores.
+/// FLOP of a multiprocessor of sm_90 in a clock on its ordinary cores, and on its tensor cores.
 constexpr double kSinglePerClock = 256;
+constexpr double kBf16PerClock = 4096;
 
 void time_swiglu(Clock& clock, std::int64_t rows, std::int64_t f) {
   const Device device = clock.stream.device();
@@ -104,7 +106,9 @@ void time_experts(Clock& clock, std::int64_t tokens, std::int64_t experts, std::
              [&] { plan_permutation(plan.view(), indices, stream); });
 }
 
-void time_attention(Clock& clock, std::int64_t tokens, std::int64_t heads, std::int64_t qk, std::int64_t v) {
+/// By the row of that name, in one document.
+void time_attention(Clock& clock, std::string_view row, std::int64_t tokens, std::int64_t heads, std::int64_t qk,
+                    std::int64_t v) {
   const Device device = clock.stream.device();
   Stream& stream = clock.stream;
   const Tensor q = random_on(stream, DType::bf16, {tokens, heads, qk}),
@@ -119,14 +123,21 @@ void time_attention(Clock& clock, std::int64_t tokens, std::int64_t heads, std::
   const double scale = 1 / std::sqrt(static_cast<double>(qk));
   const double pairs = 0.5 * static_cast<double>(tokens) * static_cast<double>(tokens) * static_cast<double>(heads);
   const auto bytes = static_cast<double>(q.bytes() * 2 + o.bytes() * 2);
-  const std::string shape = fmt::format(" bf16 [{}, {}, {} and {}]", tokens, heads, qk, v);
-  clock.time("attention forward" + shape, bytes, pairs * 2 * static_cast<double>(qk + v), kSinglePerClock, [&] {
-    attention_forward({o, lse, q, k, values, starts, scale, scratch, stream});
+  const std::string shape = fmt::format(" {} bf16 [{}, {}, {} and {}]", row, tokens, heads, qk, v);
+  const bool own = row == "cuda";  // which makes two of the products once more
+  const double per_clock = own ? kSinglePerClock : kBf16PerClock;
+  const std::vector<std::int32_t> document{0, static_cast<std::int32_t>(tokens)};
+  pin_variant("attention_forward", row);
+  pin_variant("attention_backward", row);
+  clock.time("attention forward" + shape, bytes, pairs * 2 * static_cast<double>(qk + v), per_clock, [&] {
+    attention_forward({o, lse, q, k, values, starts, scale, scratch, stream, document});
   });
-  clock.time("attention backward" + shape, bytes * 2, pairs * 2 * static_cast<double>(5 * qk + 4 * v), kSinglePerClock,
-             [&] {
-               attention_backward({dq, dk, dv, d_o, q, k, values, o, lse, starts, scale, scratch, stream});
-             });
+  const auto dims = static_cast<double>(own ? 5 * qk + 4 * v : 3 * qk + 2 * v);
+  clock.time("attention backward" + shape, bytes * 2, pairs * 2 * dims, per_clock, [&] {
+    attention_backward({dq, dk, dv, d_o, q, k, values, o, lse, starts, scale, scratch, stream, document});
+  });
+  pin_variant("attention_forward", {});
+  pin_variant("attention_backward", {});
 }
 
 void time_latent_key(Clock& clock, std::int64_t tokens, std::int64_t heads) {
@@ -174,8 +185,13 @@ void time_blocks(Clock& clock) {
   clock.part("swiglu", [&] { time_swiglu(clock, 32768, 2048); });
   clock.part("cross_entropy", [&] { time_cross_entropy(clock, 1024, 129280); });
   clock.part("experts", [&] { time_experts(clock, 8192, 256, 8); });
-  clock.part("attention 128 and 128", [&] { time_attention(clock, 4096, 16, 128, 128); });
-  clock.part("attention 192 and 128", [&] { time_attention(clock, 4096, 16, 192, 128); });
+  clock.part("attention 128 and 128", [&] { time_attention(clock, "cuda", 4096, 16, 128, 128); });
+  clock.part("attention 192 and 128", [&] { time_attention(clock, "cuda", 4096, 16, 192, 128); });
+  for (const Variant<AttentionArgs>& row : attention_forward_variants()) {
+    if (row.name != "cudnn") continue;
+    clock.part("attention 128 and 128 by cuDNN", [&] { time_attention(clock, row.name, 8192, 32, 128, 128); });
+    clock.part("attention 192 and 128 by cuDNN", [&] { time_attention(clock, row.name, 8192, 128, 192, 128); });
+  }
   clock.part("latent_key", [&] { time_latent_key(clock, 8192, 128); });
   clock.part("elements", [&] { time_elements(clock, std::int64_t{1} << 26); });
 }

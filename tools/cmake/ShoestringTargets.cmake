@@ -104,6 +104,11 @@ if(SHOESTRING_WITH_CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_compile_definitions(shoestring_options INTERFACE SHOESTRING_CUDA=1)
   message(STATUS "CUDA ${CUDAToolkit_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+  # Its headers; the library is loaded when it is first needed.
+  find_path(SHOESTRING_CUDNN_INCLUDE cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  set(SHOESTRING_WITH_CUDNN ${SHOESTRING_CUDNN_INCLUDE})
+  shoestring_optional_part("cuDNN's headers" "${SHOESTRING_WITH_CUDNN}"
+    "attention on GPUs runs by an own kernel, without tensor cores")
 else()
   target_compile_definitions(shoestring_options INTERFACE SHOESTRING_CUDA=0)
 endif()

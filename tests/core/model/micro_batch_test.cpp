@@ -34,6 +34,8 @@ TEST_F(MicroBatchTest, PlacesAndFurtherTargetsRespectDocuments) {
   EXPECT_EQ(ids(batch.layout().positions), (std::vector<std::int32_t>{0, 1, 2, 0, 1, 0, 1, 2}));
   EXPECT_EQ(ids(batch.layout().segment_start), starts_);
   EXPECT_EQ(ids(batch.layout().sequence_starts), (std::vector<std::int32_t>{0, 4, 8}));
+  const std::span<const std::int32_t> documents = batch.layout().document_starts;
+  EXPECT_EQ(std::vector<std::int32_t>(documents.begin(), documents.end()), (std::vector<std::int32_t>{0, 3, 5, 8}));
 }
 
 TEST_F(MicroBatchTest, BringsTheColumnsThatAreAskedFor) {
