@@ -18,7 +18,8 @@ std::int64_t sums_of(const Graph& graph) { return graph.documents * graph.heads 
 /// Scratch of one pass, beside the statistics.
 std::int64_t bytes_of(const Graph& graph, std::int64_t workspace_bytes) {
   const auto words = [](std::int64_t count) { return Arena::footprint(count * size_bytes(DType::i32)); };
-  const std::int64_t tables = graph.ragged ? words(graph.documents) + words(kOperands * (graph.documents + 1)) : 0;
+  const std::int64_t row = cuda::offsets_row(static_cast<int>(graph.documents));
+  const std::int64_t tables = graph.ragged ? words(graph.documents) + words(kOperands * row) : 0;
   return tables + (graph.backward ? words(sums_of(graph)) : 0) + Arena::footprint(workspace_bytes + kAlignment);
 }
 
@@ -38,9 +39,20 @@ std::string refuses_passes(const Args& args, std::int64_t heads, const GraphOf& 
   return fmt::format("it would take {} bytes of scratch, and {} are left", bytes, args.scratch.left_bytes());
 }
 
-void* at(const ConstTensorView& view, std::int64_t token, std::int64_t head) {
-  const std::int64_t element = token * view.strides[0] + head * view.strides[1];
-  return static_cast<char*>(const_cast<void*>(view.data)) + element * size_bytes(view.dtype);
+void* at(const ConstTensorView& view, std::int64_t head) {
+  return static_cast<char*>(const_cast<void*>(view.data)) + head * view.strides[1] * size_bytes(view.dtype);
+}
+
+/// From these heads on. A backward pass adds its own.
+template <class Args>
+Memory memory_of(const Args& args, std::int64_t head, std::int64_t kv_head, float* statistics) {
+  Memory memory;
+  memory.data[kQ] = at(args.q, head);
+  memory.data[kK] = at(args.k, kv_head);
+  memory.data[kV] = at(args.v, kv_head);
+  memory.data[kO] = at(args.o, head);
+  memory.data[kStats] = statistics;
+  return memory;
 }
 
 void* workspace_in(Arena& scratch, std::int64_t bytes) {
@@ -65,11 +77,12 @@ void run_pass(const Args& args, const Pass& pass, const Graph& graph, Memory mem
       table.token_strides[i] = static_cast<std::int32_t>(graph.steps[i].token);
     }
     table.lengths = args.scratch.take(DType::i32, {pass.documents}).template as<std::int32_t>();
-    table.offsets = args.scratch.take(DType::i32, {kOperands, pass.documents + 1}).template as<std::int32_t>();
+    const std::int64_t row = cuda::offsets_row(table.room);
+    table.offsets = args.scratch.take(DType::i32, {kOperands, row}).template as<std::int32_t>();
     cuda::write_documents(table, args.stream);
     memory.lengths = table.lengths;
     for (std::size_t i = 0; i < kOperands; ++i) {
-      memory.offsets[i] = table.offsets + static_cast<std::int64_t>(i) * (pass.documents + 1);
+      memory.offsets[i] = table.offsets + static_cast<std::int64_t>(i) * row;
     }
   } else {  // they follow each other
     const std::int64_t token = args.document_starts[first];
@@ -131,12 +144,7 @@ void forward(const AttentionArgs& args) {
   const Arena::Scope scope(args.scratch);
   const std::vector<Pass> passes = passes_of(args.document_starts);
   const cuda::Statistics statistics = statistics_of(args, passes, 0, args.q.shape[1]);
-  Memory memory;
-  memory.data[kQ] = at(args.q, 0, 0);
-  memory.data[kK] = at(args.k, 0, 0);
-  memory.data[kV] = at(args.v, 0, 0);
-  memory.data[kO] = at(args.o, 0, 0);
-  memory.data[kStats] = statistics.library;
+  const Memory memory = memory_of(args, 0, 0, statistics.library);
   for (const Pass& pass : passes) run_pass(args, pass, graph_of(args, pass), memory);
   cuda::statistics_from_library(statistics, args.stream);
 }
@@ -152,16 +160,11 @@ void backward(const AttentionBackwardArgs& args) {
     const std::int64_t head = kv_head * group;
     const cuda::Statistics statistics = statistics_of(args, passes, head, groups * group);
     cuda::statistics_to_library(statistics, args.stream);
-    Memory memory;
-    memory.data[kQ] = at(args.q, 0, head);
-    memory.data[kK] = at(args.k, 0, kv_head);
-    memory.data[kV] = at(args.v, 0, kv_head);
-    memory.data[kO] = at(args.o, 0, head);
-    memory.data[kStats] = statistics.library;
-    memory.data[kDo] = at(args.d_o, 0, head);
-    memory.data[kDq] = at(args.dq, 0, head);
-    memory.data[kDk] = at(args.dk, 0, kv_head);
-    memory.data[kDv] = at(args.dv, 0, kv_head);
+    Memory memory = memory_of(args, head, kv_head, statistics.library);
+    memory.data[kDo] = at(args.d_o, head);
+    memory.data[kDq] = at(args.dq, head);
+    memory.data[kDk] = at(args.dk, kv_head);
+    memory.data[kDv] = at(args.dv, kv_head);
     for (const Pass& pass : passes) run_pass(args, pass, graph_of(args, pass, groups), memory);
   }
 }

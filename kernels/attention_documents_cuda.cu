@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kThreads) documents_kernel(const __grid_consta
     const std::int32_t start = table.starts[min(i, table.count)];
     if (i < table.room) table.lengths[i] = i < table.count ? table.starts[i + 1] - start : 0;
     for (int operand = 0; operand < cudnn::kOperands; ++operand) {
-      table.offsets[operand * (table.room + 1) + i] = start * table.token_strides[operand];
+      table.offsets[operand * offsets_row(table.room) + i] = start * table.token_strides[operand];
     }
   }
 }

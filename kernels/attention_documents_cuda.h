@@ -9,6 +9,9 @@
 
 namespace shoestring::attention::cuda {
 
+/// From one operand's offsets to the next: room + 1 and what brings them to 16 bytes.
+constexpr int offsets_row(int room) { return (room + 4) / 4 * 4; }
+
 /// Travels as an argument of the kernel: the host knows where documents begin.
 struct DocumentTable {
   std::array<std::int32_t, cudnn::kMostDocuments + 1> starts;  ///< of `count` documents, then the last one's end
@@ -16,7 +19,7 @@ struct DocumentTable {
   int room;  ///< documents behind `count` are empty
   std::array<std::int32_t, cudnn::kOperands> token_strides;
   std::int32_t* lengths;  ///< [room]
-  std::int32_t* offsets;  ///< [operands, room + 1]: start times the operand's token stride
+  std::int32_t* offsets;  ///< [operands, offsets_row]: start times the operand's token stride
 };
 void write_documents(const DocumentTable& table, Stream& stream);
 

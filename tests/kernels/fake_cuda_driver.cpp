@@ -5,6 +5,9 @@ extern "C" {
 #define SHOESTRING_SUCCEEDS(name) \
   int name() { return 0; }
 SHOESTRING_SUCCEEDS(cuCtxGetCurrent)
+SHOESTRING_SUCCEEDS(cuCtxGetLimit)
+SHOESTRING_SUCCEEDS(cuCtxPopCurrent)
+SHOESTRING_SUCCEEDS(cuCtxPushCurrent)
 SHOESTRING_SUCCEEDS(cuDeviceGet)
 SHOESTRING_SUCCEEDS(cuDeviceGetAttribute)
 SHOESTRING_SUCCEEDS(cuFuncGetAttribute)
@@ -21,6 +24,7 @@ SHOESTRING_SUCCEEDS(cuKernelSetAttribute)
 SHOESTRING_SUCCEEDS(cuLaunchCooperativeKernel)
 SHOESTRING_SUCCEEDS(cuLaunchKernel)
 SHOESTRING_SUCCEEDS(cuLaunchKernelEx)
+SHOESTRING_SUCCEEDS(cuLibraryLoadFromFile)
 SHOESTRING_SUCCEEDS(cuLibraryUnload)
 SHOESTRING_SUCCEEDS(cuLinkAddData)
 SHOESTRING_SUCCEEDS(cuLinkComplete)
@@ -32,6 +36,7 @@ SHOESTRING_SUCCEEDS(cuModuleUnload)
 SHOESTRING_SUCCEEDS(cuOccupancyMaxActiveBlocksPerMultiprocessor)
 SHOESTRING_SUCCEEDS(cuOccupancyMaxActiveClusters)
 SHOESTRING_SUCCEEDS(cuOccupancyMaxPotentialClusterSize)
+SHOESTRING_SUCCEEDS(cuStreamGetCtx)
 SHOESTRING_SUCCEEDS(cuTensorMapEncodeTiled)
 #undef SHOESTRING_SUCCEEDS
 
