@@ -91,10 +91,12 @@ Op both_passes(const Case& c, std::string_view row) {
                                t[kV].shape()[2]};
     Arena scratch(attention_scratch_bytes(shape, 1), stream.device());
     const double scale = 1 / std::sqrt(static_cast<double>(shape.qk_dim));
-    const Pinned pinned(stream.device().kind == DeviceKind::cuda ? row : std::string_view());
-    attention_forward({t[kO], t[kLse], t[kQ], t[kK], t[kV], t[kStart], scale, scratch, stream, starts});
-    attention_backward({t[kDq], t[kDk], t[kDv], t[kDo], t[kQ], t[kK], t[kV], t[kO], t[kLse], t[kStart], scale, scratch,
-                        stream, starts});
+    {
+      const Pinned pinned(stream.device().kind == DeviceKind::cuda ? row : std::string_view());
+      attention_forward({t[kO], t[kLse], t[kQ], t[kK], t[kV], t[kStart], scale, scratch, stream, starts});
+      attention_backward({t[kDq], t[kDk], t[kDv], t[kDo], t[kQ], t[kK], t[kV], t[kO], t[kLse], t[kStart], scale,
+                          scratch, stream, starts});
+    }
     stream.synchronize();
   };
 }
@@ -116,11 +118,14 @@ std::vector<Close> bounds(const Case& c, const Tensors& t, double unit, double r
   const double group = static_cast<double>(c.heads / c.kv_heads);
   const double shifted = weight + unit;
   const double many = std::sqrt(static_cast<double>(tokens)) * group;  // queries of a key
-  return {{kO, "o", weight + rounded, {largest(t[kV])}},
+  // Of the whole: o, weights and dS in bf16 are off by 2^-9 each, and a dS may be an eighth of what it is the
+  // difference of. A document of one token has no dq and dk.
+  const double whole = tokens == 1 ? 0 : std::max(4 * unit, 0x1p-17);
+  return {{kO, "o", weight + rounded, {largest(t[kV])}, whole},
           {kLse, "lse", sum_error(c.qk_dim) + 4 * sum_error(tokens), {score + 1}},
-          {kDq, "dq", shifted + rounded, {pair * largest(t[kK])}},
-          {kDk, "dk", shifted + rounded, {pair * largest(t[kQ]) * many}},
-          {kDv, "dv", weight + rounded, {largest(t[kDo]) * many}}};
+          {kDq, "dq", shifted + rounded, {pair * largest(t[kK])}, whole},
+          {kDk, "dk", shifted + rounded, {pair * largest(t[kQ]) * many}, whole},
+          {kDv, "dv", weight + rounded, {largest(t[kDo]) * many}, whole}};
 }
 
 // What a document's tokens get must not depend on what lies before them.

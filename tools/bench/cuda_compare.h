@@ -44,6 +44,9 @@ struct Close {
   std::string what;
   double sum;
   std::vector<double> magnitude;
+  /// At most |a - b| / |b| over all elements, for results so much smaller than their largest terms that the bound of an
+  /// element says little; 0: not asked.
+  double norm = 0;
 };
 /// Runs `op` on the device, and on the CPU in double on the same numbers; compares the tensors that `close` names, of
 /// which `close` may look at those in double first.
@@ -72,6 +75,9 @@ std::string difference(const Tensor& a, const Tensor& b);
 /// Largest |a - b| over its bound: two roundings to the format of `a`, and `sum` times the magnitude of the terms
 /// behind each element (one for all when `magnitude` has one element). Infinite when there is a NaN.
 double worst_error(const Tensor& a, const Tensor& b, double sum, const std::vector<double>& magnitude);
+
+/// |a - b| / |b|; infinite when there is a NaN.
+double norm_error(const Tensor& a, const Tensor& b);
 
 /// Probabilistic error between two sums of `length` singles, per unit of magnitude: 2 * 6 sqrt(length) 2^-24.
 double sum_error(std::int64_t length);
