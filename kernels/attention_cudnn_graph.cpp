@@ -29,6 +29,10 @@ namespace {
 // Older ones need help with lengths that are no multiple of 128, and know fewer heads.
 constexpr std::size_t kLeastVersion = 91600;
 
+// From sm_100 on the library's heuristics may propose engines for the deterministic graph that sum by atomics all the
+// same (cudnn-frontend names one engine and its knobs there).
+constexpr int kMostCapability = 99;
+
 // What headers before 9.8 do not name, by its documented value.
 #if CUDNN_VERSION < 90800
 constexpr auto kDeviceProperties = static_cast<cudnnBackendDescriptorType_t>(38);
@@ -515,6 +519,11 @@ const Answer& answer_on(Device device, const Graph& graph) {
   const std::scoped_lock lock(session().mutex);
   const std::pair<int, Graph> key{device.index, graph};
   if (const auto known = session().answers.find(key); known != session().answers.end()) return known->second;
+  if (graph.backward && device_properties(device).capability > kMostCapability) {
+    Answer& answer = session().answers[key];
+    answer.refusal = "a deterministic backward pass is known of sm_80 to sm_90 only";
+    return answer;
+  }
   cuda_check(cudaSetDevice(device.index), "cudaSetDevice");
   cudnnHandle_t& handle = session().handles[device.index];
   if (handle == nullptr) dnn_check(library().create(&handle), "cudnnCreate");
