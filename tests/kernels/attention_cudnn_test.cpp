@@ -193,7 +193,7 @@ std::string a100() { return device_json(80, 108, 166912); }
 struct Heads {
   std::int64_t heads, kv_heads, qk_dim, v_dim;
 };
-constexpr Heads kLatent{8, 8, 192, 128}, kGrouped{8, 2, 128, 128}, kOneKey{8, 1, 64, 64};
+constexpr Heads kLatent{8, 8, 192, 128}, kGrouped{8, 2, 128, 128}, kOneKey{8, 1, 64, 64}, kWide{8, 8, 256, 256};
 
 Graph graph_of(const Heads& h, bool backward, bool ragged, std::int64_t documents, std::int64_t length) {
   Graph graph{backward, ragged, documents, length, h.heads, h.kv_heads, h.qk_dim, h.v_dim};
@@ -217,7 +217,7 @@ class CudnnLibrary : public ::testing::Test {
 };
 
 TEST_F(CudnnLibrary, HasAnEngineForEveryGraphOnAnH100) {
-  for (const Heads& heads : {kLatent, kGrouped, kOneKey}) {
+  for (const Heads& heads : {kLatent, kGrouped, kOneKey, kWide}) {
     for (const bool backward : {false, true}) {
       for (const Graph& graph : {graph_of(heads, backward, false, 1, 8192), graph_of(heads, backward, false, 3, 1000),
                                  graph_of(heads, backward, true, 1, 16384), graph_of(heads, backward, true, 16, 2048),
@@ -225,6 +225,13 @@ TEST_F(CudnnLibrary, HasAnEngineForEveryGraphOnAnH100) {
         EXPECT_EQ(cudnn::answer_for(h100(), graph, false).refusal, "") << graph.to_string();
       }
     }
+  }
+}
+
+TEST_F(CudnnLibrary, HasNoneForHeadsThatAreTooWide) {
+  for (const bool ragged : {false, true}) {
+    const Graph graph = graph_of({8, 8, 264, 264}, true, ragged, ragged ? 16 : 1, 2048);
+    EXPECT_NE(cudnn::answer_for(h100(), graph, false).refusal, "") << graph.to_string();
   }
 }
 
