@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -30,6 +31,16 @@ TEST(CudaCheck, TheCpuAgreesWithItselfAndDamageIsSeen) {
   cuda_compare::check_products(bench);
   cuda_compare::check_groups(bench);
   expect_passed(bench.checks);
+}
+
+/// What the bound of an element lets pass beside large terms: zeros, other numbers.
+TEST(CudaCheck, AWholeResultIsSeenToBeWrong) {
+  const Tensor right = cuda_compare::numbers(DType::bf16, {8, 2, 16}, 1);
+  const Tensor zeros(DType::bf16, {8, 2, 16});
+  EXPECT_EQ(cuda_compare::norm_error(right, right), 0);
+  EXPECT_EQ(cuda_compare::norm_error(zeros, right), 1);
+  EXPECT_EQ(cuda_compare::norm_error(cuda_compare::poisoned(DType::bf16, {8, 2, 16}), right), HUGE_VAL);
+  EXPECT_GT(cuda_compare::norm_error(cuda_compare::numbers(DType::bf16, {8, 2, 16}, 2), right), 0.5);
 }
 
 /// Nothing that was found is lost to what throws behind it.
