@@ -7,8 +7,6 @@
 #include "kernels/attention_cudnn_graph.h"
 
 #include <cuda_runtime_api.h>
-#include <cudnn_graph.h>
-#include <dlfcn.h>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -16,18 +14,15 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "kernels/attention_cudnn_library.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cuda_check.h"
 
 namespace shoestring::attention::cudnn {
 namespace {
-
-// Older ones need help with lengths that are no multiple of 128, and know fewer heads.
-constexpr std::size_t kLeastVersion = 91600;
 
 // From sm_100 on the library's heuristics may propose engines for the deterministic graph that sum by atomics all the
 // same (cudnn-frontend names one engine and its knobs there).
@@ -45,107 +40,6 @@ constexpr auto kHeuristicDevice = CUDNN_ATTR_ENGINEHEUR_DEVICEPROP;
 constexpr auto kPlanDevice = CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP;
 constexpr auto kDeviceJson = CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION;
 #endif
-
-/// The functions of the library that are used here, by name.
-struct Library {
-  decltype(&cudnnGetVersion) version = nullptr;
-  decltype(&cudnnGetErrorString) status = nullptr;
-  decltype(&cudnnGetLastErrorString) last_error = nullptr;
-  decltype(&cudnnCreate) create = nullptr;
-  decltype(&cudnnSetStream) set_stream = nullptr;
-  decltype(&cudnnBackendCreateDescriptor) make = nullptr;
-  decltype(&cudnnBackendDestroyDescriptor) destroy = nullptr;
-  decltype(&cudnnBackendSetAttribute) set = nullptr;
-  decltype(&cudnnBackendGetAttribute) get = nullptr;
-  decltype(&cudnnBackendFinalize) finalize = nullptr;
-  decltype(&cudnnBackendExecute) execute = nullptr;
-  std::string fault;  ///< why it cannot be used; empty when it can
-};
-
-std::string version_text(std::size_t version) {
-  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
-}
-
-Library load() {
-  Library lib;
-  void* file = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-  if (file == nullptr) {
-    const char* reason = dlerror();
-    lib.fault = std::string("cuDNN cannot be loaded: ") + (reason == nullptr ? "unknown" : reason);
-    return lib;
-  }
-  const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(file, name));
-    if (function == nullptr) lib.fault = std::string("cuDNN lacks ") + name;
-  };
-  find(lib.version, "cudnnGetVersion");
-  find(lib.status, "cudnnGetErrorString");
-  find(lib.last_error, "cudnnGetLastErrorString");
-  find(lib.create, "cudnnCreate");
-  find(lib.set_stream, "cudnnSetStream");
-  find(lib.make, "cudnnBackendCreateDescriptor");
-  find(lib.destroy, "cudnnBackendDestroyDescriptor");
-  find(lib.set, "cudnnBackendSetAttribute");
-  find(lib.get, "cudnnBackendGetAttribute");
-  find(lib.finalize, "cudnnBackendFinalize");
-  find(lib.execute, "cudnnBackendExecute");
-  if (lib.fault.empty() && lib.version() < kLeastVersion) {
-    lib.fault = fmt::format("cuDNN {} is there, and {} is the oldest that will do", version_text(lib.version()),
-                            version_text(kLeastVersion));
-  }
-  return lib;
-}
-
-const Library& library() {
-  static const Library lib = load();
-  return lib;
-}
-
-std::string text_of(cudnnStatus_t status) {
-  std::array<char, 512> last{};
-  library().last_error(last.data(), last.size());
-  return fmt::format("{} ({})", library().status(status), last.data());
-}
-
-void dnn_check(cudnnStatus_t status, const char* call) {
-  if (status != CUDNN_STATUS_SUCCESS) fail(ExitCode::bug, "cuDNN: {} failed: {}", call, text_of(status));
-}
-
-/// A descriptor of the library; made, filled, finalized.
-class Descriptor {
- public:
-  explicit Descriptor(cudnnBackendDescriptorType_t type) { dnn_check(library().make(type, &made_), "a descriptor"); }
-  ~Descriptor() {
-    if (made_ != nullptr) library().destroy(made_);
-  }
-  Descriptor(Descriptor&& other) noexcept : made_(std::exchange(other.made_, nullptr)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-
-  cudnnBackendDescriptor_t get() const { return made_; }
-  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
-                  const void* values) {
-    dnn_check(library().set(made_, name, type, count, values), "an attribute");
-    return *this;
-  }
-  Descriptor& set(cudnnBackendAttributeName_t name, std::int64_t value) {
-    return set(name, CUDNN_TYPE_INT64, 1, &value);
-  }
-  Descriptor& set(cudnnBackendAttributeName_t name, bool value) { return set(name, CUDNN_TYPE_BOOLEAN, 1, &value); }
-  Descriptor& set(cudnnBackendAttributeName_t name, cudnnDataType_t value) {
-    return set(name, CUDNN_TYPE_DATA_TYPE, 1, &value);
-  }
-  Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value) {
-    return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value.made_);
-  }
-  Descriptor& finalize(const char* what) {
-    dnn_check(library().finalize(made_), what);
-    return *this;
-  }
-  cudnnStatus_t try_finalize() { return library().finalize(made_); }
-
- private:
-  cudnnBackendDescriptor_t made_ = nullptr;
-};
 
 using Dims = std::array<std::int64_t, 4>;
 
