@@ -48,7 +48,7 @@ for program in "${programs[@]}"; do
 done | sort -u | grep -vE "$of_machine" | while IFS= read -r library; do cp -L "$library" "$out/lib/"; done
 if [ $cuda_libraries = yes ]; then
   for name in libcublasLt.so.13 libnccl.so.2 libcudnn.so.9 libcudnn_graph.so.9 libcudnn_engines_runtime_compiled.so.9 \
-    libnvrtc.so.13 libnvrtc-builtins.so.13.0; do
+    libnvrtc.so.13 'libnvrtc-builtins.so.13.*'; do
     library=$(find /usr/local/cuda/lib64/ /usr/local/cuda/lib/ /usr/lib/x86_64-linux-gnu/ -name "$name" 2>/dev/null |
       head -n 1 || true)  # find fails where one of the folders is not there
     [ -n "$library" ] || { echo "$name was not found" >&2; exit 66; }
