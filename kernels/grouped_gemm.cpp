@@ -10,6 +10,11 @@
 #include "kernels/base/cpu.h"
 #include "kernels/gemm_cublaslt_plan.h"
 #include "kernels/gemm_problem.h"
+#include "kernels/grouped_gemm_plan.h"
+
+#if SHOESTRING_CUDA
+#include "kernels/grouped_gemm_cublaslt.h"
+#endif
 
 namespace shoestring {
 namespace {
@@ -160,7 +165,8 @@ void take_scales_of_group(GemmArgs& product, bool copies) {
   scales = own.transposed();
 }
 
-/// On a device: one product for each group, one after the other, by whichever row of gemm takes it.
+/// On a device, where not all are taken in one: one product for each group, one after the other, by whichever row of
+/// gemm takes it.
 template <class Args>
 GemmArgs product_of(const Args& args, std::int64_t group) {
   const Problem problem = problem_of(args, group);
@@ -225,6 +231,9 @@ constexpr std::array kVariants = std::to_array<Variant<Args>>({
       {"avx2", refused_by<Args, gemm_detail::avx2::machine>, run_on<Args, gemm_detail::avx2::machine>},
 #endif
       {"portable", refused_by<Args, gemm_detail::portable::machine>, run_on<Args, gemm_detail::portable::machine>},
+#if SHOESTRING_CUDA
+      {"cublaslt", gemm_detail::cublaslt::refuses_grouped, gemm_detail::cublaslt::run_grouped},
+#endif
       {"one_by_one", one_by_one_refuses<Args>, run_one_by_one<Args>},
       {"reference", reference_refuses<Args>, reference_run<Args>},
 });
@@ -233,9 +242,19 @@ constexpr std::array kVariants = std::to_array<Variant<Args>>({
 
 namespace {
 
-/// A device runs one product after the other.
-std::int64_t claimed(const Stream& stream, std::int64_t on_cpu) {
-  return stream.device().kind == DeviceKind::cpu ? on_cpu : gemm_detail::cublaslt::kScratchBytes;
+/// A device runs one product after the other, or all in one with arrays that describe them.
+std::int64_t claimed(const Stream& stream, std::int64_t on_cpu, std::int64_t groups, std::int64_t rows,
+                     std::int64_t k) {
+  namespace lt = gemm_detail::cublaslt;
+  if (stream.device().kind == DeviceKind::cpu) return on_cpu;
+  return lt::kScratchBytes + lt::grouped_scratch_bytes(groups, rows, k);
+}
+
+/// The offsets once more, if they are given so.
+void check_device_offsets(ConstTensorView there, std::span<const std::int64_t> offsets, std::string_view op) {
+  check(there.empty() || (there.dtype == DType::i64 && there.contiguous() &&
+                          there.shape == Shape{static_cast<std::int64_t>(offsets.size())}),
+        "{}: offsets on the device are {}, want {} i64", op, there, offsets.size());
 }
 
 }  // namespace
@@ -262,6 +281,7 @@ void grouped_gemm(const GroupedGemmArgs& args) {
   check(args.a.values.shape.rank() == 2 && args.c.shape.rank() == 2, "{}: a {} and c {} must be matrices", kOp,
         args.a.values.shape, args.c.shape);
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
+  check_device_offsets(args.device_offsets, args.offsets, kOp);
   check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape,
         args.a.values.shape);
   const std::int64_t groups = groups_of(args.offsets);
@@ -274,7 +294,7 @@ void grouped_gemm(const GroupedGemmArgs& args) {
     const std::int64_t on_cpu =
         grouped_gemm_scratch_bytes(args.c.shape[0], args.c.shape[1], args.a.values.shape[1], groups,
                                    args.stream.worker_count(), args.packed_b != nullptr);
-    return args.scratch.claim(claimed(args.stream, on_cpu));
+    return args.scratch.claim(claimed(args.stream, on_cpu, groups, args.c.shape[0], args.a.values.shape[1]));
   }
   choose(kOp, kVariants<GroupedGemmArgs>, args).run(args);
 }
@@ -285,6 +305,7 @@ void grouped_weight_gemm(const GroupedWeightGemmArgs& args) {
             (args.c.shape.rank() == 2 || by_source(args)),
         "{}: a {}, b {} and c {} must be matrices", kOp, args.a.values.shape, args.b.values.shape, args.c.shape);
   check_offsets(args.offsets, args.a.values.shape[0], kOp);
+  check_device_offsets(args.device_offsets, args.offsets, kOp);
   const std::int64_t groups = groups_of(args.offsets);
   const std::int64_t m = args.a.values.shape[1];
   const std::int64_t stacked = by_source(args) ? args.c.shape[0] * args.c.shape[1] : args.c.shape[0];
@@ -302,7 +323,7 @@ void grouped_weight_gemm(const GroupedWeightGemmArgs& args) {
   if (args.stream.dry()) {
     const std::int64_t on_cpu = grouped_weight_gemm_scratch_bytes(args.a.values.shape[0], m, args.b.values.shape[1],
                                                                   groups, args.stream.worker_count());
-    return args.scratch.claim(claimed(args.stream, on_cpu));
+    return args.scratch.claim(claimed(args.stream, on_cpu, groups, 0, 0));
   }
   choose(kOp, kVariants<GroupedWeightGemmArgs>, args).run(args);
 }
@@ -318,14 +339,14 @@ std::int64_t grouped_gemm_scratch_bytes(std::int64_t rows, std::int64_t n, std::
   const std::int64_t here = gemm_detail::problem_bytes(groups) +
                             groups * (prepacked_b ? spread : gemm_detail::panel_bytes(n, k)) +
                             workers * gemm_detail::workspace_bytes(rows, k);
-  return std::max(here,
-                  Arena::footprint(rows * divide_up(k, kRowTile128.columns) * 4));  // a group's scales on a device
+  return std::max(here, gemm_detail::cublaslt::grouped_scratch_bytes(groups, rows, k));  // on a device
 }
 
 std::int64_t grouped_weight_gemm_scratch_bytes(std::int64_t rows, std::int64_t m, std::int64_t n, std::int64_t groups,
                                                int workers) {
-  return gemm_detail::problem_bytes(groups) + gemm_detail::panel_bytes(n, rows + 32 * groups) +
-         groups * gemm_detail::panel_bytes(1, 1) + workers * gemm_detail::workspace_bytes(m, rows);
+  const std::int64_t here = gemm_detail::problem_bytes(groups) + gemm_detail::panel_bytes(n, rows + 32 * groups) +
+                            groups * gemm_detail::panel_bytes(1, 1) + workers * gemm_detail::workspace_bytes(m, rows);
+  return std::max(here, gemm_detail::cublaslt::grouped_scratch_bytes(groups, 0, 0));  // on a device
 }
 
 }  // namespace shoestring

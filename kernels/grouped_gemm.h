@@ -8,8 +8,9 @@
 //
 // Formats, scales and promotion are those of gemm.h. Groups may be empty, have one row, or differ widely; all groups
 // are run as one list of work. A row's result depends on its own group's weights only; in the k-grouped product the
-// rows of a group are added in their order. On a CUDA device each group is a product of its own, and of 8-bit operands
-// cuBLASLt takes it where it begins and ends at a multiple of kGroupRows (plan_permutation makes them so).
+// rows of a group are added in their order. On a CUDA device cuBLASLt takes all groups in one call where it is new
+// enough (grouped_gemm_cublaslt.h), else each is a product of its own; of 8-bit operands either way only where groups
+// begin and end at multiples of kGroupRows (plan_permutation makes them so).
 //
 // Scales of the k-grouped operands: 128x1 tiles along the rows restart at every group, so group e's tiles begin at
 // segment_tiles(offsets, e), and their number is segment_tiles(offsets, experts).
@@ -43,6 +44,7 @@ struct GroupedGemmArgs {
   bool b_transposed = false;  ///< b_e is used as its transpose: the input gradient
   std::span<const std::int64_t> offsets{};  ///< [groups + 1], offsets[0] = 0, offsets[groups] = rows; host memory.
                                             ///< Groups: the experts of b once, or once for each source
+  ConstTensorView device_offsets{};  ///< the same in memory of the stream's device, where they stand there anyway
   bool accumulate = false;
   bool power_of_two_scales = false;
   const PackedMatrix* packed_b = nullptr;  ///< from pack_experts with the same `transposed`
@@ -58,6 +60,7 @@ struct GroupedWeightGemmArgs {
   ConstScaledView a{};  ///< [rows, m], scales per tensor or 128x1 restarting at every group: dY
   ConstScaledView b{};  ///< [rows, n], likewise: X
   std::span<const std::int64_t> offsets{};  ///< [groups + 1]
+  ConstTensorView device_offsets{};         ///< as above
   bool accumulate = false;
   bool power_of_two_scales = false;
   Arena& scratch;  ///< at least grouped_weight_gemm_scratch_bytes

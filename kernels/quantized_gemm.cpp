@@ -39,6 +39,7 @@ GroupedGemmArgs grouped(const QuantizedGemmArgs& args, const ConstScaledView& a)
           .b = args.b,
           .b_transposed = args.b_transposed,
           .offsets = args.offsets,
+          .device_offsets = args.device_offsets,
           .accumulate = args.accumulate,
           .power_of_two_scales = power_of_two(args),
           .packed_b = args.packed_b,

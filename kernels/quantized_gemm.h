@@ -28,6 +28,7 @@ struct QuantizedGemmArgs {
   ConstScaledView b{};        ///< 8-bit [n, k] (or [k, n]), as in GemmArgs or, with `offsets`, GroupedGemmArgs
   bool b_transposed = false;  ///< b is given as [k, n]
   std::span<const std::int64_t> offsets{};  ///< [experts + 1], as in GroupedGemmArgs; empty: one dense product
+  ConstTensorView device_offsets{};         ///< as there
   bool accumulate = false;
   const PackedMatrix* packed_b = nullptr;  ///< what `pack` or `pack_experts` made of b, or nullptr
   ConstTensorView bias{};                  ///< as in GemmArgs; dense only

@@ -195,6 +195,7 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
                   .b = direction.b,
                   .b_transposed = turns,
                   .offsets = offsets,
+                  .device_offsets = offsets.there,
                   .accumulate = accumulate,
                   .power_of_two_scales = options_.precision.power_of_two_scales(),
                   .packed_b = packed,
@@ -245,6 +246,7 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
                   .b = direction.b,
                   .b_transposed = transposed && !direction.turned,
                   .offsets = request.offsets,
+                  .device_offsets = request.offsets.there,
                   .accumulate = accumulate,
                   .packed_b = direction.packed.empty() ? nullptr : &direction.packed,
                   .bias = bias_view,
@@ -371,6 +373,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
                          .a = a,
                          .b = b,
                          .offsets = groups,
+                         .device_offsets = groups.there,
                          .accumulate = add,
                          .power_of_two_scales = options_.precision.power_of_two_scales(),
                          .scratch = context.scratch,
@@ -380,7 +383,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
   if (!weight.grads_by_source.empty()) return multiply(weight.grads_by_source, dy, x, accumulate, offsets);
   for (std::int64_t source = 0; source < options_.sources; ++source) {
     const std::int64_t first = source * options_.experts;
-    const RowOffsets all =
+    const std::span<const std::int64_t> all =
         offsets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(options_.experts) + 1);
     std::vector<std::int64_t> own(all.begin(), all.end());
     for (std::int64_t& offset : own) offset -= all.front();
@@ -392,7 +395,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
           operand.scales.slice(0, segment_tiles(offsets, first, tile), segment_tiles(own, options_.experts, tile));
       return operand;
     };
-    multiply(weight.grad, part(dy), part(x), accumulate || source > 0, own);
+    multiply(weight.grad, part(dy), part(x), accumulate || source > 0, std::span<const std::int64_t>(own));
   }
 }
 

@@ -29,8 +29,12 @@
 namespace shoestring {
 
 /// i64 [sources * experts + 1]: rows of source s for expert e are [offsets[s * experts + e], the next one); empty for a
-/// dense Linear. Host memory.
-using RowOffsets = std::span<const std::int64_t>;
+/// dense Linear. Host memory; `there` the same where the rows are, or empty.
+struct RowOffsets : std::span<const std::int64_t> {
+  RowOffsets() = default;
+  RowOffsets(std::span<const std::int64_t> offsets, ConstTensorView there_ = {}) : span(offsets), there(there_) {}
+  ConstTensorView there{};
+};
 
 struct LinearOptions {
   std::int64_t in = 0;

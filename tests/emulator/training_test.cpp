@@ -21,6 +21,7 @@
 #include "parallel/communicator.h"
 #include "tests/core/model/small_models.h"
 #include "tests/core/training/made_feed.h"
+#include "tests/emulator/device_memory.h"
 #include "tests/emulator/grid.h"
 #include "tests/emulator/streams.h"
 #include "tests/emulator/symbols.h"
@@ -319,6 +320,23 @@ TEST(EmulatedTraining, AStepWaitsOnce) {
       EXPECT_EQ(emulator::waits() - before, 1) << word(policy) << ", " << groups << " groups";
       EXPECT_EQ(told[WaitCause::verdict], 1);
     }
+  }
+}
+
+// A device's memory is taken before or in the first step: later ones take and free none, by its own count too, so that
+// nothing waits for it and the peak that a run tells is known from its first step on.
+TEST(EmulatedTraining, LaterStepsTakeNoMemory) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::deepseek_v3}) {
+    Training device(kCuda, architecture, PrecisionPolicy::fp8_block, OptimizerName::adamw);
+    device.step();
+    const MemoryUse told = memory_use(kCuda.kind);
+    const std::size_t taken = emulator::device_memory_taken();
+    EXPECT_GT(told.now_bytes, 0);
+    EXPECT_GE(taken, static_cast<std::size_t>(told.now_bytes));  // in whole pages, and one behind each piece
+    for (int step = 1; step < kSteps; ++step) device.step();
+    EXPECT_EQ(memory_use(kCuda.kind).now_bytes, told.now_bytes);
+    EXPECT_EQ(memory_use(kCuda.kind).peak_bytes, told.peak_bytes);
+    EXPECT_EQ(emulator::device_memory_taken(), taken);
   }
 }
 
