@@ -5,6 +5,7 @@
 #include "kernels/base/check.h"
 #include "kernels/gemm_cublaslt_library.h"
 #include "kernels/grouped_gemm_cublaslt.h"
+#include "kernels/grouped_gemm_plan.h"
 #include "tests/kernels/grouped_on_device.h"
 
 namespace shoestring {
@@ -26,12 +27,13 @@ class GroupedLibrary : public testing::GroupedOnDevice {
 
 TEST_F(GroupedLibrary, TakesAllThatDescribesAProduct) {
   for (const DType c : {DType::bf16, DType::f32}) {
-    EXPECT_NO_THROW(try_descriptors(forward(DType::bf16, c)));
-    EXPECT_NO_THROW(try_descriptors(input_gradient(c)));
-    EXPECT_NO_THROW(try_descriptors(weight_gradient(DType::bf16, c)));
+    EXPECT_NO_THROW(cublaslt::try_descriptors(forward(DType::bf16, c)));
+    EXPECT_NO_THROW(cublaslt::try_descriptors(input_gradient(c)));
+    EXPECT_NO_THROW(cublaslt::try_descriptors(weight_gradient(DType::bf16, c)));
   }
-  for (const Granularity scales : {kPerTensor, kBlock128}) EXPECT_NO_THROW(try_descriptors(codes(scales)));
-  for (const Granularity scales : {kPerTensor, kColumnTile128}) EXPECT_NO_THROW(try_descriptors(weight_codes(scales)));
+  for (const Granularity scales : {kPerTensor, kBlock128}) EXPECT_NO_THROW(cublaslt::try_descriptors(codes(scales)));
+  for (const Granularity scales : {kPerTensor, kColumnTile128})
+    EXPECT_NO_THROW(cublaslt::try_descriptors(weight_codes(scales)));
   EXPECT_EQ(scratch_.used_bytes(), 0);
 }
 

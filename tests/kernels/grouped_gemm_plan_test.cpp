@@ -109,26 +109,26 @@ TEST_F(GroupedPlan, ExtentsAreThoseOfColumns) {
       EXPECT_EQ(plan.setup.matrix[side].leading, want[side].leading) << side;
     }
   };
-  constexpr int kN = testing::kGroupedN, kK = testing::kGroupedK, kRows = testing::kGroupedRows, kGroup = kRowsOfGroup;
-  const auto forward_plan = plan_of(forward(DType::bf16, DType::bf16));
-  expect(forward_plan, {{kK, kN, kK}, {kK, kGroup, kK}, {kN, kGroup, kN}});
+  constexpr int kGroup = kRowsOfGroup, n = kN, k = kK, rows = kRows;
+  const auto forward_plan = cublaslt::plan_of(forward(DType::bf16, DType::bf16));
+  expect(forward_plan, {{k, n, k}, {k, kGroup, k}, {n, kGroup, n}});
   EXPECT_TRUE(forward_plan.turn_left && !forward_plan.turn_right);
-  const auto input_plan = plan_of(input_gradient(DType::bf16));
-  expect(input_plan, {{kK, kN, kK}, {kN, kGroup, kN}, {kK, kGroup, kK}});
+  const auto input_plan = cublaslt::plan_of(input_gradient(DType::bf16));
+  expect(input_plan, {{k, n, k}, {n, kGroup, n}, {k, kGroup, k}});
   EXPECT_TRUE(!input_plan.turn_left && !input_plan.turn_right);
-  const auto weight_plan = plan_of(weight_gradient(DType::bf16, DType::f32));
-  expect(weight_plan, {{kK, kGroup, kK}, {kN, kGroup, kN}, {kK, kN, kK}});
+  const auto weight_plan = cublaslt::plan_of(weight_gradient(DType::bf16, DType::f32));
+  expect(weight_plan, {{k, kGroup, k}, {n, kGroup, n}, {k, n, k}});
   EXPECT_TRUE(!weight_plan.turn_left && weight_plan.turn_right);
-  const auto codes_plan = plan_of(weight_codes(kColumnTile128));
-  expect(codes_plan, {{kGroup, kK, kRows}, {kGroup, kN, kRows}, {kK, kN, kK}});
+  const auto codes_plan = cublaslt::plan_of(weight_codes(kColumnTile128));
+  expect(codes_plan, {{kGroup, k, rows}, {kGroup, n, rows}, {k, n, k}});
   EXPECT_TRUE(codes_plan.turn_left && !codes_plan.turn_right);
-  EXPECT_EQ(codes_plan.average[2], kRows / 3);
+  EXPECT_EQ(codes_plan.average[2], kRows / kGroups);
 }
 
 TEST_F(GroupedPlan, ScratchHoldsTheArrays) {
   Arena arena(1 << 20, Device{});
-  cublaslt::GroupedPlan plan = plan_of(codes(kBlock128));
-  take_arrays(plan, arena);
+  cublaslt::GroupedPlan plan = cublaslt::plan_of(codes(kBlock128));
+  cublaslt::take_arrays(plan, arena);
   EXPECT_NE(plan.setup.scale_rows.to, nullptr);
   EXPECT_LE(arena.used_bytes(),
             cublaslt::grouped_scratch_bytes(plan.setup.groups, testing::kGroupedRows, testing::kGroupedK));
@@ -136,7 +136,7 @@ TEST_F(GroupedPlan, ScratchHoldsTheArrays) {
 
 TEST_F(GroupedPlan, KeyHoldsWhatDecides) {
   const auto key = [&](const GroupedGemmArgs& args, std::int64_t workspace = 0) {
-    return key_of(plan_of(args), workspace, 0);
+    return cublaslt::key_of(cublaslt::plan_of(args), workspace, 0);
   };
   const GroupedGemmArgs args = forward(DType::bf16, DType::bf16);
   GroupedGemmArgs moved = args;
