@@ -1,10 +1,12 @@
-// Times the CUDA rows of quantise, RMSNorm and GEMM at the sizes of real models.
+// Times the CUDA rows of quantise, RMSNorm, GEMM and products of experts at the sizes of real models.
 #include <algorithm>
 #include <exception>
 #include <utility>
+#include <vector>
 
 #include "kernels/base/check.h"
 #include "kernels/gemm.h"
+#include "kernels/grouped_gemm.h"
 #include "kernels/quantize.h"
 #include "kernels/rms_norm.h"
 #include "tools/bench/cuda_clock.h"
@@ -130,6 +132,34 @@ void time_fp8_gemm(Clock& clock, const Shape& extents) {
              [&] { p.run(gradient, left, right_tiles, true); });
 }
 
+/// Products of `experts` experts over as many rows each, [rows, n, k], in E4M3 by each row that takes them.
+void time_experts(Clock& clock, std::int64_t experts, const Shape& extents) {
+  Product p(clock, extents);
+  const Device device = clock.stream.device();
+  const std::int64_t blocks = p.k / 128;
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t e = 0; e <= experts; ++e) offsets.push_back(p.m / experts * e);
+  const Tensor a = random_on(clock.stream, DType::bf16, {p.m, p.k});
+  const Tensor b = random_on(clock.stream, DType::bf16, {experts * p.n, p.k});
+  Tensor a8(DType::e4m3, {p.m, p.k}, device), b8(DType::e4m3, {experts * p.n, p.k}, device);
+  Tensor a_scales(DType::f32, {blocks, p.m}, device);
+  Tensor b_scales(DType::f32, {experts * p.n / 128, (blocks + 3) / 4 * 4}, device);
+  const ScaledView left{a8, a_scales.view().transposed(), kRowTile128};
+  const ScaledView right{b8, b_scales.view().slice(1, 0, blocks), kBlock128};
+  quantize({.x = a, .row_tiles = left, .stream = clock.stream});
+  quantize({.x = b, .row_tiles = right, .stream = clock.stream});
+  Tensor c(DType::bf16, {p.m, p.n}, device);
+  Arena scratch(std::int64_t{64} << 20, device);
+  const GroupedGemmArgs args{
+      .c = c, .a = left, .b = right, .offsets = offsets, .scratch = scratch, .stream = clock.stream};
+  const double values = static_cast<double>(p.m * p.k + experts * p.n * p.k);
+  for (const Variant<GroupedGemmArgs>& row : grouped_gemm_variants()) {
+    if (!row.refuses(args).empty()) continue;
+    clock.time(fmt::format("grouped_gemm fp8 1x128 by 128x128, {} experts{}, {}", experts, p.shape, row.name),
+               values + p.results * 2, p.flops, 2 * kBf16PerClock, [&] { row.run(args); });
+  }
+}
+
 void time_all(Clock& clock) {
   for (const Shape& shape : {Shape{4096, 7168}, Shape{32768, 2048}}) {
     clock.part("quantize and dequantize " + shape.to_string(), [&] { time_quantize(clock, shape[0], shape[1]); });
@@ -141,6 +171,11 @@ void time_all(Clock& clock) {
        {Shape{4096, 4096, 4096}, Shape{4096, 7168, 2048}, Shape{4096, 4096, 7168}, Shape{4096, 7168, 16384}}) {
     clock.part("gemm bf16 " + extents.to_string(), [&] { time_bf16_gemm(clock, extents); });
     clock.part("gemm fp8 " + extents.to_string(), [&] { time_fp8_gemm(clock, extents); });
+  }
+  for (const std::int64_t experts : {8, 64}) {
+    clock.part(fmt::format("grouped_gemm of {} experts", experts), [&] {
+      time_experts(clock, experts, {32768, 4096, 2048});
+    });
   }
   cuda_compare::time_blocks(clock);
 }
