@@ -5,10 +5,11 @@
 #   tools/package.sh [--cuda-libraries] [--gpu-visit] [FOLDER]     default: package
 #
 # Programs load cuBLASLt, cuDNN and NCCL when they first use them, and look in lib/ before the machine's own folders.
-# --cuda-libraries brings them along (some 850 MB): of cuDNN the engines that are compiled when they are needed, which
-# are all that attention uses, and NVRTC, which compiles them. --gpu-visit adds gpu_visit.sh and what it compares with: shards of the
-# headers under /usr/include, and the losses of 50 steps on this CPU, which takes two minutes; compute-sanitizer too, where
-# this machine has it in /usr/local/cuda.
+# --cuda-libraries brings them along (some 850 MB), from the folder that SHOESTRING_CUDA_LIBRARIES names where they are
+# there: PyPI's nvidia-cublas has a newer cuBLASLt, which takes the products of all experts in one call. Of cuDNN it brings
+# the engines that are compiled when they are needed, which are all that attention uses, and NVRTC, which compiles them.
+# --gpu-visit adds gpu_visit.sh and what it compares with: shards of the headers under /usr/include, and the losses of 50
+# steps on this CPU, which takes two minutes; compute-sanitizer too, where this machine has it in /usr/local/cuda.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cuda_libraries=no gpu_visit=no
@@ -49,7 +50,8 @@ done | sort -u | grep -vE "$of_machine" | while IFS= read -r library; do cp -L "
 if [ $cuda_libraries = yes ]; then
   for name in libcublasLt.so.13 libnccl.so.2 libcudnn.so.9 libcudnn_graph.so.9 libcudnn_engines_runtime_compiled.so.9 \
     libnvrtc.so.13 'libnvrtc-builtins.so.13.*'; do
-    library=$(find /usr/local/cuda/lib64/ /usr/local/cuda/lib/ /usr/lib/x86_64-linux-gnu/ -name "$name" 2>/dev/null |
+    library=$(find ${SHOESTRING_CUDA_LIBRARIES:+"$SHOESTRING_CUDA_LIBRARIES/"} /usr/local/cuda/lib64/ /usr/local/cuda/lib/ \
+      /usr/lib/x86_64-linux-gnu/ -name "$name" 2>/dev/null |
       head -n 1 || true)  # find fails where one of the folders is not there
     [ -n "$library" ] || { echo "$name was not found" >&2; exit 66; }
     cp -L "$library" "$out/lib/"
