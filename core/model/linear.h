@@ -32,6 +32,7 @@ namespace shoestring {
 /// dense Linear. Host memory; `there` the same where the rows are, or empty.
 struct RowOffsets : std::span<const std::int64_t> {
   RowOffsets() = default;
+  RowOffsets(const std::vector<std::int64_t>& offsets) : span(offsets) {}
   RowOffsets(std::span<const std::int64_t> offsets, ConstTensorView there_ = {}) : span(offsets), there(there_) {}
   ConstTensorView there{};
 };
