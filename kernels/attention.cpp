@@ -59,9 +59,17 @@ void check_inputs(std::string_view op, double scale, const ConstTensorView& q, c
   }
 }
 
-}  // namespace
-
-namespace {
+std::int64_t cpu_scratch_bytes(const AttentionShape& shape, int workers) {
+  const std::int64_t longest = shape.longest_document > 0 ? shape.longest_document : shape.tokens;
+  const attention::Extents extents{attention::round_up(longest, 32), shape.heads, shape.kv_heads,
+                                   attention::round_up(shape.qk_dim, 32), attention::round_up(shape.v_dim, 32)};
+  const std::int64_t reference = (shape.tokens + 1) * (shape.qk_dim + shape.v_dim + 1) * size_bytes(DType::f64);
+  std::int64_t each = std::max(reference, attention::simd::worker_bytes(extents));
+#if defined(__x86_64__)
+  each = std::max(each, attention::amx::worker_bytes(extents));
+#endif
+  return Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
+}
 
 /// On a device. cuDNN's row counts where the library is.
 std::int64_t device_scratch_bytes(const AttentionShape& shape, [[maybe_unused]] DType dtype) {
@@ -84,7 +92,7 @@ void claim_scratch(const Args& args) {
                        .qk_dim = args.q.shape[2],
                        .v_dim = args.v.shape[2]};
   if (args.stream.device().kind == DeviceKind::cpu) {
-    return args.scratch.claim(attention_scratch_bytes(shape, args.stream.worker_count()));
+    return args.scratch.claim(cpu_scratch_bytes(shape, args.stream.worker_count()));
   }
   for (std::size_t d = 1; d < args.document_starts.size(); ++d) {
     shape.longest_document =
@@ -188,17 +196,7 @@ void attention_backward(const AttentionBackwardArgs& args) {
 }
 
 std::int64_t attention_scratch_bytes(const AttentionShape& shape, int workers) {
-  const std::int64_t longest = shape.longest_document > 0 ? shape.longest_document : shape.tokens;
-  const attention::Extents extents{attention::round_up(longest, 32), shape.heads, shape.kv_heads,
-                                   attention::round_up(shape.qk_dim, 32), attention::round_up(shape.v_dim, 32)};
-  const std::int64_t reference = (shape.tokens + 1) * (shape.qk_dim + shape.v_dim + 1) * size_bytes(DType::f64);
-  std::int64_t each = std::max(reference, attention::simd::worker_bytes(extents));
-#if defined(__x86_64__)
-  each = std::max(each, attention::amx::worker_bytes(extents));
-#endif
-  const std::int64_t on_cpu =
-      Arena::footprint((shape.tokens + 1) * size_bytes(DType::i32)) + Arena::footprint(each) * workers + 4096;
-  return std::max(on_cpu, device_scratch_bytes(shape, DType::bf16));
+  return std::max(cpu_scratch_bytes(shape, workers), device_scratch_bytes(shape, DType::bf16));
 }
 
 }  // namespace shoestring

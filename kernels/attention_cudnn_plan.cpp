@@ -175,12 +175,15 @@ std::int64_t scratch_bytes(const AttentionShape& shape) {
   const std::int64_t side = power_of_two(longest);
   const std::int64_t pairs = std::max(ragged_pairs(shape.tokens), side * side);
   const std::int64_t group = shape.heads / shape.kv_heads;
-  const std::int64_t once = std::clamp<std::int64_t>(kWorkspaceBytes / (2 * group * pairs), 1, shape.kv_heads) * group;
-  const std::int64_t tokens = std::max(shape.tokens, pairs / kShortest);  // that a pass has room for
-  const std::int64_t statistics = 2 * 4 * tokens * shape.heads;           // and sums
+  const std::int64_t most = std::min(std::max(kWorkspaceBytes, 2 * group * pairs), kMostWorkspace);
+  // Rows of heads that a pass has room for: a batch has no more than there are; of a ragged pass workspace is the
+  // bound.
+  const std::int64_t rows =
+      std::max(shape.tokens * shape.heads, std::min(most / (2 * kShortest), pairs / kShortest * shape.heads));
+  const std::int64_t statistics = size_bytes(DType::f32) * (shape.tokens * shape.heads + rows);  // and sums
   // Of heads that share keys, the library keeps dk and dv of each before it sums them.
-  const std::int64_t whole = group > 1 ? 4 * tokens * once * (shape.qk_dim + shape.v_dim) : 0;
-  return std::min(2 * once * pairs, kMostWorkspace) + whole + statistics + kSlack;
+  const std::int64_t each = group > 1 ? size_bytes(DType::bf16) * rows * (shape.qk_dim + shape.v_dim) : 0;
+  return std::min(most, 2 * shape.heads * pairs) + each + statistics + kSlack;
 }
 
 }  // namespace shoestring::attention::cudnn

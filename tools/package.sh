@@ -5,7 +5,7 @@
 #   tools/package.sh [--cuda-libraries] [--gpu-visit] [FOLDER]     default: package
 #
 # Programs load cuBLASLt, cuDNN and NCCL when they first use them, and look in lib/ before the machine's own folders.
-# --cuda-libraries brings them along (some 850 MB), from the folder that SHOESTRING_CUDA_LIBRARIES names where they are
+# --cuda-libraries brings them along (some 870 MB), from the folder that SHOESTRING_CUDA_LIBRARIES names where they are
 # there: PyPI's nvidia-cublas has a newer cuBLASLt, which takes the products of all experts in one call. Of cuDNN it brings
 # the engines that are compiled when they are needed, which are all that attention uses, and NVRTC, which compiles them.
 # --gpu-visit adds gpu_visit.sh and what it compares with: shards of the headers under /usr/include, and the losses of 50
