@@ -5,10 +5,11 @@
   cuda_builds.py accept FOLDER --nvcc NVCC --include HEADERS --ptxas PTXAS [--json FILE]
 
 measure: every .cu of kernels/, one after the other, by the nvcc of PATH with the flags of a release build and without a
-compiler cache: processor seconds, bytes of the objects, and of the code in them (no PTX beside it). accept: every .cu and every .cpp of ours
-that includes the toolkit, without optimisation, by the front ends of one nvcc over the headers of a toolkit, and the code
-for sm_80, sm_89, sm_90a and sm_100 by an assembler. A toolkit whose nvcc cannot be had is tried so: with the front ends
-of an older one, its own headers and its own assembler. FOLDER takes what is compiled, and needs some hundred MB."""
+compiler cache: processor seconds, bytes of the objects, and of the code in them, no PTX beside it. accept: every .cu and
+every .cpp of ours that includes the toolkit, without optimisation, by the front ends of one nvcc over the headers of a
+toolkit, and the code for sm_80, sm_89, sm_90a and sm_100 by an assembler. A toolkit whose nvcc cannot be had is tried so:
+with the front ends of an older one, its own headers and its own assembler. FOLDER takes what is compiled, and needs some
+hundred MB."""
 import argparse
 import json
 import os
