@@ -7,11 +7,11 @@ namespace {
 
 TEST(Characters, KindsAreUnicodesCategories) {
   const std::uint8_t* kinds = character_kinds();
-  EXPECT_EQ(kinds['a'], kind::letter);
-  EXPECT_EQ(kinds['7'], kind::number);
-  EXPECT_EQ(kinds['\n'], kind::space | kind::line_end);
-  EXPECT_EQ(kinds['\v'], kind::space);
-  EXPECT_EQ(kinds['$'], kind::sign);
+  EXPECT_EQ(kinds[U'a'], kind::letter);
+  EXPECT_EQ(kinds[U'7'], kind::number);
+  EXPECT_EQ(kinds[U'\n'], kind::space | kind::line_end);
+  EXPECT_EQ(kinds[U'\v'], kind::space);
+  EXPECT_EQ(kinds[U'$'], kind::sign);
   EXPECT_EQ(kinds[0x04], 0);
   EXPECT_EQ(kinds[0xA0], kind::space);
   EXPECT_EQ(kinds[0x2167] & ~kind::unsteady, kind::number);  // a Roman eight

@@ -114,7 +114,6 @@ TEST(ShardWriter, FullDiskLeavesNoShard) {
 TEST(ShardWriter, KilledWriterLeavesNoHalfShard) {
   const ShardFolder folder;
   const std::string path = folder / "a.h5";
-  int whole = 0;
   int nothing = 0;
   for (int moment = 0; moment < 40; ++moment) {
     const pid_t child = ::fork();
@@ -131,7 +130,6 @@ TEST(ShardWriter, KilledWriterLeavesNoHalfShard) {
       shard.read(0, tokens.size(), tokens.data());
       EXPECT_EQ(shard.info().documents, 400u);
       std::filesystem::remove(path);
-      ++whole;
     } else {
       ++nothing;
     }
