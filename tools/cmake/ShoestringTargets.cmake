@@ -7,11 +7,12 @@ add_library(shoestring_options INTERFACE)
 target_include_directories(shoestring_options INTERFACE ${CMAKE_SOURCE_DIR})
 target_link_libraries(shoestring_options INTERFACE fmt::fmt Threads::Threads)
 # The OpenSSF's guide to hardening C and C++, as far as it costs the kernels nothing. Left out of it:
+#   -D_FORTIFY_SOURCE=3     adds sizes that only the run knows: those of containers, which _GLIBCXX_ASSERTIONS looks at
 #   -fcf-protection         one object without the mark turns it off, and Debian 12's C and C++ libraries have none
 #   -fstrict-flex-arrays=3  GCC 13 and newer; no array here is a flexible one
 #   -z nodlopen             the C library opens no executable that is position-independent
 #   -fno-strict-overflow, -fno-strict-aliasing, -fno-delete-null-pointer-checks, -ftrivial-auto-var-init
-#                           change the inner loops; what they would hide is an error under -Wall and the sanitizers
+#                           change the inner loops; -Wall and the sanitizers look for what they would hide
 target_compile_options(shoestring_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion
     # a*b+c is fused only where the code says fma: the same bits from every compiler and variant
@@ -24,10 +25,8 @@ target_compile_options(shoestring_options INTERFACE
   $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-sign-conversion -Wformat=2 -Wimplicit-fallthrough>)
 target_compile_definitions(shoestring_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 if(NOT SHOESTRING_SANITIZE)  # which look at the same, and do not go with it
-  # 3 asks for sizes at run time too: where shoestring_compile_as says so
-  set(level $<IF:$<BOOL:$<TARGET_PROPERTY:SHOESTRING_FORTIFY>>,$<TARGET_PROPERTY:SHOESTRING_FORTIFY>,2>)
   target_compile_options(shoestring_options INTERFACE
-    $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=${level}>)
+    $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>)
 endif()
 target_link_options(shoestring_options INTERFACE LINKER:-z,relro LINKER:-z,now LINKER:-z,noexecstack LINKER:--as-needed
   $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-pie>)
@@ -153,7 +152,6 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   list(APPEND SHOESTRING_kernels_HEADERS <immintrin.h>)
 endif()
 set(SHOESTRING_program_OPTIONS -O2 -D_GLIBCXX_ASSERTIONS)  # all but kernels: they spend the time
-set(SHOESTRING_program_FORTIFY 3)
 set(SHOESTRING_program_HEADERS ${standard_headers})
 set(SHOESTRING_tests_OPTIONS -O1 -Wno-array-bounds -Wno-stringop-overread)  # GCC bug 105651 once more
 set(SHOESTRING_tests_HEADERS ${standard_headers} <gtest/gtest.h>)
@@ -163,7 +161,6 @@ set(SHOESTRING_tests_LIBRARIES GTest::gtest)
 function(shoestring_compile_as target kind)
   target_compile_options(${target} PRIVATE
     "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:${SHOESTRING_${kind}_OPTIONS}>")
-  set_target_properties(${target} PROPERTIES SHOESTRING_FORTIFY "${SHOESTRING_${kind}_FORTIFY}")
   if(NOT SHOESTRING_PRECOMPILES)
     return()
   endif()
@@ -173,7 +170,6 @@ function(shoestring_compile_as target kind)
     add_library(${headers} OBJECT ${CMAKE_BINARY_DIR}/${headers}.cpp)
     target_link_libraries(${headers} PRIVATE shoestring_options ${SHOESTRING_${kind}_LIBRARIES})
     target_compile_options(${headers} PRIVATE "$<$<CONFIG:Release>:${SHOESTRING_${kind}_OPTIONS}>")
-    set_target_properties(${headers} PROPERTIES SHOESTRING_FORTIFY "${SHOESTRING_${kind}_FORTIFY}")
     target_precompile_headers(${headers} PRIVATE ${SHOESTRING_${kind}_HEADERS})
   endif()
   # Executables would be compiled with -fPIE, and precompiled headers serve one of the two only.
