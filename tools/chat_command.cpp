@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -22,14 +23,14 @@ constexpr SamplingSettings kDefaults{.temperature = 0.7, .top_p = 0.95};
 constexpr std::int64_t kContext = 4096;
 constexpr std::size_t kMostMessageBytes = std::size_t{16} << 20;
 
-volatile std::sig_atomic_t interrupted = 0;
+std::atomic<bool> interrupted = false;  // a signal comes to any thread
 
 /// While it lives, Ctrl-C sets `interrupted` and wakes whoever reads.
 class Interruptible {
  public:
   Interruptible() {
     struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };
+    action.sa_handler = [](int) { interrupted = true; };
     sigaction(SIGINT, &action, &before_);
   }
   ~Interruptible() { sigaction(SIGINT, &before_, nullptr); }
@@ -57,8 +58,8 @@ class Lines {
         if (pending_.empty()) return {};
         return taken(pending_.size(), pending_.size());
       } else if (errno == EINTR) {
-        if (interrupted == 0) continue;
-        interrupted = 0;
+        if (!interrupted) continue;
+        interrupted = false;
         pending_.clear();
         again();
       } else {
@@ -105,12 +106,12 @@ void converse(ChatSession& session, bool terminal) {
       session.forget();
       continue;
     }
-    interrupted = 0;
+    interrupted = false;
     try {
       const ChatSession::Reply reply = session.answer(*line, [](std::string_view piece) {
         fmt::print("{}", piece);
         std::fflush(stdout);
-        return interrupted == 0;
+        return !interrupted;
       });
       fmt::print("\n");
       if (reply.end == GenerationEnd::caller) say("(stopped)");
@@ -120,7 +121,7 @@ void converse(ChatSession& session, bool terminal) {
       if (error.code() != ExitCode::usage) throw;
       say("{}", error.what());  // of this message; the conversation goes on
     }
-    interrupted = 0;
+    interrupted = false;
   }
   if (terminal) fmt::print("\n");
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <initializer_list>
@@ -10,15 +11,17 @@
 namespace shoestring {
 namespace {
 
-volatile std::sig_atomic_t g_stop = 0;
+// A signal comes to any thread, and others ask.
+std::atomic<bool> g_stop = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a handler may take no lock");
 
-void on_signal(int) { g_stop = 1; }
+void on_signal(int) { g_stop = true; }
 
 // Whoever presses a key sees what it did. The handler is gone by now: the next one has its usual effect.
 void on_interrupt(int) {
   constexpr std::string_view kText = "\nshoestring: saving, then leaving; Ctrl-C again leaves at once, unsaved\n";
   const int before = errno;
-  g_stop = 1;
+  g_stop = true;
   [[maybe_unused]] const ssize_t put = ::write(STDERR_FILENO, kText.data(), kText.size());
   errno = before;
 }
@@ -45,7 +48,7 @@ void install_signal_handlers() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
-bool stop_requested() { return g_stop != 0; }
-void request_stop(bool requested) { g_stop = requested ? 1 : 0; }
+bool stop_requested() { return g_stop; }
+void request_stop(bool requested) { g_stop = requested; }
 
 }  // namespace shoestring
