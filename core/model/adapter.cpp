@@ -105,7 +105,7 @@ Adapter::Adapter(const LinearOptions& host, const LoraSpec& lora, const Targets&
   for (Parameter* factor : factors()) factor->role = ParameterRole::factor;
 }
 
-void Adapter::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
+void Adapter::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, ExpertOffsets offsets,
                       bool keep_input) {
   Arena::Scope scope(context.scratch);
   const std::int64_t rows = x.shape[0];
@@ -123,7 +123,7 @@ void Adapter::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContex
 }
 
 void Adapter::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
-                             RowOffsets offsets) {
+                             ExpertOffsets offsets) {
   const TensorView scaled = saved.take(precision_.activation, dy.shape);
   scale(scaled, factor_, dy, context.stream);
   const TensorView dlow = saved.take(precision_.activation, {dy.shape[0], narrow()});
@@ -135,7 +135,7 @@ void Adapter::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, La
   down_.backward_input(dlow, dx, saved, context, offsets, true);
 }
 
-void Adapter::backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets) {
+void Adapter::backward_weight(Saved& saved, LayerContext& context, ExpertOffsets offsets) {
   for (const Projection& projection : projections_) projection.up->backward_weight(saved, context, offsets);
   down_.backward_weight(saved, context, offsets);
 }

@@ -25,13 +25,13 @@ class Adapter {
   static std::unique_ptr<Adapter> of(const LinearOptions& host, const LoraSpec& lora);
 
   /// As Linear has them, but both add: to y and to dx, which are dense. x must stay until backward_weight.
-  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, ExpertOffsets offsets,
                bool keep_input);
-  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
+  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, ExpertOffsets offsets) {
     down_.keep_input(x, saved, context, offsets);
   }
-  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets);
-  void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets);
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, ExpertOffsets offsets);
+  void backward_weight(Saved& saved, LayerContext& context, ExpertOffsets offsets);
 
   void prepare(const PrepareContext& context);
   std::vector<Parameter*> factors();

@@ -54,14 +54,14 @@ namespace {
 
 /// SwiGLU of `gate_up` straight into the codes of `into` that are there.
 void activate_into(const InputCodes& into, const Linear& down, const ConstScaledView& gate_up,
-                   ConstTensorView row_weight, QuantizeCounts* counts, LayerContext& context, RowOffsets offsets) {
+                   ConstTensorView row_weight, QuantizeCounts* counts, LayerContext& context, ExpertOffsets offsets) {
   swiglu_quantize({.row_tiles = into.along_columns,
                    .column_tiles = into.along_rows,
                    .gate_up = gate_up,
                    .row_weight = row_weight,
                    .format = down.precision().activation,
                    .scale_kind = down.precision().scales,
-                   .segments = offsets,
+                   .segments = offsets.host,
                    .counts = counts,
                    .scratch = context.scratch,
                    .stream = context.stream});
@@ -70,7 +70,7 @@ void activate_into(const InputCodes& into, const Linear& down, const ConstScaled
 }  // namespace
 
 ConstTensorView activate(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
-                         LayerContext& context, RowOffsets offsets) {
+                         LayerContext& context, ExpertOffsets offsets) {
   const std::int64_t rows = gate_up.values.shape[0];
   const Device device = context.stream.device();
   const DType activation = down.precision().activation;
@@ -86,7 +86,7 @@ ConstTensorView activate(Linear& down, const ConstScaledView& gate_up, ConstTens
 
 // Counted when it was quantised in forward.
 void keep_activation(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
-                     LayerContext& context, RowOffsets offsets) {
+                     LayerContext& context, ExpertOffsets offsets) {
   const ScaledView kept = down.expect_kept_input(gate_up.values.shape[0], saved, context, offsets);
   if (!kept.values.empty()) activate_into({{}, kept}, down, gate_up, row_weight, nullptr, context, offsets);
 }

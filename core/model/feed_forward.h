@@ -54,9 +54,9 @@ ConstScaledView cache_gate_up(const LinearPrecision& precision, ConstTensorView 
 /// SwiGLU's output, times `row_weight` unless that is empty, on its way to `down`: plain from scratch, or without data
 /// where `down` takes it in FP8 and finds it there.
 ConstTensorView activate(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
-                         LayerContext& context, RowOffsets offsets = {});
+                         LayerContext& context, ExpertOffsets offsets = {});
 /// The same output made again, kept for the weight gradient of `down`, which takes it in FP8.
 void keep_activation(Linear& down, const ConstScaledView& gate_up, ConstTensorView row_weight, Saved& saved,
-                     LayerContext& context, RowOffsets offsets = {});
+                     LayerContext& context, ExpertOffsets offsets = {});
 
 }  // namespace shoestring

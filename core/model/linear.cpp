@@ -7,7 +7,6 @@
 #include "kernels/fill.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/quantized_gemm.h"
-#include "kernels/quantized_gemm_codes.h"
 #include "kernels/reduce.h"
 #include "kernels/rms_norm.h"
 
@@ -71,115 +70,10 @@ bool Linear::keeps_input() const { return adapter_ != nullptr || (!weight.frozen
 
 bool Linear::keeps_gradient() const { return !weight.frozen && !quantises_gradient(); }
 
-// ---- operands
-
-/// `along_rows`: for a sum over rows, along which a device reads its operands (cuBLASLt, gemm_cublaslt.h).
-ScaledView Linear::fresh_copy(const QuantizeRequest& request, Granularity granularity, Arena& arena,
-                              bool along_rows) const {
-  const LinearPrecision& p = options_.precision;
-  const Shape& shape = request.x.shape;
-  ScaledView copy;
-  const bool turned = along_rows && request.x.device.kind != DeviceKind::cpu;
-  copy.values =
-      turned ? arena.take(request.values, {shape[1], shape[0]}).transposed() : arena.take(request.values, shape);
-  const Shape scales = p.one_copy() ? Shape{1, 1} : tile_scales_shape(shape[0], shape[1], granularity, request.offsets);
-  copy.scales = arena.take(p.scale_dtype(), scales);
-  copy.granularity = granularity;
-  return copy;
-}
-
-/// With one scale for the whole tensor one copy serves both directions, but a device reads each along its own.
-Linear::Copies Linear::quantize_once(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
-                                     Stream& stream) const {
-  QuantizeArgs args{
-      .x = request.x, .scale_kind = options_.precision.scales, .counts = request.counts, .stream = stream};
-  const bool on_cpu = stream.device().kind == DeviceKind::cpu;
-  const bool turned = request.along_rows && !on_cpu;
-  const ScaledView first = fresh_copy(request, kPerTensor, request.along_rows ? rows_arena : columns_arena, turned);
-  args.row_tiles = first;
-  quantize(args);
-  if (!turned || !request.along_columns) return {first, first};
-  args.row_tiles.values = columns_arena.take(request.values, request.x.shape);
-  args.scales_given = true;
-  args.counts = nullptr;  // the same codes
-  quantize(args);
-  return {args.row_tiles, first};
-}
-
-Linear::Copies Linear::quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena,
-                                     Stream& stream) const {
-  const LinearPrecision& p = options_.precision;
-  if (p.one_copy()) return quantize_once(request, columns_arena, rows_arena, stream);
-  QuantizeArgs args{
-      .x = request.x, .scale_kind = p.scales, .segments = request.offsets, .counts = request.counts, .stream = stream};
-  if (request.along_columns) args.row_tiles = fresh_copy(request, p.row_tile, columns_arena, false);
-  if (request.along_rows) args.column_tiles = fresh_copy(request, p.column_tile, rows_arena, true);
-  quantize(args);
-  return {args.row_tiles, args.column_tiles};
-}
-
-// ---- operands that come in FP8
-
-bool Linear::takes_input_codes(DeviceKind device) const {
-  const LinearPrecision& p = options_.precision;
-  return cast_place(p, device).at_producer && p.forward == ProductFormat::fp8 && p.row_tile == kRowTile128 &&
-         !keeps_input();
-}
-
-bool Linear::takes_gradient_codes(DeviceKind device) const {
-  const LinearPrecision& p = options_.precision;
-  return cast_place(p, device).at_producer && p.input_gradient == ProductFormat::fp8 && p.row_tile == kRowTile128 &&
-         !keeps_gradient() && adapter_ == nullptr && bias.rows == 0;
-}
-
-/// Room for what `request` asks for; of its x only the shape is read.
-InputCodes Linear::expect(const QuantizeRequest& request, Saved& saved, LayerContext& context) const {
-  const LinearPrecision& p = options_.precision;
-  InputCodes codes;
-  if (request.along_columns) {
-    codes.along_columns = gemm_detail::take_row_codes(context.scratch, request.x.shape, request.values, p.row_tile,
-                                                      p.scales, context.stream.device().kind);
-  }
-  if (request.along_rows) codes.along_rows = fresh_copy(request, p.column_tile, saved.arena(), true);
-  return codes;
-}
-
-InputCodes Linear::expect_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets, bool keep) {
-  const ConstTensorView x = view_of(static_cast<const void*>(nullptr), options_.precision.activation,
-                                    {rows, options_.in}, context.stream.device());
-  const bool kept = context.training && keep && quantises_input();
-  return saved.record<Record>(this).expected = expect({x, DType::e4m3, true, kept, offsets, nullptr}, saved, context);
-}
-
-ScaledView Linear::expect_kept_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets) {
-  const ConstTensorView x = view_of(static_cast<const void*>(nullptr), options_.precision.activation,
-                                    {rows, options_.in}, context.stream.device());
-  if (!quantises_input()) return {};
-  const ScaledView kept = expect({x, DType::e4m3, false, true, offsets, nullptr}, saved, context).along_rows;
-  saved.record<Record>(this).x = kept;
-  return kept;
-}
-
-InputCodes Linear::expect_gradient(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets) {
-  const LinearPrecision& p = options_.precision;
-  const ConstTensorView dy =
-      view_of(static_cast<const void*>(nullptr), p.activation, {rows, options_.out}, context.stream.device());
-  return saved.record<Record>(this).expected =
-             expect({dy, p.gradient_values, true, quantises_gradient(), offsets, nullptr}, saved, context);
-}
-
-ConstScaledView Linear::plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const {
-  const DType dtype = dtype_of(format);
-  if (x.dtype == dtype) return unscaled(x);
-  TensorView converted = context.scratch.take(dtype, x.shape);
-  convert_tensor(converted, x, context.stream);
-  return unscaled(converted);
-}
-
 // ---- products
 
 void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed,
-                      bool accumulate, RowOffsets offsets, LayerContext& context) const {
+                      bool accumulate, ExpertOffsets offsets, LayerContext& context) const {
   if (c.device.kind != DeviceKind::cpu && a.values.dtype == DType::f32 && c.dtype != DType::f32) {
     // cuBLASLt makes FP32 of FP32 (the router's input gradient); the room is what a CPU packs operands in.
     Arena::Scope scope(context.scratch);
@@ -194,7 +88,7 @@ void Linear::multiply(TensorView c, const ConstScaledView& a, const Direction& d
                   .a = a,
                   .b = direction.b,
                   .b_transposed = turns,
-                  .offsets = offsets,
+                  .offsets = offsets.host,
                   .device_offsets = offsets.there,
                   .accumulate = accumulate,
                   .power_of_two_scales = options_.precision.power_of_two_scales(),
@@ -245,7 +139,7 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
                   .column_tiles = along_rows,
                   .b = direction.b,
                   .b_transposed = transposed && !direction.turned,
-                  .offsets = request.offsets,
+                  .offsets = request.offsets.host,
                   .device_offsets = request.offsets.there,
                   .accumulate = accumulate,
                   .packed_b = direction.packed.empty() ? nullptr : &direction.packed,
@@ -256,7 +150,7 @@ ConstScaledView Linear::product_of(TensorView c, const QuantizeRequest& request,
   return along_rows;
 }
 
-void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets,
+void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, ExpertOffsets offsets,
                      bool keep) {
   const LinearPrecision& p = options_.precision;
   const bool kept_in_fp8 = context.training && keep && quantises_input();
@@ -272,7 +166,7 @@ void Linear::forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext
   if (adapter_) adapter_->forward(x, y, saved, context, offsets, keep);
 }
 
-void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets) {
+void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, ExpertOffsets offsets) {
   Record& record = saved.record<Record>(this);
   if (adapter_) adapter_->keep_input(x, saved, context, offsets);
   if (!quantises_input()) {
@@ -285,8 +179,8 @@ void Linear::keep_input(ConstTensorView x, Saved& saved, LayerContext& context, 
           .along_rows;
 }
 
-void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets,
-                            bool accumulate) {
+void Linear::backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
+                            ExpertOffsets offsets, bool accumulate) {
   const LinearPrecision& p = options_.precision;
   Record& record = saved.record<Record>(this);
   const bool along_rows = quantises_gradient();
@@ -323,7 +217,7 @@ void Linear::sum_bias(ConstTensorView dy, Record& record, Saved& saved, LayerCon
                             .stream = context.stream});
 }
 
-void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets) {
+void Linear::backward_weight(Saved& saved, LayerContext& context, ExpertOffsets offsets) {
   if (adapter_) adapter_->backward_weight(saved, context, offsets);
   if (weight.frozen) return;
   Record& record = saved.record<Record>(this);
@@ -344,7 +238,7 @@ void Linear::backward_weight(Saved& saved, LayerContext& context, RowOffsets off
   weight_product(x, record.dy, context, offsets);
 }
 
-void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets) {
+void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, ExpertOffsets offsets) {
   if (weight.frozen) return;
   const ProductFormat format = options_.precision.weight_gradient;
   check(format != ProductFormat::fp8, "an FP8 weight gradient reads what was kept");
@@ -353,7 +247,7 @@ void Linear::backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerCont
 }
 
 void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
-                            RowOffsets offsets) {
+                            ExpertOffsets offsets) {
   const bool accumulate = !std::exchange(weight.grad_is_stale, false);
   if (options_.experts > 0) return expert_weight_product(x, dy, accumulate, context, offsets);
   gemm({.c = weight.grad,
@@ -366,13 +260,13 @@ void Linear::weight_product(const ConstScaledView& x, const ConstScaledView& dy,
 }
 
 void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledView& dy, bool accumulate,
-                                   LayerContext& context, RowOffsets offsets) {
+                                   LayerContext& context, ExpertOffsets offsets) {
   const auto multiply = [&](TensorView c, const ConstScaledView& a, const ConstScaledView& b, bool add,
-                            RowOffsets groups) {
+                            ExpertOffsets groups) {
     grouped_weight_gemm({.c = c,
                          .a = a,
                          .b = b,
-                         .offsets = groups,
+                         .offsets = groups.host,
                          .device_offsets = groups.there,
                          .accumulate = add,
                          .power_of_two_scales = options_.precision.power_of_two_scales(),
@@ -384,7 +278,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
   for (std::int64_t source = 0; source < options_.sources; ++source) {
     const std::int64_t first = source * options_.experts;
     const std::span<const std::int64_t> all =
-        offsets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(options_.experts) + 1);
+        offsets.host.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(options_.experts) + 1);
     std::vector<std::int64_t> own(all.begin(), all.end());
     for (std::int64_t& offset : own) offset -= all.front();
     const auto part = [&](ConstScaledView operand) {
@@ -392,7 +286,7 @@ void Linear::expert_weight_product(const ConstScaledView& x, const ConstScaledVi
       if (!operand.scaled() || operand.granularity.rows == 0) return operand;
       const std::int64_t tile = operand.granularity.rows;
       operand.scales =
-          operand.scales.slice(0, segment_tiles(offsets, first, tile), segment_tiles(own, options_.experts, tile));
+          operand.scales.slice(0, segment_tiles(offsets.host, first, tile), segment_tiles(own, options_.experts, tile));
       return operand;
     };
     multiply(weight.grad, part(dy), part(x), accumulate || source > 0, std::span<const std::int64_t>(own));

@@ -29,11 +29,13 @@
 namespace shoestring {
 
 /// i64 [sources * experts + 1]: rows of source s for expert e are [offsets[s * experts + e], the next one); empty for a
-/// dense Linear. Host memory; `there` the same where the rows are, or empty.
-struct RowOffsets : std::span<const std::int64_t> {
-  RowOffsets() = default;
-  RowOffsets(const std::vector<std::int64_t>& offsets) : span(offsets) {}
-  RowOffsets(std::span<const std::int64_t> offsets, ConstTensorView there_ = {}) : span(offsets), there(there_) {}
+/// dense Linear. `there`: the same where the rows are, or empty.
+struct ExpertOffsets {
+  ExpertOffsets() = default;
+  ExpertOffsets(std::span<const std::int64_t> host_, ConstTensorView there_ = {}) : host(host_), there(there_) {}
+  ExpertOffsets(const std::vector<std::int64_t>& host_) : host(host_) {}
+  std::int64_t rows() const { return host.back(); }
+  std::span<const std::int64_t> host;
   ConstTensorView there{};
 };
 
@@ -69,25 +71,25 @@ class Linear {
 
   /// `offsets` with experts. y must not overlap x, nor dx dy. Without `keep_input` the caller hands the input in again,
   /// recomputed, by keep_input() before backward_weight.
-  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, RowOffsets offsets = {},
+  void forward(ConstTensorView x, TensorView y, Saved& saved, LayerContext& context, ExpertOffsets offsets = {},
                bool keep_input = true);
-  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  void keep_input(ConstTensorView x, Saved& saved, LayerContext& context, ExpertOffsets offsets = {});
   /// dx is overwritten, or added to with `accumulate`.
-  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context, RowOffsets offsets = {},
-                      bool accumulate = false);
+  void backward_input(ConstTensorView dy, TensorView dx, Saved& saved, LayerContext& context,
+                      ExpertOffsets offsets = {}, bool accumulate = false);
   /// Whether x comes in FP8 from what makes it, where `device` computes (cast_place): that writes into the room which
   /// expect_input gives, as quantize would, and the next forward reads it there; its x is empty then.
   bool takes_input_codes(DeviceKind device) const;
-  InputCodes expect_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {},
+  InputCodes expect_input(std::int64_t rows, Saved& saved, LayerContext& context, ExpertOffsets offsets = {},
                           bool keep_input = true);
   /// Room for what keep_input would make of the input; empty where it makes nothing.
-  ScaledView expect_kept_input(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  ScaledView expect_kept_input(std::int64_t rows, Saved& saved, LayerContext& context, ExpertOffsets offsets = {});
   /// The same of dy and backward_input.
   bool takes_gradient_codes(DeviceKind device) const;
-  InputCodes expect_gradient(std::int64_t rows, Saved& saved, LayerContext& context, RowOffsets offsets = {});
-  void backward_weight(Saved& saved, LayerContext& context, RowOffsets offsets = {});
+  InputCodes expect_gradient(std::int64_t rows, Saved& saved, LayerContext& context, ExpertOffsets offsets = {});
+  void backward_weight(Saved& saved, LayerContext& context, ExpertOffsets offsets = {});
   /// For operands that were not kept but can be made again: plain formats only.
-  void backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, RowOffsets offsets = {});
+  void backward_weight_of(ConstTensorView x, ConstTensorView dy, LayerContext& context, ExpertOffsets offsets = {});
 
   /// Whether x (dy) itself is read again by backward_weight and must stay.
   bool keeps_input() const;
@@ -131,7 +133,7 @@ class Linear {
     DType values;
     bool along_columns;
     bool along_rows;
-    RowOffsets offsets;
+    ExpertOffsets offsets;
     QuantizeCounts* counts;
   };
 
@@ -141,15 +143,16 @@ class Linear {
   Copies quantize_into(const QuantizeRequest& request, Arena& columns_arena, Arena& rows_arena, Stream& stream) const;
   ConstScaledView plain_operand(ConstTensorView x, ProductFormat format, LayerContext& context) const;
   void multiply(TensorView c, const ConstScaledView& a, const Direction& direction, bool transposed, bool accumulate,
-                RowOffsets offsets, LayerContext& context) const;
+                ExpertOffsets offsets, LayerContext& context) const;
   /// The product with request.x in `format`, and the copies that `request` asks for; returns the one along rows.
   /// `expected` stands for request.x where it is there.
   ConstScaledView product_of(TensorView c, const QuantizeRequest& request, const InputCodes& expected,
                              ProductFormat format, const Direction& direction, bool transposed, bool accumulate,
                              Saved& saved, LayerContext& context) const;
-  void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context, RowOffsets offsets);
+  void weight_product(const ConstScaledView& x, const ConstScaledView& dy, LayerContext& context,
+                      ExpertOffsets offsets);
   void expert_weight_product(const ConstScaledView& x, const ConstScaledView& dy, bool accumulate,
-                             LayerContext& context, RowOffsets offsets);
+                             LayerContext& context, ExpertOffsets offsets);
   void quantize_weights(const PrepareContext& context);
   void prepare_direction(ProductFormat format, bool transposed, ConstTensorView plain_bf16, Direction& direction,
                          Stream& stream);

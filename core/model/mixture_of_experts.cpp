@@ -142,8 +142,8 @@ void MixtureOfExperts::run_experts(ConstTensorView x, TensorView y, Record& reco
   Saved& saved = of_rows(record, saved_of_batch);
   LayerContext context = for_rows(context_of_batch);
   Arena::Scope scope(context.scratch);
-  const RowOffsets offsets = offsets_of(record);
-  const std::int64_t rows = offsets.back();
+  const ExpertOffsets offsets = offsets_of(record);
+  const std::int64_t rows = offsets.rows();
   record.gate_up_plain = (cached_fp8_ ? context.scratch : saved.arena()).take(activation_, {rows, 2 * width_});
   {
     Arena::Scope gather(context.scratch);
@@ -184,7 +184,7 @@ void MixtureOfExperts::backward_experts(ConstTensorView dy, TensorView dxp, Tens
                                         Saved& saved, LayerContext& context) {
   Arena::Scope scope(context.scratch);
   const std::int64_t rows = dxp.shape[0];
-  const RowOffsets offsets = offsets_of(record);
+  const ExpertOffsets offsets = offsets_of(record);
   const TensorView dh = context.scratch.take(activation_, {rows, width_});
   {
     Arena::Scope gather(context.scratch);
@@ -262,17 +262,17 @@ void MixtureOfExperts::experts_backward_weight(Saved& saved_of_batch, LayerConte
   Record& record = saved_of_batch.record<Record>(this);
   Saved& saved = of_rows(record, saved_of_batch);
   LayerContext context = for_rows(context_of_batch);
-  const RowOffsets offsets = offsets_of(record);
+  const ExpertOffsets offsets = offsets_of(record);
   if (gathers_again() && shared_out()) {
     down_.backward_weight_of(record.h, record.received_gradient, context, offsets);
     gate_up_.backward_weight_of(record.received, record.dgate_up, context, offsets);
   } else if (gathers_again()) {
     {
       Arena::Scope scope(context.scratch);
-      down_.backward_weight_of(record.h, gathered(record.dy, offsets.back(), record, context), context, offsets);
+      down_.backward_weight_of(record.h, gathered(record.dy, offsets.rows(), record, context), context, offsets);
     }
     Arena::Scope scope(context.scratch);
-    gate_up_.backward_weight_of(gathered(record.x, offsets.back(), record, context), record.dgate_up, context, offsets);
+    gate_up_.backward_weight_of(gathered(record.x, offsets.rows(), record, context), record.dgate_up, context, offsets);
   } else {
     down_.backward_weight(saved, context, offsets);
     gate_up_.backward_weight(saved, context, offsets);

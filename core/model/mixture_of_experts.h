@@ -102,7 +102,7 @@ class MixtureOfExperts final : public Layer {
   /// Where what belongs to rows is kept.
   Saved& of_rows(Record& record, Saved& saved) const { return record.beside ? *record.beside : saved; }
   /// Rows that do not travel have their offsets on the device too.
-  RowOffsets offsets_of(const Record& record) const {
+  ExpertOffsets offsets_of(const Record& record) const {
     return {record.offsets, shared_out() ? ConstTensorView() : ConstTensorView(record.plan.offsets)};
   }
   /// For what happens to the experts' rows: scratch that holds as many as come.
