@@ -15,6 +15,7 @@
 #include "core/model/accounting.h"
 #include "core/optimizer/learning_rate.h"
 #include "core/recipe/explain.h"
+#include "core/training/flops_tally.h"
 #include "core/training/live_view.h"
 #include "core/training/metrics.h"
 #include "core/training/room.h"
@@ -34,33 +35,6 @@ std::string host_name() {
   std::array<char, 256> name{};
   ::gethostname(name.data(), name.size() - 1);
   return name.data();
-}
-
-// With a budget horizon the learning rate came down while the budget ran out.
-constexpr double kScheduleOver = 0.95;
-
-void check_schedule_left(const LedgerHistory& history, const Cap& cap, double progress, double rate) {
-  if (progress < kScheduleOver) return;
-  for (const AttemptHistory& attempt : history.attempts) {
-    const double before = attempt.start.cap.gpu_hours;
-    if (attempt.reason != "budget" || cap.gpu_hours <= before) continue;
-    fail(ExitCode::bad_recipe,
-         "the schedule of this run ended with its budget of {:.6g} GPU-hours (schedule.horizon = budget): under {:.6g} "
-         "({}) further steps would all be taken at the learning rate of its end, {:.3g}. Begin a new run with the "
-         "higher cap under another run.name, or go on all the same with --allow-recipe-change",
-         before, cap.gpu_hours, cap.from, rate);
-  }
-}
-
-PerFormat flops_per_token(const ModelConfig& model, const Recipe& recipe, const PhaseSpec& phase) {
-  const FormatFlops flops =
-      count_flops(model, recipe.precision, phase.sequence, lora_of(recipe, phase)).training_by_format();
-  PerFormat per_token;
-  per_token[RateFormat::fp64] = flops.f64;
-  per_token[RateFormat::fp32] = flops.f32;
-  per_token[RateFormat::bf16] = flops.bf16;
-  per_token[RateFormat::fp8] = flops.fp8;
-  return per_token;
 }
 
 class LeadingAccount final : public Account {
@@ -134,8 +108,7 @@ class LeadingAccount final : public Account {
   double step_from_ = 0;                         // when what came before the coming step was over
   std::optional<ModelConfig> model_;             // from start() on
   Device device_;                                // likewise
-  PerFormat flops_per_token_;                    // in the present phase
-  PerFormat flops_;                              // done in this attempt
+  FlopsTally flops_;                             // done in this attempt
   std::vector<double> violations_;               // of the last step's experts
 };
 
@@ -182,14 +155,11 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   const Recipe& recipe = args_.recipe;
   model_ = facts.model;
   device_ = facts.device;
-  flops_per_token_ = flops_per_token(*model_, recipe, phase());
+  flops_.enter(*model_, recipe, phase());
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
   check_room(args_.directory, free_bytes(args_.directory), facts.checkpoint_bytes, facts.has_checkpoint);
-  if (recipe.schedule.horizon == Horizon::budget && !facts.allow_schedule_over) {
-    const double done = progress_of(recipe, state);
-    check_schedule_left(ledger_->history(), cap_->cap(), done, learning_rate(recipe.schedule, state.updates + 1, done));
-  }
+  if (!facts.allow_schedule_over) check_schedule_left(recipe, state, ledger_->history(), cap_->cap());
   replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
   ledger_->begin(attempt_start(state.step, &*model_));
   metrics_ =
@@ -246,7 +216,7 @@ AttemptProgress LeadingAccount::progress(const CategorySeconds& spent) const {
           .tokens = state.tokens,
           .phase = phase().name,
           .seconds = spent,
-          .flops = flops_,
+          .flops = flops_.done(),
           .loss = state.loss,
           .clipped = state.guard.clipped,
           .skipped = state.guard.skipped,
@@ -260,17 +230,14 @@ CategorySeconds LeadingAccount::spent_alone() const {
 }
 
 void LeadingAccount::entered_phase(const CategorySeconds& spent) {
-  flops_per_token_ = flops_per_token(*model_, args_.recipe, phase());
+  flops_.enter(*model_, args_.recipe, phase());
   ledger_->phase(phase().name, progress(spent));
   cap_->enter_phase();
   step_from_ = elapsed();
 }
 
 void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& spent) {
-  for (int format = 0; format < kRateFormats; ++format) {
-    const auto which = static_cast<RateFormat>(format);
-    flops_[which] += flops_per_token_[which] * outcome.batch.tokens;
-  }
+  flops_.add(outcome.batch.tokens);
   violations_ = max_violations(outcome.batch.router_counts);
   const double now = elapsed();
   cap_->step_took(now - step_from_, outcome.batch.tokens);
@@ -306,13 +273,7 @@ StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
   metrics.gpu_hours = cap_->spent_gpu_hours(elapsed());
   metrics.usd = price_ ? before_.usd + price_->usd(metrics.gpu_hours - before_.gpu_hours) : 0;
   metrics.memory_bytes = memory_use(device_.kind).peak_bytes;
-  const double rank_seconds = outcome.seconds * args_.ranks;
-  for (int format = 0; format < kRateFormats; ++format) {
-    const auto which = static_cast<RateFormat>(format);
-    const double peak = hardware_.peak_flops[which];
-    if (peak <= 0 || flops_per_token_[which] <= 0 || rank_seconds <= 0) continue;
-    metrics.utilisation.emplace_back(name(which), flops_per_token_[which] * tokens / rank_seconds / peak);
-  }
+  metrics.utilisation = flops_.utilisation(tokens, outcome.seconds * args_.ranks, hardware_.peak_flops);
   return metrics;
 }
 

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "core/budget/planner.h"
+#include "core/optimizer/learning_rate.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -75,6 +76,22 @@ Decision decide(const Recipe& recipe, const Standing& at, double elapsed_seconds
   decision.horizon = replan(recipe, at, elapsed_seconds, cap);
   decision.next_phase = phase_finished(recipe, state) && !is_last_phase(recipe, state);
   return decision;
+}
+
+void check_schedule_left(const Recipe& recipe, const TrainingState& state, const LedgerHistory& history,
+                         const Cap& cap) {
+  constexpr double kOver = 0.95;  // from here on the learning rate has come down
+  const double done = progress_of(recipe, state);
+  if (recipe.schedule.horizon != Horizon::budget || done < kOver) return;
+  for (const AttemptHistory& attempt : history.attempts) {
+    const double before = attempt.start.cap.gpu_hours;
+    if (attempt.reason != "budget" || cap.gpu_hours <= before) continue;
+    fail(ExitCode::bad_recipe,
+         "the schedule of this run ended with its budget of {:.6g} GPU-hours (schedule.horizon = budget): under {:.6g} "
+         "({}) further steps would all be taken at the learning rate of its end, {:.3g}. Begin a new run with the "
+         "higher cap under another run.name, or go on all the same with --allow-recipe-change",
+         before, cap.gpu_hours, cap.from, learning_rate(recipe.schedule, state.updates + 1, done));
+  }
 }
 
 double progress_of(const Recipe& recipe, const TrainingState& state) {

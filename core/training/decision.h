@@ -10,6 +10,7 @@
 
 #include "core/budget/cap.h"
 #include "core/budget/horizon.h"
+#include "core/budget/ledger_history.h"
 #include "core/recipe/recipe.h"
 #include "core/training/training_state.h"
 
@@ -53,6 +54,11 @@ struct Standing {
 
 /// What is due is put off to the ending when it would leave no room for a step.
 Decision decide(const Recipe& recipe, const Standing& at, double elapsed_seconds, const CapKeeper& cap);
+
+/// Throws Error(bad_recipe) where an earlier attempt under a lower cap has brought the schedule (schedule.horizon =
+/// budget) to its end: under `cap` all further steps would be taken at the learning rate of that end.
+void check_schedule_left(const Recipe& recipe, const TrainingState& state, const LedgerHistory& history,
+                         const Cap& cap);
 
 /// The share of the whole horizon that is behind, in [0, 1].
 double progress_of(const Recipe& recipe, const TrainingState& state);

@@ -216,5 +216,34 @@ TEST_F(DecisionTest, APhaseMayHaveItsOwnPeak) {
   EXPECT_EQ(schedule_of_phase(recipe_, 1).learning_rate, 5);
 }
 
+// Its rate has come down with the cap of an earlier attempt; more budget buys steps at the last rate alone.
+TEST_F(DecisionTest, ALandedScheduleDoesNotGoOnUnderAHigherCap) {
+  recipe_.schedule.horizon = Horizon::budget;
+  LedgerHistory history;
+  history.attempts.resize(1);
+  history.attempts[0].reason = "budget";
+  history.attempts[0].start.cap.gpu_hours = 2;
+  const auto refused = [&](double gpu_hours) {
+    try {
+      check_schedule_left(recipe_, state_, history, {gpu_hours, "budget.gpu_hours"});
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_recipe);
+      return true;
+    }
+    return false;
+  };
+  state_.decisions = {{.step = 0, .progress = 0, .end_step = 4, .end_progress = 1, .phase = 0}};
+  EXPECT_TRUE(refused(3));
+  EXPECT_FALSE(refused(2));  // what the cap says of it is another matter
+  history.attempts[0].reason = "preempted";
+  EXPECT_FALSE(refused(3));
+  history.attempts[0].reason = "budget";
+  state_.decisions[0].end_step = 5;  // 0.8 of the way
+  EXPECT_FALSE(refused(3));
+  recipe_.schedule.horizon = Horizon::steps;
+  state_.decisions[0].end_step = 4;
+  EXPECT_FALSE(refused(3));
+}
+
 }  // namespace
 }  // namespace shoestring
