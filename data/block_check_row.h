@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 namespace shoestring::block_check::SHOESTRING_BLOCK_CHECK {
+// NOLINTBEGIN(misc-definitions-in-headers): a namespace of their own for each file
 
 std::uint64_t checksum(const void* data, std::size_t bytes) { return XXH3_64bits(data, bytes); }
 
@@ -21,4 +22,5 @@ std::uint32_t largest_token(const void* tokens, std::size_t count, std::uint32_t
   return largest;
 }
 
+// NOLINTEND(misc-definitions-in-headers)
 }  // namespace shoestring::block_check::SHOESTRING_BLOCK_CHECK

@@ -247,8 +247,7 @@ struct CorpusReader::State {
   }
 
   bool next_row(std::string& text) {
-    LineText row;
-    while (table->next(row)) {
+    for (LineText row; table->next(row); row = {}) {
       ++part;
       ++counts.lines;
       auto found = text_of([&] { return std::move(row); });

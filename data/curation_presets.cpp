@@ -72,7 +72,7 @@ int stop_words(const DocumentText& document) {
 
 std::vector<PresetRule> gopher_rules() {
   std::vector<PresetRule> rules;
-  const auto add = [&](std::string name, std::string limit, std::function<bool(const DocumentText&)> broken) {
+  const auto add = [&](const std::string& name, std::string limit, std::function<bool(const DocumentText&)> broken) {
     rules.push_back({{"gopher: " + name, std::move(limit), "Rae et al. 2021, appendix A.1.1"}, std::move(broken)});
   };
   add("words", "50 to 100000",

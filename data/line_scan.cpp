@@ -183,9 +183,11 @@ class LineScan {
   }
   bool take_hex(std::uint32_t& code) {
     if (rest_.size() < 5 || !take('u')) return false;
-    const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + 4, code, 16);
-    if (error != std::errc() || end != rest_.data() + 4) return false;
-    rest_.remove_prefix(4);
+    const std::string_view digits = rest_.substr(0, 4);
+    const char* const last = digits.data() + digits.size();
+    const auto [end, error] = std::from_chars(digits.data(), last, code, 16);
+    if (error != std::errc() || end != last) return false;
+    rest_.remove_prefix(digits.size());
     return true;
   }
 

@@ -62,8 +62,9 @@ std::string front_of(const Shard& shard, std::uint64_t begin, std::uint64_t end,
   shard.read(begin, ids.size(), ids.data());
   std::string text = look.tokenizer->decode(ids);
   const std::string_view front = std::string_view(text).substr(0, look.sample_bytes);
-  std::size_t last = front.size();  // where its last character begins
-  while (last > 0 && (static_cast<unsigned char>(front[--last]) & 0xC0) == 0x80) continue;
+  const auto continues = [&](std::size_t at) { return (static_cast<unsigned char>(front[at]) & 0xC0) == 0x80; };
+  std::size_t last = front.empty() ? 0 : front.size() - 1;  // where its last character begins
+  while (last > 0 && continues(last)) --last;
   const bool whole = front.empty() || character_bytes(front.substr(last)) == front.size() - last;
   return std::string(whole ? front : front.substr(0, last));
 }

@@ -212,7 +212,8 @@ void ShardStage::State::make_room(std::int64_t bytes) const {
   }
 }
 
-ShardStage::ShardStage(StageOptions options, std::vector<const Shard*> shards) : state_(std::make_unique<State>()) {
+ShardStage::ShardStage(StageOptions options, const std::vector<const Shard*>& shards)
+    : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
   make_directories(state_->options.folder);
   state_->choose(shards);

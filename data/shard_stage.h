@@ -48,7 +48,7 @@ class ShardStage {
  public:
   /// Copies `shards`, which must outlive it, in this order, on a thread of its own. Throws Error(io) where the folder
   /// cannot be made.
-  ShardStage(StageOptions options, std::vector<const Shard*> shards);
+  ShardStage(StageOptions options, const std::vector<const Shard*>& shards);
   /// Ends in the middle of a copy; what there is of it makes room for the next.
   ~ShardStage();
   ShardStage(const ShardStage&) = delete;

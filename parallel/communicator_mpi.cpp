@@ -299,7 +299,7 @@ std::string launch_mismatch(const std::function<const char*(const char*)>& varia
   for (const char* name : kProcessCounts) {
     const char* told = variable(name);
     if (told == nullptr) continue;
-    if (std::atoi(told) == size) return {};
+    if (told == std::to_string(size)) return {};
     return fmt::format(
         "the launcher started {} processes ({}), but this MPI sees {}, so each would train apart: launcher and library "
         "come from different MPI installations; use the mpirun of the Open MPI this program was built with, or srun "
@@ -339,7 +339,7 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
 std::unique_ptr<Communicator> join_world() {
   if (!mpi_launch_sign().empty()) return mpi_world();
   const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
-  if (std::getenv("SLURM_STEP_ID") != nullptr && tasks != nullptr && std::atoi(tasks) > 1) {
+  if (std::getenv("SLURM_STEP_ID") != nullptr && tasks != nullptr && tasks != std::string_view("1")) {
     fail(ExitCode::missing_input,
          "srun started {} tasks without telling MPI about them, so each would train alone: use "
          "srun --mpi=pmix, or mpirun inside sbatch",

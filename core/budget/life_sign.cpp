@@ -14,8 +14,8 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -72,12 +72,16 @@ int open_sign(const std::filesystem::path& run_directory) {
 }
 
 std::optional<LastSign> read_and_close(int descriptor) {
-  std::array<char, kLength + 1> text{};
+  std::array<char, kLength> text{};
   const ssize_t got = ::pread(descriptor, text.data(), kLength, 0);
   ::close(descriptor);
+  const char* const last = text.data() + kLength - 1;
+  if (got != static_cast<ssize_t>(kLength) || *last != '\n') return std::nullopt;
   LastSign sign;
-  if (got != static_cast<ssize_t>(kLength) || text[kLength - 1] != '\n') return std::nullopt;
-  if (std::sscanf(text.data(), "%9d %20lf", &sign.attempt, &sign.unix_seconds) != 2) return std::nullopt;
+  const auto [end, attempt_error] = std::from_chars(text.data(), last, sign.attempt);
+  const char* const seconds = std::find_if(end, last, [](char c) { return c != ' '; });
+  const std::errc seconds_error = std::from_chars(seconds, last, sign.unix_seconds).ec;
+  if (attempt_error != std::errc() || seconds_error != std::errc()) return std::nullopt;
   if (sign.attempt < 1 || !std::isfinite(sign.unix_seconds)) return std::nullopt;
   return sign;
 }

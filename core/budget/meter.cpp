@@ -3,9 +3,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <system_error>
 
 namespace shoestring {
 namespace {
@@ -33,7 +35,7 @@ double process_age() {
   if (field == nullptr) return 0;
   for (int number = 2; number < 22 && field != nullptr; ++number) field = std::strchr(field + 1, ' ');
   unsigned long long ticks = 0;  // field 22: start after boot, in clock ticks
-  if (field == nullptr || std::sscanf(field, " %llu", &ticks) != 1) return 0;
+  if (field == nullptr || std::from_chars(field + 1, text + length, ticks).ec != std::errc()) return 0;
   const double age =
       seconds_of(CLOCK_BOOTTIME) - static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
   return age > 0 ? age : 0;

@@ -7,7 +7,7 @@
 namespace shoestring {
 namespace {
 
-std::string text_of(const std::string& line, LineFields fields) {
+std::string text_of(const std::string& line, const LineFields& fields) {
   const LineText found = text_of_line(line, fields, "a:1");
   if (!found.wanted) return "(unwanted)";
   return found.text.value_or("(none)");

@@ -87,8 +87,8 @@ void Fibre::begin(void (*body)(void*), void* argument) {
   void** top = reinterpret_cast<void**>(static_cast<char*>(stack_) + kStackBytes) - 2;
   *top = reinterpret_cast<void*>(&Fibre::entry);
   top -= kSavedRegisters;
-  std::memset(top, 0, kSavedRegisters * sizeof(void*));
-  stack_pointer_ = top;
+  std::memset(static_cast<void*>(top), 0, kSavedRegisters * sizeof(void*));
+  stack_pointer_ = static_cast<void*>(top);
 }
 
 void Fibre::resume() {

@@ -54,7 +54,7 @@ TEST(Plan, ForetellsDeepSeekV3) {
   ASSERT_EQ(layout.exit_code, 0) << layout.output;
   const nlohmann::json first = nlohmann::json::parse(layout.output).at("phases").at(0);
   EXPECT_EQ(first.at("layout"), "data 128, pipeline 16 (dualpipev), expert 64, selective recomputation");
-  const nlohmann::json seconds = first.at("step_seconds");
+  const nlohmann::json& seconds = first.at("step_seconds");
   double step = 0;
   for (const nlohmann::json& part : seconds) step += part.get<double>();
   EXPECT_GT(seconds.at("bubble").get<double>() / step, 0.01);

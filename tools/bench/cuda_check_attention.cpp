@@ -115,9 +115,9 @@ std::vector<Close> bounds(const Case& c, const Tensors& t, double unit, double r
   const double weight = 4 * sum_error(c.qk_dim) * score + 2 * sum_error(tokens);  // relative
   const double pair = static_cast<double>(c.v_dim) * largest(t[kDo]) * largest(t[kV]) /
                       std::sqrt(static_cast<double>(c.qk_dim));  // of d score, for a weight of one
-  const double group = static_cast<double>(c.heads / c.kv_heads);
+  const std::int64_t group = c.heads / c.kv_heads;
   const double shifted = weight + unit;
-  const double many = std::sqrt(static_cast<double>(tokens)) * group;  // queries of a key
+  const double many = std::sqrt(static_cast<double>(tokens)) * static_cast<double>(group);  // queries of a key
   // Of the whole: o, weights and dS in bf16 are off by 2^-9 each, and a dS may be an eighth of what it is the
   // difference of. A document of one token has no dq and dk.
   const double whole = tokens == 1 ? 0 : std::max(4 * unit, 0x1p-17);

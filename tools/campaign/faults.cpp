@@ -84,7 +84,7 @@ void parse(std::string_view word) {
   for (int kind = 0; kind < kinds; ++kind) {
     if (kKinds[static_cast<std::size_t>(kind)] == word.substr(0, first)) g_plan.kind = kind;
   }
-  g_plan.number = std::atol(word.data() + first + 1);
+  g_plan.number = std::strtol(word.data() + first + 1, nullptr, 10);
   std::string_view what = word.substr(second + 1);
   g_plan.sticky = what.ends_with('+');
   if (g_plan.sticky) what.remove_suffix(1);
@@ -97,7 +97,7 @@ void parse(std::string_view word) {
     g_plan.what = What::error;
     g_plan.error = known.value;
   }
-  if (g_plan.what == What::jump) g_plan.jump_seconds = std::atol(what.data());
+  if (g_plan.what == What::jump) g_plan.jump_seconds = std::strtol(what.data(), nullptr, 10);
 }
 
 __attribute__((constructor)) void begin() {

@@ -59,7 +59,7 @@ TEST_F(PlannerTest, ForetellingTheEvaluationCosts) {
   recipe_.checkpoint.every_steps = 10;
   EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 1.25);
   recipe_.evaluation.every_steps = 4;
-  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 0.75 + 30 * 6 / 4 + 40 * 5 / 4);
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 5 + 0.75 + 30 * 6 / 4.0 + 40 * 5 / 4.0);
 }
 
 TEST_F(PlannerTest, WhatComesBetweenStepsCosts) {

@@ -53,7 +53,7 @@ TEST(Units, RefusesWhatIsNoNumber) {
   for (const char* text : {"", "x", "--1", "nan", "inf", "1e999", "1.2.3", "0x10", "4Q", "1,000"}) {
     EXPECT_FALSE(parse_quantity(text, Unit::count).mistake.empty()) << text;
   }
-  EXPECT_FALSE(parse_quantity("5", Unit::none).mistake.size());
+  EXPECT_TRUE(parse_quantity("5", Unit::none).mistake.empty());
   EXPECT_FALSE(parse_quantity("5h", Unit::none).mistake.empty());
   EXPECT_EQ(parse_whole("2.5", Unit::count).mistake, "must be a whole number");
   EXPECT_EQ(parse_whole("9007199254740993T", Unit::count).mistake, "is too large for a whole number");

@@ -124,7 +124,8 @@ TEST(Engine, TakesTheTimeOfItsClock) {
   const std::unique_ptr<Communicator> self = self_communicator();
   EngineRun run(*self);
   run.clock.seconds = 100;
-  EXPECT_EQ(run().seconds, kGlobalBatch / kMicroBatch * MadeFeed::kFetchSeconds);
+  const std::int64_t fetches = kGlobalBatch / kMicroBatch;
+  EXPECT_EQ(run().seconds, static_cast<double>(fetches) * MadeFeed::kFetchSeconds);
 }
 
 // The last weight is no number: no step is finite, and the weights are not fit to be saved.

@@ -22,9 +22,7 @@ namespace fs = std::filesystem;
 using testing::EventfulClock;
 using testing::FailingCommunicator;
 using testing::read_text;
-using testing::TemporaryFolder;
 using testing::TickingClock;
-using testing::write_text;
 
 using TrainerTest = testing::SmallRuns;
 
