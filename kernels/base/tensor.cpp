@@ -37,7 +37,7 @@ BasicTensorView<Data> BasicTensorView<Data>::slice(int dim, std::int64_t begin, 
         "slice [{}, {} + {}) of dim {} leaves {}", begin, begin, count, dim, shape);
   using Byte = std::conditional_t<std::is_const_v<Data>, const char, char>;
   BasicTensorView part = *this;
-  part.data = static_cast<Byte*>(data) + begin * strides[dim] * size_bytes(dtype);
+  if (data != nullptr) part.data = static_cast<Byte*>(data) + begin * strides[dim] * size_bytes(dtype);
   part.shape[dim] = count;
   return part;
 }

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <functional>
 #include <numeric>
 
@@ -52,7 +52,7 @@ class Bench {
   }
   void clear() {
     saved->clear();
-    std::memset(store->gradients.as<char>(), 0, static_cast<std::size_t>(store->gradients.bytes()));
+    std::fill_n(store->gradients.as<double>(), store->gradients.shape().elements(), 0.0);
   }
   LayerContext context() { return {micro_batch.layout(), scratch, stream, true, &tally}; }
   /// Of the forwards since the last call.
