@@ -13,7 +13,6 @@ namespace shoestring::page {
 namespace {
 
 using charts::LineChart;
-using charts::Point;
 using charts::Series;
 
 /// Where attempts after the first begin, in GPU-hours.

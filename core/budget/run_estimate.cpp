@@ -36,7 +36,7 @@ StepQuestion question_of(const Recipe& recipe, const ModelConfig& config, const 
 }
 
 /// Devices share a batch evenly, or wait for those that have one sequence more.
-RankedLayout look_at(StepQuestion question, const PhaseSpec& phase, const Hardware& hardware, Detail detail,
+RankedLayout look_at(const StepQuestion& question, const PhaseSpec& phase, const Hardware& hardware, Detail detail,
                      const Correction& correction) {
   RankedLayout ranked;
   ranked.layout = question.layout;
