@@ -32,7 +32,7 @@ const char* remedy_of(int error) {
     case ENFILE: return "; raise fs.file-max";
     case ENOMEM: return "; look at `ulimit -v`, vm.max_map_count and memory.max of the control group";
     case ENOSPC:
-    case EDQUOT: return "; make room";
+    case EDQUOT: return "; make room: of bytes, or of files (`df -i`)";
     case EFBIG: return "; look at `ulimit -f`, and at what the file system takes";
     case EIO: return "; look at the disk, and at the system's log of it";
     case EACCES:
@@ -221,7 +221,18 @@ void replace_file(const std::filesystem::path& path, std::string_view content) {
 void make_directories(const std::filesystem::path& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  if (error) fail(ExitCode::io, "{}: cannot create the folder: {}", directory.string(), system_reason(error.value()));
+  if (!error) return;
+  std::filesystem::path part;
+  for (const std::filesystem::path& name : directory) {
+    part /= name;
+    std::error_code ignored;
+    if (!std::filesystem::is_symlink(part, ignored) || std::filesystem::exists(part, ignored)) continue;
+    fail(ExitCode::missing_input,
+         "{}: cannot create the folder: {} is a link to {}, which is not there; mount the disk it lies on, or remove "
+         "the link",
+         directory.string(), part.string(), std::filesystem::read_symlink(part, ignored).string());
+  }
+  fail(ExitCode::io, "{}: cannot create the folder: {}", directory.string(), system_reason(error.value()));
 }
 
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {

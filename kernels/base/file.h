@@ -88,7 +88,8 @@ std::vector<std::filesystem::path> list_directory(const std::filesystem::path& d
 /// Error(io) where the system will not say.
 std::filesystem::file_type type_of(const std::filesystem::path& path);
 void sync_directory(const std::filesystem::path& directory);
-/// Creates the folder and its parents; Error(io) with the reason when that is refused.
+/// Creates the folder and its parents; Error(io) with the reason when that is refused, Error(missing_input) where a
+/// link on the way leads nowhere.
 void make_directories(const std::filesystem::path& directory);
 /// Renames within one file system and fsyncs the parent folder.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);

@@ -58,6 +58,22 @@ TEST(ListDirectory, AFailureIsNoEmptyFolder) {
   EXPECT_EQ(code_of([&] { list_directory(folder.path()); }), ExitCode::io);
 }
 
+TEST(MakeDirectories, ALinkThatLeadsNowhereIsNoFolderToMoveAway) {
+  const testing::TemporaryFolder folder;
+  std::filesystem::create_symlink("not-mounted", folder / "runs");
+  try {
+    make_directories(folder / "runs/r/checkpoints");
+    FAIL() << "made behind a dead link";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("runs is a link to not-mounted, which is not there; mount the disk"),
+              std::string::npos)
+        << error.what();
+  }
+  make_directories(folder / "not-mounted");
+  EXPECT_NO_THROW(make_directories(folder / "runs/r/checkpoints"));
+}
+
 TEST(TypeOf, FollowsLinksAndTellsWhatItMayNotSee) {
   const TemporaryFolder folder;
   write_text(folder / "file", "");
