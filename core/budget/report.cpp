@@ -187,7 +187,7 @@ Report make_report(const fs::path& run_directory) {
   Report report = make_report(read_ledger(run_directory));
   if (report.run.empty()) report.run = report.project = run_directory.filename().string();
   compare_with_plan(run_directory, report);
-  report.curve = read_curve(run_directory / "metrics.jsonl");
+  report.curve = read_curve(run_directory / kMetricsFile);
   add_recipe(run_directory / "recipe.recipe", report);
   return report;
 }

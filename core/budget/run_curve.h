@@ -5,9 +5,12 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace shoestring {
+
+inline constexpr std::string_view kMetricsFile = "metrics.jsonl";
 
 /// Steps since the point before, taken together. Means are over those steps; the rest is as of the last of them.
 struct CurvePoint {

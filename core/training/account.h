@@ -50,7 +50,7 @@ struct AttemptFacts {
   const ModelConfig& model;
   Device device{};  ///< that tensors lie on
   double guessed_checkpoint_seconds = 0;
-  std::int64_t checkpoint_bytes = 0;
+  CheckpointNeed checkpoint{};
   bool has_checkpoint = false;       ///< one stands there already
   bool fresh = false;                ///< no checkpoint was gone on from
   bool allow_schedule_over = false;  ///< go on though a budget horizon has ended its schedule

@@ -161,7 +161,8 @@ void CheckpointStore::make_room(std::int64_t step, int keep, const CheckpointNot
       const std::int64_t its_step = step_of(checkpoint);
       const bool later = its_step > step;
       if (!later) ++place;
-      if (later || (place > std::max(1, keep) && its_step != spared_)) discard(checkpoint, notice);
+      const bool spared = std::find(spared_.begin(), spared_.end(), its_step) != spared_.end();
+      if (later || (place > std::max(1, keep) && !spared)) discard(checkpoint, notice);
     }
   } catch (const Error& error) {
     notice(fmt::format("older checkpoints stay where they are: {}", error.what()));

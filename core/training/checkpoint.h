@@ -48,11 +48,20 @@ struct UnseenCheckpoint {
   std::string why;
 };
 
+inline constexpr std::int64_t kModelFileBytes = std::int64_t{4} << 30;  ///< of one file of weights
+
+/// What a checkpoint takes on disk.
+struct CheckpointNeed {
+  std::int64_t bytes = 0;         ///< of its tensors
+  std::int64_t largest_file = 0;  ///< bytes
+  std::int64_t files = 0;         ///< at most; folders are files too
+};
+
 class CheckpointStore {
  public:
   /// `root` is RUN/checkpoints, a folder or a link to one; created on the first save. What an interrupted save left
   /// behind is removed then.
-  explicit CheckpointStore(std::filesystem::path root, std::int64_t model_file_limit_bytes = std::int64_t{4} << 30);
+  explicit CheckpointStore(std::filesystem::path root, std::int64_t model_file_limit_bytes = kModelFileBytes);
 
   /// Commits a checkpoint and keeps the newest `keep`; returns its folder. Throws Error(io) and leaves every older
   /// checkpoint as it was. An older one that cannot be removed is told to `notice`. Of one that is a link only the link
@@ -76,8 +85,8 @@ class CheckpointStore {
   /// Links that lead nowhere and files under the name of a checkpoint, newest step first; nobody removes them.
   std::vector<UnseenCheckpoint> unseen() const;
 
-  /// From now on the checkpoint of this step stays, however many newer ones there are; -1: none does.
-  void spare(std::int64_t step) { spared_ = step; }
+  /// From now on the checkpoints of these steps stay, however many newer ones there are; -1 is none.
+  void spare(std::vector<std::int64_t> steps) { spared_ = std::move(steps); }
   std::filesystem::path folder_of(std::int64_t step) const;
 
   const std::filesystem::path& root() const { return root_; }
@@ -91,7 +100,7 @@ class CheckpointStore {
 
   std::filesystem::path root_;
   std::int64_t model_file_limit_bytes_;
-  std::int64_t spared_ = -1;
+  std::vector<std::int64_t> spared_;
 };
 
 /// The step in a checkpoint's name; -1: it is no checkpoint's name.

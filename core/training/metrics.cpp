@@ -9,6 +9,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "core/budget/run_curve.h"
 #include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -56,7 +57,7 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
 
 MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t last_step, bool tensorboard,
                        double unix_seconds)
-    : path_(run_directory / "metrics.jsonl") {
+    : path_(run_directory / kMetricsFile) {
   if (type_of(path_) != std::filesystem::file_type::not_found) {
     const std::string text = read_file(path_, kMetricsLimit);
     const std::string kept = kept_lines(text, last_step);

@@ -1,10 +1,10 @@
 #include "core/training/room.h"
 
 #include <fmt/core.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
@@ -13,6 +13,8 @@ namespace shoestring {
 namespace {
 
 constexpr std::int64_t kBesideCheckpoints = std::int64_t{16} << 20;  // ledger, metrics, report, tokenizer
+constexpr std::int64_t kFilesBeside = 32;                            // the same, and what they replace
+constexpr std::int64_t kHeader = std::int64_t{64} << 10;             // names and places of a file's tensors
 constexpr std::int64_t kBesideModel = std::int64_t{64} << 20;        // the program, tokenizer, batches
 constexpr std::int64_t kBesideDevice = std::int64_t{256} << 20;      // code of kernels, cuBLASLt, batches
 constexpr std::int64_t kVisiting = std::int64_t{64} << 20;           // pieces of state that pass through a device
@@ -92,23 +94,47 @@ std::string thread_caveat(int threads, int usable_cores) {
       threads, usable_cores, usable_cores == 1 ? "" : "s");
 }
 
-std::int64_t free_bytes(const std::filesystem::path& directory) {
-  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+DiskRoom disk_room(const std::filesystem::path& directory) {
+  DiskRoom left;
+  const auto bounded = [](double count) {
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    return count < static_cast<double>(kMost) ? static_cast<std::int64_t>(count) : kMost;
+  };
   struct statvfs system {};
-  if (statvfs(directory.c_str(), &system) != 0) return kMost;
-  const double bytes = static_cast<double>(system.f_bavail) * static_cast<double>(system.f_frsize);
-  return bytes < static_cast<double>(kMost) ? static_cast<std::int64_t>(bytes) : kMost;
+  if (::statvfs(directory.c_str(), &system) == 0) {
+    left.bytes = bounded(static_cast<double>(system.f_bavail) * static_cast<double>(system.f_frsize));
+    if (system.f_files > 0) left.files = bounded(static_cast<double>(system.f_favail));  // else they are not counted
+  }
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0) left.largest_file = bounded(static_cast<double>(limit.rlim_cur));
+  return left;
 }
 
-void check_room(const std::filesystem::path& directory, std::int64_t free, std::int64_t checkpoint_bytes,
+void check_room(const std::filesystem::path& directory, const DiskRoom& left, const CheckpointNeed& need,
                 bool has_checkpoint) {
-  const std::int64_t needed = (has_checkpoint ? 1 : 2) * checkpoint_bytes + kBesideCheckpoints;
-  if (free >= needed) return;
-  fail(ExitCode::io,
-       "{}: {:.1f} MiB are free, {:.1f} are needed: {} of {:.1f} and what stands beside; make room, or set "
-       "run.directory to where there is some",
-       directory.string(), mebibytes(free), mebibytes(needed),
-       has_checkpoint ? "another checkpoint" : "two checkpoints", mebibytes(checkpoint_bytes));
+  const std::int64_t checkpoints = has_checkpoint ? 1 : 2;
+  const char* const what = has_checkpoint ? "another checkpoint" : "two checkpoints";
+  const std::int64_t bytes = checkpoints * need.bytes + kBesideCheckpoints;
+  if (left.bytes < bytes) {
+    fail(ExitCode::io,
+         "{}: {:.1f} MiB are free, {:.1f} are needed: {} of {:.1f} and what stands beside; make room, or set "
+         "run.directory to where there is some",
+         directory.string(), mebibytes(left.bytes), mebibytes(bytes), what, mebibytes(need.bytes));
+  }
+  const std::int64_t files = checkpoints * need.files + kFilesBeside;
+  if (left.files < files) {
+    fail(
+        ExitCode::io,
+        "{}: its file system takes {} more files (df -i), {} are needed: {} of {} and what stands beside; remove some, "
+        "or set run.directory to where there is room",
+        directory.string(), left.files, files, what, need.files);
+  }
+  if (left.largest_file < need.largest_file + kHeader) {
+    fail(ExitCode::io,
+         "{}: a file of a checkpoint takes {:.1f} MiB, the system lets this process write {:.1f} at most; raise "
+         "`ulimit -f`",
+         directory.string(), mebibytes(need.largest_file + kHeader), mebibytes(left.largest_file));
+  }
 }
 
 }  // namespace shoestring

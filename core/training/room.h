@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "core/recipe/recipe.h"
+#include "core/training/checkpoint.h"
 #include "core/training/memory_plan.h"
 #include "kernels/base/device.h"
 #include "kernels/base/limits.h"
@@ -18,8 +20,13 @@ namespace shoestring {
 /// a start with a wrong path is none.
 void check_inputs(const DataSpec& data);
 
-/// Bytes that this user may still write to the file system of a folder; the most where the system will not say.
-std::int64_t free_bytes(const std::filesystem::path& directory);
+/// What this process may still write to the file system of a folder; the most where the system will not say.
+struct DiskRoom {
+  std::int64_t bytes = std::numeric_limits<std::int64_t>::max();
+  std::int64_t files = std::numeric_limits<std::int64_t>::max();         ///< inodes
+  std::int64_t largest_file = std::numeric_limits<std::int64_t>::max();  ///< bytes: `ulimit -f`
+};
+DiskRoom disk_room(const std::filesystem::path& directory);
 
 /// Throws Error(io) where a rank's part of the model does not fit into the memory that is left, naming what there is,
 /// what is needed and for what, and the keys that change it.
@@ -52,8 +59,9 @@ void check_open_files(const DataSpec& data);
 std::string thread_caveat(int threads, int usable_cores);
 
 /// A checkpoint is written beside the one before it, which goes afterwards: room for two, less the one that stands
-/// there. Throws Error(io) naming what is free, what is needed and how to change either.
-void check_room(const std::filesystem::path& directory, std::int64_t free, std::int64_t checkpoint_bytes,
+/// there, in bytes and in files, none of them larger than the system lets it be. Throws Error(io) naming what is free,
+/// what is needed and how to change either.
+void check_room(const std::filesystem::path& directory, const DiskRoom& left, const CheckpointNeed& need,
                 bool has_checkpoint);
 
 }  // namespace shoestring

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/budget/ledger.h"
+#include "core/budget/run_curve.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -83,11 +84,30 @@ SavedStep last_saved(const LedgerHistory& history) {
 void check_saved_work(const LedgerHistory& history, const CheckpointStore& checkpoints, bool from_older) {
   const SavedStep saved = last_saved(history);
   if (saved.step > 0) return check_seen(saved, checkpoints, from_older);
-  if (checkpoints.all().empty() || !history.attempts.empty()) return;
-  fail(ExitCode::bad_data,
-       "{} holds checkpoints, but the ledger beside it tells of no attempt: what the run has spent is unknown. Put "
-       "ledger.jsonl back from a copy, or begin a new run under another run.name",
-       checkpoints.root().string());
+  const fs::path run = checkpoints.root().parent_path();
+  if (!checkpoints.all().empty()) {
+    if (!history.attempts.empty()) return;
+    fail(ExitCode::bad_data,
+         "{} holds checkpoints, but the ledger beside it tells of no attempt: what the run has spent is unknown. Put "
+         "ledger.jsonl back from a copy, or begin a new run under another run.name",
+         checkpoints.root().string());
+  }
+  const char* const remedy =
+      "Nothing was touched. Put both back from a copy, or begin anew with --begin-anew, which moves the run directory "
+      "aside";
+  if (history.damaged_lines > 0) {
+    fail(ExitCode::bad_data,
+         "{}: {} lines cannot be read, and no checkpoint is in {}: what was saved and spent is unknown. {}",
+         (run / kLedgerFile).string(), history.damaged_lines, checkpoints.root().string(), remedy);
+  }
+  std::error_code absent;
+  const std::uintmax_t bytes = fs::file_size(run / kMetricsFile, absent);
+  if (history.attempts.empty() && !absent && bytes > 0) {
+    fail(ExitCode::bad_data,
+         "{} tells of steps, but the ledger beside it of no attempt, and no checkpoint is in {}: what was saved and "
+         "spent is unknown. {}",
+         (run / kMetricsFile).string(), checkpoints.root().string(), remedy);
+  }
 }
 
 std::string saved_work_text(const CheckpointStore& checkpoints) {

@@ -23,7 +23,8 @@ SavedStep last_saved(const LedgerHistory& history);
 ///   Error(corrupt_checkpoint)  the folder is there and holds no checkpoint of the last saved step or a later one, or
 ///                              those it holds are all cut short
 ///   Error(io)                  the system does not let it be looked at
-///   Error(bad_data)            the reverse: checkpoints, and a ledger that knows of no attempt.
+///   Error(bad_data)            the reverse: checkpoints or steps, and a ledger that knows of no attempt; or no
+///                              checkpoint, and lines of the ledger that cannot be read.
 /// A checkpoint that is there and damaged is CheckpointStore::newest's matter: the one before may take its place.
 /// `from_older`: the user takes an older checkpoint where the last is not there.
 void check_saved_work(const LedgerHistory& history, const CheckpointStore& checkpoints, bool from_older);

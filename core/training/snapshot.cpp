@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+
 #include "core/training/model_files.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
@@ -26,21 +29,31 @@ Writer writer(const Mesh& mesh, const SnapshotParts& parts) {
 /// Those who write.
 Communicator& team(Mesh& mesh, const SnapshotParts& parts) { return parts.shares_state ? mesh.world() : mesh.model(); }
 
-/// Collective over those who write. What their parts take on disk.
-std::int64_t bytes_over(Mesh& mesh, const SnapshotParts& parts) {
+constexpr std::int64_t kTexts = 16;  // config, tokenizer, index, state, manifest, latest, the two folders
+
+/// Collective over those who write.
+CheckpointNeed need_over(Mesh& mesh, const SnapshotParts& parts) {
   const CheckpointTensors own = checkpoint_tensors(parts.model, parts.optimizer, writer(mesh, parts));
-  std::int64_t bytes = 0;
-  for (const std::vector<NamedTensor>* tensors : {&own.weights, &own.optimizer}) {
-    for (const NamedTensor& tensor : *tensors) bytes += tensor.data.bytes();
+  std::int64_t weights = 0, optimizer = 0, largest_weight = 0;
+  for (const NamedTensor& tensor : own.weights) {
+    weights += tensor.data.bytes();
+    largest_weight = std::max(largest_weight, tensor.data.bytes());
   }
+  for (const NamedTensor& tensor : own.optimizer) optimizer += tensor.data.bytes();
+  const std::int64_t model_file = std::min(weights, std::max(kModelFileBytes, largest_weight));
+  std::array<std::int64_t, 2> sums = {weights + optimizer, 2 + weights / kModelFileBytes};
+  std::int64_t largest = std::max(model_file, optimizer);
   Communicator& writers = team(mesh, parts);
-  if (writers.size() > 1) writers.all_reduce(view_of(&bytes, DType::i64, {1}));
-  return bytes;
+  if (writers.size() > 1) {
+    writers.all_reduce(view_of(sums.data(), DType::i64, {2}));
+    writers.all_reduce(view_of(&largest, DType::i64, {1}), Reduction::max);
+  }
+  return {.bytes = sums[0], .largest_file = largest, .files = sums[1] + kTexts};
 }
 
 }  // namespace
 
-std::int64_t Snapshots::bytes(const SnapshotParts& parts) { return bytes_over(mesh_, parts); }
+CheckpointNeed Snapshots::need(const SnapshotParts& parts) { return need_over(mesh_, parts); }
 
 Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
     : store_(std::move(root)), mesh_(mesh), meter_(meter) {}
@@ -87,7 +100,7 @@ CheckpointCommit Snapshots::save_over(Mesh& mesh, const SnapshotParts& parts, co
   const double begin = meter_.elapsed_seconds();
   if (parts.shares_state || mesh.at().replica == 0) write(parts, state, keep, notice, team(mesh, parts));
   mesh.world().barrier();
-  return commit(bytes_over(mesh, parts), state, begin);
+  return commit(need_over(mesh, parts).bytes, state, begin);
 }
 
 CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const TrainingState& state, int keep,
@@ -96,14 +109,15 @@ CheckpointCommit Snapshots::save_alone(const SnapshotParts& parts, const Trainin
   const double begin = meter_.elapsed_seconds();
   check(holds_all(parts), "one rank that has a part of the model saves alone");
   write(parts, state, keep, notice, *self_communicator());
-  return commit(bytes(parts), state, begin);
+  return commit(need(parts).bytes, state, begin);
 }
 
 // An exception leaves writing_ set: saving is what failed.
 void Snapshots::write(const SnapshotParts& parts, const TrainingState& state, int keep, const CheckpointNotice& notice,
                       Communicator& team) {
   writing_ = true;
-  store_.spare(state.best_step);
+  // Weights that no finite step comes from may have been broken by the last update: not all that is kept may be theirs.
+  store_.spare({state.best_step, state.guard.skipped_in_row > 0 ? state.proven_step : -1});
   parts.model.stream().synchronize();  // a device may be behind
   const ModelFiles none;
   store_.save(state.step,

@@ -38,8 +38,8 @@ class Snapshots {
 
   const CheckpointStore& store() const { return store_; }
 
-  /// Collective over the ranks that write. What a checkpoint of them takes on disk, but for its texts.
-  std::int64_t bytes(const SnapshotParts& parts);
+  /// Collective over the ranks that write.
+  CheckpointNeed need(const SnapshotParts& parts);
 
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
   /// CheckpointStore::newest.
@@ -53,7 +53,8 @@ class Snapshots {
   /// The run goes on from a checkpoint of this step: nothing is to be saved.
   void loaded(std::int64_t step) { step_ = step; }
 
-  /// Collective. Keeps the newest `keep`, and the best on held-out text so far; throws as CheckpointStore::save.
+  /// Collective. Keeps the newest `keep`, the best on held-out text so far and, while steps are skipped, the last that
+  /// a step was taken from; throws as CheckpointStore::save.
   CheckpointCommit save(const SnapshotParts& parts, const TrainingState& state, int keep,
                         const CheckpointNotice& notice);
   /// The same, the ranks meeting on another mesh of the same shape: theirs may hold messages of a step cut short.

@@ -76,7 +76,10 @@ StepOutcome Trainer::step() {
         fmt::format("step {}: left as asked, in the middle of it; it will be done anew", attempt_.state.step + 1));
     return outcome;
   }
-  if (outcome.judgement.verdict == StepVerdict::apply) ++attempt_.state.updates;
+  if (outcome.judgement.verdict == StepVerdict::apply) {
+    ++attempt_.state.updates;
+    if (snapshots_.step() == attempt_.state.step) attempt_.state.proven_step = attempt_.state.step;
+  }
   ++attempt_.state.step;
   ++attempt_.state.phase_steps;
   attempt_.state.phase_samples += outcome.sequences;

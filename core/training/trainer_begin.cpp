@@ -7,9 +7,11 @@
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
 #include "core/training/room.h"
+#include "core/training/saved_work.h"
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "data/chat_tokens.h"
+#include "kernels/base/file.h"
 #include "kernels/base/workers.h"
 #include "kernels/variant_list.h"
 #include "parallel/placement.h"
@@ -68,11 +70,16 @@ void Trainer::begin() {
       account_->say(launch_text(seat_.places, seat_.layout, work_.resources->workers().count()));
     if (const std::string reach = work_.resources->reach_text(); !reach.empty()) account_->say(reach);
     load(ended != 0);
-  } catch (const std::exception& error) {
-    seat_.watch.tell_others(as_error(error));
-    if (ended == 0) account_->failed(as_error(error));
+  } catch (const std::exception& exception) {
+    Error error = as_error(exception);
+    seat_.watch.tell_others(error);
+    const bool goes_on = error.code() == ExitCode::preempted || error.code() == ExitCode::io;
+    if (goes_on && type_of(snapshots_.store().root()) == fs::file_type::directory) {
+      error = Error(error.code(), fmt::format("{}\n{}", error.what(), saved_work_text(snapshots_.store())));
+    }
+    if (ended == 0) account_->failed(error);
     seat_.watch.await_leader();
-    throw;
+    throw error;
   }
 }
 
@@ -108,7 +115,7 @@ void Trainer::load(bool ended) {
   account_->start({.model = work_.resources->model().config(),
                    .device = work_.resources->stream().device(),
                    .guessed_checkpoint_seconds = work_.resources->guessed_checkpoint_seconds(),
-                   .checkpoint_bytes = snapshots_.bytes(parts()),
+                   .checkpoint = snapshots_.need(parts()),
                    .has_checkpoint = snapshots_.step() >= 0,
                    .fresh = fresh,
                    .allow_schedule_over = options_.allow_recipe_change});
@@ -125,7 +132,7 @@ void Trainer::load(bool ended) {
 // Before the first step there is nothing to save, and nobody to agree with: whoever is asked tells the others.
 void Trainer::leave_if_asked() const {
   if (!stop_requested()) return;
-  fail(ExitCode::preempted, "{}: left as asked before its first step; run the same command to begin", recipe_.run.name);
+  fail(ExitCode::preempted, "{}: left as asked before a step was taken; the same command begins", recipe_.run.name);
 }
 
 void Trainer::resume(const fs::path& checkpoint) {

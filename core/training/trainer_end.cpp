@@ -104,10 +104,16 @@ void Trainer::await_the_others() noexcept {
 void Trainer::end_on_non_finite(const std::string& why) {
   save(std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
   attempt_.shared_error = true;
+  const std::int64_t proven = attempt_.state.proven_step;
+  const std::string back = proven < 0 ? std::string()
+                                      : fmt::format(
+                                            "; {} is the last that a step was taken from: --from-older goes on from it "
+                                            "once those after it are moved away",
+                                            snapshots_.store().folder_of(proven).filename().string());
   fail(ExitCode::non_finite,
        "step {}: {}; no step of the last {} was finite (guard.skip_limit). Lower the learning rate, look at the data, "
-       "or take a wider number format before going on",
-       attempt_.state.step, why, attempt_.state.guard.skipped_in_row);
+       "or take a wider number format before going on{}",
+       attempt_.state.step, why, attempt_.state.guard.skipped_in_row, back);
 }
 
 // Every rank comes here: all were told the same.

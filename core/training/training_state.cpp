@@ -75,6 +75,7 @@ std::string to_json(const TrainingState& state) {
         json.add("held_out", Json::object({{"best", *state.best_held_out}, {"stale", state.stale_evaluations}}));
     if (state.best_step >= 0) held_out.add("step", state.best_step);
   }
+  if (state.proven_step >= 0) json.add("proven_step", state.proven_step);
   Json& decisions = json.add("decisions", Json::array());
   for (const HorizonDecision& decision : state.decisions) {
     decisions.push(Json::object({{"step", decision.step},
@@ -119,6 +120,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
       state.stale_evaluations = count_of(*held_out, "stale");
       if (held_out->find("step") != nullptr) state.best_step = count_of(*held_out, "step");
     }
+    if (json.find("proven_step") != nullptr) state.proven_step = count_of(json, "proven_step");
     for (const Json& entry : json.at("decisions").items()) {
       state.decisions.push_back({.step = count_of(entry, "step"),
                                  .progress = entry.at("progress").number(),

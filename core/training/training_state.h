@@ -23,7 +23,8 @@ struct TrainingState {
   std::string recipe;              ///< canonical text of the recipe so far
   std::vector<HorizonDecision> decisions;
   GuardState guard;
-  double loss = 0;  ///< of the last step
+  double loss = 0;                ///< of the last step
+  std::int64_t proven_step = -1;  ///< of the newest checkpoint whose weights took a finite step; -1: none has yet
   // For PhaseSpec::patience:
   std::optional<double> best_held_out;  ///< least loss of a whole evaluation of the phase
   std::int64_t best_step = -1;          ///< when; -1: not yet, or in a checkpoint from before it was kept

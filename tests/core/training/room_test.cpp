@@ -16,9 +16,11 @@ namespace {
 
 constexpr std::int64_t kMiB = 1 << 20;
 
-std::string refusal(std::int64_t free, bool has_checkpoint) {
+constexpr CheckpointNeed kNeed{.bytes = 100 * kMiB, .largest_file = 60 * kMiB, .files = 20};
+
+std::string refusal(const DiskRoom& left, bool has_checkpoint) {
   try {
-    check_room("runs/r", free, 100 * kMiB, has_checkpoint);
+    check_room("runs/r", left, kNeed, has_checkpoint);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::io);
     return error.what();
@@ -27,12 +29,22 @@ std::string refusal(std::int64_t free, bool has_checkpoint) {
 }
 
 TEST(Room, HoldsTwoCheckpointsOrOneBesideThatWhichStandsThere) {
-  EXPECT_EQ(refusal(216 * kMiB, false), "");
-  const std::string text = refusal(216 * kMiB - 1, false);
+  EXPECT_EQ(refusal({.bytes = 216 * kMiB}, false), "");
+  const std::string text = refusal({.bytes = 216 * kMiB - 1}, false);
   for (const char* part : {"runs/r: 216.0 MiB are free, 216.0 are needed", "two checkpoints of 100.0", "run.directory"})
     EXPECT_NE(text.find(part), std::string::npos) << text;
-  EXPECT_EQ(refusal(116 * kMiB, true), "");
-  EXPECT_NE(refusal(115 * kMiB, true).find("another checkpoint of"), std::string::npos);
+  EXPECT_EQ(refusal({.bytes = 116 * kMiB}, true), "");
+  EXPECT_NE(refusal({.bytes = 115 * kMiB}, true).find("another checkpoint of"), std::string::npos);
+}
+
+TEST(Room, CountsFilesAndTheLargestOfThem) {
+  EXPECT_EQ(refusal({.files = 72}, false), "");
+  EXPECT_NE(refusal({.files = 71}, false).find("takes 71 more files (df -i), 72 are needed"), std::string::npos);
+  EXPECT_EQ(refusal({.files = 52}, true), "");
+  EXPECT_NE(refusal({.files = 51}, true).find("run.directory"), std::string::npos);
+  EXPECT_EQ(refusal({.largest_file = 61 * kMiB}, false), "");
+  EXPECT_NE(refusal({.largest_file = 60 * kMiB}, true).find("60.1 MiB, the system lets this process write 60.0"),
+            std::string::npos);
 }
 
 TEST(Inputs, AreThereBeforeAnAttemptIs) {
@@ -164,9 +176,18 @@ TEST(Room, ThreadsBeyondTheCoresAreSaid) {
 
 TEST(Room, TheSystemIsAsked) {
   const testing::TemporaryFolder folder;
-  EXPECT_GT(free_bytes(folder.path()), 0);
-  EXPECT_LT(free_bytes(folder.path()), std::numeric_limits<std::int64_t>::max());
-  EXPECT_EQ(free_bytes("/proc"), 0) << "a file system without room";
+  const DiskRoom left = disk_room(folder.path());
+  EXPECT_GT(left.bytes, 0);
+  EXPECT_LT(left.bytes, DiskRoom{}.bytes);
+  EXPECT_GT(left.files, 0);
+  EXPECT_EQ(disk_room("/proc").bytes, 0) << "a file system without room";
+  EXPECT_EQ(disk_room("/proc").files, DiskRoom{}.files) << "one that counts no files";
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const struct rlimit limited { 12345, before.rlim_max };
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limited), 0);
+  EXPECT_EQ(disk_room(folder.path()).largest_file, 12345);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
 }
 
 }  // namespace

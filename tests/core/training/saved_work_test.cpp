@@ -59,6 +59,33 @@ TEST_F(SavedWork, StartsOverWhatItSees) {
   EXPECT_EQ(start(40).code(), ExitCode::done);
 }
 
+// What cannot be read may have been what tells of a checkpoint, and of what was spent.
+TEST_F(SavedWork, TracesOfARunThatNothingTellsOfAreNotBegunOver) {
+  const auto refusal = [&](const LedgerHistory& history) -> std::string {
+    try {
+      check_saved_work(history, store_, false);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      return error.what();
+    }
+    return {};
+  };
+  LedgerHistory history = history_saved_at(0);
+  history.torn = true;  // killed before its first checkpoint
+  EXPECT_EQ(refusal(history), "");
+  history.damaged_lines = 2;
+  EXPECT_NE(refusal(history).find("ledger.jsonl: 2 lines cannot be read"), std::string::npos) << refusal(history);
+  EXPECT_NE(refusal(history).find("--begin-anew"), std::string::npos) << refusal(history);
+  EXPECT_EQ(refusal({}), "");
+  write_text(folder_ / "run/metrics.jsonl", "");
+  EXPECT_EQ(refusal({}), "");
+  write_text(folder_ / "run/metrics.jsonl", "{}\n");
+  EXPECT_NE(refusal({}).find("metrics.jsonl tells of steps"), std::string::npos) << refusal({});
+  EXPECT_EQ(refusal(history_saved_at(0)), "");
+  save(20);
+  EXPECT_EQ(refusal(history), "");  // it goes on from there
+}
+
 TEST_F(SavedWork, AFolderThatIsNotThereIsMissing) {
   save(20);
   fs::rename(root_, folder_ / "elsewhere");

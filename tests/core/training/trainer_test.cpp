@@ -41,6 +41,25 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteEndTheRunSavedAndNamed) {
   EXPECT_NE(report["run"]["text"].get<std::string>().find("step_00000003"), std::string::npos);
 }
 
+// The same command is what the last line advises. Each start saves weights that the last update broke.
+TEST_F(TrainerTest, TheLastWeightsThatTrainedOutliveStartsWithoutAFiniteStep) {
+  ASSERT_EQ(train("broken", {"--phase.pretrain.steps=4"}), ExitCode::done);
+  TrainerOptions changed;
+  changed.allow_recipe_change = true;
+  for (int start = 0; start < 3; ++start) {
+    const Error error = error_of([&] {
+      train("broken",
+            {"--schedule.learning_rate=100", "--optimizer.weight_decay=0", "--optimizer.clip=0", "--guard.skip_limit=3",
+             "--phase.pretrain.steps=60"},
+            changed);
+    });
+    ASSERT_EQ(error.code(), ExitCode::non_finite) << error.what();
+    EXPECT_EQ(checkpoints("broken").back().filename(), "step_00000004") << start;
+    EXPECT_NE(std::string(error.what()).find("step_00000004 is the last that a step was taken from"), std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(TrainerTest, EveryRankJudgesTheSame) {
   EXPECT_EQ(error_of([] { train("alone", kHopeless); }).code(), ExitCode::non_finite);
   ASSERT_EQ(checkpoints("alone").size(), 1u);

@@ -98,5 +98,12 @@ TEST(TrainingState, KnowsHowLongTheHeldOutLossIsStale) {
   EXPECT_EQ(back.best_step, 40);
 }
 
+TEST(TrainingState, KnowsTheCheckpointThatAStepWasTakenFrom) {
+  TrainingState state = sample();
+  EXPECT_EQ(training_state_from_json(to_json(state), "x").proven_step, -1);
+  state.proven_step = 40;
+  EXPECT_EQ(training_state_from_json(to_json(state), "x").proven_step, 40);
+}
+
 }  // namespace
 }  // namespace shoestring
