@@ -78,7 +78,7 @@ std::vector<ParameterPart> whole_parts(const std::vector<Parameter*>& parameters
   return parts;
 }
 
-ParameterShards::ParameterShards(StorePlan plan, OptimizerName optimizer, const MeshShape& shape,
+ParameterShards::ParameterShards(const StorePlan& plan, OptimizerName optimizer, const MeshShape& shape,
                                  const MeshCoordinates& at)
     : dense_(deal(plan, plan.dense, optimizer, shape.data)),
       experts_(deal(plan, plan.experts, optimizer, shape.replicas())) {

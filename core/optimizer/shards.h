@@ -32,7 +32,7 @@ std::vector<ParameterPart> whole_parts(const std::vector<Parameter*>& parameters
 
 class ParameterShards {
  public:
-  ParameterShards(StorePlan plan, OptimizerName optimizer, const MeshShape& shape, const MeshCoordinates& at);
+  ParameterShards(const StorePlan& plan, OptimizerName optimizer, const MeshShape& shape, const MeshCoordinates& at);
 
   /// Over the data axis, from the region's beginning on.
   const ShardLayout& dense() const { return dense_; }

@@ -41,9 +41,6 @@ if(SHOESTRING_SANITIZE)
   target_compile_options(shoestring_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
   target_compile_options(shoestring_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SHOESTRING_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
-  # clang's look at a vptr asks the system, through a pipe, whether the memory is there: to a test that has no file
-  # descriptor left it says no
-  target_compile_options(shoestring_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-fno-sanitize=vptr>)
   target_link_options(shoestring_options INTERFACE -fsanitize=${SHOESTRING_SANITIZE})
 endif()
 
