@@ -18,7 +18,7 @@ constexpr std::size_t kExampleTokens = 1000;
 }  // namespace
 
 Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout,
-             const TrainingState& state, StorageHooks hooks)
+             const TrainingState& state, const StorageHooks& hooks)
     : plan_(recipe.phases.at(static_cast<std::size_t>(state.phase)), state.reduction_groups, mesh.shape().data) {
   const auto say = [this, hooks, trains = std::this_thread::get_id()](const std::string& line) {
     if (std::this_thread::get_id() != trains) return news_.add(line);

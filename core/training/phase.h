@@ -23,7 +23,7 @@ class Phase {
   /// and `state` must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the
   /// phase begins).
   Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout, const TrainingState& state,
-        StorageHooks hooks = {});
+        const StorageHooks& hooks = {});
 
   const BatchPlan& plan() const { return plan_; }
   Feed& feed() { return *feed_; }

@@ -37,7 +37,7 @@ using TimingObserver = std::function<void(const CudaTiming&)>;
 std::vector<CudaCheck> check_cuda_ops(Device device, Workers& workers, CheckObserver observer = {}, bool quick = false);
 
 /// The same ops at the sizes of real models. An op that throws is a timing with an error.
-std::vector<CudaTiming> time_cuda_ops(Device device, TimingObserver observer = {});
+std::vector<CudaTiming> time_cuda_ops(Device device, const TimingObserver& observer = {});
 
 /// What a run of all this is about.
 struct CudaCheckParts {

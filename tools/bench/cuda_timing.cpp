@@ -182,7 +182,7 @@ void time_all(Clock& clock) {
 
 }  // namespace
 
-std::vector<CudaTiming> time_cuda_ops(Device device, TimingObserver observer) {
+std::vector<CudaTiming> time_cuda_ops(Device device, const TimingObserver& observer) {
   try {
     Stream stream(device);
     Clock clock(stream, device_properties(device), kFlushBytes, observer);
