@@ -24,17 +24,21 @@ constexpr int kLookMilliseconds = 200;  // between two looks at whether to stop,
 
 std::string shown(const fs::path& input) { return input == kStandardInput ? "standard input" : input.string(); }
 
-// The next bytes; 0 at the end, -1 while there are none.
+// The next bytes; 0 at the end, -1 while there are none or a signal came. Of a pipe that nobody has opened for writing
+// yet poll says nothing, where a read would call it the end.
 ssize_t read_some(int from, std::vector<char>& to, const std::string& name) {
   pollfd ready{from, POLLIN, 0};
-  if (::poll(&ready, 1, kLookMilliseconds) == 0) return -1;
+  const int looked = ::poll(&ready, 1, kLookMilliseconds);
+  if (looked == 0 || (looked < 0 && errno == EINTR)) return -1;
+  if (looked < 0) fail(ExitCode::io, "{}: waiting for it failed: {}", name, system_reason(errno));
   const ssize_t got = ::read(from, to.data(), to.size());
   if (got < 0 && (errno == EINTR || errno == EAGAIN)) return -1;
   if (got < 0) fail(ExitCode::io, "{}: reading it failed: {}", name, system_reason(errno));
   return got;
 }
 
-void copy(int from, const std::string& name, const fs::path& path, const BuildHooks& hooks) {
+// `waits` is said once, where at first nothing comes.
+void copy(int from, const std::string& name, const fs::path& path, const BuildHooks& hooks, std::string waits) {
   const std::string doing = "copying " + name;
   Pace pace(hooks, doing, 0);
   FileWriter file(path);
@@ -42,6 +46,8 @@ void copy(int from, const std::string& name, const fs::path& path, const BuildHo
   for (ssize_t got = -1; got != 0;) {
     got = read_some(from, bytes, name);
     if (got > 0) file.write(bytes.data(), static_cast<std::size_t>(got));
+    if (got < 0 && !waits.empty()) hooks.say(waits);
+    waits.clear();
     pace.at(file.bytes());
   }
   file.finish();
@@ -76,12 +82,13 @@ void copy_pipes(const CorpusOptions& asked, const CorpusOptions& corpus, const B
       if (::isatty(STDIN_FILENO) == 1) {
         fail(ExitCode::usage, "standard input (-) is a terminal; pipe the text into the command");
       }
-      copy(STDIN_FILENO, pipe->second, pipe->first, hooks);
+      copy(STDIN_FILENO, pipe->second, pipe->first, hooks, "");
       continue;
     }
-    const FileHandle opened(::open(input.c_str(), O_RDONLY | O_CLOEXEC));
+    // Otherwise open itself would wait for a writer, deaf to a request to stop.
+    const FileHandle opened(::open(input.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!opened.open()) fail(ExitCode::io, "{}: cannot be opened: {}", pipe->second, system_reason(errno));
-    copy(opened.get(), pipe->second, pipe->first, hooks);
+    copy(opened.get(), pipe->second, pipe->first, hooks, "waiting for a writer of " + pipe->second);
   }
 }
 

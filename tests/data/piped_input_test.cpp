@@ -2,9 +2,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <future>
 #include <thread>
 
 #include "data/shard_report.h"
@@ -98,6 +105,93 @@ TEST(PipedInput, ThatEndsEarlyIsRefused) {
     EXPECT_FALSE(std::filesystem::exists(folder / "out"));
     std::filesystem::remove_all(folder / "out.partial");
   }
+}
+
+std::atomic<int> g_signals = 0;
+
+// Builds from `input` while this thread gets a signal a hundred times a second, until 30 of them have been counted;
+// `rescue` ends a build that does not notice. Handlers are installed as the program's are: system calls go on.
+ExitCode build_under_signals(const std::filesystem::path& input, const testing::TemporaryFolder& folder,
+                             const std::function<void()>& rescue, std::string& said) {
+  constexpr int kEnough = 30;
+  constexpr int kDeaf = 1000;
+  g_signals = 0;
+  struct sigaction action {};
+  struct sigaction before {};
+  action.sa_handler = [](int) { ++g_signals; };
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGUSR1, &action, &before);
+  std::atomic<bool> over = false;
+  std::thread sender([&, builder = ::pthread_self()] {
+    for (int sent = 0; !over; ++sent) {
+      ::pthread_kill(builder, SIGUSR1);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (sent != kDeaf) continue;
+      ADD_FAILURE() << "the build does not notice";
+      rescue();
+    }
+  });
+  Workers workers(1);
+  ExitCode code = ExitCode::done;
+  try {
+    build_corpus(
+        options_for(input, folder / "out"), workers,
+        {.say = [&](const std::string& line) { said += line + "\n"; }, .stop = [] { return g_signals >= kEnough; }});
+  } catch (const Error& error) {
+    code = error.code();
+    said += error.what();
+  }
+  over = true;
+  sender.join();
+  ::sigaction(SIGUSR1, &before, nullptr);
+  return code;
+}
+
+TEST(PipedInput, IsLeftOnASignalWhileStandardInputIsSilent) {
+  const testing::TemporaryFolder folder;
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const int kept = ::dup(STDIN_FILENO);
+  ::dup2(ends[0], STDIN_FILENO);
+  std::string said;
+  EXPECT_EQ(build_under_signals(
+                "-", folder, [&] { ::close(ends[1]); }, said),
+            ExitCode::preempted)
+      << said;
+  EXPECT_FALSE(std::filesystem::exists(folder / "out.partial")) << "there is nothing to go on with";
+  ::dup2(kept, STDIN_FILENO);
+  for (const int file : {kept, ends[0], ends[1]}) ::close(file);
+}
+
+TEST(PipedInput, IsLeftOnASignalWhileAPipeHasNoWriter) {
+  const testing::TemporaryFolder folder;
+  const std::filesystem::path pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string said;
+  const auto write_nothing = [&] { ::close(::open(pipe.c_str(), O_WRONLY | O_NONBLOCK)); };
+  EXPECT_EQ(build_under_signals(pipe, folder, write_nothing, said), ExitCode::preempted) << said;
+  const std::size_t at = said.find("waiting for a writer of " + pipe.string());
+  ASSERT_NE(at, std::string::npos) << said;
+  EXPECT_EQ(said.find("waiting for a writer", at + 1), std::string::npos) << said;
+}
+
+TEST(PipedInput, WaitsForItsWriter) {
+  const testing::TemporaryFolder folder;
+  const std::filesystem::path pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::promise<void> waits;
+  std::thread writer([&] {
+    const auto told = waits.get_future().wait_for(std::chrono::seconds(10));
+    EXPECT_EQ(told, std::future_status::ready);
+    std::ofstream(pipe, std::ios::binary) << lines(300);
+  });
+  Workers workers(1);
+  const CorpusBuildResult result =
+      build_corpus(options_for(pipe, folder / "out"), workers, {[&](const std::string& line) {
+                     if (line.starts_with("waiting for a writer of ")) waits.set_value();
+                   }});
+  writer.join();
+  EXPECT_EQ(result.read.lines, 300);
 }
 
 TEST(PipedInput, StandardInputStandsOnceOnly) {
