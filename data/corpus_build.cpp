@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <future>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "data/build_journal.h"
@@ -16,9 +14,9 @@
 #include "data/piped_input.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
+#include "kernels/base/child_process.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
-#include "kernels/base/thread.h"
 
 namespace shoestring {
 namespace {
@@ -29,26 +27,29 @@ constexpr std::string_view kTrainedTokenizer = "tokenizer.model";
 // A trained tokenizer is written at once, for a build that goes on.
 bool is_trained(const fs::path& folder) { return type_of(folder / kTrainedTokenizer) == fs::file_type::regular; }
 
-// The library that trains says nothing meanwhile, and does not stop: how long it has been at it is told.
-std::unique_ptr<Tokenizer> train(const BuildPlace& place, std::vector<std::string>& sample) {
+// The library that trains says nothing meanwhile, does not stop, and ends its process where memory runs out. Returns
+// what it trained as the file it is kept in.
+std::string train(const BuildPlace& place, std::vector<std::string>& sample) {
+  constexpr const char* kDoing = "training a tokenizer";
   const CorpusBuildOptions& options = place.options;
-  std::packaged_task<std::unique_ptr<Tokenizer>()> task([&] {
-    return train_sentencepiece(options.vocabulary, options.tokenizer_sample_bytes,
-                               [&, next = std::size_t{0}](std::string& text) mutable {
-                                 if (next == sample.size()) return false;
-                                 text = std::move(sample[next++]);
-                                 return true;
-                               });
-  });
-  std::future<std::unique_ptr<Tokenizer>> trained = task.get_future();
-  const auto begin = std::chrono::steady_clock::now();
-  std::thread thread = make_thread([&] { task(); });
-  while (trained.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready) {
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    if (place.hooks.progress) place.hooks.progress({.doing = "training a tokenizer", .seconds = seconds.count()});
+  const auto work = [&] {
+    const std::unique_ptr<Tokenizer> tokenizer = train_sentencepiece(
+        options.vocabulary, options.tokenizer_sample_bytes, [&, next = std::size_t{0}](std::string& text) mutable {
+          if (next == sample.size()) return false;
+          text = std::move(sample[next++]);
+          return true;
+        });
+    check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
+    return tokenizer->file_content();
+  };
+  Pace pace(place.hooks, kDoing, 0);
+  try {
+    return run_in_child(kDoing, work, [&, begin = std::chrono::steady_clock::now()] { pace.since(begin, kDoing); });
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::io) throw;
+    fail(ExitCode::io, "{}; it takes about 700 bytes of memory for each byte of --tokenizer-sample, here {}",
+         error.what(), options.tokenizer_sample_bytes);
   }
-  thread.join();
-  return trained.get();
 }
 
 std::unique_ptr<Tokenizer> choose_tokenizer(const BuildPlace& place, FirstPass& found) {
@@ -58,9 +59,7 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const BuildPlace& place, FirstPass& 
   const fs::path trained = place.folder / kTrainedTokenizer;
   if (place.ranks.leads() && !is_trained(place.folder)) {
     place.hooks.say(fmt::format("training a tokenizer of {} pieces", options.vocabulary));
-    const std::unique_ptr<Tokenizer> tokenizer = train(place, found.sample);
-    check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
-    replace_file(trained, tokenizer->file_content());
+    replace_file(trained, train(place, found.sample));
   }
   found.sample = {};
   place.ranks.wait_for_all();

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/child_process.h"
 #include "kernels/base/file.h"
 #include "kernels/base/thread.h"
 
@@ -49,9 +50,7 @@ bool write_sign(int file, int attempt, const Clock& clock) {
   life_line = ::fcntl(life_line, F_DUPFD, 2);  // neither may stand where the other is put
   file = ::fcntl(file, F_DUPFD, 2);
   if (::dup2(life_line, 0) < 0 || ::dup2(file, 1) < 0) ::_exit(1);
-  if (::close_range(2, ~0U, 0) != 0) {  // Linux before 5.9
-    for (int other = 2; other < 4096; ++other) ::close(other);
-  }
+  close_from(2);
   pollfd end{.fd = 0, .events = POLLIN, .revents = 0};
   while (::poll(&end, 1, kMillisecondsBetweenSigns) == 0) write_sign(1, attempt, clock);
   write_sign(1, attempt, clock);

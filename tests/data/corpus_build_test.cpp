@@ -125,6 +125,52 @@ TEST(CorpusBuild, ALongFileHasATokenizerFromASmallSample) {
   EXPECT_GT(build_corpus(options, workers, {quiet}).vocabulary, 300u);
 }
 
+// The library that trains knows no stopping: it is left, and the next build ends as if nothing had been.
+TEST(CorpusBuild, IsStoppedWhileATokenizerIsTrained) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 40; ++i) write_text(folder / "text" / std::to_string(i), file_text(i));
+  CorpusBuildOptions options = options_for(folder);
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 400;
+  Workers workers(2);
+  bool training = false;
+  const BuildHooks stopping = {
+      .say = quiet,
+      .progress = [&](const BuildProgress& at) { training = training || at.doing == "training a tokenizer"; },
+      .stop = [&] { return training; }};
+  try {
+    build_corpus(options, workers, stopping);
+    FAIL() << "it was not stopped";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::preempted);
+    EXPECT_NE(std::string(error.what()).find("stopped while training a tokenizer\nwhat is done is kept"),
+              std::string::npos)
+        << error.what();
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "shards.partial" / "tokenizer.model"));
+  build_corpus(options, workers, {quiet});
+  options.out = folder / "undisturbed";
+  build_corpus(options, workers, {quiet});
+  EXPECT_EQ(read_text(folder / "shards" / "tokenizer.model"), read_text(folder / "undisturbed" / "tokenizer.model"));
+}
+
+// A vocabulary that the text has not the characters for is refused in the process that trains.
+TEST(CorpusBuild, WhyATokenizerCannotBeTrainedIsTold) {
+  const testing::TemporaryFolder folder;
+  for (int i = 0; i < 40; ++i) write_text(folder / "text" / std::to_string(i), file_text(i));
+  CorpusBuildOptions options = options_for(folder);
+  options.tokenizer = TokenizerChoice::train;
+  options.vocabulary = 262;
+  Workers workers(1);
+  try {
+    build_corpus(options, workers, {quiet});
+    FAIL() << "trained";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("a vocabulary of 262 is too small"), std::string::npos) << error.what();
+  }
+}
+
 // Why there is nothing, by kind.
 TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
   const testing::TemporaryFolder folder;
@@ -198,6 +244,7 @@ TEST(CorpusBuild, AStoppedBuildGoesOnToTheSameBytes) {
   options.out = folder / "shards";
   int stops = 0;
   int trained = 0;
+  int left_training = 0;
   bool passed_by = false;
   for (int batches = 1;; batches += 3) {
     int left = batches;
@@ -212,12 +259,14 @@ TEST(CorpusBuild, AStoppedBuildGoesOnToTheSameBytes) {
       break;
     } catch (const Error& error) {
       ASSERT_EQ(error.code(), ExitCode::preempted) << error.what();
-      ASSERT_NE(std::string(error.what()).find("the same command goes on"), std::string::npos) << error.what();
+      const std::string text = error.what();
+      ASSERT_NE(text.find("the same command goes on"), std::string::npos) << text;
       ++stops;
+      left_training += text.starts_with("stopped while training a tokenizer") ? 1 : 0;
     }
   }
   EXPECT_GT(stops, 5);
-  EXPECT_EQ(trained, 1) << "a tokenizer that is there is not trained again";
+  EXPECT_EQ(trained, 1 + left_training) << "a tokenizer that is there is not trained again";
   EXPECT_TRUE(passed_by) << "no build met a shard of the one before";
   EXPECT_EQ(files_in(folder / "shards"), files_in(folder / "undisturbed"));
 }

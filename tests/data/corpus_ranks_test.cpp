@@ -223,6 +223,7 @@ TEST_F(CorpusRanks, AStoppedBuildGoesOnToTheSameBytes) {
   const std::map<std::string, std::string> one = built(1);
   int stops = 0;
   int trained = 0;
+  int left_training = 0;
   bool knew_the_input = false;
   bool encoded = false;
   const auto say = [&](const std::string& said) {
@@ -238,11 +239,12 @@ TEST_F(CorpusRanks, AStoppedBuildGoesOnToTheSameBytes) {
     } catch (const Error& error) {
       ASSERT_EQ(error.code(), ExitCode::preempted) << error.what();
       ++stops;
+      left_training += std::string(error.what()).starts_with("stopped while training a tokenizer") ? 1 : 0;
     }
   }
   EXPECT_GT(stops, 4);
   EXPECT_LT(stops, 60) << "it never came to its end";
-  EXPECT_EQ(trained, 1);
+  EXPECT_EQ(trained, 1 + left_training);
   EXPECT_TRUE(knew_the_input);
   EXPECT_TRUE(encoded);
 }

@@ -324,6 +324,10 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
   return result;
 }
 
+pid_t fork(void) {
+  if (!g_mpi_starts && fails(look(fork_))) return -1;
+  return next<pid_t (*)()>("fork")();
+}
 pid_t _Fork(void) {
   if (fails(look(fork_))) return -1;
   return next<pid_t (*)()>("_Fork")();
