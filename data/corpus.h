@@ -109,6 +109,11 @@ class CorpusReader {
   std::unique_ptr<State> state_;
 };
 
+/// Of inputs that are files, not folders, and are read as plain text though they begin like JSONL or a JSON array, as a
+/// file under a name of its own or a blob of a store does: a sentence each, with what would make documents of it. Their
+/// names decide all the same. Throws Error(io).
+std::vector<std::string> doubtful_inputs(const CorpusOptions& options);
+
 /// Of all files of all parts, as they lie on disk.
 std::int64_t corpus_bytes(const CorpusOptions& options);
 

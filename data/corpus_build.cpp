@@ -118,6 +118,11 @@ std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& 
       {"tokenizer_hash", result.tokenizer_hash},
   });
   if (options.corpus.fields.chat) json.add("chat_format", name(*options.corpus.fields.chat));
+  if (!result.doubtful.empty()) {
+    Json doubtful = Json::array();
+    for (const std::string& sentence : result.doubtful) doubtful.push(sentence);
+    json.add("doubtful", std::move(doubtful));
+  }
   return json.dump(1) + "\n";
 }
 
@@ -192,6 +197,8 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
   const CorpusBuildOptions& options = place.options;
   const BuildHooks& hooks = place.hooks;
   CorpusBuildResult result;
+  if (place.ranks.leads()) result.doubtful = doubtful_inputs(options.corpus);
+  for (const std::string& sentence : result.doubtful) hooks.say(sentence);
   std::int64_t input_bytes = corpus_bytes(options.corpus);
   if (options.corpus.limit_bytes > 0) input_bytes = std::min(input_bytes, options.corpus.limit_bytes);
   input_bytes /= place.ranks.size();

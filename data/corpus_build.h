@@ -59,6 +59,7 @@ struct LeftOut {
 /// Of all ranks.
 struct CorpusBuildResult {
   CorpusCounts read;
+  std::vector<std::string> doubtful{};  ///< inputs, on rank 0: see doubtful_inputs
   std::vector<LeftOut> left_out{};
   std::int64_t exact_duplicates = 0;
   std::int64_t near_duplicates = 0;

@@ -188,6 +188,23 @@ TEST(CorpusBuild, InputWithoutTextIsToldByKind) {
   }
 }
 
+TEST(CorpusBuild, ANameThatMakesPlainTextOfLinesIsToldAndStored) {
+  const testing::TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 30; ++i) lines += Json::object({{"text", file_text(i)}}).dump() + "\n";
+  write_text(folder / "blob", lines);
+  CorpusBuildOptions options = options_for(folder);
+  options.corpus.inputs = {folder / "blob"};
+  Workers workers(1);
+  std::vector<std::string> said;
+  const CorpusBuildResult result =
+      build_corpus(options, workers, {[&](const std::string& line) { said.push_back(line); }});
+  ASSERT_EQ(result.doubtful.size(), 1u);
+  EXPECT_EQ(std::count(said.begin(), said.end(), result.doubtful[0]), 1);
+  const Json stored = parse_json(read_text(folder / "shards" / "corpus.json"), "corpus.json");
+  EXPECT_EQ(stored.at("doubtful").items().at(0).text(), result.doubtful[0]);
+}
+
 TEST(CorpusBuild, WhatWasLeftOutIsToldAndStored) {
   const testing::TemporaryFolder folder;
   for (int i = 0; i < 30; ++i) write_text(folder / "text" / (std::to_string(i) + ".c"), file_text(i));

@@ -82,6 +82,47 @@ TEST(Corpus, AnInputIsWhatItsNameSays) {
   EXPECT_EQ(read_all({.inputs = {folder / "linked/"}, .extensions = {}}).size(), 1u);
 }
 
+// A whole corpus in one document, without a word, is what a name can do.
+TEST(Corpus, DoubtsInputsThatTheirNamesMakePlainText) {
+  const testing::TemporaryFolder folder;
+  const std::string lines = "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\n";
+  const std::string others = "{\"content\": \"one\"}\n{\"content\": \"two\"}\n";
+  const auto doubt = [&](const std::string& name, const std::string& content) -> std::string {
+    write_text(folder / name, content);
+    const std::vector<std::string> all = doubtful_inputs({.inputs = {folder / name}, .extensions = {}});
+    EXPECT_LE(all.size(), 1u);
+    return all.empty() ? "" : all.front();
+  };
+  const std::string as_lines = "its lines look like JSONL; name it .jsonl, or feed it through `-`";
+  for (const std::string& content :
+       {lines, others, lines.substr(0, 16), std::string("{\"text\": \"") + std::string(10'000, 'x') + "\"}\n"}) {
+    EXPECT_EQ(doubt("blob", content), (folder / "blob").string() + ": taken as plain text, but " + as_lines);
+  }
+  std::filesystem::create_symlink("x.jsonl", folder / "plain.txt");
+  EXPECT_NE(doubt("plain.txt", lines).find(as_lines), std::string::npos) << "the link's name, not what it leads to";
+  EXPECT_EQ(doubt("x.jsonl", lines), "");
+  EXPECT_NE(doubt("packed.gz", testing::packed("gzip", lines)).find(as_lines), std::string::npos);
+  const std::string array = doubt("arr.json", "[\n {\"text\": \"one\"},\n {\"text\": \"two\"}\n]\n");
+  EXPECT_NE(array.find("is one JSON array; write one object a line (`jq -c .[]`)"), std::string::npos) << array;
+  const std::string field = doubt("c4.json", others);
+  EXPECT_NE(field.find("without text under \"text\"; name the field that holds it: --field"), std::string::npos);
+  EXPECT_EQ(doubt("c4.json", lines), "") << "is read as lines";
+  for (const char* text : {"", "plain text\n", "[1, 2]\n", "[link](to)\n", "{\n \"text\": \"over many lines\"\n}\n",
+                           "{\"a\": 1}\n", "{\"a\": 1}\nplain\n", "{ int a; }\n{ int b; }\n"}) {
+    EXPECT_EQ(doubt("text", text), "") << text;
+  }
+  EXPECT_EQ(doubt("bin", lines + std::string("\0", 1)), "") << "is passed over";
+  write_text(folder / "blob", lines);
+  EXPECT_TRUE(doubtful_inputs({.inputs = {folder / "blob"}, .extensions = {".txt"}}).empty()) << "is passed over";
+  EXPECT_TRUE(doubtful_inputs({.inputs = {folder.path()}, .extensions = {}}).empty()) << "a folder's files are its own";
+  const std::vector<std::string> pipe = doubtful_inputs({.inputs = {folder / "c4.json"},
+                                                         .extensions = {},
+                                                         .fields = {{"body"}},
+                                                         .piped = {{folder / "c4.json", "stdin"}}});
+  ASSERT_EQ(pipe.size(), 1u);
+  EXPECT_TRUE(pipe[0].starts_with("stdin: taken as plain text")) << pipe[0];
+}
+
 TEST(Corpus, SkipsBadLinesUpToTheShareAllowed) {
   const testing::TemporaryFolder folder;
   std::string text = "{\"text\": \"torn\n{\"txt\": 1}\n";
