@@ -1,4 +1,5 @@
 // shoestring data build, alone or under mpirun
+#include <algorithm>
 #include <cstdio>
 #include <limits>
 
@@ -6,6 +7,7 @@
 #include "core/training/work_progress.h"
 #include "data/corpus_build.h"
 #include "kernels/base/check.h"
+#include "kernels/base/json.h"
 #include "parallel/communicator.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
@@ -108,6 +110,29 @@ void take_chat(const Arguments& arguments, CorpusBuildOptions& options) {
   options.near_threshold = 2;
 }
 
+// Why no recipe could name what lies under a path (core/recipe/values.h); empty where one can.
+std::string_view why_unnameable(std::string_view path) {
+  constexpr std::string_view kBlanks = " \t";
+  if (path.find(',') != std::string_view::npos) return "',' separates the paths of a recipe";
+  if (path.find('#') != std::string_view::npos) return "'#' begins a comment in a recipe";
+  if (std::any_of(path.begin(), path.end(), [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; })) {
+    return "a recipe holds no control characters";
+  }
+  const bool blank_ends =
+      kBlanks.find(path.front()) != std::string_view::npos || kBlanks.find(path.back()) != std::string_view::npos;
+  return blank_ends ? "a recipe drops the blanks around a path" : "";
+}
+
+std::filesystem::path out_in(const Arguments& arguments) {
+  const std::string out = arguments.text("out");
+  if (out.empty()) fail(ExitCode::usage, "data build needs --out DIR");
+  if (const std::string_view why = why_unnameable(out); !why.empty()) {
+    fail(ExitCode::usage, "--out {}: shards there could not be trained on: {}; choose another name", Json(out).dump(),
+         why);
+  }
+  return out;
+}
+
 CorpusBuildOptions options_in(const Arguments& arguments) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
   CorpusBuildOptions options;
@@ -122,8 +147,7 @@ CorpusBuildOptions options_in(const Arguments& arguments) {
       arguments.integer("tokenizer-sample", options.tokenizer_sample_bytes, 1 << 16, std::int64_t{1} << 30);
   options.corpus.limit_bytes = arguments.integer("limit-bytes", 0, 0, kMost);
   options.corpus.input_limit_bytes = arguments.integer("input-limit-bytes", 0, 0, kMost);
-  options.out = arguments.text("out");
-  if (options.out.empty()) fail(ExitCode::usage, "data build needs --out DIR");
+  options.out = out_in(arguments);
   const std::string tokenizer = arguments.text("tokenizer", "train");
   if (tokenizer == "bytes") {
     options.tokenizer = TokenizerChoice::bytes;
