@@ -285,9 +285,9 @@ std::string_view reason_in(std::string_view text) {
   }
   if (needed > vocabulary) {
     fail(ExitCode::bad_data,
-         "a vocabulary of {} is too small for the characters of this text: they and the bytes take {} pieces; give "
-         "--vocabulary {} or more, or take --tokenizer bytes",
-         vocabulary, needed, needed + needed / 4);
+         "a vocabulary of {} is too small for the characters of this text, which take {} pieces with the bytes; give "
+         "--vocabulary {} or more ({} leaves room for merges), or take --tokenizer bytes",
+         vocabulary, needed, needed, needed + needed / 4);
   }
   fail(ExitCode::bad_data, "training a tokenizer of {} pieces failed: {}; a smaller --vocabulary needs less text",
        vocabulary, reason);

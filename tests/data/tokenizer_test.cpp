@@ -42,10 +42,13 @@ TEST(Tokenizer, TrainingThatCannotBeSaysWhatWould) {
   const std::string text = refusal(300, ideographs);
   EXPECT_NE(text.find("a vocabulary of 300 is too small"), std::string::npos) << text;
   EXPECT_EQ(text.find(".cc"), std::string::npos) << text;
-  // The number named is enough.
+  // The number named is enough, and no less is.
   const std::size_t at = text.find("--vocabulary ");
   ASSERT_NE(at, std::string::npos) << text;
-  EXPECT_EQ(refusal(static_cast<std::uint32_t>(std::stoul(text.substr(at + 13))), ideographs), "trained");
+  const auto least = static_cast<std::uint32_t>(std::stoul(text.substr(at + 13)));
+  EXPECT_EQ(refusal(least, ideographs), "trained");
+  EXPECT_NE(refusal(least - 1, ideographs).find("is too small"), std::string::npos) << text;
+  EXPECT_NE(text.find("leaves room for merges"), std::string::npos) << text;
 }
 
 const Tokenizer& trained() {
