@@ -212,16 +212,16 @@ void ShardStage::State::make_room(std::int64_t bytes) const {
   }
 }
 
-ShardStage::ShardStage(StageOptions options, const std::vector<const Shard*>& shards)
+ShardStage::ShardStage(StageOptions options, const std::vector<const Shard*>& shards, const ThreadMaker& make)
     : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
   make_directories(state_->options.folder);
   state_->choose(shards);
   try {
-    state_->thread = std::thread([state = state_.get()] { state->serve(); });
+    state_->thread = make([state = state_.get()] { state->serve(); });
   } catch (const std::system_error& error) {
-    fail(ExitCode::io, "cannot make the thread that copies shards to {}: {}", state_->options.folder.string(),
-         error.code().message());
+    fail(ExitCode::io, "cannot make the thread that copies shards to {}: {}; {}", state_->options.folder.string(),
+         error.code().message(), thread_limits());
   }
 }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "data/shard.h"
+#include "kernels/base/thread.h"
 
 namespace shoestring {
 
@@ -47,8 +48,8 @@ struct StageCounts {
 class ShardStage {
  public:
   /// Copies `shards`, which must outlive it, in this order, on a thread of its own. Throws Error(io) where the folder
-  /// cannot be made.
-  ShardStage(StageOptions options, const std::vector<const Shard*>& shards);
+  /// or the thread cannot be made.
+  ShardStage(StageOptions options, const std::vector<const Shard*>& shards, const ThreadMaker& make = make_thread);
   /// Ends in the middle of a copy; what there is of it makes room for the next.
   ~ShardStage();
   ShardStage(const ShardStage&) = delete;

@@ -229,6 +229,20 @@ TEST_P(Stages, AFolderThatCannotBeIsAnError) {
   EXPECT_THROW(ShardStage({disk / "file" / "stage", 0, GetParam(), {}}, all_of(shards)), Error);
 }
 
+TEST_P(Stages, AThreadThatCannotBeMadeNamesTheLimits) {
+  const std::vector<Shard> shards = opened();
+  const ThreadMaker refuse = [](const std::function<void()>&) -> std::thread {
+    throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+  };
+  try {
+    const ShardStage stage({disk / "stage", 0, GetParam(), {}}, all_of(shards), refuse);
+    FAIL() << "made without a thread";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("ulimit -u"), std::string::npos) << error.what();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Io, Stages, ::testing::Values(ShardIo::mmap, ShardIo::pread),
                          [](const auto& io) { return io.param == ShardIo::mmap ? "mmap" : "pread"; });
 
