@@ -47,8 +47,8 @@ std::string train(const BuildPlace& place, std::vector<std::string>& sample) {
     return run_in_child(kDoing, work, [&, begin = std::chrono::steady_clock::now()] { pace.since(begin, kDoing); });
   } catch (const Error& error) {
     if (error.code() != ExitCode::io) throw;
-    fail(ExitCode::io, "{}; it takes about 700 bytes of memory for each byte of --tokenizer-sample, here {}",
-         error.what(), options.tokenizer_sample_bytes);
+    fail(ExitCode::io, "{}; a smaller --tokenizer-sample than {} needs less memory", error.what(),
+         options.tokenizer_sample_bytes);
   }
 }
 
