@@ -110,7 +110,8 @@ void LifeSign::begin(const std::filesystem::path& name, int attempt, const Clock
   child_ = ::_Fork();  // without the handlers that MPI and others hang on fork(): the child uses nothing of theirs
   if (child_ == 0) watch(read_end.get(), file.get(), attempt, clock);
   if (child_ < 0) {
-    fail(ExitCode::io, "{}: cannot make the process that writes it: {}; {}", name.string(), system_reason(errno),
+    const int reason = errno;  // before thread_limits() reads files
+    fail(ExitCode::io, "{}: cannot make the process that writes it: {}; {}", name.string(), system_reason(reason),
          thread_limits());
   }
   life_line_ = std::move(life_line);

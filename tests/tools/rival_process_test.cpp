@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
+#include "tests/support/scarce_processes.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -32,6 +36,24 @@ TEST(RivalProcess, SaysWhyItDoesNotRun) {
     EXPECT_EQ(error.code(), ExitCode::missing_input);
     EXPECT_NE(std::string(error.what()).find("no module"), std::string::npos) << error.what();
   }
+}
+
+// The reason is that of the call, not of the files that name the limits.
+TEST(RivalProcess, SaysThatNoProcessCanBeMade) {
+  const TemporaryFolder folder;
+  std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+  const int code = testing::with_few_processes(0, [&] {
+    try {
+      return run_child(shell("exit 1", folder));
+    } catch (const Error& error) {
+      testing::write_text(folder / "error", error.what());
+      return static_cast<int>(error.code());
+    }
+  });
+  ASSERT_EQ(code, static_cast<int>(ExitCode::io));
+  const std::string text = testing::read_text(folder / "error");
+  EXPECT_NE(text.find("cannot start /bin/sh: " + system_reason(EAGAIN) + "; look at `ulimit -u`"), std::string::npos)
+      << text;
 }
 
 TEST(RivalProcess, ADeadChildIsAnError) {

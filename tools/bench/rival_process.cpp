@@ -46,7 +46,10 @@ pid_t start(const ChildCommand& command, int input, int output) {
   const std::vector<char*> words = pointers(command.words);
   const std::vector<char*> settings = pointers(environment);
   const pid_t pid = ::fork();
-  if (pid < 0) fail(ExitCode::io, "cannot start {}: {}; {}", command.words[0], system_reason(errno), thread_limits());
+  if (pid < 0) {
+    const int reason = errno;  // before thread_limits() reads files
+    fail(ExitCode::io, "cannot start {}: {}; {}", command.words[0], system_reason(reason), thread_limits());
+  }
   if (pid == 0) become(words.data(), settings.data(), command.log.c_str(), input, output);
   return pid;
 }

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "core/budget/ledger_history.h"
 #include "kernels/base/file.h"
 #include "tests/core/budget/hand_clock.h"
+#include "tests/support/scarce_processes.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -57,6 +59,23 @@ TEST(LifeSign, SaysWhyThereIsNone) {
   for (const char* part : {"alive: cannot open it for writing: Is a directory", "charged up to its last line"}) {
     EXPECT_NE(sign.trouble().find(part), std::string::npos) << sign.trouble();
   }
+}
+
+// The reason is that of the call, not of the files that name the limits.
+TEST(LifeSign, SaysThatNoProcessCanBeMade) {
+  const TemporaryFolder folder;
+  std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+  const HandClock clock;
+  const int code = testing::with_few_processes(0, [&] {
+    const std::string trouble = LifeSign(folder.path(), 1, clock).trouble();
+    write_text(folder / "trouble", trouble);
+    return 1;
+  });
+  ASSERT_EQ(code, 1);
+  const std::string trouble = read_text(folder / "trouble");
+  EXPECT_NE(trouble.find("cannot make the process that writes it: " + system_reason(EAGAIN) + "; look at `ulimit -u`"),
+            std::string::npos)
+      << trouble;
 }
 
 TEST(LifeSign, AnythingElseIsNoSign) {

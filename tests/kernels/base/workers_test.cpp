@@ -1,9 +1,6 @@
 #include "kernels/base/workers.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -16,6 +13,7 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "tests/support/scarce_processes.h"
 
 namespace shoestring {
 namespace {
@@ -133,26 +131,15 @@ TEST(Workers, AThreadThatCannotBeMadeEndsThoseBegunAndNamesTheLimits) {
 }
 
 TEST(Workers, AUserWithoutProcessesLeftGetsAnErrorInsteadOfAHang) {
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    ::alarm(60);  // a hang fails the test
-    const rlimit few{3, 3};
-    if (::setrlimit(RLIMIT_NPROC, &few) != 0) ::_exit(1);
-    if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(2);  // root has no such limit
+  const int code = testing::with_few_processes(3, [] {
     try {
       const Workers workers(16);
-      ::_exit(3);
+      return 1;
     } catch (const Error& error) {
-      ::_exit(error.code() == ExitCode::io ? 0 : 4);
-    } catch (...) {
-      ::_exit(5);
+      return static_cast<int>(error.code());
     }
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  });
+  EXPECT_EQ(code, static_cast<int>(ExitCode::io));
 }
 
 }  // namespace
