@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -74,6 +75,41 @@ bool ambiguous(std::string_view suffix, Unit unit) {
 
 Quantity refused(std::string text) { return {0, std::move(text)}; }
 
+bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
+
+/// The digits that `text` begins with.
+std::string_view leading_digits(std::string_view text) {
+  return text.substr(0, static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), is_digit) - text.begin()));
+}
+
+/// What is wrong with a number that a comma follows: in some languages it parts thousands, in others a fraction. Text
+/// that is written instead must not be another number than the one that was meant.
+std::string comma_mistake(std::string_view text, bool whole) {
+  const std::string_view sign = text.substr(0, text.starts_with('-') ? 1 : 0);
+  std::string_view rest = text.substr(sign.size());
+  const std::string_view first = leading_digits(rest);
+  std::string joined = std::string(sign) + std::string(first);
+  rest.remove_prefix(first.size());
+  int commas = 0;
+  bool thousands = !first.empty() && first.size() <= 3 && first[0] != '0';
+  for (; rest.starts_with(','); ++commas) {
+    const std::string_view group = leading_digits(rest.substr(1));
+    thousands = thousands && group.size() == 3;
+    joined += group;
+    rest.remove_prefix(1 + group.size());
+  }
+  joined += rest;
+  const bool one = commas == 1 && rest.find_first_of(".,") == std::string_view::npos;
+  std::string dotted(text);
+  if (one) dotted[text.find(',')] = '.';
+  if (thousands && rest.find(',') == std::string_view::npos) {
+    return fmt::format("holds a comma: write {}{}", joined,
+                       one && !whole ? fmt::format(", or {} if a fraction is meant", dotted) : "");
+  }
+  if (one && (!whole || !rest.empty())) return fmt::format("has a decimal comma: write {}", dotted);
+  return fmt::format("holds a comma: write digits without one{}", whole ? "" : ", and a point before a fraction");
+}
+
 /// Significant digits that give the same double back.
 std::string shortest(double value) {
   std::array<char, 32> buffer;
@@ -81,26 +117,7 @@ std::string shortest(double value) {
   return error == std::errc() ? std::string(buffer.data(), end) : std::string("nan");
 }
 
-}  // namespace
-
-std::string_view unit_suffixes(Unit unit) {
-  switch (unit) {
-    case Unit::count:
-    case Unit::rate: return "K M B T (powers of 1000), Ki Mi Gi Ti (powers of 1024)";
-    case Unit::positions: return "Ki Mi (powers of 1024)";
-    case Unit::hours: return "h (assumed), min, s, d, K M (thousands, millions of hours)";
-    case Unit::minutes: return "min (assumed), s, h, d";
-    case Unit::seconds: return "s (assumed), ms, us, ns, min, h, d";
-    case Unit::bytes: return "B (assumed), KB MB GB TB, KiB MiB GiB TiB";
-    case Unit::fraction: return "%";
-    case Unit::watts: return "W (assumed), kW";
-    case Unit::usd: return "$";
-    case Unit::none: break;
-  }
-  return {};
-}
-
-Quantity parse_quantity(std::string_view text, Unit unit) {
+Quantity parse(std::string_view text, Unit unit, bool whole) {
   text = trimmed(text);
   std::string_view digits = text;
   if (unit == Unit::usd && digits.starts_with('$')) digits = trimmed(digits.substr(1));
@@ -123,17 +140,35 @@ Quantity parse_quantity(std::string_view text, Unit unit) {
     if (!std::isfinite(value)) return refused("is too large");
     return {value, {}};
   }
-  if (suffix.starts_with(',') && suffix.size() > 1 && suffix[1] >= '0' && suffix[1] <= '9') {
-    return refused(
-        fmt::format("has a decimal comma: write {}.{}", digits.substr(0, digits.find(',')), suffix.substr(1)));
-  }
+  if (suffix.size() > 1 && suffix[0] == ',' && is_digit(suffix[1])) return refused(comma_mistake(digits, whole));
   const std::string_view allowed = unit_suffixes(unit);
   if (allowed.empty()) return refused("is a number followed by text; this key has no unit");
   return refused(fmt::format("has an unknown unit; units here: {}", allowed));
 }
 
+}  // namespace
+
+std::string_view unit_suffixes(Unit unit) {
+  switch (unit) {
+    case Unit::count:
+    case Unit::rate: return "K M B T (powers of 1000), Ki Mi Gi Ti (powers of 1024)";
+    case Unit::positions: return "Ki Mi (powers of 1024)";
+    case Unit::hours: return "h (assumed), min, s, d, K M (thousands, millions of hours)";
+    case Unit::minutes: return "min (assumed), s, h, d";
+    case Unit::seconds: return "s (assumed), ms, us, ns, min, h, d";
+    case Unit::bytes: return "B (assumed), KB MB GB TB, KiB MiB GiB TiB";
+    case Unit::fraction: return "%";
+    case Unit::watts: return "W (assumed), kW";
+    case Unit::usd: return "$";
+    case Unit::none: break;
+  }
+  return {};
+}
+
+Quantity parse_quantity(std::string_view text, Unit unit) { return parse(text, unit, false); }
+
 WholeQuantity parse_whole(std::string_view text, Unit unit) {
-  const Quantity parsed = parse_quantity(text, unit);
+  const Quantity parsed = parse(text, unit, true);
   if (!parsed.mistake.empty()) return {0, parsed.mistake};
   if (std::abs(parsed.value) > 9007199254740992.0) return {0, "is too large for a whole number"};
   if (parsed.value != std::floor(parsed.value)) return {0, "must be a whole number"};

@@ -26,7 +26,25 @@ TEST(Units, PositionsRefuseAnAmbiguousK) {
 TEST(Units, ADecimalCommaIsNamed) {
   EXPECT_EQ(parse_quantity("0,05", Unit::hours).mistake, "has a decimal comma: write 0.05");
   EXPECT_EQ(parse_quantity("2,5h", Unit::hours).mistake, "has a decimal comma: write 2.5h");
+  EXPECT_EQ(parse_quantity("0,125", Unit::hours).mistake, "has a decimal comma: write 0.125");
+  EXPECT_EQ(parse_whole("2,5M", Unit::count).mistake, "has a decimal comma: write 2.5M");
   EXPECT_EQ(parse_quantity("1, 2", Unit::none).mistake, "is a number followed by text; this key has no unit");
+}
+
+// What is proposed in its place is the number that was meant: 2.000 would be two tokens.
+TEST(Units, ACommaOfThousandsIsNamed) {
+  EXPECT_EQ(parse_whole("2,000", Unit::count).mistake, "holds a comma: write 2000");
+  EXPECT_EQ(parse_whole("1,000,000", Unit::count).mistake, "holds a comma: write 1000000");
+  EXPECT_EQ(parse_whole("2,000K", Unit::count).mistake, "holds a comma: write 2000K");
+  EXPECT_EQ(parse_quantity("2,000", Unit::usd).mistake, "holds a comma: write 2000, or 2.000 if a fraction is meant");
+  EXPECT_EQ(parse_quantity("-2,000 h", Unit::hours).mistake,
+            "holds a comma: write -2000 h, or -2.000 h if a fraction is meant");
+  EXPECT_EQ(parse_quantity("1,234.5", Unit::hours).mistake, "holds a comma: write 1234.5");
+  const std::string neither = "holds a comma: write digits without one";
+  for (const char* text : {"2,50", "1,00,000", "0,000", "1234,567", "1.000,5", "1,000,"}) {
+    EXPECT_EQ(parse_whole(text, Unit::count).mistake, neither) << text;
+  }
+  EXPECT_EQ(parse_quantity("1.000,5", Unit::count).mistake, neither + ", and a point before a fraction");
 }
 
 TEST(Units, TimesAreExact) {
