@@ -15,7 +15,7 @@
 #include "core/budget/run_estimate.h"
 #include "core/model/accounting.h"
 #include "core/model/device_precision.h"
-#include "core/optimizer/learning_rate.h"
+#include "core/optimizer/warm_up.h"
 #include "core/recipe/installed.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
@@ -201,7 +201,8 @@ void print_measured(const Recipe& recipe, const MeasuredPlan& measured) {
   }
   fmt::print("\n");
   if (recipe.schedule.horizon == Horizon::budget) {
-    const std::string unfinished = unfinished_warmup(recipe.schedule, std::llround(plan.steps()));
+    const std::string unfinished =
+        unfinished_warmup(recipe, [&](std::size_t phase, double share) { return plan.phases.at(phase).steps * share; });
     if (!unfinished.empty()) fmt::print("             {}\n", unfinished);
   }
   if (plan.cut_short) fmt::print("             the cap ends the run before its phases end\n");

@@ -1,7 +1,5 @@
 #include "core/optimizer/learning_rate.h"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -11,9 +9,11 @@ namespace {
 
 double half_cosine(double way) { return 0.5 * (1.0 + std::cos(std::numbers::pi * std::clamp(way, 0.0, 1.0))); }
 
+constexpr double kTotal = 14.8;  // trillion tokens
+constexpr double kDeepSeekStable = 10.0 / kTotal;
+
 double deepseek_v3(double progress) {
-  constexpr double kTotal = 14.8;  // trillion tokens
-  if (progress < 10.0 / kTotal) return 1.0;
+  if (progress < kDeepSeekStable) return 1.0;
   if (progress < 14.3 / kTotal) return 0.1 + 0.9 * half_cosine((progress - 10.0 / kTotal) / (4.3 / kTotal));
   if (progress < 14.633 / kTotal) return 0.1;
   return 7.3 / 220.0;
@@ -40,14 +40,10 @@ double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progres
   return spec.learning_rate * warm * shape(spec, std::clamp(progress, 0.0, 1.0));
 }
 
-std::string unfinished_warmup(const ScheduleSpec& spec, std::int64_t steps) {
-  if (spec.warmup_steps < steps || spec.warmup_steps == 0) return {};
-  return fmt::format(
-      "schedule.warmup_steps = {} leaves nothing of the {} steps of the run: its rate would reach {:.3g} of {:.3g} at "
-      "most; set it to some {}",
-      spec.warmup_steps, steps,
-      spec.learning_rate * static_cast<double>(steps) / static_cast<double>(spec.warmup_steps), spec.learning_rate,
-      steps / 20);
+double stable_share(const ScheduleSpec& spec) {
+  if (spec.kind == LearningRateKind::deepseek) return kDeepSeekStable;
+  const bool decays = spec.decay_fraction > 0 && spec.decay_fraction < 1;
+  return spec.kind == LearningRateKind::warmup_stable_decay && decays ? 1.0 - spec.decay_fraction : 1.0;
 }
 
 }  // namespace shoestring

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "core/recipe/recipe.h"
 
@@ -20,7 +19,7 @@ namespace shoestring {
 /// `step` counts updates from 1; during warm-up the rate rises linearly to the peak at step = warmup_steps.
 double learning_rate(const ScheduleSpec& spec, std::int64_t step, double progress);
 
-/// Why a run of `steps` never has its peak rate, and what to write instead; empty where it does.
-std::string unfinished_warmup(const ScheduleSpec& spec, std::int64_t steps);
+/// The share of the horizon before the shape begins to fall; 1 where it never does, or does so from the beginning on.
+double stable_share(const ScheduleSpec& spec);
 
 }  // namespace shoestring

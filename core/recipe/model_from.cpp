@@ -128,6 +128,11 @@ WeightsSource weights_source(const Recipe& recipe, std::size_t phase) {
           phase == 0 ? "source" : "source." + spec.name};
 }
 
+bool begins_with_weights(const Recipe& recipe, std::size_t phase) {
+  const auto adapts = [&](std::size_t at) { return lora_of(recipe, recipe.phases.at(at)).rank > 0; };
+  return phase == 0 || weights_source(recipe, phase) || adapts(phase) != adapts(phase - 1);
+}
+
 std::vector<Mistake> complete_model(RecipeReading& reading) {
   Completion completion(reading);
   const bool complete = says_everything(reading);

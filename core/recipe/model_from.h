@@ -20,6 +20,10 @@ struct WeightsSource {
 };
 WeightsSource weights_source(const Recipe& recipe, std::size_t phase);
 
+/// Whether a phase begins with other weights than those before it, or trains others (phase.NAME.lora): with them the
+/// optimizer and the warm-up begin.
+bool begins_with_weights(const Recipe& recipe, std::size_t phase);
+
 /// Gives every key of [model] that the recipe does not have the value of the first such folder's config.json, with that
 /// file as origin. Keys that decide how a model is trained and not what it is (init_std, bias_speed, balance_loss,
 /// mtp_weight, and mtp_layers, which leaves the main model as it is) may be given besides; every other key that says

@@ -62,7 +62,7 @@ class Reader {
   void take_file(const std::filesystem::path& file, int depth);
   void take_text(const std::string& text, const std::string& name);
   void take_overrides(std::span<const std::string> overrides);
-  void finish();
+  void finish(bool schedule = true);
 
  private:
   void mistake(Origin origin, std::string key, std::string text) {
@@ -257,7 +257,7 @@ void Reader::bind() {
   }
 }
 
-void Reader::finish() {
+void Reader::finish(bool schedule) {
   const std::size_t files = layers_.size();
   for (const std::string& argument : overrides_) take_override(argument);
   for (std::size_t layer = files; layer-- > 0;) {  // the most important file first
@@ -267,7 +267,7 @@ void Reader::finish() {
   if (!reading_.files.empty()) {  // a text in no file is a complete one
     for (Mistake& found : complete_model(reading_)) reading_.mistakes.push_back(std::move(found));
   }
-  for (Mistake& found : validate(reading_.recipe, reading_.origins, reading_.mistakes)) {
+  for (Mistake& found : validate(reading_.recipe, reading_.origins, reading_.mistakes, schedule)) {
     reading_.mistakes.push_back(std::move(found));
   }
   const auto rank = [&](const Mistake& found) {  // files as read, the command line, what has no place
@@ -278,6 +278,16 @@ void Reader::finish() {
   };
   std::stable_sort(reading_.mistakes.begin(), reading_.mistakes.end(),
                    [&](const Mistake& left, const Mistake& right) { return rank(left) < rank(right); });
+}
+
+RecipeReading reading_of_text(const std::string& text, const std::string& name, std::span<const std::string> overrides,
+                              bool schedule) {
+  RecipeReading reading;
+  Reader reader(reading);
+  reader.take_overrides(overrides);
+  reader.take_text(text, name);
+  reader.finish(schedule);
+  return reading;
 }
 
 RecipeReading checked(RecipeReading reading, const std::string& name) {
@@ -320,17 +330,12 @@ RecipeReading parse_recipe(const std::filesystem::path& file, std::span<const st
 
 RecipeReading read_recipe_text(const std::string& text, const std::string& name,
                                std::span<const std::string> overrides) {
-  RecipeReading reading;
-  Reader reader(reading);
-  reader.take_overrides(overrides);
-  reader.take_text(text, name);
-  reader.finish();
-  return reading;
+  return reading_of_text(text, name, overrides, true);
 }
 
 RecipeReading parse_recipe_text(const std::string& text, const std::string& name,
                                 std::span<const std::string> overrides) {
-  return checked(read_recipe_text(text, name, overrides), name);
+  return checked(reading_of_text(text, name, overrides, false), name);
 }
 
 }  // namespace shoestring

@@ -57,8 +57,8 @@ RecipeReading read_recipe(const std::filesystem::path& file, std::span<const std
 /// As read_recipe, but throws Error(bad_recipe) that lists every mistake.
 RecipeReading parse_recipe(const std::filesystem::path& file, std::span<const std::string> overrides = {});
 
-/// For text that is in no file (a checkpoint's copy of its recipe, tests); `name` stands for the file in messages.
-/// Includes are refused, and the folder of model.from is not looked at: such a text has every key.
+/// For text in no file (a checkpoint's copy, tests), called `name`. Includes are refused, model.from is not looked at:
+/// such a text has every key. parse_recipe_text leaves its schedule unjudged: what has been trained stays readable.
 RecipeReading read_recipe_text(const std::string& text, const std::string& name,
                                std::span<const std::string> overrides = {});
 RecipeReading parse_recipe_text(const std::string& text, const std::string& name,

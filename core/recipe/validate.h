@@ -16,7 +16,9 @@ inline bool stages_are_measured(const ParallelSpec& parallel) {
 }
 
 /// Every contradiction in `recipe`. A rule is skipped when one of its keys is already in `wrong` (dotted names): its
-/// value is not what the writer meant.
-std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong = {});
+/// value is not what the writer meant. Without `schedule` check_schedule is left out: a run that has been trained
+/// stands.
+std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong = {},
+                              bool schedule = true);
 
 }  // namespace shoestring

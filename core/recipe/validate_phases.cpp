@@ -7,23 +7,25 @@
 #include <string>
 #include <vector>
 
-#include "core/optimizer/learning_rate.h"
+#include "core/optimizer/warm_up.h"
 #include "core/recipe/data_mix.h"
 #include "core/recipe/rules.h"
 
 namespace shoestring {
 namespace {
 
-/// The most steps that a phase can have: all of its ramp, if any, in its smallest batches. 0 where not known.
-double most_steps(const Recipe& recipe, const PhaseSpec& phase) {
-  if (recipe.schedule.horizon == Horizon::steps) return static_cast<double>(phase.steps);
+/// The most steps in which the first `share` of a phase can be behind: all of its ramp, if any, in its smallest
+/// batches. 0 where not known.
+double most_steps(const Recipe& recipe, const PhaseSpec& phase, double share) {
+  if (recipe.schedule.horizon == Horizon::steps) return share * static_cast<double>(phase.steps);
   if (recipe.schedule.horizon == Horizon::budget || phase.sequence <= 0 || phase.global_batch <= 0) return 0;
-  const auto steps = [&](std::int64_t tokens, std::int64_t batch) {
-    return std::ceil(static_cast<double>(tokens) / static_cast<double>(phase.sequence) / static_cast<double>(batch));
+  const auto steps = [&](double tokens, std::int64_t batch) {
+    return std::ceil(tokens / static_cast<double>(phase.sequence) / static_cast<double>(batch));
   };
-  if (phase.batch_ramp_from <= 0) return steps(phase.tokens, phase.global_batch);
-  const std::int64_t ramp = std::min(phase.batch_ramp_tokens, phase.tokens);
-  return steps(ramp, phase.batch_ramp_from) + steps(phase.tokens - ramp, phase.global_batch);
+  const double tokens = share * static_cast<double>(phase.tokens);
+  if (phase.batch_ramp_from <= 0) return steps(tokens, phase.global_batch);
+  const double ramp = std::min(static_cast<double>(phase.batch_ramp_tokens), tokens);
+  return steps(ramp, phase.batch_ramp_from) + steps(tokens - ramp, phase.global_batch);
 }
 
 void check_phase_length(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
@@ -110,11 +112,8 @@ void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& 
 }  // namespace
 
 void check_schedule(const Recipe& recipe, Rules& rules) {
-  double steps = 0;
   for (const PhaseSpec& phase : recipe.phases) {
-    const double most = most_steps(recipe, phase);
-    if (most <= 0) return;  // said elsewhere
-    steps += most;
+    if (most_steps(recipe, phase, 1) <= 0) return;  // said elsewhere
     const std::string section = "phase." + phase.name;
     rules.unless(
         recipe.schedule.horizon != Horizon::tokens || phase.batch_ramp_tokens <= phase.tokens,
@@ -123,8 +122,8 @@ void check_schedule(const Recipe& recipe, Rules& rules) {
                     "global_batch",
                     section, phase.batch_ramp_tokens, phase.tokens));
   }
-  if (recipe.phases.empty() || steps > static_cast<double>(std::int64_t{1} << 53)) return;
-  const std::string mistake = unfinished_warmup(recipe.schedule, static_cast<std::int64_t>(steps));
+  const std::string mistake = unfinished_warmup(
+      recipe, [&](std::size_t phase, double share) { return most_steps(recipe, recipe.phases[phase], share); });
   rules.unless(mistake.empty(), {"schedule.warmup_steps"}, mistake);
 }
 

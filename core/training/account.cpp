@@ -13,7 +13,7 @@
 #include "core/budget/report.h"
 #include "core/budget/warning.h"
 #include "core/model/accounting.h"
-#include "core/optimizer/learning_rate.h"
+#include "core/optimizer/warm_up.h"
 #include "core/recipe/explain.h"
 #include "core/training/flops_tally.h"
 #include "core/training/live_view.h"
@@ -198,7 +198,8 @@ Decision LeadingAccount::decide(const Standing& at) {
   const Decision decision = shoestring::decide(args_.recipe, at, elapsed(), *cap_);
   if (decision.horizon) {
     ledger_->horizon(*decision.horizon);
-    const std::string unfinished = unfinished_warmup(args_.recipe.schedule, steps_in_all(*decision.horizon));
+    const auto steps = static_cast<double>(steps_in_all(*decision.horizon));
+    const std::string unfinished = unfinished_warmup(args_.recipe, spread_over_phases(args_.recipe, steps));
     if (at.state.decisions.empty() && !unfinished.empty()) say("as fast as it is now: " + unfinished);
   }
   if (decision.stop == Stop::budget || decision.stop == Stop::job || decision.stop == Stop::job_too_short) {

@@ -216,7 +216,7 @@ std::unique_ptr<Transformer> RunResources::declare(const Recipe& recipe, int pha
 }
 
 bool RunResources::begins_with_weights(int phase) const {
-  return phase == 0 || weights_source(recipe_, index_of(phase)) || adapts(phase) != adapts(phase - 1);
+  return shoestring::begins_with_weights(recipe_, index_of(phase));
 }
 
 bool RunResources::fit_to(int phase) {

@@ -81,7 +81,7 @@ class RunResources {
   /// How the cut was found; empty where nothing was measured.
   const std::string& cut_text() const { return cut_text_; }
 
-  /// Whether a phase begins with other weights than those before it, or trains others (phase.NAME.lora).
+  /// Of the recipe (model_from.h).
   bool begins_with_weights(int phase) const;
   /// Model and optimizer become those of a phase that trains other weights than the present ones; whether they had to.
   /// The weights stay as they are, with what adapters came to added to them; whoever holds the model or the optimizer

@@ -60,16 +60,17 @@ TEST(LearningRate, NeverRisesAfterWarmup) {
   }
 }
 
-TEST(LearningRate, AWarmupThatNeverEndsIsTold) {
-  ScheduleSpec schedule;
-  schedule.learning_rate = 2e-3;
-  schedule.warmup_steps = 2000;
-  EXPECT_EQ(unfinished_warmup(schedule, 2001), "");
-  const std::string text = unfinished_warmup(schedule, 200);
-  EXPECT_NE(text.find("2000 leaves nothing of the 200 steps"), std::string::npos) << text;
-  EXPECT_NE(text.find("0.0002 of 0.002 at most; set it to some 10"), std::string::npos) << text;
-  schedule.warmup_steps = 0;
-  EXPECT_EQ(unfinished_warmup(schedule, 0), "");
+TEST(LearningRate, TheStableShareIsWhereTheRateIsAtItsPeak) {
+  for (const LearningRateKind kind : {LearningRateKind::warmup_stable_decay, LearningRateKind::deepseek}) {
+    const double stable = stable_share(spec(kind));
+    EXPECT_EQ(learning_rate(spec(kind), 1, stable - 1e-9), 2.0);
+    EXPECT_LT(learning_rate(spec(kind), 1, stable + 0.01), 2.0);
+  }
+  EXPECT_EQ(stable_share(spec(LearningRateKind::constant)), 1);
+  EXPECT_EQ(stable_share(spec(LearningRateKind::cosine)), 1) << "falls from the beginning on";
+  ScheduleSpec schedule = spec(LearningRateKind::warmup_stable_decay);
+  schedule.decay_fraction = 1;
+  EXPECT_EQ(stable_share(schedule), 1) << "falls from the beginning on";
 }
 
 }  // namespace

@@ -177,6 +177,14 @@ TEST(ParseRecipe, MistakesOfOverridesAreReportedToo) {
   }
 }
 
+// A checkpoint keeps the recipe that it was trained by; a program that asks more of schedules must read it still.
+TEST(ParseRecipe, ACopyOfARecipeIsNotAskedAboutItsSchedule) {
+  const std::vector<std::string> overrides = {"--schedule.horizon=steps", "--schedule.warmup_steps=5",
+                                              "--phase.pretrain.steps=5"};
+  EXPECT_NE(all_lines(read_recipe_text(kSound, "r", overrides)).find("warmup_steps"), std::string::npos);
+  EXPECT_EQ(parse_recipe_text(kSound, "r", overrides).recipe.schedule.warmup_steps, 5);
+}
+
 TEST(ParseRecipe, APhaseKeyWithoutItsPhaseNamesOne) {
   for (const auto& [given, meant] : {std::pair{"steps", "steps"}, std::pair{"global_bach", "global_batch"}}) {
     const std::vector<std::string> overrides = {std::string("--phase.") + given + "=5"};

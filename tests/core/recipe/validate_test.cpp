@@ -41,11 +41,16 @@ TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
                       "--evaluation.every_steps=5", "--phase.p.loss_mean=documents", "--phase.p.long_documents=cut"}),
             "");
   EXPECT_EQ(mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
-                      "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29"}),
+                      "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29", "--schedule.kind=constant"}),
             "");
   EXPECT_EQ(mistakes({"--schedule.horizon=steps", "--phase.p.steps=100", "--data.train=web:3, code:1",
                       "--data.mix=0.8: 3 1, 1: 1 3", "--data.most_epochs=4, 2"}),
             "");
+  EXPECT_EQ(
+      mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
+                "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=21", "--schedule.decay_fraction=0.5"}),
+      "")
+      << "half of the tokens are two thirds of the steps";
 }
 
 TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
@@ -109,6 +114,12 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
         "--phase.p.batch_ramp_tokens=20480"},
        "its batch never grows"},
+      {{"--schedule.horizon=steps", "--phase.p.steps=20", "--schedule.warmup_steps=15",
+        "--schedule.decay_fraction=0.5"},
+       "does not end before the decay begins, after 10 of the 20 steps"},
+      {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
+        "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=22", "--schedule.decay_fraction=0.5"},
+       "after 20 of the 30 steps"},
       {{"--guard.on_repeat=go_back", "--checkpoint.every_minutes=0"}, "needs checkpoints to go back to"},
       {{"--phase.p.share=0"}, "share must be above 0"},
       {{"--phase.p.global_batch=0"}, "global_batch is missing"},
