@@ -25,6 +25,7 @@
 #include "core/training/measured_plan.h"
 #include "core/training/memory_plan.h"
 #include "core/training/run_resources.h"
+#include "core/training/signals.h"
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
@@ -285,6 +286,7 @@ int plan_command(const Words& words) {
        .recipe_overrides = true},
       words);
   if (arguments.helped()) return 0;
+  if (arguments.has("measure")) install_signal_handlers("leaving; Ctrl-C again leaves at once");
   constexpr double kMostSeconds = 3600;
   const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds, Unit::seconds);
   const std::filesystem::path file = find_recipe(arguments.positional()[0]);

@@ -12,6 +12,7 @@
 namespace shoestring {
 
 int train_command(const Words& words) {
+  install_signal_handlers();  // first: to be asked before the recipe is read is to be asked
   const Arguments arguments(
       {.command = "train",
        .positional = "RECIPE",
@@ -36,7 +37,6 @@ int train_command(const Words& words) {
   if (arguments.helped()) return 0;
   const std::filesystem::path file = find_recipe(arguments.positional()[0]);
   RecipeReading reading = parse_recipe(file, arguments.overrides());
-  install_signal_handlers();
   const std::unique_ptr<Communicator> world = join_world();
   try {
     Trainer trainer(std::move(reading.recipe), *world, system_clock(),

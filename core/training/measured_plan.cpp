@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "core/budget/cap.h"
 #include "core/budget/ledger_history.h"
@@ -70,6 +71,18 @@ class Charge {
   bool begun_ = false;
 };
 
+/// All ranks, together. The attempt's reason is that of a trial: the run has not begun.
+[[noreturn]] void leave(const Recipe& recipe, std::optional<Charge>& charge, Communicator& world) {
+  const std::string text = fmt::format(
+      "the speed trial was left as asked; its time is charged to {}; nothing is stored, run the same command to "
+      "measure anew",
+      run_directory(recipe).string());
+  if (charge) charge->end(kMeasured, ExitCode::preempted, text);
+  double charged = 1;  // before a rank leaves: its end is the end of all
+  if (world.size() > 1) world.broadcast(view_of(&charged, DType::f64, {1}), 0);
+  throw Error(ExitCode::preempted, text);
+}
+
 }  // namespace
 
 double trial_seconds(const Recipe& recipe, const Cap& cap, int ranks, double wanted) {
@@ -84,13 +97,16 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   measured.seconds_per_phase = trial_seconds(recipe, cap, world.size(), wanted_seconds);
   std::optional<Charge> charge;
   if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), clock);
+  std::optional<Speeds> speeds;
   try {
-    measured.speeds = try_speed(recipe, world, clock, measured.seconds_per_phase);
+    speeds = try_speed(recipe, world, clock, measured.seconds_per_phase);
   } catch (const std::exception& exception) {
     const Error error = as_error(exception);
     if (charge) charge->end("failed", error.code(), error.what());
     throw;
   }
+  if (!speeds) leave(recipe, charge, world);
+  measured.speeds = std::move(*speeds);
   measured.plan = make_plan(recipe, charge ? charge->left_gpu_hours() : cap.gpu_hours, measured.speeds);
   if (!charge) return measured;
   measured.begun = charge->begun();

@@ -22,7 +22,7 @@ inline constexpr double kTrialShareOfCap = 0.005;
 double trial_seconds(const Recipe& recipe, const Cap& cap, int ranks, double wanted);
 
 /// Collective; the first rank keeps ledger and plan. Throws what try_speed and Ledger throw, and Error(budget_spent)
-/// where nothing of the cap is left.
+/// where nothing of the cap is left, Error(preempted) where the trial was left as asked: no plan is kept.
 MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Communicator& world, const Clock& clock,
                           double wanted_seconds);
 

@@ -13,16 +13,18 @@ namespace {
 
 // A signal comes to any thread, and others ask.
 std::atomic<bool> g_stop = false;
+std::string_view g_doing;  // set before there is a handler
 static_assert(std::atomic<bool>::is_always_lock_free, "a handler may take no lock");
 
 void on_signal(int) { g_stop = true; }
 
 // Whoever presses a key sees what it did. The handler is gone by now: the next one has its usual effect.
 void on_interrupt(int) {
-  constexpr std::string_view kText = "\nshoestring: saving, then leaving; Ctrl-C again leaves at once, unsaved\n";
   const int before = errno;
   g_stop = true;
-  [[maybe_unused]] const ssize_t put = ::write(STDERR_FILENO, kText.data(), kText.size());
+  for (const std::string_view text : {std::string_view("\nshoestring: "), g_doing, std::string_view("\n")}) {
+    [[maybe_unused]] const ssize_t put = ::write(STDERR_FILENO, text.data(), text.size());
+  }
   errno = before;
 }
 
@@ -40,7 +42,8 @@ void handle(int number, void (*handler)(int), int flags) {
 
 }  // namespace
 
-void install_signal_handlers() {
+void install_signal_handlers(std::string_view doing) {
+  g_doing = doing;
   for (const int number : {SIGTERM, SIGUSR1, SIGUSR2}) handle(number, on_signal, SA_RESTART);
   if (!is_ignored(SIGHUP)) handle(SIGHUP, on_signal, SA_RESTART);
   if (!is_ignored(SIGINT)) handle(SIGINT, on_interrupt, static_cast<int>(SA_RESTART | SA_RESETHAND));

@@ -8,11 +8,14 @@
 // (parallel/watchdog.h). While a run starts, it is left between two parts of its loading, with nothing to save.
 #pragma once
 
+#include <string_view>
+
 namespace shoestring {
 
 /// Installs the handlers; SIGPIPE and SIGXFSZ become errors of the write that caused them. SIGHUP and SIGINT stay
-/// ignored where they were (nohup; what a script runs in the background).
-void install_signal_handlers();
+/// ignored where they were (nohup; what a script runs in the background). `doing`: what the first Ctrl-C is answered
+/// with, for ever valid.
+void install_signal_handlers(std::string_view doing = "saving, then leaving; Ctrl-C again leaves at once, unsaved");
 /// Whether this process was asked to save and leave.
 bool stop_requested();
 /// Sets or clears the request (tests; agreement between ranks).

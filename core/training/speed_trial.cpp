@@ -1,5 +1,6 @@
 #include "core/training/speed_trial.h"
 
+#include <array>
 #include <optional>
 
 #include "core/optimizer/learning_rate.h"
@@ -7,6 +8,7 @@
 #include "core/training/evaluation.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
+#include "core/training/stop_agreement.h"
 #include "core/training/suite_evaluation.h"
 #include "kernels/base/check.h"
 #include "parallel/placement.h"
@@ -26,12 +28,13 @@ class Trial {
         meter_(clock),
         mesh_(world, layout_.shape),
         resources_(recipe, layout_, mesh_, machine_share(recipe, world)),
-        groups_(reduction_groups(recipe, layout_, 0)) {
+        groups_(reduction_groups(recipe, layout_, 0)),
+        stop_(world, clock, stop_requested) {
     resources_.model().initialise(recipe.run.seed);
     begin_steps();
   }
 
-  Speeds run(double seconds_per_phase) {
+  std::optional<Speeds> run(double seconds_per_phase) {
     Speeds speeds{.ranks = world_.size(), .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
     for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
       const std::unique_ptr<Loader> loader = resources_.train_loader(phase);
@@ -39,7 +42,8 @@ class Trial {
       if (resources_.fit_to(phase)) begin_steps();
       meter_.enter(Category::idle);
       PhaseSpeed& speed = speeds.phases.emplace_back(steps(phase, *loader, seconds_per_phase));
-      ask(phase, speed);
+      if (!left_) ask(phase, speed);
+      if (!goes_on()) return std::nullopt;
     }
     speeds.trial_seconds = meter_.elapsed_seconds();
     return speeds;
@@ -60,14 +64,19 @@ class Trial {
     double spent = 0;
     int counted = 0;
     std::int64_t samples = 0;
-    for (int i = 0; wants_more(counted, spent, seconds); ++i) {
+    for (int i = 0; goes_on(counted < kLeastSteps || spent < seconds); ++i) {
       ++updates_;
       const CategorySeconds before = meter_.read();
-      const StepOutcome step = engine_->step({.plan = plan,
-                                              .feed = feed,
-                                              .samples = samples,
-                                              .update = updates_,
-                                              .learning_rate = learning_rate(recipe_.schedule, updates_, 0)});
+      stop_.begin();
+      const StepOutcome step =
+          engine_->step({.plan = plan,
+                         .feed = feed,
+                         .samples = samples,
+                         .update = updates_,
+                         .learning_rate = learning_rate(recipe_.schedule, updates_, 0),
+                         .stops = {.all = [this] { return stop_.leave(); }, .own = stop_requested}});
+      left_ = step.batch.abandoned;
+      if (left_) return speed;
       if (step.judgement.verdict == StepVerdict::end) {
         fail(ExitCode::non_finite,
              "the speed trial: step {}, {}, and so the steps before it; look at the recipe's "
@@ -81,6 +90,7 @@ class Trial {
       speed.tokens_per_step += step.batch.tokens;
       ++counted;
     }
+    if (left_) return speed;
     engine_->guard().forget();
     // The mean, slow moments included: the run will have them too.
     speed.step_seconds = spent / counted;
@@ -108,11 +118,12 @@ class Trial {
     speed.guess_seconds = meter_.elapsed_seconds() - begin;
   }
 
-  // As the first rank finds.
-  bool wants_more(int counted, double spent, double seconds) {
-    double more = counted < kLeastSteps || spent < seconds ? 1 : 0;
-    if (world_.size() > 1) world_.broadcast(view_of(&more, DType::f64, {1}), 0);
-    return more != 0;
+  // Whether the first rank wants more and no rank was asked to leave: the same on all.
+  bool goes_on(bool more = true) {
+    std::array<std::int64_t, 2> words = {world_.rank() == 0 && more ? 1 : 0, left_ || stop_requested() ? 1 : 0};
+    if (world_.size() > 1) world_.all_reduce(view_of(words.data(), DType::i64, {2}), Reduction::max);
+    left_ = words[1] != 0;
+    return words[0] != 0 && !left_;
   }
 
   const Recipe& recipe_;
@@ -122,13 +133,16 @@ class Trial {
   Mesh mesh_;
   RunResources resources_;
   int groups_;
+  StopAgreement stop_;
+  bool left_ = false;  ///< as asked
   std::optional<Engine> engine_;
   std::int64_t updates_ = 0;
 };
 
 }  // namespace
 
-Speeds try_speed(const Recipe& recipe, Communicator& world, const Clock& clock, double seconds_per_phase) {
+std::optional<Speeds> try_speed(const Recipe& recipe, Communicator& world, const Clock& clock,
+                                double seconds_per_phase) {
   return Trial(recipe, world, clock).run(seconds_per_phase);
 }
 

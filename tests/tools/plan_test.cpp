@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "core/budget/ledger_history.h"
 #include "kernels/base/file.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/tools/program.h"
@@ -101,6 +103,29 @@ TEST(Plan, IsMeasuredAndComparedWithTheRun) {
   EXPECT_EQ(again.exit_code, 0);
   expect_holds(again.output, {"not stored: runs/foretold has begun"});
   EXPECT_EQ(read_file(file, 1 << 20), before);
+}
+
+// Its time is charged, and the run has not begun: the same command makes a plan.
+TEST(Plan, ATrialIsLeftWhenAsked) {
+  const testing::Workplace place;
+  const std::string measure = "plan small.recipe --run.name=left --budget.gpu_hours=1000 --measure ";
+  int attempts = 0;
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const testing::Ended left = place.interrupt("left", measure + "120", signal, testing::after(0));
+    EXPECT_EQ(left.exit_code, 75) << left.output;
+    expect_holds(left.output,
+                 {"the speed trial was left as asked; its time is charged to runs/left; nothing is stored, "
+                  "run the same command to measure anew"});
+    EXPECT_EQ(left.output.find("saving"), std::string::npos) << left.output;
+    const LedgerHistory history = read_ledger(place.run_folder("left"));
+    ASSERT_EQ(history.attempts.size(), static_cast<std::size_t>(++attempts));
+    EXPECT_EQ(history.attempts.back().reason, "measured");
+    EXPECT_GT(history.attempts.back().charged.total(), 0);
+    EXPECT_FALSE(std::filesystem::exists(place.run_folder("left") / "plan.json"));
+  }
+  const testing::Ended plan = place.run(measure + "0.2");
+  EXPECT_EQ(plan.exit_code, 0) << plan.output;
+  expect_holds(plan.output, {"stored in runs/left/plan.json"});
 }
 
 // The lowest expected loss for the recipe's budget, by a cited law.

@@ -49,6 +49,16 @@ TEST_F(Signals, ASecondInterruptEndsAtOnce) {
       testing::KilledBySignal(SIGINT), "again leaves at once");
 }
 
+TEST_F(Signals, AnInterruptIsAnsweredWithWhatIsDone) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers("leaving");
+        std::raise(SIGINT);
+        std::_Exit(stop_requested() ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "^\nshoestring: leaving\n$");
+}
+
 // nohup, and jobs that a script runs in the background.
 TEST_F(Signals, WhatWasIgnoredStaysIgnored) {
   std::signal(SIGHUP, SIG_IGN);
