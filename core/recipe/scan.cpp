@@ -133,13 +133,29 @@ bool is_invisible(std::uint32_t code) {
                      [&](const auto& range) { return code >= range.first && code <= range.second; });
 }
 
+/// Whether letters of ASCII stand in `width` bytes each.
+bool is_wide(std::string_view text, std::size_t width) {
+  const std::size_t probed = std::min<std::size_t>(text.size(), 64) / width * width;
+  for (std::size_t at = 0; at < probed; at += width) {
+    const std::string_view letter = text.substr(at, width);
+    if (std::count(letter.begin(), letter.end(), '\0') != static_cast<std::ptrdiff_t>(width) - 1) return false;
+  }
+  return probed >= 4;
+}
+
 /// Why a whole text is no recipe, where a mistake a line would bury the reason; empty otherwise.
 std::string_view other_encoding(std::string_view text) {
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) return "UTF-16";
-  std::size_t pairs = 0;
-  const std::size_t probed = std::min<std::size_t>(text.size(), 64) / 2 * 2;
-  for (std::size_t at = 0; at < probed; at += 2) pairs += (text[at] == '\0') != (text[at + 1] == '\0') ? 1 : 0;
-  return probed >= 4 && pairs == probed / 2 ? "UTF-16" : "";
+  using namespace std::string_view_literals;
+  // Before UTF-16, whose mark this begins with.
+  if (text.starts_with("\xFF\xFE\0\0"sv) || text.starts_with("\0\0\xFE\xFF"sv) || is_wide(text, 4)) return "UTF-32";
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF") || is_wide(text, 2)) return "UTF-16";
+  return "";
+}
+
+/// Lines of one text are told apart by LF.
+bool ends_lines_in_cr(std::string_view text) {
+  const auto first = text.find('\r');
+  return text.find('\n') == std::string_view::npos && text.find_first_not_of('\r', first) < text.size();
 }
 
 }  // namespace
@@ -171,6 +187,7 @@ Scan scan_text(std::string_view text, const std::string& name) {
     fail(ExitCode::bad_recipe, "{}: the file is {}, not UTF-8: save it as UTF-8, or convert it with iconv", name,
          encoding);
   }
+  if (ends_lines_in_cr(text)) fail(ExitCode::bad_recipe, "{}: its lines end in CR only: save it with LF", name);
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
   for (int number = 1; !text.empty(); ++number) {
     const auto end = text.find('\n');

@@ -34,8 +34,8 @@ struct Scan {
   std::vector<Mistake> mistakes;
 };
 
-/// Scans text that `name` stands for. Throws Error(bad_recipe) for a text of another encoding, of which every line
-/// would be a mistake.
+/// Scans text that `name` stands for. Throws Error(bad_recipe) for a text of another encoding or with other ends of
+/// lines, of which every line would be a mistake.
 Scan scan_text(std::string_view text, const std::string& name);
 
 /// The content of a regular file of at most kRecipeBytesLimit bytes. Throws Error(missing_input) if there is none,

@@ -27,6 +27,36 @@ TEST(QuoteText, SpellsOutWhatNobodySees) {
   EXPECT_EQ(quote_text("\xFF\x01"), "'\\xff\\x01'");
 }
 
+TEST(ScanText, AFileWhoseLinesEndInCrIsOneMistake) {
+  try {
+    scan_text("[run]\rname = r\r[model]\rlayers = 2\r", "r");
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_recipe);
+    EXPECT_STREQ(error.what(), "r: its lines end in CR only: save it with LF");
+  }
+  for (const char* text : {"", "\r", "[run]", "[run]\r", "[run]\r\nname = r\r\n", "[run]\nname = r"}) {
+    EXPECT_TRUE(scan_text(text, "r").mistakes.empty()) << text;
+  }
+}
+
+TEST(ScanText, Utf32IsNotTakenForUtf16) {
+  const std::string_view text = "[run]\nname = r\n";
+  for (const bool big : {false, true}) {
+    for (const bool marked : {false, true}) {
+      std::string wide(marked ? (big ? "\0\0\xFE\xFF"sv : "\xFF\xFE\0\0"sv) : ""sv);
+      for (const char letter : text)
+        wide += big ? std::string({'\0', '\0', '\0', letter}) : std::string({letter, '\0', '\0', '\0'});
+      try {
+        scan_text(wide, "r");
+        ADD_FAILURE() << "taken";
+      } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), "r: the file is UTF-32, not UTF-8: save it as UTF-8, or convert it with iconv");
+      }
+    }
+  }
+}
+
 TEST(ScanText, AFileOfAnotherEncodingIsOneMistake) {
   const std::string_view text = "[run]\nname = r\n[model]\nlayers = 2\n";
   for (const bool big : {false, true}) {
