@@ -113,22 +113,14 @@ std::uint32_t code_of(std::string_view sequence) {
   return code;
 }
 
-/// What nobody sees, or what turns round what stands beside it: blanks that are none, marks of direction and order.
+/// What nobody sees, or what turns round what stands beside it: blanks that are none, fillers, marks of direction and
+/// order (what Unicode calls default ignorable, and blanks).
 bool is_invisible(std::uint32_t code) {
-  constexpr std::array<std::pair<std::uint32_t, std::uint32_t>, 14> kRanges = {{{0x80, 0xA0},
-                                                                                {0xAD, 0xAD},
-                                                                                {0x34F, 0x34F},
-                                                                                {0x61C, 0x61C},
-                                                                                {0x115F, 0x1160},
-                                                                                {0x1680, 0x1680},
-                                                                                {0x180B, 0x180F},
-                                                                                {0x2000, 0x200F},
-                                                                                {0x2028, 0x202F},
-                                                                                {0x205F, 0x206F},
-                                                                                {0x3000, 0x3000},
-                                                                                {0xFE00, 0xFE0F},
-                                                                                {0xFEFF, 0xFEFF},
-                                                                                {0xE0000, 0xE0FFF}}};
+  constexpr auto kRanges = std::to_array<std::pair<std::uint32_t, std::uint32_t>>(
+      {{0x80, 0xA0},       {0xAD, 0xAD},       {0x34F, 0x34F},    {0x61C, 0x61C},   {0x115F, 0x1160}, {0x1680, 0x1680},
+       {0x17B4, 0x17B5},   {0x180B, 0x180F},   {0x2000, 0x200F},  {0x2028, 0x202F}, {0x205F, 0x206F}, {0x2800, 0x2800},
+       {0x3000, 0x3000},   {0x3164, 0x3164},   {0xFE00, 0xFE0F},  {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0}, {0xFFF0, 0xFFFB},
+       {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}});
   return std::any_of(kRanges.begin(), kRanges.end(),
                      [&](const auto& range) { return code >= range.first && code <= range.second; });
 }

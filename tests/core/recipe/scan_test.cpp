@@ -23,6 +23,10 @@ TEST(QuoteText, SpellsOutWhatNobodySees) {
       << "marks of direction";
   EXPECT_EQ(quote_text("\xEF\xBB\xBFx"), "'<U+FEFF>x'");
   EXPECT_EQ(quote_text("\xF3\xA0\x81\x81"), "'<U+E0041>'") << "a tag character";
+  EXPECT_EQ(quote_text("a\xE3\x85\xA4\xEF\xBE\xA0\xE2\xA0\x80z"), "'a<U+3164><U+FFA0><U+2800>z'") << "fillers";
+  EXPECT_EQ(quote_text("\xEF\xBF\xB9\xEF\xBF\xBA\xEF\xBF\xBB"), "'<U+FFF9><U+FFFA><U+FFFB>'") << "annotations";
+  EXPECT_EQ(quote_text("\xE3\x85\xA3\xE2\xA0\x81\xEF\xBF\xBC"), "'\xE3\x85\xA3\xE2\xA0\x81\xEF\xBF\xBC'")
+      << "neighbours that are seen";
   EXPECT_EQ(quote_text("caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82"), "'caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82'");
   EXPECT_EQ(quote_text("\xFF\x01"), "'\\xff\\x01'");
 }
