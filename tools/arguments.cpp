@@ -70,8 +70,8 @@ Arguments::Arguments(const Usage& usage, const std::vector<std::string>& words) 
                         : fmt::format("{} gives no value: write --{}=VALUE", name, bare));
     }
     const std::string_view near = nearest_word(bare, option_names(usage));
-    refuse(usage,
-           fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean --{}?", near)));
+    refuse(usage, fmt::format("unknown option {}{}", quote_name(name),
+                              near.empty() ? "" : fmt::format("; did you mean --{}?", near)));
   } catch (const po::error& error) {
     refuse(usage, error.what());
   }

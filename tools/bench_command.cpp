@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/recipe/names.h"
+#include "core/recipe/scan.h"
 #include "core/training/metrics.h"
 #include "core/training/run_resources.h"
 #include "kernels/base/check.h"
@@ -101,7 +102,7 @@ void check_suites(const Words& wanted, const std::string& names) {
   for (const std::string& name : wanted) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string_view near = nearest_word(name, known);
-    fail(ExitCode::usage, "unknown suite '{}'{}; there are: {}", name,
+    fail(ExitCode::usage, "unknown suite {}{}; there are: {}", quote_name(name),
          near.empty() ? "" : fmt::format("; did you mean '{}'?", near), names);
   }
 }

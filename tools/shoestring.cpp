@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/recipe/names.h"
+#include "core/recipe/scan.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
@@ -96,7 +97,7 @@ int run(const Words& words) {
   }
   const std::string asked = words[0] == "data" ? pair : words[0];
   const std::string_view near = nearest_word(asked, names);
-  fail(ExitCode::usage, "unknown command '{}'{}", asked,
+  fail(ExitCode::usage, "unknown command {}{}", quote_name(asked),
        near.empty() ? "; 'shoestring help' lists them" : fmt::format("; did you mean '{}'?", near));
 }
 

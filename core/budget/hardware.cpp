@@ -100,7 +100,7 @@ std::string take(const Entry& entry, bool listed, Hardware& hardware) {
       if (listed) words.push_back(known.dotted);
     }
     const std::string_view near = nearest_word(entry.dotted(), words);
-    return fmt::format("unknown key {}{}", quote_text(entry.dotted()),
+    return fmt::format("unknown key {}{}", quote_name(entry.dotted()),
                        near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
   }
   if (key->text) {
@@ -229,7 +229,7 @@ std::filesystem::path find_hardware(std::string_view name, const std::filesystem
   const std::vector<std::string> present = hardware_names(recipe_folder);
   const std::vector<std::string_view> words(present.begin(), present.end());
   const std::string_view near = nearest_word(name, words);
-  fail(ExitCode::missing_input, "there is no hardware '{}'{}; looked for{}", name,
+  fail(ExitCode::missing_input, "there is no hardware {}{}; looked for{}", quote_name(name),
        near.empty() ? "" : fmt::format(" (did you mean '{}'?)", near), places);
 }
 

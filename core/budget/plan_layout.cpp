@@ -33,7 +33,7 @@ Enum word_of(std::string_view key, std::string_view value, std::span<const std::
   if (found == words.end()) {
     std::string known;
     for (const std::string_view word : words) known += (known.empty() ? "" : ", ") + std::string(word);
-    fail(ExitCode::usage, "layout: {}={} is none of the words that are allowed: {}", key, quote_text(value), known);
+    fail(ExitCode::usage, "layout: {}={} is none of the words that are allowed: {}", key, quote_name(value), known);
   }
   return static_cast<Enum>(found - words.begin());
 }
@@ -66,7 +66,7 @@ void take_word(std::string_view word, PlanLayout& layout) {
     std::string known;
     for (const CountWord& count : kCounts) known += std::string(count.word) + ", ";
     fail(ExitCode::usage, "layout: unknown word {}; there are: {}schedule, sharding, recompute; write pipeline=8, say",
-         quote_text(word), known);
+         quote_name(word), known);
   }
 }
 

@@ -88,7 +88,7 @@ class Columns {
     for (std::size_t i = 0; i < cells.size(); ++i) {
       if (std::find(known.begin(), known.end(), cells[i]) == known.end()) {
         const std::string_view near = nearest_word(cells[i], known);
-        wrong.push_back(fmt::format("unknown column {}{}", quote_text(cells[i]),
+        wrong.push_back(fmt::format("unknown column {}{}", quote_name(cells[i]),
                                     near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
       } else if (!at_.emplace(cells[i], i).second) {
         wrong.push_back(fmt::format("column {} is given twice", quote_text(cells[i])));

@@ -44,7 +44,7 @@ const ScalingLaw& scaling_law_named(std::string_view name) {
     if (law.name == name) return law;
     known += (known.empty() ? "" : ", ") + std::string(law.name);
   }
-  fail(ExitCode::usage, "there is no scaling law {}; choose one of {}", quote_text(std::string(name)), known);
+  fail(ExitCode::usage, "there is no scaling law {}; choose one of {}", quote_name(name), known);
 }
 
 double best_learning_rate(double flops) { return 0.3118 * std::pow(flops, -0.1250); }

@@ -7,6 +7,7 @@
 
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
+#include "core/recipe/scan.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -97,7 +98,8 @@ std::string explain(const RecipeReading& reading, std::string_view key) {
   words.insert(words.end(), recipe_sections().begin(), recipe_sections().end());
   for (const Place& place : places) words.push_back(place.key->name);
   const std::string_view near = nearest_word(key, words);
-  fail(ExitCode::usage, "there is no key '{}'{}", key, near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+  fail(ExitCode::usage, "there is no key {}{}", quote_name(key),
+       near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
 }
 
 std::string key_reference() {

@@ -148,7 +148,7 @@ void Reader::judge(const std::vector<Header>& headers) {
       if (!is_name(section.substr(6), 64)) {
         mistake(
             header.origin, section,
-            fmt::format("{} is no name for a phase: letters, digits, '_', '-', '.'", quote_text(section.substr(6))));
+            fmt::format("{} is no name for a phase: letters, digits, '_', '-', '.'", quote_name(section.substr(6))));
       } else if (phases_.size() == kMostPhases) {
         mistake(header.origin, section, fmt::format("there are more than {} phases", kMostPhases));
       } else if (std::find(phases_.begin(), phases_.end(), section) == phases_.end()) {
@@ -158,7 +158,7 @@ void Reader::judge(const std::vector<Header>& headers) {
       mistake(header.origin, section, "a phase needs a name: [phase.NAME]");
     } else if (std::find(known.begin(), known.end(), section) == known.end()) {
       mistake(header.origin, section,
-              fmt::format("unknown section {}{}", quote_text(section),
+              fmt::format("unknown section {}{}", quote_name(section),
                           did_you_mean(listed() ? nearest_word(section, known) : "")));
       continue;
     }
@@ -172,7 +172,7 @@ bool Reader::accept(const Entry& entry) {
     const auto dot = entry.key.rfind('.');
     const std::string near = dot != std::string::npos ? entry.key : listed() ? nearest_key({}, entry.key) : "";
     mistake(entry.origin, entry.key,
-            fmt::format("{} stands outside a section{}", quote_text(entry.key), did_you_mean(near)));
+            fmt::format("{} stands outside a section{}", quote_name(entry.key), did_you_mean(near)));
     return false;
   }
   const auto& sections = recipe_sections();
@@ -182,7 +182,7 @@ bool Reader::accept(const Entry& entry) {
   if (phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) return false;
   if (find_key(entry.section, entry.key) != nullptr) return true;
   mistake(entry.origin, entry.section + "." + entry.key,
-          fmt::format("unknown key {}{}", quote_text(entry.dotted()),
+          fmt::format("unknown key {}{}", quote_name(entry.dotted()),
                       did_you_mean(listed() ? nearest_key(entry.section, entry.key) : "")));
   return false;
 }
@@ -209,13 +209,13 @@ void Reader::take_override(const std::string& argument) {
   const bool in_table = entry.section != "phase" && find_key(entry.section, entry.key) != nullptr;
   if (in_table && of_phase && std::find(phases_.begin(), phases_.end(), entry.section) == phases_.end()) {
     std::vector<std::string_view> phases(phases_.begin(), phases_.end());
-    return blame(
-        fmt::format("there is no section [{}]{}", entry.section, did_you_mean(nearest_word(entry.section, phases))));
+    return blame(fmt::format("there is no section {}{}", quote_name(entry.section),
+                             did_you_mean(nearest_word(entry.section, phases))));
   }
   if (!in_table) {
     const std::string some_phase = phases_.empty() ? "phase.NAME" : phases_.front();
     const std::string near = nearest_key(entry.section == "phase" ? some_phase : entry.section, entry.key);
-    return blame(fmt::format("unknown key {}{}", quote_text(dotted), did_you_mean(near)));
+    return blame(fmt::format("unknown key {}{}", quote_name(dotted), did_you_mean(near)));
   }
   if (reading_.origins.contains(dotted)) return blame(fmt::format("{} is given twice; keep one", dotted));
   store(entry);
@@ -239,10 +239,11 @@ void Reader::bind() {
   scratch.phases.resize(std::max<std::size_t>(1, phases_.size()));
   for (const std::vector<Entry>& layer : layers_) {
     for (const Entry& entry : layer) {
-      const std::string wrong =
-          find_key(entry.section, entry.key)->assign(scratch, phase_index(entry.section), entry.value);
+      const Key& key = *find_key(entry.section, entry.key);
+      const std::string wrong = key.assign(scratch, phase_index(entry.section), entry.value);
       if (wrong.empty()) continue;
-      mistake(entry.origin, entry.dotted(), fmt::format("{} = {} {}", entry.dotted(), quote_text(entry.value), wrong));
+      const std::string value = key.type == ValueType::choice ? quote_name(entry.value) : quote_text(entry.value);
+      mistake(entry.origin, entry.dotted(), fmt::format("{} = {} {}", entry.dotted(), value, wrong));
       mistaken_.insert(entry.dotted());
     }
   }

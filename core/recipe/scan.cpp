@@ -150,9 +150,8 @@ bool ends_lines_in_cr(std::string_view text) {
   return text.find('\n') == std::string_view::npos && text.find_first_not_of('\r', first) < text.size();
 }
 
-}  // namespace
-
-std::string quote_text(std::string_view text) {
+/// `spelt`: which codes are written as <U+NNNN>.
+std::string quoted(std::string_view text, bool (*spelt)(std::uint32_t code)) {
   std::string result = "'";
   while (!text.empty()) {
     if (result.size() > 80) {
@@ -165,11 +164,19 @@ std::string quote_text(std::string_view text) {
       text.remove_prefix(1);
     } else {
       const std::uint32_t code = code_of(text.substr(0, length));
-      result += is_invisible(code) ? fmt::format("<U+{:04X}>", code) : std::string(text.substr(0, length));
+      result += spelt(code) ? fmt::format("<U+{:04X}>", code) : std::string(text.substr(0, length));
       text.remove_prefix(length);
     }
   }
   return result + "'";
+}
+
+}  // namespace
+
+std::string quote_text(std::string_view text) { return quoted(text, is_invisible); }
+
+std::string quote_name(std::string_view text) {
+  return quoted(text, [](std::uint32_t code) { return code >= 0x80; });
 }
 
 Scan scan_text(std::string_view text, const std::string& name) {

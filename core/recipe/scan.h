@@ -46,4 +46,8 @@ std::string read_small_file(const std::filesystem::path& file);
 /// (odd blanks, marks of width and direction) as <U+NNNN>.
 std::string quote_text(std::string_view text);
 
+/// The same for what was taken for a name of ours (a section, a key, a word): these are of ASCII, and of a letter that
+/// only looks like one of them its code is shown.
+std::string quote_name(std::string_view text);
+
 }  // namespace shoestring

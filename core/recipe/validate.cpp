@@ -93,10 +93,10 @@ std::string pin_mistake(std::string_view pin) {
     if (known.op != op) continue;
     const auto& rows = known.variants;
     if (std::find(rows.begin(), rows.end(), variant) != rows.end()) return {};
-    return fmt::format("kernels.pin: {} has no variant {} in this build, only {}{}", op, quote_text(variant),
+    return fmt::format("kernels.pin: {} has no variant {} in this build, only {}{}", op, quote_name(variant),
                        fmt::join(rows, ", "), did_you_mean(variant, rows));
   }
-  return fmt::format("kernels.pin: there is no op {}{}", quote_text(op), did_you_mean(op, ops));
+  return fmt::format("kernels.pin: there is no op {}{}", quote_name(op), did_you_mean(op, ops));
 }
 
 void check_kernels(const KernelsSpec& kernels, Rules& rules) {
@@ -170,7 +170,7 @@ void check_lora(const Recipe& recipe, Rules& rules) {
   if (lora.targets != LoraSpec{}.targets) {
     for (const std::string& target : lora.targets) {
       rules.unless(std::find(known.begin(), known.end(), target) != known.end(), {"lora.targets"},
-                   fmt::format("lora.targets: there is no projection {}, only {}{}", quote_text(target),
+                   fmt::format("lora.targets: there is no projection {}, only {}{}", quote_name(target),
                                fmt::join(known, ", "), did_you_mean(target, known)));
     }
   }

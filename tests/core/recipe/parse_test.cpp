@@ -172,7 +172,7 @@ TEST(ParseRecipe, MistakesOfOverridesAreReportedToo) {
   for (const char* expected :
        {"command line: unknown key 'model.layer'; did you mean 'model.layers'?",
         "command line: model.layers = 'x' is not a number", "command line: '-v' is no override",
-        "no section [phase.pretrian]; did you mean 'phase.pretrain'?", "run.seed", "budget.gpu_hours"}) {
+        "no section 'phase.pretrian'; did you mean 'phase.pretrain'?", "run.seed", "budget.gpu_hours"}) {
     EXPECT_NE(lines.find(expected), std::string::npos) << expected << "\nnot in\n" << lines;
   }
 }
@@ -183,6 +183,25 @@ TEST(ParseRecipe, ACopyOfARecipeIsNotAskedAboutItsSchedule) {
                                               "--phase.pretrain.steps=5"};
   EXPECT_NE(all_lines(read_recipe_text(kSound, "r", overrides)).find("warmup_steps"), std::string::npos);
   EXPECT_EQ(parse_recipe_text(kSound, "r", overrides).recipe.schedule.warmup_steps, 5);
+}
+
+// A letter that only looks like one of ours: what is there and what is meant would read the same.
+TEST(ParseRecipe, ALookalikeLetterIsSpelt) {
+  const std::string text = kSound + "[mod\xD0\xB5l]\nx = 1\n[model]\nhidd\xD0\xB5n = 1\nnorm_\xD0\xB5ps = 1\n";
+  const std::vector<std::string> overrides = {
+      "--run.se\xD0\xB5"
+      "d=1",
+      "--precision.policy=fp\xEF\xBC\x93"
+      "2",
+      "--phase.pretr\xD0\xB0in.steps=1"};
+  const std::string lines = all_lines(read_recipe_text(text, "r", overrides));
+  for (const char* expected :
+       {"unknown section 'mod<U+0435>l'; did you mean 'model'?", "'model.hidd<U+0435>n'; did you mean 'model.hidden'?",
+        "'run.se<U+0435>d'; did you mean 'run.seed'?", "precision.policy = 'fp<U+FF13>2' is none of",
+        "no section 'phase.pretr<U+0430>in'; did you mean 'phase.pretrain'?"}) {
+    EXPECT_NE(lines.find(expected), std::string::npos) << expected << "\nnot in\n" << lines;
+  }
+  EXPECT_EQ(lines.find("\xD0"), std::string::npos) << lines;
 }
 
 TEST(ParseRecipe, APhaseKeyWithoutItsPhaseNamesOne) {

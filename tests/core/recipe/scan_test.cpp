@@ -31,6 +31,11 @@ TEST(QuoteText, SpellsOutWhatNobodySees) {
   EXPECT_EQ(quote_text("\xFF\x01"), "'\\xff\\x01'");
 }
 
+TEST(QuoteName, SpellsOutWhatOnlyLooksLikeAName) {
+  EXPECT_EQ(quote_name("model.hidd\xD0\xB5n"), "'model.hidd<U+0435>n'");
+  EXPECT_EQ(quote_name("model.hidden\xFF"), "'model.hidden\\xff'");
+}
+
 TEST(ScanText, AFileWhoseLinesEndInCrIsOneMistake) {
   try {
     scan_text("[run]\rname = r\r[model]\rlayers = 2\r", "r");
