@@ -24,6 +24,7 @@
 #include "core/training/layout.h"
 #include "core/training/measured_plan.h"
 #include "core/training/memory_plan.h"
+#include "core/training/room.h"
 #include "core/training/run_resources.h"
 #include "core/training/signals.h"
 #include "data/tokenizer.h"
@@ -152,6 +153,16 @@ void print_budget(const Recipe& recipe, const Cap& cap) {
                price->source, price->date);
   }
   fmt::print("\n");
+}
+
+/// A plan needs no data; the run will.
+void print_missing_inputs(const DataSpec& data) {
+  try {
+    check_inputs(data);
+  } catch (const Error& error) {
+    fmt::print("data         train would refuse this (exit code {}): {}\n", static_cast<int>(error.code()),
+               error.what());
+  }
 }
 
 void print_best_case(const Recipe& recipe, const ModelConfig& config, const Hardware& hardware, const Cap& cap) {
@@ -328,6 +339,7 @@ int plan_command(const Words& words) {
   print_memory(recipe, config);
   print_precision(recipe);
   print_budget(recipe, cap);
+  print_missing_inputs(recipe.data);
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
   if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);
   if (measured) print_measured(recipe, *measured);

@@ -15,6 +15,20 @@ void expect_holds(const std::string& text, std::initializer_list<const char*> pa
   for (const char* part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
 }
 
+// What train refuses.
+TEST(Plan, SaysThatNothingWasHeldOut) {
+  const testing::Workplace place;
+  EXPECT_EQ(place.run("plan small.recipe").output.find("train would refuse"), std::string::npos);
+  ASSERT_EQ(place.run("data build text --out whole --tokenizer bytes --hold-out 0 --threads 1").exit_code, 0);
+  const std::string whole = "small.recipe --data.train=whole/train --data.validation=whole/validation";
+  const testing::Ended plan = place.run("plan " + whole);
+  EXPECT_EQ(plan.exit_code, 0) << plan.output;
+  expect_holds(
+      plan.output,
+      {"data         train would refuse this (exit code 66): whole/validation: nothing was held out", "parameters"});
+  EXPECT_EQ(place.run("train " + whole).exit_code, 66);
+}
+
 // The figures that the technical report of DeepSeek-V3 gives, and what follows from them on an H800.
 TEST(Plan, PrintsWhatDeepSeekV3IsAndCosts) {
   const testing::Workplace place;
