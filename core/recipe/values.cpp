@@ -1,5 +1,6 @@
 #include "core/recipe/values.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -19,7 +20,8 @@ std::string_view trimmed(std::string_view text) {
 std::string unwritable(std::string_view text) {
   for (const char letter : text) {
     const auto code = static_cast<unsigned char>(letter);
-    if (letter == '#' || code < 0x20 || code == 0x7f) return "holds '#' or a control character";
+    if (letter == '#' || code < 0x20 || code == 0x7f)
+      return "holds '#' or a control character, which no recipe can hold: leave it out, or rename what it names";
   }
   return {};
 }
@@ -38,6 +40,23 @@ std::vector<std::string_view> split(std::string_view text) {
     if (comma == std::string_view::npos) return items;
     text.remove_prefix(comma + 1);
   }
+}
+
+/// A path that is there and has a comma, which makes two sources of it; empty where there is none. `items` are of one
+/// text.
+std::string_view path_with_comma(const std::vector<std::string_view>& items) {
+  constexpr std::size_t kMostCommas = 3;
+  for (std::size_t first = 0; first < items.size(); ++first) {
+    for (std::size_t last = first + 1; last < std::min(items.size(), first + kMostCommas + 1); ++last) {
+      if (items[first].empty() || items[last].empty()) continue;
+      const char* const end = items[last].data() + items[last].size();
+      const std::string_view path(items[first].data(), static_cast<std::size_t>(end - items[first].data()));
+      for (const std::string_view name : {path, trimmed(path.substr(0, path.rfind(':')))}) {
+        if (exists(name)) return name;
+      }
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -83,6 +102,9 @@ std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value)
   if (std::string mistake = unwritable(text); !mistake.empty()) return mistake;
   const std::vector<std::string_view> items = split(text);
   if (items.size() > kMostItems) return fmt::format("has more than {} sources", kMostItems);
+  if (const std::string_view path = path_with_comma(items); !path.empty()) {
+    return fmt::format("is several sources, since a comma separates them, but '{}' exists: rename it", path);
+  }
   std::vector<SourceSpec> sources;
   for (const std::string_view item : items) {
     auto colon = item.rfind(':');

@@ -35,6 +35,29 @@ TEST(Sources, AnExistingNameIsAPath) {
   EXPECT_EQ(sources(kept)[0].path, web + ":2");
 }
 
+// No recipe can name it: that it is not "a" and "b" that are missing is said.
+TEST(Sources, AnExistingNameWithACommaIsTold) {
+  const testing::TemporaryFolder folder;
+  const std::string path = (folder / "a,b/train").string();
+  std::string mistake;
+  EXPECT_EQ(sources(path, &mistake).size(), 2u);
+  EXPECT_EQ(mistake, "");
+  std::filesystem::create_directories(path);
+  const std::string told = "is several sources, since a comma separates them, but '" + path + "' exists: rename it";
+  for (const std::string& text : {path, path + ":2", "web, " + path + " , code:3"}) {
+    EXPECT_TRUE(sources(text, &mistake).empty());
+    EXPECT_EQ(mistake, told) << text;
+  }
+}
+
+TEST(Text, WhatNoRecipeCanHoldIsToldWithWhatToDo) {
+  std::string value;
+  for (const char* text : {"shards#2", "a\nb"}) {
+    EXPECT_EQ(values::parse_text(text, value),
+              "holds '#' or a control character, which no recipe can hold: leave it out, or rename what it names");
+  }
+}
+
 TEST(Sources, TwoReadingsAreRefused) {
   const testing::TemporaryFolder folder;
   const std::string web = (folder / "web").string();
