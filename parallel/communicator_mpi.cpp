@@ -287,24 +287,32 @@ void MpiPending::wait() {
 
 // Where launchers say how many processes they started, the one next to the process first.
 constexpr std::array kProcessCounts = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
+// Where those that say no count say which of their processes this is.
+constexpr std::array kProcessRanks = {"PMIX_RANK", "PMI_RANK"};
 
 std::string mpi_launch_sign() {
-  for (const char* sign : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"}) {
+  for (const char* sign : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "PMI_RANK"}) {
     if (std::getenv(sign) != nullptr) return sign;
   }
   return {};
 }
 
 std::string launch_mismatch(const std::function<const char*(const char*)>& variable, int size) {
+  const auto mismatch = [&](const std::string& launched) {
+    return fmt::format(
+        "the launcher {}, but this MPI sees {}, so each would train apart: launcher and library come from different "
+        "MPI installations; use the mpirun of the Open MPI this program was built with, or srun --mpi=pmix",
+        launched, size);
+  };
   for (const char* name : kProcessCounts) {
     const char* told = variable(name);
     if (told == nullptr) continue;
-    if (told == std::to_string(size)) return {};
-    return fmt::format(
-        "the launcher started {} processes ({}), but this MPI sees {}, so each would train apart: launcher and library "
-        "come from different MPI installations; use the mpirun of the Open MPI this program was built with, or srun "
-        "--mpi=pmix",
-        told, name, size);
+    return told == std::to_string(size) ? "" : mismatch(fmt::format("started {} processes ({})", told, name));
+  }
+  for (const char* name : kProcessRanks) {
+    const char* told = variable(name);
+    if (told == nullptr || std::strtoll(told, nullptr, 10) < size) continue;
+    return mismatch(fmt::format("started several processes, of which this is number {} ({})", told, name));
   }
   return {};
 }
@@ -316,9 +324,11 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
   MPI_Initialized(&already);
   check(already == 0, "MPI can be initialised only once in a process");
   std::map<std::string_view, std::string> before;
-  for (const char* name : kProcessCounts) {
+  const auto keep = [&](const char* name) {
     if (const char* value = std::getenv(name)) before[name] = value;
-  }
+  };
+  std::for_each(kProcessCounts.begin(), kProcessCounts.end(), keep);
+  std::for_each(kProcessRanks.begin(), kProcessRanks.end(), keep);
   const auto told = [&](const char* name) {
     const auto found = before.find(name);
     return found == before.end() ? nullptr : found->second.c_str();

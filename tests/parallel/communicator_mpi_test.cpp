@@ -51,6 +51,34 @@ TEST(LaunchMismatch, ComparesWhatTheNearestLauncherSays) {
   EXPECT_NE(mismatch({{"SLURM_STEP_NUM_TASKS", "2"}}, 1).find("SLURM_STEP_NUM_TASKS"), std::string::npos);
   // mpirun within a step of srun, which started mpirun's daemons only.
   EXPECT_EQ(mismatch({{"OMPI_COMM_WORLD_SIZE", "8"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"PMI_SIZE", "2"}}, 8), "");
+  // A launcher that says no count: no rank is outside of its world.
+  for (const char* name : {"PMIX_RANK", "PMI_RANK"}) {
+    EXPECT_EQ(mismatch({{name, "0"}}, 1), "") << name;
+    EXPECT_EQ(mismatch({{name, "3"}}, 4), "") << name;
+    for (const char* rank : {"1", "4294967294"}) {
+      EXPECT_NE(
+          mismatch({{name, rank}}, 1).find(std::string("number ") + rank + " (" + name + "), but this MPI sees 1"),
+          std::string::npos)
+          << name;
+    }
+  }
+  EXPECT_EQ(mismatch({{"OMPI_COMM_WORLD_SIZE", "2"}, {"PMIX_RANK", "7"}}, 2), "") << "of the launcher before";
+}
+
+TEST(LaunchSign, IsAnyVariableOfALauncher) {
+  const std::vector<const char*> names = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "PMI_RANK"};
+  std::map<const char*, std::string> before;  // of an mpirun that started this test
+  for (const char* name : names) {
+    if (const char* value = std::getenv(name)) before[name] = value;
+    unsetenv(name);
+  }
+  EXPECT_EQ(mpi_launch_sign(), "");
+  for (const char* name : names) {
+    setenv(name, "1", 1);
+    EXPECT_EQ(mpi_launch_sign(), name);
+    unsetenv(name);
+  }
+  for (const auto& [name, value] : before) setenv(name, value.c_str(), 1);
 }
 
 TEST(MpiWorld, CanonicalReductionEqualsOneRank) {
