@@ -176,21 +176,34 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   std::mutex mutex;
   std::exception_ptr error;
   std::string first;
+  const auto give_up = [&](ExitCode code, const std::string& why, const std::exception_ptr& thrown) {
+    {
+      const std::lock_guard lock(mutex);
+      if (error == nullptr) error = thrown;
+    }
+    world.abort(code, why);
+  };
   const auto run = [&](int rank) {
     try {
       const std::string found = difference(recipe, steps, *world.communicator(rank), alone, tampering);
       const std::lock_guard lock(mutex);
       first = found;
     } catch (const std::exception& exception) {
-      {
-        const std::lock_guard lock(mutex);
-        if (error == nullptr) error = std::current_exception();
-      }
-      world.abort(ExitCode::bug, exception.what());
+      give_up(ExitCode::bug, exception.what(), std::current_exception());
     }
   };
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
+  threads.reserve(static_cast<std::size_t>(ranks));
+  try {
+    for (int rank = 0; rank < ranks; ++rank) threads.push_back(tampering.make([&run, rank] { run(rank); }));
+  } catch (const std::exception& exception) {
+    const Error refused = as_error(exception);
+    const Error few(
+        refused.code(),
+        fmt::format("cannot make a thread for each of {} ranks, only for {} (verify fewer with --ranks): {}", ranks,
+                    threads.size(), refused.what()));
+    give_up(few.code(), few.what(), std::make_exception_ptr(few));
+  }
   for (std::thread& thread : threads) thread.join();
   if (error != nullptr) std::rethrow_exception(error);
   return first;

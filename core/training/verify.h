@@ -11,6 +11,7 @@
 #include "core/recipe/recipe.h"
 #include "core/training/layout.h"
 #include "core/training/pass.h"
+#include "kernels/base/thread.h"
 #include "parallel/communicator.h"
 
 namespace shoestring {
@@ -42,11 +43,13 @@ struct Tampering {
   std::int64_t wrong_sample = -1;  ///< the last rank trains on the sample after this one in its place
   /// After each step, with what the rank has then.
   std::function<void(const Layout& layout, const PassResult& batch, Transformer& model)> after_step = {};
+  ThreadMaker make = make_thread;  ///< of ranks that are threads
 };
 
 /// Runs `steps` steps of small_twin(recipe) as one process and under each of `layouts`, and tells `done` of each. Ranks
 /// are threads of this process; in a `world` of several ranks, these, and no layout has more: collective, rank 0 tells
-/// and knows all. Throws what is wrong with the recipe.
+/// and knows all. Throws what is wrong with the recipe, and Error(io) with the limits to look at where a rank's thread
+/// cannot be made; those begun have ended then.
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
                                            Communicator& world,
                                            const std::function<void(const VerifiedLayout&)>& done = {},

@@ -4,7 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <string>
+#include <system_error>
+#include <thread>
 
+#include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
 
 namespace shoestring {
@@ -110,6 +116,34 @@ TEST(Verify, ABiasMovedMoreThanOnceAStepIsSeen) {
     model.update_router_biases(batch.router_counts, 0.25);
   };
   EXPECT_NE(difference({.after_step = again}).find("e_score_correction_bias"), std::string::npos);
+}
+
+// Those begun are waited for: a thread that nobody joins would end the process.
+TEST(Verify, ARankWhoseThreadCannotBeMadeEndsTheOthers) {
+  for (int made = 0; made < 4; ++made) {
+    int left = made;
+    std::atomic<int> alive{0};
+    const ThreadMaker scarce = [&](std::function<void()> body) {
+      if (left-- == 0) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+      ++alive;
+      return std::thread([&alive, body = std::move(body)] {
+        body();
+        --alive;
+      });
+    };
+    try {
+      difference({.make = scarce}, kFolded);
+      ADD_FAILURE() << "four ranks of " << made;
+    } catch (const Error& error) {
+      const std::string text = error.what();
+      EXPECT_EQ(error.code(), ExitCode::io);
+      for (const std::string& part :
+           {"each of 4 ranks, only for " + std::to_string(made), std::string("--ranks"), std::string("ulimit -u")}) {
+        EXPECT_NE(text.find(part), std::string::npos) << text;
+      }
+    }
+    EXPECT_EQ(alive, 0);
+  }
 }
 
 }  // namespace
