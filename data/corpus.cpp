@@ -8,10 +8,10 @@
 
 #include "data/corpus_walk.h"
 #include "data/file_kind.h"
+#include "data/input_front.h"
 #include "data/table_file.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
-#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
@@ -19,74 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kLineLimit = std::size_t{64} << 20;
-
-// C4 calls its lines of JSON so; elsewhere it is one value over many lines.
-bool may_hold_lines(std::string_view name) { return name.ends_with(".json"); }
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
-
-// Whether the first line is an object with the text.
-bool begins_with_line(std::string_view front, const LineFields& fields) {
-  const std::size_t end = front.find('\n');
-  if (end == std::string_view::npos && front.size() >= kFileKindBytes) {
-    return front.find_first_not_of(" \t\r") == front.find('{') && front.find('{') != std::string_view::npos;
-  }
-  try {
-    return text_of_line(front.substr(0, end), fields, "").text.has_value();
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-// By its name and, where that leaves it open, by its front.
-bool is_lines(std::string_view name, bool piped, std::string_view front, const LineFields& fields) {
-  return holds_lines(name) || ((may_hold_lines(name) || piped) && begins_with_line(front, fields));
-}
-
-bool is_object(std::string_view line, bool cut) {
-  if (cut) return line.substr(std::min(line.size(), line.find_first_not_of(" \t"))).starts_with("{\"");
-  try {
-    return parse_json(line, "").is_object();
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-// Whether the first two lines, blank ones aside, are objects of any kind.
-bool begins_with_objects(std::string_view front) {
-  const bool whole = front.size() < kFileKindBytes;
-  int left = 2;
-  while (left > 0 && !front.empty()) {
-    const std::size_t end = front.find('\n');
-    const std::string_view line = front.substr(0, end);
-    front.remove_prefix(end == std::string_view::npos ? front.size() : end + 1);
-    if (is_blank(line)) continue;
-    if (!is_object(line, end == std::string_view::npos && !whole)) return false;
-    --left;
-  }
-  return left == 0;
-}
-
-// An array of objects.
-bool begins_with_array(std::string_view front) {
-  const std::size_t bracket = front.find_first_not_of(" \t\r\n");
-  if (bracket == std::string_view::npos || front[bracket] != '[') return false;
-  const std::size_t next = front.find_first_not_of(" \t\r\n", bracket + 1);
-  return next != std::string_view::npos && front[next] == '{';
-}
-
-// Of plain text that may be meant as something else: what, and what to do; empty for other text.
-std::string doubt_of(std::string_view front, bool open_kind, const LineFields& fields) {
-  if (begins_with_array(front)) return "is one JSON array; write one object a line (`jq -c .[]`)";
-  if (open_kind && begins_with_objects(front)) {
-    return fmt::format("its lines look like JSONL, without text under \"{}\"; name the field that holds it: --field",
-                       fmt::join(fields.text, ","));
-  }
-  if (!open_kind && (begins_with_line(front, fields) || begins_with_objects(front))) {
-    return "its lines look like JSONL; name it .jsonl, or feed it through `-`";
-  }
-  return "";
-}
 
 /// Bytes [begin, end) of all files together: what begins there belongs to the part. Text up to a limit is one part.
 struct ByteRange {
@@ -160,7 +92,7 @@ struct CorpusReader::State {
     name = pipe == piped.end() ? next.path.string() : pipe->second;
     const std::string_view front = file->ahead(kFileKindBytes);
     const std::string plain = plain_name(next.path);
-    lines = is_lines(plain, pipe != piped.end(), front, options.fields);
+    lines = holds_lines_of_json({plain, pipe != piped.end()}, front, options.fields);
     if (within) return go_on_within();
     part = 0;
     ++counts.files;
@@ -405,11 +337,12 @@ std::vector<std::string> doubtful_inputs(const CorpusOptions& options) {
     const auto pipe = piped.find(next->path);
     const bool is_pipe = pipe != piped.end();
     const std::string plain = plain_name(next->path);
+    const InputName source{plain, is_pipe};
     try {
       InputFile file(next->path, options.unpack);
       const std::string_view front = file.ahead(kFileKindBytes);
-      if (!file_kind(front).is_text() || is_lines(plain, is_pipe, front, options.fields)) continue;
-      const std::string doubt = doubt_of(front, may_hold_lines(plain) || is_pipe, options.fields);
+      if (!file_kind(front).is_text() || holds_lines_of_json(source, front, options.fields)) continue;
+      const std::string doubt = doubt_of(source, front, options.fields);
       if (doubt.empty()) continue;
       doubts.push_back(
           fmt::format("{}: taken as plain text, but {}", is_pipe ? pipe->second : next->path.string(), doubt));

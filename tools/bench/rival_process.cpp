@@ -131,7 +131,7 @@ double RivalProcess::step() {
   std::fputs("step\n", to_);
   std::fflush(to_);
   const std::string line = next_line();
-  const double seconds = std::atof(line.c_str());
+  const double seconds = std::strtod(line.c_str(), nullptr);
   if (seconds <= 0) {
     fail(ExitCode::missing_input, "{} answers \"{}\" instead of seconds\n{}", command_.words[0], line,
          tail_of(command_.log));
