@@ -156,9 +156,9 @@ void print_budget(const Recipe& recipe, const Cap& cap) {
 }
 
 /// A plan needs no data; the run will.
-void print_missing_inputs(const DataSpec& data) {
+void print_missing_inputs(const Recipe& recipe) {
   try {
-    check_inputs(data);
+    check_inputs(recipe);
   } catch (const Error& error) {
     fmt::print("data         train would refuse this (exit code {}): {}\n", static_cast<int>(error.code()),
                error.what());
@@ -339,7 +339,7 @@ int plan_command(const Words& words) {
   print_memory(recipe, config);
   print_precision(recipe);
   print_budget(recipe, cap);
-  print_missing_inputs(recipe.data);
+  print_missing_inputs(recipe);
   if (!recipe.budget.hardware.empty()) print_best_case(recipe, config, hardware, cap);
   if (asked && !print_estimate(question)) return static_cast<int>(ExitCode::bad_recipe);
   if (measured) print_measured(recipe, *measured);

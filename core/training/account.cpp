@@ -140,7 +140,8 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   cap_->check_startable(elapsed());
   // A process that was killed between the ledger's last line and its report left none.
   if (over && type_of(args_.directory / "report.json") == fs::file_type::not_found) store_report();
-  if (!over) check_inputs(recipe.data);
+  // Of a run that goes on, data of a phase that is behind may be gone.
+  if (!over) history.attempts.empty() ? check_inputs(recipe) : check_inputs(recipe.data);
   // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
   // not become an attempt before it knows.
   if (!over) ledger_->begin(attempt_start(-1, nullptr));

@@ -41,6 +41,16 @@ void check_inputs(const DataSpec& data) {
   }
 }
 
+void check_inputs(const Recipe& recipe) {
+  check_inputs(recipe.data);
+  for (const PhaseSpec& phase : recipe.phases) {
+    DataSpec own;
+    own.train = phase.train;
+    own.validation = phase.validation;
+    check_inputs(own);
+  }
+}
+
 void check_memory(const MemoryLeft& left, const MemoryPlan& plan) {
   const std::int64_t needed = plan.total() + kBesideModel;
   if (needed <= left.bytes) return;

@@ -19,6 +19,8 @@ namespace shoestring {
 /// Throws Error(missing_input) where shards that the recipe names are not there. Before the ledger knows of an attempt:
 /// a start with a wrong path is none.
 void check_inputs(const DataSpec& data);
+/// The same of its phases too: a path that is wrong in the second would be met hours later.
+void check_inputs(const Recipe& recipe);
 
 /// What this process may still write to the file system of a folder; the most where the system will not say.
 struct DiskRoom {

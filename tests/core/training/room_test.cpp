@@ -79,6 +79,23 @@ DeviceNeed need_of(std::int64_t saved_mib, std::int64_t moments_mib, StateMemory
   return need;
 }
 
+TEST(Inputs, OfLaterPhasesAreLookedForToo) {
+  const testing::TemporaryFolder folder;
+  testing::write_text(folder / "train" / "a.h5", "");
+  Recipe recipe;
+  recipe.data.train = {{(folder / "train").string(), 1}};
+  recipe.phases.resize(2);
+  EXPECT_NO_THROW(check_inputs(recipe));
+  recipe.phases[1].train = {{(folder / "trian").string(), 1}};
+  try {
+    check_inputs(recipe);
+    FAIL() << "the second phase's path leads nowhere";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("trian"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Room, ADeviceHoldsTheRunOrTheCheapestChangeIsNamed) {
   const DeviceNeed need = need_of(1024, 2048);
   const std::vector<MemoryChange> changes = {{"phase.NAME.micro_batch = 1", need_of(512, 2048)},
