@@ -69,9 +69,9 @@ TEST(ChildProcess, GivesItsAnswerAndChangesNothing) {
 }
 
 TEST(ChildProcess, ItsErrorsComeThrough) {
-  const Error own = error_of([]() -> std::string { fail(ExitCode::bad_data, "line 3 is none"); });
+  const Error own = error_of([]() -> std::string { fail(ExitCode::bad_data, "a.txt: line 3 is none; give another"); });
   EXPECT_EQ(own.code(), ExitCode::bad_data);
-  EXPECT_STREQ(own.what(), "line 3 is none");
+  EXPECT_STREQ(own.what(), "a.txt: line 3 is none; give another");
   const Error memory = error_of([]() -> std::string { throw std::bad_alloc(); });
   EXPECT_EQ(memory.code(), ExitCode::io);
   expect_parts(memory, {"counting: out of memory", "ulimit -v"});
@@ -105,7 +105,8 @@ TEST(ChildProcess, EndsAsItDoesWhereItsSignalIsIgnored) {
   EXPECT_EQ(run_in_child(
                 "counting", [] { return std::string("three"); }, nothing),
             "three");
-  EXPECT_EQ(error_of([]() -> std::string { fail(ExitCode::bad_data, "no"); }).code(), ExitCode::bad_data);
+  EXPECT_EQ(error_of([]() -> std::string { fail(ExitCode::bad_data, "a.txt: is none; give another"); }).code(),
+            ExitCode::bad_data);
   EXPECT_EQ(::signal(SIGCHLD, SIG_DFL), SIG_IGN) << "left as it was";
 }
 
@@ -131,7 +132,7 @@ TEST(ChildProcess, RunsNoHandlersOfItsParent) {
 TEST(ChildProcess, IsGoneWhenWhoWaitsForItLeaves) {
   shared().worker = 0;
   const Error error = error_of(never_ends, [] {
-    if (shared().worker != 0) fail(ExitCode::preempted, "asked to");
+    if (shared().worker != 0) fail(ExitCode::preempted, "the work: left as asked; run it again");
   });
   EXPECT_EQ(error.code(), ExitCode::preempted);
   EXPECT_EQ(::kill(shared().worker, 0), -1);
