@@ -184,9 +184,8 @@ class LineScan {
   bool take_hex(std::uint32_t& code) {
     if (rest_.size() < 5 || !take('u')) return false;
     const std::string_view digits = rest_.substr(0, 4);
-    const char* const last = digits.data() + digits.size();
-    const auto [end, error] = std::from_chars(digits.data(), last, code, 16);
-    if (error != std::errc() || end != last) return false;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
+    if (error != std::errc() || end != digits.data() + digits.size()) return false;
     rest_.remove_prefix(digits.size());
     return true;
   }
