@@ -42,15 +42,16 @@ std::vector<std::string_view> split(std::string_view text) {
   }
 }
 
-/// A path that is there and has a comma, which makes two sources of it; empty where there is none. `items` are of one
-/// text.
-std::string_view path_with_comma(const std::vector<std::string_view>& items) {
+/// A path that is there and has a comma, which makes two sources of it; empty where there is none. `items` are parts of
+/// `text`.
+std::string_view path_with_comma(std::string_view text, const std::vector<std::string_view>& items) {
   constexpr std::size_t kMostCommas = 3;
   for (std::size_t first = 0; first < items.size(); ++first) {
     for (std::size_t last = first + 1; last < std::min(items.size(), first + kMostCommas + 1); ++last) {
       if (items[first].empty() || items[last].empty()) continue;
-      const char* const end = items[last].data() + items[last].size();
-      const std::string_view path(items[first].data(), static_cast<std::size_t>(end - items[first].data()));
+      const auto begin = static_cast<std::size_t>(items[first].data() - text.data());
+      const auto end = static_cast<std::size_t>(items[last].data() - text.data()) + items[last].size();
+      const std::string_view path = text.substr(begin, end - begin);
       for (const std::string_view name : {path, trimmed(path.substr(0, path.rfind(':')))}) {
         if (exists(name)) return name;
       }
@@ -102,7 +103,7 @@ std::string parse_sources(std::string_view text, std::vector<SourceSpec>& value)
   if (std::string mistake = unwritable(text); !mistake.empty()) return mistake;
   const std::vector<std::string_view> items = split(text);
   if (items.size() > kMostItems) return fmt::format("has more than {} sources", kMostItems);
-  if (const std::string_view path = path_with_comma(items); !path.empty()) {
+  if (const std::string_view path = path_with_comma(text, items); !path.empty()) {
     return fmt::format("is several sources, since a comma separates them, but '{}' exists: rename it", path);
   }
   std::vector<SourceSpec> sources;
