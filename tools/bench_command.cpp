@@ -114,7 +114,7 @@ void check_target(const std::filesystem::path& file, std::string_view option = "
     fail(ExitCode::io, "{}: is a folder; name a file in it for {}", file.string(), option);
   std::filesystem::path beside = file;  // as replace_file writes it
   beside += fmt::format(".tmp{}", ::getpid());
-  FileWriter{beside};
+  { const FileWriter opened(beside); }
   std::filesystem::remove(beside);
 }
 
