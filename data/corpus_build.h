@@ -37,7 +37,7 @@ struct CorpusBuildOptions {
   TokenizerChoice tokenizer = TokenizerChoice::train;
   std::filesystem::path tokenizer_file;  ///< with TokenizerChoice::file
   std::uint32_t vocabulary = 4096;       ///< of a trained tokenizer
-  /// Training takes about 700 bytes of memory for each, which is SentencePiece's affair.
+  /// Training takes many times as much memory, which is SentencePiece's affair.
   std::int64_t tokenizer_sample_bytes = std::int64_t{4} << 20;
   double hold_out = 0.01;                               ///< share of the text: see hold_out.h
   double near_threshold = 0.8;                          ///< estimated similarity from which a document is a duplicate

@@ -2,20 +2,26 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <vector>
+
 #include "core/model/accounting.h"
 #include "tests/core/model/small_models.h"
 
 namespace shoestring::testing {
 namespace {
 
+Recipe recipe_of(const std::vector<std::int64_t>& sequences) {
+  Recipe recipe;
+  recipe.precision = policy(PrecisionPolicy::bf16);
+  for (const std::int64_t sequence : sequences) recipe.phases.emplace_back().sequence = sequence;
+  return recipe;
+}
+
 // The same model in two phases: each token costs what its own phase's sequences make of attention.
 TEST(FlopsTally, CountsEachPhaseByItsOwnSequences) {
   const ModelConfig model = small_config(Architecture::llama);
-  Recipe recipe;
-  recipe.precision = policy(PrecisionPolicy::bf16);
-  recipe.phases.resize(2);
-  recipe.phases[0].sequence = 16;
-  recipe.phases[1].sequence = 64;
+  const Recipe recipe = recipe_of({16, 64});
   FlopsTally tally;
   double expected = 0;
   for (const PhaseSpec& phase : recipe.phases) {
@@ -30,10 +36,7 @@ TEST(FlopsTally, CountsEachPhaseByItsOwnSequences) {
 
 TEST(FlopsTally, UtilisationIsOfFormatsWithAPeak) {
   const ModelConfig model = small_config(Architecture::llama);
-  Recipe recipe;
-  recipe.precision = policy(PrecisionPolicy::bf16);
-  recipe.phases.resize(1);
-  recipe.phases[0].sequence = 16;
+  const Recipe recipe = recipe_of({16});
   FlopsTally tally;
   tally.enter(model, recipe, recipe.phases[0]);
   tally.add(1);
