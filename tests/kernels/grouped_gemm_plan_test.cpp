@@ -21,7 +21,6 @@ using cublaslt::kResult;
 using cublaslt::kRight;
 using cublaslt::kRowsOfGroup;
 using testing::kGroupedDevice;
-using testing::kGroupedOffsets;
 
 class GroupedPlan : public testing::GroupedOnDevice {
  protected:

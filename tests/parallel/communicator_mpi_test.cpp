@@ -149,7 +149,7 @@ int main(int argc, char** argv) {
   shoestring::g_world = world.get();
   if (argc == 3 && std::strcmp(argv[1], "--abort") == 0) {
     if (world->rank() == world->size() - 1) {
-      world->abort(static_cast<shoestring::ExitCode>(std::atoi(argv[2])), "as asked");
+      world->abort(static_cast<shoestring::ExitCode>(std::stoi(argv[2])), "as asked");
     }
     world->barrier();
     return 0;

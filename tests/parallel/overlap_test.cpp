@@ -276,7 +276,7 @@ GradientTiming time_of_gradients(int layers, double delay, bool overlaps) {
     timing.compute = clock;
     reducer.fold();
     timing.makespan = clock;
-    timing.communication = messages.messages() / 2 * delay;
+    timing.communication = static_cast<double>(messages.messages() / 2) * delay;
     Tensor total(DType::f32, {elements});
     reducer.place(total);
     for (const ShardRange& range : ranges) {

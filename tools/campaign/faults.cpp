@@ -21,6 +21,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -97,7 +98,7 @@ void parse(std::string_view word) {
     g_plan.what = What::error;
     g_plan.error = known.value;
   }
-  if (g_plan.what == What::jump) g_plan.jump_seconds = std::strtol(what.data(), nullptr, 10);
+  if (g_plan.what == What::jump) std::from_chars(what.data(), what.data() + what.size(), g_plan.jump_seconds);
 }
 
 __attribute__((constructor)) void begin() {
@@ -118,8 +119,8 @@ __attribute__((destructor)) void end() {
   std::array<char, 1024> text{};
   int at = 0;
   for (std::size_t kind = 0; kind < kinds; ++kind) {
-    at += std::snprintf(text.data() + at, text.size() - static_cast<std::size_t>(at), "%s %ld\n", kKinds[kind].data(),
-                        g_calls[kind].load());
+    at += std::snprintf(text.data() + at, text.size() - static_cast<std::size_t>(at), "%.*s %ld\n",
+                        static_cast<int>(kKinds[kind].size()), kKinds[kind].data(), g_calls[kind].load());
   }
   mark(text.data(), static_cast<std::size_t>(at));
 }
