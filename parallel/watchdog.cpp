@@ -8,6 +8,8 @@
 #include <chrono>
 #include <exception>
 #include <set>
+#include <system_error>
+#include <thread>
 
 namespace shoestring {
 namespace {
@@ -40,8 +42,13 @@ Watchdog::~Watchdog() {
   folder_.remove(rank_);
 }
 
-void Watchdog::start() {
-  thread_ = std::thread(&Watchdog::run, this);
+void Watchdog::start(const ThreadMaker& make) {
+  try {
+    thread_ = make([this] { run(); });
+  } catch (const std::system_error& error) {
+    fail(ExitCode::io, "cannot make the thread that watches rank {}: {}; {}", rank_, error.code().message(),
+         thread_limits());
+  }
   signs_.watch();
 }
 

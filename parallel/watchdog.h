@@ -23,6 +23,7 @@
 #include <string>
 #include <thread>
 
+#include "kernels/base/thread.h"
 #include "parallel/communicator.h"
 #include "parallel/rank_sign.h"
 #include "parallel/vital_signs.h"
@@ -52,7 +53,7 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
 
   /// From here on a thread takes the turns.
-  void start();
+  void start(const ThreadMaker& make = make_thread);
   /// One turn, `seconds` after the last.
   void turn(double seconds);
 

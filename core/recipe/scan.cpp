@@ -38,7 +38,16 @@ bool has_control(std::string_view text) {
   return false;
 }
 
-/// Length of the UTF-8 sequence that starts `text`, 0 if it is broken.
+/// The code of a sequence whose bytes are a first one and those that follow it.
+std::uint32_t code_of(std::string_view sequence) {
+  const auto first = static_cast<unsigned char>(sequence[0]);
+  std::uint32_t code = sequence.size() == 1 ? first : first & (0xFFu >> (sequence.size() + 1));
+  for (std::size_t i = 1; i < sequence.size(); ++i)
+    code = code << 6 | (static_cast<unsigned char>(sequence[i]) & 0x3Fu);
+  return code;
+}
+
+/// Length of the UTF-8 sequence that starts `text`, 0 if it is broken, overlong or half a pair of UTF-16.
 std::size_t utf8_length(std::string_view text) {
   const auto first = static_cast<unsigned char>(text[0]);
   const std::size_t length = first < 0x80 ? 1 : first >> 5 == 6 ? 2 : first >> 4 == 14 ? 3 : first >> 3 == 30 ? 4 : 0;
@@ -46,7 +55,10 @@ std::size_t utf8_length(std::string_view text) {
   for (std::size_t i = 1; i < length; ++i) {
     if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) return 0;
   }
-  return length;
+  constexpr std::array<std::uint32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};
+  const std::uint32_t code = code_of(text.substr(0, length));
+  const bool half = code >= 0xD800 && code <= 0xDFFF;
+  return code >= kLeast[length] && code <= 0x10FFFF && !half ? length : 0;
 }
 
 /// The state of one pass over the lines.
@@ -103,15 +115,6 @@ class Scanner {
   bool in_section_ = false;
   int number_ = 0;
 };
-
-/// The code of a well-formed sequence.
-std::uint32_t code_of(std::string_view sequence) {
-  const auto first = static_cast<unsigned char>(sequence[0]);
-  std::uint32_t code = sequence.size() == 1 ? first : first & (0xFFu >> (sequence.size() + 1));
-  for (std::size_t i = 1; i < sequence.size(); ++i)
-    code = code << 6 | (static_cast<unsigned char>(sequence[i]) & 0x3Fu);
-  return code;
-}
 
 /// What nobody sees, or what turns round what stands beside it: blanks that are none, fillers, marks of direction and
 /// order (what Unicode calls default ignorable, and blanks).

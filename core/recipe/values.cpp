@@ -95,6 +95,9 @@ std::string parse_list(std::string_view text, std::vector<std::string>& value) {
     if (item.empty() || item.size() > kLongestText)
       return "has an empty or overlong item; items are separated by commas";
   }
+  if (const std::string_view path = path_with_comma(text, items); !path.empty()) {
+    return fmt::format("is several items, since a comma separates them, but '{}' exists: rename it", path);
+  }
   value.assign(items.begin(), items.end());
   return {};
 }

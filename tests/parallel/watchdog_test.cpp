@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <functional>
 #include <memory>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "tests/support/ranks.h"
@@ -184,6 +187,21 @@ TEST_F(WatchdogTest, AnErrorOfOneRankReachesAll) {
       EXPECT_NE(std::string(error.what()).find("rank 1 (host "), std::string::npos) << error.what();
       EXPECT_NE(std::string(error.what()).find("block 7 is damaged"), std::string::npos) << error.what();
     }
+  }
+}
+
+TEST_F(WatchdogTest, AThreadThatCannotBeMadeIsToldWithTheLimits) {
+  begin(1);
+  const auto refuse = [](const std::function<void()>&) -> std::thread {
+    throw std::system_error(EAGAIN, std::generic_category());
+  };
+  try {
+    rank(0).watchdog->start(refuse);
+    ADD_FAILURE() << "it went on unwatched";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("the thread that watches rank 0"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("ulimit -u"), std::string::npos) << error.what();
   }
 }
 

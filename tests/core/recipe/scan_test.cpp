@@ -29,6 +29,10 @@ TEST(QuoteText, SpellsOutWhatNobodySees) {
       << "neighbours that are seen";
   EXPECT_EQ(quote_text("caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82"), "'caf\xC3\xA9 \xE6\x97\xA5 \xF0\x9F\x99\x82'");
   EXPECT_EQ(quote_text("\xFF\x01"), "'\\xff\\x01'");
+  EXPECT_EQ(quote_text("\xC0\xAF"), "'\\xc0\\xaf'") << "overlong";
+  EXPECT_EQ(quote_text("\xE0\x82\xA9"), "'\\xe0\\x82\\xa9'") << "overlong";
+  EXPECT_EQ(quote_text("\xED\xA0\x80"), "'\\xed\\xa0\\x80'") << "half a pair of UTF-16";
+  EXPECT_EQ(quote_text("\xF4\x90\x80\x80"), "'\\xf4\\x90\\x80\\x80'") << "beyond Unicode";
 }
 
 TEST(QuoteName, SpellsOutWhatOnlyLooksLikeAName) {

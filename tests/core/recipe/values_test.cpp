@@ -50,6 +50,17 @@ TEST(Sources, AnExistingNameWithACommaIsTold) {
   }
 }
 
+TEST(List, AnExistingNameWithACommaIsTold) {
+  const testing::TemporaryFolder folder;
+  const std::string path = (folder / "a,b").string();
+  std::vector<std::string> value;
+  EXPECT_EQ(values::parse_list(path, value), "");
+  EXPECT_EQ(value.size(), 2u);
+  std::filesystem::create_directory(path);
+  EXPECT_EQ(values::parse_list("web, " + path, value),
+            "is several items, since a comma separates them, but '" + path + "' exists: rename it");
+}
+
 TEST(Text, WhatNoRecipeCanHoldIsToldWithWhatToDo) {
   std::string value;
   for (const char* text : {"shards#2", "a\nb"}) {
