@@ -213,8 +213,7 @@ void backward_blocks(const AttentionBackwardArgs& args, const Extents& e, std::i
 
 void clear(Squares matrix, std::int64_t rows, std::int64_t columns) {
   for (std::int64_t j = 0; j < columns; j += kSquare) {
-    float* at = matrix.from(0, j).data;
-    std::fill(at, at + rows * kSquare, 0.0f);
+    std::fill_n(matrix.from(0, j).data, rows * kSquare, 0.0f);
   }
 }
 

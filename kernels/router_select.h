@@ -73,9 +73,8 @@ void route(const RouterArgs& args, std::int64_t token, PerExpert<Real>& biased) 
   if (args.groups > 1 && args.topk_groups < args.groups) {
     std::array<bool, kRouterMaxExperts> takes_part;
     choose_groups(biased.data(), experts, args, takes_part.data());
-    const std::int64_t size = experts / args.groups;
     best(biased.data(), experts, k, indices,
-         [&](std::int32_t e) { return takes_part[static_cast<std::size_t>(e / size)]; });
+         [&](std::int32_t e) { return takes_part[static_cast<std::size_t>(e * args.groups / experts)]; });
   } else {
     best(biased.data(), experts, k, indices, [](std::int32_t) { return true; });
   }
