@@ -86,8 +86,10 @@ namespace gemm_detail {
 Problem problem_of(const GroupedGemmArgs& args, std::int64_t group) {
   const std::int64_t begin = at(args.offsets, group);
   const std::int64_t end = at(args.offsets, group + 1);
-  const std::int64_t expert = group % experts_of(args);
-  const ConstScaledView b = stacked_matrix(args.b, experts_of(args), expert);
+  const std::int64_t experts = experts_of(args);
+  check(experts > 0, "grouped_gemm: no matrix stands in b {}", args.b.values.shape);
+  const std::int64_t expert = group % experts;
+  const ConstScaledView b = stacked_matrix(args.b, experts, expert);
   return {args.c.slice(0, begin, end - begin),
           segment(args.a, begin, end, begin),
           args.b_transposed ? b.transposed() : b,
@@ -285,9 +287,10 @@ void grouped_gemm(const GroupedGemmArgs& args) {
   check(args.c.shape[0] == args.a.values.shape[0], "{}: c {} and a {} differ in rows", kOp, args.c.shape,
         args.a.values.shape);
   const std::int64_t groups = groups_of(args.offsets);
-  check(experts_of(args) > 0 && groups % experts_of(args) == 0, "{}: {} groups with b {} and c {}", kOp, groups,
-        args.b.values.shape, args.c.shape);
-  check_stack(args.b, experts_of(args), kOp);
+  const std::int64_t experts = experts_of(args);
+  check(experts > 0 && groups % experts == 0, "{}: {} groups with b {} and c {}", kOp, groups, args.b.values.shape,
+        args.c.shape);
+  check_stack(args.b, experts, kOp);
   for (std::int64_t g = 0; g < groups; ++g) gemm_detail::check_problem(problem_of(args, g), kOp);
   if (args.c.elements() == 0) return;
   if (args.stream.dry()) {

@@ -173,6 +173,7 @@ struct FieldReader {
 template <class Events>
 void read(std::string_view text, Events& events, const std::string& where, ExitCode code) {
   std::size_t read = 0;
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): its end follows
   const Cursor begin(text.data(), &read);
   const Cursor end(text.data() + text.size(), &read);
   if (!Engine::sax_parse(begin, end, &events)) {
