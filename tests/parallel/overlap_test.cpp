@@ -276,7 +276,8 @@ GradientTiming time_of_gradients(int layers, double delay, bool overlaps) {
     timing.compute = clock;
     reducer.fold();
     timing.makespan = clock;
-    timing.communication = static_cast<double>(messages.messages() / 2) * delay;
+    const std::int64_t exchanges = messages.messages() / 2;
+    timing.communication = static_cast<double>(exchanges) * delay;
     Tensor total(DType::f32, {elements});
     reducer.place(total);
     for (const ShardRange& range : ranges) {
