@@ -55,7 +55,7 @@ struct AttemptProgress {
   std::string phase;
   CategorySeconds seconds;   ///< since the start of the attempt, summed over ranks
   PerFormat flops;           ///< done in this attempt, summed over ranks
-  double loss = 0;           ///< of the last step; 0: none yet
+  double loss = 0;           ///< of the last step; 0: none yet; not finite: it was not
   std::int64_t clipped = 0;  ///< steps, of the run, whose gradient was clipped
   std::int64_t skipped = 0;  ///< steps, of the run, that left the weights as they were
   std::int64_t returns = 0;  ///< times the run went back to a checkpoint
@@ -72,7 +72,7 @@ struct CheckpointCommit {
 struct EvaluationResult {
   std::int64_t step = 0;
   std::int64_t tokens = 0;   ///< held-out tokens looked at
-  double loss = 0;           ///< nats per token
+  double loss = 0;           ///< nats per token; may be not finite, as the next
   double bits_per_byte = 0;  ///< 0: none, of conversations only some tokens are predicted
   double took_seconds = 0;
   std::int64_t sequences = 0;      ///< held-out sequences looked at, spread evenly over all

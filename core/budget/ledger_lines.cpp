@@ -18,7 +18,7 @@ constexpr std::size_t kMostScores = 4096;
 
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
-/// A number that is null when unlimited.
+/// A number that is null when unlimited, or when there was none.
 double limit(const Json& object, std::string_view key) {
   const Json* found = object.find(key);
   return found == nullptr || found->is_null() ? std::numeric_limits<double>::infinity() : found->number();
@@ -154,7 +154,7 @@ Json write(const AttemptProgress& progress) {
                               {"phase", progress.phase},
                               {"seconds", write(progress.seconds)},
                               {"flops", write(progress.flops)}});
-  if (progress.loss != 0 && std::isfinite(progress.loss)) object.add("loss", progress.loss);
+  if (progress.loss != 0) object.add("loss", finite(progress.loss));
   if (progress.clipped > 0) object.add("clipped", progress.clipped);
   if (progress.skipped > 0) object.add("skipped", progress.skipped);
   if (progress.returns > 0) object.add("returns", progress.returns);
@@ -172,7 +172,7 @@ AttemptProgress read_progress(const Json& object) {
     progress.seconds[category] = bounded(seconds.number_or(name(category), 0));
   }
   progress.flops = read_formats(object, "flops");
-  progress.loss = number(object, "loss");
+  progress.loss = object.find("loss") == nullptr ? 0 : limit(object, "loss");
   progress.clipped = count(object, "clipped");
   progress.skipped = count(object, "skipped");
   progress.returns = count(object, "returns");

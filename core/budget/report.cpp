@@ -221,6 +221,12 @@ std::string reading_words(std::int64_t bytes, double seconds) {
                      seconds > 0 ? fmt::format(" at {} MB/s", rounded(moved * 1e-6 / seconds)) : "");
 }
 
+std::string steps_words(const Report& report) {
+  std::string text = fmt::format("{} steps", report.steps);
+  if (report.skipped > 0) text += fmt::format(", {} of them skipped", report.skipped);
+  return text;
+}
+
 std::string guard_words(const Report& report) {
   std::string text =
       fmt::format("{} step{} clipped, {} skipped", report.clipped, report.clipped == 1 ? "" : "s", report.skipped);

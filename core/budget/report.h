@@ -85,6 +85,8 @@ struct RunSummary {
   double tokens_per_gpu_hour() const { return gpu_hours > 0 ? static_cast<double>(tokens) / gpu_hours : 0; }
 };
 
+/// "2.8175", or "not finite".
+std::string loss_words(double loss);
 /// "2.8175 nats per token = 1.2247 bits per byte". Of conversations, of which some tokens only are predicted and bytes
 /// say nothing: "2.8175 nats per learned token".
 std::string held_out_words(double loss, double bits_per_byte);
@@ -108,7 +110,7 @@ struct Report {
   std::int64_t clipped = 0;                    ///< of these steps, by a gradient norm above what was applied
   std::int64_t skipped = 0;                    ///< of these steps: the weights stayed as they were
   std::int64_t returns = 0;                    ///< times the run went back to a checkpoint
-  double train_loss = 0;                       ///< of the last step; 0: none
+  double train_loss = 0;                       ///< of the last step; 0: none; may be not finite
   std::optional<EvaluationResult> validation;  ///< the last one
   std::vector<EvaluatedAt> evaluations;
   std::vector<SuiteResult> suites;  ///< of weights that the run still has
@@ -153,6 +155,8 @@ void compare(Report& report, const std::vector<Report>& others);
 std::string state_words(const std::string& state);
 /// "1.2 GB at 48 MB/s".
 std::string reading_words(std::int64_t bytes, double seconds);
+/// "6 steps, 5 of them skipped".
+std::string steps_words(const Report& report);
 /// "12 steps clipped, 3 skipped; 1 return to a checkpoint".
 std::string guard_words(const Report& report);
 

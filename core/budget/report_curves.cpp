@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "core/budget/report_charts.h"
@@ -136,7 +137,7 @@ std::string losses(const Report& report) {
   for (std::size_t i = 0; i < report.evaluations.size(); ++i) {
     const EvaluatedAt& at = report.evaluations[i];
     const std::string pointer = fmt::format("/evaluations/{}/", i);
-    held_out.points.push_back({at.gpu_hours, at.result.loss});
+    if (std::isfinite(at.result.loss)) held_out.points.push_back({at.gpu_hours, at.result.loss});
     table.rows.push_back({amount(at.gpu_hours, pointer + "gpu_hours"), count(at.result.step, pointer + "step"),
                           number(at.result.loss, fmt::format("{:.4f}", at.result.loss), pointer + "loss"),
                           at.result.bits_per_byte > 0
@@ -145,7 +146,7 @@ std::string losses(const Report& report) {
                               : "–"});
   }
   if (!held_out.points.empty()) {
-    chart.summary = fmt::format("Held out {:.4f} at the end.", held_out.points.back().y);
+    chart.summary = fmt::format("Held out {} at the end.", loss_words(report.evaluations.back().result.loss));
     chart.series.push_back(std::move(held_out));
   }
   const std::string drawn = charts::line_chart(chart);

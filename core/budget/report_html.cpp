@@ -156,6 +156,7 @@ std::string tiles(const Report& report) {
     text += tile("Loss", "<span class=\"none\">none yet</span>", "");
   }
   std::string bought = fmt::format("in {} steps", count(report.steps, "/steps"));
+  if (report.skipped > 0) bought += fmt::format(", {} of them skipped", count(report.skipped, "/skipped_steps"));
   if (report.tokens > 0) {
     bought += fmt::format("; {} per GPU-hour", amount(report.tokens_per_gpu_hour(), "/budget/tokens_per_gpu_hour"));
     if (report.spent.usd > 0) {

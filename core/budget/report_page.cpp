@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/budget/report_charts.h"
 #include "core/budget/sha256.h"
@@ -37,6 +38,7 @@ std::string said(std::string_view text, std::size_t longest) {
 }
 
 std::string number(double value, const std::string& text, const std::string& pointer) {
+  if (!std::isfinite(value)) return "<span class=\"none\">not finite</span>";  // and null in the document
   return fmt::format(R"(<data value="{}" data-at="{}">{}</data>)", value, escaped(pointer), escaped(text));
 }
 

@@ -52,14 +52,17 @@ std::string head(const Report& r) {
     text += fmt::format("  energy     {}{} kWh, modelled: GPU-hours x {} W that the hardware file states\n",
                         hours(r.spent.kwh), capped ? fmt::format(" of {}", hours(r.cap_kwh())) : "", rounded(r.watts));
   }
-  text += fmt::format("  bought     {} tokens in {} steps", rounded(static_cast<double>(r.tokens)), r.steps);
+  text += fmt::format("  bought     {} tokens in {}", rounded(static_cast<double>(r.tokens)), steps_words(r));
   if (r.parameters > 0) {
     text += fmt::format("; {} parameters, {} active", rounded(static_cast<double>(r.parameters)),
                         rounded(static_cast<double>(r.active_parameters)));
   }
   text += '\n';
   if (r.clipped + r.skipped > 0) text += fmt::format("  guard      {}\n", guard_words(r));
-  if (r.train_loss != 0) text += fmt::format("  loss       {:.4f} nats per token, last step\n", r.train_loss);
+  if (r.train_loss != 0) {
+    text += fmt::format("  loss       {}{}, last step\n", loss_words(r.train_loss),
+                        std::isfinite(r.train_loss) ? " nats per token" : "");
+  }
   if (r.validation) {
     text += fmt::format("  held out   {} (step {})\n", held_out_words(r.validation->loss, r.validation->bits_per_byte),
                         r.validation->step);
@@ -198,7 +201,12 @@ std::string foretold(const Report& report) {
 
 }  // namespace
 
+std::string loss_words(double loss) {
+  return std::isfinite(loss) ? fmt::format("{:.4f}", loss) : std::string("not finite");
+}
+
 std::string held_out_words(double loss, double bits_per_byte) {
+  if (!std::isfinite(loss)) return loss_words(loss);
   if (bits_per_byte == 0) return fmt::format("{:.4f} nats per learned token", loss);
   return fmt::format("{:.4f} nats per token = {:.4f} bits per byte", loss, bits_per_byte);
 }

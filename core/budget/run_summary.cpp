@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -137,6 +138,7 @@ std::string comparison_text(std::span<const RunSummary> runs) {
   for (const Fact& fact : facts()) {
     text += line(fact.words, [&](const RunSummary& run) {
       const double value = fact.value(run);
+      if (!std::isfinite(value)) return std::string("not finite");
       return known(fact, value) ? (fact.money ? "$" : "") + rounded(value) : std::string("-");
     });
   }

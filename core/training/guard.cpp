@@ -37,6 +37,7 @@ Judgement Guard::judge(double loss, double gradient_norm, bool may_go_back) {
   const double loss_bound = bound(state_.losses, spec_);
   const double norm_bound = bound(state_.norms, spec_);
   const bool finite = std::isfinite(loss) && std::isfinite(gradient_norm);
+  state_.broken_in_row = finite ? 0 : state_.broken_in_row + 1;
   Judgement judgement;
   judgement.norm_limit = std::min(norm_bound, clip_ > 0 ? clip_ : INFINITY);
   if (!finite) {
@@ -74,7 +75,7 @@ StepVerdict Guard::verdict_on_strange(bool finite, bool may_go_back) {
 void Guard::went_back(const GuardState& then) {
   state_.losses = then.losses;
   state_.norms = then.norms;
-  state_.skipped_in_row = 0;
+  state_.skipped_in_row = state_.broken_in_row = 0;
   state_.tried_return = true;
   ++state_.returns;
 }

@@ -27,6 +27,7 @@ struct GuardState {
   std::deque<double> norms;
   int strange_in_row = 0;     ///< steps up to now that were not finite or whose loss stood out
   int skipped_in_row = 0;     ///< steps up to now that left the weights as they were
+  int broken_in_row = 0;      ///< steps up to now whose loss or gradient norm was not finite
   bool tried_return = false;  ///< in answer to these strange steps the run went back to a checkpoint, or found none
   std::int64_t skipped = 0;   ///< in the whole run, as the next two
   std::int64_t clipped = 0;   ///< steps whose gradient norm was above what was applied

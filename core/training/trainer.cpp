@@ -38,7 +38,10 @@ Stop Trainer::train() {
     seat_.watch.step_took(outcome.seconds);
     take_note(outcome);
     if (outcome.judgement.verdict == StepVerdict::go_back) go_back();
-    if (outcome.judgement.verdict == StepVerdict::end) end_on_non_finite(outcome.judgement.why);
+    if (outcome.judgement.verdict == StepVerdict::end) {
+      end_on_non_finite(fmt::format("{}; no step of the last {} was finite (guard.skip_limit)", outcome.judgement.why,
+                                    attempt_.state.guard.skipped_in_row));
+    }
   }
 }
 
@@ -129,6 +132,7 @@ bool Trainer::evaluate(bool last) {
   if (outcome.stopped) request_stop(true);  // whoever was asked
   if (outcome.stopped) return false;
   attempt_.evaluated_step = attempt_.state.step;
+  attempt_.held_out = outcome.metrics.tokens > 0 ? std::optional(outcome.metrics.loss) : std::nullopt;
   if (!last && outcome.whole) judge_held_out(outcome.metrics.loss);
   const CategorySeconds all = spent();
   account_->evaluated(outcome, timing_.meter.elapsed_seconds() - begin, all);

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/budget/meter.h"
@@ -84,6 +85,7 @@ class Trainer {
 
   // How it ends.
   Stop finish(Stop stop);
+  void require_finite_end();
   [[noreturn]] void end_on_non_finite(const std::string& why);
   [[noreturn]] void end_on_short_job();
   void keep_what_is_whole() noexcept;
@@ -120,6 +122,7 @@ class Trainer {
     bool shared_error = false;         ///< the error under way was thrown by every rank
     std::int64_t first_step = 0;       ///< steps done when it began
     std::int64_t evaluated_step = -1;  ///< of the last evaluation
+    std::optional<double> held_out{};  ///< its loss; none where it had no time for a token
     std::int64_t asked_step = -1;      ///< when suites were asked last
   };
   /// What trains, and on what; each is made from those before it.

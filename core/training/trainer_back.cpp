@@ -2,22 +2,26 @@
 // loss no longer falls.
 #include <fmt/core.h>
 
+#include <cmath>
+
 #include "core/training/trainer.h"
 
 namespace shoestring {
 
 // For the phase's patience; all ranks have the same loss.
 void Trainer::judge_held_out(double loss) {
-  const bool better = !attempt_.state.best_held_out || loss < *attempt_.state.best_held_out;
+  const bool better = std::isfinite(loss) && (!attempt_.state.best_held_out || loss < *attempt_.state.best_held_out);
   if (better) {
     attempt_.state.best_held_out = loss;
     attempt_.state.best_step = attempt_.state.step;
   }
   attempt_.state.stale_evaluations = better ? 0 : attempt_.state.stale_evaluations + 1;
   if (early_stop(recipe_, attempt_.state)) {
-    account_->say(fmt::format("step {}: {} evaluations without a better held-out loss than {:.4f}: the phase ends",
-                              attempt_.state.step, attempt_.state.stale_evaluations, *attempt_.state.best_held_out));
-    return_to_best();
+    account_->say(fmt::format("step {}: {} evaluations without a better held-out loss than {}: the phase ends",
+                              attempt_.state.step, attempt_.state.stale_evaluations,
+                              attempt_.state.best_held_out ? fmt::format("{:.4f}", *attempt_.state.best_held_out)
+                                                           : std::string("one that is finite")));
+    if (attempt_.state.best_held_out) return_to_best();
   }
 }
 
@@ -42,6 +46,8 @@ void Trainer::return_to_best() {
   work_.resources->model().prepare();
   attempt_.state.updates = Snapshots::state_of(best).updates;
   change.kept();
+  attempt_.state.guard.broken_in_row = 0;  // of other weights
+  work_.engine->guard().restore(attempt_.state.guard);
   snapshots_.loaded(attempt_.state.best_step);  // under the present step they are yet to be saved
   if (static_cast<std::size_t>(attempt_.state.phase) + 1 == recipe_.phases.size())
     attempt_.evaluated_step = attempt_.state.best_step;

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "core/training/trainer.h"
+#include "kernels/base/file.h"
 
 namespace shoestring {
 
@@ -16,6 +18,7 @@ Stop Trainer::finish(Stop stop) {
   const bool evaluating =
       !goes_on_later(stop) && work_.phase->evaluator() != nullptr && attempt_.evaluated_step != attempt_.state.step;
   if (evaluating && !evaluate(true)) stop = Stop::signal;
+  if (!goes_on_later(stop)) require_finite_end();
   if (!goes_on_later(stop) && !ask_suites(true)) stop = Stop::signal;
   seat_.watch.works_on_files(fmt::format("the account after step {}", attempt_.state.step));
   tell_sources();
@@ -100,20 +103,35 @@ void Trainer::await_the_others() noexcept {
   }
 }
 
+// A run that comes to its end with weights that give no number is not done. Held-out text tells of them; where there is
+// none, the last step does. One step of strange data is passed over where held-out text proves the weights: two in a
+// row, or one without any step taken, say that nothing is learned, though the loss itself may be finite.
+void Trainer::require_finite_end() {
+  const bool evaluated = attempt_.evaluated_step == attempt_.state.step && attempt_.held_out.has_value();
+  if (evaluated && !std::isfinite(*attempt_.held_out)) {
+    end_on_non_finite("the run is at its end, and the loss of its weights on held-out text is not finite");
+  }
+  const int broken = attempt_.state.guard.broken_in_row;
+  if (broken > 1 || (broken == 1 && (!evaluated || attempt_.state.updates == 0))) {
+    end_on_non_finite(fmt::format("the run is at its end, and its last {} not finite and left the weights as they were",
+                                  broken == 1 ? std::string("step was") : fmt::format("{} steps were", broken)));
+  }
+}
+
 // Every rank comes here: all judged the same.
 void Trainer::end_on_non_finite(const std::string& why) {
   save(std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
   attempt_.shared_error = true;
   const std::int64_t proven = attempt_.state.proven_step;
-  const std::string back = proven < 0 ? std::string()
-                                      : fmt::format(
-                                            "; {} is the last that a step was taken from: --from-older goes on from it "
-                                            "once those after it are moved away",
-                                            snapshots_.store().folder_of(proven).filename().string());
+  std::string back = "; no checkpoint is known to be sound: --begin-anew begins the run again";
+  if (proven >= 0 && type_of(snapshots_.store().folder_of(proven)) == std::filesystem::file_type::directory) {
+    back = fmt::format(
+        "; {} is the last that a step was taken from: --from-older goes on from it once those after it are moved away",
+        snapshots_.store().folder_of(proven).filename().string());
+  }
   fail(ExitCode::non_finite,
-       "step {}: {}; no step of the last {} was finite (guard.skip_limit). Lower the learning rate, look at the data, "
-       "or take a wider number format before going on{}",
-       attempt_.state.step, why, attempt_.state.guard.skipped_in_row, back);
+       "step {}: {}. Lower the learning rate, look at the data, or take a wider number format before going on{}",
+       attempt_.state.step, why, back);
 }
 
 // Every rank comes here: all were told the same.

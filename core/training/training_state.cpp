@@ -53,6 +53,7 @@ GuardState guard_of(const Json& json, bool first_schema) {
   guard.tried_return = json.at("tried_return").flag();
   guard.clipped = count_of(json, "clipped");
   guard.returns = count_of(json, "returns");
+  if (json.find("broken_in_row") != nullptr) guard.broken_in_row = small_count_of(json, "broken_in_row");
   return guard;
 }
 
@@ -70,9 +71,9 @@ std::string to_json(const TrainingState& state) {
                             {"data_plan", state.data_plan},
                             {"recipe", state.recipe},
                             {"loss", state.loss}});
-  if (state.best_held_out) {
-    Json& held_out =
-        json.add("held_out", Json::object({{"best", *state.best_held_out}, {"stale", state.stale_evaluations}}));
+  if (state.best_held_out || state.stale_evaluations > 0) {
+    Json& held_out = json.add("held_out", Json::object({{"stale", state.stale_evaluations}}));
+    if (state.best_held_out) held_out.add("best", *state.best_held_out);
     if (state.best_step >= 0) held_out.add("step", state.best_step);
   }
   if (state.proven_step >= 0) json.add("proven_step", state.proven_step);
@@ -88,6 +89,7 @@ std::string to_json(const TrainingState& state) {
                                   {"norms", Json::array_of(state.guard.norms)},
                                   {"strange_in_row", state.guard.strange_in_row},
                                   {"skipped_in_row", state.guard.skipped_in_row},
+                                  {"broken_in_row", state.guard.broken_in_row},
                                   {"tried_return", state.guard.tried_return},
                                   {"skipped", state.guard.skipped},
                                   {"clipped", state.guard.clipped},
@@ -116,7 +118,7 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     const Json& loss = json.at("loss");  // of a skipped step it may be no number: JSON has none for that
     state.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.number();
     if (const Json* held_out = json.find("held_out")) {
-      state.best_held_out = held_out->at("best").number();
+      if (const Json* best = held_out->find("best")) state.best_held_out = best->number();
       state.stale_evaluations = count_of(*held_out, "stale");
       if (held_out->find("step") != nullptr) state.best_step = count_of(*held_out, "step");
     }

@@ -26,7 +26,7 @@ struct TrainingState {
   double loss = 0;                ///< of the last step
   std::int64_t proven_step = -1;  ///< of the newest checkpoint whose weights took a finite step; -1: none has yet
   // For PhaseSpec::patience:
-  std::optional<double> best_held_out;  ///< least loss of a whole evaluation of the phase
+  std::optional<double> best_held_out;  ///< least loss of a whole evaluation of the phase; none: not one finite yet
   std::int64_t best_step = -1;          ///< when; -1: not yet, or in a checkpoint from before it was kept
   std::int64_t stale_evaluations = 0;   ///< in a row since
 };

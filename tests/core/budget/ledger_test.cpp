@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "core/budget/ledger_history.h"
@@ -89,6 +90,24 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
   EXPECT_EQ(history.decisions[0].progress, 0.25);
   EXPECT_EQ(attempt.notes[0], "spike: step 7 skipped");
   EXPECT_EQ(history.damaged_lines, 0);
+}
+
+// A reader does not take the loss of an earlier step for that of the last one.
+TEST(Ledger, ALossThatIsNotFiniteIsNoEarlierOne) {
+  TemporaryFolder folder;
+  HandClock clock;
+  Ledger ledger(folder.path(), clock);
+  ledger.begin(start_of(1));
+  ledger.heartbeat(at(1, 1));
+  AttemptProgress broken = at(2, 2);
+  broken.loss = std::nan("");
+  ledger.heartbeat(broken);
+  EXPECT_FALSE(std::isfinite(read_ledger(folder.path()).attempts[0].last().loss));
+  broken.loss = 0;  // not a step's
+  ledger.heartbeat(broken);
+  EXPECT_FALSE(std::isfinite(read_ledger(folder.path()).attempts[0].last().loss));
+  ledger.heartbeat(at(3, 3));
+  EXPECT_EQ(read_ledger(folder.path()).attempts[0].last().loss, 2.5);
 }
 
 TEST(Ledger, DeathIsChargedAndTheWorkAfterTheCheckpointIsLost) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
@@ -110,12 +111,46 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   const std::string text = report_text(report);
   for (const char* expected :
        {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
-        "102.4K tokens in 200 steps", "100 steps clipped, 3 skipped; 1 return to a checkpoint", "1.1250 bits per byte",
+        "102.4K tokens in 200 steps, 3 of them skipped", "100 steps clipped, 3 skipped; 1 return to a checkpoint", "1.1250 bits per byte",
         "on 40 of 90 held-out sequences", "exact_match", "7 of 8 questions", "compute", "pretrain", "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
   EXPECT_EQ(held_out_words(2.25, 0), "2.2500 nats per learned token");
+}
+
+// Neither a word of the number parser's nor the loss of another step.
+TEST(Report, SaysThatALossIsNotFinite) {
+  TemporaryFolder folder;
+  {
+    HandClock clock;
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of("broken", false));
+    ledger.heartbeat(at(1, 10, "pretrain"));
+    AttemptProgress broken = at(4, 20, "pretrain");
+    broken.loss = std::nan("");
+    ledger.checkpoint({4, 2048, "step-4", 9, 1}, broken);
+    ledger.evaluation({4, 500, std::nan(""), std::nan(""), 3, 4, 4}, broken);
+    ledger.end("failed", 81, "not finite", broken);
+  }
+  Report report = make_report(folder.path());
+  compare(report, {report});
+  const json document = json::parse(report_json(report));
+  EXPECT_TRUE(document["train_loss"].is_null());
+  EXPECT_TRUE(document["validation"]["loss"].is_null());
+  EXPECT_EQ(document["validation"]["step"], 4);
+  const std::string text = report_text(report);
+  const std::string page = report_html(report);
+  for (const char* expected : {"loss       not finite, last step", "held out   not finite (step 4)",
+                               "2048 tokens in 4 steps, 3 of them skipped"}) {
+    EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
+  }
+  for (const std::string& whole : {text, page}) {
+    for (const char* number : {">inf", ">nan", " inf", " nan", "\"inf", "\"nan", "2.5000"}) {
+      EXPECT_EQ(whole.find(number), std::string::npos) << number << "\nin\n" << whole;
+    }
+  }
+  EXPECT_NE(page.find("not finite</span>"), std::string::npos);
 }
 
 // Which shard was late, how long, and from where; how fast the storage was.

@@ -129,6 +129,21 @@ TEST(Guard, WithoutACheckpointItTakesTheClippedStep) {
   EXPECT_EQ(guard.judge(20.0, 3.0, false).verdict, StepVerdict::apply);
 }
 
+// What a run is judged by that comes to its end.
+TEST(Guard, CountsTheLastStepsThatWereNotFinite) {
+  Guard guard = seasoned(kReturning);
+  const GuardState then = guard.state();
+  EXPECT_EQ(then.broken_in_row, 0);
+  guard.judge(2.0, INFINITY, true);
+  guard.judge(NAN, 3.0, true);
+  EXPECT_EQ(guard.state().broken_in_row, 2);
+  guard.went_back(then);
+  EXPECT_EQ(guard.state().broken_in_row, 0);
+  guard.judge(NAN, 3.0, true);
+  guard.judge(20.0, 3.0, true);  // strange, and a number
+  EXPECT_EQ(guard.state().broken_in_row, 0);
+}
+
 TEST(Guard, RestoredStateDecidesTheSame) {
   for (const GuardSpec& spec : {kSpec, kReturning}) {
     Guard guard = seasoned(spec);

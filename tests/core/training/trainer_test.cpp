@@ -41,6 +41,48 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteEndTheRunSavedAndNamed) {
   EXPECT_NE(report["run"]["text"].get<std::string>().find("step_00000003"), std::string::npos);
 }
 
+// Too few steps for guard.skip_limit, or only the last update breaks the weights: neither run is done, and a further
+// start does not say so either.
+TEST_F(TrainerTest, ARunThatEndsWithoutAFiniteLossIsNotDone) {
+  const std::string held_out = "--data.validation=" + (*folder_ / "shards/train").string();
+  const std::map<std::string, std::vector<std::string>> runs = {
+      {"no_step", {"--model.init_std=1e15", "--phase.pretrain.steps=1"}},
+      {"no_gradient", {"--model.init_std=1e30", "--phase.pretrain.steps=1", held_out}},  // their loss is finite
+      {"no_gradients", {"--model.init_std=1e30", "--phase.pretrain.steps=2", held_out}},
+      {"few_steps", {"--model.init_std=1e15", "--phase.pretrain.steps=2", held_out}},
+      {"last_update",
+       {"--schedule.learning_rate=100", "--optimizer.weight_decay=0", "--optimizer.clip=0", "--phase.pretrain.steps=1",
+        held_out}}};
+  for (const auto& [name, overrides] : runs) {
+    for (int start = 0; start < 2; ++start) {
+      const Error error = error_of([&] { train(name, overrides); });
+      EXPECT_EQ(error.code(), ExitCode::non_finite) << name << ": " << error.what();
+      EXPECT_NE(std::string(error.what()).find("the run is at its end"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(checkpoints(name).size(), 1u) << name;
+    const nlohmann::json report = nlohmann::json::parse(read_text(run_folder(name) / "report.json"));
+    EXPECT_EQ(report["run"]["state"], "failed") << name;
+    EXPECT_EQ(report["train_loss"].is_null(), name == "no_step" || name == "few_steps") << name;
+  }
+}
+
+// The last sound weights are named, and are there.
+TEST_F(TrainerTest, AnEndWithoutAFiniteLossNamesWhatIsSound) {
+  ASSERT_EQ(train("sound", {"--phase.pretrain.steps=4"}), ExitCode::done);
+  TrainerOptions changed;
+  changed.allow_recipe_change = true;
+  const Error error = error_of([&] {
+    train("sound",
+          {"--schedule.learning_rate=100", "--optimizer.weight_decay=0", "--optimizer.clip=0",
+           "--phase.pretrain.steps=7", "--checkpoint.keep=1"},
+          changed);
+  });
+  EXPECT_EQ(error.code(), ExitCode::non_finite) << error.what();
+  EXPECT_NE(std::string(error.what()).find("step_00000004 is the last that a step was taken from"), std::string::npos)
+      << error.what();
+  EXPECT_EQ(checkpoints("sound").size(), 2u);
+}
+
 // The same command is what the last line advises. Each start saves weights that the last update broke.
 TEST_F(TrainerTest, TheLastWeightsThatTrainedOutliveStartsWithoutAFiniteStep) {
   ASSERT_EQ(train("broken", {"--phase.pretrain.steps=4"}), ExitCode::done);

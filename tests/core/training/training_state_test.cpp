@@ -28,6 +28,7 @@ TrainingState sample() {
   state.guard.skipped = 2;
   state.guard.clipped = 77;
   state.guard.strange_in_row = 3;
+  state.guard.broken_in_row = 2;
   state.guard.tried_return = true;
   state.guard.returns = 1;
   return state;
@@ -44,6 +45,7 @@ TEST(TrainingState, KeepsEveryBit) {
   EXPECT_EQ(back.decisions[0].progress, 1.0 / 3);
   EXPECT_EQ(back.guard.clipped, 77);
   EXPECT_TRUE(back.guard.tried_return);
+  EXPECT_EQ(back.guard.broken_in_row, 2);
 }
 
 // What earlier versions saved: their guard knew skipped steps only, and those may have been skipped for the weights.
@@ -57,6 +59,12 @@ TEST(TrainingState, ReadsItsFirstSchema) {
   EXPECT_EQ(state.guard.skipped_in_row, 4);
   EXPECT_EQ(state.guard.strange_in_row, 4);
   EXPECT_EQ(state.guard.clipped, 0);
+}
+
+TEST(TrainingState, ReadsWhatDidNotCountStepsThatWereNotFinite) {
+  nlohmann::json json = nlohmann::json::parse(to_json(sample()));
+  json["guard"].erase("broken_in_row");
+  EXPECT_EQ(training_state_from_json(json.dump(), "x").guard.broken_in_row, 0);
 }
 
 // The loss of a step that was skipped for it.
@@ -96,6 +104,9 @@ TEST(TrainingState, KnowsHowLongTheHeldOutLossIsStale) {
   EXPECT_EQ(back.best_held_out, state.best_held_out);
   EXPECT_EQ(back.stale_evaluations, 2);
   EXPECT_EQ(back.best_step, 40);
+  state.best_held_out.reset();  // none of them was finite
+  EXPECT_EQ(training_state_from_json(to_json(state), "x").stale_evaluations, 2);
+  EXPECT_FALSE(training_state_from_json(to_json(state), "x").best_held_out.has_value());
 }
 
 TEST(TrainingState, KnowsTheCheckpointThatAStepWasTakenFrom) {
