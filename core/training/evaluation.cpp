@@ -18,11 +18,11 @@ Evaluator::Evaluator(Transformer& model, Mesh& mesh, std::vector<std::unique_ptr
   for (const auto& stage : model.stages()) stages_.push_back(std::make_unique<EvaluationStage>(*this, *stage));
   for (std::unique_ptr<Loader>& loader : loaders) {
     Part part;
-    part.all_samples = loader->samples_per_epoch();
-    part.samples = part.all_samples;
+    part.samples = loader->samples_per_epoch();
+    part.all_tokens = static_cast<double>(loader->counts(0).tokens + loader->counts(0).dropped_tokens);
     if (spec.tokens > 0) {
       const std::int64_t wanted = (spec.tokens + loader->options().sequence - 1) / loader->options().sequence;
-      part.samples = std::min(part.all_samples, wanted);
+      part.samples = std::min(part.samples, wanted);
     }
     part.loader = std::move(loader);
     parts_.push_back(std::move(part));
@@ -202,8 +202,7 @@ Evaluator::Outcome Evaluator::run(std::int64_t step, bool (*may_stop)(), double 
     const Sums& total = all[index];
     const double unpredicted = total.text - total.tokens;
     nats += total.loss + unpredicted * std::log(static_cast<double>(part.loader->vocabulary_size()));
-    bytes += static_cast<double>(part.loader->text_bytes(0)) * total.samples /
-             static_cast<double>(std::max<std::int64_t>(1, part.all_samples));
+    bytes += static_cast<double>(part.loader->text_bytes(0)) * total.text / std::max(1.0, part.all_tokens);
     loss += total.loss;
     tokens += total.tokens;
     outcome.sequences += static_cast<std::int64_t>(total.samples);

@@ -18,9 +18,11 @@
 
 namespace shoestring {
 
-/// Bits per byte counts every byte of the held-out text: a token that no context predicts (the first of each document,
-/// or of each part of one that is longer than a sequence) is charged log2(vocabulary) bits, as if it were stored
-/// plainly.
+/// Bits per byte counts every byte of the text that was looked at: a token that no context predicts (the first of each
+/// document, or of each part of one that is longer than a sequence) is charged log2(vocabulary) bits, as if it were
+/// stored plainly. A shard knows the bytes of all its text, not of each document: those looked at are taken to be the
+/// same share of them as of its tokens. That is exact where a whole source is looked at and no document was cut or
+/// dropped (long_documents).
 class Evaluator {
  public:
   /// One loader per validation source. All must outlive it.
@@ -55,7 +57,7 @@ class Evaluator {
   struct Part {  // one source
     std::unique_ptr<Loader> loader;
     std::int64_t samples = 0;
-    std::int64_t all_samples = 0;
+    double all_tokens = 0;  ///< of its shards, those of documents that are cut or dropped too
   };
   struct Sums {
     double loss = 0;     // nats over predicted tokens

@@ -27,8 +27,9 @@ class EvaluationTest : public ::testing::Test {
     write_shard(folder_ / "held_out.h5", make_documents(40, 10, vocabulary, 1), vocabulary);
   }
 
-  LoaderOptions options(const std::string& source = "held_out") const {
+  LoaderOptions options(const std::string& source = "held_out", LongDocuments what = LongDocuments::split) const {
     LoaderOptions result;
+    result.long_documents = what;
     result.sources = {{source, {folder_ / (source + ".h5")}, 1}};
     result.sequence = kSequence;
     return result;
@@ -161,6 +162,37 @@ TEST_F(EvaluationTest, CutShortItHasSeenEverySource) {
   const EvaluationMetrics one = evaluated({"held_out"}, at_fourth);
   EXPECT_GT(both.tokens, 0);
   EXPECT_NE(both.loss, one.loss);
+}
+
+// Three bytes a token. Of most documents nothing or a tenth is looked at: the bytes of the rest do not count.
+TEST_F(EvaluationTest, BytesAreThoseOfTheTextThatWasLookedAt) {
+  const auto vocabulary = static_cast<std::uint32_t>(config_.vocabulary);
+  Documents documents;
+  for (std::uint32_t i = 0; i < 40; ++i) {
+    std::vector<std::uint32_t>& document = documents.emplace_back();
+    const std::uint32_t length = i < 20 ? 6 : 100;
+    for (std::uint32_t t = 0; t < length; ++t) document.push_back(2 + (31 * i + 17 * t) % (vocabulary - 2));
+  }
+  write_shard(folder_ / "long.h5", documents, vocabulary);
+  SmallRun run(config_, policy(PrecisionPolicy::fp32), 1, kMicroBatch, kSequence);
+  const auto evaluated = [&](LongDocuments what, std::int64_t tokens) {
+    std::vector<std::unique_ptr<Loader>> loaders;
+    loaders.push_back(std::make_unique<Loader>(options("long", what)));
+    const std::unique_ptr<Communicator> self = self_communicator();
+    Mesh mesh(*self, {});
+    EvaluationSpec spec;
+    spec.tokens = tokens;
+    return Evaluator(run.model, mesh, std::move(loaders), spec, kMicroBatch).run(7, never).metrics;
+  };
+  for (const LongDocuments what : {LongDocuments::split, LongDocuments::cut, LongDocuments::drop}) {
+    for (const std::int64_t tokens : {std::int64_t{0}, 8 * kSequence}) {
+      const EvaluationMetrics metrics = evaluated(what, tokens);
+      // Without training every token takes the logarithm of the vocabulary, as the first ones do; a few have no bytes.
+      const double bits = std::log2(static_cast<double>(vocabulary)) / 3;
+      EXPECT_GT(metrics.tokens, 40);
+      EXPECT_NEAR(metrics.bits_per_byte, bits, 0.25 * bits) << static_cast<int>(what) << ", " << tokens;
+    }
+  }
 }
 
 TEST_F(EvaluationTest, WithoutTimeItLooksAtNothing) {
