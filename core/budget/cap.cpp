@@ -96,16 +96,16 @@ double CapKeeper::seconds_to_cap(double elapsed_seconds) const {
 
 double CapKeeper::seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const {
   const double left = seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint));
-  if (!last) return std::min(left, most_of_evaluation());
-  const double suites = expected_seconds(Ending::suites);
-  if (suites <= 0) return left;
+  const double suites = last ? expected_seconds(Ending::suites) : 0;
+  if (suites <= 0) return std::min(left, most_of_evaluation());
   const double own = expected_seconds(Ending::evaluation);
-  return std::max(left - suites, left * own / (own + suites));
+  return std::min(std::max(left - suites, left * own / (own + suites)), most_of_evaluation());
 }
 
 double CapKeeper::seconds_for_suites(double elapsed_seconds, bool saved, bool last) const {
-  if (last) return seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint));
-  return std::min(remaining_seconds(elapsed_seconds) - steps_.slow(), most_of_evaluation());
+  const double left = last ? seconds_to_cap(elapsed_seconds) - (saved ? 0 : expected_seconds(Ending::checkpoint))
+                           : remaining_seconds(elapsed_seconds) - steps_.slow();
+  return std::min(left, most_of_evaluation());
 }
 
 double CapKeeper::seconds_of_cut() const {

@@ -66,9 +66,9 @@ class CapKeeper {
   double surely_remaining_of_cap(double elapsed_seconds) const;
   /// Wall-clock seconds until the cap itself, less what it takes to close the ledger.
   double seconds_to_cap(double elapsed_seconds) const;
-  /// Wall-clock seconds an evaluation may take that begins now: its share of the cap, or with `last`, when no step
-  /// comes after it, all that is left, less what suites are expected to take, or their part of it where both do not
-  /// fit; less the checkpoint where one is still to be `saved`.
+  /// Wall-clock seconds an evaluation may take that begins now: its share of the cap, and no more than is left, less
+  /// the checkpoint where one is still to be `saved`; with `last`, when no step comes after it, less what suites are
+  /// expected to take too, or their part of it where both do not fit.
   double seconds_for_evaluation(double elapsed_seconds, bool saved, bool last) const;
   /// The same of suites, which come after it. Where steps come after them, they leave room for the reserve and for one.
   double seconds_for_suites(double elapsed_seconds, bool saved, bool last) const;

@@ -69,10 +69,13 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
 
   Plan plan;
   const double gpu_hours_of = speeds.ranks / kSecondsPerHour;  // a wall-clock second, of all ranks
-  const double last_evaluation = speeds.phases.back().evaluation_seconds + guesses(recipe, speeds);
-  const double most_of_suites = recipe.evaluation.cap_share * cap_gpu_hours / gpu_hours_of;  // they are cut to that
+  const double most_of_evaluation = recipe.evaluation.cap_share * cap_gpu_hours / gpu_hours_of;  // they are cut to that
+  const auto evaluation_of = [&](const PhaseSpeed& speed) {
+    return std::min(speed.evaluation_seconds, most_of_evaluation);
+  };
+  const double last_evaluation = evaluation_of(speeds.phases.back()) + guesses(recipe, speeds);
   double suites = 0;
-  for (const PhaseSpeed& speed : speeds.phases) suites += std::min(speed.suites_seconds, most_of_suites);
+  for (const PhaseSpeed& speed : speeds.phases) suites += std::min(speed.suites_seconds, most_of_evaluation);
   const double around =
       speeds.trial_seconds + speeds.startup_seconds + speeds.checkpoint_seconds + last_evaluation + suites;
   plan.around_gpu_hours = std::min(around * gpu_hours_of, cap_gpu_hours);
@@ -85,8 +88,7 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
   for (std::size_t i = 0; i < recipe.phases.size(); ++i) {
     const PhaseSpec& phase = recipe.phases[i];
     const PhaseSpeed& speed = speeds.phases[i];
-    const double pause =
-        pause_per_step(recipe, speed.step_seconds, speed.evaluation_seconds, speeds.checkpoint_seconds);
+    const double pause = pause_per_step(recipe, speed.step_seconds, evaluation_of(speed), speeds.checkpoint_seconds);
     const double step_seconds = speed.step_seconds + pause;
     const double possible = left / step_seconds;
     double steps = horizon == Horizon::budget ? for_steps * phase.share / shares / step_seconds
@@ -94,7 +96,7 @@ Plan make_plan(const Recipe& recipe, double cap_gpu_hours, const Speeds& speeds)
     plan.cut_short = plan.cut_short || (horizon != Horizon::budget && steps > possible);
     steps = std::floor(std::min(steps, possible) + 1e-9);
     left -= steps * step_seconds;
-    const double evaluating = per_step(speed.evaluation_seconds, recipe.evaluation.every_steps);
+    const double evaluating = per_step(evaluation_of(speed), recipe.evaluation.every_steps);
     spent[Category::evaluation] += steps * evaluating;
     spent[Category::checkpoint] += steps * (pause - evaluating);
     add_steps(spent, speed, steps);

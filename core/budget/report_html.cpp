@@ -141,7 +141,7 @@ std::string tiles(const Report& report) {
     std::string note = fmt::format("{}, held out, step {}", bytes ? loss + " nats per token" : "nats per learned token",
                                    count(report.validation->step, "/validation/step"));
     if (report.validation->sequences < report.validation->all_sequences) {
-      note += fmt::format("; on {} of {} sequences: the budget had no room for more",
+      note += fmt::format("; on {} of {} sequences: the budget, or evaluation.cap_share, had no room for more",
                           count(report.validation->sequences, "/validation/sequences"),
                           count(report.validation->all_sequences, "/validation/all_sequences"));
     }

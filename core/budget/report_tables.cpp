@@ -121,9 +121,11 @@ std::string suites(const Report& report) {
                             shown(score.error, "error")});
     }
     if (result.requests == result.all_requests) continue;
-    cut += fmt::format("<p class=\"note\">{}: {} of {} questions, spread evenly: the budget had no room for more.</p>",
-                       said(result.phase, 60), count(result.requests, at + "requests"),
-                       count(result.all_requests, at + "all_requests"));
+    cut += fmt::format(
+        "<p class=\"note\">{}: {} of {} questions, spread evenly: the budget, or evaluation.cap_share, had no room for "
+        "more.</p>",
+        said(result.phase, 60), count(result.requests, at + "requests"),
+        count(result.all_requests, at + "all_requests"));
   }
   return section("Questions answered", html(table) + cut);
 }

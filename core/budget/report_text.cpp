@@ -67,9 +67,10 @@ std::string head(const Report& r) {
     text += fmt::format("  held out   {} (step {})\n", held_out_words(r.validation->loss, r.validation->bits_per_byte),
                         r.validation->step);
     if (r.validation->sequences < r.validation->all_sequences) {
-      text +=
-          fmt::format("             on {} of {} held-out sequences, spread evenly: the budget had no room for more\n",
-                      r.validation->sequences, r.validation->all_sequences);
+      text += fmt::format(
+          "             on {} of {} held-out sequences, spread evenly: the budget, or evaluation.cap_share, had no "
+          "room for more\n",
+          r.validation->sequences, r.validation->all_sequences);
     }
   }
   return text;
@@ -128,8 +129,9 @@ std::string suites(const Report& report) {
                           score.error < 0 ? "-" : fmt::format("{:.4f}", score.error), plain(score.metric, 24));
     }
     if (result.requests < result.all_requests) {
-      text += fmt::format("    {} of {} questions, spread evenly: the budget had no room for more\n", result.requests,
-                          result.all_requests);
+      text += fmt::format(
+          "    {} of {} questions, spread evenly: the budget, or evaluation.cap_share, had no room for more\n",
+          result.requests, result.all_requests);
     }
   }
   return text;

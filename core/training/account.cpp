@@ -316,8 +316,11 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
   step_from_ = elapsed();
   const EvaluationMetrics& metrics = outcome.metrics;
   if (!outcome.whole) {
-    note("evaluation", fmt::format("step {}: evaluation cut to {} of {} held-out sequences, spread evenly",
-                                   args_.state.step, outcome.sequences, outcome.all_sequences));
+    note(
+        "evaluation",
+        fmt::format(
+            "step {}: evaluation cut to {} of {} held-out sequences, spread evenly, by evaluation.cap_share or the cap",
+            args_.state.step, outcome.sequences, outcome.all_sequences));
   }
   if (metrics.tokens == 0) return;
   ledger_->evaluation({.step = metrics.step,
@@ -339,8 +342,9 @@ void LeadingAccount::answered(const SuiteEvaluator::Outcome& outcome, double too
   cap_->measured(Ending::suites, took_seconds);
   step_from_ = elapsed();
   if (!outcome.whole) {
-    note("evaluation", fmt::format("step {}: suites cut to {} of {} requests, spread evenly", args_.state.step,
-                                   outcome.requests, outcome.all_requests));
+    note("evaluation",
+         fmt::format("step {}: suites cut to {} of {} requests, spread evenly, by evaluation.cap_share or the cap",
+                     args_.state.step, outcome.requests, outcome.all_requests));
   }
   if (outcome.requests == 0) return;
   const SuiteResult result{.step = args_.state.step,

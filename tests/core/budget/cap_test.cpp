@@ -50,11 +50,13 @@ TEST(CapKeeper, SuitesComeAfterTheLastEvaluation) {
   keeper.measured(Ending::evaluation, 10);
   keeper.guess(Ending::suites, 4);
   EXPECT_DOUBLE_EQ(keeper.reserve_seconds(), 11.5 + 4.6 + kClosing);
-  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(70, true, true), 30 - kClosing - 4.6);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(70, true, true), 20);  // its share of the cap
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(80, true, true), 20 - kClosing - 4.6);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(100 - kClosing - 8, true, true), 8 * 11.5 / 16.1);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(90, true, true), 10 - kClosing);
   keeper.measured(Ending::suites, 100);
-  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::suites), 20);  // its share of the cap
+  EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::suites), 20);  // likewise
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(60, true, true), 20);
   // In the middle of a run: the share, or what a step and the reserve leave.
   keeper.step_took(3, 1);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_suites(10, false, false), 20);
@@ -136,7 +138,8 @@ TEST(CapKeeper, AnEvaluationIsBoundedByItsShare) {
   EXPECT_TRUE(keeper.may_step(100 - kClosing - 12 - 1.01).step);
   EXPECT_FALSE(keeper.may_step(100 - kClosing - 12 - 0.99).step);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, false), 10);
-  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, true), 50 - kClosing);
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(50, true, true), 10);  // the last one too, though time is left
+  EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(95, true, true), 5 - kClosing);
   EXPECT_DOUBLE_EQ(keeper.seconds_for_evaluation(95, false, false), 5 - kClosing - 2);
   keeper.measured(Ending::evaluation, 4);
   EXPECT_DOUBLE_EQ(keeper.expected_seconds(Ending::evaluation), 1.15 * 4);

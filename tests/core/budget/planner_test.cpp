@@ -19,6 +19,7 @@ class PlannerTest : public ::testing::Test {
   PlannerTest() {
     recipe_.phases = {{.name = "first", .sequence = 100, .global_batch = 10, .tokens = 20'000, .steps = 30},
                       {.name = "second", .sequence = 50, .global_batch = 10, .tokens = 5'000, .steps = 40}};
+    recipe_.evaluation.cap_share = 1;
     recipe_.checkpoint.every_steps = 0;
     recipe_.checkpoint.every_minutes = 0;
     speeds_ = {.startup_seconds = 3,
@@ -81,6 +82,14 @@ TEST_F(PlannerTest, SuitesTakeTimeFromTheSteps) {
   EXPECT_DOUBLE_EQ(free.seconds[Category::evaluation], 5 + 7 + 900);
   const Plan cut = plan(Horizon::steps, 1000);
   EXPECT_DOUBLE_EQ(cut.gpu_hours() * 3600, 10 + 7 + 10 + 30 * 2 + 40 * 4);
+}
+
+// What the run will cut is not planned whole.
+TEST_F(PlannerTest, AnEvaluationTakesItsShareOfTheCapAtMost) {
+  recipe_.evaluation.cap_share = 0.003;
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 3);
+  recipe_.evaluation.every_steps = 10;
+  EXPECT_DOUBLE_EQ(plan(Horizon::steps, 1000).seconds[Category::evaluation], 3 + 3 * 3 + 4 * 3);
 }
 
 TEST_F(PlannerTest, TheCapCutsTheLastPhasesShort) {

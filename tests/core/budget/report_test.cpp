@@ -111,8 +111,10 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   const std::string text = report_text(report);
   for (const char* expected :
        {"GPU-hours  0.05 of 0.05 (100.0%, budget.gpu_hours)", "money      $0.1 at $2 per GPU-hour",
-        "102.4K tokens in 200 steps, 3 of them skipped", "100 steps clipped, 3 skipped; 1 return to a checkpoint", "1.1250 bits per byte",
-        "on 40 of 90 held-out sequences", "exact_match", "7 of 8 questions", "compute", "pretrain", "of peak 1.00%"}) {
+        "102.4K tokens in 200 steps, 3 of them skipped", "100 steps clipped, 3 skipped; 1 return to a checkpoint",
+        "1.1250 bits per byte",
+        "on 40 of 90 held-out sequences, spread evenly: the budget, or evaluation.cap_share, had no room",
+        "exact_match", "7 of 8 questions", "compute", "pretrain", "of peak 1.00%"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << "\nnot in\n" << text;
   }
   EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 40) << text;
