@@ -92,10 +92,10 @@ std::string where_it_went(const Report& report) {
 
 std::string by_phase(const Report& report) {
   if (report.phases.empty()) return {};
-  std::string text = fmt::format("\n  {:<24} {:>9} {:>9} {:>8}{}\n", "phase", "GPU-hours", "tokens", "steps",
+  std::string text = fmt::format("\n  {:<25} {:>9} {:>9} {:>8}{}\n", "phase", "GPU-hours", "tokens", "steps",
                                  report.price ? "      usd" : "");
   for (const PhaseCost& phase : report.phases) {
-    text += fmt::format("    {:<22} {:>9} {:>9} {:>8}", plain(phase.name, 22), hours(phase.gpu_hours),
+    text += fmt::format("    {:<23} {:>9} {:>9} {:>8}", plain(phase.name, 23), hours(phase.gpu_hours),
                         rounded(static_cast<double>(phase.tokens)), phase.steps);
     if (report.price) text += fmt::format(" {:>8}", hours(phase.usd));
     text += '\n';

@@ -287,7 +287,11 @@ void add_care(std::vector<Key>& keys) {
   section_keys(keys, "checkpoint", &Recipe::checkpoint)
       .key("every_steps", &CheckpointSpec::every_steps, kCount, "0: not by steps", kFree)
       .key("every_minutes", &CheckpointSpec::every_minutes, {0, kAny, Unit::minutes}, "0: not by time", kFree)
-      .key("keep", &CheckpointSpec::keep, {1, 1000000}, "verified checkpoints kept", kFree);
+      .key("keep", &CheckpointSpec::keep, {1, 1000000},
+           "verified checkpoints kept, the newest; besides them the best on held-out text, and while steps are skipped "
+           "the "
+           "last that a step was taken from",
+           kFree);
   section_keys(keys, "guard", &Recipe::guard)
       .key("spike_sigmas", &GuardSpec::spike_sigmas, kPositive,
            "beyond mean + that many sigmas a gradient norm is clipped, a loss skips its step, once")

@@ -249,7 +249,7 @@ struct EvaluationSpec {
 struct CheckpointSpec {
   std::int64_t every_steps = 0;  ///< 0: not by steps
   double every_minutes = 30;     ///< 0: not by time
-  int keep = 2;                  ///< verified checkpoints kept, the newest first
+  int keep = 2;                  ///< verified checkpoints kept, the newest; see Snapshots::save
 };
 
 /// What is done when the loss stands out again right after a skipped step, on other data.
