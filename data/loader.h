@@ -88,6 +88,7 @@ struct Batch {
 };
 
 /// Where one sample's tokens come from.
+  std::int64_t padding_inputs = 0;          ///< of `inputs`
 struct SampleOrigin {
   int source = 0;
   std::int64_t epoch = 0;

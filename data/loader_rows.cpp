@@ -128,6 +128,7 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
 // Padding, and what is counted of the row.
 void Loader::State::finish_row(const SampleOrigin& origin, Row& row, Batch& batch) const {
   if (row.used < row.length) {
+    batch.padding_inputs += row.length - row.used;
     std::fill(row.inputs + row.used, row.inputs + row.length, static_cast<std::int32_t>(first.end_of_document));
     std::fill(row.targets + row.used, row.targets + row.length, -1);
     if (row.weights != nullptr) std::fill(row.weights + row.used, row.weights + row.length, 1.0f);
@@ -161,7 +162,8 @@ void Loader::fetch(SampleRange range, Batch& batch) const {
   batch.first_sample = range.first;
   batch.samples = range.count;
   batch.sequence = state.options.sequence;
-  batch.trained_tokens = batch.padding_tokens = batch.pieces = batch.fill_in_middle_documents = batch.text_tokens = 0;
+  batch.trained_tokens = batch.padding_tokens = batch.padding_inputs = batch.text_tokens = 0;
+  batch.pieces = batch.fill_in_middle_documents = 0;
   batch.reads.clear();
 
   std::vector<MixtureDraw> draws(static_cast<std::size_t>(range.count));

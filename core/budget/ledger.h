@@ -50,8 +50,9 @@ struct AttemptStart {
 
 /// How far the attempt is. Cumulative.
 struct AttemptProgress {
-  std::int64_t step = 0;    ///< steps done, of the run
-  std::int64_t tokens = 0;  ///< trained tokens, of the run
+  std::int64_t step = 0;            ///< steps done, of the run
+  std::int64_t tokens = 0;          ///< of text that were read in training, of the run
+  std::int64_t learned_tokens = 0;  ///< of those; 0: a ledger from before they were counted apart
   std::string phase;
   CategorySeconds seconds;   ///< since the start of the attempt, summed over ranks
   PerFormat flops;           ///< done in this attempt, summed over ranks

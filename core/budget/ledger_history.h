@@ -36,7 +36,7 @@ struct AttemptHistory {
   double tail_gpu_seconds = 0;          ///< estimated, from the last line to death
   CategorySeconds charged;              ///< all of it, the tail included, lost work moved to Category::lost
   std::int64_t kept_step = 0;           ///< last step of it that the run still has
-  std::int64_t kept_tokens = 0;         ///< trained tokens up to there, of the run
+  std::int64_t kept_tokens = 0;         ///< tokens up to there, of the run
   std::vector<CheckpointCommit> checkpoints;
   std::vector<EvaluationResult> evaluations;
   std::vector<SuiteResult> suites;

@@ -151,6 +151,7 @@ AttemptStart read_start(const Json& object) {
 Json write(const AttemptProgress& progress) {
   Json object = Json::object({{"step", progress.step},
                               {"tokens", progress.tokens},
+                              {"learned_tokens", progress.learned_tokens},
                               {"phase", progress.phase},
                               {"seconds", write(progress.seconds)},
                               {"flops", write(progress.flops)}});
@@ -165,6 +166,7 @@ AttemptProgress read_progress(const Json& object) {
   AttemptProgress progress;
   progress.step = count(object, "step");
   progress.tokens = count(object, "tokens");
+  progress.learned_tokens = count(object, "learned_tokens");
   progress.phase = text(object, "phase");
   const Json& seconds = object.at("seconds");
   for (int i = 0; i < kCategories; ++i) {

@@ -18,7 +18,7 @@ inline constexpr std::string_view kPlanSchema = "shoestring.plan/1";
 /// One phase, in wall-clock seconds: all ranks go side by side.
 struct PhaseSpeed {
   double step_seconds = 0;        ///< usual, at the full global batch
-  double tokens_per_step = 0;     ///< trained ones, of all ranks
+  double tokens_per_step = 0;     ///< of text, learned or not; of all ranks
   double evaluation_seconds = 0;  ///< of all held-out tokens that the recipe asks for; 0: none
   double suites_seconds = 0;      ///< of the questions at the end of the phase, all of them; 0: none
   double guess_seconds = 0;       ///< that foretelling both takes: a run does it too

@@ -55,6 +55,7 @@ void add_attempt(const AttemptHistory& attempt, double before, Report& report) {
     if (point.step > attempt.kept_step) break;
     report.clipped = point.clipped;
     report.skipped = point.skipped;
+    report.learned_tokens = point.learned_tokens;
     report.returns = point.returns;
   }
   for (const SuiteResult& result : attempt.suites) {

@@ -105,7 +105,8 @@ struct Report {
   CategorySeconds charged;
   std::vector<PhaseCost> phases;
   std::vector<AttemptHistory> attempts;
-  std::int64_t tokens = 0;  ///< trained tokens the run still has
+  std::int64_t tokens = 0;          ///< of text, read in training, that the run still has
+  std::int64_t learned_tokens = 0;  ///< of those; 0: not known
   std::int64_t steps = 0;
   std::int64_t clipped = 0;                    ///< of these steps, by a gradient norm above what was applied
   std::int64_t skipped = 0;                    ///< of these steps: the weights stayed as they were
@@ -140,6 +141,8 @@ struct Report {
   double cap_kwh() const;
   double lost_gpu_hours() const { return charged[Category::lost] / 3600; }
   double tokens_per_gpu_hour() const;
+  /// Whether they are to be named apart: in any text the first token of a document is not learned.
+  bool learns_a_part() const { return learned_tokens > 0 && 20 * learned_tokens < 19 * tokens; }
   double usd_per_billion_tokens() const;
 };
 

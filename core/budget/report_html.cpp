@@ -157,6 +157,10 @@ std::string tiles(const Report& report) {
   }
   std::string bought = fmt::format("in {} steps", count(report.steps, "/steps"));
   if (report.skipped > 0) bought += fmt::format(", {} of them skipped", count(report.skipped, "/skipped_steps"));
+  if (report.learns_a_part()) {
+    bought +=
+        fmt::format("; {} of them learned", amount(static_cast<double>(report.learned_tokens), "/learned_tokens"));
+  }
   if (report.tokens > 0) {
     bought += fmt::format("; {} per GPU-hour", amount(report.tokens_per_gpu_hour(), "/budget/tokens_per_gpu_hour"));
     if (report.spent.usd > 0) {

@@ -260,6 +260,7 @@ std::string report_json(const Report& report) {
       {"phases", phases(report)},
       {"attempts", attempts(report)},
       {"tokens", report.tokens},
+      {"learned_tokens", report.learned_tokens > 0 ? json(report.learned_tokens) : json(nullptr)},
       {"steps", report.steps},
       {"clipped_steps", report.clipped},
       {"skipped_steps", report.skipped},

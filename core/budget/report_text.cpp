@@ -52,7 +52,9 @@ std::string head(const Report& r) {
     text += fmt::format("  energy     {}{} kWh, modelled: GPU-hours x {} W that the hardware file states\n",
                         hours(r.spent.kwh), capped ? fmt::format(" of {}", hours(r.cap_kwh())) : "", rounded(r.watts));
   }
-  text += fmt::format("  bought     {} tokens in {}", rounded(static_cast<double>(r.tokens)), steps_words(r));
+  text += fmt::format("  bought     {} tokens", rounded(static_cast<double>(r.tokens)));
+  if (r.learns_a_part()) text += fmt::format(", {} of them learned,", rounded(static_cast<double>(r.learned_tokens)));
+  text += " in " + steps_words(r);
   if (r.parameters > 0) {
     text += fmt::format("; {} parameters, {} active", rounded(static_cast<double>(r.parameters)),
                         rounded(static_cast<double>(r.active_parameters)));
@@ -60,8 +62,9 @@ std::string head(const Report& r) {
   text += '\n';
   if (r.clipped + r.skipped > 0) text += fmt::format("  guard      {}\n", guard_words(r));
   if (r.train_loss != 0) {
+    const char* unit = r.learns_a_part() ? " nats per learned token" : " nats per token";
     text += fmt::format("  loss       {}{}, last step\n", loss_words(r.train_loss),
-                        std::isfinite(r.train_loss) ? " nats per token" : "");
+                        std::isfinite(r.train_loss) ? unit : "");
   }
   if (r.validation) {
     text += fmt::format("  held out   {} (step {})\n", held_out_words(r.validation->loss, r.validation->bits_per_byte),

@@ -29,6 +29,7 @@ struct BatchView {
   std::span<const std::int32_t> segment_start;  ///< flat index of the first token that may be looked at
   std::int64_t sequence = 0;                    ///< tokens per sequence
   std::span<const ColumnView> columns{};        ///< at least those that the objective asks for
+  std::int64_t padding = 0;                     ///< of inputs: no text; the model reads it, and nobody counts it
 };
 
 /// Which token a target is, seen from its position.

@@ -267,8 +267,10 @@ void add_phase(std::vector<Key>& keys) {
       .key("global_batch", &PhaseSpec::global_batch, {0, kMostExtent, Unit::count}, "sequences per optimizer step")
       .key("batch_ramp_from", &PhaseSpec::batch_ramp_from, {0, kMostExtent, Unit::count},
            "sequences per step at the start of a ramp; 0: no ramp")
-      .key("batch_ramp_tokens", &PhaseSpec::batch_ramp_tokens, kCount, "tokens over which the batch grows")
-      .key("tokens", &PhaseSpec::tokens, kCount, "length with horizon = tokens")
+      .key("batch_ramp_tokens", &PhaseSpec::batch_ramp_tokens, kCount,
+           "tokens over which the batch grows, counted as tokens are")
+      .key("tokens", &PhaseSpec::tokens, kCount,
+           "length with horizon = tokens: samples times sequence, so that what is only read counts, and padding too")
       .key("steps", &PhaseSpec::steps, kCount, "length with horizon = steps")
       .key("share", &PhaseSpec::share, {0, kAny, Unit::fraction}, "share of the budget with horizon = budget");
 }

@@ -232,7 +232,7 @@ struct PhaseSpec {
   std::int64_t global_batch = 0;       ///< sequences per optimizer step
   std::int64_t batch_ramp_from = 0;    ///< sequences per step at the start of a ramp; 0: no ramp
   std::int64_t batch_ramp_tokens = 0;  ///< tokens over which the batch grows to global_batch
-  std::int64_t tokens = 0;             ///< length with horizon = tokens
+  std::int64_t tokens = 0;             ///< length with horizon = tokens: samples * sequence
   std::int64_t steps = 0;              ///< length with horizon = steps
   double share = 1;                    ///< share of the budget with horizon = budget (normalised over phases)
 };

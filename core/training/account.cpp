@@ -216,6 +216,7 @@ AttemptProgress LeadingAccount::progress(const CategorySeconds& spent) const {
   const TrainingState& state = args_.state;
   return {.step = state.step,
           .tokens = state.tokens,
+          .learned_tokens = state.learned_tokens,
           .phase = phase().name,
           .seconds = spent,
           .flops = flops_.done(),
@@ -239,10 +240,10 @@ void LeadingAccount::entered_phase(const CategorySeconds& spent) {
 }
 
 void LeadingAccount::stepped(const StepOutcome& outcome, const CategorySeconds& spent) {
-  flops_.add(outcome.batch.tokens);
+  flops_.add(outcome.batch.text_tokens);  // what is only read costs as much
   violations_ = max_violations(outcome.batch.router_counts);
   const double now = elapsed();
-  cap_->step_took(now - step_from_, outcome.batch.tokens);
+  cap_->step_took(now - step_from_, outcome.batch.text_tokens);
   const StepMetrics metrics = metrics_of(outcome);
   metrics_->step(metrics);  // first: a ledger that cannot be written ends the run, which saves this step on its way out
   note_judgement(outcome.judgement);
@@ -267,7 +268,7 @@ void LeadingAccount::warn(const Spent& now) {
 
 StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
   StepMetrics metrics = step_metrics(outcome, args_.state, phase().name);
-  const double tokens = outcome.batch.tokens;
+  const double tokens = outcome.batch.text_tokens;
   metrics.attempt = ledger_->attempt();
   metrics.unix_seconds = args_.clock.unix_seconds();
   metrics.step_seconds = outcome.seconds;

@@ -53,7 +53,8 @@ BatchView view_of(const Batch& batch) {
   return {.inputs = batch.inputs,
           .targets = batch.targets,
           .segment_start = batch.segment_start,
-          .sequence = batch.sequence};
+          .sequence = batch.sequence,
+          .padding = batch.padding_inputs};
 }
 
 }  // namespace shoestring

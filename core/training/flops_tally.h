@@ -13,7 +13,8 @@ namespace shoestring {
 
 class FlopsTally {
  public:
-  /// From here on a token costs what model/accounting.h counts for training `phase`.
+  /// Tokens here are those of text that the model read, learned or not. From here on one costs what model/accounting.h
+  /// counts for training `phase`.
   void enter(const ModelConfig& model, const Recipe& recipe, const PhaseSpec& phase);
   void add(double tokens);
   const PerFormat& done() const { return done_; }

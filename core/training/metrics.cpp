@@ -80,6 +80,7 @@ void MetricsLog::step(const StepMetrics& metrics) {
   json["step"] = metrics.step;
   json["phase"] = metrics.phase;
   json["tokens"] = metrics.tokens;
+  json["learned_tokens"] = metrics.learned_tokens;
   json["sequences"] = metrics.sequences;
   json["loss"] = number(metrics.loss);
   json["loss_hex"] = hexadecimal(metrics.loss);

@@ -21,11 +21,12 @@ namespace shoestring {
 struct StepMetrics {
   std::int64_t step = 0;
   std::string phase;
-  std::int64_t tokens = 0;     ///< trained so far
-  std::int64_t sequences = 0;  ///< of this global batch
-  double loss = 0;             ///< nats per trained token, main model
-  double mtp_loss = 0;         ///< of the multi-token prediction module; 0 without one
-  double gradient_norm = 0;    ///< before clipping
+  std::int64_t tokens = 0;          ///< of text, read so far
+  std::int64_t learned_tokens = 0;  ///< of those
+  std::int64_t sequences = 0;       ///< of this global batch
+  double loss = 0;                  ///< nats per learned token, main model
+  double mtp_loss = 0;              ///< of the multi-token prediction module; 0 without one
+  double gradient_norm = 0;         ///< before clipping
   double learning_rate = 0;
   double expert_overload = 0;  ///< largest expert load over the mean, minus 1 (MaxVio), worst layer; 0 without experts
   double clipped_to = 0;       ///< the norm that was applied; 0: the gradient was not clipped
@@ -40,7 +41,7 @@ struct StepMetrics {
   int attempt = 0;
   double unix_seconds = 0;
   double step_seconds = 0;
-  double tokens_per_second = 0;
+  double tokens_per_second = 0;                             ///< read, learned or not
   double gpu_hours = 0;                                     ///< spent by the run
   double usd = 0;                                           ///< 0: no price
   std::int64_t memory_bytes = 0;                            ///< peak of this rank's tensors

@@ -65,6 +65,7 @@ class Pass::Round {
     return hollow_;
   }
   bool became_hollow() const { return hollow_; }
+  double text_tokens() const { return text_tokens_; }  ///< drawn up to now
   bool is_last(int microbatch) const { return group_.begin + microbatch + 1 == group_.end; }
 
   StepTally& tally;
@@ -78,7 +79,9 @@ class Pass::Round {
     const bool all_have_it = pass_.mesh_.pipeline().size() == 1 && microbatch < plan_.fewest_microbatches(samples_);
     if (all_have_it && stops_.all && stops_.all()) throw Abandoned{};
     const Meter::Scope waiting(pass_.meter_, Category::data_wait);
-    return feed_.next(plan_.range(samples_, group_.begin + microbatch));
+    const BatchView view = feed_.next(plan_.range(samples_, group_.begin + microbatch));
+    text_tokens_ += static_cast<double>(std::ssize(view.inputs) - view.padding);
+    return view;
   }
   std::unique_ptr<MicroBatch> take_spare() {
     if (pass_.spare_.empty()) return pass_.model_.make_micro_batch();
@@ -94,6 +97,7 @@ class Pass::Round {
   Feed& feed_;
   const PassStops& stops_;
   bool hollow_ = false;
+  double text_tokens_ = 0;
   std::map<int, Entry> in_flight_;
 };
 
@@ -267,7 +271,8 @@ PassResult Pass::result_of(std::span<const double> numbers) const {
     result.weight += sums[2];
     result.further_loss += sums[3];
     result.further_tokens += sums[4];
-    result.balance_loss += std::accumulate(sums.begin() + 5, sums.end(), 0.0);
+    result.text_tokens += sums[5];
+    result.balance_loss += std::accumulate(sums.begin() + 6, sums.end(), 0.0);
   }
   std::span<const double> counts = numbers.subspan(static_cast<std::size_t>(groups_) * scalars());
   for (std::int64_t* value : whole_numbers(result.precision)) {
@@ -299,6 +304,7 @@ void Pass::run_round(const BatchPlan& plan, std::int64_t samples, int round, Fee
   traces_.push_back({number, run.began_seconds(), run.trace()});
   sent.group = number;
   sent.hollow = round_->became_hollow();
+  sent.text_tokens = pipeline.rank() == 0 ? round_->text_tokens() : 0;
   tally_.send(sent.tally, stream_);
   waits_ += tally_.waits;
   round_.reset();
@@ -316,7 +322,7 @@ void Pass::receive(std::vector<double>& numbers) {
   for (std::size_t round = 0; round < traces_.size(); ++round) {
     const Sent& sent = sent_[round];
     tally_.receive(sent.tally);
-    add_numbers(sent.group, numbers);
+    add_numbers(sent, numbers);
     if (sent.hollow) {
       ++numbers.back();
     } else {
@@ -333,14 +339,15 @@ double* Pass::add_counts(PrecisionCounts counts, std::vector<double>& numbers) c
   return count;
 }
 
-void Pass::add_numbers(int group, std::vector<double>& numbers) const {
+void Pass::add_numbers(const Sent& sent, std::vector<double>& numbers) const {
   const ObjectiveSums& sums = tally_.objective;
-  double* own = numbers.data() + static_cast<std::size_t>(group) * scalars();
+  double* own = numbers.data() + static_cast<std::size_t>(sent.group) * scalars();
   *own++ = sums.main.loss;
   *own++ = static_cast<double>(sums.main.tokens);
   *own++ = sums.main.weight;
   *own++ = sums.further.loss;
   *own++ = static_cast<double>(sums.further.tokens);
+  *own++ = sent.text_tokens;
   std::copy(tally_.balance_losses.begin(), tally_.balance_losses.end(), own);
   double* count = add_counts(tally_.precision, numbers);
   for (std::int64_t i = 0; i < loads(); ++i) {

@@ -33,10 +33,11 @@ namespace shoestring {
 struct PassResult {
   bool abandoned = false;   ///< it was to stop: nothing else here holds, nor do the gradients
   double loss = 0;          ///< nats, over trained tokens, each times its weight
-  double tokens = 0;        ///< trained tokens
+  double tokens = 0;        ///< learned: those that are targets
   double weight = 0;        ///< of those: what means are over; their number, unless the objective says otherwise
   double further_loss = 0;  ///< of multi-token prediction, not weighted
   double further_tokens = 0;
+  double text_tokens = 0;     ///< read, learned or not: what the model computed on, but for padding
   double balance_loss = 0;    ///< weighted
   Tensor router_counts;       ///< i64 [mixtures of the whole model, experts]; empty without experts
   PrecisionCounts precision;  ///< of weights: what preparing the present ones lost
@@ -89,11 +90,10 @@ class Pass {
   void run_round(const BatchPlan& plan, std::int64_t samples, int round, Feed& feed, const PassStops& stops);
   /// What the rounds sent, when the device has been waited for.
   void receive(std::vector<double>& numbers);
-  void add_numbers(int group, std::vector<double>& numbers) const;
   /// Where the next numbers are.
   double* add_counts(PrecisionCounts counts, std::vector<double>& numbers) const;
   PassResult result_of(std::span<const double> numbers) const;
-  std::size_t scalars() const { return 5 + static_cast<std::size_t>(model_.config().mixtures()); }
+  std::size_t scalars() const { return 6 + static_cast<std::size_t>(model_.config().mixtures()); }
   std::int64_t loads() const;
 
   Transformer& model_;
@@ -113,8 +113,10 @@ class Pass {
     Storage tally;
     ActionMarks marks;
     int group = 0;
+    double text_tokens = 0;  ///< of the group; known to the first rank of its pipeline
     bool hollow = false;
   };
+  void add_numbers(const Sent& sent, std::vector<double>& numbers) const;
   std::vector<Sent> sent_;  // a place for each round
   std::size_t at_ = 0;      // the present one
   HostWaits waits_;         // of the present run

@@ -65,7 +65,7 @@ std::string gauges_text(const RunGauges& g) {
   out.one("shoestring_ranks", "gauge", "devices of the present attempt", g.ranks);
   out.one("shoestring_attempt", "gauge", "number of the present attempt", step.attempt);
   out.one("shoestring_steps", "counter", "optimizer steps of the run", static_cast<double>(step.step));
-  out.one("shoestring_tokens", "counter", "tokens trained on", static_cast<double>(step.tokens));
+  out.one("shoestring_tokens", "counter", "tokens of text read in training", static_cast<double>(step.tokens));
   out.one("shoestring_gpu_hours", "counter", "GPU-hours charged to the run, all attempts", step.gpu_hours);
   if (std::isfinite(g.cap_gpu_hours)) out.one("shoestring_cap_gpu_hours", "gauge", "the cap", g.cap_gpu_hours);
   if (step.usd > 0) out.one("shoestring_usd", "counter", "money charged to the run, all attempts", step.usd);

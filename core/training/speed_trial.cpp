@@ -87,7 +87,7 @@ class Trial {
       if (i < kWarmingSteps) continue;
       spent += step.seconds;
       speed.parts += meter_.read() - before;
-      speed.tokens_per_step += step.batch.tokens;
+      speed.tokens_per_step += step.batch.text_tokens;
       ++counted;
     }
     if (left_) return speed;

@@ -46,6 +46,7 @@ StepMetrics step_metrics(const StepOutcome& outcome, const TrainingState& state,
   metrics.step = state.step;
   metrics.phase = phase;
   metrics.tokens = state.tokens;
+  metrics.learned_tokens = state.learned_tokens;
   metrics.sequences = outcome.sequences;
   metrics.loss = outcome.loss;
   metrics.mtp_loss = batch.further_tokens > 0 ? batch.further_loss / batch.further_tokens : 0;

@@ -86,7 +86,8 @@ StepOutcome Trainer::step() {
   ++attempt_.state.step;
   ++attempt_.state.phase_steps;
   attempt_.state.phase_samples += outcome.sequences;
-  attempt_.state.tokens += static_cast<std::int64_t>(outcome.batch.tokens);
+  attempt_.state.tokens += static_cast<std::int64_t>(outcome.batch.text_tokens);
+  attempt_.state.learned_tokens += static_cast<std::int64_t>(outcome.batch.tokens);
   attempt_.state.loss = outcome.loss;
   attempt_.state.guard = std::move(outcome.guard);
   return outcome;

@@ -64,6 +64,7 @@ std::string to_json(const TrainingState& state) {
                             {"step", state.step},
                             {"updates", state.updates},
                             {"tokens", state.tokens},
+                            {"learned_tokens", state.learned_tokens},
                             {"phase", state.phase},
                             {"phase_steps", state.phase_steps},
                             {"phase_samples", state.phase_samples},
@@ -108,6 +109,8 @@ TrainingState training_state_from_json(const std::string& text, const std::strin
     state.step = count_of(json, "step");
     state.updates = count_of(json, "updates");
     state.tokens = count_of(json, "tokens");
+    const bool apart = json.find("learned_tokens") != nullptr;  // before, learned ones alone were counted
+    state.learned_tokens = apart ? count_of(json, "learned_tokens") : state.tokens;
     state.phase = small_count_of(json, "phase");
     state.phase_steps = count_of(json, "phase_steps");
     state.phase_samples = count_of(json, "phase_samples");

@@ -12,10 +12,11 @@
 namespace shoestring {
 
 struct TrainingState {
-  std::int64_t step = 0;     ///< global batches used, skipped ones included
-  std::int64_t updates = 0;  ///< optimizer updates applied
-  std::int64_t tokens = 0;   ///< tokens trained on
-  int phase = 0;             ///< index into Recipe::phases
+  std::int64_t step = 0;            ///< global batches used, skipped ones included
+  std::int64_t updates = 0;         ///< optimizer updates applied
+  std::int64_t tokens = 0;          ///< of text that were read in training, learned or not
+  std::int64_t learned_tokens = 0;  ///< of those
+  int phase = 0;                    ///< index into Recipe::phases
   std::int64_t phase_steps = 0;
   std::int64_t phase_samples = 0;  ///< samples used of the phase's loader
   int reduction_groups = 0;        ///< fixed by the first attempt

@@ -134,6 +134,7 @@ TEST_F(LoaderTest, BatchCountsSumAndAgreeWithThePlan) {
               std::count_if(batch.targets.begin(), batch.targets.end(), [](int t) { return t >= 0; }));
     seen.tokens += batch.text_tokens;
     seen.padding += batch.padding_tokens;
+    EXPECT_EQ(batch.padding_inputs, std::max<std::int64_t>(0, batch.padding_tokens - 1));  // one place is none's input
     seen.pieces += batch.pieces;
     seen.fill_in_middle_documents += batch.fill_in_middle_documents;
     trained += batch.trained_tokens;

@@ -121,6 +121,37 @@ TEST(Report, SaysWhatWasSpentAndBought) {
   EXPECT_EQ(held_out_words(2.25, 0), "2.2500 nats per learned token");
 }
 
+// Of conversations most is only read: it is paid for, and named apart from what is learned.
+TEST(Report, NamesLearnedTokensApart) {
+  for (const std::int64_t learned : {0, 250, 2040}) {
+    TemporaryFolder folder;
+    HandClock clock;
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of("chats", false));
+    AttemptProgress progress = at(4, 20, "sft");
+    progress.learned_tokens = learned;
+    ledger.checkpoint({4, 2048, "step-4", 9, 1}, progress);
+    ledger.end("done", 0, "", progress);
+    const Report report = make_report(folder.path());
+    const json document = json::parse(report_json(report));
+    EXPECT_EQ(document["tokens"], 2048);
+    EXPECT_EQ(document["learned_tokens"], learned == 0 ? json(nullptr) : json(learned));
+    const bool named = learned == 250;
+    EXPECT_EQ(report_text(report).find("2048 tokens, 250 of them learned, in 4 steps") != std::string::npos, named);
+    EXPECT_EQ(report_text(report).find("nats per learned token, last step") != std::string::npos, named);
+    EXPECT_EQ(report_html(report).find("of them learned") != std::string::npos, named);
+  }
+}
+
+TEST(Report, HasRoomForWhatCameBeforeTheFirstStep) {
+  TemporaryFolder folder;
+  HandClock clock;
+  Ledger ledger(folder.path(), clock);
+  ledger.begin(start_of("measured", false));
+  ledger.end("measured", 0, "", at(0, 20, ""));
+  EXPECT_NE(report_text(make_report(folder.path())).find("(before the first step) "), std::string::npos);
+}
+
 // Neither a word of the number parser's nor the loss of another step.
 TEST(Report, SaysThatALossIsNotFinite) {
   TemporaryFolder folder;

@@ -54,16 +54,18 @@ class AccountTest : public ::testing::Test {
   void start(Account& account) {
     account.start({.model = model_, .guessed_checkpoint_seconds = 5, .fresh = state_.step == 0});
   }
-  /// One step of 3 s as the trainer makes it known.
+  /// One step of 3 s as the trainer makes it known: a tenth of its tokens is learned.
   void step(Account& account, double loss = 2) {
     clock_.seconds += 3;
     ++state_.step;
     ++state_.phase_steps;
-    state_.tokens += 24;
+    state_.tokens += 240;
+    state_.learned_tokens += 24;
     state_.loss = loss;
     StepOutcome outcome;
     outcome.loss = loss;
     outcome.batch.tokens = 24;
+    outcome.batch.text_tokens = 240;
     outcome.sequences = 2;
     outcome.seconds = 3;
     account.stepped(outcome, spent());
@@ -135,10 +137,12 @@ TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
   EXPECT_EQ(attempt.last().step, 2);
   EXPECT_EQ(attempt.last().loss, 1.5);
   EXPECT_EQ(attempt.last().seconds.total(), kRanks * 8.0);
-  EXPECT_GT(attempt.last().flops.values[static_cast<std::size_t>(RateFormat::fp32)] +
-                attempt.last().flops.values[static_cast<std::size_t>(RateFormat::bf16)] +
-                attempt.last().flops.values[static_cast<std::size_t>(RateFormat::fp8)],
-            0);
+  double flops = 0;
+  for (const double of_format : attempt.last().flops.values) flops += of_format;
+  EXPECT_GT(flops, 0);
+  EXPECT_DOUBLE_EQ(flops, 480 * attempt.start.flops_per_token) << "the model computes on what is only read too";
+  EXPECT_EQ(attempt.last().tokens, 480);
+  EXPECT_EQ(attempt.last().learned_tokens, 48);
   ASSERT_EQ(attempt.checkpoints.size(), 1u);
   EXPECT_EQ(attempt.checkpoints[0].name, "step_00000002");
   ASSERT_EQ(attempt.evaluations.size(), 1u);
@@ -150,6 +154,9 @@ TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
   ASSERT_TRUE(std::getline(lines, line));
   EXPECT_EQ(nlohmann::json::parse(line)["step"], 1);
   EXPECT_EQ(nlohmann::json::parse(line)["timing"]["step_seconds"], 3);
+  EXPECT_EQ(nlohmann::json::parse(line)["timing"]["tokens_per_second"], 80);
+  EXPECT_EQ(nlohmann::json::parse(line)["tokens"], 240);
+  EXPECT_EQ(nlohmann::json::parse(line)["learned_tokens"], 24);
   for (const char* text : {"attempt 1 on 2 ranks, beginning from step 0", "something stood out",
                            "step_00000002 in 1.00 s", "cut to 4 of 9", "done after step 2; where is its model"}) {
     EXPECT_NE(said().find(text), std::string::npos) << text << " in\n" << said();

@@ -53,6 +53,7 @@ struct PassRun {
 void expect_same(const PassResult& a, const PassResult& b) {
   EXPECT_EQ(a.loss, b.loss);
   EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.text_tokens, b.text_tokens);
   EXPECT_EQ(a.further_loss, b.further_loss);
   EXPECT_EQ(a.further_tokens, b.further_tokens);
   EXPECT_EQ(a.balance_loss, b.balance_loss);
@@ -161,6 +162,7 @@ TEST(Pass, UnevenMasksAreTheSameOnAnyNumberOfRanks) {
   EXPECT_GT(expected.tokens, 10);
   EXPECT_LT(expected.tokens, 60) << "of 120";
   EXPECT_EQ(expected.weight, expected.tokens);
+  EXPECT_EQ(expected.text_tokens, kGlobalBatch * kSequence) << "what is only read is read";
   for (const int ranks : {2, 5, 10}) {
     run_ranks(ranks, [&](Communicator& world) {
       Tensor own;
@@ -168,6 +170,7 @@ TEST(Pass, UnevenMasksAreTheSameOnAnyNumberOfRanks) {
       EXPECT_EQ(result.loss, expected.loss);
       EXPECT_EQ(result.tokens, expected.tokens);
       EXPECT_EQ(result.weight, expected.weight);
+      EXPECT_EQ(result.text_tokens, expected.text_tokens);
       EXPECT_TRUE(same_bits(own, gradients)) << ranks << " ranks";
     });
   }

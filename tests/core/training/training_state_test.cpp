@@ -16,6 +16,7 @@ TrainingState sample() {
   state.step = 120;
   state.updates = 118;
   state.tokens = 123456789012;
+  state.learned_tokens = 1234567890;
   state.phase = 1;
   state.phase_samples = 77;
   state.reduction_groups = 4;
@@ -39,6 +40,7 @@ TEST(TrainingState, KeepsEveryBit) {
   const TrainingState back = training_state_from_json(to_json(state), "x");
   EXPECT_EQ(to_json(back), to_json(state));
   EXPECT_EQ(back.tokens, state.tokens);
+  EXPECT_EQ(back.learned_tokens, 1234567890);
   EXPECT_EQ(back.loss, state.loss);
   EXPECT_EQ(back.guard.losses, state.guard.losses);
   EXPECT_EQ(back.guard.norms[0], 1e-300);
@@ -61,10 +63,12 @@ TEST(TrainingState, ReadsItsFirstSchema) {
   EXPECT_EQ(state.guard.clipped, 0);
 }
 
-TEST(TrainingState, ReadsWhatDidNotCountStepsThatWereNotFinite) {
+TEST(TrainingState, ReadsWhatCountedLess) {
   nlohmann::json json = nlohmann::json::parse(to_json(sample()));
+  json.erase("learned_tokens");
   json["guard"].erase("broken_in_row");
   EXPECT_EQ(training_state_from_json(json.dump(), "x").guard.broken_in_row, 0);
+  EXPECT_EQ(training_state_from_json(json.dump(), "x").learned_tokens, 123456789012);
 }
 
 // The loss of a step that was skipped for it.
