@@ -77,7 +77,8 @@ void Loader::State::open_sources() {
     packing.source = static_cast<std::uint32_t>(sources.size());
     packing.fill_in_middle_rate = options.fill_in_middle ? options.fill_in_middle->rate : 0;
     packing.long_documents = options.long_documents;
-    if (tokens.masked()) {
+    unmarked = unmarked || (tokens.masked() && options.learned == LearnedTokens::all);
+    if (tokens.masked() && options.learned == LearnedTokens::as_marked) {
       masked = true;
       packing.useful = [&tokens](std::uint64_t begin, std::uint32_t length) { return learns(tokens, begin, length); };
     }
@@ -85,7 +86,7 @@ void Loader::State::open_sources() {
     PackingPlan planned(documents, packing);
     sources.push_back({std::move(tokens), std::move(planned)});
   }
-  if (masked && (options.fill_in_middle || !options.document_mask)) {
+  if ((masked || unmarked) && (options.fill_in_middle || !options.document_mask)) {
     fail(ExitCode::usage,
          "data: conversations are neither rearranged for fill-in-the-middle nor read into each other: set "
          "data.fim_rate = 0 and data.document_mask = yes");
@@ -152,6 +153,7 @@ std::string Loader::State::describe() const {
   if (options.long_documents != LongDocuments::split) {
     text += fmt::format("long_documents = {}\n", options.long_documents == LongDocuments::cut ? "cut" : "drop");
   }
+  if (unmarked) text += "learned = all\n";
   if (options.fill_in_middle) {
     const FillInMiddle& fim = *options.fill_in_middle;
     text += fmt::format("fill_in_middle = {} {} {} {}\n", fim.rate, fim.begin_id, fim.hole_id, fim.end_id);
@@ -197,6 +199,7 @@ const LoaderOptions& Loader::options() const { return state_->options; }
 std::uint32_t Loader::vocabulary_size() const { return state_->first.vocabulary_size; }
 std::uint32_t Loader::end_of_document() const { return state_->first.end_of_document; }
 const std::string& Loader::tokenizer_hash() const { return state_->first.tokenizer_hash; }
+bool Loader::masked() const { return state_->masked; }
 int Loader::sources() const { return static_cast<int>(state_->sources.size()); }
 const std::string& Loader::plan() const { return state_->plan; }
 

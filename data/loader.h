@@ -33,6 +33,12 @@ enum class TokenWeights : std::uint8_t {
   documents,  ///< 1 / learned tokens of the document in its sample: every document counts alike
 };
 
+/// Which tokens are targets.
+enum class LearnedTokens : std::uint8_t {
+  as_marked,  ///< of a masked shard those that it marks as learned, of another one all
+  all,
+};
+
 inline constexpr std::int64_t kMostSequence = (1 << 20) - 2;  ///< tokens of a sample
 
 struct LoaderOptions {
@@ -46,6 +52,7 @@ struct LoaderOptions {
   std::optional<FillInMiddle> fill_in_middle;
   LongDocuments long_documents = LongDocuments::split;
   TokenWeights weights = TokenWeights::none;
+  LearnedTokens learned = LearnedTokens::as_marked;
   ShardIo io = ShardIo::mmap;
   bool verify = true;                   ///< see ShardOptions
   std::optional<StageOptions> stage{};  ///< copies of the shards on a disk near by; changes no batch
@@ -81,6 +88,7 @@ struct Batch {
   std::vector<float> weights;               ///< [samples * sequence] or empty: see TokenWeights
   std::int64_t trained_tokens = 0;          ///< targets that are not -1
   std::int64_t padding_tokens = 0;          ///< of samples * (sequence + 1)
+  std::int64_t padding_inputs = 0;          ///< of `inputs`
   std::int64_t pieces = 0;                  ///< documents, or parts of documents longer than a sample
   std::int64_t fill_in_middle_documents = 0;
   std::int64_t text_tokens = 0;  ///< text_tokens + sentinels + padding = samples * (sequence + 1)
@@ -88,7 +96,6 @@ struct Batch {
 };
 
 /// Where one sample's tokens come from.
-  std::int64_t padding_inputs = 0;          ///< of `inputs`
 struct SampleOrigin {
   int source = 0;
   std::int64_t epoch = 0;
@@ -119,6 +126,8 @@ class Loader {
   std::uint32_t vocabulary_size() const;
   std::uint32_t end_of_document() const;
   const std::string& tokenizer_hash() const;
+  /// Whether some shard says which of its tokens are learned, and that is followed.
+  bool masked() const;
 
   int sources() const;
   const PackingCounts& counts(int source) const;  ///< one epoch of that source

@@ -111,7 +111,7 @@ void Loader::State::lay_out(const SampleOrigin& origin, const SampleOrigin* next
       fill_in_middle(document.data(), piece.length, middle, *options.fill_in_middle, tokens);
       batch.fill_in_middle_documents += 1;
     } else {
-      source.read_marked(piece.begin, piece.length, tokens);
+      masked ? source.read_marked(piece.begin, piece.length, tokens) : source.read(piece.begin, piece.length, tokens);
     }
     clock.took(source.shard_with(piece.begin), piece.length, batch);
     if (options.document_mask) row.open_segment(row.used, std::min(row.used + count, row.length));

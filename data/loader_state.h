@@ -24,8 +24,9 @@ struct Loader::State {
   LoaderOptions options;
   std::vector<PlannedSource> sources;
   std::unique_ptr<MixtureSchedule> mixture;
-  ShardInfo first;      ///< of the first shard: what all have in common
-  bool masked = false;  ///< some shard is
+  ShardInfo first;        ///< of the first shard: what all have in common
+  bool masked = false;    ///< some shard is, and what it marks is followed
+  bool unmarked = false;  ///< some shard is, and all is learned
   std::string plan;
   std::atomic<bool> stops_waiting = false;
   std::atomic<int> fetching = 0;      ///< calls of fetch under way

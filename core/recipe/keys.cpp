@@ -246,7 +246,8 @@ void add_phase(std::vector<Key>& keys) {
           "it goes on with those before",
           kFree)
       .key("objective", &PhaseSpec::objective, kText,
-           "next_token, or masked: of conversations what `data build --chat` marks as learned")
+           "next_token: every token is learned; masked: of conversations what `data build --chat` marks as learned; "
+           "automatic: what shards mark, of those that mark nothing every token")
       .key("train", &PhaseSpec::train, kText, "its own data; empty: data.train", kFree)
       .key("validation", &PhaseSpec::validation, kText, "its own held-out data; empty: data.validation", kFree)
       .key("mix", &PhaseSpec::mix, kText, "its own; empty: data.mix, unless it has its own train")
@@ -290,9 +291,8 @@ void add_care(std::vector<Key>& keys) {
       .key("every_steps", &CheckpointSpec::every_steps, kCount, "0: not by steps", kFree)
       .key("every_minutes", &CheckpointSpec::every_minutes, {0, kAny, Unit::minutes}, "0: not by time", kFree)
       .key("keep", &CheckpointSpec::keep, {1, 1000000},
-           "verified checkpoints kept, the newest; besides them the best on held-out text, and while steps are skipped "
-           "the "
-           "last that a step was taken from",
+           "verified checkpoints kept, the newest; besides them the best on held-out text and, while steps are "
+           "skipped, the last that a step was taken from",
            kFree);
   section_keys(keys, "guard", &Recipe::guard)
       .key("spike_sigmas", &GuardSpec::spike_sigmas, kPositive,

@@ -205,8 +205,9 @@ struct ScheduleSpec {
   double decay_fraction = 0.2;  ///< share of the horizon spent decaying (wsd); deepseek: cosine share is fixed
 };
 
-/// What a phase is trained on: every next token, or those that masked shards (of conversations) say are learned.
-enum class ObjectiveName { next_token, masked };
+/// What a phase is trained on: every next token, or those that masked shards (of conversations) say are learned;
+/// automatic: as its shards say, with next_token's mean.
+enum class ObjectiveName { automatic, next_token, masked };
 /// What the loss of a masked phase is the mean over.
 enum class LossMean { tokens, documents };
 /// Documents longer than a sample; automatic: split, in a masked phase drop.
@@ -216,7 +217,7 @@ enum class LongDocumentsSpec { automatic, split, cut, drop };
 struct PhaseSpec {
   std::string name;
   std::string from{};  ///< as model.from, for this phase; empty: it goes on with the weights of the one before
-  ObjectiveName objective = ObjectiveName::next_token;
+  ObjectiveName objective = ObjectiveName::automatic;
   std::vector<SourceSpec> train{};         ///< empty: data.train
   std::vector<SourceSpec> validation{};    ///< empty: data.validation
   std::vector<std::string> mix{};          ///< empty: data.mix, where train is empty too

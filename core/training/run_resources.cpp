@@ -138,6 +138,7 @@ LoaderOptions loader_options(const Recipe& recipe, const std::vector<SourceSpec>
   options.long_documents = long_documents(phase);
   options.seed = seed;
   options.document_mask = recipe.data.document_mask;
+  if (phase.objective == ObjectiveName::next_token) options.learned = LearnedTokens::all;
   options.io = recipe.data.io == DataIo::pread ? ShardIo::pread : ShardIo::mmap;
   if (recipe.data.fim_rate > 0) {
     const SpecialIds special = tokenizer.special();
@@ -339,6 +340,14 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase, const ShardReading
     options.stage = StageOptions{.folder = recipe_.data.stage, .most_bytes = recipe_.data.stage_bytes};
   }
   auto loader = checked(std::move(options));
+  if (spec.objective == ObjectiveName::masked && !loader->masked()) {
+    fail(ExitCode::bad_recipe,
+         "phase.{}.objective = masked: {} marks nothing as learned; build conversations with `data build --chat`, or "
+         "take objective = next_token to learn every token",
+         spec.name,
+         loader->sources() == 1 ? loader->options().sources[0].name
+                                : fmt::format("none of its {} sources", loader->sources()));
+  }
   check_samples(recipe_, spec, *loader);
   return loader;
 }

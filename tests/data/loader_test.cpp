@@ -364,6 +364,30 @@ TEST(MaskedLoader, TargetsAreWhatIsLearned) {
   }
 }
 
+// The same places, marks or no marks; the plan tells the two apart.
+TEST(MaskedLoader, MarksAreLeftAsideWhereAllIsLearned) {
+  LoaderOptions all = masked_options();
+  all.learned = LearnedTokens::all;
+  const Loader loader(all);
+  EXPECT_FALSE(loader.masked());
+  EXPECT_TRUE(Loader(masked_options()).masked());
+  const Batch batch = loader.fetch({0, 1});
+  EXPECT_EQ(batch.inputs, Loader(masked_options()).fetch({0, 1}).inputs);
+  EXPECT_EQ(batch.trained_tokens, 6);  // of documents of five and three tokens
+  EXPECT_EQ(batch.padding_inputs, 15 - 8);
+  for (std::size_t t = 0; t < 15; ++t) {
+    if (batch.inputs[t] == 10) {
+      EXPECT_EQ(batch.targets[t], 11);
+    }
+    if (batch.inputs[t] == 20) {
+      EXPECT_EQ(batch.targets[t], 21);
+    }
+  }
+  EXPECT_THROW(loader.check_plan(Loader(masked_options()).plan()), Error);
+  all.document_mask = false;
+  EXPECT_THROW(Loader{all}, Error);
+}
+
 TEST(MaskedLoader, ACutThatTeachesNothingIsDropped) {
   EXPECT_EQ(Loader(masked_options(LongDocuments::cut)).counts(0).dropped_documents, 1);
   LoaderOptions one_text = masked_options();

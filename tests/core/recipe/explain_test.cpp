@@ -96,5 +96,17 @@ TEST(Explain, ResumeMayChangeTheBudgetButNotTheModel) {
   }
 }
 
+// Earlier recipes knew no automatic objective; whether another one reads the same shards otherwise, their plan knows.
+TEST(Explain, ResumeTakesAnAutomaticObjectiveForTheNextToken) {
+  const RecipeReading before = parse_recipe(kRecipes / "tiny_dense.recipe");
+  Recipe now = before.recipe;
+  ASSERT_EQ(now.phases[0].objective, ObjectiveName::automatic);
+  now.phases[0].objective = ObjectiveName::next_token;
+  EXPECT_TRUE(resume_differences(before.recipe, now).empty());
+  EXPECT_TRUE(resume_differences(now, before.recipe).empty());
+  now.phases[0].objective = ObjectiveName::masked;
+  EXPECT_FALSE(resume_differences(before.recipe, now).empty());
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -176,6 +176,32 @@ TEST_F(PhaseTest, AMaskedOneReadsItsOwnConversationsAndShowsTheFirst) {
   Phase text(recipe, resources, mesh, alone_layout(), state(0));
   EXPECT_EQ(text.feed().next({0, kMicroBatch}).columns.size(), 1u);
   EXPECT_EQ(text.long_documents(), "");
+
+  const auto learned = [&](ObjectiveName objective) {
+    recipe.phases[1].objective = objective;
+    recipe.phases[1].long_documents = LongDocumentsSpec::drop;
+    const std::unique_ptr<Loader> loader = RunResources(recipe, alone_layout(), mesh, {}).train_loader(1);
+    return loader->fetch({0, loader->samples_per_epoch()}).trained_tokens;
+  };
+  EXPECT_EQ(learned(ObjectiveName::automatic), 8 * 2) << "a figure and the end";
+  EXPECT_EQ(learned(ObjectiveName::next_token), 8 * 7) << "all but the first";
+}
+
+// Every token would be learned, which is not what was asked.
+TEST_F(PhaseTest, AMaskedOneNeedsMarks) {
+  Recipe recipe = PhaseTest::recipe();
+  recipe.phases[0].objective = ObjectiveName::masked;
+  recipe.phases[0].long_documents = LongDocumentsSpec::split;
+  const std::unique_ptr<Communicator> self = self_communicator();
+  Mesh mesh(*self, {});
+  RunResources resources(recipe, alone_layout(), mesh, {});
+  try {
+    Phase phase(recipe, resources, mesh, alone_layout(), state(0));
+    ADD_FAILURE() << "it learns every token";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_recipe);
+    EXPECT_NE(std::string(error.what()).find("objective = masked: "), std::string::npos) << error.what();
+  }
 }
 
 }  // namespace
