@@ -15,8 +15,13 @@ constexpr double kSecondsPerHour = 3600;
 
 }  // namespace
 
-CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share)
-    : cap_(cap), ranks_(ranks), spent_gpu_seconds_(spent_gpu_seconds), evaluation_share_(evaluation_share) {
+CapKeeper::CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share,
+                     const HeadStart& head_start)
+    : cap_(cap),
+      ranks_(ranks),
+      spent_gpu_seconds_(spent_gpu_seconds),
+      evaluation_share_(evaluation_share),
+      head_start_(head_start) {
   check(ranks > 0, "a run has at least one rank, not {}", ranks);
 }
 
@@ -70,11 +75,12 @@ double CapKeeper::reserve_seconds() const {
 }
 
 double CapKeeper::left_of_cap(double elapsed_seconds) const {
-  return (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks_ - elapsed_seconds;
+  return (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_ - head_start_.gpu_seconds) / ranks_ - elapsed_seconds;
 }
 
 double CapKeeper::left_before_reserve(double elapsed_seconds) const {
-  return std::min(left_of_cap(elapsed_seconds), cap_.job_hours * kSecondsPerHour - elapsed_seconds);
+  const double left_of_job = cap_.job_hours * kSecondsPerHour - head_start_.job_seconds - elapsed_seconds;
+  return std::min(left_of_cap(elapsed_seconds), left_of_job);
 }
 
 double CapKeeper::remaining_seconds(double elapsed_seconds) const {
@@ -115,8 +121,7 @@ double CapKeeper::seconds_of_cut() const {
 CapDecision CapKeeper::may_step(double elapsed_seconds, double before_it) const {
   const double lent = steps_.measured() ? 0 : seconds_of_cut();
   if (remaining_seconds(elapsed_seconds) + lent - before_it >= steps_.slow()) return {true, CapLimit::none};
-  const double ranks = ranks_;
-  const bool job = cap_.job_hours * kSecondsPerHour < (cap_.gpu_hours * kSecondsPerHour - spent_gpu_seconds_) / ranks;
+  const bool job = left_before_reserve(elapsed_seconds) < left_of_cap(elapsed_seconds);
   return {false, job ? CapLimit::job : CapLimit::run};
 }
 
@@ -125,19 +130,20 @@ std::string CapKeeper::key_of(CapLimit limit) const {
 }
 
 double CapKeeper::spent_gpu_hours(double elapsed_seconds) const {
-  return (spent_gpu_seconds_ + ranks_ * elapsed_seconds) / kSecondsPerHour;
+  return (spent_gpu_seconds_ + head_start_.gpu_seconds + ranks_ * elapsed_seconds) / kSecondsPerHour;
 }
 
 void CapKeeper::check_startable(double elapsed_seconds) const {
-  const double cap_seconds = cap_.gpu_hours * kSecondsPerHour;
   const double needed = reserve_seconds() - seconds_of_cut();
-  if (spent_gpu_seconds_ + ranks_ * (elapsed_seconds + needed) < cap_seconds) return;
+  if (left_of_cap(elapsed_seconds) > needed) return;
+  const double waited = head_start_.gpu_seconds / kSecondsPerHour;
   fail(ExitCode::budget_spent,
-       "{}: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run, and what is left does not cover "
+       "{}: {:.6g} of {:.6g} GPU-hours ({}) are charged to this run{}, and what is left does not cover "
        "a step and the final checkpoint ({:.3g} s, ranks: {}); raise the cap to go on, or begin a new run where "
        "schedule.horizon = budget has ended the schedule",
        spent_gpu_seconds_ > 0 ? "the budget is spent" : "the budget is too small", spent_gpu_seconds_ / kSecondsPerHour,
-       cap_.gpu_hours, cap_.from, needed, ranks_);
+       cap_.gpu_hours, cap_.from,
+       waited > 0 ? fmt::format(", {:.3g} more went by while ranks waited for the first", waited) : "", needed, ranks_);
 }
 
 }  // namespace shoestring

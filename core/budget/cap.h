@@ -7,13 +7,15 @@
 // early end when time runs out, what it takes at the pace at which steps are taken now. That of an evaluation is
 // bounded besides: what it may take of the cap is a setting, and an evaluation that needs more is cut. Suites of
 // questions are one by themselves, after that of held-out text. On several ranks one of them decides and the others are
-// told; all seconds here are wall-clock seconds of one rank, and a GPU-hour is a rank times an hour.
+// told; all seconds here are wall-clock seconds of one rank, and a GPU-hour is a rank times an hour. Ranks that began
+// before the one that decides have spent their head start as well, and the job is as old as the first of them.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string>
 
+#include "core/budget/head_start.h"
 #include "core/budget/price.h"
 #include "core/budget/step_seconds.h"
 
@@ -41,7 +43,9 @@ class CapKeeper {
  public:
   /// `spent_gpu_seconds`: charged to earlier attempts of the run (LedgerHistory::charged_gpu_seconds).
   /// `evaluation_share`: of the cap, or of one job where that is less, the most that one evaluation may take.
-  CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share = 1);
+  /// `head_start`: of the other ranks, before the process whose elapsed seconds the calls below are given.
+  CapKeeper(const Cap& cap, int ranks, double spent_gpu_seconds, double evaluation_share = 1,
+            const HeadStart& head_start = {});
 
   /// What the ending would take now; the last guess holds until the ending is first measured.
   void guess(Ending ending, double seconds);
@@ -98,6 +102,7 @@ class CapKeeper {
   int ranks_;
   double spent_gpu_seconds_;
   double evaluation_share_;
+  HeadStart head_start_;
   StepSeconds steps_;
   std::array<double, kEndings> guess_{};  ///< at pace 1
   std::array<bool, kEndings> paced_{};    ///< guessed when steps were measured

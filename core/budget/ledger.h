@@ -33,6 +33,7 @@ struct AttemptStart {
   std::string run;      ///< run.name
   std::string project;  ///< run.project
   int ranks = 1;
+  double head_start_gpu_seconds = 0;  ///< HeadStart::gpu_seconds of the ranks, before the one that writes
   std::string host;
   std::int64_t pid = 0;
   std::string recipe_hash;

@@ -213,7 +213,10 @@ void Gatherer::settle_tail(std::size_t index) {
   AttemptHistory& attempt = history_.attempts[index];
   const Trail& trail = trails_[index];
   attempt.charged = attempt.last().seconds;
-  if (attempt.points.empty()) attempt.charged[Category::startup] = attempt.start.ranks * trail.age_seconds;
+  if (attempt.points.empty()) {
+    attempt.charged[Category::startup] =
+        std::max(0.0, attempt.start.ranks * trail.age_seconds + attempt.start.head_start_gpu_seconds);
+  }
   if (attempt.state != AttemptState::died) return;
   const double gap = trail.lines > 1 ? (trail.last_mono - trail.first_mono) / (trail.lines - 1) : 0;
   const double silence = trail.alive_wall - trail.last_wall;  // from the last line to the last sign of life

@@ -84,6 +84,7 @@ Json write(const AttemptStart& start) {
   Json object = Json::object({{"run", start.run},
                               {"project", start.project},
                               {"ranks", start.ranks},
+                              {"head_start_gpu_seconds", start.head_start_gpu_seconds},
                               {"host", start.host},
                               {"pid", start.pid},
                               {"recipe", start.recipe_hash},
@@ -126,6 +127,10 @@ AttemptStart read_start(const Json& object) {
   start.run = text(object, "run");
   start.ranks = static_cast<int>(object.at("ranks").count(kMostRanks));
   if (start.ranks < 1) fail(ExitCode::bad_data, "ranks must be at least 1");
+  start.head_start_gpu_seconds = number(object, "head_start_gpu_seconds");
+  if (!(std::abs(start.head_start_gpu_seconds) <= kMostSeconds)) {
+    fail(ExitCode::bad_data, "head_start_gpu_seconds = {}", start.head_start_gpu_seconds);
+  }
   start.project = text(object, "project");
   start.host = text(object, "host");
   start.pid = object.whole_or("pid", 0);

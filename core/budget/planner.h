@@ -27,7 +27,7 @@ struct PhaseSpeed {
 
 struct Speeds {
   int ranks = 1;
-  double trial_seconds = 0;  ///< that the trial itself was charged, wall-clock
+  double trial_seconds = 0;  ///< that the trial itself was charged, wall-clock, mean of the ranks
   double startup_seconds = 0;
   double checkpoint_seconds = 0;
   std::vector<PhaseSpeed> phases;  ///< as in the recipe

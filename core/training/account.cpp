@@ -134,7 +134,7 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
   before_ = history.spent(price_, hardware_.watts);
   cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_, before_), args_.ranks,
-                                     history.charged_gpu_seconds(), recipe.evaluation.cap_share);
+                                     history.charged_gpu_seconds(), recipe.evaluation.cap_share, args_.head_start);
   warnings_ = std::make_unique<CapWarnings>(warn_shares(recipe.budget), cap_->cap(), before_.gpu_hours,
                                             opening.warning_command);
   cap_->check_startable(elapsed());
@@ -174,6 +174,7 @@ AttemptStart LeadingAccount::attempt_start(std::int64_t from_step, const ModelCo
   AttemptStart start{.run = args_.recipe.run.name,
                      .project = args_.recipe.run.project,
                      .ranks = args_.ranks,
+                     .head_start_gpu_seconds = args_.head_start.gpu_seconds,
                      .host = host_name(),
                      .pid = getpid(),
                      .recipe_hash = recipe_hash(args_.recipe),
@@ -229,6 +230,7 @@ AttemptProgress LeadingAccount::progress(const CategorySeconds& spent) const {
 CategorySeconds LeadingAccount::spent_alone() const {
   CategorySeconds spent = args_.meter.read();
   for (double& seconds : spent.seconds) seconds *= args_.ranks;
+  spent[Category::startup] += args_.head_start.gpu_seconds;
   return spent;
 }
 

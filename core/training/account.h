@@ -32,6 +32,7 @@ struct AccountArgs {
   const Meter& meter;
   const Clock& clock;
   int ranks = 1;
+  HeadStart head_start{};           ///< of the other ranks, before the one that keeps the account
   std::filesystem::path directory;  ///< RUN
   std::FILE* out = stdout;
 };
@@ -107,7 +108,7 @@ class Account {
   /// The last lines of an attempt; `folder` holds the run's last checkpoint.
   virtual void ended(Stop, const std::filesystem::path& /*folder*/, const CategorySeconds& /*spent*/) {}
   virtual void failed(const Error&) noexcept {}
-  /// `spent` where the other ranks cannot be asked: they are taken to be as this one is.
+  /// `spent` where the other ranks cannot be asked: they are taken to be as this one is since all of them were there.
   virtual CategorySeconds spent_alone() const { return {}; }
 };
 

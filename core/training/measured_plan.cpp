@@ -11,6 +11,7 @@
 #include "core/budget/life_sign.h"
 #include "core/recipe/explain.h"
 #include "core/training/run_resources.h"
+#include "core/training/seat.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
@@ -24,8 +25,8 @@ constexpr double kSecondsPerHour = 3600;
 /// The attempt in the ledger that a trial is charged as.
 class Charge {
  public:
-  Charge(const Recipe& recipe, const Hardware& hardware, int ranks, const Clock& clock)
-      : ranks_(ranks), meter_(clock), directory_(run_directory(recipe)) {
+  Charge(const Recipe& recipe, const Hardware& hardware, int ranks, const HeadStart& head_start, const Clock& clock)
+      : ranks_(ranks), head_start_(head_start), meter_(clock), directory_(run_directory(recipe)) {
     make_directories(directory_);
     ledger_.emplace(directory_, clock);
     const auto price = price_of(recipe.budget);
@@ -39,6 +40,7 @@ class Charge {
     ledger_->begin({.run = recipe.run.name,
                     .project = recipe.run.project,
                     .ranks = ranks,
+                    .head_start_gpu_seconds = head_start.gpu_seconds,
                     .host = {},
                     .pid = getpid(),
                     .recipe_hash = recipe_hash(recipe),
@@ -53,16 +55,19 @@ class Charge {
 
   void end(std::string_view reason, ExitCode code, const std::string& text) {
     AttemptProgress progress;
-    progress.seconds[Category::startup] = ranks_ * meter_.elapsed_seconds();
+    progress.seconds[Category::startup] = gpu_seconds();
     ledger_->end(std::string(reason), static_cast<int>(code), text, progress);
   }
 
+  /// Of all ranks, up to now.
+  double gpu_seconds() const { return ranks_ * meter_.elapsed_seconds() + head_start_.gpu_seconds; }
   bool begun() const { return begun_; }
   double left_gpu_hours() const { return left_gpu_hours_; }
   const std::filesystem::path& directory() const { return directory_; }
 
  private:
   int ranks_;
+  HeadStart head_start_;
   Meter meter_;
   std::filesystem::path directory_;
   std::optional<Ledger> ledger_;
@@ -96,7 +101,8 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   MeasuredPlan measured;
   measured.seconds_per_phase = trial_seconds(recipe, cap, world.size(), wanted_seconds);
   std::optional<Charge> charge;
-  if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), clock);
+  const HeadStart head_start = head_start_of(world, clock);
+  if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), head_start, clock);
   std::optional<Speeds> speeds;
   try {
     speeds = try_speed(recipe, world, clock, measured.seconds_per_phase);
@@ -107,6 +113,7 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   }
   if (!speeds) leave(recipe, charge, world);
   measured.speeds = std::move(*speeds);
+  if (charge) measured.speeds.trial_seconds = charge->gpu_seconds() / world.size();
   measured.plan = make_plan(recipe, charge ? charge->left_gpu_hours() : cap.gpu_hours, measured.speeds);
   if (!charge) return measured;
   measured.begun = charge->begun();

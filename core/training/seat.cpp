@@ -7,9 +7,10 @@
 
 namespace shoestring {
 
-Seat::Seat(Communicator& all, const Recipe& recipe)
+Seat::Seat(Communicator& all, const Recipe& recipe, const Clock& clock)
     : world(all),
       places(checked_places(all, recipe)),
+      head_start(head_start_of(all, clock)),
       layout(layout_of(recipe, all.rank(), all.size())),
       rescue(all.split(0, all.rank(), "rescue")),
       watch(all, recipe),
@@ -24,6 +25,20 @@ CategorySeconds Seat::summed(const CategorySeconds& own) const {
   CategorySeconds all;
   std::copy_n(sums.begin(), kCategories, all.seconds.begin());
   return all;
+}
+
+HeadStart head_start_of(Communicator& world, const Clock& clock) {
+  if (world.size() == 1) return {};
+  world.barrier();
+  const double own = clock.monotonic_seconds() - clock.process_start();
+  std::vector<double> ages(static_cast<std::size_t>(world.size()));
+  world.all_gather(view_of(ages.data(), DType::f64, {world.size()}), view_of(&own, DType::f64, {1}));
+  HeadStart head_start;
+  for (const double age : ages) {
+    head_start.gpu_seconds += age - own;
+    head_start.job_seconds = std::max(head_start.job_seconds, age - own);
+  }
+  return head_start;
 }
 
 }  // namespace shoestring

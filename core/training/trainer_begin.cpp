@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, TrainerOptions options)
     : recipe_(std::move(recipe)),
       options_(std::move(options)),
-      seat_(world, recipe_),
+      seat_(world, recipe_, clock),
       timing_(seat_, recipe_, clock),
       snapshots_(run_directory(recipe_) / "checkpoints", seat_.mesh, timing_.meter),
       account_(snapshots_.writes() ? leading_account({.recipe = recipe_,
@@ -31,6 +31,7 @@ Trainer::Trainer(Recipe recipe, Communicator& world, const Clock& clock, Trainer
                                                       .meter = timing_.meter,
                                                       .clock = clock,
                                                       .ranks = world.size(),
+                                                      .head_start = seat_.head_start,
                                                       .directory = run_directory(recipe_),
                                                       .out = options_.out})
                                    : std::make_unique<Account>()) {

@@ -235,6 +235,22 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
   EXPECT_NE(report.output.find("\"ranks\": 2"), std::string::npos) << report.output;
 }
 
+// The rank that keeps the account is started late: the other one has waited for it at the run's expense, and the cap
+// holds for both.
+TEST_F(Mpirun, ALateFirstRankKeepsTheCap) {
+  constexpr double kLate = 3;
+  constexpr double kCap = 16;  // GPU-seconds
+  const std::string train = place().train("waited", fmt::format("--schedule.horizon=budget --evaluation.tokens=1000 "
+                                                                "--checkpoint.every_steps=0 --budget.gpu_hours={}s",
+                                                                kCap));
+  const Ended ended = place().run(train + " : -n 1 '" + SHOESTRING_PROGRAM + "' " + train,
+                                  ranks(1) + fmt::format(" sh -c 'sleep {}; exec \"$0\" \"$@\"'", kLate));
+  ASSERT_EQ(ended.exit_code, 0) << ended.output;
+  const auto report = nlohmann::json::parse(testing::read_text(place().run_folder("waited") / "report.json"));
+  EXPECT_GT(3600 * report.at("categories").at("startup").get<double>(), kLate);
+  EXPECT_LE(testing::hours_of_steps(report), kCap / 3600 + 2 * testing::slowest_step_hours(place(), "waited"));
+}
+
 // ---- Launches that are not what they should be: named before anything is spent.
 
 TEST_F(Mpirun, TheFirstLinesSayWhatWasLaunched) {

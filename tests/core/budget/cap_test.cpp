@@ -127,6 +127,30 @@ TEST(CapKeeper, RanksSpendTogetherAndJobsEndAlone) {
   EXPECT_EQ(job.key_of(CapLimit::job), "budget.job_hours");
 }
 
+// A process that a scheduler started late keeps the account: what the ranks that waited for it spent counts too, and
+// the job is as old as they are.
+TEST(CapKeeper, ALateFirstRankSpendsNoMore) {
+  const HeadStart head_start{.gpu_seconds = 30, .job_seconds = 15};  // of two others
+  CapKeeper late(cap_of_seconds(120), 3, 0, 1, head_start);
+  EXPECT_DOUBLE_EQ(late.remaining_seconds(5), (120 - 30) / 3.0 - 5 - kClosing);
+  EXPECT_DOUBLE_EQ(late.surely_remaining_of_cap(5), (120 - 30) / 3.0 - 5 - kClosing);
+  EXPECT_DOUBLE_EQ(late.spent_gpu_hours(5), (30 + 3 * 5) / 3600.0);
+  late.step_took(1, 1);
+  EXPECT_TRUE(late.may_step(28.8).step);
+  EXPECT_EQ(late.may_step(29).limit, CapLimit::run);
+  EXPECT_NO_THROW(late.check_startable(29.8));
+  EXPECT_THROW(late.check_startable(29.95), Error);
+
+  CapKeeper job({10, "budget.usd", 60.0 / 3600}, 3, 0, 1, head_start);
+  EXPECT_DOUBLE_EQ(job.remaining_seconds(5), 60 - 15 - 5 - kClosing);
+  job.step_took(1, 1);
+  EXPECT_TRUE(job.may_step(43.8).step);
+  EXPECT_EQ(job.may_step(44).limit, CapLimit::job);
+
+  CapKeeper first(cap_of_seconds(120), 3, 0, 1, {.gpu_seconds = -30, .job_seconds = 0});
+  EXPECT_DOUBLE_EQ(first.spent_gpu_hours(20), (3 * 20 - 30) / 3600.0) << "the others began later";
+}
+
 // However long the held-out text is, nine tenths of the cap are for steps, and what does not fit is cut.
 TEST(CapKeeper, AnEvaluationIsBoundedByItsShare) {
   CapKeeper keeper(cap_of_seconds(400), 4, 0, 0.1);

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -209,6 +210,19 @@ TEST(Ledger, DeathWhileLoadingIsChargedAndVoidsNothing) {
   EXPECT_DOUBLE_EQ(history.charged()[Category::lost], 0);
 }
 
+// The one that writes may be the last that was started: the others' time before it is charged from the first line on.
+TEST(Ledger, DeathWhileLoadingChargesTheHeadStartOfOtherRanks) {
+  for (const double head_start : {45.0, -3.0, -1000.0}) {
+    const TemporaryFolder folder;
+    const HandClock clock;
+    AttemptStart start = start_of(4, -1);
+    start.head_start_gpu_seconds = head_start;
+    Ledger(folder.path(), clock).begin(start);
+    EXPECT_DOUBLE_EQ(read_ledger(folder.path()).charged()[Category::startup],
+                     std::max(0.0, 4 * (clock.now - clock.start) + head_start));
+  }
+}
+
 TEST(Ledger, ATornLastLineIsCut) {
   TemporaryFolder folder;
   HandClock clock;
@@ -290,6 +304,7 @@ TEST(Ledger, FiguresBeyondReasonAreDamage) {
   const std::string lines[] = {line_of("attempt", 1, ",\"ranks\":9007199254740993"),
                                line_of("attempt", 1, ",\"ranks\":0"),
                                line_of("attempt", 1, ",\"ranks\":1.5"),
+                               line_of("attempt", 1, ",\"ranks\":1,\"head_start_gpu_seconds\":-1e300"),
                                line_of("attempt", 1, ",\"ranks\":1,\"parameters\":18446744073709551616"),
                                line_of("heartbeat", 1, ",\"step\":9223372036854775807,\"seconds\":{}"),
                                line_of("heartbeat", 2147483647, ",\"seconds\":{}"),

@@ -45,6 +45,7 @@ class AccountTest : public ::testing::Test {
                             .meter = meter_,
                             .clock = clock_,
                             .ranks = kRanks,
+                            .head_start = head_start_,
                             .directory = run(),
                             .out = out_});
   }
@@ -86,6 +87,7 @@ class AccountTest : public ::testing::Test {
   std::FILE* out_ = std::fopen((folder_ / "out").c_str(), "w");
   HeldClock clock_;
   Meter meter_{clock_};
+  HeadStart head_start_;
   Recipe recipe_;
   TrainingState state_;
   ModelConfig model_ = testing::small_config(Architecture::llama);
@@ -187,6 +189,26 @@ TEST_F(AccountTest, AnErrorClosesTheLedgerWithTheTimeOfAllRanks) {
   EXPECT_EQ(attempt.exit_code, static_cast<int>(ExitCode::io));
   EXPECT_EQ(attempt.last().seconds.total(), kRanks * 3.0);
   EXPECT_FALSE(open(*leading()));
+}
+
+// The other rank was there 60 s before this one: that is spent, and on the bill of an attempt that ends without asking.
+TEST_F(AccountTest, TheHeadStartOfOtherRanksIsSpent) {
+  head_start_ = {.gpu_seconds = 60, .job_seconds = 60};
+  {
+    const std::unique_ptr<Account> account = leading();
+    open(*account);
+    EXPECT_EQ(read_ledger(run()).charged_gpu_seconds(), 60) << "dead before its first step";
+    start(*account);
+    step(*account);
+    EXPECT_EQ(account->decide({.state = state_}).stop, Stop::none);
+    clock_.seconds = 1000 - 30 - 2;  // the cap is of 1000 s of two ranks
+    EXPECT_EQ(account->decide({.state = state_}).stop, Stop::budget);
+    account->failed(Error(ExitCode::io, "no disk"));
+  }
+  const CategorySeconds charged = last_attempt().last().seconds;
+  EXPECT_DOUBLE_EQ(charged.total(), kRanks * 968.0 + 60);
+  EXPECT_NE(read_text(run() / "metrics.jsonl").find(fmt::format("\"gpu_hours\":{}", (kRanks * 3.0 + 60) / 3600)),
+            std::string::npos);
 }
 
 // The cap learns from what is told: after steps of 3 s and a checkpoint of 10 s, 14.5 s are the least that must be
