@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::size_t kLength = 32;  // of the file, always
 constexpr int kMillisecondsBetweenSigns = 10;
+constexpr int kMostWait = 1000;  // milliseconds
 
 // Async-signal-safe, as everything the child does: the process it is a copy of may have had other threads.
 bool write_sign(int file, int attempt, const Clock& clock) {
@@ -63,6 +64,15 @@ struct flock whole_file(short type) {
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   return lock;
+}
+
+bool is_gone_in_time(pid_t child) {
+  for (int waited = 0; waited < kMostWait; ++waited) {
+    const pid_t gone = ::waitpid(child, nullptr, WNOHANG);
+    if (gone == child || (gone < 0 && errno != EINTR)) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
 }
 
 int open_sign(const std::filesystem::path& run_directory) {
@@ -117,10 +127,12 @@ void LifeSign::begin(const std::filesystem::path& name, int attempt, const Clock
   life_line_ = std::move(life_line);
 }
 
+// A child that somebody stopped, or whose file system hangs, must not hold up a run that is done.
 LifeSign::~LifeSign() {
   life_line_.close();
-  while (child_ > 0 && ::waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {
-  }
+  if (child_ <= 0 || is_gone_in_time(child_)) return;
+  ::kill(child_, SIGKILL);
+  is_gone_in_time(child_);
 }
 
 std::optional<LastSign> read_life_sign(const std::filesystem::path& run_directory) {
@@ -131,7 +143,7 @@ std::optional<LastSign> read_life_sign(const std::filesystem::path& run_director
 std::optional<LastSign> last_life_sign(const std::filesystem::path& run_directory) {
   const int descriptor = open_sign(run_directory);
   if (descriptor < 0) return std::nullopt;
-  for (int waited = 0; waited < 1000; ++waited) {
+  for (int waited = 0; waited < kMostWait; ++waited) {
     struct flock lock = whole_file(F_RDLCK);
     if (::fcntl(descriptor, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));

@@ -32,6 +32,8 @@ struct LastSign {
 class LifeSign {
  public:
   LifeSign(const std::filesystem::path& run_directory, int attempt, const Clock& clock);
+  /// Waits for the child's last write, a second at most; a child that does not leave by then, as one that was stopped,
+  /// is killed.
   ~LifeSign();
   LifeSign(const LifeSign&) = delete;
   LifeSign& operator=(const LifeSign&) = delete;

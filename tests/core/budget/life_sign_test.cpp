@@ -1,5 +1,6 @@
 #include "core/budget/life_sign.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,7 +8,9 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <sstream>
 #include <thread>
+#include <vector>
 
 #include "core/budget/ledger.h"
 #include "core/budget/ledger_history.h"
@@ -136,6 +139,29 @@ TEST(LifeSign, OutlivesItsProcess) {
   EXPECT_GE(last->unix_seconds, killed);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(sign(), last->unix_seconds) << "the child has not left";
+}
+
+// The children of this process by name, as the kernel lists them.
+std::vector<pid_t> children_named(const std::string& name) {
+  std::vector<pid_t> found;
+  std::istringstream all(read_text(fmt::format("/proc/self/task/{}/children", getpid())));
+  for (pid_t child = 0; all >> child;) {
+    if (read_text(fmt::format("/proc/{}/comm", child)) == name + "\n") found.push_back(child);
+  }
+  return found;
+}
+
+TEST(LifeSign, AChildThatWasStoppedHoldsUpNobody) {
+  const TemporaryFolder folder;
+  const HandClock clock;
+  std::vector<pid_t> children;
+  {
+    const LifeSign sign(folder.path(), 1, clock);
+    while (children.empty()) children = children_named("shoestring-life");
+    ASSERT_EQ(children.size(), 1u);
+    ASSERT_EQ(kill(children[0], SIGSTOP), 0);
+  }
+  EXPECT_EQ(kill(children[0], 0), -1) << "it is still there";
 }
 
 TEST(LifeSign, ASignFromBeforeTheLastLineChangesNothing) {
