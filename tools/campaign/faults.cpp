@@ -3,8 +3,8 @@
 //
 //   SHOESTRING_FAULT=KIND:N:WHAT   KIND as in kKinds; WHAT: an errno (ENOSPC), the same with + (every call from the
 //   n-th
-//                                  on), `kill` (before the call), `killed` (after it), `short` (a write takes half), or
-//                                  for clock the seconds by which it jumps
+//                                  on), `kill` (before the call), `killed` (after it), `asked` (SIGTERM before it),
+//                                  `short` (a write takes half), or for clock the seconds by which it jumps
 //   SHOESTRING_FAULT_UNDER=FOLDER  files that count: open, write, fsync, rename, unlink of anything else go through
 //   SHOESTRING_FAULT_RANK=R        only on this rank of mpirun
 //   SHOESTRING_FAULT_MARK=FILE     made when the fault came; without SHOESTRING_FAULT the counts are written to it
@@ -38,7 +38,7 @@ constexpr std::array<std::string_view, kinds> kKinds = {"open",   "write",  "fsy
                                                         "memory", "thread", "fork",  "clock",  "send",   "receive"};
 constexpr std::size_t kLargeBytes = std::size_t{64} << 10;  // of memory: smaller pieces are not failed
 
-enum class What { nothing, error, kill, killed, cut, jump };
+enum class What { nothing, error, kill, killed, asked, cut, jump };
 
 struct Plan {
   int kind = -1;
@@ -91,6 +91,7 @@ void parse(std::string_view word) {
   if (g_plan.sticky) what.remove_suffix(1);
   g_plan.what = what == "kill"     ? What::kill
                 : what == "killed" ? What::killed
+                : what == "asked"  ? What::asked
                 : what == "short"  ? What::cut
                                    : What::jump;
   for (const Named& known : kErrors) {
@@ -132,6 +133,10 @@ What look(Kind kind) {
   if (g_plan.kind != kind || !(g_plan.sticky ? number >= g_plan.number : number == g_plan.number)) return What::nothing;
   if (!g_came.exchange(true)) mark("came\n", 5);
   if (g_plan.what == What::kill) ::kill(::getpid(), SIGKILL);
+  if (g_plan.what == What::asked) {
+    ::kill(::getpid(), SIGTERM);
+    return What::nothing;
+  }
   return g_plan.what;
 }
 
