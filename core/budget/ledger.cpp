@@ -66,15 +66,28 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
     }
     attempt_ = 1;
     for (const AttemptHistory& earlier : history_->attempts) attempt_ = std::max(attempt_, earlier.attempt + 1);
-    const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
-    if (whole != content.size() && ::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0)
-      fail_io(file_, "repair it");
+    if (attempt_ > kMostAttempt) {
+      fail(
+          ExitCode::bad_data,
+          "{}: it holds attempt {}, and no attempt can have a higher number: put the file back from a copy, or correct "
+          "the number where it stands",
+          file_.string(), kMostAttempt);
+    }
+    end_last_line(content);
     if (::fsync(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
     sync_directory(run_directory);
   } catch (...) {
     ::close(descriptor_);
     throw;
   }
+}
+
+// The next line must begin one.
+void Ledger::end_last_line(const std::string& content) {
+  const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
+  if (whole == content.size()) return;
+  if (!history_->torn) return append(descriptor_, file_, "\n");
+  if (::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0) fail_io(file_, "repair it");
 }
 
 Ledger::~Ledger() { ::close(descriptor_); }

@@ -27,6 +27,8 @@ struct LedgerHistory;
 
 inline constexpr std::string_view kLedgerSchema = "shoestring.ledger/1";
 inline constexpr std::string_view kLedgerFile = "ledger.jsonl";
+/// Reason of the end of an attempt that trained nothing: a trial of speed for a plan.
+inline constexpr std::string_view kMeasuredOnly = "measured";
 
 /// First line of an attempt: all that a report needs to know about the run.
 struct AttemptStart {
@@ -117,8 +119,9 @@ struct PipelineUse {
 /// The writing end. Holds an exclusive lock on the file; the lock ends with the process, however it ends.
 class Ledger {
  public:
-  /// Opens or creates `run_directory`/ledger.jsonl, cuts a torn last line, takes the next attempt number.
-  /// Throws Error(io) if another process writes it, or if it cannot be written.
+  /// Opens or creates `run_directory`/ledger.jsonl, cuts a torn last line (one that lacks its line feed only is ended),
+  /// takes the next attempt number. Throws Error(io) if another process writes it, or if it cannot be written,
+  /// Error(bad_data) where no number is left for an attempt.
   Ledger(const std::filesystem::path& run_directory, const Clock& clock);
   ~Ledger();
   Ledger(const Ledger&) = delete;
@@ -143,7 +146,7 @@ class Ledger {
   void experts(const std::vector<double>& max_violations);  ///< of each mixture, in the last step
   void phase(const std::string& name, const AttemptProgress& progress);  ///< a phase begins
   void note(const std::string& kind, const std::string& text);           ///< a skipped step, a fallback, an override
-  /// Last line. `reason`: "done", "budget", "preempted", "failed"; `text` is the error's, if any.
+  /// Last line. `reason`: "done", "budget", "preempted", "failed", kMeasuredOnly; `text` is the error's, if any.
   /// At most once; later calls do nothing, so that an error's handler may call it too.
   void end(const std::string& reason, int exit_code, const std::string& text, const AttemptProgress& progress);
 
@@ -152,6 +155,7 @@ class Ledger {
   bool heartbeat_due() const;
 
  private:
+  void end_last_line(const std::string& content);
   void write(std::string_view kind, Json content);
 
   std::filesystem::path file_;

@@ -24,7 +24,6 @@ namespace shoestring {
 namespace {
 
 constexpr JsonLimits kLineLimits{.bytes = 1 << 20, .depth = 8};
-constexpr int kMostAttempt = 1'000'000'000;
 constexpr double kMostClock = 1e12;  // seconds, monotonic or since 1970; beyond is damage
 constexpr double kMostTail = 30;     // seconds; the longest interval between heartbeats
 // Seconds; beyond, one of the two clocks was set in between. A step of an hour without a line is still believed.
@@ -48,11 +47,16 @@ class Gatherer {
   explicit Gatherer(LedgerHistory& history) : history_(history) {}
 
   void line(std::string_view text) {
-    try {
-      take(parse_json(text, "a line of the ledger", ExitCode::bad_data, kLineLimits));
-    } catch (const std::exception&) {
-      ++history_.damaged_lines;
-    }
+    const std::optional<Json> object = parsed(text);
+    if (!object || !taken(*object)) ++history_.damaged_lines;
+  }
+
+  /// What stands behind the last line feed. Of a line that was cut off no part is whole; one that is lacks its line
+  /// feed only.
+  void tail(std::string_view text) {
+    const std::optional<Json> object = parsed(text);
+    history_.torn = !object;
+    if (object && !taken(*object)) ++history_.damaged_lines;
   }
 
   void finish(bool written, const std::optional<LastSign>& sign) {
@@ -75,6 +79,8 @@ class Gatherer {
   }
 
  private:
+  static std::optional<Json> parsed(std::string_view line);
+  bool taken(const Json& object);
   void take(const Json& object);
   void take_progress(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind, double mono);
   void take_kind(AttemptHistory& attempt, Trail& trail, const Json& object, const std::string& kind);
@@ -89,6 +95,23 @@ class Gatherer {
   std::vector<Trail> trails_;
   std::unordered_map<int, std::size_t> places_;  // of attempts in the history
 };
+
+std::optional<Json> Gatherer::parsed(std::string_view line) {
+  try {
+    return parse_json(line, "a line of the ledger", ExitCode::bad_data, kLineLimits);
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
+}
+
+bool Gatherer::taken(const Json& object) {
+  try {
+    take(object);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
 
 /// The number under `key`, which stands for a time.
 double clock_of(const Json& object, std::string_view key) {
@@ -292,7 +315,8 @@ void Gatherer::settle_phases(std::size_t index) {
 /// An attempt that died before it knew where to go on from changed nothing: it stands where the one before it stood.
 void Gatherer::inherit(std::size_t index) {
   AttemptHistory& attempt = history_.attempts[index];
-  if (attempt.start.from_step >= 0) return;
+  attempt.begun = attempt.start.from_step >= 0;
+  if (attempt.begun) return;
   attempt.start.from_step = attempt.start.from_tokens = attempt.kept_step = attempt.kept_tokens = 0;
   if (index == 0) return;
   const AttemptHistory& before = history_.attempts[index - 1];
@@ -308,38 +332,13 @@ void Gatherer::inherit(std::size_t index) {
 
 }  // namespace
 
-CategorySeconds LedgerHistory::charged() const {
-  CategorySeconds sum;
-  for (const AttemptHistory& attempt : attempts) sum += attempt.charged;
-  return sum;
-}
-
-Spent LedgerHistory::spent(const std::optional<Price>& price, double watts) const {
-  Spent sum;
-  for (const AttemptHistory& attempt : attempts) {
-    const Spent one = spent_by(attempt, price, watts);
-    sum.gpu_hours += one.gpu_hours;
-    sum.usd += one.usd;
-    sum.kwh += one.kwh;
-  }
-  return sum;
-}
-
-Spent spent_by(const AttemptHistory& attempt, const std::optional<Price>& price, double watts) {
-  constexpr double kSecondsPerHour = 3600;
-  const double hours = attempt.charged.total() / kSecondsPerHour;
-  const std::optional<Price>& paid = attempt.start.price ? attempt.start.price : price;
-  const double drawn = attempt.start.hardware.watts > 0 ? attempt.start.hardware.watts : watts;
-  return {.gpu_hours = hours, .usd = paid ? paid->usd(hours) : 0, .kwh = drawn * hours / 1000};
-}
-
 LedgerHistory read_ledger_text(std::string_view text, bool written, const std::optional<LastSign>& sign) {
   LedgerHistory history;
   Gatherer gatherer(history);
   while (!text.empty()) {
     const auto end = text.find('\n');
     if (end == std::string_view::npos) {
-      history.torn = true;
+      gatherer.tail(text);
       break;
     }
     gatherer.line(text.substr(0, end));
@@ -368,14 +367,6 @@ LedgerHistory read_ledger(const std::filesystem::path& run_directory) {
   content << stream.rdbuf();
   ::close(descriptor);
   return read_ledger_text(content.str(), written, read_life_sign(run_directory));
-}
-
-std::vector<HorizonDecision> decisions_until(const LedgerHistory& history, std::int64_t step) {
-  std::vector<HorizonDecision> held;
-  for (const HorizonDecision& decision : history.decisions) {
-    if (decision.step <= step) held.push_back(decision);
-  }
-  return held;
 }
 
 }  // namespace shoestring

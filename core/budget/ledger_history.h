@@ -5,6 +5,7 @@
 // checkpoint that the run went on from is lost: it is charged, moved to Category::lost, and done again.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,7 @@ struct AttemptHistory {
   int attempt = 0;
   AttemptStart start;
   AttemptState state = AttemptState::died;
+  bool begun = false;  ///< it came to know where it goes on from: no trial of speed, nor dead while loading
   std::string reason;  ///< of the end line; "died" or "running" without one
   std::string text;    ///< the error's text
   int exit_code = 0;
@@ -50,17 +52,25 @@ struct AttemptHistory {
   AttemptProgress last() const { return points.empty() ? AttemptProgress{} : points.back(); }
 };
 
+inline constexpr int kMostAttempt = 1'000'000'000;  ///< a line with a higher number is damage
+
 struct LedgerHistory {
   std::vector<AttemptHistory> attempts;    ///< in order
   std::vector<HorizonDecision> decisions;  ///< that hold for the steps the run still has, by step
   int damaged_lines = 0;                   ///< complete lines that could not be read
-  bool torn = false;                       ///< the last line was cut off
+  bool torn = false;                       ///< the last line was cut off: it is no whole value of JSON
 
+  /// Whether an attempt brought the run to its end and none has begun since.
+  bool done() const;
   CategorySeconds charged() const;  ///< over all attempts, GPU-seconds
   double charged_gpu_seconds() const { return charged().total(); }
   /// Over all attempts, each at its own price and power.
   Spent spent(const std::optional<Price>& price, double watts) const;
 };
+
+/// The attempt that says how a run stands: the last, those that only measured aside where there are others. There must
+/// be one.
+const AttemptHistory& latest_of(const std::vector<AttemptHistory>& attempts);
 
 /// What an attempt cost at the price and the power per device that it was run at; at `price` and `watts` where it
 /// stated none.

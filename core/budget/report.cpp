@@ -153,8 +153,8 @@ Report make_report(const LedgerHistory& history) {
   report.attempts = history.attempts;
   report.state = "empty";
   if (history.attempts.empty()) return report;
-  const AttemptHistory& latest = history.attempts.back();
-  const AttemptStart& start = latest.start;
+  const AttemptHistory& latest = latest_of(history.attempts);
+  const AttemptStart& start = history.attempts.back().start;  // the newest cap, price and hardware
   report.run = start.run;
   report.project = start.project.empty() ? start.run : start.project;
   report.state = latest.reason;

@@ -55,7 +55,7 @@ void compare_with_plan(const std::filesystem::path& run_directory, Report& repor
     if (report.attempts.empty() || type_of(file) == std::filesystem::file_type::not_found) return;
     const Json plan = parse_json(read_file(file, kMostBytes), file.string());
     const std::string recipe = plan.text_or("recipe", "");
-    report.planned_otherwise = !recipe.empty() && recipe != report.attempts.back().start.recipe_hash;
+    report.planned_otherwise = !recipe.empty() && recipe != latest_of(report.attempts).start.recipe_hash;
     if (report.planned_otherwise) return;
     add(report, "GPU-hours", plan, "gpu_hours", report.spent.gpu_hours);
     add(report, "money, $", plan, "usd", report.spent.usd);

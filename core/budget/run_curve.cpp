@@ -52,8 +52,7 @@ std::vector<CurvePoint> whole_file(const std::filesystem::path& path) {
   std::vector<CurvePoint> points;
   const std::string text = read_file(path, kReadWhole);
   for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // being written
+    const std::size_t end = std::min(text.find('\n', begin), text.size());  // what is being written is no whole value
     if (auto point = point_of(std::string_view(text).substr(begin, end - begin))) points.push_back(std::move(*point));
     begin = end + 1;
   }

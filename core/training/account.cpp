@@ -130,14 +130,14 @@ bool LeadingAccount::open(const AccountOpening& opening) {
     say(fmt::format("{} damaged lines of {} could not be read: what they charged may be missing from the bill",
                     history.damaged_lines, (args_.directory / kLedgerFile).string()));
   }
-  const bool over = !history.attempts.empty() && history.attempts.back().reason == "done";
+  const bool over = history.done();
   observe_variants([this](std::string_view op, std::string_view variant) { variants_[std::string(op)] = variant; });
   before_ = history.spent(price_, hardware_.watts);
   cap_ = std::make_unique<CapKeeper>(cap_of(recipe.budget, hardware_, before_), args_.ranks,
                                      history.charged_gpu_seconds(), recipe.evaluation.cap_share, args_.head_start);
   warnings_ = std::make_unique<CapWarnings>(warn_shares(recipe.budget), cap_->cap(), before_.gpu_hours,
                                             opening.warning_command);
-  cap_->check_startable(elapsed());
+  if (!over) cap_->check_startable(elapsed());  // where nothing is left to train, nothing need fit
   // A process that was killed between the ledger's last line and its report left none.
   if (over && type_of(args_.directory / "report.json") == fs::file_type::not_found) store_report();
   // Of a run that goes on, data of a phase that is behind may be gone.

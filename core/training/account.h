@@ -64,8 +64,8 @@ class Account {
   virtual ~Account() = default;
 
   /// Takes the run's ledger; from here on the attempt is charged. Returns whether an earlier attempt brought the run to
-  /// its end: then no attempt begins before start(). Throws what check_saved_work, check_inputs and
-  /// CapKeeper::check_startable throw.
+  /// its end: then no attempt begins before start(), which is also the first to ask whether a step fits under the cap.
+  /// Throws what check_saved_work, check_inputs and CapKeeper::check_startable throw.
   virtual bool open(const AccountOpening&) { return false; }
   /// The attempt is loaded, its next step is the first. Throws Error(budget_spent) when the cap leaves no room for it,
   /// Error(bad_recipe) when the schedule has ended with a lower cap, Error(io) when the disk has no room for

@@ -18,7 +18,6 @@
 namespace shoestring {
 namespace {
 
-constexpr std::string_view kMeasured = "measured";  // the reason of the attempt's end
 constexpr double kMostSeconds = 120;
 constexpr double kSecondsPerHour = 3600;
 
@@ -36,7 +35,7 @@ class Charge {
       fail(ExitCode::budget_spent, "{}: nothing of {:.6g} GPU-hours is left to measure with; raise budget.gpu_hours",
            cap.from, cap.gpu_hours);
     }
-    for (const AttemptHistory& attempt : ledger_->history().attempts) begun_ = begun_ || attempt.reason != kMeasured;
+    for (const AttemptHistory& attempt : ledger_->history().attempts) begun_ = begun_ || attempt.begun;
     ledger_->begin({.run = recipe.run.name,
                     .project = recipe.run.project,
                     .ranks = ranks,
@@ -82,7 +81,7 @@ class Charge {
       "the speed trial was left as asked; its time is charged to {}; nothing is stored, run the same command to "
       "measure anew",
       run_directory(recipe).string());
-  if (charge) charge->end(kMeasured, ExitCode::preempted, text);
+  if (charge) charge->end(kMeasuredOnly, ExitCode::preempted, text);
   double charged = 1;  // before a rank leaves: its end is the end of all
   if (world.size() > 1) world.broadcast(view_of(&charged, DType::f64, {1}), 0);
   throw Error(ExitCode::preempted, text);
@@ -118,7 +117,7 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   if (!charge) return measured;
   measured.begun = charge->begun();
   if (!measured.begun) write_plan(charge->directory(), measured.plan, recipe);
-  charge->end(kMeasured, ExitCode::done, "");
+  charge->end(kMeasuredOnly, ExitCode::done, "");
   return measured;
 }
 

@@ -35,19 +35,19 @@ Ordered pairs(const std::vector<std::pair<std::string, double>>& values) {
   return object;
 }
 
-// The lines of `text` that an attempt going on after `last_step` keeps.
+// The lines of `text` that an attempt going on after `last_step` keeps. What stands behind the last line feed is one if
+// it is whole: a line that was cut off is no object.
 std::string kept_lines(const std::string& text, std::int64_t last_step) {
   std::string kept;
   for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // torn
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
     const Ordered line = Ordered::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                                         text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
     const bool sound = line.is_object() && line.contains("step") && line["step"].is_number_integer();
     // An evaluation at the last step is done anew: it may have come after the checkpoint.
     const bool anew = sound && (line.contains("evaluation") || line.contains("suites"));
     const std::int64_t limit = anew ? last_step - 1 : last_step;
-    if (sound && line["step"].get<std::int64_t>() <= limit) kept.append(text, begin, end - begin + 1);
+    if (sound && line["step"].get<std::int64_t>() <= limit) kept.append(text, begin, end - begin).append("\n");
     begin = end + 1;
   }
   return kept;
@@ -61,7 +61,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t 
   if (type_of(path_) != std::filesystem::file_type::not_found) {
     const std::string text = read_file(path_, kMetricsLimit);
     const std::string kept = kept_lines(text, last_step);
-    if (kept.size() != text.size()) replace_file(path_, kept);
+    if (kept != text) replace_file(path_, kept);
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0)

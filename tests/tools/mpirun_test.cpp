@@ -239,7 +239,7 @@ TEST_F(Mpirun, OneLedgerCountsAllRanks) {
 // holds for both.
 TEST_F(Mpirun, ALateFirstRankKeepsTheCap) {
   constexpr double kLate = 3;
-  constexpr double kCap = 16;  // GPU-seconds
+  constexpr double kCap = 24;  // GPU-seconds
   const std::string train = place().train("waited", fmt::format("--schedule.horizon=budget --evaluation.tokens=1000 "
                                                                 "--checkpoint.every_steps=0 --budget.gpu_hours={}s",
                                                                 kCap));

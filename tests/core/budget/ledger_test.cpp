@@ -45,6 +45,10 @@ AttemptProgress at(std::int64_t step, double seconds, int ranks = 1, const char*
   return progress;
 }
 
+std::string line_of(const std::string& kind, int attempt, const std::string& rest) {
+  return "{\"kind\":\"" + kind + "\",\"attempt\":" + std::to_string(attempt) + ",\"mono\":1,\"wall\":1" + rest + "}\n";
+}
+
 TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
   TemporaryFolder folder;
   HandClock clock;
@@ -235,7 +239,8 @@ TEST(Ledger, ATornLastLineIsCut) {
   for (std::size_t length = 0; length <= whole.size(); ++length) {
     const LedgerHistory history = read_ledger_text(whole.substr(0, length), false);
     EXPECT_EQ(history.damaged_lines, 0) << length;
-    EXPECT_EQ(history.torn, length > 0 && whole[length - 1] != '\n');
+    const bool cut = length > 0 && whole[length - 1] != '\n';
+    EXPECT_EQ(history.torn, cut && whole[length] != '\n') << length;
   }
   testing::write_text(folder / "ledger.jsonl", whole + "{\"kind\":\"heartb");
   {
@@ -250,11 +255,80 @@ TEST(Ledger, ATornLastLineIsCut) {
   EXPECT_EQ(history.attempts.size(), 2u);
 }
 
-// The lines below were found by fuzzing: each ended the program, or took time or memory without bound.
-std::string line_of(const std::string& kind, int attempt, const std::string& rest) {
-  return "{\"kind\":\"" + kind + "\",\"attempt\":" + std::to_string(attempt) + ",\"mono\":1,\"wall\":1" + rest + "}\n";
+// An editor, or a copy, may lose the last byte: the line before it is whole, and no attempt died.
+TEST(Ledger, ALastLineThatOnlyLacksItsLineFeedIsKept) {
+  const TemporaryFolder folder;
+  const HandClock clock;
+  {
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of(1));
+    ledger.end("done", 0, "", at(3, 4));
+  }
+  const std::string whole = testing::read_text(folder / "ledger.jsonl");
+  testing::write_text(folder / "ledger.jsonl", whole.substr(0, whole.size() - 1));
+  EXPECT_EQ(read_ledger(folder.path()).attempts[0].reason, "done");
+  {
+    Ledger ledger(folder.path(), clock);
+    EXPECT_EQ(ledger.history().attempts[0].reason, "done");
+    EXPECT_EQ(testing::read_text(folder / "ledger.jsonl"), whole);
+    ledger.begin(start_of(1));
+  }
+  EXPECT_EQ(read_ledger(folder.path()).attempts.size(), 2u);
+  // What is a value of JSON, and no line of ours, is damage: it is counted, and the next line begins behind it.
+  testing::write_text(folder / "ledger.jsonl", whole + "{}");
+  EXPECT_EQ(Ledger(folder.path(), clock).history().damaged_lines, 1);
+  EXPECT_EQ(testing::read_text(folder / "ledger.jsonl"), whole + "{}\n");
 }
 
+// A line with a higher number would be damage to its own reader, and what it charges on no bill.
+TEST(Ledger, NoAttemptHasANumberThatCannotBeRead) {
+  const TemporaryFolder folder;
+  const HandClock clock;
+  const std::string last = line_of("attempt", kMostAttempt, ",\"ranks\":1");
+  testing::write_text(folder / "ledger.jsonl", last);
+  try {
+    const Ledger ledger(folder.path(), clock);
+    FAIL() << "attempt " << ledger.attempt();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    for (const char* part : {"ledger.jsonl: it holds attempt 1000000000", "put the file back from a copy"}) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_EQ(testing::read_text(folder / "ledger.jsonl"), last);
+  testing::write_text(folder / "ledger.jsonl", line_of("attempt", kMostAttempt - 1, ",\"ranks\":1"));
+  Ledger(folder.path(), clock).begin(start_of(1));
+  EXPECT_EQ(read_ledger(folder.path()).attempts.back().attempt, kMostAttempt);
+}
+
+// A trial of speed, ended, failed or killed, leaves a run where it stands.
+TEST(Ledger, ARunIsDoneUntilAnotherAttemptBegins) {
+  const TemporaryFolder folder;
+  const HandClock clock;
+  const auto attempt = [&](std::int64_t from_step, const std::string& reason) {
+    Ledger ledger(folder.path(), clock);
+    ledger.begin(start_of(1, from_step));
+    if (!reason.empty()) ledger.end(reason, 0, "", at(std::max<std::int64_t>(0, from_step), 4));
+  };
+  const auto history = [&] { return read_ledger(folder.path()); };
+  EXPECT_FALSE(history().done());
+  attempt(-1, std::string(kMeasuredOnly));
+  EXPECT_FALSE(history().done());
+  EXPECT_FALSE(history().attempts[0].begun);
+  EXPECT_EQ(latest_of(history().attempts).attempt, 1);
+  attempt(0, "done");
+  for (const std::string& reason : {std::string(kMeasuredOnly), std::string("failed"), std::string()}) {
+    attempt(-1, reason);
+    EXPECT_TRUE(history().done()) << reason;
+  }
+  EXPECT_EQ(latest_of(history().attempts).attempt, 5);
+  attempt(-1, std::string(kMeasuredOnly));
+  EXPECT_EQ(latest_of(history().attempts).attempt, 5);
+  attempt(3, "preempted");
+  EXPECT_FALSE(history().done());
+}
+
+// The lines below were found by fuzzing: each ended the program, or took time or memory without bound.
 TEST(Ledger, ACheckpointBeforeAnyProgress) {
   const LedgerHistory history =
       read_ledger_text(line_of("checkpoint", 1, ",\"checkpoint\":{\"step\":4,\"tokens\":400}"), false);

@@ -77,6 +77,27 @@ void write_run(const std::filesystem::path& folder, const std::string& run, cons
   ledger.end(end, end == "failed" ? 81 : 0, end == "failed" ? "the loss is not finite <b>" : "", at(200, 166, "long"));
 }
 
+// A trial of speed afterwards is on the bill, and the run as finished as it was.
+TEST(Report, ATrialOfSpeedLeavesARunFinished) {
+  const TemporaryFolder folder;
+  write_run(folder.path(), "r", "done", true);
+  const double spent = make_report(folder.path()).spent.gpu_hours;
+  {
+    const HandClock clock;
+    Ledger trial(folder.path(), clock);
+    AttemptStart start = start_of("r", true);
+    start.from_step = -1;
+    trial.begin(start);
+    AttemptProgress progress;
+    progress.seconds[Category::startup] = 36;
+    trial.end(std::string(kMeasuredOnly), 0, "", progress);
+  }
+  const Report report = make_report(folder.path());
+  EXPECT_EQ(report.state, "done");
+  EXPECT_EQ(report.steps, 200);
+  EXPECT_NEAR(report.spent.gpu_hours, spent + 0.01, 1e-9);
+}
+
 TEST(Report, SaysWhatWasSpentAndBought) {
   TemporaryFolder folder;
   write_run(folder.path(), "small", "done", true);

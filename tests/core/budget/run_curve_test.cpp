@@ -41,6 +41,9 @@ TEST(RunCurve, WhatCannotBeReadIsPassedOver) {
   EXPECT_EQ(curve.points[0].shares.at("saturated.weight"), 0.25);
   EXPECT_EQ(curve.points[0].shares.size(), 1u);
   EXPECT_EQ(curve.points[1].step, 4);
+  const std::string unended = line(1) + line(2);
+  testing::write_text(folder / "m", unended.substr(0, unended.size() - 1));
+  EXPECT_EQ(read_curve(folder / "m").points.size(), 2u) << "whole, without its line feed";
 }
 
 TEST(RunCurve, ALongFileIsSampledOverItsWholeLength) {

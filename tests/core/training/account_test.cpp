@@ -166,6 +166,7 @@ TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
 }
 
 TEST_F(AccountTest, AStartHearsThatTheRunIsOver) {
+  clock_.seconds = 5;
   for (const Stop stop : {Stop::signal, Stop::budget, Stop::horizon}) {
     const std::unique_ptr<Account> account = leading();
     EXPECT_FALSE(open(*account));
@@ -173,6 +174,18 @@ TEST_F(AccountTest, AStartHearsThatTheRunIsOver) {
     account->ended(stop, "where", spent());
   }
   EXPECT_TRUE(open(*leading()));
+  {
+    Ledger trial(run(), clock_);  // as plan --measure writes it
+    AttemptStart start;
+    start.from_step = -1;
+    trial.begin(start);
+    trial.end(std::string(kMeasuredOnly), 0, "", {});
+  }
+  EXPECT_TRUE(open(*leading()));
+  recipe_.budget.gpu_hours = read_ledger(run()).charged_gpu_seconds() / 3600;
+  const std::unique_ptr<Account> account = leading();
+  EXPECT_TRUE(open(*account)) << "nothing is left to train, so nothing need fit under the cap";
+  EXPECT_THROW(start(*account), Error) << "another recipe leaves something";
 }
 
 TEST_F(AccountTest, AnErrorClosesTheLedgerWithTheTimeOfAllRanks) {
@@ -207,8 +220,8 @@ TEST_F(AccountTest, TheHeadStartOfOtherRanksIsSpent) {
   }
   const CategorySeconds charged = last_attempt().last().seconds;
   EXPECT_DOUBLE_EQ(charged.total(), kRanks * 968.0 + 60);
-  EXPECT_NE(read_text(run() / "metrics.jsonl").find(fmt::format("\"gpu_hours\":{}", (kRanks * 3.0 + 60) / 3600)),
-            std::string::npos);
+  const auto metrics = nlohmann::json::parse(read_text(run() / "metrics.jsonl"));
+  EXPECT_DOUBLE_EQ(metrics.at("timing").at("gpu_hours").get<double>(), (kRanks * 3.0 + 60) / 3600);
 }
 
 // The cap learns from what is told: after steps of 3 s and a checkpoint of 10 s, 14.5 s are the least that must be

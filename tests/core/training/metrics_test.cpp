@@ -69,6 +69,22 @@ TEST(Metrics, ResumeDropsWhatWillBeDoneAgain) {
   for (std::size_t i = 0; i < lines.size(); ++i) EXPECT_EQ(lines[i]["step"], i + 1);
 }
 
+// The step is in a checkpoint, and nobody does it again.
+TEST(Metrics, ALastLineThatOnlyLacksItsLineFeedIsKept) {
+  const TemporaryFolder folder;
+  {
+    MetricsLog log(folder.path(), 0, false, 0);
+    for (int step = 1; step <= 2; ++step) log.step(at(step));
+  }
+  const std::string whole = read_text(folder / "metrics.jsonl");
+  // A blank line that goes makes the text as long as it was.
+  for (const std::string& text : {whole, "\n" + whole}) {
+    write_text(folder / "metrics.jsonl", text.substr(0, text.size() - 1));
+    const MetricsLog log(folder.path(), 2, false, 0);
+    EXPECT_EQ(read_text(folder / "metrics.jsonl"), whole);
+  }
+}
+
 TEST(EventFile, KnownChecksumAndReadableRecords) {
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
   const TemporaryFolder folder;
