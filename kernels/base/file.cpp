@@ -41,10 +41,12 @@ const char* remedy_of(int error) {
     case ESTALE: return "; the network file system lost it: mount it anew";
     case ENOENT: return "; look at its spelling, and whether its disk is mounted";
     case ENOTDIR: return "; a file stands where a folder must be: move it, or name another place";
+    case ENOTEMPTY:
     case EEXIST: return "; move what is there, or name another place";
     case EISDIR: return "; name a file";
     case ELOOP: return "; its links lead in a circle, or may not be followed: name what they lead to";
     case ENAMETOOLONG: return "; choose a shorter name";
+    case ENXIO: return "; a pipe without a reader, or a device that is not there, stands in its place: move it";
     case EBUSY: return "; wait until nobody uses it";
     default: return "";
   }
@@ -146,7 +148,8 @@ std::string hash_file(const std::filesystem::path& path) {
 }
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)) {
-  file_ = FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
+  file_ =
+      FileHandle(retry_open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644));
   if (!file_.open()) {
     const int error = errno;
     fail(ExitCode::io, "{}: cannot create it: {}{}", path_.string(), system_reason(error),
@@ -205,6 +208,11 @@ void sync_directory(const std::filesystem::path& directory) {
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {
+  struct stat there {};
+  if (::lstat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode) && !S_ISLNK(there.st_mode)) {
+    fail(ExitCode::io, "{}: is no regular file, which alone is replaced; move it, or name another place",
+         path.string());
+  }
   std::filesystem::path temporary = path;
   temporary += fmt::format(".tmp{}", getpid());
   try {

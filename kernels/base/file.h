@@ -79,7 +79,7 @@ class FileWriter {
   std::int64_t bytes_ = 0;
 };
 
-/// Puts `content` under `path` in one step: temporary sibling, fsync, rename, fsync of the folder.
+/// Puts `content` under `path`, a file or a link, no node, in one step: sibling, fsync, rename, fsync of the folder.
 void replace_file(const std::filesystem::path& path, std::string_view content);
 /// Every entry of the folder, by name. Error(missing_input) where there is no such folder, Error(io) where it cannot be
 /// read to its end: nothing is left out in silence.
