@@ -21,6 +21,7 @@ bool is_ours(int error) {
     case ELOOP:
     case ENAMETOOLONG:
     case ENOTDIR:
+    case ENXIO:
     case EMFILE:
     case ENFILE:
     case ENOMEM: return true;
@@ -41,7 +42,8 @@ ShardFile::ShardFile(const std::string& path, ShardIo io, const ShardStorage& st
     wait.failed(error);
   }
   wait.done();
-  if (!S_ISREG(as_opened_.st_mode)) fail(ExitCode::bad_data, "{}: a shard must be a regular file", path);
+  if (!S_ISREG(as_opened_.st_mode))
+    fail(ExitCode::bad_data, "{}: a shard must be a regular file; move what is there", path);
   if (io == ShardIo::mmap && bytes() > 0 && !storage.remote(file_.get())) map_ = FileMap(file_, path, bytes());
 }
 

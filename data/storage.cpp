@@ -50,7 +50,10 @@ bool may_pass(int error) {
 
 }  // namespace
 
-int ShardStorage::open(const std::string& path) const { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }
+// A pipe among the shards is opened too, to be refused, and not waited for.
+int ShardStorage::open(const std::string& path) const {
+  return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
 
 std::int64_t ShardStorage::read(int file, std::int64_t offset, void* to, std::int64_t bytes) const {
   return ::pread(file, to, static_cast<std::size_t>(bytes), offset);

@@ -39,7 +39,7 @@ bool is_there(const fs::path& path) {
 
 // Opened and closed anew each time: what other machines see of a shared file system is what was closed.
 bool put(const fs::path& path, std::string_view text, int flags) {
-  const FileHandle file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0644));
+  const FileHandle file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0644));
   const auto bytes = static_cast<ssize_t>(text.size());
   return file.open() && ::pwrite(file.get(), text.data(), text.size(), 0) == bytes &&
          ::ftruncate(file.get(), bytes) == 0;

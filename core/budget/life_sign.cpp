@@ -108,7 +108,7 @@ LifeSign::LifeSign(const std::filesystem::path& run_directory, int attempt, cons
 }
 
 void LifeSign::begin(const std::filesystem::path& name, int attempt, const Clock& clock) {
-  const FileHandle file(::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  const FileHandle file(::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644));
   if (!file.open()) fail_io(name, "open it for writing");
   struct flock lock = whole_file(F_WRLCK);
   ::fcntl(file.get(), F_OFD_SETLK, &lock);  // without it readers wait for nobody

@@ -127,7 +127,8 @@ void add_utilisation(Report& report, const Hardware& hardware) {
 
 void write_file(const fs::path& file, const std::string& content) {
   const fs::path temporary = file.string() + ".tmp";
-  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+  const int descriptor =
+      ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
   bool good = descriptor >= 0;
   for (std::size_t done = 0; good && done < content.size();) {
     const ssize_t wrote = ::write(descriptor, content.data() + done, content.size() - done);

@@ -1,6 +1,7 @@
 #include "data/shard.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <limits>
@@ -31,6 +32,19 @@ std::vector<std::int32_t> read_all(const Shard& shard) {
   std::vector<std::int32_t> tokens(shard.info().tokens);
   shard.read(0, tokens.size(), tokens.data());
   return tokens;
+}
+
+TEST(Shard, APipeAmongThemIsRefusedAndNotWaitedFor) {
+  const ShardFolder folder;
+  const std::string pipe = folder / "a.h5";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  try {
+    Shard::open(pipe);
+    FAIL() << "opened";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("a shard must be a regular file"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Shard, RoundTripOfBothWidthsAndWays) {
