@@ -1,6 +1,4 @@
 // shoestring bench
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
@@ -14,8 +12,8 @@
 #include "core/training/run_resources.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
-#include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/output_file.h"
 #include "parallel/communicator_mpi.h"
 #include "tools/arguments.h"
 #include "tools/bench/bench_row.h"
@@ -25,6 +23,7 @@
 #include "tools/bench/plan_bench.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
+#include "tools/output_options.h"
 
 namespace shoestring {
 namespace {
@@ -107,17 +106,6 @@ void check_suites(const Words& wanted, const std::string& names) {
   }
 }
 
-/// Refuses a file that could not be written before anything is timed for it; what it holds stays until the rows come.
-void check_target(const std::filesystem::path& file, std::string_view option = "--json") {
-  std::error_code unknown;
-  if (std::filesystem::is_directory(file, unknown))
-    fail(ExitCode::io, "{}: is a folder; name a file in it for {}", file.string(), option);
-  std::filesystem::path beside = file;  // as replace_file writes it
-  beside += fmt::format(".tmp{}", ::getpid());
-  { const FileWriter opened(beside); }
-  std::filesystem::remove(beside);
-}
-
 /// `shoestring bench --calibrate FILE`, alone or under mpirun: then of one rank while all of them work.
 int calibrate(const std::filesystem::path& file, int threads) {
   const std::unique_ptr<Communicator> world = join_world();
@@ -136,7 +124,7 @@ int calibrate(const std::filesystem::path& file, int threads) {
     machine.achievable_source = machine.extent_source =
         "measured: square products of 128 to 2048 a side, weights packed";
     const std::string text = hardware_text(machine);
-    replace_file(file, text);
+    write_output(file, text);
     fmt::print("\n{}\n{}: recipes in the folder above its own find it as budget.hardware = {}\n", text, file.string(),
                file.stem().string());
   } catch (const std::exception& exception) {
@@ -149,13 +137,10 @@ int calibrate(const std::filesystem::path& file, int threads) {
 }
 
 /// `shoestring bench plan FILE.csv`.
-int bench_plan(const Words& files, const std::string& json) {
-  if (files.size() != 2) {
-    fail(ExitCode::usage, "bench plan takes one file: run `shoestring bench plan FILE.csv [--json FILE]`");
-  }
-  const std::vector<PlanRow> rows = foretell(read_published_rows(files[1]), "recipes");
+int bench_plan(const std::string& file, const std::string& json) {
+  const std::vector<PlanRow> rows = foretell(read_published_rows(file), "recipes");
   print_plan_rows(rows);
-  if (!json.empty()) replace_file(json, json_of(rows).dump(1) + "\n");
+  if (!json.empty()) write_output(json, json_of(rows).dump(1) + "\n");
   return 0;
 }
 
@@ -193,15 +178,18 @@ int bench_command(const Words& words) {
     if (file.extension() != ".hardware") {
       fail(ExitCode::usage, "bench --calibrate {}: name a file that ends in .hardware", file.string());
     }
-    check_target(file, "--calibrate");
+    check_outputs("bench", {{"--calibrate", file}});
     return calibrate(file, threads);
   }
   if (!wanted.empty() && wanted[0] == "plan") {
-    if (arguments.has("json")) check_target(arguments.text("json"));
-    return bench_plan(wanted, arguments.text("json", ""));
+    if (wanted.size() != 2) {
+      fail(ExitCode::usage, "bench plan takes one file: run `shoestring bench plan FILE.csv [--json FILE]`");
+    }
+    if (arguments.has("json")) check_outputs("bench", {{"--json", arguments.text("json")}}, {{"FILE.csv", wanted[1]}});
+    return bench_plan(wanted[1], arguments.text("json", ""));
   }
   check_suites(wanted, names);
-  if (arguments.has("json")) check_target(arguments.text("json"));
+  if (arguments.has("json")) check_outputs("bench", {{"--json", arguments.text("json")}});
   Workers workers(threads);
   BenchEffort effort;
   effort.most_seconds = arguments.real("seconds", effort.most_seconds, 0.1, 3600, Unit::seconds);
@@ -225,7 +213,7 @@ int bench_command(const Words& words) {
       rows.push_back(row);
     });
   }
-  if (arguments.has("json")) replace_file(arguments.text("json"), json_of(rows, workers.count()));
+  if (arguments.has("json")) write_output(arguments.text("json"), json_of(rows, workers.count()));
   return 0;
 }
 

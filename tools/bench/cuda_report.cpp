@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
-#include "kernels/base/file.h"
+#include "kernels/base/output_file.h"
 
 namespace shoestring {
 namespace {
@@ -61,7 +61,7 @@ void CudaReport::print_summary() const {
 void CudaReport::save() {
   if (json_path_.empty()) return;
   try {
-    replace_file(json_path_, to_json());
+    write_output(json_path_, to_json());
     saved_ = true;
   } catch (const std::exception& error) {
     saved_ = false;
