@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/generation/suite_answers.h"
 #include "core/generation/text_stream.h"
 #include "kernels/base/check.h"
 
@@ -110,17 +111,8 @@ std::string SuiteAnswering::generated(const SuiteRequest& request, const SuiteTo
 
 std::vector<SuiteAnswer> answer_suite(const AskedModel& model, const std::vector<SuiteRequest>& requests,
                                       const std::function<void(std::size_t done)>& told) {
-  SuiteAnswering answering(model);
-  std::vector<SuiteAnswer> answers;
-  for (const SuiteRequest& request : requests) {
-    try {
-      answers.push_back(answering.answer(request, tokens_of(request, model.tokenizer, model.ids.prefix)));
-    } catch (const Error& error) {
-      fail(error.code(), "request {} (task {}): {}", answers.size() + 1, request.task, error.what());
-    }
-    told(answers.size());
-  }
-  return answers;
+  return answer_suite(model, requests, tokens_of(model, requests),
+                      [&](std::size_t index, const SuiteAnswer&) { told(index + 1); });
 }
 
 std::vector<TaskScores> score_suite(const std::vector<SuiteRequest>& requests,
