@@ -1,6 +1,10 @@
 #include "core/training/export.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -141,6 +145,47 @@ std::int64_t write_weights(const fs::path& folder, const std::vector<WrittenTens
   return bytes;
 }
 
+/// The folder to make, without what stands for nothing behind its name: DIR/ and DIR/. are DIR.
+fs::path folder_of(const fs::path& place) {
+  fs::path out = place;
+  while (out.has_relative_path() && (!out.has_filename() || out.filename() == ".")) out = out.parent_path();
+  const bool named = out.has_filename() && out.filename() != "..";
+  if (!named || fs::symlink_status(out).type() != fs::file_type::not_found) {
+    fail(ExitCode::usage, "{}: is there already; name a folder that is not", place.string());
+  }
+  return out;
+}
+
+/// Beside the folder to make, under a name of this process's own, and removed with it unless it was renamed.
+class OwnPartialFolder {
+ public:
+  explicit OwnPartialFolder(const fs::path& out) {
+    if (out.has_parent_path()) make_directories(out.parent_path());
+    const std::string first = fmt::format("{}.partial{}", out.string(), ::getpid());
+    path_ = first;  // of a process of the same number that was killed, perhaps on another machine
+    for (int number = 1; ::mkdir(path_.c_str(), 0777) != 0; ++number) {
+      if (errno != EEXIST) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), system_reason(errno));
+      path_ = fmt::format("{}_{}", first, number);
+    }
+  }
+  ~OwnPartialFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+  OwnPartialFolder(const OwnPartialFolder&) = delete;
+  OwnPartialFolder& operator=(const OwnPartialFolder&) = delete;
+
+  const fs::path& path() const { return path_; }
+  void become(const fs::path& out) {
+    sync_directory(path_);
+    rename_durably(path_, out);
+    path_.clear();
+  }
+
+ private:
+  fs::path path_;
+};
+
 }  // namespace
 
 bool quantised_in_blocks(std::string_view name) {
@@ -150,10 +195,7 @@ bool quantised_in_blocks(std::string_view name) {
 
 std::int64_t export_folder(const ImportFolder& source, const fs::path& place, const ExportOptions& options,
                            Stream& stream) {
-  const fs::path out = place.has_filename() ? place : place.parent_path();  // DIR/ is DIR
-  if (fs::symlink_status(out).type() != fs::file_type::not_found) {
-    fail(ExitCode::usage, "{}: is there already; name a folder that is not", out.string());
-  }
+  const fs::path out = folder_of(place);
   const Transformer model({.model = source.config(),
                            .precision = {},
                            .run = {.tokens = 1, .sequences = 1, .workers = 1},
@@ -172,24 +214,15 @@ std::int64_t export_folder(const ImportFolder& source, const fs::path& place, co
   facts.fp8_block.reset();
   if (options.format == ExportFormat::fp8_block) facts.fp8_block = kBlock;
 
-  const fs::path partial = out.string() + ".partial";
-  std::error_code ignored;
-  fs::remove_all(partial, ignored);
-  make_directories(partial);
-  try {
-    write_file(partial / "config.json",
-               [&](FileWriter& file) { file.write(write_hugging_face_config(source.config(), facts)); });
-    for (const auto& [name, content] : source.companions()) {
-      write_file(partial / name, [&, &text = content](FileWriter& file) { file.write(text); });
-    }
-    const std::int64_t bytes = write_weights(partial, tensors, options.file_limit_bytes);
-    sync_directory(partial);
-    rename_durably(partial, out);
-    return bytes;
-  } catch (...) {
-    fs::remove_all(partial, ignored);
-    throw;
+  OwnPartialFolder partial(out);
+  write_file(partial.path() / "config.json",
+             [&](FileWriter& file) { file.write(write_hugging_face_config(source.config(), facts)); });
+  for (const auto& [name, content] : source.companions()) {
+    write_file(partial.path() / name, [&, &text = content](FileWriter& file) { file.write(text); });
   }
+  const std::int64_t bytes = write_weights(partial.path(), tensors, options.file_limit_bytes);
+  partial.become(out);
+  return bytes;
 }
 
 }  // namespace shoestring

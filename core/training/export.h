@@ -26,9 +26,9 @@ struct ExportOptions {
   std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress = nullptr;  ///< told after each tensor
 };
 
-/// Writes `place`, which must not exist, in one step: config.json, weights (several files with an index beyond the
-/// limit), and the source's companions unchanged. Returns the bytes of all weights. Throws as plan_import for a source
-/// that is not sound.
+/// Writes `place`, which must not exist, in one step, by way of a folder of this process's own beside it: config.json,
+/// weights (several files with an index beyond the limit), and the source's companions unchanged. Returns the bytes of
+/// all weights. Throws as plan_import for a source that is not sound.
 std::int64_t export_folder(const ImportFolder& source, const std::filesystem::path& place, const ExportOptions& options,
                            Stream& stream);
 

@@ -1,6 +1,7 @@
 #include "core/training/export.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "core/training/import_weights.h"
 #include "kernels/base/check.h"
@@ -90,6 +91,30 @@ TEST(Export, ASlashBehindItsNameChangesNothing) {
   Stream stream(workers);
   export_folder(ImportFolder(exported.source()), exported.folder / "again/", {}, stream);
   EXPECT_EQ(read_text(exported.folder / "again/model.safetensors"), read_text(exported.out() / "model.safetensors"));
+}
+
+TEST(Export, ADotBehindItsNameChangesNothing) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  export_folder(ImportFolder(exported.source()), exported.folder / "deep" / "dot" / ".", {}, stream);
+  EXPECT_TRUE(fs::exists(exported.folder / "deep" / "dot" / "model.safetensors"));
+  EXPECT_EQ(list_directory(exported.folder / "deep").size(), 1u) << "nothing else is left";
+}
+
+// Beside the folder to make may stand what is none of ours, also under a name that was once a partial folder's.
+TEST(Export, WhatStandsBesideItStays) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  const fs::path own = fmt::format("{}.partial{}", (exported.folder / "more").string(), ::getpid());
+  for (const fs::path& folder : {exported.folder / "more.partial", own}) write_text(folder / "keep", "precious");
+  export_folder(ImportFolder(exported.source()), exported.folder / "more", {}, stream);
+  fs::resize_file(exported.source() / "model.safetensors", fs::file_size(exported.source() / "model.safetensors") - 1);
+  EXPECT_THROW(export_folder(ImportFolder(exported.source()), exported.folder / "again", {}, stream), Error);
+  for (const fs::path& folder : {exported.folder / "more.partial", own})
+    EXPECT_EQ(read_text(folder / "keep"), "precious");
+  EXPECT_EQ(list_directory(exported.folder.path()).size(), 5u) << "source, out, more and these two";
 }
 
 TEST(Export, AFolderThatIsThereStays) {
