@@ -16,6 +16,7 @@
 #include <limits>
 #include <map>
 
+#include "kernels/base/printable.h"
 #include "parallel/host_communicator.h"
 #include "parallel/pace.h"
 #include "parallel/vital_signs.h"
@@ -126,9 +127,10 @@ class MpiCommunicator final : public HostCommunicator {
   }
 
   void abort(ExitCode code, const std::string& why) override {
-    std::fputs(
-        fmt::format("{}: rank {} ends the run with code {}: {}\n", name(), rank(), static_cast<int>(code), why).c_str(),
-        stderr);  // not fmt::print: it throws where stderr cannot be written
+    std::fputs(fmt::format("{}: rank {} ends the run with code {}: {}\n", name(), rank(), static_cast<int>(code),
+                           printable(why))
+                   .c_str(),
+               stderr);  // not fmt::print: it throws where stderr cannot be written
     std::fflush(stderr);
     MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
     std::abort();  // not reached: MPI_Abort does not return
@@ -315,6 +317,20 @@ std::string launch_mismatch(const std::function<const char*(const char*)>& varia
     return mismatch(fmt::format("started several processes, of which this is number {} ({})", told, name));
   }
   return {};
+}
+
+std::vector<std::string> later_in_launch(const std::function<const char*(const char*)>& variable) {
+  std::vector<std::string> found;
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    const char* told = variable(name);
+    if (told == nullptr) continue;
+    if (std::strtoll(told, nullptr, 10) > 0) {
+      found.emplace_back(name);
+    } else if (found.empty()) {
+      return {};
+    }
+  }
+  return found;
 }
 
 std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {

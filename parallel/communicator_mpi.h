@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "parallel/communicator.h"
 
@@ -18,6 +19,10 @@ std::string mpi_launch_sign();
 /// before MPI is initialised, which sets some of them itself. The launcher next to the process counts: one that
 /// started another tells of that one's processes.
 std::string launch_mismatch(const std::function<const char*(const char*)>& variable, int size);
+
+/// The environment variables that say of this process that another one is the first of its launch; none where it is
+/// the first, or alone. As above of the launcher next to the process. Touches no MPI.
+std::vector<std::string> later_in_launch(const std::function<const char*(const char*)>& variable);
 
 /// The world of all processes of this launch; initialises MPI. Once per process: MPI is finalised when this and all its
 /// splits are gone (not while an exception unwinds: then the launcher ends the others). Messages above

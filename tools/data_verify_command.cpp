@@ -5,6 +5,7 @@
 #include "core/training/work_progress.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
+#include "kernels/base/printable.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 
@@ -41,9 +42,9 @@ int data_verify_command(const Words& words) {
       line.show(progress);
     });
     line.wipe();
-    fmt::print("{}: {} ({} blocks, {} documents)\n", shard, verdict.sound() ? "sound" : "DAMAGED",
+    fmt::print("{}: {} ({} blocks, {} documents)\n", printable(shard), verdict.sound() ? "sound" : "DAMAGED",
                verdict.blocks_checked, verdict.documents_checked);
-    for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", fault.text);
+    for (const ShardFault& fault : verdict.faults) fmt::print("  {}\n", printable(fault.text));
     sound = sound && verdict.sound();
     progress.done_bytes = before + bytes_of(shard);
   }

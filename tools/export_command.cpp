@@ -9,6 +9,7 @@
 #include "core/training/work_progress.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
+#include "kernels/base/printable.h"
 #include "kernels/base/variant.h"
 #include "kernels/base/workers.h"
 #include "tools/arguments.h"
@@ -56,7 +57,7 @@ int export_command(const Words& words) {
   };
   const std::int64_t bytes = export_folder(source, out, options, stream);
   line.wipe();
-  fmt::print("{}: {:.1f} MB of weights\n", out, static_cast<double>(bytes) / 1e6);
+  fmt::print("{}: {:.1f} MB of weights\n", printable(out), static_cast<double>(bytes) / 1e6);
   const std::string caveat = tokenizer_caveat(source.config().architecture);
   if (!caveat.empty()) say("{}", caveat);
   return 0;

@@ -1,10 +1,13 @@
 // The program: finds the command, runs it, turns what it throws into a message and an exit code.
 #include <fcntl.h>
-#include <fmt/core.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -17,6 +20,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
+#include "parallel/communicator_mpi.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
 
@@ -28,23 +32,26 @@ struct Command {
   std::string summary;
   int (*run)(const Words&);
   bool speaks = true;  ///< what it prints is what it is called for; otherwise what it leaves on disk
+  bool alone = false;  ///< the work of one process, also where a launcher starts several
 };
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
       {"train", "train a recipe, or go on with its run; under mpirun with one rank per device", train_command, false},
       {"plan", "what a recipe is: parameters, FLOPs and bytes, and what its budget buys", plan_command},
-      {"explain", "every key of a recipe: value, where it came from, what it means", explain_command},
-      {"report", "what a run cost and what it bought", report_command},
-      {"sample", "text from a run or a model folder", sample_command},
-      {"chat", "talk with a run or a model folder in a terminal, or through pipes", chat_command},
-      {"evaluate", "how a model answers a suite of questions, as lm-evaluation-harness scores it", evaluate_command},
+      {"explain", "every key of a recipe: value, where it came from, what it means", explain_command, true, true},
+      {"report", "what a run cost and what it bought", report_command, true, true},
+      {"sample", "text from a run or a model folder", sample_command, true, true},
+      {"chat", "talk with a run or a model folder in a terminal, or through pipes", chat_command, true, true},
+      {"evaluate", "how a model answers a suite of questions, as lm-evaluation-harness scores it", evaluate_command,
+       true, true},
       {"verify", "whether a recipe trains the same, to the bit, under every layout", verify_command},
-      {"export", "a checkpoint or model folder in another number format, for other readers", export_command},
-      {"inspect", "what model a folder holds, and what each reader makes of it", inspect_command},
+      {"export", "a checkpoint or model folder in another number format, for other readers", export_command, true,
+       true},
+      {"inspect", "what model a folder holds, and what each reader makes of it", inspect_command, true, true},
       {"data build", "folders of text or JSONL into token shards", data_build_command, false},
-      {"data inspect", "what a shard holds", data_inspect_command},
-      {"data verify", "check every block of a shard", data_verify_command},
+      {"data inspect", "what a shard holds", data_inspect_command, true, true},
+      {"data verify", "check every block of a shard", data_verify_command, true, true},
       {"bench", "time the kernels and the loader as ratios to a calibration or a rival", bench_command},
   };
   return all;
@@ -59,10 +66,27 @@ void print_help() {
 
 void check_printed() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
-  fail(ExitCode::io, "standard output could not be written: {}", system_reason(errno));
+  fail(ExitCode::io, "standard output could not be written: {}{}", system_reason(errno),
+       errno == EBADF ? "; it is closed: let it lead to a file or a pipe" : "");
+}
+
+/// Whether a launcher (mpirun, srun) started this process beside another one that does the command's work. Of all that
+/// it started the second says so.
+bool leaves_it_to_another(const Command& command) {
+  if (!command.alone) return false;
+  const auto variable = [](const char* name) -> const char* { return std::getenv(name); };
+  const std::vector<std::string> names = later_in_launch(variable);
+  if (names.empty()) return false;
+  if (std::string_view(variable(names[0].c_str())) == "1") {
+    say("shoestring {}: the first process of this launch does it, the others have nothing to do; to have each do work "
+        "of its own, unset {}",
+        command.name, fmt::join(names, " and "));
+  }
+  return true;
 }
 
 int run_command(const Command& command, const Words& words) {
+  if (leaves_it_to_another(command)) return 0;
   int code = 0;
   try {
     code = command.run(words);
@@ -70,23 +94,30 @@ int run_command(const Command& command, const Words& words) {
     if (std::ferror(stdout) == 0) throw;
     fail(ExitCode::io, "standard output could not be written: {}", system_reason(error.code().value()));
   }
-  if (command.speaks) check_printed();
+  const bool helps = std::find_if(words.begin(), words.end(), [](const std::string& word) {
+                       return word == "--help" || word == "-h";
+                     }) != words.end();
+  if (command.speaks || helps) check_printed();
   return code;
 }
 
 int run(const Words& words) {
+  const auto printed = [](int code) {
+    check_printed();
+    return code;
+  };
   if (words.empty() || words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     print_help();
-    return words.empty() ? static_cast<int>(ExitCode::usage) : 0;
+    return printed(words.empty() ? static_cast<int>(ExitCode::usage) : 0);
   }
   if (words[0] == "--version" || words[0] == "version") {
     fmt::print("shoestring {} ({})\n", SHOESTRING_VERSION, cpu_features().to_string());
-    return 0;
+    return printed(0);
   }
   if (words[0] == "completion") {
     std::vector<std::string> completed;
     for (const Command& command : commands()) completed.push_back(command.name);
-    return completion_command({words.begin() + 1, words.end()}, completed);
+    return printed(completion_command({words.begin() + 1, words.end()}, completed));
   }
   const std::string pair = words.size() > 1 ? words[0] + " " + words[1] : words[0];
   std::vector<std::string_view> names;
@@ -102,9 +133,11 @@ int run(const Words& words) {
 }
 
 /// A file opened later must not take the number of a standard stream that is closed: what is printed would go into it.
+/// In place of standard output stands what cannot be written, so that the loss of what is printed is known.
 void open_closed_streams() {
-  for (const int stream : {0, 1, 2}) {
-    if (::fcntl(stream, F_GETFD) < 0) ::open("/dev/null", O_RDWR);  // takes the lowest free number: this one
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(stream, F_GETFD) >= 0) continue;
+    ::open("/dev/null", stream == STDERR_FILENO ? O_WRONLY : O_RDONLY);  // takes the lowest free number: this one
   }
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/printable.h"
 
 namespace shoestring {
 namespace {
@@ -167,15 +168,15 @@ void ProgressLine::update(const std::string& text, double monotonic_seconds) {
   if (monotonic_seconds - last_ < (terminal_ ? kTerminalSeconds : kPlainSeconds)) return;
   last_ = monotonic_seconds;
   if (terminal_) {
-    write("\r\x1b[2K" + text);
+    write("\r\x1b[2K" + printable(text));
     shown_ = true;
   } else {
-    write(text + "\n");
+    write(printable(text) + "\n");
   }
 }
 
 void ProgressLine::say(const std::string& text) {
-  write((shown_ ? "\r\x1b[2K" : "") + text + "\n");
+  write((shown_ ? "\r\x1b[2K" : "") + printable(text) + "\n");
   shown_ = false;
 }
 

@@ -65,6 +65,23 @@ TEST(LaunchMismatch, ComparesWhatTheNearestLauncherSays) {
   EXPECT_EQ(mismatch({{"OMPI_COMM_WORLD_SIZE", "2"}, {"PMIX_RANK", "7"}}, 2), "") << "of the launcher before";
 }
 
+TEST(LaterInLaunch, IsWhatTheNearestLauncherSays) {
+  using Variables = std::map<std::string, const char*>;
+  const auto later = [](const Variables& variables) {
+    return later_in_launch([&](const char* name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second;
+    });
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(later({}), Names{});
+  EXPECT_EQ(later({{"OMPI_COMM_WORLD_RANK", "0"}, {"PMIX_RANK", "0"}}), Names{});
+  EXPECT_EQ(later({{"OMPI_COMM_WORLD_RANK", "2"}, {"PMIX_RANK", "2"}}), (Names{"OMPI_COMM_WORLD_RANK", "PMIX_RANK"}));
+  EXPECT_EQ(later({{"SLURM_PROCID", "1"}}), Names{"SLURM_PROCID"});
+  EXPECT_EQ(later({{"OMPI_COMM_WORLD_RANK", "0"}, {"SLURM_PROCID", "1"}}), Names{})
+      << "mpirun's first on a second node";
+}
+
 TEST(LaunchSign, IsAnyVariableOfALauncher) {
   const std::vector<const char*> names = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "PMI_RANK"};
   std::map<const char*, std::string> before;  // of an mpirun that started this test

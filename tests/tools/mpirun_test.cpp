@@ -53,6 +53,18 @@ TEST_P(MpirunFormats, GivesTheBitsOfOneProcess) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, MpirunFormats, ::testing::Values("fp32", "bf16"));
 
+// Beside each other they would write one folder and say everything several times.
+TEST_F(Mpirun, TheWorkOfOneProcessIsDoneByOne) {
+  ASSERT_EQ(place().run(place().train("one_of_three")).exit_code, 0);
+  const Ended exported = place().run("export runs/one_of_three --out exported", ranks(3));
+  EXPECT_EQ(exported.exit_code, 0) << exported.output;
+  EXPECT_EQ(exported.output.find("MB of weights"), exported.output.rfind("MB of weights")) << exported.output;
+  EXPECT_NE(exported.output.find("the first process of this launch does it"), std::string::npos) << exported.output;
+  EXPECT_EQ(place().run("inspect exported").exit_code, 0);
+  const Ended each = place().run("inspect exported", ranks(2) + " env -u OMPI_COMM_WORLD_RANK -u PMIX_RANK");
+  EXPECT_NE(each.output.find("parameters"), each.output.rfind("parameters")) << "asked for: " << each.output;
+}
+
 // Two ranks measure what one of them has; plans for two devices of that kind need its links, and steps on two ranks
 // correct them.
 TEST_F(Mpirun, MeasuresItsMachineForPlans) {
