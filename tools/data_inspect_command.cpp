@@ -6,9 +6,11 @@
 #include "data/chat_tokens.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
-#include "kernels/base/file.h"
+#include "kernels/base/output_file.h"
+#include "kernels/base/printable.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
+#include "tools/output_options.h"
 #include "tools/shard_page.h"
 
 namespace shoestring {
@@ -47,9 +49,10 @@ void print_shard(const std::string& shard, const std::string& given_tokenizer) {
       "{}\n  source          {}\n  tokens          {} ({} bytes each)\n  documents       {} (of {} to {} "
       "tokens, mean {:.1f})\n  text bytes      {}\n  vocabulary      {}, end of document {}\n  tokenizer       "
       "{}\n  content         {:016x}\n",
-      shard, report.info.source, report.info.tokens, report.info.token_bytes, report.info.documents,
-      report.shortest_document, report.longest_document, report.mean_document, report.info.text_bytes,
-      report.info.vocabulary_size, report.info.end_of_document, report.info.tokenizer_hash, report.info.content_hash);
+      printable(shard), printable(report.info.source), report.info.tokens, report.info.token_bytes,
+      report.info.documents, report.shortest_document, report.longest_document, report.mean_document,
+      report.info.text_bytes, report.info.vocabulary_size, report.info.end_of_document,
+      printable(report.info.tokenizer_hash), report.info.content_hash);
   if (!report.info.masked()) return;
   fmt::print("  learned tokens  {} ({:.1f}%)\n", report.learned_tokens,
              100.0 * static_cast<double>(report.learned_tokens) / static_cast<double>(report.info.tokens));
@@ -80,6 +83,12 @@ int data_inspect_command(const Words& words) {
   for (const std::string& path : arguments.positional()) {
     for (std::string& shard : list_shards(path)) shards.push_back(std::move(shard));
   }
+  if (arguments.has("html")) {
+    std::vector<NamedFile> inputs;
+    for (const std::string& shard : shards) inputs.push_back({"SHARD", shard});
+    if (arguments.has("tokenizer")) inputs.push_back({"--tokenizer", arguments.text("tokenizer")});
+    check_outputs("data inspect", {{"--html", arguments.text("html")}}, inputs);
+  }
   for (const std::string& shard : shards) print_shard(shard, arguments.text("tokenizer"));
   if (!arguments.has("contents") && !arguments.has("html")) return 0;
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(arguments.text("tokenizer"), shards.front());
@@ -97,7 +106,7 @@ int data_inspect_command(const Words& words) {
   line.wipe();
   fmt::print("\n{}", contents_text(contents));
   if (arguments.has("html")) {
-    replace_file(arguments.text("html"), contents_page("Shards: " + arguments.positional().front(), contents));
+    write_output(arguments.text("html"), contents_page("Shards: " + arguments.positional().front(), contents));
   }
   return 0;
 }
