@@ -7,6 +7,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/presence.h"
 
 namespace shoestring {
 
@@ -85,7 +86,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place) {
 std::filesystem::path find_tokenizer(const std::filesystem::path& folder) {
   for (const std::string_view name : kFileNames) {
     const std::filesystem::path file = folder / name;
-    if (type_of(file) == std::filesystem::file_type::regular) return file;
+    if (is_present(file) && type_of(file) == std::filesystem::file_type::regular) return file;
   }
   return {};
 }

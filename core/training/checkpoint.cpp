@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/presence.h"
 
 namespace shoestring {
 namespace {
@@ -232,16 +233,16 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
   }
   if (!have.empty()) {
     fail(ExitCode::corrupt_checkpoint,
-         "{}: every checkpoint there is damaged ({}); restore one from a copy, or begin anew with --begin-anew, which "
-         "moves the run directory aside",
+         "{}: every checkpoint there is damaged ({}); restore one from a copy, or have `shoestring train` begin anew "
+         "with --begin-anew, which moves the run directory aside",
          root_.string(), have.size());
   }
   return std::nullopt;
 }
 
 fs::path model_folder_of(const fs::path& place, const CheckpointNotice& notice) {
-  if (type_of(place / "config.json") != fs::file_type::not_found) return place;
-  if (type_of(place) == fs::file_type::not_found) {
+  if (is_present(place / "config.json")) return place;
+  if (!is_present(place)) {
     fail(ExitCode::missing_input, "{}: there is no such run or model folder", place.string());
   }
   const auto newest = CheckpointStore(place / "checkpoints").newest(notice);

@@ -9,6 +9,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/presence.h"
 
 namespace shoestring {
 namespace {
@@ -76,7 +77,7 @@ ImportFolder::ImportFolder(fs::path folder) : path_(std::move(folder)) {
 void ImportFolder::open_files() {
   std::map<std::string, std::string> index;
   std::set<std::string> names;
-  const bool indexed = type_of(path_ / kIndex) != fs::file_type::not_found;
+  const bool indexed = is_present(path_ / kIndex);
   if (indexed) {
     index = read_index(path_ / kIndex);
     for (const auto& [tensor, file] : index) names.insert(file);
@@ -131,8 +132,11 @@ std::vector<std::pair<std::string, std::string>> ImportFolder::companions() cons
     const std::string name = entry.filename().string();
     const bool wanted = std::any_of(kCompanions.begin(), kCompanions.end(),
                                     [&](std::string_view prefix) { return name.starts_with(prefix); });
-    if (!wanted || !plain_name(name) || type_of(entry) != fs::file_type::regular) continue;
+    if (!wanted || !plain_name(name) || !is_present(entry) || type_of(entry) != fs::file_type::regular) continue;
     found.emplace_back(name, read_file(entry, kCompanionBytesLimit));
+    if (found.back().second.empty() && entry.extension() == ".json") {
+      fail(ExitCode::bad_data, "{}: is empty; copy it again, or remove it", entry.string());
+    }
   }
   return found;
 }

@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/presence.h"
 
 namespace shoestring {
 namespace {
@@ -31,7 +32,7 @@ struct Facts {
 };
 
 Facts facts_of(const ImportFolder& folder) {
-  const auto there = [&](const char* name) { return type_of(folder.path() / name) != fs::file_type::not_found; };
+  const auto there = [&](const char* name) { return is_present(folder.path() / name); };
   Facts facts{folder, folder.config(),
               parse_json(read_file(folder.path() / "config.json", kConfigBytesLimit), "config.json")};
   for (const auto& [name, place] : folder.tensors()) {
