@@ -88,7 +88,9 @@ ChatFormat format_of(const Arguments& arguments, const std::filesystem::path& fo
        folder.string());
 }
 
-void converse(ChatSession& session, bool terminal) {
+/// Whether every message was answered. A pipe has a line for each of them, an empty one for what was refused.
+bool converse(ChatSession& session, bool terminal) {
+  bool answered = true;
   const Interruptible guard;
   Lines lines;
   const auto ask = [&] {
@@ -101,7 +103,7 @@ void converse(ChatSession& session, bool terminal) {
   };
   for (ask(); const std::optional<std::string> line = lines.next(ask_again); ask()) {
     if (line->empty()) continue;
-    if (*line == "/quit") return;
+    if (*line == "/quit") return answered;
     if (*line == "/new") {
       session.forget();
       continue;
@@ -120,10 +122,13 @@ void converse(ChatSession& session, bool terminal) {
     } catch (const Error& error) {
       if (error.code() != ExitCode::usage) throw;
       say("{}", error.what());  // of this message; the conversation goes on
+      if (!terminal) fmt::print("\n");
+      answered = false;
     }
     interrupted = false;
   }
   if (terminal) fmt::print("\n");
+  return answered;
 }
 
 }  // namespace
@@ -141,7 +146,7 @@ int chat_command(const Words& words) {
                              .positional = "RUN-OR-FOLDER",
                              .summary = "Talks: a line is a message, the reply comes as it is written. Ctrl-C ends a\n"
                                         "reply, Ctrl-D or /quit the program; /new begins a new conversation. From a\n"
-                                        "pipe, each line of it is answered in turn.",
+                                        "pipe, each line of it is answered in turn; 64 where one had no room.",
                              .options = options,
                              .least = 1,
                              .most = 1},
@@ -167,8 +172,8 @@ int chat_command(const Words& words) {
         static_cast<double>(model.parameters()) / 1e6, name(settings.format), model.forward().capacity());
   }
   ChatSession session(model, settings);
-  converse(session, terminal);
-  return 0;
+  const bool answered = converse(session, terminal);
+  return static_cast<int>(answered || terminal ? ExitCode::done : ExitCode::usage);
 }
 
 }  // namespace shoestring

@@ -23,10 +23,42 @@ ChatSession::ChatSession(OpenModel& model, ChatSettings settings)
       generator_(model.forward(), model.tokenizer().vocabulary_size()),
       stop_ids_(chat_end_ids(settings_.format, model.tokenizer())) {
   check_sampling(settings_.sampling);
+  check_thinking();
   for (const std::int32_t id : model.ids().stop) {
     if (std::find(stop_ids_.begin(), stop_ids_.end(), id) == stop_ids_.end()) stop_ids_.push_back(id);
   }
+  check_system();
   forget();
+}
+
+/// Where the format writes the same with and without, nobody is asked to think.
+void ChatSession::check_thinking() const {
+  if (!settings_.thinking) return;
+  const Conversation asked{.messages = {{.role = ChatRole::user, .content = "?"}}};
+  const auto written = [&](bool thinking) {
+    return chat_text(render_chat(settings_.format, asked, {.prompt = true, .thinking = thinking}));
+  };
+  if (written(true) != written(false)) return;
+  fail(ExitCode::usage, "--thinking: the chat format {} leaves no choice; leave the option out",
+       name(settings_.format));
+}
+
+/// With the shortest message there must be room beside it, or no message would ever be answered.
+void ChatSession::check_system() {
+  if (settings_.system.empty()) return;
+  forget();
+  conversation_.messages.push_back({.role = ChatRole::user, .content = "?"});
+  if (const std::int64_t tokens = std::ssize(prompt()); tokens > prompt_room()) {
+    fail(ExitCode::usage,
+         "--system: with a message of one character it takes {} tokens, but beside a reply there is room for {}: "
+         "shorten it, or raise --context",
+         tokens, prompt_room());
+  }
+}
+
+std::int64_t ChatSession::prompt_room() const {
+  const std::int64_t capacity = model_.forward().capacity();
+  return capacity - std::min(settings_.most_tokens, capacity / 4);
 }
 
 void ChatSession::forget() {
@@ -44,11 +76,9 @@ std::vector<std::int32_t> ChatSession::prompt() const {
 
 /// Whole turns are left out from the front, until a quarter of the room, or the whole reply, fits behind the rest.
 std::vector<std::int32_t> ChatSession::prompt_with_room(std::size_t& forgotten) {
-  const std::int64_t capacity = model_.forward().capacity();
-  const std::int64_t reply = std::min(settings_.most_tokens, capacity / 4);
   while (true) {
     std::vector<std::int32_t> ids = prompt();
-    if (static_cast<std::int64_t>(ids.size()) + reply <= capacity) return ids;
+    if (std::ssize(ids) <= prompt_room()) return ids;
     auto& messages = conversation_.messages;
     const auto begin = messages.begin() + static_cast<std::ptrdiff_t>(first_turn(conversation_));
     const auto next = std::find_if(begin + 1, messages.end(),
@@ -56,7 +86,7 @@ std::vector<std::int32_t> ChatSession::prompt_with_room(std::size_t& forgotten) 
     if (next == messages.end()) {
       fail(ExitCode::usage,
            "the message takes {} tokens, but beside a reply there is room for {}: shorten it, or raise --context",
-           ids.size(), capacity - reply);
+           ids.size(), prompt_room());
     }
     forgotten += static_cast<std::size_t>(next - begin);
     messages.erase(begin, next);

@@ -25,7 +25,8 @@ struct ChatSettings {
 
 class ChatSession {
  public:
-  /// Borrows `model`, slot 0 of which it uses: what a reply adds to the conversation is read once.
+  /// Borrows `model`, slot 0 of which it uses: what a reply adds to the conversation is read once. Throws Error(usage)
+  /// for a system message beside which no message has room, and for `thinking` where the format leaves no choice.
   ChatSession(OpenModel& model, ChatSettings settings);
 
   struct Reply {
@@ -44,7 +45,10 @@ class ChatSession {
   const Conversation& conversation() const { return conversation_; }
 
  private:
+  void check_thinking() const;
+  void check_system();
   std::vector<std::int32_t> prompt() const;
+  std::int64_t prompt_room() const;  ///< tokens, beside a reply
   std::vector<std::int32_t> prompt_with_room(std::size_t& forgotten);
 
   OpenModel& model_;

@@ -73,8 +73,11 @@ TEST_F(Talk, SaysWhatItNeeds) {
 
 TEST_F(Talk, AMessageWithoutRoomIsSaidAndTheTalkGoesOn) {
   const Ended ended = chat("" + std::string(70, 'a') + "\\nint\\n", "--format plain --tokens 6");
-  EXPECT_EQ(ended.exit_code, 0) << ended.output;
+  EXPECT_EQ(ended.exit_code, 64) << "for whoever reads the pipe: " << ended.output;
   EXPECT_NE(ended.output.find("takes 70 tokens"), std::string::npos) << ended.output;
+  const std::string lines =
+      chat("" + std::string(70, 'a') + "\\nint\\n", "--format plain --tokens 6 2>/dev/null").output;
+  EXPECT_TRUE(lines.starts_with("\n")) << "a line for each message: " << lines;
   std::string reply = sample("--prompt int").substr(3);
   reply.pop_back();  // the end of its line: here what is said about the length stands before it
   EXPECT_NE(ended.output.find(reply), std::string::npos) << ended.output;
