@@ -11,6 +11,7 @@ namespace shoestring {
 namespace {
 
 constexpr std::size_t kMostFaults = 100;
+constexpr const char* kValidationFolder = "validation";
 
 void note(ShardVerdict& verdict, std::string text, std::int64_t block = -1) {
   verdict.fault_count += 1;
@@ -117,15 +118,18 @@ std::vector<std::string> list_shards(const std::string& path) {
     if (entry.extension() == kShardExtension) files.push_back(entry.string());
   }
   const fs::path folder = fs::path(path).has_filename() ? fs::path(path) : fs::path(path).parent_path();
-  if (files.empty() && type_of(folder.parent_path() / "corpus.json") == fs::file_type::regular) {
+  // As `data build` leaves it, which writes every split but this one.
+  if (files.empty() && folder.filename() == kValidationFolder &&
+      type_of(folder.parent_path() / "corpus.json") == fs::file_type::regular) {
     fail(ExitCode::missing_input,
          "{}: nothing was held out when these shards were built; build them again with a --hold-out above 0, or leave "
          "data.validation out to train without",
          path);
   }
   if (files.empty())
-    fail(ExitCode::missing_input, "{}: the folder holds no *{} shard; build them with `shoestring data build`", path,
-         kShardExtension);
+    fail(ExitCode::missing_input,
+         "{}: the folder holds no *{} shard; name the folder they are in, or build them with `shoestring data build`",
+         path, kShardExtension);
   return files;
 }
 

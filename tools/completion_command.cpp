@@ -22,7 +22,10 @@ constexpr const char* kBash = R"(_shoestring() {{
     [ "$command" = data ] && command="data ${{COMP_WORDS[2]}}"
     case $word in
       -*) words=$("${{COMP_WORDS[0]}}" $command --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p') ;;
-      *) COMPREPLY=($(compgen -f -- "$word")); return ;;
+      *)
+        local IFS=$'\n'  # names may have blanks; zsh has no mapfile
+        COMPREPLY=($(compgen -f -- "$word"))
+        return ;;
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$word"))

@@ -31,7 +31,9 @@ offers() {
 [ "$(offers data v)" = verify ] || wrong "data v: $(offers data v)"
 [ "$(offers train --be)" = --begin-anew ] || wrong "train --be: $(offers train --be)"
 [ "$(offers data build x --hold)" = --hold-out ] || wrong "data build x --hold: $(offers data build x --hold)"
-touch a.recipe
+touch a.recipe 'b c.recipe' 'b d.recipe'
+offers train b >/dev/null
+[ "${#COMPREPLY[@]}" -eq 2 ] && [ "${COMPREPLY[0]}" = 'b c.recipe' ] || wrong "train b: ${#COMPREPLY[@]} names"
 [ "$(offers train a)" = a.recipe ] || wrong "train a: $(offers train a)"
 head -n 1 "$folder/moved/share/zsh/site-functions/_shoestring" | grep -qx '#compdef shoestring' || wrong "zsh"
 if command -v zsh >/dev/null; then zsh -n "$folder/moved/share/zsh/site-functions/_shoestring"; fi

@@ -67,6 +67,11 @@ TEST(Inputs, AreThereBeforeAnAttemptIs) {
   EXPECT_NE(refusal().find("holds no *.h5 shard"), std::string::npos) << refusal();
   testing::write_text(folder / "corpus.json", "{}");  // what `data build` leaves beside the splits
   EXPECT_NE(refusal().find("nothing was held out when these shards were built"), std::string::npos) << refusal();
+  data.train[0].path = (folder / "emptied").string();
+  std::filesystem::create_directory(folder / "emptied");
+  EXPECT_NE(refusal().find("emptied: the folder holds no *.h5 shard"), std::string::npos)
+      << "what is held out is not looked for there: " << refusal();
+  data.train = {{(folder / "train").string(), 1}};
   data.validation[0].path += "/";
   EXPECT_NE(refusal().find("nothing was held out"), std::string::npos) << refusal();
 }
