@@ -11,7 +11,7 @@ namespace shoestring {
 namespace {
 
 constexpr double kAny = std::numeric_limits<double>::infinity();
-constexpr double kMostWhole = 9007199254740992.0;  // 2^53
+constexpr double kMostWhole = 9007199254740991.0;  // 2^53 - 1 (parse_whole)
 constexpr double kMostExtent = 1 << 24;
 constexpr double kMostPositions = 1 << 30;
 constexpr double kMostInt = 1 << 20;

@@ -170,7 +170,8 @@ Quantity parse_quantity(std::string_view text, Unit unit) { return parse(text, u
 WholeQuantity parse_whole(std::string_view text, Unit unit) {
   const Quantity parsed = parse(text, unit, true);
   if (!parsed.mistake.empty()) return {0, parsed.mistake};
-  if (std::abs(parsed.value) > 9007199254740992.0) return {0, "is too large for a whole number"};
+  constexpr double kLost = 9007199254740992.0;  // 2^53: from there on not every whole number is a double
+  if (std::abs(parsed.value) >= kLost) return {0, "is too large for a whole number: 9007199254740991 is the most"};
   if (parsed.value != std::floor(parsed.value)) return {0, "must be a whole number"};
   return {static_cast<std::int64_t>(parsed.value), {}};
 }

@@ -74,7 +74,11 @@ TEST(Units, RefusesWhatIsNoNumber) {
   EXPECT_TRUE(parse_quantity("5", Unit::none).mistake.empty());
   EXPECT_FALSE(parse_quantity("5h", Unit::none).mistake.empty());
   EXPECT_EQ(parse_whole("2.5", Unit::count).mistake, "must be a whole number");
-  EXPECT_EQ(parse_whole("9007199254740993T", Unit::count).mistake, "is too large for a whole number");
+  for (const char* large : {"9007199254740993T", "9007199254740993", "9007199254740992", "-9007199254740992"}) {
+    EXPECT_EQ(parse_whole(large, Unit::count).mistake, "is too large for a whole number: 9007199254740991 is the most")
+        << large << " would be read as another number, or stand for two";
+  }
+  EXPECT_EQ(parse_whole("9007199254740991", Unit::count).value, 9007199254740991);
 }
 
 TEST(Units, WhatIsPrintedParsesBack) {
