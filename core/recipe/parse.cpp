@@ -197,7 +197,7 @@ void Reader::take_overrides(std::span<const std::string> overrides) {
 }
 
 void Reader::take_override(const std::string& argument) {
-  const Origin origin{"command line", 0, argument};
+  const Origin origin{.file = "command line", .text = argument, .layer = 0};
   const auto blame = [&](const std::string& text) { mistake(origin, {}, text); };
   if (!looks_like_override(argument)) {
     return blame(fmt::format("{} is no override: write --section.key=value", quote_text(argument)));
@@ -262,7 +262,10 @@ void Reader::finish(bool schedule) {
   const std::size_t files = layers_.size();
   for (const std::string& argument : overrides_) take_override(argument);
   for (std::size_t layer = files; layer-- > 0;) {  // the most important file first
-    for (const Entry& entry : layers_[layer]) store(entry);
+    for (Entry& entry : layers_[layer]) {
+      entry.origin.layer = static_cast<int>(files - layer);
+      store(entry);
+    }
   }
   bind();
   if (!reading_.files.empty()) {  // a text in no file is a complete one

@@ -20,11 +20,15 @@ inline constexpr std::int64_t kRecipeBytesLimit = 1 << 20;  ///< of one file
 inline constexpr std::int64_t kRecipeLineLimit = 64 << 10;  ///< bytes of one line
 inline constexpr int kIncludeDepthLimit = 16;
 
+/// Origin::layer of what no recipe says: a default, or a model folder's config.json.
+inline constexpr int kUnwrittenLayer = 1 << 20;
+
 /// Where a value came from.
 struct Origin {
-  std::string file;  ///< empty: default; "command line": an override
-  int line = 0;      ///< from 1; 0 where there is none
-  std::string text;  ///< as written
+  std::string file;             ///< empty: default; "command line": an override
+  int line = 0;                 ///< from 1; 0 where there is none
+  std::string text;             ///< as written
+  int layer = kUnwrittenLayer;  ///< of two places the lesser wins: 0 the command line, 1 the recipe, then its includes
 
   /// "default", "command line" or "recipes/tiny.recipe:12".
   std::string place() const;

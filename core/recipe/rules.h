@@ -25,6 +25,12 @@ class Rules {
 
   bool given(const std::string& key) const { return origins_.contains(key); }
 
+  /// Where `key` was written: Origin::layer.
+  int layer(const std::string& key) const {
+    const auto place = origins_.find(key);
+    return place != origins_.end() ? place->second.layer : kUnwrittenLayer;
+  }
+
   bool blamed(const std::string& key) const {
     return std::any_of(found_.begin(), found_.end(), [&](const Mistake& mistake) { return mistake.key == key; });
   }
@@ -54,6 +60,8 @@ class Rules {
 
 /// Lengths, batches, objectives and mixtures of the phases.
 void check_phases(const Recipe& recipe, Rules& rules);
+/// Keys that have a value of their own and that nothing reads, because of what another key says.
+void check_unread_keys(const Recipe& recipe, Rules& rules);
 /// A schedule that cannot come to its end: what depends on the budget's speed is told by the run.
 void check_schedule(const Recipe& recipe, Rules& rules);
 

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <initializer_list>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,9 +29,10 @@ bool is_date(const std::string& text) {
   for (const std::size_t place : {0u, 1u, 2u, 3u, 5u, 6u, 8u, 9u}) {
     if (std::isdigit(static_cast<unsigned char>(text[place])) == 0) return false;
   }
-  const int month = std::stoi(text.substr(5, 2));
-  const int day = std::stoi(text.substr(8, 2));
-  return month >= 1 && month <= 12 && day >= 1 && day <= 31;
+  const std::chrono::year_month_day date{std::chrono::year(std::stoi(text.substr(0, 4))),
+                                         std::chrono::month(static_cast<unsigned>(std::stoi(text.substr(5, 2)))),
+                                         std::chrono::day(static_cast<unsigned>(std::stoi(text.substr(8, 2))))};
+  return date.ok();
 }
 
 bool is_run_name(const std::string& text) {
@@ -56,7 +59,8 @@ void check_budget(const BudgetSpec& budget, Rules& rules) {
   rules.unless(!price || !budget.price_date.empty(), {"budget.usd_per_gpu_hour", "budget.price_date"},
                "a price needs budget.price_date: when, YYYY-MM-DD");
   rules.unless(budget.price_date.empty() || is_date(budget.price_date), {"budget.price_date"},
-               fmt::format("budget.price_date = {} is no date of the form YYYY-MM-DD", quote_text(budget.price_date)));
+               fmt::format("budget.price_date = {} is no date of a calendar in the form YYYY-MM-DD",
+                           quote_text(budget.price_date)));
   rules.unless(price || !rules.given("budget.price_source"), {"budget.price_source", "budget.usd_per_gpu_hour"},
                "budget.price_source stands without a price: give budget.usd_per_gpu_hour");
   rules.unless(price || budget.usd <= 0, {"budget.usd", "budget.usd_per_gpu_hour"},
@@ -99,10 +103,28 @@ std::string pin_mistake(std::string_view pin) {
   return fmt::format("kernels.pin: there is no op {}{}", quote_name(op), did_you_mean(op, ops));
 }
 
+/// Whether a sound pin takes the reference of an op that has other rows.
+bool pins_reference(std::string_view pin) {
+  const auto equals = pin.find('=');
+  const auto& ops = op_variants();
+  const auto known =
+      std::find_if(ops.begin(), ops.end(), [&](const auto& op) { return op.op == pin.substr(0, equals); });
+  return pin.substr(equals + 1) == "reference" && known != ops.end() && known->variants.size() > 1;
+}
+
 void check_kernels(const KernelsSpec& kernels, Rules& rules) {
+  std::map<std::string_view, std::string_view> pinned;
   for (const std::string& pin : kernels.pin) {
     const std::string mistake = pin_mistake(pin);
     rules.unless(mistake.empty(), {"kernels.pin"}, mistake);
+    if (!mistake.empty()) continue;
+    const auto equals = pin.find('=');
+    const auto [first, fresh] = pinned.emplace(std::string_view(pin).substr(0, equals), pin);
+    rules.unless(fresh, {"kernels.pin"},
+                 fmt::format("kernels.pin has {} and {}: an op has one variant; keep one", first->second, pin));
+    rules.unless(kernels.allow_reference != AllowReference::no || !pins_reference(pin),
+                 {"kernels.pin", "kernels.allow_reference"},
+                 fmt::format("kernels.pin = {} takes what kernels.allow_reference = no refuses: leave one out", pin));
   }
 }
 
@@ -174,14 +196,7 @@ void check_lora(const Recipe& recipe, Rules& rules) {
                                fmt::join(known, ", "), did_you_mean(target, known)));
     }
   }
-  if (lora.rank == 0) {
-    rules.unless(lora.alpha == 0, {"lora.alpha", "lora.rank"}, "lora.alpha means nothing without lora.rank");
-    for (const PhaseSpec& phase : recipe.phases) {
-      const std::string key = "phase." + phase.name + ".lora";
-      rules.unless(phase.lora, {key, "lora.rank"}, fmt::format("{} means nothing without lora.rank", key));
-    }
-    return;
-  }
+  if (lora.rank == 0) return;
   rules.unless(!lora.targets.empty(), {"lora.targets"}, "lora.targets is empty: nothing would be trained");
   rules.unless(recipe.model.mtp_layers == 0, {"lora.rank", "model.mtp_layers"},
                "lora.rank: multi-token prediction has no adapters and would stay as it is, a cost for nothing; set "
@@ -264,6 +279,7 @@ std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, cons
   if (schedule) check_schedule(recipe, rules);
   check_phases(recipe, rules);
   check_guard(recipe, rules);
+  if (schedule) check_unread_keys(recipe, rules);
   return rules.take();
 }
 

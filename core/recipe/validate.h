@@ -1,6 +1,7 @@
 // What must hold between keys, beyond each key's own type and bounds (those are in keys.cpp).
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,5 +21,9 @@ inline bool stages_are_measured(const ParallelSpec& parallel) {
 /// stands.
 std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong = {},
                               bool schedule = true);
+
+/// What evaluation.every_steps and evaluation.tokens say where no phase has held-out data, which may come with another
+/// data set: nothing is evaluated then. Empty where there is some, or neither is given.
+std::string held_out_caveat(const Recipe& recipe);
 
 }  // namespace shoestring

@@ -5,11 +5,14 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/optimizer/warm_up.h"
 #include "core/recipe/data_mix.h"
 #include "core/recipe/rules.h"
+#include "core/recipe/scan.h"
+#include "core/recipe/validate.h"
 
 namespace shoestring {
 namespace {
@@ -26,6 +29,34 @@ double most_steps(const Recipe& recipe, const PhaseSpec& phase, double share) {
   if (phase.batch_ramp_from <= 0) return steps(tokens, phase.global_batch);
   const double ramp = std::min(static_cast<double>(phase.batch_ramp_tokens), tokens);
   return steps(ramp, phase.batch_ramp_from) + steps(tokens - ramp, phase.global_batch);
+}
+
+/// The least steps in which the batch of a phase can grow: a batch that follows the ramp with every token, not only
+/// from step to step, is there no later. With S tokens behind, dS/dstep = sequence (from + (to - from) S / ramp).
+double least_ramp_steps(const PhaseSpec& phase) {
+  const auto from = static_cast<double>(phase.batch_ramp_from);
+  const auto to = static_cast<double>(phase.global_batch);
+  const double ramp = static_cast<double>(phase.batch_ramp_tokens) / static_cast<double>(phase.sequence);
+  return to > from ? ramp / (to - from) * std::log(to / from) : ramp / to;
+}
+
+void check_ramp(const Recipe& recipe, const PhaseSpec& phase, Rules& rules) {
+  const std::string section = "phase." + phase.name;
+  const std::string ramp = section + ".batch_ramp_tokens";
+  if (recipe.schedule.horizon == Horizon::tokens) {
+    rules.unless(phase.batch_ramp_tokens <= phase.tokens, {ramp, section + ".tokens"},
+                 fmt::format("{} = {} is more than the phase has ({} tokens): its batch never grows to global_batch",
+                             ramp, phase.batch_ramp_tokens, phase.tokens));
+  }
+  const bool ramped = phase.batch_ramp_from > 0 && phase.global_batch > 0 && phase.sequence > 0;
+  if (recipe.schedule.horizon != Horizon::steps || !ramped) return;
+  const double least = least_ramp_steps(phase);
+  rules.unless(
+      least <= static_cast<double>(phase.steps), {ramp, section + ".steps"},
+      fmt::format("{} = {} takes at least {:.0f} steps, and the phase has {}: its batch never grows to "
+                  "global_batch; give it {:.0f} tokens at most, or more steps",
+                  ramp, phase.batch_ramp_tokens, std::ceil(least), phase.steps,
+                  std::floor(static_cast<double>(phase.batch_ramp_tokens) / least * static_cast<double>(phase.steps))));
 }
 
 void check_phase_length(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
@@ -83,6 +114,25 @@ void check_objective(const Recipe& recipe, const PhaseSpec& phase, const std::st
   rules.unless(phase.patience == 0 || recipe.evaluation.every_steps > 0,
                {section + ".patience", "evaluation.every_steps"},
                fmt::format("{}.patience counts evaluations: set evaluation.every_steps", section));
+  rules.unless(phase.patience == 0 || !phase.validation.empty() || !recipe.data.validation.empty(),
+               {section + ".patience", "data.validation"},
+               fmt::format("{0}.patience waits for held-out losses, and there is no held-out data: set data.validation "
+                           "or {0}.validation, or leave it out",
+                           section));
+}
+
+/// A source of almost no weight would never be drawn: the mixture knows shares to 2^-32.
+void check_weights(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
+  const std::vector<SourceSpec> sources = phase_data(recipe, phase).train;
+  const std::string key = phase.train.empty() ? "data.train" : section + ".train";
+  double total = 0;
+  for (const SourceSpec& source : sources) total += source.weight;
+  for (const SourceSpec& source : sources) {
+    rules.unless(rules.blamed(key) || source.weight / total >= 0x1p-32, {key},
+                 fmt::format("{}: {} has a weight of {} among {}, less than 2^-32 of them: it would never be drawn; "
+                             "leave it out or give it more",
+                             key, quote_text(source.path), source.weight, total));
+  }
 }
 
 void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& section, Rules& rules) {
@@ -111,16 +161,23 @@ void check_mix(const Recipe& recipe, const PhaseSpec& phase, const std::string& 
 
 }  // namespace
 
+std::string held_out_caveat(const Recipe& recipe) {
+  const auto& phases = recipe.phases;
+  const bool held_out =
+      !recipe.data.validation.empty() ||
+      std::any_of(phases.begin(), phases.end(), [](const PhaseSpec& phase) { return !phase.validation.empty(); });
+  const EvaluationSpec& evaluation = recipe.evaluation;
+  if (held_out || (evaluation.every_steps == 0 && evaluation.tokens == 0)) return {};
+  const auto [key, value] = evaluation.every_steps > 0 ? std::pair("every_steps", evaluation.every_steps)
+                                                       : std::pair("tokens", evaluation.tokens);
+  return fmt::format(
+      "evaluation.{} = {}: there is no held-out data, so no loss of it is measured; give data.validation", key, value);
+}
+
 void check_schedule(const Recipe& recipe, Rules& rules) {
   for (const PhaseSpec& phase : recipe.phases) {
     if (most_steps(recipe, phase, 1) <= 0) return;  // said elsewhere
-    const std::string section = "phase." + phase.name;
-    rules.unless(
-        recipe.schedule.horizon != Horizon::tokens || phase.batch_ramp_tokens <= phase.tokens,
-        {section + ".batch_ramp_tokens", section + ".tokens"},
-        fmt::format("{}.batch_ramp_tokens = {} is more than the phase has ({} tokens): its batch never grows to "
-                    "global_batch",
-                    section, phase.batch_ramp_tokens, phase.tokens));
+    check_ramp(recipe, phase, rules);
   }
   const std::string mistake = unfinished_warmup(
       recipe, [&](std::size_t phase, double share) { return most_steps(recipe, recipe.phases[phase], share); });
@@ -145,6 +202,7 @@ void check_phases(const Recipe& recipe, Rules& rules) {
     check_batch(recipe, phase, section, rules);
     check_phase_length(recipe, phase, section, rules);
     check_objective(recipe, phase, section, rules);
+    check_weights(recipe, phase, section, rules);
     check_mix(recipe, phase, section, rules);
   }
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/recipe/explain.h"
+#include "core/recipe/validate.h"
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
 #include "core/training/room.h"
@@ -126,6 +127,7 @@ void Trainer::load(bool ended) {
   if (recipe_.optimizer.state == StateMemory::host && work_.resources->stream().device().kind == DeviceKind::cpu) {
     account_->say("optimizer.state = host: a CPU has one memory for both, nothing is different");
   }
+  if (const std::string unmeasured = held_out_caveat(recipe_); !unmeasured.empty()) account_->say(unmeasured);
   attempt_.first_step = attempt_.state.step;
   timing_.meter.enter(Category::idle);
 }

@@ -38,7 +38,8 @@ struct Case {
 TEST(ValidateRecipe, ASoundRecipeHasNoMistakes) {
   EXPECT_EQ(mistakes({}), "");
   EXPECT_EQ(mistakes({"--data.train=", "--phase.p.train=own", "--phase.p.objective=masked", "--phase.p.patience=2",
-                      "--evaluation.every_steps=5", "--phase.p.loss_mean=documents", "--phase.p.long_documents=cut"}),
+                      "--evaluation.every_steps=5", "--phase.p.validation=held", "--phase.p.loss_mean=documents",
+                      "--phase.p.long_documents=cut"}),
             "");
   EXPECT_EQ(mistakes({"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
                       "--phase.p.batch_ramp_tokens=5120", "--schedule.warmup_steps=29", "--schedule.kind=constant"}),
@@ -60,18 +61,19 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--phase.p.objective=masked", "--data.document_mask=no"}, "neither read into each other"},
       {{"--phase.p.objective=masked", "--data.fim_rate=0.1"}, "nor rearranged"},
       {{"--phase.p.patience=2"}, "set evaluation.every_steps"},
+      {{"--phase.p.patience=2", "--evaluation.every_steps=5"}, "set data.validation or phase.p.validation"},
       {{"--lora.rank=4"}, "lora.rank needs model.from"},
-      {{"--lora.alpha=4"}, "means nothing without lora.rank"},
       {{"--lora.rank=65"}, "no low rank: the narrowest side of a projection has 64"},
       {{"--lora.rank=4", "--lora.targets=q_proj, w_proj"}, "no projection 'w_proj'"},
       {{"--lora.rank=4", "--lora.targets="}, "nothing would be trained"},
       {{"--lora.rank=4", "--lora.targets=q_a_proj"}, "no projection 'q_a_proj', only q_proj, k_proj"},
-      {{"--phase.p.lora=no"}, "phase.p.lora means nothing without lora.rank"},
       {{"--lora.rank=4", "--model.architecture=deepseek_v3", "--model.mtp_layers=1"}, "set model.mtp_layers = 0"},
       {{"--schedule.horizon=steps", "--phase.p.steps=9", "--data.mix=1: 1 1"}, "data.mix: '1: 1 1' has 2 weights"},
       {{"--schedule.horizon=budget", "--data.mix=1: 1"}, "depends on speed"},
       {{"--schedule.horizon=steps", "--phase.p.steps=9", "--phase.p.mix=1: 1", "--phase.p.batch_ramp_from=4"},
        "needs schedule.horizon = tokens"},
+      {{"--data.train=web:1e-9, code:1e9"}, "data.train: 'web' has a weight of 1e-09 among 1000000000"},
+      {{"--data.train=web:1e-9, code:1e9"}, "less than 2^-32 of them: it would never be drawn"},
       {{"--data.most_epochs=1, 2"}, "data.most_epochs: has 2 limits"},
       {{"--schedule.horizon=budget", "--data.most_epochs=4"}, "limits every source"},
       {{"--budget.gpu_hours=0"}, "no cap"},
@@ -79,6 +81,7 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--budget.usd_per_gpu_hour=2"}, "price_source"},
       {{"--budget.usd_per_gpu_hour=2"}, "price_date"},
       {{"--budget.usd_per_gpu_hour=2", "--budget.price_source=x", "--budget.price_date=March"}, "no date"},
+      {{"--budget.usd_per_gpu_hour=2", "--budget.price_source=x", "--budget.price_date=2026-02-31"}, "no date"},
       {{"--budget.price_source=x"}, "without a price"},
       {{"--budget.usd=5"}, "cap in money needs a price"},
       {{"--budget.kwh=5"}, "needs the device's power"},
@@ -87,6 +90,8 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--kernels.pin=gem=reference"}, "there is no op 'gem'; did you mean 'gemm'?"},
       {{"--kernels.pin=gemm=reference, gemm=avx5"}, "gemm has no variant 'avx5' in this build"},
       {{"--kernels.pin=gemm=avx5"}, "did you mean 'avx512'?"},
+      {{"--kernels.pin=gemm=reference, gemm=avx512"}, "has gemm=reference and gemm=avx512: an op has one variant"},
+      {{"--kernels.pin=gemm=reference", "--kernels.allow_reference=no"}, "what kernels.allow_reference = no refuses"},
       {{"--model.layers=0"}, "model.layers"},
       {{"--model.kv_heads=3"}, "does not divide heads"},
       {{"--model.experts=8"}, "model.experts means nothing for llama: it has no experts"},
@@ -114,6 +119,9 @@ TEST(ValidateRecipe, EveryContradictionHasItsMessage) {
       {{"--schedule.horizon=tokens", "--phase.p.tokens=10240", "--phase.p.batch_ramp_from=4",
         "--phase.p.batch_ramp_tokens=20480"},
        "its batch never grows"},
+      {{"--schedule.horizon=steps", "--phase.p.steps=30", "--phase.p.batch_ramp_from=4",
+        "--phase.p.batch_ramp_tokens=20480"},
+       "takes at least 56 steps, and the phase has 30: its batch never grows to global_batch; give it 11079 tokens"},
       {{"--schedule.horizon=steps", "--phase.p.steps=20", "--schedule.warmup_steps=15",
         "--schedule.decay_fraction=0.5"},
        "does not end before the decay begins, after 10 of the 20 steps"},
@@ -151,6 +159,19 @@ TEST(ValidateRecipe, OneMistakeIsSaidOnce) {
     const std::string found = mistakes({change});
     EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 1) << found;
   }
+}
+
+TEST(ValidateRecipe, EvaluationsOfNothingAreTold) {
+  Recipe recipe;
+  recipe.phases = {{.name = "p"}, {.name = "q"}};
+  EXPECT_EQ(held_out_caveat(recipe), "");
+  recipe.evaluation.tokens = 100;
+  EXPECT_EQ(held_out_caveat(recipe),
+            "evaluation.tokens = 100: there is no held-out data, so no loss of it is measured; give data.validation");
+  recipe.evaluation.every_steps = 5;
+  EXPECT_EQ(held_out_caveat(recipe).find("evaluation.every_steps = 5: "), 0u);
+  recipe.phases[1].validation = {{"held"}};
+  EXPECT_EQ(held_out_caveat(recipe), "");
 }
 
 TEST(ValidateRecipe, MissingThingsPointAtTheirSection) {
