@@ -127,7 +127,7 @@ struct JsonLimits {
 Json parse_json(std::string_view text, const std::string& where, ExitCode code = ExitCode::bad_data,
                 const JsonLimits& limits = {});
 
-/// The text under `key` of the object that `text` is (the last one, should the key come twice), without making a tree:
+/// The text under `key` of the object that `text` is (an error, should the key come twice), without making a tree:
 /// for lines of corpora, whose other fields are nobody's business. Nothing when it is no object or has no such text.
 std::optional<std::string> parse_json_text_field(std::string_view text, std::string_view key, const std::string& where);
 

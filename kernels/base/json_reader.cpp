@@ -57,6 +57,14 @@ std::string place_in(std::string_view text, std::size_t read) {
 }  // namespace
 
 /// Builds the tree from the parser's events. An event that returns false ends the parsing; `problem` says why.
+namespace {
+
+std::string twice_text(const std::string& key) {
+  return fmt::format("the key {} stands twice in one object; keep one", Json(key.substr(0, 60)).dump());
+}
+
+}  // namespace
+
 struct Json::Reader {
   explicit Reader(int most) : most_depth(most) {}
 
@@ -93,9 +101,7 @@ struct Json::Reader {
     open.pop_back();
     if (closed.is_object()) {
       const std::string* twice = std::get<Object>(closed.value_)->seal();
-      if (twice != nullptr)
-        return refuse(
-            fmt::format("the key {} stands twice in one object; keep one", Json(twice->substr(0, 60)).dump()));
+      if (twice != nullptr) return refuse(twice_text(*twice));
     }
     return put(std::move(closed));
   }
@@ -130,6 +136,7 @@ struct FieldReader {
   std::string_view wanted;
   int depth = 0;
   bool mine = false;  // the next value at depth 1 is the wanted key's
+  bool met = false;   // that key
   std::optional<std::string> found;
   std::string problem;
 
@@ -159,7 +166,9 @@ struct FieldReader {
   bool start_object(std::size_t) { return enter(); }
   bool key(std::string& value) {
     mine = depth == 1 && value == wanted;
-    return true;
+    if (!mine || !std::exchange(met, true)) return true;
+    problem = twice_text(value);
+    return false;
   }
   bool end_object() { return leave(); }
   bool start_array(std::size_t) { return enter(); }

@@ -108,8 +108,9 @@ TEST(Json, ManyKeysAreFoundAndTwinsAmongThem) {
 TEST(Json, AFieldIsTakenWithoutATree) {
   const auto field = [](const std::string& text) { return parse_json_text_field(text, "text", "line 1"); };
   EXPECT_EQ(field(R"({"id":18446744073709551616,"text":"a\tb","more":{"text":"no"}})"), "a\tb");
-  EXPECT_EQ(field(R"({"text":"a","text":"b"})"), "b");
-  EXPECT_EQ(field(R"({"text":"a","text":5})"), std::nullopt);
+  EXPECT_THROW(field(R"({"text":"a","text":"b"})"), Error) << "it would mean two things";
+  EXPECT_THROW(field(R"({"text":"a","text":5})"), Error);
+  EXPECT_EQ(field(R"({"text":"a","x":1,"x":2,"y":{"text":3}})"), "a");
   EXPECT_EQ(field(R"({"text":{"text":"a"}})"), std::nullopt);
   EXPECT_EQ(field(R"({"text":[],"x":"a"})"), std::nullopt);
   EXPECT_EQ(field(R"({"x":"a"})"), std::nullopt);
