@@ -27,6 +27,12 @@ constexpr std::array kRoleNames = std::to_array<RoleName>({
 });
 
 ChatRole role_of(const Json& message, std::string_view key, const std::string& where) {
+  if (message.find(key) == nullptr) {
+    fail(ExitCode::bad_data,
+         "{}: has no \"{}\"; a list \"messages\" holds \"role\" and \"content\", a list \"conversations\" \"from\" and "
+         "\"value\"",
+         where, key);
+  }
   const std::string name = message.text_or(key, "");
   for (const RoleName& known : kRoleNames) {
     if (known.name == name) return known.role;
@@ -91,6 +97,18 @@ ChatMessage message_of(const Json& json, std::string_view role_key, std::string_
   return message;
 }
 
+/// What stands beside the list under "system" comes before it, unless the list begins with the same.
+void take_system(const Json& line, Conversation& read, const std::string& where) {
+  const std::optional<std::string> system = content_of(line, "system", where);
+  if (!system || system->empty()) return;
+  if (!read.messages.empty() && read.messages.front().role == ChatRole::system) {
+    if (read.messages.front().content == system) return;
+    fail(ExitCode::bad_data,
+         "{}: \"system\" says otherwise than the first message, which is of the system too; keep one", where);
+  }
+  read.messages.insert(read.messages.begin(), ChatMessage{.role = ChatRole::system, .content = system});
+}
+
 }  // namespace
 
 Conversation read_conversation(const Json& line, const std::string& where) {
@@ -101,15 +119,12 @@ Conversation read_conversation(const Json& line, const std::string& where) {
     fail(ExitCode::bad_data, "{}: has neither a list \"messages\" nor a list \"conversations\"; write one", where);
   }
   Conversation read;
-  if (const Json* system = line.find("system");
-      shared && system != nullptr && system->is_text() && !system->text().empty()) {
-    read.messages.push_back({.role = ChatRole::system, .content = system->text()});
-  }
   for (std::size_t i = 0; i < messages->size(); ++i) {
     const std::string place = fmt::format("{}: message {}", where, i + 1);
     read.messages.push_back(
         message_of(messages->items()[i], shared ? "from" : "role", shared ? "value" : "content", place));
   }
+  take_system(line, read, where);
   if (read.messages.empty()) fail(ExitCode::bad_data, "{}: holds no message; leave such a line out", where);
   if (const Json* tools = line.find("tools"); tools != nullptr && !tools->is_null()) {
     for (const Json& tool : tools->items()) read.tools.push_back(python_json(tool));

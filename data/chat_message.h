@@ -2,8 +2,8 @@
 //
 // Two forms are read. `messages`: objects with `role` and `content`, as the interfaces of OpenAI have them, with
 // `reasoning_content` (or `reasoning`, `thinking`), `tool_calls`, and `weight` 0 for a reply that is not to be learned;
-// `tools` beside them. `conversations`: objects with `from` and `value`, as ShareGPT has them, and `system` beside
-// them.
+// `tools` beside them. `conversations`: objects with `from` and `value`, as ShareGPT has them. `system` may stand
+// beside either.
 #pragma once
 
 #include <cstdint>

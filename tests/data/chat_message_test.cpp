@@ -44,7 +44,21 @@ TEST(ChatMessage, ReadsShareGpt) {
   EXPECT_EQ(all.messages[2].content, "a");
 }
 
+// Of both shapes: what the model is told about itself must not be lost.
+TEST(ChatMessage, TheSystemsTextMayStandBesideTheList) {
+  const Conversation all = read(R"({"system": "s", "messages": [{"role": "user", "content": "q"}]})");
+  ASSERT_EQ(all.messages.size(), 2u);
+  EXPECT_EQ(all.messages[0].role, ChatRole::system);
+  EXPECT_EQ(all.messages[0].content, "s");
+  const char* rest = R"("messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]})";
+  EXPECT_EQ(read(std::string(R"({"system": "s", )") + rest).messages.size(), 2u) << "once";
+  EXPECT_EQ(read(std::string(R"({"system": "", )") + rest).messages.size(), 2u);
+  EXPECT_NE(why(std::string(R"({"system": "t", )") + rest).find("says otherwise than the first"), std::string::npos);
+}
+
 TEST(ChatMessage, RefusesWhatIsNoConversation) {
+  EXPECT_NE(why(R"({"conversations": [{"role": "user", "content": "q"}]})").find("message 1: has no \"from\""),
+            std::string::npos);
   EXPECT_NE(why(R"({"text": "t"})").find("a.jsonl:1: has neither"), std::string::npos);
   EXPECT_NE(why(R"({"messages": []})").find("no message"), std::string::npos);
   EXPECT_NE(why(R"({"messages": [{"role": "critic", "content": "c"}]})").find("message 1"), std::string::npos);
