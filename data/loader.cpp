@@ -54,6 +54,16 @@ bool learns(const TokenSource& tokens, std::uint64_t begin, std::uint32_t length
   return std::any_of(marked.begin() + 1, marked.end(), [](std::int32_t token) { return token >= 0; });
 }
 
+// With the source in what is wrong with it.
+PackingPlan plan_of(const std::vector<DocumentEnds>& documents, const PackingOptions& packing,
+                    const std::string& name) {
+  try {
+    return {documents, packing};
+  } catch (const Error& error) {
+    fail(error.code(), "{}: {}", name, error.what());
+  }
+}
+
 }  // namespace
 
 Loader::State::State(LoaderOptions loader_options)
@@ -83,8 +93,7 @@ void Loader::State::open_sources() {
       packing.useful = [&tokens](std::uint64_t begin, std::uint32_t length) { return learns(tokens, begin, length); };
     }
     const std::vector<DocumentEnds> documents = tokens.documents();
-    PackingPlan planned(documents, packing);
-    sources.push_back({std::move(tokens), std::move(planned)});
+    sources.push_back({std::move(tokens), plan_of(documents, packing, source.name)});
   }
   if ((masked || unmarked) && (options.fill_in_middle || !options.document_mask)) {
     fail(ExitCode::usage,

@@ -149,6 +149,16 @@ Bins best_fit(const std::vector<std::uint32_t>& order, const std::vector<std::ui
   return bins;
 }
 
+// Why no document gives a piece: one that fits always does.
+std::string why_none(const PackingOptions& options, std::int64_t documents) {
+  if (documents == 0) return ": there is none; name a folder of shards that hold some";
+  std::string_view rest = ", and none of the parts that they are split into holds anything to learn; ";
+  if (options.long_documents == LongDocuments::cut) rest = ", and their fronts hold nothing to learn; ";
+  if (options.long_documents == LongDocuments::drop) rest = "; cut or split them (long_documents), or ";
+  return fmt::format(": all {} are longer than {} tokens{}give samples more tokens (sequence)", documents,
+                     options.sequence + 1, rest);
+}
+
 }  // namespace
 
 PackingPlan::PackingPlan(std::span<const DocumentEnds> documents, const PackingOptions& options) : options_(options) {
@@ -190,11 +200,7 @@ void PackingPlan::collect(std::span<const DocumentEnds> documents) {
     counts_.truncated_documents += pieces > 0 && kept < all ? 1 : 0;
   });
   if (counts_.pieces == 0) {
-    fail(ExitCode::bad_data, "there is no document to train on{}",
-         counts_.dropped_documents == 0 ? ""
-                                        : fmt::format(": all {} are longer than {} tokens, or hold nothing to learn in "
-                                                      "what would be kept of them; give samples more tokens",
-                                                      counts_.dropped_documents, capacity));
+    fail(ExitCode::bad_data, "no document makes a sample{}", why_none(options_, counts_.dropped_documents));
   }
   for (std::size_t at = 1; at < place.size(); ++at) place[at] += place[at - 1];
   pieces_.resize(static_cast<std::size_t>(counts_.pieces));

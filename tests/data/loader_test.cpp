@@ -393,6 +393,9 @@ TEST(MaskedLoader, ACutThatTeachesNothingIsDropped) {
   LoaderOptions one_text = masked_options();
   one_text.document_mask = false;
   EXPECT_THROW(Loader{one_text}, Error);
+  LoaderOptions short_samples = masked_options();
+  short_samples.sequence = 1;
+  EXPECT_TRUE(std::string(error_of([&] { Loader{short_samples}; }).what()).starts_with("chats: no document makes"));
 }
 
 // Weights that change, and a source that gives no more than its epochs: the same whoever asks for which samples, and

@@ -234,6 +234,20 @@ PackingPlan plan_of_long(LongDocuments what, std::function<bool(std::uint64_t, s
   return PackingPlan(documents, options);
 }
 
+TEST(Packing, SaysWhyNoDocumentMakesASample) {
+  const std::vector<std::uint64_t> ends = {10, 35};
+  const auto why = [&](LongDocuments what) {
+    PackingOptions options{.sequence = 7, .long_documents = what, .useful = [](auto, auto) { return false; }};
+    return std::string(error_of([&] { PackingPlan(std::vector<DocumentEnds>{{ends, 0}}, options); }).what());
+  };
+  const std::string all = "no document makes a sample: all 2 are longer than 8 tokens";
+  const std::string more = "give samples more tokens (sequence)";
+  EXPECT_EQ(why(LongDocuments::split),
+            all + ", and none of the parts that they are split into holds anything to learn; " + more);
+  EXPECT_EQ(why(LongDocuments::cut), all + ", and their fronts hold nothing to learn; " + more);
+  EXPECT_EQ(why(LongDocuments::drop), all + "; cut or split them (long_documents), or " + more);
+}
+
 std::vector<std::uint64_t> begins(const PackingPlan& plan) {
   std::vector<std::uint64_t> all;
   std::vector<Piece> pieces;
