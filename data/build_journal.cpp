@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSchema = "shoestring.build/3";
+constexpr std::string_view kSchema = "shoestring.build/4";
 constexpr std::int64_t kStateLimit = std::int64_t{16} << 20;
 
 /// A record as it lies in the file of this machine.
@@ -64,7 +64,7 @@ fs::path state_path(const fs::path& folder, int rank) {
   return folder / (rank == 0 ? std::string(BuildJournal::kStateFile) : fmt::format("build.{}.json", rank));
 }
 
-const std::array<std::pair<const char*, std::int64_t CorpusCounts::*>, 12> kCounters = {{
+const std::array<std::pair<const char*, std::int64_t CorpusCounts::*>, 13> kCounters = {{
     {"files", &CorpusCounts::files},
     {"packed_files", &CorpusCounts::packed_files},
     {"read_bytes", &CorpusCounts::read_bytes},
@@ -77,6 +77,7 @@ const std::array<std::pair<const char*, std::int64_t CorpusCounts::*>, 12> kCoun
     {"special_files", &CorpusCounts::special_files},
     {"bad_lines", &CorpusCounts::bad_lines},
     {"unwanted_lines", &CorpusCounts::unwanted_lines},
+    {"not_utf8", &CorpusCounts::not_utf8},
 }};
 
 Json to_json(const PassResult& found) {
@@ -86,7 +87,9 @@ Json to_json(const PassResult& found) {
                        {"lines_before", found.lines_before},
                        {"counts", std::move(counts)},
                        {"not_text", Json::object_of(found.counts.kinds_of_file)},
-                       {"first_bad", found.counts.first_bad}});
+                       {"lines_without", Json::object_of(found.counts.lines_without)},
+                       {"first_bad", found.counts.first_bad},
+                       {"first_not_utf8", found.counts.first_not_utf8}});
 }
 
 PassResult pass_result(const Json& json) {
@@ -98,7 +101,11 @@ PassResult pass_result(const Json& json) {
   for (const Json::Member& kind : json.at("not_text").members()) {
     found.counts.kinds_of_file[kind.key] = kind.value.count();
   }
+  for (const Json::Member& field : json.at("lines_without").members()) {
+    found.counts.lines_without[field.key] = field.value.count();
+  }
   found.counts.first_bad = json.at("first_bad").text();
+  found.counts.first_not_utf8 = json.at("first_not_utf8").text();
   return found;
 }
 

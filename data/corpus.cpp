@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include "data/characters.h"
 #include "data/corpus_walk.h"
 #include "data/file_kind.h"
 #include "data/input_front.h"
@@ -35,6 +36,18 @@ ByteRange range_of(const CorpusOptions& options) {
   const auto bytes = static_cast<double>(corpus_bytes(options));
   const auto border = [&](int index) { return static_cast<std::int64_t>(bytes / part.count * index); };
   return {border(part.index), part.index + 1 == part.count ? ByteRange{}.end : border(part.index + 1)};
+}
+
+/// Bytes at the front of `text` that end where a character does; all of them where the end is no part of one.
+std::size_t whole_characters(std::string_view text) {
+  for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
+    const auto byte = static_cast<std::uint8_t>(text[text.size() - back]);
+    if (byte < 0x80) break;
+    if (byte < 0xC0) continue;
+    const std::size_t needs = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
+    return needs > back && text.size() > back ? text.size() - back : text.size();
+  }
+  return text.size();
 }
 
 }  // namespace
@@ -112,7 +125,15 @@ struct CorpusReader::State {
       return true;
     }
     const FileKind kind = file_kind(front);
-    if (kind.is_text() && !front.empty()) return true;
+    if (kind.is_text() && !front.empty()) {
+      if (options.fields.chat && !lines) {
+        fail(ExitCode::bad_data,
+             "{}: is plain text; conversations are read from lines of JSON: name such files .jsonl, or leave out all "
+             "others (--extensions jsonl)",
+             name);
+      }
+      return true;
+    }
     if (!kind.is_text() && lines) {
       fail(ExitCode::bad_data, "{}: is named as lines of JSON, but is {}: {}", name, kind.name, kind.remedy);
     }
@@ -158,7 +179,7 @@ struct CorpusReader::State {
     if (next.size() > limit) {
       next = next.substr(0, limit);
       const std::size_t line = next.rfind('\n');
-      if (line != std::string_view::npos) next = next.substr(0, line + 1);
+      next = next.substr(0, line != std::string_view::npos ? line + 1 : whole_characters(next));
     }
     text.assign(next);
     file->consume(next.size());
@@ -207,6 +228,7 @@ struct CorpusReader::State {
              table ? "a row with text in a column" : "a JSON object with a text field",
              fmt::join(options.fields.text, ","));
       }
+      for (const std::size_t at : found.absent) ++counts.lines_without[options.fields.text[at]];
       return std::move(found.text);
     } catch (const Error& error) {
       if (options.skip_bad <= 0) {
@@ -261,6 +283,9 @@ struct CorpusReader::State {
       document.name = name;
       if (lines) document.name += fmt::format(":{}", part);
       if (!lines && part > 1) document.name += fmt::format("#{}", part);
+      if (well_formed_bytes(document.text) < document.text.size() && counts.not_utf8++ == 0) {
+        counts.first_not_utf8 = document.name;
+      }
       ++counts.documents;
       counts.bytes += static_cast<std::int64_t>(document.text.size());
       of_input += static_cast<std::int64_t>(document.text.size());
@@ -273,49 +298,6 @@ struct CorpusReader::State {
 CorpusReader::CorpusReader(CorpusOptions options) {
   if (options.document_bytes <= 0) fail(ExitCode::usage, "a document must be allowed at least one byte");
   state_ = std::make_unique<State>(std::move(options));
-}
-
-std::int64_t CorpusCounts::binary_files() const {
-  std::int64_t all = 0;
-  for (const auto& kind : kinds_of_file) all += kind.second;
-  return all;
-}
-
-void CorpusCounts::add(const CorpusCounts& later) {
-  for (auto counter : {&CorpusCounts::files, &CorpusCounts::packed_files, &CorpusCounts::read_bytes,
-                       &CorpusCounts::documents, &CorpusCounts::bytes, &CorpusCounts::lines, &CorpusCounts::empty,
-                       &CorpusCounts::links, &CorpusCounts::other_extensions, &CorpusCounts::special_files,
-                       &CorpusCounts::bad_lines, &CorpusCounts::unwanted_lines}) {
-    this->*counter += later.*counter;
-  }
-  for (const auto& [kind, number] : later.kinds_of_file) kinds_of_file[kind] += number;
-  if (first_bad.empty()) first_bad = later.first_bad;
-}
-
-void check_bad_lines(const CorpusCounts& counts, double skip_bad) {
-  if (static_cast<double>(counts.bad_lines) <= skip_bad * static_cast<double>(counts.lines)) return;
-  fail(ExitCode::bad_data,
-       "{} of {} lines of JSONL are bad, more than the share of {} that --skip-bad allows; mend them, or allow more; "
-       "the "
-       "first: {}",
-       counts.bad_lines, counts.lines, skip_bad, counts.first_bad);
-}
-
-std::vector<std::string> passed_over(const CorpusCounts& counts) {
-  std::vector<std::string> all;
-  const auto tell = [&](std::int64_t count, std::string_view one, std::string_view many, std::string_view what) {
-    if (count > 0) all.push_back(fmt::format("{} {}: {}", count, count == 1 ? one : many, what));
-  };
-  tell(counts.links, "link", "links", "not followed in folders; name what they lead to as inputs");
-  for (const auto& [kind, number] : counts.kinds_of_file) {
-    tell(number, kind + " file", kind + " files", remedy_of(kind));
-  }
-  tell(counts.empty, "empty document", "empty documents", "they hold no text");
-  tell(counts.other_extensions, "file of another ending", "files of other endings", "--extensions leaves them out");
-  tell(counts.special_files, "pipe, socket or device", "pipes, sockets or devices", "only files are read");
-  tell(counts.unwanted_lines, "line of JSONL", "lines of JSONL", "not as --where says");
-  tell(counts.bad_lines, "bad line of JSONL", "bad lines of JSONL", "skipped, as --skip-bad allows");
-  return all;
 }
 
 CorpusReader::~CorpusReader() = default;

@@ -2,12 +2,13 @@
 //
 // Folders are walked depth first, entries sorted by name. A file is one document (a larger one is cut at line ends into
 // several); in a *.jsonl or *.ndjson file every line is one, in a *.json file if its first line is an object with the
-// text. Compressed files are unpacked on the way, known by their content (unpack.h), and are then what their name
-// without the packing's ending says. Parquet and Arrow files, known by their content too, are tables whose rows are
-// documents (table_file.h). The name that was given, or that stands in the folder, says what a file is, not
-// the name a link leads to. Links found in folders are not followed, since their text would come twice or
-// never end; inputs that are links are. What is passed over is counted, each kind by itself: a corpus must not shrink
-// in silence. Memory: one document, and the names of one folder per level.
+// text. Endings leave out what folders and inputs have of others, but for such files of lines that are inputs: they
+// were asked for. Compressed files are unpacked on the way, known by their content (unpack.h), and are then what their
+// name without the packing's ending says. Parquet and Arrow files, known by their content too, are tables whose rows
+// are documents (table_file.h). The name that was given, or that stands in the folder, says what a file is, not the
+// name a link leads to. Links found in folders are not followed, since their text would come twice or never end; inputs
+// that are links are. What is passed over is counted, each kind by itself: a corpus must not shrink in silence. Memory:
+// one document, and the names of one folder per level.
 #pragma once
 
 #include <cstdint>
@@ -71,6 +72,9 @@ struct CorpusCounts {
   std::int64_t special_files = 0;                     ///< pipes, sockets, devices
   std::int64_t bad_lines = 0;                         ///< of those, under skip_bad
   std::int64_t unwanted_lines = 0;                    ///< of those, by their fields
+  std::int64_t not_utf8 = 0;                          ///< documents that are taken though they hold other bytes
+  std::string first_not_utf8{};                       ///< the name of the first
+  std::map<std::string, std::int64_t> lines_without;  ///< by field of several, of the lines that are taken
   std::string first_bad{};                            ///< what is wrong with the first bad line
   std::map<std::string, std::int64_t> kinds_of_file;  ///< that are not text: "gzip", "UTF-16", "binary"
 
@@ -82,6 +86,13 @@ struct CorpusCounts {
 
 /// A share can only be judged by the whole. Throws Error(bad_data) naming the first bad line.
 void check_bad_lines(const CorpusCounts& counts, double skip_bad);
+
+/// That each of several fields is in some line: one that is in none is mistyped, and its text would be missing in all.
+/// Throws Error(bad_data).
+void check_fields(const CorpusCounts& counts, const LineFields& fields);
+
+/// What is taken and may not be what was meant, one sentence a kind.
+std::vector<std::string> taken_as_it_is(const CorpusCounts& counts);
 
 /// What was passed over and what would bring it in, one sentence a kind; empty where nothing was.
 std::vector<std::string> passed_over(const CorpusCounts& counts);

@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "data/build_journal.h"
+#include "data/chat_format.h"
+#include "data/chat_message.h"
+#include "data/chat_tokens.h"
 #include "data/corpus_passes.h"
 #include "data/partial_folder.h"
 #include "data/piped_input.h"
@@ -79,6 +82,16 @@ void refuse_output_in_input(const CorpusBuildOptions& options) {
   }
 }
 
+// That the tokenizer has what the format writes around any conversation: a long first pass should not end with that.
+void check_chat(const CorpusBuildOptions& options) {
+  if (!options.corpus.fields.chat) return;
+  const std::unique_ptr<Tokenizer> tokenizer =
+      options.tokenizer == TokenizerChoice::file ? load_tokenizer(options.tokenizer_file) : byte_tokenizer();
+  const Conversation shortest{.messages = {{.role = ChatRole::user, .content = "q"},
+                                           {.role = ChatRole::assistant, .content = "a", .learned = true}}};
+  encode_chat(render_chat(*options.corpus.fields.chat, shortest, {.training = true}), *tokenizer);
+}
+
 // By rule, in the order they were asked in: a document counts for the first one it broke.
 Json left_out(const CorpusBuildResult& result) {
   Json rules = Json::array();
@@ -105,6 +118,8 @@ std::string summary(const CorpusBuildOptions& options, const CorpusBuildResult& 
                                     {"special_files", result.read.special_files},
                                     {"bad_lines", result.read.bad_lines},
                                     {"unwanted_lines", result.read.unwanted_lines}})},
+      {"not_utf8", Json::object({{"documents", result.read.not_utf8}, {"first", result.read.first_not_utf8}})},
+      {"lines_without", Json::object_of(result.read.lines_without)},
       {"left_out", left_out(result)},
       {"exact_duplicates", result.exact_duplicates},
       {"near_duplicates", result.near_duplicates},
@@ -184,6 +199,7 @@ void tell_what_was_read(const CorpusBuildResult& result, const BuildHooks& hooks
          passed.empty() ? "" : "; passed over: ", fmt::join(passed, "; "));
   }
   for (const std::string& text : passed) hooks.say("passed over: " + text);
+  for (const std::string& text : taken_as_it_is(result.read)) hooks.say(text);
   for (const LeftOut& one : result.left_out) {
     if (one.documents == 0) continue;
     hooks.say(fmt::format("left out: {} documents, {} bytes: {}, {}", one.documents, one.bytes, one.rule.name,
@@ -210,6 +226,7 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
   Pace pace(hooks, "looking for duplicates", input_bytes);
   FirstPass found = first_pass(place, journal, curation, {.reads = reads, .samples = trains}, pace, result);
   tell_what_was_read(result, hooks);
+  check_fields(result.read, options.corpus.fields);
   if (!found.as_before) {
     remove_working_files(place.folder, place.ranks.rank());
     if (place.ranks.leads()) remove_shards(place.folder);
@@ -218,6 +235,10 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
   const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(place, found);
   result.vocabulary = tokenizer->vocabulary_size();
   result.tokenizer_hash = tokenizer->hash();
+  if (trains && result.vocabulary < options.vocabulary) {
+    hooks.say(fmt::format("the tokenizer has {} pieces: {} were asked for (--vocabulary), and the text gives no more",
+                          result.vocabulary, options.vocabulary));
+  }
   write_shards(place, found, *tokenizer, Pace(hooks, "writing shards", input_bytes), result);
   if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
   if (found.hold_out.takes_the_end()) {
@@ -279,6 +300,7 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& options, Workers& worke
 CorpusBuildResult build_corpus(const CorpusBuildOptions& asked, Workers& workers, const BuildHooks& all_hooks,
                                BuildRanks& ranks) {
   refuse_output_in_input(asked);
+  check_chat(asked);
   const Curation curation(asked.curation);
   const std::string request = request_of(asked, curation, ranks.size());
   CorpusBuildOptions options = asked;
@@ -310,8 +332,12 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& asked, Workers& workers
       if (out) out->give_up();
       throw;
     }
-    throw Error(error.code(), fmt::format("{}\nwhat is done is kept in {}: the same command goes on with it",
-                                          error.what(), folder.string()));
+    const bool goes_on = error.code() == ExitCode::preempted || error.code() == ExitCode::io;
+    throw Error(error.code(),
+                fmt::format("{}\nwhat is done is kept in {}: {}", error.what(), folder.string(),
+                            goes_on ? "the same command goes on with it"
+                                    : "the same command goes on with it once that is mended; before another command, "
+                                      "remove that folder"));
   }
 }
 

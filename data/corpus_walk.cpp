@@ -74,10 +74,11 @@ CorpusWalk::CorpusWalk(const CorpusOptions& options) {
   levels_.push_back(std::move(inputs));
 }
 
-bool CorpusWalk::wanted(const fs::path& candidate) const {
+// A file of lines that was itself asked for is wanted whatever its ending; within folders the endings decide.
+bool CorpusWalk::wanted(const fs::path& candidate, bool named) const {
   const std::string packed = lower(candidate.filename().string());
   const std::string_view name = without_packing(packed);
-  if (holds_lines(name) || endings_.empty()) return true;
+  if (endings_.empty() || (named && holds_lines(name))) return true;
   if (std::find(piped_.begin(), piped_.end(), candidate) != piped_.end()) return true;
   return std::any_of(endings_.begin(), endings_.end(), [&](const std::string& ending) {
     return (name.size() > ending.size() && name.ends_with(ending)) ||
@@ -85,13 +86,13 @@ bool CorpusWalk::wanted(const fs::path& candidate) const {
   });
 }
 
-WalkedFile CorpusWalk::walked(fs::path entry, fs::file_status status) {
+WalkedFile CorpusWalk::walked(fs::path entry, fs::file_status status, bool named) {
   WalkedFile file{WalkedFile::Kind::wanted, std::move(entry), input_, bytes_, 0};
   if (fs::is_symlink(status)) {
     file.kind = WalkedFile::Kind::link;
   } else if (!fs::is_regular_file(status)) {
     file.kind = WalkedFile::Kind::special;
-  } else if (!wanted(file.path)) {
+  } else if (!wanted(file.path, named)) {
     file.kind = WalkedFile::Kind::other_extension;
   } else {
     std::error_code gone;  // opening it will say so
@@ -117,7 +118,7 @@ std::optional<WalkedFile> CorpusWalk::next() {
     if (status.type() != fs::file_type::not_found && error) {
       fail(ExitCode::io, "{}: cannot be looked at: {}", entry.string(), system_reason(error.value()));
     }
-    if (!fs::is_directory(status)) return walked(std::move(entry), status);
+    if (!fs::is_directory(status)) return walked(std::move(entry), status, named);
     Level entries = list_directory(entry);
     std::reverse(entries.begin(), entries.end());
     levels_.push_back(std::move(entries));

@@ -30,8 +30,8 @@ class CorpusWalk {
 
  private:
   using Level = std::vector<std::filesystem::path>;  // entries of one folder still to visit, last one first
-  bool wanted(const std::filesystem::path& candidate) const;
-  WalkedFile walked(std::filesystem::path entry, std::filesystem::file_status status);
+  bool wanted(const std::filesystem::path& candidate, bool named) const;
+  WalkedFile walked(std::filesystem::path entry, std::filesystem::file_status status, bool named);
 
   std::vector<std::string> endings_;
   std::vector<std::filesystem::path> piped_;  // whose names say nothing

@@ -82,9 +82,12 @@ LineText text_of_line(std::string_view line, const LineFields& fields, const std
     answer.text = std::string(line);
     return answer;
   }
-  for (const std::string& path : fields.text) {
-    const Json* value = at_path(json, path);
-    if (value == nullptr || !value->is_text()) continue;
+  for (std::size_t at = 0; at < fields.text.size(); ++at) {
+    const Json* value = at_path(json, fields.text[at]);
+    if (value == nullptr || !value->is_text()) {
+      answer.absent.push_back(at);
+      continue;
+    }
     if (answer.text) *answer.text += "\n\n";
     answer.text = answer.text.value_or("") + value->text();
   }

@@ -18,7 +18,7 @@ struct FieldFilter {
 
 struct LineFields {
   /// "text"; a path through objects: "data.text"; several are joined with an empty line between, those that a line has
-  /// not are left out.
+  /// not are left out, and counted (CorpusCounts::lines_without).
   std::vector<std::string> text{"text"};
   std::vector<FieldFilter> where{};  ///< all of them
   std::optional<ChatFormat> chat{};  ///< a line is a conversation, and the line as it stands is the text
@@ -29,8 +29,9 @@ FieldFilter field_filter(const std::string& word);
 
 /// One line's answer.
 struct LineText {
-  bool wanted = true;               ///< by `where`
-  std::optional<std::string> text;  ///< nothing: no object, or none of the fields holds text
+  bool wanted = true;                 ///< by `where`
+  std::optional<std::string> text;    ///< nothing: no object, or none of the fields holds text
+  std::vector<std::size_t> absent{};  ///< which of several fields hold none, by their places
 };
 
 /// `where` names file and line in errors. Throws Error(bad_data) for what is not JSON and, with `chat`, for

@@ -82,7 +82,10 @@ bool TableFile::next(LineText& row) {
     row.wanted = row.wanted && cell.text != nullptr && text_in(cell) == fields_.where[at].value;
   }
   for (std::size_t at = 0; at < fields_.text.size(); ++at) {
-    if (cells[at].text == nullptr || cells[at].is_text == 0) continue;
+    if (cells[at].text == nullptr || cells[at].is_text == 0) {
+      row.absent.push_back(at);
+      continue;
+    }
     if (row.text) *row.text += "\n\n";
     row.text = row.text.value_or("");
     row.text->append(text_in(cells[at]));

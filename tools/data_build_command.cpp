@@ -133,6 +133,19 @@ std::filesystem::path out_in(const Arguments& arguments) {
   return out;
 }
 
+/// Options that something else given makes meaningless.
+void refuse_unread(const Arguments& arguments, const CorpusBuildOptions& options) {
+  for (const char* name : {"vocabulary", "tokenizer-sample"}) {
+    if (!arguments.has(name) || options.tokenizer == TokenizerChoice::train) continue;
+    fail(ExitCode::usage,
+         "--{} is of a tokenizer that is trained, and --tokenizer {} takes one that is there: leave one out", name,
+         arguments.text("tokenizer"));
+  }
+  if (arguments.has("field") && options.corpus.fields.chat) {
+    fail(ExitCode::usage, "--field names where text lies, and --chat takes whole conversations: leave one out");
+  }
+}
+
 CorpusBuildOptions options_in(const Arguments& arguments) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
   CorpusBuildOptions options;
@@ -157,6 +170,7 @@ CorpusBuildOptions options_in(const Arguments& arguments) {
   }
   options.curation = curation_in(arguments);
   take_chat(arguments, options);
+  refuse_unread(arguments, options);
   options.vocabulary = static_cast<std::uint32_t>(arguments.integer("vocabulary", 4096, 300, 1 << 20));
   options.hold_out = arguments.real("hold-out", 0.01, 0, 0.9, Unit::fraction);
   options.shard_tokens = arguments.integer("shard-tokens", options.shard_tokens, 1, kMost);

@@ -98,6 +98,9 @@ PassResult pass(std::uint64_t digest, std::int64_t documents) {
   found.counts.bytes = 12345;
   found.counts.kinds_of_file = {{"lz4", 2}, {"UTF-16", 1}};
   found.counts.first_bad = "a:1: \"no\"";
+  found.counts.not_utf8 = 3;
+  found.counts.first_not_utf8 = "b.txt";
+  found.counts.lines_without = {{"title", 4}};
   found.lines_before = 99;
   return found;
 }
