@@ -12,17 +12,23 @@ fail() {
   exit 1
 }
 
-# Ends with the next of the codes in `codes`; waits for SIGUSR2 where that is "asked", and leaves with 75 then.
+# Ends with the next of the codes in `codes`; waits for SIGUSR2 where that is "asked", and leaves with 75 then. The first
+# one is lost, as it is while mpirun starts its ranks. "early" ends by the signal.
 cat >bin/mpirun <<'END'
 #!/usr/bin/env bash
 echo "$*" >>calls
 code=$(head -n 1 codes)
 sed -i 1d codes
 if [ "$code" = asked ]; then
-  trap 'echo heard >>calls; exit 75' USR2
+  heard=0
+  trap 'heard=$((heard + 1)); if [ $heard -ge 2 ]; then echo heard >>calls; exit 75; fi' USR2
   touch waiting
   for _ in $(seq 600); do sleep 0.05; done
   exit 1
+fi
+if [ "$code" = early ]; then
+  touch waiting
+  exec sleep 30
 fi
 exit "$code"
 END
@@ -69,6 +75,18 @@ for signal in USR2 TERM HUP; do
   grep -q heard calls || fail "SIG$signal was not passed on"
   [ "$(calls)" -eq 1 ] || fail "started again after SIG$signal"
 done
+
+# Asked before mpirun and the ranks can obey: they end by the signal.
+printf '%s\n' early 0 >codes
+rm -f calls waiting
+"$launch/hosts.sh" hosts my.recipe >out.log 2>&1 &
+script=$!
+while [ ! -e waiting ]; do sleep 0.02; done
+kill -TERM "$script"
+code=0
+wait "$script" || code=$?
+[ "$code" -eq 75 ] || fail "asked early: exit code $code"
+[ "$(calls)" -eq 1 ] || fail "started again when asked early"
 
 # Slurm: queued again after 75 alone, with what is left of the job's time as its limit.
 export SLURM_NTASKS=16 SLURM_JOB_ID=7 SLURM_JOB_END_TIME=$(($(date +%s) + 3600))

@@ -23,9 +23,18 @@ trap 'rm -f "$note"' EXIT
 
 asked=
 child=
+reminder=
+# mpirun passes a signal on to the ranks that there are: one that comes while it still starts them is lost. So again,
+# until it is gone.
+remind() {
+  while kill -USR2 "$1" 2>/dev/null; do sleep 1; done
+}
 ask() {
   asked=yes
-  if [ -n "$child" ]; then kill -USR2 "$child" 2>/dev/null; fi
+  if [ -n "$child" ] && [ -z "$reminder" ]; then
+    remind "$child" &
+    reminder=$!
+  fi
 }
 trap ask USR2 TERM HUP INT
 
@@ -54,7 +63,7 @@ while :; do
   child=$!
   end_with_the_ranks "$child" &
   reaper=$!
-  if [ -n "$asked" ]; then kill -USR2 "$child" 2>/dev/null; fi
+  if [ -n "$asked" ]; then ask; fi
   wait "$child"
   code=$?
   while kill -0 "$child" 2>/dev/null; do  # a signal ended the wait, not the run
@@ -62,9 +71,11 @@ while :; do
     code=$?
   done
   child=
-  kill "$reaper" 2>/dev/null
-  wait "$reaper" 2>/dev/null
+  kill "$reaper" ${reminder:+"$reminder"} 2>/dev/null
+  wait "$reaper" ${reminder:+"$reminder"} 2>/dev/null
   if [ "$code" -eq 137 ] && [ -s "$note" ]; then code=$(cat "$note"); fi
+  # Ended by the signal itself: mpirun or a rank had not come so far as to obey it. Nothing was begun.
+  if [ "$code" -eq 140 ] && [ -n "$asked" ]; then code=75; fi
   # 75: saved, and not because we were told to stop (a job's hours, budget.job_hours): the next one goes on.
   if [ "$code" -ne 75 ] || [ -n "$asked" ]; then exit "$code"; fi
 done
