@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/training/rank_texts.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
@@ -143,15 +144,6 @@ void write_rest(const fs::path& path, const CheckpointContent& content, const st
   if (const std::string damage = checkpoint_damage(path, Look::sizes); !damage.empty()) {
     fail(ExitCode::io, "{}: read back after writing, it is damaged: {}; look at the disk", path.string(), damage);
   }
-}
-
-/// Rank `from`'s text on every rank.
-std::string broadcast_text(Communicator& team, std::string text, int from) {
-  auto bytes = static_cast<std::int64_t>(text.size());
-  team.broadcast(view_of(&bytes, DType::i64, {1}), from);
-  text.resize(static_cast<std::size_t>(bytes));
-  if (bytes > 0) team.broadcast(view_of(text.data(), DType::u8, {bytes}), from);
-  return text;
 }
 
 }  // namespace

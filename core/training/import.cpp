@@ -15,7 +15,7 @@ constexpr std::int64_t kFileBytesLimit = std::int64_t{64} << 20;
 Import::Import(const fs::path& folder, const Transformer& model)
     : folder_(folder), plan_(plan_import(folder_, model)) {}
 
-std::string Import::run(const TellProgress& tell) const {
+Import::Read Import::run(const TellProgress& tell) const {
   const auto telling = [&](const char* doing) {
     return [&tell, doing](std::int64_t done, std::int64_t all) {
       if (tell) tell({.doing = doing, .done_bytes = done, .all_bytes = all});
@@ -30,9 +30,10 @@ std::string Import::run(const TellProgress& tell) const {
   if (!plan_.passed_over.empty()) {
     passed = fmt::format("; passed over {} and such, {} tensors", plan_.passed_over.front(), plan_.passed_over.size());
   }
-  return fmt::format("{}, hash {}; {} weights: {}{}{}", fs::absolute(folder_.path()).lexically_normal().string(),
-                     folder_.hash(telling("taking the hash of the weights")), plan_.pieces.size(), formats_of(plan_),
-                     licence.empty() ? "; no licence file" : licence, passed);
+  const std::string hash = folder_.hash(telling("taking the hash of the weights"));
+  return {fmt::format("{}, hash {}; {} weights: {}{}{}", fs::absolute(folder_.path()).lexically_normal().string(), hash,
+                      plan_.pieces.size(), formats_of(plan_), licence.empty() ? "; no licence file" : licence, passed),
+          hash};
 }
 
 ModelFiles Import::files() const {

@@ -19,12 +19,17 @@ namespace shoestring {
 
 class Import {
  public:
+  /// What was read.
+  struct Read {
+    std::string text;  ///< for the ledger: name and hash of the source, formats, licence
+    std::string hash;  ///< ImportFolder::hash
+  };
+
   /// Finds all weights of `model` in `folder`. Throws as ImportFolder and plan_import do.
   Import(const std::filesystem::path& folder, const Transformer& model);
 
-  /// Reads them into the model, which has memory by now. What was read, for the ledger: name and hash of the source,
-  /// formats, licence. `tell` hears how far it is.
-  std::string run(const TellProgress& tell = nullptr) const;
+  /// Reads them into the model, which has memory by now. `tell` hears how far it is.
+  Read run(const TellProgress& tell = nullptr) const;
 
   /// The source's files, its config.json among them.
   ModelFiles files() const;

@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <set>
 
 #include "core/recipe/explain.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
+#include "core/training/rank_texts.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
@@ -29,23 +28,6 @@ std::string text_of(const std::array<char, Size>& from) {
   return {from.data(), ::strnlen(from.data(), Size)};
 }
 
-/// "0-3, 6".
-std::string runs_of(const std::vector<int>& ranks) {
-  std::string text;
-  for (std::size_t i = 0; i < ranks.size();) {
-    std::size_t last = i;
-    while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", ranks[i]);
-    if (last > i) text += fmt::format("-{}", ranks[last]);
-    i = last + 1;
-  }
-  return text;
-}
-
-std::string ranks_of(const std::vector<int>& ranks) {
-  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", runs_of(ranks));
-}
-
 /// Ranks by what `key` says of each, in the order in which they come.
 template <class Key>
 std::vector<std::pair<std::string, std::vector<int>>> grouped(const std::vector<RankPlace>& places, const Key& key) {
@@ -61,14 +43,6 @@ std::vector<std::pair<std::string, std::vector<int>>> grouped(const std::vector<
 
 std::string place_text(const std::vector<RankPlace>& places, int rank) {
   return fmt::format("rank {} (host {})", rank, text_of(places[static_cast<std::size_t>(rank)].host));
-}
-
-std::string broadcast_text(Communicator& world, std::string text, int root) {
-  auto bytes = static_cast<std::int64_t>(text.size());
-  world.broadcast(view_of(&bytes, DType::i64, {1}), root);
-  text.resize(static_cast<std::size_t>(bytes));
-  if (bytes > 0) world.broadcast(view_of(text.data(), DType::u8, {bytes}), root);
-  return text;
 }
 
 std::string difference_text(const Recipe& first, const Recipe& own) {

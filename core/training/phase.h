@@ -19,7 +19,7 @@ class Phase {
   /// Seconds for which opening or reading a shard waits for a storage, before the run is saved and left (75).
   static constexpr double kStoragePatienceSeconds = 300;
 
-  /// The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`
+  /// Collective. The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`
   /// and `state` must outlive it. Throws Error(bad_data) where the data are not those of state.data_plan (empty: the
   /// phase begins).
   Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const Layout& layout, const TrainingState& state,

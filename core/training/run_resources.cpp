@@ -6,6 +6,7 @@
 #include "core/model/adapter.h"
 #include "core/recipe/data_mix.h"
 #include "core/recipe/validate.h"
+#include "core/training/alike.h"
 #include "core/training/checkpoint.h"
 #include "core/training/device_choice.h"
 #include "core/training/engine.h"
@@ -96,6 +97,12 @@ LongDocuments long_documents(const PhaseSpec& phase) {
   return phase.objective == ObjectiveName::masked ? LongDocuments::drop : LongDocuments::split;
 }
 
+/// "shards/web and 3 more".
+std::string places_of(const LoaderOptions& options) {
+  const std::string& first = options.sources.front().name;
+  return options.sources.size() == 1 ? first : fmt::format("{} and {} more", first, options.sources.size() - 1);
+}
+
 }  // namespace
 
 const std::vector<SourceSpec>& train_sources(const Recipe& recipe, std::size_t phase) {
@@ -181,8 +188,7 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
       stream_(stream_on(share.device, workers_)) {
   apply_kernel_settings(recipe.kernels);
   check_open_files(recipe.data);
-  tokenizer_ = load_tokenizer(tokenizer_file(recipe));
-  for (const PhaseSpec& phase : recipe.phases) suites_.push_back(read_suites(suites_of(recipe, phase)));
+  read_texts();
   if (any_masked(recipe)) objective_ = std::make_unique<Masked>(recipe.model.mtp_weight);
   const int per_node = layout.shape.expert > 1 ? ranks_per_node(mesh.expert(), machine_name()) : 0;
   exchange_ = exchange_of(layout, mesh, model_config(recipe, *tokenizer_), per_node);
@@ -192,6 +198,21 @@ RunResources::RunResources(const Recipe& recipe, const Layout& layout, Mesh& mes
   check_room_in_memory(share);
   model_->allocate(stream_);
   optimizer_ = optimizer_of(recipe, *model_, mesh, stream_.worker_count());
+}
+
+// Before ranks build anything together: of another vocabulary they would have other shapes.
+void RunResources::read_texts() {
+  const fs::path tokenizer = tokenizer_file(recipe_);
+  tokenizer_ = load_tokenizer(tokenizer);
+  std::vector<ReadByAll> texts = {{fmt::format("the tokenizer ({})", tokenizer.string()), tokenizer_->hash()}};
+  for (const PhaseSpec& phase : recipe_.phases) {
+    const std::vector<std::string>& files = suites_of(recipe_, phase);
+    suites_.push_back(read_suites(files));
+    for (const std::string& file : files) {
+      texts.push_back({fmt::format("questions of phase {} ({})", phase.name, file), hash_file(file)});
+    }
+  }
+  check_alike(mesh_.world(), texts);
 }
 
 TransformerOptions RunResources::whole(const Recipe& recipe, int phase) const {
@@ -299,7 +320,9 @@ RunResources::Begun RunResources::begin_weights(int phase, bool keeps, const Tel
   model_->initialise_factors(recipe_.run.seed);
   carried_ = import->files();
   if (keeps) keep_source(run_directory(recipe_) / source.kept, carried_);
-  return {source.key, import->run(tell)};
+  const Import::Read read = import->run(tell);
+  check_alike(mesh_.world(), {{fmt::format("{} ({})", source.key, source.place.string()), read.hash}});
+  return {source.key, read.text};
 }
 
 void RunResources::goes_on_in(int phase) {
@@ -340,6 +363,8 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase, const ShardReading
     options.stage = StageOptions{.folder = recipe_.data.stage, .most_bytes = recipe_.data.stage_bytes};
   }
   auto loader = checked(std::move(options));
+  check_alike(mesh_.world(), {{fmt::format("training data of phase {} ({})", spec.name, places_of(loader->options())),
+                               loader->plan()}});
   if (spec.objective == ObjectiveName::masked && !loader->masked()) {
     fail(ExitCode::bad_recipe,
          "phase.{}.objective = masked: {} marks nothing as learned; build conversations with `data build --chat`, or "
@@ -354,6 +379,7 @@ std::unique_ptr<Loader> RunResources::train_loader(int phase, const ShardReading
 
 std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase, const ShardReading& reading) const {
   std::vector<std::unique_ptr<Loader>> loaders;
+  std::vector<ReadByAll> held_out;
   for (const SourceSpec& source : validation_sources(recipe_, static_cast<std::size_t>(phase))) {
     LoaderOptions options =
         loader_options(recipe_, {source}, recipe_.phases[static_cast<std::size_t>(phase)], 0, *tokenizer_);
@@ -361,7 +387,9 @@ std::vector<std::unique_ptr<Loader>> RunResources::validation_loaders(int phase,
     options.storage = reading.storage;
     options.patience = reading.patience;
     loaders.push_back(checked(std::move(options)));
+    held_out.push_back({fmt::format("held-out text ({})", source.path), loaders.back()->plan()});
   }
+  check_alike(mesh_.world(), held_out);
   return loaders;
 }
 

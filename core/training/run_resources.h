@@ -64,9 +64,9 @@ struct ShardReading {
 
 class RunResources {
  public:
-  /// Collective where ranks share experts, or measure stages. The model is that of the first phase, its part that of
-  /// `layout`, the place in `mesh`, which must outlive it. Throws Error(io) where the model does not fit into what
-  /// `share` leaves, on its device or beside it.
+  /// Collective. The model is that of the first phase, its part that of `layout`, the place in `mesh`, which must
+  /// outlive it. Throws Error(io) where the model does not fit into what `share` leaves, on its device or beside it,
+  /// and as check_alike where ranks read different tokenizers or questions.
   RunResources(const Recipe& recipe, const Layout& layout, Mesh& mesh, const MachineShare& share);
 
   Workers& workers() { return workers_; }
@@ -89,7 +89,7 @@ class RunResources {
   bool fit_to(int phase);
   /// These: new ones, or those of a folder (model.from, phase.NAME.from). What the ledger should know of the latter,
   /// under which key; empty for new ones. `keeps`: this rank keeps what RUN keeps of the folder. The optimizer begins
-  /// anew; weights want to be prepared.
+  /// anew; weights want to be prepared. Collective; throws as check_alike where ranks read different folders.
   struct Begun {
     std::string key;
     std::string what;
@@ -111,15 +111,16 @@ class RunResources {
   /// What a checkpoint takes on a disk that writes 200 MB a second: the guess until one has been written.
   double guessed_checkpoint_seconds() const;
 
-  /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer
-  /// do not belong together.
+  /// The training data of a phase. Throws Error(bad_data) when shards and tokenizer do not belong together, and as
+  /// check_alike where ranks read different ones. Collective.
   std::unique_ptr<Loader> train_loader(int phase, const ShardReading& reading = {}) const;
-  /// One loader per validation source, at the phase's sequence length.
+  /// One loader per validation source, at the phase's sequence length. Likewise.
   std::vector<std::unique_ptr<Loader>> validation_loaders(int phase, const ShardReading& reading = {}) const;
 
  private:
   static std::size_t index_of(int phase) { return static_cast<std::size_t>(phase); }
   TransformerOptions whole(const Recipe& recipe, int phase) const;
+  void read_texts();
   void check_room_in_memory(const MachineShare& share) const;
   std::vector<MemoryChange> memory_changes(Device device) const;
   void cut_as_measured();

@@ -66,6 +66,7 @@ class Trainer {
 
   // How it begins.
   void begin();
+  void check_checkpoints_are_shared();
   void load(bool ended);
   void leave_if_asked() const;
   void resume(const std::filesystem::path& checkpoint);

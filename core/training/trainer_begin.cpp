@@ -5,6 +5,7 @@
 
 #include "core/recipe/explain.h"
 #include "core/recipe/validate.h"
+#include "core/training/alike.h"
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
 #include "core/training/room.h"
@@ -54,10 +55,10 @@ void Trainer::begin() {
                                  .warning_command = options_.warning_command})
                      ? 1.0
                      : 0.0;
-  if (snapshots_.writes()) Watch::clear(run_directory(recipe_));
   seat_.world.broadcast(view_of(&ended, DType::f64, {1}), 0);
-  seat_.watch.begin(run_directory(recipe_));
   try {
+    seat_.watch.begin(run_directory(recipe_));
+    if (ended == 0) check_checkpoints_are_shared();
     const std::string unlike = unlike_processors(seat_.places);
     if (!unlike.empty() && ended == 0) account_->note("processors", unlike);
     if (ended == 0) account_->note("device", share.device_text);
@@ -83,6 +84,14 @@ void Trainer::begin() {
     seat_.watch.await_leader();
     throw error;
   }
+}
+
+// Their folder may be a link out of the run's own.
+void Trainer::check_checkpoints_are_shared() {
+  const fs::path& root = snapshots_.store().root();
+  double there = snapshots_.writes() && type_of(root) == fs::file_type::directory ? 1 : 0;
+  seat_.world.broadcast(view_of(&there, DType::f64, {1}), 0);
+  if (there != 0) check_shared_folder(seat_.world, root);
 }
 
 // Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
@@ -139,6 +148,7 @@ void Trainer::leave_if_asked() const {
 }
 
 void Trainer::resume(const fs::path& checkpoint) {
+  check_alike(seat_.world, {{checkpoint.string(), hash_file(checkpoint / "manifest.json")}});
   attempt_.state = Snapshots::state_of(checkpoint);
   if (attempt_.state.phase >= static_cast<int>(recipe_.phases.size())) {
     fail(ExitCode::bad_recipe, "{}: the run is in phase {}, the recipe has only {}", checkpoint.string(),

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <thread>
 
+#include "core/training/alike.h"
 #include "core/training/signals.h"
 
 namespace shoestring {
@@ -26,19 +27,19 @@ void end_process(const Verdict& verdict) {
 }  // namespace
 
 Watch::Watch(Communicator& world, const Recipe& recipe)
-    : rank_(world.rank()),
-      ranks_(world.size()),
+    : world_(world),
+      rank_(world.rank()),
       patience_(recipe.run.hang_after),
       grace_(patience_.grace()),
       watched_(world, signs_) {
   works_on_files("its start");
 }
 
-void Watch::clear(const std::filesystem::path& run_directory) { SignFolder(run_directory / kRanksFolder).clear(); }
-
 void Watch::begin(const std::filesystem::path& run_directory) {
   folder_ = run_directory / kRanksFolder;
-  if (ranks_ == 1) return;
+  if (rank_ == 0) SignFolder(folder_).clear();
+  if (world_.size() == 1) return;
+  check_shared_folder(world_, folder_);
   watchdog_ = std::make_unique<Watchdog>(rank_, signs_,
                                          WatchSetting{.folder = folder_,
                                                       .turn_seconds = kTurnSeconds,
@@ -60,8 +61,10 @@ bool Watch::all_end() const {
 }
 
 void Watch::await_leader() const noexcept {
-  if (watchdog_ == nullptr || rank_ == 0) return;
+  if (world_.size() == 1) return;
   try {
+    if (watchdog_ == nullptr) return world_.barrier();  // every rank has the same error, and nobody leaves before all
+    if (rank_ == 0) return;
     const SignFolder folder(folder_);
     const std::optional<Verdict> verdict = folder.verdict();
     if (verdict && verdict->culprit == 0 && verdict->code == ExitCode::hang) return;  // it hears nothing

@@ -21,9 +21,8 @@ class Watch {
   /// `world` and what is split from it from here on is watched, and must outlive this.
   Watch(Communicator& world, const Recipe& recipe);
 
-  /// By the rank that keeps the run's folder, before any begins.
-  static void clear(const std::filesystem::path& run_directory);
-  /// Begins.
+  /// Begins, without what an earlier attempt left in the folder. Collective: throws as check_shared_folder, on every
+  /// rank, where a rank does not see this one, and then nobody is watched.
   void begin(const std::filesystem::path& run_directory);
 
   // What this rank is at from here on.
@@ -51,11 +50,12 @@ class Watch {
   /// That others may take to come to where this rank is, once one has ended.
   double patience_for_others() const { return grace_ + patience_.steps().progress_seconds; }
   /// By the others: until the leading rank, 0, is gone or has had its time: it saves, and its end is the end of all.
+  /// Where begin() threw, by all: until the leading one comes here.
   void await_leader() const noexcept;
 
  private:
+  Communicator& world_;
   int rank_;
-  int ranks_;
   Patience patience_;
   std::atomic<double> grace_;  // read by the watchdog's thread
   VitalSigns signs_;

@@ -343,7 +343,7 @@ TEST(Import, WhatBelongsToTheModelIsKeptAndNamed) {
   write_text(place / "modeling_evil.py", "import os");
   SmallRun run(small_config(Architecture::llama), policy(PrecisionPolicy::fp32));
   const Import import(place, run.model);
-  const std::string what = import.run();
+  const std::string what = import.run().text;
   EXPECT_NE(what.find(place.string()), std::string::npos) << what;
   EXPECT_NE(what.find(ImportFolder(place).hash()), std::string::npos) << what;
   EXPECT_NE(what.find("LICENSE"), std::string::npos) << what;
