@@ -7,6 +7,8 @@
 #include "core/recipe/installed.h"
 #include "core/recipe/names.h"
 #include "core/recipe/parse.h"
+#include "core/training/launch.h"
+#include "core/training/signals.h"
 #include "core/training/verify.h"
 #include "kernels/base/check.h"
 #include "tools/arguments.h"
@@ -61,8 +63,10 @@ int verify_command(const Words& words) {
   const Recipe recipe = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides()).recipe;
   const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
   const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
+  install_signal_handlers("leaving after the layout under way; Ctrl-C again leaves at once");
   const std::unique_ptr<Communicator> world = join_world();
   try {
+    checked_places(*world, recipe);
     return verify(recipe, steps, ranks, *world);
   } catch (const std::exception& exception) {
     if (world->size() > 1) world->abort(as_error(exception).code(), as_error(exception).what());

@@ -96,6 +96,7 @@ double trial_seconds(const Recipe& recipe, const Cap& cap, int ranks, double wan
 
 MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Communicator& world, const Clock& clock,
                           double wanted_seconds) {
+  Seat seat(world, recipe);  // first: a launch that is none costs the run nothing
   const Cap cap = cap_of(recipe.budget, hardware);
   MeasuredPlan measured;
   measured.seconds_per_phase = trial_seconds(recipe, cap, world.size(), wanted_seconds);
@@ -104,10 +105,13 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), head_start, clock);
   std::optional<Speeds> speeds;
   try {
-    speeds = try_speed(recipe, world, clock, measured.seconds_per_phase);
+    if (!seat.alone()) seat.watch.begin(run_directory(recipe));
+    speeds = try_speed(recipe, seat, clock, measured.seconds_per_phase);
   } catch (const std::exception& exception) {
     const Error error = as_error(exception);
+    seat.watch.tell_others(error);
     if (charge) charge->end("failed", error.code(), error.what());
+    seat.watch.await_leader();
     throw;
   }
   if (!speeds) leave(recipe, charge, world);

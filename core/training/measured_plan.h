@@ -21,7 +21,8 @@ inline constexpr double kTrialShareOfCap = 0.005;
 /// Seconds per phase for a trial of which `wanted` were asked for.
 double trial_seconds(const Recipe& recipe, const Cap& cap, int ranks, double wanted);
 
-/// Collective; the first rank keeps ledger and plan. Throws what try_speed and Ledger throw, and Error(budget_spent)
+/// Collective; the first rank keeps ledger and plan, and ranks are watched as in training. Throws what Seat throws,
+/// before the ledger knows of anything, what Watch::begin, try_speed and Ledger throw, and Error(budget_spent)
 /// where nothing of the cap is left, Error(preempted) where the trial was left as asked: no plan is kept.
 MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Communicator& world, const Clock& clock,
                           double wanted_seconds);

@@ -1,5 +1,7 @@
 #include "core/training/speed_trial.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <optional>
 
@@ -21,22 +23,23 @@ constexpr int kLeastSteps = 3;
 
 class Trial {
  public:
-  Trial(const Recipe& recipe, Communicator& world, const Clock& clock)
+  Trial(const Recipe& recipe, Seat& seat, const Clock& clock)
       : recipe_(recipe),
-        world_(world),
-        layout_(layout_of(recipe, world.rank(), world.size())),
+        seat_(seat),
         meter_(clock),
-        mesh_(world, layout_.shape),
-        resources_(recipe, layout_, mesh_, machine_share(recipe, world)),
-        groups_(reduction_groups(recipe, layout_, 0)),
-        stop_(world, clock, stop_requested) {
+        resources_(recipe, seat.layout, seat.mesh, machine_share(recipe, seat.world)),
+        groups_(reduction_groups(recipe, seat.layout, 0)),
+        stop_(seat.world, clock, stop_requested) {
     resources_.model().initialise(recipe.run.seed);
     begin_steps();
   }
 
   std::optional<Speeds> run(double seconds_per_phase) {
-    Speeds speeds{.ranks = world_.size(), .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
+    Speeds speeds{
+        .ranks = seat_.world.size(), .checkpoint_seconds = resources_.guessed_checkpoint_seconds(), .phases = {}};
     for (int phase = 0; phase < static_cast<int>(recipe_.phases.size()); ++phase) {
+      seat_.watch.new_phase();
+      seat_.watch.works_on_files(fmt::format("entering phase {} of the trial", phase + 1));
       const std::unique_ptr<Loader> loader = resources_.train_loader(phase);
       if (phase == 0) speeds.startup_seconds = meter_.elapsed_seconds();
       if (resources_.fit_to(phase)) begin_steps();
@@ -52,20 +55,21 @@ class Trial {
  private:
   void begin_steps() {
     resources_.model().prepare();
-    engine_.emplace(recipe_, EngineParts{resources_.model(), resources_.optimizer(), resources_.stream()}, mesh_,
-                    groups_, meter_, layout_.schedule);
+    engine_.emplace(recipe_, EngineParts{resources_.model(), resources_.optimizer(), resources_.stream()}, seat_.mesh,
+                    groups_, meter_, seat_.layout.schedule);
   }
   PhaseSpeed steps(int phase, const Loader& loader, double seconds) {
     PhaseSpec spec = recipe_.phases[static_cast<std::size_t>(phase)];
     spec.batch_ramp_from = 0;  // the full batch from the first step
-    const BatchPlan plan(spec, groups_, mesh_.shape().data);
-    LoaderFeed feed(loader, plan, 0, mesh_.at().data, recipe_.data.prefetch);
+    const BatchPlan plan(spec, groups_, seat_.mesh.shape().data);
+    LoaderFeed feed(loader, plan, 0, seat_.mesh.at().data, recipe_.data.prefetch);
     PhaseSpeed speed;
     double spent = 0;
     int counted = 0;
     std::int64_t samples = 0;
     for (int i = 0; goes_on(counted < kLeastSteps || spent < seconds); ++i) {
       ++updates_;
+      seat_.watch.steps(fmt::format("step {} of the trial", updates_));
       const CategorySeconds before = meter_.read();
       stop_.begin();
       const StepOutcome step =
@@ -83,6 +87,7 @@ class Trial {
              "learning rate and precision",
              updates_, step.judgement.why);
       }
+      seat_.watch.step_took(step.seconds);
       samples += step.sequences;
       if (i < kWarmingSteps) continue;
       spent += step.seconds;
@@ -95,24 +100,25 @@ class Trial {
     // The mean, slow moments included: the run will have them too.
     speed.step_seconds = spent / counted;
     speed.tokens_per_step /= counted;
-    if (world_.size() > 1) world_.all_reduce(view_of(speed.parts.seconds.data(), DType::f64, {kCategories}));
-    for (double& part : speed.parts.seconds) part /= counted * world_.size();
+    if (seat_.world.size() > 1) seat_.world.all_reduce(view_of(speed.parts.seconds.data(), DType::f64, {kCategories}));
+    for (double& part : speed.parts.seconds) part /= counted * seat_.world.size();
     return speed;
   }
 
   /// Held-out text and questions.
   void ask(int phase, PhaseSpeed& speed) {
     const double begin = meter_.elapsed_seconds();
+    seat_.watch.works_on_files("the trial's held-out text and questions");
     std::vector<std::unique_ptr<Loader>> held_out = resources_.validation_loaders(phase);
     if (!held_out.empty()) {
       speed.evaluation_seconds =
-          Evaluator(resources_.model(), mesh_, std::move(held_out), recipe_.evaluation,
-                    recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, layout_.schedule)
+          Evaluator(resources_.model(), seat_.mesh, std::move(held_out), recipe_.evaluation,
+                    recipe_.phases[static_cast<std::size_t>(phase)].micro_batch, seat_.layout.schedule)
               .estimate_seconds(stop_requested);
     }
     if (!resources_.suites(phase).empty()) {
-      speed.suites_seconds = SuiteEvaluator(resources_.model(), mesh_, resources_.tokenizer(), resources_.text_ids(),
-                                            resources_.suites(phase), layout_.schedule)
+      speed.suites_seconds = SuiteEvaluator(resources_.model(), seat_.mesh, resources_.tokenizer(),
+                                            resources_.text_ids(), resources_.suites(phase), seat_.layout.schedule)
                                  .estimate_seconds(stop_requested);
     }
     speed.guess_seconds = meter_.elapsed_seconds() - begin;
@@ -120,17 +126,15 @@ class Trial {
 
   // Whether the first rank wants more and no rank was asked to leave: the same on all.
   bool goes_on(bool more = true) {
-    std::array<std::int64_t, 2> words = {world_.rank() == 0 && more ? 1 : 0, left_ || stop_requested() ? 1 : 0};
-    if (world_.size() > 1) world_.all_reduce(view_of(words.data(), DType::i64, {2}), Reduction::max);
+    std::array<std::int64_t, 2> words = {seat_.world.rank() == 0 && more ? 1 : 0, left_ || stop_requested() ? 1 : 0};
+    if (seat_.world.size() > 1) seat_.world.all_reduce(view_of(words.data(), DType::i64, {2}), Reduction::max);
     left_ = words[1] != 0;
     return words[0] != 0 && !left_;
   }
 
   const Recipe& recipe_;
-  Communicator& world_;
-  Layout layout_;
+  Seat& seat_;
   Meter meter_;
-  Mesh mesh_;
   RunResources resources_;
   int groups_;
   StopAgreement stop_;
@@ -141,9 +145,8 @@ class Trial {
 
 }  // namespace
 
-std::optional<Speeds> try_speed(const Recipe& recipe, Communicator& world, const Clock& clock,
-                                double seconds_per_phase) {
-  return Trial(recipe, world, clock).run(seconds_per_phase);
+std::optional<Speeds> try_speed(const Recipe& recipe, Seat& seat, const Clock& clock, double seconds_per_phase) {
+  return Trial(recipe, seat, clock).run(seconds_per_phase);
 }
 
 }  // namespace shoestring

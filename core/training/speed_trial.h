@@ -6,16 +6,15 @@
 #include "core/budget/meter.h"
 #include "core/budget/planner.h"
 #include "core/recipe/recipe.h"
-#include "parallel/communicator.h"
+#include "core/training/seat.h"
 
 namespace shoestring {
 
-/// Collective. Builds model, optimizer and data as `train` does on these ranks, takes two steps of every phase that
-/// warm it up and then at least three for about `seconds_per_phase`, times a few held-out micro-batches and questions
-/// of suites, and writes nothing. Start-up is counted from the start of the process, the trial itself up to its end.
-/// Throws what is wrong with the recipe, its data or its numbers. Nothing where a rank was asked to leave (signals.h):
-/// all do, within a micro-batch.
-std::optional<Speeds> try_speed(const Recipe& recipe, Communicator& world, const Clock& clock,
-                                double seconds_per_phase);
+/// Collective over the seat's world. Builds model, optimizer and data as `train` does on these ranks, takes two steps
+/// of every phase that warm it up and then at least three for about `seconds_per_phase`, times a few held-out
+/// micro-batches and questions of suites, and writes nothing. Start-up is counted from the start of the process, the
+/// trial itself up to its end. Throws what is wrong with the recipe, its data or its numbers. Nothing where a rank was
+/// asked to leave (signals.h): all do, within a micro-batch.
+std::optional<Speeds> try_speed(const Recipe& recipe, Seat& seat, const Clock& clock, double seconds_per_phase);
 
 }  // namespace shoestring

@@ -12,6 +12,7 @@
 
 #include "core/recipe/names.h"
 #include "core/training/engine.h"
+#include "core/training/signals.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/random.h"
@@ -209,6 +210,14 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   return first;
 }
 
+/// Together, between two layouts; there is nothing to save.
+void leave_if_asked(Communicator& world, std::ptrdiff_t done, std::size_t all) {
+  double asked = stop_requested() ? 1 : 0;
+  if (world.size() > 1) world.all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
+  if (asked == 0) return;
+  fail(ExitCode::preempted, "verify: left as asked after {} of {} layouts; the same command begins anew", done, all);
+}
+
 }  // namespace
 
 Recipe small_twin(const Recipe& recipe) {
@@ -297,6 +306,7 @@ std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std:
     return team != nullptr ? difference(twin, steps, *team, expected, tampering) : std::string();
   };
   for (VerifiedLayout& layout : layouts) {
+    leave_if_asked(world, &layout - layouts.data(), layouts.size());
     const BatchSize batch = batch_for(layout.shape);
     Recipe twin = small_twin(recipe);
     twin.phases.front().global_batch = batch.groups * batch.group_batches;

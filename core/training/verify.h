@@ -49,7 +49,8 @@ struct Tampering {
 /// Runs `steps` steps of small_twin(recipe) as one process and under each of `layouts`, and tells `done` of each. Ranks
 /// are threads of this process; in a `world` of several ranks, these, and no layout has more: collective, rank 0 tells
 /// and knows all. Throws what is wrong with the recipe, and Error(io) with the limits to look at where a rank's thread
-/// cannot be made; those begun have ended then.
+/// cannot be made; those begun have ended then. Where a rank was asked to leave
+/// (signals.h), all do before the next layout: Error(preempted).
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
                                            Communicator& world,
                                            const std::function<void(const VerifiedLayout&)>& done = {},

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <thread>
 
+#include "core/training/signals.h"
 #include "kernels/base/check.h"
 #include "tests/core/model/small_models.h"
 
@@ -81,6 +82,23 @@ TEST(Verify, SoundLayoutsAreEqual) {
     EXPECT_EQ(layout.difference, "");
   }
   EXPECT_EQ(told, 4);
+}
+
+TEST(Verify, ARequestToLeaveIsObeyedBeforeTheNextLayout) {
+  int told = 0;
+  try {
+    verify_layouts(recipe_of(Architecture::llama), 1, {kSharedState, kSharedState}, *self_communicator(),
+                   [&](const VerifiedLayout&) {
+                     ++told;
+                     request_stop(true);
+                   });
+    ADD_FAILURE() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::preempted);
+    EXPECT_NE(std::string(error.what()).find("after 1 of 2 layouts"), std::string::npos) << error.what();
+  }
+  request_stop(false);
+  EXPECT_EQ(told, 1);
 }
 
 TEST(Verify, AGradientOfExpertsScaledByTheirRanksIsSeen) {
