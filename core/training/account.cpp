@@ -159,7 +159,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   flops_.enter(*model_, recipe, phase());
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
-  check_room(args_.directory, disk_room(args_.directory), facts.checkpoint, facts.has_checkpoint);
+  check_room(args_.directory, facts.room, facts.checkpoint, facts.has_checkpoint);
   if (!facts.allow_schedule_over) check_schedule_left(recipe, state, ledger_->history(), cap_->cap());
   replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
   ledger_->begin(attempt_start(state.step, &*model_));

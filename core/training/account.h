@@ -19,6 +19,7 @@
 #include "core/training/decision.h"
 #include "core/training/engine.h"
 #include "core/training/evaluation.h"
+#include "core/training/room.h"
 #include "core/training/suite_evaluation.h"
 #include "core/training/work_progress.h"
 #include "kernels/base/device.h"
@@ -52,6 +53,7 @@ struct AttemptFacts {
   Device device{};  ///< that tensors lie on
   double guessed_checkpoint_seconds = 0;
   CheckpointNeed checkpoint{};
+  LeastRoom room{};                  ///< that the ranks have for it
   bool has_checkpoint = false;       ///< one stands there already
   bool fresh = false;                ///< no checkpoint was gone on from
   bool allow_schedule_over = false;  ///< go on though a budget horizon has ended its schedule

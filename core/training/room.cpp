@@ -5,7 +5,9 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <array>
 
+#include "core/training/rank_texts.h"
 #include "data/shard_report.h"
 #include "kernels/base/check.h"
 
@@ -120,30 +122,52 @@ DiskRoom disk_room(const std::filesystem::path& directory) {
   return left;
 }
 
-void check_room(const std::filesystem::path& directory, const DiskRoom& left, const CheckpointNeed& need,
+LeastRoom least_room(Communicator& world, const DiskRoom& own) {
+  LeastRoom least{.room = own, .bytes_of = {}, .files_of = {}, .largest_file_of = {}};
+  if (world.size() == 1) return least;
+  constexpr std::int64_t kNumbers = 3;
+  const std::array<std::int64_t, kNumbers> mine = {own.bytes, own.files, own.largest_file};
+  std::vector<std::array<std::int64_t, kNumbers>> all(static_cast<std::size_t>(world.size()));
+  world.all_gather(view_of(all.front().data(), DType::i64, {kNumbers * world.size()}),
+                   view_of(mine.data(), DType::i64, {kNumbers}));
+  const auto poorest = [&](std::size_t number, std::int64_t& bound, std::string& whose) {
+    const auto found = std::min_element(all.begin(), all.end(),
+                                        [number](const auto& a, const auto& b) { return a[number] < b[number]; });
+    bound = (*found)[number];
+    whose = place_of(world, static_cast<int>(found - all.begin()));
+  };
+  poorest(0, least.room.bytes, least.bytes_of);
+  poorest(1, least.room.files, least.files_of);
+  poorest(2, least.room.largest_file, least.largest_file_of);
+  return least;
+}
+
+void check_room(const std::filesystem::path& directory, const LeastRoom& least, const CheckpointNeed& need,
                 bool has_checkpoint) {
+  const DiskRoom& left = least.room;
+  const auto on = [](const std::string& whose) { return whose.empty() ? whose : " on " + whose; };
   const std::int64_t checkpoints = has_checkpoint ? 1 : 2;
   const char* const what = has_checkpoint ? "another checkpoint" : "two checkpoints";
   const std::int64_t bytes = checkpoints * need.bytes + kBesideCheckpoints;
   if (left.bytes < bytes) {
     fail(ExitCode::io,
-         "{}: {:.1f} MiB are free, {:.1f} are needed: {} of {:.1f} and what stands beside; make room, or set "
+         "{}: {:.1f} MiB are free{}, {:.1f} are needed: {} of {:.1f} and what stands beside; make room, or set "
          "run.directory to where there is some",
-         directory.string(), mebibytes(left.bytes), mebibytes(bytes), what, mebibytes(need.bytes));
+         directory.string(), mebibytes(left.bytes), on(least.bytes_of), mebibytes(bytes), what, mebibytes(need.bytes));
   }
   const std::int64_t files = checkpoints * need.files + kFilesBeside;
   if (left.files < files) {
-    fail(
-        ExitCode::io,
-        "{}: its file system takes {} more files (df -i), {} are needed: {} of {} and what stands beside; remove some, "
-        "or set run.directory to where there is room",
-        directory.string(), left.files, files, what, need.files);
+    fail(ExitCode::io,
+         "{}: its file system takes {} more files{} (df -i), {} are needed: {} of {} and what stands beside; remove "
+         "some, or set run.directory to where there is room",
+         directory.string(), left.files, on(least.files_of), files, what, need.files);
   }
   if (left.largest_file < need.largest_file + kHeader) {
     fail(ExitCode::io,
-         "{}: a file of a checkpoint takes {:.1f} MiB, the system lets this process write {:.1f} at most; raise "
-         "`ulimit -f`",
-         directory.string(), mebibytes(need.largest_file + kHeader), mebibytes(left.largest_file));
+         "{}: a file of a checkpoint takes {:.1f} MiB, the system lets this process write {:.1f} at most{}; raise "
+         "`ulimit -f`{}",
+         directory.string(), mebibytes(need.largest_file + kHeader), mebibytes(left.largest_file),
+         on(least.largest_file_of), least.largest_file_of.empty() ? "" : " there");
   }
 }
 

@@ -13,6 +13,7 @@
 #include "core/training/memory_plan.h"
 #include "kernels/base/device.h"
 #include "kernels/base/limits.h"
+#include "parallel/communicator.h"
 
 namespace shoestring {
 
@@ -29,6 +30,14 @@ struct DiskRoom {
   std::int64_t largest_file = std::numeric_limits<std::int64_t>::max();  ///< bytes: `ulimit -f`
 };
 DiskRoom disk_room(const std::filesystem::path& directory);
+
+/// The least that ranks may still write, and whose that is: "rank 1 (host node7)", empty of one rank.
+struct LeastRoom {
+  DiskRoom room;
+  std::string bytes_of, files_of, largest_file_of;
+};
+/// Of what each rank has, the most where it writes nothing. The same on every rank; collective.
+LeastRoom least_room(Communicator& world, const DiskRoom& own);
 
 /// Throws Error(io) where a rank's part of the model does not fit into the memory that is left, naming what there is,
 /// what is needed and for what, and the keys that change it.
@@ -62,8 +71,8 @@ std::string thread_caveat(int threads, int usable_cores);
 
 /// A checkpoint is written beside the one before it, which goes afterwards: room for two, less the one that stands
 /// there, in bytes and in files, none of them larger than the system lets it be. Throws Error(io) naming what is free,
-/// what is needed and how to change either.
-void check_room(const std::filesystem::path& directory, const DiskRoom& left, const CheckpointNeed& need,
+/// and to whom, what is needed and how to change either.
+void check_room(const std::filesystem::path& directory, const LeastRoom& least, const CheckpointNeed& need,
                 bool has_checkpoint);
 
 }  // namespace shoestring

@@ -6,20 +6,12 @@
 #include <array>
 
 #include "core/training/model_files.h"
+#include "core/training/rank_texts.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 
 namespace shoestring {
 namespace {
-
-// The same text on every rank.
-std::string broadcast_text(Communicator& world, std::string text) {
-  std::int64_t bytes = static_cast<std::int64_t>(text.size());
-  world.broadcast(view_of(&bytes, DType::i64, {1}), 0);
-  text.resize(static_cast<std::size_t>(bytes));
-  if (bytes > 0) world.broadcast(view_of(text.data(), DType::u8, {bytes}), 0);
-  return text;
-}
 
 /// What this rank of `mesh` writes.
 Writer writer(const Mesh& mesh, const SnapshotParts& parts) {
@@ -61,7 +53,7 @@ Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
 std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
   std::string newest;
   if (writes()) newest = store_.newest(notice).value_or("").string();
-  return broadcast_text(mesh_.world(), newest);
+  return broadcast_text(mesh_.world(), newest, 0);
 }
 
 std::filesystem::path Snapshots::of_step(std::int64_t step) {
@@ -72,7 +64,7 @@ std::filesystem::path Snapshots::of_step(std::int64_t step) {
       place = folder.string();
     }
   }
-  return broadcast_text(mesh_.world(), place);
+  return broadcast_text(mesh_.world(), place, 0);
 }
 
 TrainingState Snapshots::state_of(const std::filesystem::path& checkpoint) {
@@ -98,7 +90,7 @@ CheckpointCommit Snapshots::save_over(Mesh& mesh, const SnapshotParts& parts, co
                                       const CheckpointNotice& notice) {
   const Meter::Scope timing(meter_, Category::checkpoint);
   const double begin = meter_.elapsed_seconds();
-  if (parts.shares_state || mesh.at().replica == 0) write(parts, state, keep, notice, team(mesh, parts));
+  if (takes_part(parts)) write(parts, state, keep, notice, team(mesh, parts));
   mesh.world().barrier();
   return commit(need_over(mesh, parts).bytes, state, begin);
 }

@@ -66,6 +66,8 @@ class Snapshots {
 
   /// Whether each rank has all that a checkpoint holds.
   bool holds_all(const SnapshotParts& parts) const;
+  /// Whether this rank writes a part of a checkpoint.
+  bool takes_part(const SnapshotParts& parts) const { return parts.shares_state || mesh_.at().replica == 0; }
   /// Whether this rank is the one that looks, and commits.
   bool writes() const { return mesh_.world().rank() == 0; }
   /// Whether a save began on this rank that has not come to its end.

@@ -123,13 +123,15 @@ void Trainer::load(bool ended) {
   leave_if_asked();
   guess_evaluation();
   guess_suites();
-  account_->start({.model = work_.resources->model().config(),
-                   .device = work_.resources->stream().device(),
-                   .guessed_checkpoint_seconds = work_.resources->guessed_checkpoint_seconds(),
-                   .checkpoint = snapshots_.need(parts()),
-                   .has_checkpoint = snapshots_.step() >= 0,
-                   .fresh = fresh,
-                   .allow_schedule_over = options_.allow_recipe_change});
+  account_->start(
+      {.model = work_.resources->model().config(),
+       .device = work_.resources->stream().device(),
+       .guessed_checkpoint_seconds = work_.resources->guessed_checkpoint_seconds(),
+       .checkpoint = snapshots_.need(parts()),
+       .room = least_room(seat_.world, snapshots_.takes_part(parts()) ? disk_room(run_directory(recipe_)) : DiskRoom{}),
+       .has_checkpoint = snapshots_.step() >= 0,
+       .fresh = fresh,
+       .allow_schedule_over = options_.allow_recipe_change});
   snapshots_.begin();
   const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
   if (fresh && !caveat.empty()) account_->say(caveat);

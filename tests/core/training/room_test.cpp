@@ -5,10 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "kernels/base/check.h"
+#include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -20,7 +23,7 @@ constexpr CheckpointNeed kNeed{.bytes = 100 * kMiB, .largest_file = 60 * kMiB, .
 
 std::string refusal(const DiskRoom& left, bool has_checkpoint) {
   try {
-    check_room("runs/r", left, kNeed, has_checkpoint);
+    check_room("runs/r", {left, "", "", ""}, kNeed, has_checkpoint);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::io);
     return error.what();
@@ -45,6 +48,31 @@ TEST(Room, CountsFilesAndTheLargestOfThem) {
   EXPECT_EQ(refusal({.largest_file = 61 * kMiB}, false), "");
   EXPECT_NE(refusal({.largest_file = 60 * kMiB}, true).find("60.1 MiB, the system lets this process write 60.0"),
             std::string::npos);
+}
+
+// What every rank that writes may, each by its own limits.
+TEST(Room, IsTheLeastThatARankHas) {
+  testing::run_ranks(3, [](Communicator& world) {
+    const std::array<DiskRoom, 3> rooms = {DiskRoom{.bytes = 900 * kMiB, .files = 70}, DiskRoom{},
+                                           DiskRoom{.bytes = 800 * kMiB, .files = 90, .largest_file = kMiB}};
+    const LeastRoom least = least_room(world, rooms[static_cast<std::size_t>(world.rank())]);
+    EXPECT_EQ(least.room.bytes, 800 * kMiB);
+    EXPECT_EQ(least.room.files, 70);
+    EXPECT_EQ(least.room.largest_file, kMiB);
+    EXPECT_TRUE(least.bytes_of.starts_with("rank 2 (host ")) << least.bytes_of;
+    EXPECT_TRUE(least.files_of.starts_with("rank 0 (host ")) << least.files_of;
+    try {
+      check_room("runs/r", least, kNeed, true);
+      ADD_FAILURE() << "there is room";
+    } catch (const Error& error) {
+      const std::string text = error.what();
+      EXPECT_NE(text.find("write 1.0 at most on rank 2 (host "), std::string::npos) << text;
+      EXPECT_NE(text.find("raise `ulimit -f` there"), std::string::npos) << text;
+    }
+  });
+  const std::unique_ptr<Communicator> alone = self_communicator();
+  EXPECT_EQ(least_room(*alone, {.files = 3}).room.files, 3);
+  EXPECT_EQ(least_room(*alone, {.files = 3}).files_of, "");
 }
 
 TEST(Inputs, AreThereBeforeAnAttemptIs) {
