@@ -230,6 +230,26 @@ void check_even_groups(const Recipe& recipe, int groups) {
   }
 }
 
+/// What to launch, or what these ranks can be, so that the data axis shares `groups` evenly.
+std::string uneven_groups_text(const Recipe& recipe, const MeshShape& shape, int groups) {
+  std::vector<std::int64_t> launches;
+  for (int data = 1; data <= groups; ++data) {
+    if (groups % data == 0 && data % shape.expert == 0) launches.push_back(std::int64_t{data} * shape.pipeline);
+  }
+  std::string ways = launches.empty() ? "" : fmt::format("launch {} ranks, or ", listed(launches));
+  for (int data = shape.data; data >= 1; --data) {
+    const int pipeline = shape.ranks() / data;
+    if (shape.ranks() % data != 0 || groups % data != 0 || pipeline > recipe.model.layers) continue;
+    const bool fits = data % shape.expert == 0;
+    ways += fmt::format("set parallel.pipeline = {}{}, or ", pipeline,
+                        fits ? "" : fmt::format(" and parallel.expert = {}", listed(expert_axes(recipe, data))));
+  }
+  return fmt::format(
+      "a data axis of {} (of {} rank{}, parallel.pipeline = {}) cannot share {} reduction groups evenly, whose number "
+      "is fixed when a run begins; {}begin a new run with a parallel.reduction_groups that is a multiple of {}",
+      shape.data, shape.ranks(), shape.ranks() == 1 ? "" : "s", shape.pipeline, groups, ways, shape.data);
+}
+
 }  // namespace
 
 int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
@@ -237,10 +257,7 @@ int reduction_groups(const Recipe& recipe, const Layout& layout, int first) {
   const int wanted = recipe.parallel.reduction_groups;
   const int groups = first > 0 ? first : wanted > 0 ? wanted : places;
   if (groups % places != 0) {
-    fail(ExitCode::bad_recipe,
-         "{} ranks cannot share {} reduction groups evenly; launch a number of ranks that divides "
-         "{}, or begin a new run with another parallel.reduction_groups",
-         places, groups, groups);
+    fail(ExitCode::bad_recipe, "{}", uneven_groups_text(recipe, layout.shape, groups));
   }
   for (const PhaseSpec& phase : recipe.phases) {
     const std::int64_t microbatches = phase.global_batch / phase.micro_batch;

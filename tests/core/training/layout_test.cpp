@@ -174,8 +174,20 @@ TEST(Layout, ReductionGroupsAreThoseOfTheFirstAttempt) {
   EXPECT_EQ(groups(4, 2, 0), 4);
   EXPECT_EQ(groups(0, 2, 8), 8);
   EXPECT_EQ(groups(4, 2, 8), 8);
-  expect_refused([&] { groups(0, 3, 4); }, "3 ranks cannot share 4 reduction groups evenly");
+  expect_refused([&] { groups(0, 3, 4); }, "a data axis of 3 (of 3 ranks, parallel.pipeline = 1) cannot share 4 ");
   expect_refused([&] { groups(16, 2, 0); }, "phase only: 8 micro-batches per step are fewer than the 16");
+}
+
+// Begun on a data axis of two: as many ranks go on with a pipeline, and with experts shared by fewer.
+TEST(Layout, RanksThatCannotShareTheGroupsHearWhatWould) {
+  Recipe recipe = recipe_of(0);
+  expect_refused([&] { reduction_groups(recipe, layout_of(recipe, 0, 4), 2); },
+                 "launch 1 or 2 ranks, or set parallel.pipeline = 2, or set parallel.pipeline = 4, or begin a new run");
+  recipe.model.experts = 8;
+  recipe.parallel.expert = 4;
+  expect_refused([&] { reduction_groups(recipe, layout_of(recipe, 0, 4), 2); },
+                 "begins; set parallel.pipeline = 2 and parallel.expert = 1 or 2, or set parallel.pipeline = 4 and "
+                 "parallel.expert = 1, or begin a new run with a parallel.reduction_groups that is a multiple of 4");
 }
 
 TEST(Layout, SaysHowManyNodesATokenMayReach) {
