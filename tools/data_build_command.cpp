@@ -8,7 +8,7 @@
 #include "data/corpus_build.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
-#include "parallel/communicator.h"
+#include "parallel/arrival.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
@@ -230,7 +230,7 @@ int data_build_command(const Words& words) {
   const CorpusBuildOptions options = options_in(arguments);
   const auto threads = static_cast<int>(arguments.integer("threads", 0, 0, 1024));
   install_signal_handlers();
-  const std::unique_ptr<Communicator> world = join_world();
+  const std::unique_ptr<Communicator> world = join_world(stop_requested);
   try {
     WorldRanks ranks(*world);
     Workers workers(threads == 0 && ranks.size() > 1 ? 1 : threads);

@@ -30,6 +30,7 @@
 #include "data/tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
+#include "parallel/arrival.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 #include "tools/messages.h"
@@ -240,7 +241,7 @@ PlanLayout measured_layout(const Recipe& recipe, int ranks) {
 // On as many ranks as there are; nothing on those that do not speak. What one rank finds wrong ends all: the others
 // would wait for it for ever.
 std::optional<MeasuredPlan> measure(const Recipe& recipe, const Hardware& hardware, double seconds) {
-  const std::unique_ptr<Communicator> world = join_world();
+  const std::unique_ptr<Communicator> world = join_world(stop_requested);
   try {
     MeasuredPlan measured = measure_plan(recipe, hardware, *world, system_clock(), seconds);
     return world->rank() == 0 ? std::optional(std::move(measured)) : std::nullopt;

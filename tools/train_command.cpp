@@ -6,6 +6,7 @@
 #include "core/training/signals.h"
 #include "core/training/trainer.h"
 #include "kernels/base/check.h"
+#include "parallel/arrival.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 
@@ -37,7 +38,7 @@ int train_command(const Words& words) {
   if (arguments.helped()) return 0;
   const std::filesystem::path file = find_recipe(arguments.positional()[0]);
   RecipeReading reading = parse_recipe(file, arguments.overrides());
-  const std::unique_ptr<Communicator> world = join_world();
+  const std::unique_ptr<Communicator> world = join_world(stop_requested);
   try {
     Trainer trainer(std::move(reading.recipe), *world, system_clock(),
                     {.recipe_folder = file.parent_path(),

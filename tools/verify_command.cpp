@@ -11,6 +11,7 @@
 #include "core/training/signals.h"
 #include "core/training/verify.h"
 #include "kernels/base/check.h"
+#include "parallel/arrival.h"
 #include "tools/arguments.h"
 #include "tools/commands.h"
 
@@ -64,7 +65,7 @@ int verify_command(const Words& words) {
   const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
   const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
   install_signal_handlers("leaving after the layout under way; Ctrl-C again leaves at once");
-  const std::unique_ptr<Communicator> world = join_world();
+  const std::unique_ptr<Communicator> world = join_world(stop_requested);
   try {
     checked_places(*world, recipe);
     return verify(recipe, steps, ranks, *world);
