@@ -23,6 +23,7 @@ constexpr std::size_t kMostFiles = 4096;
 constexpr std::size_t kMostTensors = 1'000'000;
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kAdapter = "adapter_config.json";
 
 /// What is copied along; a prefix each.
 constexpr std::array<std::string_view, 13> kCompanions = {
@@ -60,6 +61,12 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
 }  // namespace
 
 ImportFolder::ImportFolder(fs::path folder) : path_(std::move(folder)) {
+  if (type_of(path_ / kAdapter) != fs::file_type::not_found) {
+    fail(ExitCode::bad_data,
+         "{}: holds {}: with it the folder means other weights, of an adapter that is not read here; merge the adapter "
+         "into the weights, or move that file away",
+         path_.string(), kAdapter);
+  }
   const fs::path config = path_ / "config.json";
   const std::string text = read_file(config, kConfigBytesLimit);
   try {
@@ -81,6 +88,12 @@ void ImportFolder::open_files() {
   if (indexed) {
     index = read_index(path_ / kIndex);
     for (const auto& [tensor, file] : index) names.insert(file);
+    if (names != std::set<std::string>{kSingle} && type_of(path_ / kSingle) != fs::file_type::not_found) {
+      fail(ExitCode::bad_data,
+           "{}: holds a {} and an {} of other files, of which transformers takes the former; move away the one that is "
+           "not the model's",
+           path_.string(), kSingle, kIndex);
+    }
   } else {
     names.insert(kSingle);
   }

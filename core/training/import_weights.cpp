@@ -6,6 +6,7 @@
 #include <set>
 #include <tuple>
 
+#include "core/model/families/family.h"
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
 
@@ -51,6 +52,9 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
     fail(ExitCode::bad_data, "{}: holds no weights of multi-token prediction ({}...): set model.mtp_layers = 0",
          folder.path().string(), further);
   }
+  // Another layer behind the last is one that config.json does not count, and would be cut off.
+  const bool predicts_further =
+      family_of(model.config().architecture).further_tokens && folder.find(further + "enorm.weight").file != nullptr;
   std::set<std::string> claimed;
   std::map<std::string, RowSource> by_name;
   const auto claim = [&](const RowSource& source) {
@@ -78,7 +82,7 @@ ImportPlan plan_import(const ImportFolder& folder, const Transformer& model) {
   }
   for (const auto& [name, place] : folder.tensors()) {
     if (claimed.contains(name)) continue;
-    const bool unwanted = model.config().mtp_layers == 0 && name.starts_with(further);
+    const bool unwanted = predicts_further && model.config().mtp_layers == 0 && name.starts_with(further);
     if (!unwanted && !name.ends_with("rotary_emb.inv_freq")) {
       fail(
           ExitCode::bad_data,

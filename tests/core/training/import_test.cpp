@@ -286,6 +286,20 @@ TEST(Import, MultiTokenPredictionThatIsNotThereOrNotWanted) {
   EXPECT_NE(refusal([&] { plan_import(opened, further.model); }).find("model.mtp_layers = 0"), std::string::npos);
 }
 
+// A config.json that counts fewer layers than the files hold would cut the model off; only layers that predict further
+// tokens may stand behind the last.
+TEST(Import, ALayerBehindTheLastIsNotPassedOver) {
+  for (const Architecture architecture : {Architecture::llama, Architecture::qwen3_moe, Architecture::deepseek_v3}) {
+    Folder folder(architecture);
+    std::erase_if(folder.tensors, [](const auto& tensor) { return tensor.first.starts_with("model.layers.3."); });
+    const std::string layers = fmt::format("\"num_hidden_layers\": {}", small_config(architecture).layers);
+    folder.config.replace(folder.config.find(layers), layers.size(),
+                          fmt::format("\"num_hidden_layers\": {}", small_config(architecture).layers - 1));
+    EXPECT_NE(refusal([&] { begun_with(folder.write()); }).find("no place for"), std::string::npos)
+        << name(architecture);
+  }
+}
+
 // A head beside a tied embedding may only be the same numbers.
 TEST(Import, ACopyThatIsNone) {
   Folder folder(Architecture::qwen2);
@@ -322,6 +336,12 @@ TEST(Import, HostileIndexesAndFiles) {
   EXPECT_FALSE(with_index("{\"weight_map\":" + std::string(100000, '[')).empty());
   EXPECT_FALSE(with_index("{}").empty());
 
+  // transformers takes the single file, and so nobody can know which is meant.
+  write_text(place / "model.safetensors.index.json", good);
+  write_text(place / "model.safetensors", read_text(place / "a.safetensors"));
+  EXPECT_NE(refusal([&] { begun_with(place); }).find("of other files"), std::string::npos);
+  fs::remove(place / "model.safetensors");
+
   fs::remove(place / "model.safetensors.index.json");
   const std::string sound = read_text(place / "a.safetensors");
   std::string header(8, '\0');
@@ -333,6 +353,14 @@ TEST(Import, HostileIndexesAndFiles) {
   }
   fs::remove(place / "model.safetensors");
   refusal([&] { begun_with(place); }, ExitCode::missing_input);
+}
+
+// Other readers take the adapter's base for the model, and apply the adapter.
+TEST(Import, AnAdapterBesideTheWeightsIsRefused) {
+  Folder folder(Architecture::llama);
+  const fs::path& place = folder.write();
+  write_text(place / "adapter_config.json", R"({"peft_type": "LORA"})");
+  EXPECT_NE(refusal([&] { begun_with(place); }).find("adapter_config.json"), std::string::npos);
 }
 
 TEST(Import, WhatBelongsToTheModelIsKeptAndNamed) {
