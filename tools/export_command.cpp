@@ -60,6 +60,7 @@ int export_command(const Words& words) {
   fmt::print("{}: {:.1f} MB of weights\n", printable(out), static_cast<double>(bytes) / 1e6);
   const std::string caveat = tokenizer_caveat(source.config().architecture);
   if (!caveat.empty()) say("{}", caveat);
+  if (const std::string router = router_caveat(source.config()); !router.empty()) say("{}", router);
   return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "core/model/families/config_keys.h"
@@ -61,41 +62,72 @@ void read_yarn(const ConfigKeys& rope, bool latent, ModelSpec& spec) {
   spec.rope_beta_fast = rope.number("beta_fast", 32.0);
   spec.rope_beta_slow = rope.number("beta_slow", 1.0);
   rope.refuse_unless(rope.find("attention_factor") == nullptr, "attention_factor");
-  rope.refuse_unless(rope.boolean("truncate", true), "truncate");
+  rope.refuse_unless(rope.boolean("truncate", !rope.says_null("truncate")), "truncate");
   if (!latent) {  // the factor alone scales them here
     rope.refuse_unless(rope.find("mscale") == nullptr, "mscale");
     rope.refuse_unless(rope.find("mscale_all_dim") == nullptr, "mscale_all_dim");
     return;
   }
-  spec.rope_mscale = rope.number("mscale", 1.0);
   spec.rope_mscale_all_dim = rope.number("mscale_all_dim", 0.0);
+  rope.refuse_unless(spec.rope_mscale_all_dim == 0 || rope.find("mscale") != nullptr, "mscale",
+                     "beside mscale_all_dim, DeepSeek's own code takes 1 for it and transformers another scale");
+  spec.rope_mscale = rope.number("mscale", 1.0);
 }
 
-void read_rope(const ConfigKeys& top, bool latent, ModelSpec& spec) {
-  const char* name = top.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
-  const Json* found = top.find(name);
-  if (found == nullptr) {
+/// The word for the kind of RoPE, which has two keys.
+std::string read_rope_kind(const ConfigKeys& rope) {
+  const std::string kind = rope.string("rope_type", rope.string("type", "default"));
+  rope.refuse_unless(rope.string("type", kind) == kind, "type",
+                     fmt::format("rope_type is {}, and readers differ in which they take", kind));
+  rope.refuse_unless(kind == "default" || kind == "llama3" || kind == "yarn",
+                     rope.find("rope_type") != nullptr ? "rope_type" : "type");
+  return kind;
+}
+
+/// What rope_parameters or rope_scaling says, whichever `name` is; neither where it is nullptr.
+void read_rope_of(const ConfigKeys& top, const char* name, bool latent, ModelSpec& spec) {
+  if (name == nullptr) {
     spec.rope_theta = read_theta(top, nullptr);
     return;
   }
+  const Json* found = top.find(name);
   const ConfigKeys rope(*found, fmt::format("config.json: {}", name));
   for (const Json::Member& member : found->members()) {
     rope.refuse_unless(!member.value.is_object(), member.key.c_str(), "another RoPE for each kind of layer");
   }
   spec.rope_theta = read_theta(top, &rope);
   rope.refuse_unless(rope.number("partial_rotary_factor", 1.0) == 1.0, "partial_rotary_factor");
-  const char* key = rope.find("rope_type") != nullptr ? "rope_type" : "type";
-  const std::string kind = rope.string(key, "default");
+  const std::string kind = read_rope_kind(rope);
   if (kind == "default") return;
-  rope.refuse_unless(kind == "llama3" || kind == "yarn", key);
   const bool yarn = kind == "yarn";
   spec.rope_scaling = yarn ? RopeScalingKind::yarn : RopeScalingKind::llama3;
   spec.rope_original_positions = rope.integer("original_max_position_embeddings", spec.max_positions);
+  // Outside of the object only transformers 5 sees it, and there it wins.
+  top.refuse_unless(
+      top.integer("original_max_position_embeddings", spec.rope_original_positions) == spec.rope_original_positions,
+      "original_max_position_embeddings", fmt::format("{} is the one of {}", spec.rope_original_positions, name));
   const double stretch = static_cast<double>(spec.max_positions) / static_cast<double>(spec.rope_original_positions);
   spec.rope_factor = rope.number("factor", yarn ? std::optional(stretch) : std::nullopt);
   if (yarn) return read_yarn(rope, latent, spec);
   spec.rope_low_frequency_factor = rope.number("low_freq_factor", 1.0);
   spec.rope_high_frequency_factor = rope.number("high_freq_factor", 4.0);
+}
+
+void read_rope(const ConfigKeys& top, bool latent, ModelSpec& spec) {
+  top.refuse_unless(top.number("partial_rotary_factor", 1.0) == 1.0, "partial_rotary_factor");
+  const bool folded = top.find("rope_parameters") != nullptr;
+  const bool old = top.find("rope_scaling") != nullptr;
+  ModelSpec other = spec;
+  read_rope_of(top, folded ? "rope_parameters" : old ? "rope_scaling" : nullptr, latent, spec);
+  if (!folded || !old) return;
+  read_rope_of(top, "rope_scaling", latent, other);
+  const auto rope = [](const ModelSpec& of) {
+    return std::tuple(of.rope_theta, of.rope_scaling, of.rope_factor, of.rope_original_positions,
+                      of.rope_low_frequency_factor, of.rope_high_frequency_factor, of.rope_beta_fast, of.rope_beta_slow,
+                      of.rope_mscale, of.rope_mscale_all_dim);
+  };
+  top.refuse_unless(rope(spec) == rope(other), "rope_scaling",
+                    "rope_parameters says something else, and readers differ in which they take");
 }
 
 // ---- facts
@@ -191,6 +223,8 @@ ModelSpec read_hugging_face_spec(std::string_view text) {
   ModelSpec spec;
   spec.architecture = family.architecture;
   top.refuse_unless(top.string("hidden_act", "silu") == "silu", "hidden_act");
+  top.refuse_unless(top.boolean("is_causal", !top.says_null("is_causal")), "is_causal",
+                    "attention sees no later tokens here");
   spec.vocabulary = top.integer("vocab_size");
   top.refuse_unless(spec.vocabulary >= 1, "vocab_size");
   spec.layers = top.integer("num_hidden_layers");

@@ -136,6 +136,12 @@ std::string tokenizer_caveat(Architecture architecture) {
          "PreTrainedTokenizerFast.from_pretrained";
 }
 
+std::string router_caveat(const ModelConfig& config) {
+  if (config.architecture != Architecture::deepseek_v3 || config.router == RouterKindSpec::sigmoid) return {};
+  return "transformers passes over the scoring_func of a deepseek_v3 and takes sigmoid: to it the model is another, "
+         "with other logits";
+}
+
 void load_weights(const CheckpointReader& reader, Transformer& model) {
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {

@@ -42,6 +42,8 @@ ModelFiles folder_files(const ModelConfig& config, const Tokenizer& tokenizer, c
 
 /// What other readers make of the tokenizer of such a model, where it is not what it says; empty where it is.
 std::string tokenizer_caveat(Architecture architecture);
+/// What transformers makes of the router of such a model, where it is another one; empty where it is the same.
+std::string router_caveat(const ModelConfig& config);
 
 /// Fills the weights; aliases are not read.
 void load_weights(const CheckpointReader& reader, Transformer& model);

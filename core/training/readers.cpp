@@ -98,6 +98,7 @@ ReaderVerdict transformers_4(const Facts& facts) {
   const bool yarn_v2 = facts.model.architecture == Architecture::deepseek_v2 &&
                        facts.model.rope_scaling == RopeScalingKind::yarn && facts.model.rope_mscale_all_dim != 0;
   demands.must(facts.framework_named, "a safetensors file does not say {\"format\": \"pt\"}")
+      .must(router_caveat(facts.model).empty(), router_caveat(facts.model))
       .must(!yarn_v2, "its deepseek_v2 leaves YaRN's factor out of the attention scale: other logits")
       .care(!facts.folder.facts().fp8_block, "FP8 in blocks needs a GPU")
       .care(facts.model.mtp_layers == 0, "multi-token prediction is passed over");
@@ -107,6 +108,7 @@ ReaderVerdict transformers_4(const Facts& facts) {
 ReaderVerdict transformers_5(const Facts& facts) {
   Demands demands("transformers 5");
   demands.must(!facts.ragged_blocks, "it cannot dequantise FP8 matrices whose extents are no multiples of the block")
+      .must(router_caveat(facts.model).empty(), router_caveat(facts.model))
       .care(!facts.folder.facts().fp8_block, "FP8 in blocks needs a GPU")
       .care(tokenizer_caveat(facts.model.architecture).empty(), tokenizer_caveat(facts.model.architecture))
       .care(facts.has_tokenizer_json || facts.has_sentencepiece, "there is no tokenizer");

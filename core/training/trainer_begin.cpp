@@ -135,6 +135,8 @@ void Trainer::load(bool ended) {
   snapshots_.begin();
   const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
   if (fresh && !caveat.empty()) account_->say(caveat);
+  const std::string other_router = router_caveat(work_.resources->model().config());
+  if (fresh && !other_router.empty()) account_->say(other_router);
   if (recipe_.optimizer.state == StateMemory::host && work_.resources->stream().device().kind == DeviceKind::cpu) {
     account_->say("optimizer.state = host: a CPU has one memory for both, nothing is different");
   }

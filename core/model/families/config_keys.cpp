@@ -26,6 +26,11 @@ const Json* ConfigKeys::find(const char* key) const {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
+bool ConfigKeys::says_null(const char* key) const {
+  const Json* value = object_.find(key);
+  return value != nullptr && value->is_null();
+}
+
 template <class T>
 T ConfigKeys::absent(const char* key, std::optional<T> otherwise) const {
   if (!otherwise) fail(ExitCode::bad_data, "{}: {} is missing; take the config.json of a whole model", where_, key);
@@ -76,7 +81,7 @@ std::int64_t ConfigKeys::integer_under(const char* key, const char* other) const
 
 void ConfigKeys::refuse_unless(bool supported, const char* key, const std::string& why) const {
   if (supported) return;
-  const Json* value = find(key);
+  const Json* value = object_.find(key);
   fail(ExitCode::bad_data, "{}: {} = {} is not supported{}{}; choose another model", where_, key,
        value ? text_of(*value) : "(absent)", why.empty() ? "" : ": ", why);
 }

@@ -1,7 +1,7 @@
 // Typed access to the keys of a Hugging Face config.json, for the families that read it.
 //
 // The file is foreign: a value of another kind, out of range, or of a meaning that this program does not have is an
-// Error(bad_data) that names the key and quotes the value. Null and absent are the same.
+// Error(bad_data) that names the key and quotes the value. Null and absent are the same, but for `says_null`.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,8 @@ class ConfigKeys {
 
   /// nullptr where the key is absent or null.
   const Json* find(const char* key) const;
+  /// Whether the key is there with null, which transformers takes for false where absent means its default.
+  bool says_null(const char* key) const;
 
   // Each is an Error where the key is absent and `otherwise` is not given.
   std::int64_t integer(const char* key, std::optional<std::int64_t> otherwise = {}) const;

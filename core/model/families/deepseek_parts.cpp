@@ -52,7 +52,7 @@ void read_latent_attention(const ConfigKeys& keys, ModelSpec& spec) {
   spec.qk_nope_head_dim = keys.integer("qk_nope_head_dim");
   spec.qk_rope_head_dim = keys.integer("qk_rope_head_dim");
   spec.v_head_dim = keys.integer("v_head_dim");
-  keys.refuse_unless(keys.boolean("rope_interleave", true), "rope_interleave");
+  keys.refuse_unless(keys.boolean("rope_interleave", !keys.says_null("rope_interleave")), "rope_interleave");
   keys.refuse_unless(keys.integer("num_key_value_heads", spec.heads) == spec.heads, "num_key_value_heads");
   keys.refuse_unless(!keys.boolean("attention_bias", false), "attention_bias");
 }
@@ -67,13 +67,13 @@ void write_latent_attention(const ModelConfig& config, Json& keys) {
   keys.add("attention_bias", false);
 }
 
-void read_deepseek_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said) {
-  read_experts(keys, spec, normalised_unless_said);
+void read_deepseek_experts(const ConfigKeys& keys, ModelSpec& spec, const DeepSeekExpertDefaults& defaults) {
+  read_experts(keys, spec, defaults.normalised);
   spec.experts = keys.integer_under("n_routed_experts", "num_local_experts");
   spec.shared_experts = keys.integer("n_shared_experts", 0);
-  spec.routed_scale = keys.number("routed_scaling_factor", 1.0);
-  spec.expert_groups = keys.integer("n_group", 1);
-  spec.expert_topk_groups = keys.integer("topk_group", 1);
+  spec.routed_scale = keys.number("routed_scaling_factor", defaults.routed_scale);
+  spec.expert_groups = keys.integer("n_group", keys.says_null("n_group") ? 1 : defaults.groups);
+  spec.expert_topk_groups = keys.integer("topk_group", keys.says_null("topk_group") ? 1 : defaults.topk_groups);
   spec.dense_layers = keys.integer("first_k_dense_replace", 0);
   spec.balance_loss = keys.number("aux_loss_alpha", spec.balance_loss);
   keys.refuse_unless(keys.integer("moe_layer_freq", 1) == 1, "moe_layer_freq");

@@ -14,7 +14,14 @@ void resolve_latent_attention(ModelConfig& config);
 // config.json.
 void read_latent_attention(const ConfigKeys& keys, ModelSpec& spec);
 void write_latent_attention(const ModelConfig& config, Json& keys);
-void read_deepseek_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said);
+/// What the keys of experts mean in transformers where they are absent.
+struct DeepSeekExpertDefaults {
+  bool normalised = false;
+  double routed_scale = 1;
+  std::int64_t groups = 1;
+  std::int64_t topk_groups = 1;
+};
+void read_deepseek_experts(const ConfigKeys& keys, ModelSpec& spec, const DeepSeekExpertDefaults& defaults);
 void write_deepseek_experts(const ModelConfig& config, Json& keys);
 
 }  // namespace shoestring

@@ -24,7 +24,7 @@ void resolve(ModelConfig& config) {
 
 void read_keys(const ConfigKeys& keys, ModelSpec& spec) {
   read_latent_attention(keys, spec);
-  read_deepseek_experts(keys, spec, false);
+  read_deepseek_experts(keys, spec, {});
   keys.refuse_unless(!spec.normalize_weights, "norm_topk_prob", "deepseek_v2 does not normalise");
   spec.router = RouterKindSpec::softmax;
   keys.refuse_unless(keys.string("scoring_func", "softmax") == "softmax", "scoring_func");

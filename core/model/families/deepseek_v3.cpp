@@ -39,7 +39,7 @@ void resolve(ModelConfig& config) {
 
 void read_keys(const ConfigKeys& keys, ModelSpec& spec) {
   read_latent_attention(keys, spec);
-  read_deepseek_experts(keys, spec, true);
+  read_deepseek_experts(keys, spec, {.normalised = true, .routed_scale = 2.5, .groups = 8, .topk_groups = 4});
   spec.mtp_layers = keys.integer("num_nextn_predict_layers", 0);
   keys.refuse_unless(keys.string("topk_method", "noaux_tc") == "noaux_tc", "topk_method");
   const std::string wanted = keys.string("scoring_func", "sigmoid");

@@ -14,8 +14,12 @@ void resolve(ModelConfig& config) { resolve_grouped_attention(config); }
 
 void read_keys(const ConfigKeys& keys, ModelSpec& spec) {
   read_grouped_attention(keys, spec);
-  if (keys.string("model_type") == "mistral") spec.kv_heads = keys.integer("num_key_value_heads");  // not as heads
   keys.refuse_unless(keys.find("sliding_window") == nullptr, "sliding_window", "attention has no window here");
+  if (keys.string("model_type") == "mistral") {
+    spec.kv_heads = keys.integer("num_key_value_heads");  // not as heads
+    keys.refuse_unless(keys.says_null("sliding_window"), "sliding_window",
+                       "a mistral without the key has a window of 4096 tokens; one without a window says null");
+  }
   keys.refuse_unless(!keys.boolean("mlp_bias", false), "mlp_bias");
 }
 

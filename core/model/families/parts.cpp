@@ -89,7 +89,7 @@ void write_grouped_attention(const ModelConfig& config, Json& keys) {
 void read_experts(const ConfigKeys& keys, ModelSpec& spec, bool normalised_unless_said) {
   spec.expert_feed_forward = keys.integer("moe_intermediate_size");
   spec.experts_per_token = keys.integer("num_experts_per_tok");
-  spec.normalize_weights = keys.boolean("norm_topk_prob", normalised_unless_said);
+  spec.normalize_weights = keys.boolean("norm_topk_prob", normalised_unless_said && !keys.says_null("norm_topk_prob"));
 }
 
 void write_experts(const ModelConfig& config, Json& keys) {

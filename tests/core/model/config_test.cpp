@@ -132,6 +132,17 @@ std::string with(std::string text, const std::string& from, const std::string& t
   return text.replace(at, from.size(), to);
 }
 
+/// Why the text is no config.json of a model of ours; empty where it is one.
+std::string refusal(const std::string& text) {
+  try {
+    read_hugging_face_config(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
+    return error.what();
+  }
+  return {};
+}
+
 // Keys that transformers 5 writes, and what is absent in files of transformers 4.
 TEST(HuggingFaceConfig, BothFormsOfKeysAreRead) {
   const std::string old = write_hugging_face_config(small_config(Architecture::qwen3_moe), {});
@@ -160,6 +171,47 @@ TEST(HuggingFaceConfig, MistralWithoutAWindowIsALlama) {
   const std::string text = with(llama, "\"model_type\": \"llama\"", "\"model_type\": \"mistral\"");
   EXPECT_EQ(read_hugging_face_config(with(text, "{", "{\"sliding_window\": null,")).architecture, Architecture::llama);
   EXPECT_THROW(read_hugging_face_config(with(text, "{", "{\"sliding_window\": 4096,")), Error);
+  EXPECT_NE(refusal(text).find("sliding_window"), std::string::npos) << "absent, it means 4096";
+}
+
+// What transformers 4.57 and 5.24 take for a key that is not there, or null.
+TEST(HuggingFaceConfig, AbsentAndNullMeanWhatTransformersTakes) {
+  const std::string v3 = write_hugging_face_config(small_config(Architecture::deepseek_v3), {});
+  const auto without = [&](const std::string& key) {
+    return read_hugging_face_spec(with(v3, "\"" + key + "\"", "\"was\""));
+  };
+  EXPECT_EQ(without("routed_scaling_factor").routed_scale, 2.5);
+  EXPECT_EQ(without("n_group").expert_groups, 8);
+  EXPECT_EQ(without("topk_group").expert_topk_groups, 4);
+  EXPECT_TRUE(without("norm_topk_prob").normalize_weights);
+  const auto null = [&](const std::string& key) {
+    return with(v3, "\"" + key + "\"", "\"" + key + "\": null, \"was\"");
+  };
+  EXPECT_FALSE(read_hugging_face_spec(null("norm_topk_prob")).normalize_weights);
+  EXPECT_NE(refusal(null("rope_interleave")).find("rope_interleave = null"), std::string::npos);
+  const std::string v2 = write_hugging_face_config(small_config(Architecture::deepseek_v2), {});
+  EXPECT_EQ(read_hugging_face_spec(with(v2, "\"routed_scaling_factor\"", "\"was\"")).routed_scale, 1);
+}
+
+// Two keys for one thing: readers differ in which of them they take.
+TEST(HuggingFaceConfig, KeysThatContradictEachOtherAreRefused) {
+  const std::string llama = write_hugging_face_config(small_config(Architecture::llama), {});
+  const std::string yarn = write_hugging_face_config(small_config(Architecture::deepseek_v2), {});
+  const std::string scaling = yarn.substr(yarn.find("\"rope_scaling\": ") + 16);
+  const std::string object = scaling.substr(0, scaling.find('}') + 1);
+  const auto front = [](const std::string& text, const std::string& keys) { return with(text, "{", "{" + keys + ","); };
+  EXPECT_EQ(read_hugging_face_config(front(yarn, "\"rope_parameters\": " + object)).rope_factor, 4);
+  EXPECT_EQ(read_hugging_face_config(front(yarn, "\"original_max_position_embeddings\": 16")).rope_factor, 4);
+  EXPECT_EQ(read_hugging_face_config(front(llama, "\"is_causal\": true")).layers, 2);
+  for (const auto& [text, key] :
+       {std::pair(front(yarn, "\"rope_parameters\": {\"rope_type\": \"default\"}"), "rope_scaling"),
+        std::pair(front(yarn, "\"original_max_position_embeddings\": 32"), "original_max_position_embeddings"),
+        std::pair(with(yarn, "\"type\": \"yarn\"", "\"type\": \"default\""), "type"),
+        std::pair(with(yarn, "\"mscale\"", "\"was\""), "mscale"),
+        std::pair(front(llama, "\"is_causal\": false"), "is_causal"),
+        std::pair(front(llama, "\"partial_rotary_factor\": 0.5"), "partial_rotary_factor")}) {
+    EXPECT_NE(refusal(text).find(std::string(key) + " = "), std::string::npos) << key << ": " << refusal(text);
+  }
 }
 
 TEST(HuggingFaceConfig, EveryEndOfTextIsKept) {

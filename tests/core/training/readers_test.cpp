@@ -52,6 +52,17 @@ TEST(Readers, KeysThatOnlyTransformers5Knows) {
   EXPECT_EQ(found.at("vLLM").reading, Reading::refused);
 }
 
+// Its key is passed over there.
+TEST(Readers, AnotherScoreOfExpertsIsAnotherModel) {
+  const auto found =
+      verdicts(Architecture::deepseek_v3, "\"scoring_func\": \"sigmoid\"", "\"scoring_func\": \"sqrtsoftplus\"");
+  EXPECT_EQ(found.at("shoestring").reading, Reading::whole);
+  EXPECT_EQ(found.at("transformers 4.57").reading, Reading::refused);
+  EXPECT_EQ(found.at("transformers 5").reading, Reading::refused);
+  EXPECT_NE(found.at("vLLM").reading, Reading::refused);
+  EXPECT_EQ(verdicts(Architecture::deepseek_v3, "{", "{").at("transformers 5").reading, Reading::whole);
+}
+
 TEST(Readers, TheTokenizersOfQwen2AndFurtherTokensWantCare) {
   EXPECT_EQ(verdicts(Architecture::qwen2, "{", "{").at("transformers 5").reading, Reading::with_care);
   const auto further = verdicts(Architecture::deepseek_v3, "{", "{");
