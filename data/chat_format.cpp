@@ -2,95 +2,38 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <iterator>
 
 #include "data/characters.h"
 #include "data/chat_writer.h"
 #include "kernels/base/check.h"
-#include "kernels/base/file.h"
-#include "kernels/base/json.h"
 
 namespace shoestring {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr std::int64_t kTemplateBytesLimit = 4 << 20;
 constexpr std::string_view kThinkOpen = "<think>";
 constexpr std::string_view kThinkClose = "</think>";
 
-/// What a format's template holds, and what it must not, since then it is another's.
 struct FormatRow {
   ChatFormat format;
   std::string_view name;
-  std::vector<std::string_view> holds;
-  std::vector<std::string_view> lacks;
 };
 
-// A template is known by the texts that it prints; in sky_t1's place stands qwen2.5, whose template it shares.
-const std::vector<FormatRow>& rows() {
-  static const std::vector<FormatRow> all = {
-      {ChatFormat::plain, "plain", {}, {}},
-      {ChatFormat::chatml,
-       "chatml",
-       {"<|im_start|>", "<|im_end|>"},
-       {"You ", "tool", "think", "name", "date", "system", "trim", "<|im_sep|>", "bos_token", "raise_exception", "[["}},
-      {ChatFormat::smollm2,
-       "smollm2",
-       {"<|im_start|>", "<|im_end|>", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
-       {"tool", "think"}},
-      {ChatFormat::qwen2_5,
-       "qwen2.5",
-       {"<|im_start|>", "<|im_end|>", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "# Tools",
-        "<tool_response>"},
-       {"think", "vision"}},
-      {ChatFormat::sky_t1, "sky_t1", {}, {}},
-      {ChatFormat::qwen3,
-       "qwen3",
-       {"<|im_start|>", "<|im_end|>", "# Tools", "enable_thinking is false", R"(<think>\n\n</think>\n\n)",
-        "last_query_index", "reasoning_content"},
-       {"vision", "<function=", "You are Qwen", "bos_token"}},
-      {ChatFormat::llama3,
-       "llama3",
-       {"<|start_header_id|>", "<|eot_id|>", "Cutting Knowledge Date: December 2023",
-        "Today Date: ", "tools_in_user_message", "bos_token"},
-       {"<function=", "think"}},
-      {ChatFormat::deepseek_v3,
-       "deepseek_v3",
-       {"<｜User｜>", "{{'<｜Assistant｜>'}}", "<｜tool▁outputs▁end｜>", "</think>", "bos_token", "is_first_sp"},
-       {"<think>", "thinking"}},
-      {ChatFormat::deepseek_r1,
-       "deepseek_r1",
-       {"<｜User｜>", R"('<｜Assistant｜><think>\n')", "<｜tool▁outputs▁end｜>", "</think>", "bos_token"},
-       {"thinking", "<think></think>", "You "}},
-      {ChatFormat::deepseek_v3_1,
-       "deepseek_v3.1",
-       {"<｜User｜>", "<｜Assistant｜>", "<think></think>", "thinking", "is_last_user", "bos_token"},
-       {"search", "DSML"}},
-  };
-  return all;
-}
-
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+constexpr std::array<FormatRow, 10> kRows{{{ChatFormat::plain, "plain"},
+                                           {ChatFormat::chatml, "chatml"},
+                                           {ChatFormat::smollm2, "smollm2"},
+                                           {ChatFormat::qwen2_5, "qwen2.5"},
+                                           {ChatFormat::sky_t1, "sky_t1"},
+                                           {ChatFormat::qwen3, "qwen3"},
+                                           {ChatFormat::llama3, "llama3"},
+                                           {ChatFormat::deepseek_v3, "deepseek_v3"},
+                                           {ChatFormat::deepseek_r1, "deepseek_r1"},
+                                           {ChatFormat::deepseek_v3_1, "deepseek_v3.1"}}};
 
 std::string names() {
   std::vector<std::string_view> all;
-  for (const FormatRow& row : rows()) all.push_back(row.name);
+  for (const FormatRow& row : kRows) all.push_back(row.name);
   return fmt::format("{}", fmt::join(all, ", "));
-}
-
-// A string, or a list of named ones of which "default" is meant.
-std::string template_of(const Json& config) {
-  const Json* found = config.find("chat_template");
-  if (found == nullptr) return {};
-  if (found->is_text()) return found->text();
-  if (!found->is_array()) return {};
-  for (const Json& one : found->items()) {
-    if (one.text_or("name", "") == "default") return one.text_or("template", "");
-  }
-  return {};
 }
 
 // The reply's end is the end of the document.
@@ -111,32 +54,13 @@ std::vector<ChatPiece> render_plain(const Conversation& conversation, const Chat
 
 }  // namespace
 
-std::string_view name(ChatFormat format) { return rows().at(static_cast<std::size_t>(format)).name; }
+std::string_view name(ChatFormat format) { return kRows.at(static_cast<std::size_t>(format)).name; }
 
 ChatFormat chat_format_named(std::string_view name) {
-  for (const FormatRow& row : rows()) {
+  for (const FormatRow& row : kRows) {
     if (row.name == name) return row.format;
   }
   fail(ExitCode::usage, "'{}' is no chat format; there are: {}", name, names());
-}
-
-std::optional<ChatFormat> recognise_chat_format(std::string_view chat_template) {
-  const auto here = [&](std::string_view part) { return contains(chat_template, part); };
-  for (const FormatRow& row : rows()) {
-    if (!row.holds.empty() && std::all_of(row.holds.begin(), row.holds.end(), here) &&
-        std::none_of(row.lacks.begin(), row.lacks.end(), here)) {
-      return row.format;
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<ChatFormat> chat_format_of(const fs::path& folder) {
-  const fs::path file = folder / "chat_template.jinja";
-  if (type_of(file) == fs::file_type::regular) return recognise_chat_format(read_file(file, kTemplateBytesLimit));
-  const fs::path config = folder / "tokenizer_config.json";
-  if (type_of(config) != fs::file_type::regular) return std::nullopt;
-  return recognise_chat_format(template_of(parse_json(read_file(config, kTemplateBytesLimit), config.string())));
 }
 
 std::vector<ChatPiece> render_chat(ChatFormat format, const Conversation& conversation, const ChatOptions& options) {

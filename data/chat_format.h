@@ -38,11 +38,14 @@ enum class ChatFormat : std::uint8_t {
 std::string_view name(ChatFormat format);
 /// Throws Error(usage) with all names for an unknown one.
 ChatFormat chat_format_named(std::string_view name);
-/// The format that a model's chat template prints, by what stands in the template; nothing where it is none of these.
+/// The format that a model's chat template prints, where the template is one that is known (chat_template.h).
 std::optional<ChatFormat> recognise_chat_format(std::string_view chat_template);
 /// Of a Hugging Face folder: chat_template.jinja, or chat_template in tokenizer_config.json. Nothing where it has no
 /// template or an unknown one. Throws Error(bad_data) for a tokenizer_config.json that is not JSON.
 std::optional<ChatFormat> chat_format_of(const std::filesystem::path& folder);
+/// What to say where `format` is used with a folder whose template prints another, or is not known; empty where it
+/// prints that format, and where there is no template.
+std::string chat_template_caveat(const std::filesystem::path& folder, ChatFormat format);
 
 struct ChatPiece {
   enum class Kind : std::uint8_t {

@@ -79,12 +79,15 @@ class Lines {
 };
 
 ChatFormat format_of(const Arguments& arguments, const std::filesystem::path& folder) {
-  if (arguments.has("format")) return chat_format_named(arguments.text("format"));
+  if (arguments.has("format")) {
+    const ChatFormat format = chat_format_named(arguments.text("format"));
+    if (const std::string caveat = chat_template_caveat(folder, format); !caveat.empty()) say("{}", caveat);
+    return format;
+  }
   if (const std::optional<ChatFormat> format = chat_format_of(folder)) return *format;
   fail(ExitCode::bad_data,
-       "{}: neither chat_template.jinja nor tokenizer_config.json holds a chat template that is known here; say what "
-       "the "
-       "model was trained on with --format (plain for none)",
+       "{}: neither chat_template.jinja nor tokenizer_config.json holds a chat template whose turns are known here, to "
+       "the letter; say what the model was trained on with --format (plain for none)",
        folder.string());
 }
 

