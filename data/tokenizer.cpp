@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "data/tokenizer_added.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/presence.h"
@@ -27,10 +28,21 @@ constexpr std::int64_t kFileLimit = std::int64_t{256} << 20;
 // Ids 0..255 are the bytes; then the special ids, in this order.
 constexpr std::array<const char*, 4> kSpecialTexts = {"</s>", "<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>"};
 
+std::vector<AddedToken> special_tokens() {
+  std::vector<AddedToken> tokens;
+  for (const char* text : kSpecialTexts) {
+    tokens.push_back({.id = 256 + static_cast<std::uint32_t>(tokens.size()), .content = text, .special = true});
+  }
+  return tokens;
+}
+
 class ByteTokenizer : public Tokenizer {
  public:
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
     for (const char byte : text) ids.push_back(static_cast<std::uint8_t>(byte));
+  }
+  void encode_prompt(std::string_view text, std::vector<std::uint32_t>& ids) const override {
+    encode_with_added(*this, text, specials_, ids);
   }
   std::string decode(std::span<const std::int32_t> ids) const override {
     std::string text;
@@ -57,6 +69,7 @@ class ByteTokenizer : public Tokenizer {
   static constexpr std::int32_t kSize = 256 + static_cast<std::int32_t>(kSpecialTexts.size());
   std::string name_{kByteFile};
   std::string content_{kByteContent};
+  std::vector<AddedToken> specials_ = special_tokens();
 };
 
 }  // namespace

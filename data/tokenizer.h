@@ -37,6 +37,9 @@ class Tokenizer {
   /// Appends the ids of `text`: never a control token, whatever the text looks like, and none that a model puts in
   /// front.
   virtual void encode(std::string_view text, std::vector<std::uint32_t>& ids) const = 0;
+  /// The same for the prompt of a model: added and control tokens that are written in it become their ids, as they do
+  /// for other readers (tokenizer_added.h).
+  virtual void encode_prompt(std::string_view text, std::vector<std::uint32_t>& ids) const = 0;
   /// Special ids give no text. Throws Error(bad_data) for an id out of range.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
 

@@ -38,6 +38,12 @@ class ByteLevelTokenizer : public Tokenizer {
     special_.fim_hole = first_of(kFimHole);
     special_.fim_end = first_of(kFimEnd);
     file_.merges = {};
+    in_prompts_ = file_.added;
+    for (AddedToken& token : in_prompts_) {
+      if (token.normalized && file_.nfc && well_formed_bytes(token.content) == token.content.size()) {
+        token.content = to_nfc(token.content);
+      }
+    }
   }
 
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const override {
@@ -49,6 +55,10 @@ class ByteLevelTokenizer : public Tokenizer {
       pairs_.encode(text.substr(plain, 1), ids);
       text.remove_prefix(plain + 1);
     }
+  }
+
+  void encode_prompt(std::string_view text, std::vector<std::uint32_t>& ids) const override {
+    encode_with_added(*this, text, in_prompts_, ids, file_.nfc ? to_nfc : nullptr);
   }
 
   std::string decode(std::span<const std::int32_t> ids) const override {
@@ -65,14 +75,12 @@ class ByteLevelTokenizer : public Tokenizer {
   std::uint32_t vocabulary_size() const override { return static_cast<std::uint32_t>(file_.texts.size()); }
   SpecialIds special() const override { return special_; }
   std::int32_t control_id(std::string_view content) const override {
-    const auto same = [&](const TokenizerFile::AddedToken& token) { return token.content == content; };
+    const auto same = [&](const AddedToken& token) { return token.content == content; };
     const auto found = std::find_if(file_.added.begin(), file_.added.end(), same);
     return found == file_.added.end() ? -1 : static_cast<std::int32_t>(found->id);
   }
   std::string control_text(std::int32_t id) const override {
-    const auto same = [&](const TokenizerFile::AddedToken& token) {
-      return token.id == static_cast<std::uint32_t>(id);
-    };
+    const auto same = [&](const AddedToken& token) { return token.id == static_cast<std::uint32_t>(id); };
     const auto found = std::find_if(file_.added.begin(), file_.added.end(), same);
     return found == file_.added.end() ? std::string() : found->content;
   }
@@ -98,7 +106,7 @@ class ByteLevelTokenizer : public Tokenizer {
     if (!file_.whole_words) return words;
     words.reserve(file_.texts.size());
     std::vector<bool> added(file_.texts.size());
-    for (const TokenizerFile::AddedToken& token : file_.added) added[token.id] = true;
+    for (const AddedToken& token : file_.added) added[token.id] = true;
     for (std::size_t id = 0; id < file_.texts.size(); ++id) {
       if (!added[id] && !file_.control[id]) words.emplace(file_.texts[id], static_cast<std::uint32_t>(id));
     }
@@ -136,6 +144,7 @@ class ByteLevelTokenizer : public Tokenizer {
   TokenizerFile file_;
   BytePairs pairs_;  // some of its words lie in file_
   SpecialIds special_;
+  std::vector<AddedToken> in_prompts_;  // their contents as the normaliser leaves them
   mutable WordCaches caches_;
 };
 

@@ -128,6 +128,10 @@ class Reading {
         refuse(place("model"), fmt::format("{} is not known", key));
       }
     }
+    const Json* dropout = model.find("dropout");
+    if (dropout != nullptr && !dropout->is_null() && !(dropout->is_number() && dropout->number() == 0)) {
+      refuse(place("model.dropout"), dropout->dump() + " leaves merges out at random, which is not done here");
+    }
     out_.whole_words = is_on(model, "ignore_merges");
     const Json* vocabulary = model.find("vocab");
     if (vocabulary == nullptr || !vocabulary->is_object()) refuse(place("model.vocab"), "is not an object");
@@ -214,7 +218,13 @@ class Reading {
         out_.texts[id] = content;
       }
       out_.control[id] = is_on(token, "special");
-      out_.added.push_back({id, content, is_on(token, "special")});
+      out_.added.push_back({.id = id,
+                            .content = content,
+                            .special = is_on(token, "special"),
+                            .normalized = is_on(token, "normalized"),
+                            .lstrip = is_on(token, "lstrip"),
+                            .rstrip = is_on(token, "rstrip"),
+                            .single_word = is_on(token, "single_word")});
     }
     for (const BytePairs::Merge& merge : out_.merges) {
       if (out_.control[merge.merged]) {

@@ -12,15 +12,11 @@
 
 #include "data/byte_pairs.h"
 #include "data/text_split.h"
+#include "data/tokenizer_added.h"
 
 namespace shoestring {
 
 struct TokenizerFile {
-  struct AddedToken {
-    std::uint32_t id = 0;
-    std::string content;
-    bool special = false;  ///< is no text: decoding leaves it out
-  };
   std::vector<std::string> texts;  ///< the bytes of each id; empty for an id that nobody has
   std::vector<bool> control;       ///< by id: special, or not there
   std::vector<AddedToken> added;

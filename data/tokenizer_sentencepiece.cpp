@@ -11,6 +11,7 @@
 #include "data/piece_pairs.h"
 #include "data/sentencepiece_check.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_added.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
 
@@ -65,6 +66,8 @@ class SentencePieceTokenizer : public Tokenizer {
         byte_ids_[value] = id;
         texts_.emplace_back(1, static_cast<char>(value));
       } else if (processor_.IsControl(id) || processor_.IsUnknown(id)) {
+        if (!piece.empty())
+          specials_.push_back({.id = static_cast<std::uint32_t>(id), .content = piece, .special = true});
         texts_.emplace_back();
       } else {
         knows_space_ = knows_space_ || piece == kSpace;
@@ -99,6 +102,10 @@ class SentencePieceTokenizer : public Tokenizer {
       }
       text.remove_prefix(plain);
     }
+  }
+
+  void encode_prompt(std::string_view text, std::vector<std::uint32_t>& ids) const override {
+    encode_with_added(*this, text, specials_, ids);
   }
 
   std::string decode(std::span<const std::int32_t> ids) const override {
@@ -194,6 +201,7 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string name_ = "tokenizer.model";
   std::array<int, 256> byte_ids_{};
   std::vector<std::string> texts_;     // by id
+  std::vector<AddedToken> specials_;   // what a prompt may spell
   std::unique_ptr<PiecePairs> pairs_;  // null: the library encodes
   mutable std::once_flag files_made_;
   mutable TokenizerFiles files_;

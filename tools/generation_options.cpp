@@ -7,6 +7,7 @@
 #include "core/recipe/names.h"
 #include "core/training/work_progress.h"
 #include "kernels/base/check.h"
+#include "tools/messages.h"
 
 namespace shoestring {
 namespace {
@@ -40,6 +41,7 @@ OpenModelOptions opening_of(const Arguments& arguments) {
   options.threads = static_cast<int>(arguments.integer("threads", 0, 0, 1024));
   options.latents = arguments.has("latents");
   options.capacity = arguments.integer("context", 0, 1, kMostTokens);
+  options.say = [](const std::string& text) { say("{}", text); };
   options.progress = [line = std::make_shared<WorkProgress>()](std::int64_t done, std::int64_t all) {
     line->show({.doing = "reading weights", .done_bytes = done, .all_bytes = all});
     if (done == all) line->wipe();

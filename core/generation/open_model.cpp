@@ -62,6 +62,7 @@ OpenModel::OpenModel(const fs::path& folder, const OpenModelOptions& options)
   ModelConfig config = files.config();
   tokenizer_ = tokenizer_of(folder, config);
   ids_ = text_ids(*tokenizer_, folder.string(), [&](const std::string& name) { return content_of(folder / name); });
+  if (options.say && !ids_.not_applied.empty()) options.say(ids_.not_applied);
   config.mtp_layers = 0;  // drafts are not made
   const std::int64_t positions = config.max_positions;
   const std::int64_t capacity = options.capacity > 0 ? std::min(options.capacity, positions) : positions;
@@ -91,7 +92,7 @@ std::int64_t OpenModel::parameters() const {
 
 std::vector<std::int32_t> OpenModel::prompt(std::string_view text) const {
   std::vector<std::uint32_t> encoded;
-  tokenizer_->encode(text, encoded);
+  tokenizer_->encode_prompt(text, encoded);
   std::vector<std::int32_t> ids = ids_.leading;
   for (const std::uint32_t id : encoded) ids.push_back(static_cast<std::int32_t>(id));
   if (ids.empty()) ids.push_back(tokenizer_->special().end_of_document);

@@ -26,6 +26,8 @@ struct OpenModelOptions {
   bool latents = false;       ///< CachedForwardOptions::latents, for models that have them
   /// Is told while the weights are read how far that is.
   std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress{};
+  /// Is told what the folder says and is not done (TextIds::not_applied).
+  std::function<void(const std::string& text)> say{};
 };
 
 class OpenModel {
@@ -40,8 +42,8 @@ class OpenModel {
   std::int64_t parameters() const;
 
   const TextIds& ids() const { return ids_; }
-  /// `text` as a model reads it from its beginning: leading ids, then text; where both are nothing, the end of a
-  /// document, behind which another begins.
+  /// `text` as a model reads it from its beginning: leading ids, then text, in which tokens may be spelt
+  /// (Tokenizer::encode_prompt); where both are nothing, the end of a document, behind which another begins.
   std::vector<std::int32_t> prompt(std::string_view text) const;
 
  private:

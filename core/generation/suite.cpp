@@ -21,6 +21,26 @@ constexpr std::int64_t kMostNewTokens = std::int64_t{1} << 20;
 constexpr std::array<std::string_view, 4> kKinds = {"multiple_choice", "loglikelihood", "loglikelihood_rolling",
                                                     "generate_until"};
 
+/// What `read` makes of the value of `key`, which must be there; its complaints name the key.
+template <class Read>
+auto keyed(const Json& line, std::string_view key, const Read& read) {
+  const Json& value = line.at(key);
+  try {
+    return read(value);
+  } catch (const Error& error) {
+    fail(error.code(), "{}: {}", key, error.what());
+  }
+}
+
+std::string text_at(const Json& line, std::string_view key) {
+  return keyed(line, key, [](const Json& value) { return value.text(); });
+}
+
+bool holds(const Json& line, std::string_view key) {
+  const Json* value = line.find(key);
+  return value != nullptr && !value->is_null();
+}
+
 SuiteKind kind_named(const std::string& word) {
   const auto found = std::find(kKinds.begin(), kKinds.end(), word);
   if (found == kKinds.end()) {
@@ -30,8 +50,7 @@ SuiteKind kind_named(const std::string& word) {
 }
 
 bool flag_or(const Json& line, std::string_view key, bool otherwise) {
-  const Json* value = line.find(key);
-  return value == nullptr || value->is_null() ? otherwise : value->flag();
+  return holds(line, key) ? keyed(line, key, [](const Json& value) { return value.flag(); }) : otherwise;
 }
 
 /// A text, or a list of them.
@@ -47,10 +66,14 @@ std::vector<std::string> texts_of(const Json& value) {
 
 void read_choices(const Json& line, SuiteRequest& request) {
   request.delimiter = line.text_or("delimiter", " ");
-  for (const Json& choice : line.at("choices").items()) request.choices.push_back(choice.text());
+  request.choices = keyed(line, "choices", [](const Json& list) {
+    std::vector<std::string> choices;
+    for (const Json& choice : list.items()) choices.push_back(choice.text());
+    return choices;
+  });
   if (request.choices.size() < 2)
     fail(ExitCode::bad_data, "choices holds {}; it must hold two at least", request.choices.size());
-  request.gold = static_cast<std::size_t>(line.at("gold").count());
+  request.gold = keyed(line, "gold", [](const Json& value) { return static_cast<std::size_t>(value.count()); });
   if (request.gold >= request.choices.size()) {
     fail(ExitCode::bad_data, "gold is {} of {} choices; it must count from 0", request.gold, request.choices.size());
   }
@@ -60,15 +83,16 @@ void read_choices(const Json& line, SuiteRequest& request) {
 }
 
 void read_generation(const Json& line, SuiteRequest& request) {
-  request.targets = texts_of(line.at("target"));
+  request.targets = keyed(line, "target", texts_of);
   if (request.targets.empty()) fail(ExitCode::bad_data, "target holds nothing; it must hold a right answer");
-  if (const Json* until = line.find("until"); until != nullptr && !until->is_null()) request.until = texts_of(*until);
+  if (holds(line, "until")) request.until = keyed(line, "until", texts_of);
   for (const std::string& text : request.until) {
     if (text.empty())
       fail(ExitCode::bad_data, "until holds an empty text, which every answer would end at; leave it out");
   }
-  const Json* most = line.find("max_gen_toks");
-  if (most != nullptr && !most->is_null()) request.most_tokens = most->count(kMostNewTokens);
+  if (holds(line, "max_gen_toks")) {
+    request.most_tokens = keyed(line, "max_gen_toks", [](const Json& value) { return value.count(kMostNewTokens); });
+  }
   request.ignore_case = flag_or(line, "ignore_case", false);
   request.ignore_punctuation = flag_or(line, "ignore_punctuation", false);
   request.strip = flag_or(line, "strip", false);
@@ -168,15 +192,15 @@ Scores score_generated(const Answers& answers) {
 SuiteRequest read_suite_request(const Json& line, const std::string& where) {
   try {
     SuiteRequest request;
-    request.task = line.at("task").text();
+    request.task = text_at(line, "task");
     if (request.task.empty()) fail(ExitCode::bad_data, "task is empty; it must have a name");
-    request.kind = kind_named(line.at("request_type").text());
+    request.kind = kind_named(text_at(line, "request_type"));
     const bool rolling = request.kind == SuiteKind::loglikelihood_rolling;
-    request.context = line.at(rolling ? "text" : "context").text();
+    request.context = text_at(line, rolling ? "text" : "context");
     switch (request.kind) {
       case SuiteKind::multiple_choice: read_choices(line, request); break;
       case SuiteKind::loglikelihood:
-        request.choices = {line.at("continuation").text()};
+        request.choices = {text_at(line, "continuation")};
         if (request.choices[0].empty()) fail(ExitCode::bad_data, "continuation is empty; it must have a character");
         break;
       case SuiteKind::loglikelihood_rolling:

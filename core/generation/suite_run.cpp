@@ -9,9 +9,10 @@
 namespace shoestring {
 namespace {
 
+/// As lm-eval has it: a suite's texts may spell tokens.
 std::vector<std::int32_t> encoded(const Tokenizer& tokenizer, std::string_view text) {
   std::vector<std::uint32_t> ids;
-  tokenizer.encode(text, ids);
+  tokenizer.encode_prompt(text, ids);
   return {ids.begin(), ids.end()};
 }
 

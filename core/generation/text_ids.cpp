@@ -1,6 +1,10 @@
 #include "core/generation/text_ids.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <array>
+#include <limits>
 
 #include "core/model/hugging_face_config.h"
 #include "kernels/base/check.h"
@@ -15,33 +19,136 @@ std::string text_of_token(const Json* token) {
   return token != nullptr && token->is_text() ? token->text() : std::string();
 }
 
-/// The tokens that tokenizer.json's post-processor writes in front of a single text.
-std::vector<std::string> leading_tokens(const Json& processor) {
-  const Json* kind = processor.find("type");
-  if (kind == nullptr || !kind->is_text()) return {};
-  std::vector<std::string> found;
-  if (kind->text() == "Sequence") {
-    for (const Json& part : processor.at("processors").items()) {
-      const std::vector<std::string> more = leading_tokens(part);
-      found.insert(found.end(), more.begin(), more.end());
-    }
-  } else if (kind->text() == "TemplateProcessing") {
-    for (const Json& part : processor.at("single").items()) {
-      const Json* token = part.find("SpecialToken");
-      if (token == nullptr) break;
-      found.push_back(token->at("id").text());
-    }
-  }
-  return found;
+[[noreturn]] void refuse(const std::string& where, const std::string& why) {
+  fail(ExitCode::bad_data, "{}: {}; take a sound copy, or another model", where, why);
 }
 
-/// What is in front of texts, by its content; `begin` is the BOS of tokenizer_config.json.
-std::vector<std::string> in_front(const Json& tokenizer, const Json& settings, const std::string& begin) {
-  const Json* processor = tokenizer.find("post_processor");
-  std::vector<std::string> leading = processor == nullptr ? std::vector<std::string>() : leading_tokens(*processor);
-  const Json* adds = settings.find("add_bos_token");
-  if (adds != nullptr && adds->is_flag() && adds->flag() && leading.empty() && !begin.empty()) leading.push_back(begin);
-  return leading;
+const Json& part_of(const Json& json, std::string_view key, const std::string& where) {
+  const Json* found = json.find(key);
+  if (found == nullptr) refuse(where, fmt::format("{} is not there", key));
+  return *found;
+}
+
+const std::vector<Json>& list_of(const Json& json, std::string_view key, const std::string& where) {
+  const Json& list = part_of(json, key, where);
+  if (!list.is_array()) refuse(where, fmt::format("{} is not a list", key));
+  return list.items();
+}
+
+const std::string& text_in(const Json& json, std::string_view key, const std::string& where) {
+  const Json& text = part_of(json, key, where);
+  if (!text.is_text()) refuse(where, fmt::format("{} is not a text", key));
+  return text.text();
+}
+
+std::int64_t token_id(const Json& json, const std::string& where) {
+  if (!json.is_whole()) refuse(where, json.dump().substr(0, 60) + " is no token id, which is a whole number");
+  return json.whole();
+}
+
+bool is_on(const Json& json, std::string_view key) {
+  const Json* value = json.find(key);
+  return value != nullptr && value->is_flag() && value->flag();
+}
+
+/// The ids that a TemplateProcessing step writes in front of a single text.
+std::vector<std::int64_t> ids_of_template(const Json& step, const std::string& where) {
+  std::vector<std::int64_t> ids;
+  bool seen = false;
+  for (const Json& part : list_of(step, "single", where)) {
+    const Json* token = part.find("SpecialToken");
+    if (token == nullptr) {
+      if (seen) refuse(where, "single has a text's place twice");
+      seen = true;
+      continue;
+    }
+    const std::string& name = text_in(*token, "id", where + ".single");
+    if (seen) {
+      refuse(where, fmt::format("puts {} behind every text, prompts too: a model would go on from an ended text",
+                                Json(name).dump()));
+    }
+    const Json& known = part_of(part_of(step, "special_tokens", where), name, where + ".special_tokens");
+    for (const Json& id : list_of(known, "ids", where + ".special_tokens")) {
+      ids.push_back(token_id(id, where + ".special_tokens"));
+    }
+  }
+  return ids;
+}
+
+/// The ids that tokenizer.json's post-processor writes in front of a single text.
+std::vector<std::int64_t> leading_ids(const Json& step, const std::string& where) {
+  if (step.is_null()) return {};
+  const std::string& type = text_in(step, "type", where);
+  if (type == "ByteLevel") return {};  // of offsets alone
+  if (type == "TemplateProcessing") return ids_of_template(step, where);
+  if (type != "Sequence") refuse(where, type + " is not known, only TemplateProcessing, ByteLevel and Sequence");
+  std::vector<std::int64_t> ids;
+  for (const Json& part : list_of(step, "processors", where)) {
+    for (const std::int64_t id : leading_ids(part, where)) ids.push_back(id);
+  }
+  return ids;
+}
+
+// Classes that leave add_bos_token and add_eos_token to the post-processor of tokenizer.json.
+constexpr std::array<std::string_view, 6> kPassingOver = {"PreTrainedTokenizerFast", "TokenizersBackend",
+                                                          "Qwen2Tokenizer",          "Qwen2TokenizerFast",
+                                                          "GPT2Tokenizer",           "GPT2TokenizerFast"};
+
+/// Of tokenizer_config.json: whether `begin` stands in front of texts where the post-processor writes nothing.
+bool adds_begin(const Json& settings, const Tokenizer& tokenizer, const std::string& where) {
+  const Json* name = settings.find("tokenizer_class");
+  const bool passes_over = name != nullptr && name->is_text() &&
+                           std::find(kPassingOver.begin(), kPassingOver.end(), name->text()) != kPassingOver.end();
+  if (!passes_over && is_on(settings, "add_eos_token")) {
+    refuse(where, "add_eos_token puts a token behind every text, prompts too: a model would go on from an ended text");
+  }
+  if (tokenizer.file_name() == "tokenizer.json" && is_on(settings, "add_prefix_space")) {
+    refuse(where, "add_prefix_space puts a blank in front of texts, which is not done here");
+  }
+  return !passes_over && is_on(settings, "add_bos_token");
+}
+
+/// Settings of generation_config.json that change which texts come, and the values that change nothing.
+struct Habit {
+  const char* key;
+  double idle = 0;  ///< NaN: each number changes something
+};
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr std::array<Habit, 22> kHabits = {{{"repetition_penalty", 1},
+                                            {"encoder_repetition_penalty", 1},
+                                            {"no_repeat_ngram_size"},
+                                            {"encoder_no_repeat_ngram_size"},
+                                            {"bad_words_ids"},
+                                            {"force_words_ids"},
+                                            {"suppress_tokens"},
+                                            {"begin_suppress_tokens"},
+                                            {"forced_bos_token_id", kNone},
+                                            {"forced_eos_token_id", kNone},
+                                            {"sequence_bias"},
+                                            {"exponential_decay_length_penalty"},
+                                            {"min_length"},
+                                            {"min_new_tokens"},
+                                            {"num_beams", 1},
+                                            {"penalty_alpha"},
+                                            {"typical_p", 1},
+                                            {"epsilon_cutoff"},
+                                            {"eta_cutoff"},
+                                            {"guidance_scale", 1},
+                                            {"watermarking_config"},
+                                            {"stop_strings"}}};
+
+std::string not_applied(const Json& habits, const std::string& where) {
+  std::string list;
+  for (const Habit& habit : kHabits) {
+    const Json* value = habits.find(habit.key);
+    if (value == nullptr || value->is_null()) continue;
+    if ((value->is_number() && value->number() == habit.idle) ||
+        ((value->is_array() || value->is_object()) && value->size() == 0))
+      continue;
+    list += fmt::format("{}{} = {}", list.empty() ? "" : ", ", habit.key, value->dump().substr(0, 60));
+  }
+  if (list.empty()) return {};
+  return fmt::format("{}: {}: not done here, so that other texts come than where it is", where, list);
 }
 
 }  // namespace
@@ -59,26 +166,35 @@ TextIds text_ids(const Tokenizer& tokenizer, const std::string& folder, const Fo
   };
   const ModelFileFacts facts = read_hugging_face_facts(file("config.json"));
   stop(tokenizer.special().end_of_document);
-  for (const std::int64_t id : facts.eos_tokens) stop(id);
+  const std::string habits_file = folder + "/generation_config.json";
   const Json habits = read("generation_config.json");
   const Json* ends = habits.find("eos_token_id");
-  if (ends != nullptr && ends->is_array()) {
-    for (const Json& id : ends->items()) stop(id.whole());
-  } else if (ends != nullptr && !ends->is_null()) {
-    stop(ends->whole());
+  if (ends == nullptr || ends->is_null()) {
+    for (const std::int64_t id : facts.eos_tokens) stop(id);
+  } else if (ends->is_array()) {
+    for (const Json& id : ends->items()) stop(token_id(id, habits_file + ": eos_token_id"));
+  } else {
+    stop(token_id(*ends, habits_file + ": eos_token_id"));
   }
+  ids.not_applied = not_applied(habits, habits_file);
   const Json settings = read("tokenizer_config.json");
   const std::string begin = text_of_token(settings.find("bos_token"));
-  for (const std::string& content : in_front(read("tokenizer.json"), settings, begin)) {
-    const std::int32_t id = tokenizer.control_id(content);
-    if (id < 0) {
-      fail(ExitCode::bad_data,
-           "{}: the tokenizer puts {} in front of texts, but has no such token; copy its files again", folder,
-           Json(content).dump());
-    }
-    ids.leading.push_back(id);
+  const Json rules = read("tokenizer.json");
+  const Json* processor = rules.find("post_processor");
+  const std::string where = folder + "/tokenizer.json: post_processor";
+  for (const std::int64_t id : processor == nullptr ? std::vector<std::int64_t>() : leading_ids(*processor, where)) {
+    if (!known(id)) refuse(where, fmt::format("puts {} in front of texts, which is no id of the tokenizer", id));
+    ids.leading.push_back(static_cast<std::int32_t>(id));
   }
   const std::int32_t named = begin.empty() ? -1 : tokenizer.control_id(begin);
+  const std::string settings_file = folder + "/tokenizer_config.json";
+  if (adds_begin(settings, tokenizer, settings_file) && ids.leading.empty() && !begin.empty()) {
+    if (named < 0) {
+      refuse(settings_file,
+             fmt::format("puts {} in front of texts, but the tokenizer has no such token", Json(begin).dump()));
+    }
+    ids.leading.push_back(named);
+  }
   ids.prefix = named >= 0               ? named
                : known(facts.bos_token) ? static_cast<std::int32_t>(facts.bos_token)
                                         : tokenizer.special().end_of_document;

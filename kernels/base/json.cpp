@@ -12,6 +12,9 @@ namespace {
 
 using Engine = nlohmann::json;
 
+[[noreturn]] void wrong_kind(std::string_view key, const char* wanted) {
+  fail(ExitCode::bad_data, "{}: the value must be {}", key, wanted);
+}
 [[noreturn]] void wrong_kind(const char* wanted) { fail(ExitCode::bad_data, "the value must be {}", wanted); }
 
 std::string scalar(const Engine& value) { return value.dump(-1, ' ', false, Engine::error_handler_t::replace); }
@@ -110,16 +113,19 @@ const Json& Json::at(std::string_view key) const {
 
 double Json::number_or(std::string_view key, double otherwise) const {
   const Json* value = find(key);
+  if (value != nullptr && !value->is_number()) wrong_kind(key, "a number");
   return value == nullptr ? otherwise : value->number();
 }
 
 std::int64_t Json::whole_or(std::string_view key, std::int64_t otherwise) const {
   const Json* value = find(key);
+  if (value != nullptr && !value->is_whole()) wrong_kind(key, "a whole number of 64 bits");
   return value == nullptr ? otherwise : value->whole();
 }
 
 std::string Json::text_or(std::string_view key, std::string_view otherwise) const {
   const Json* value = find(key);
+  if (value != nullptr && !value->is_text()) wrong_kind(key, "a text");
   return value == nullptr ? std::string(otherwise) : value->text();
 }
 

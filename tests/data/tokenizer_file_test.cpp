@@ -141,6 +141,7 @@ TEST(TokenizerFile, WhatIsNotDoneOrWrongIsRefusedByName) {
       {"there is no ByteLevel step", [](Json& f) { f["pre_tokenizer"] = nullptr; }},
       {"add_prefix_space", [](Json& f) { f["pre_tokenizer"]["add_prefix_space"] = true; }},
       {"belongs to SentencePiece", [](Json& f) { f["model"]["byte_fallback"] = true; }},
+      {"model.dropout: 0.5 leaves merges out", [](Json& f) { f["model"]["dropout"] = 0.5; }},
       {"end_of_word_suffix is not known", [](Json& f) { f["model"]["end_of_word_suffix"] = "</w>"; }},
       {"model.merges[1]: \"q\\\"\" is no token", [](Json& f) { f["model"]["merges"][1] = "q\" q"; }},
       {"model.merges[0]: \"eh\" is no token", [](Json& f) { f["model"]["merges"][0] = "e h"; }},

@@ -121,6 +121,14 @@ TEST(Suite, ReadsEveryKindAndKeepsTasksApart) {
   EXPECT_NE(document.find(R"("exact_match_stderr,none":"N/A")"), std::string::npos) << document;
 }
 
+TEST(Suite, TextsMaySpellTokens) {
+  SuiteRequest request;
+  request.kind = SuiteKind::generate_until;
+  request.context = "a</s>b";
+  request.most_tokens = 1;
+  EXPECT_EQ(tokens_of(request, *byte_tokenizer(), 0).prompt, (std::vector<std::int32_t>{'a', 256, 'b'}));
+}
+
 TEST(Suite, FaultsHaveFileAndLine) {
   const testing::TemporaryFolder folder;
   const auto file = folder.path() / "suite.jsonl";
@@ -147,6 +155,15 @@ TEST(Suite, FaultsHaveFileAndLine) {
   refused(R"({"task":"b","request_type":"generate_until","context":"c","target":[]})", "target");
   refused(R"({"task":"b","request_type":"generate_until","context":"c","target":"x","until":[""]})", "until");
   refused(R"({"task":"a","request_type":"loglikelihood_rolling","text":"x"})", "another kind");
+  refused(R"({"task":5,"request_type":"loglikelihood"})", "task: ");
+  refused(R"({"task":"b","request_type":"loglikelihood","context":[],"continuation":"d"})", "context: ");
+  refused(R"({"task":"b","request_type":"multiple_choice","context":"c","choices":["x","y"],"gold":-1})", "gold: ");
+  refused(R"({"task":"b","request_type":"multiple_choice","context":"c","choices":["x",1],"gold":0})", "choices: ");
+  refused(R"({"task":"b","request_type":"multiple_choice","context":"c","choices":[],"gold":0,"delimiter":1})",
+          "delimiter: ");
+  refused(R"({"task":"b","request_type":"generate_until","context":"c","target":"x","max_gen_toks":"9"})",
+          "max_gen_toks: ");
+  refused(R"({"task":"b","request_type":"generate_until","context":"c","target":"x","strip":1})", "strip: ");
   std::ofstream(file) << "\n";
   EXPECT_THROW(read_suite(file), Error);
 }
