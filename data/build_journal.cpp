@@ -80,7 +80,7 @@ const std::array<std::pair<const char*, std::int64_t CorpusCounts::*>, 13> kCoun
     {"not_utf8", &CorpusCounts::not_utf8},
 }};
 
-Json to_json(const PassResult& found) {
+Json to_json(const FirstPassResult& found) {
   Json counts = Json::object();
   for (const auto& [name, counter] : kCounters) counts.add(name, found.counts.*counter);
   return Json::object({{"digest", fmt::format("{:016x}", found.digest)},
@@ -92,8 +92,8 @@ Json to_json(const PassResult& found) {
                        {"first_not_utf8", found.counts.first_not_utf8}});
 }
 
-PassResult pass_result(const Json& json) {
-  PassResult found;
+FirstPassResult pass_result(const Json& json) {
+  FirstPassResult found;
   const std::string& digest = json.at("digest").text();
   std::from_chars(digest.data(), digest.data() + digest.size(), found.digest, 16);
   found.lines_before = json.at("lines_before").count();
@@ -128,7 +128,7 @@ std::string only_in(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-std::optional<PassResult> BuildJournal::first_pass_of(const fs::path& folder, int rank) {
+std::optional<FirstPassResult> BuildJournal::first_pass_of(const fs::path& folder, int rank) {
   const fs::path path = state_path(folder, rank);
   const Json json = parse_json(read_file(path, kStateLimit), path.string());
   const Json* found = json.find("first_pass");
@@ -197,7 +197,7 @@ void BuildJournal::append(std::span<const DocumentRecord> records) {
   at_ += static_cast<std::int64_t>(records.size());
 }
 
-bool BuildJournal::first_pass_done(const PassResult& found) {
+bool BuildJournal::first_pass_done(const FirstPassResult& found) {
   file_.cut(at_ * kRecordBytes);
   file_.sync();
   if (done_ == found) return true;

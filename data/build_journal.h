@@ -30,12 +30,12 @@ struct DocumentRecord {
 };
 
 /// What the first pass finds out about the input.
-struct PassResult {
+struct FirstPassResult {
   std::uint64_t digest = 0;  ///< of all documents and their order
   CorpusCounts counts;
   std::int64_t lines_before = 0;  ///< CorpusPart's
 
-  bool operator==(const PassResult&) const = default;
+  bool operator==(const FirstPassResult&) const = default;
 };
 
 class BuildJournal {
@@ -59,12 +59,12 @@ class BuildJournal {
   void append(std::span<const DocumentRecord> records);
 
   /// What another rank's first pass found, which is over.
-  static std::optional<PassResult> first_pass_of(const std::filesystem::path& folder, int rank);
+  static std::optional<FirstPassResult> first_pass_of(const std::filesystem::path& folder, int rank);
   /// What the first pass of an earlier build found, if it came to its end and all its records are sound.
-  const std::optional<PassResult>& first_pass() const { return done_; }
+  const std::optional<FirstPassResult>& first_pass() const { return done_; }
   /// The first pass is over. Whether an earlier build came so far, and found the same: then its tokenizer and finished
   /// shards are those of this one. Throws Error(io).
-  bool first_pass_done(const PassResult& found);
+  bool first_pass_done(const FirstPassResult& found);
   /// The input is not what the first pass found: another begins.
   void forget_first_pass();
 
@@ -78,7 +78,7 @@ class BuildJournal {
   std::filesystem::path state_path_;
   WorkingFile file_;
   std::string request_;
-  std::optional<PassResult> done_;
+  std::optional<FirstPassResult> done_;
   std::int64_t known_ = 0;
   std::int64_t at_ = 0;  // records confirmed or appended
 };

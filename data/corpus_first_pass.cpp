@@ -39,7 +39,7 @@ class Findings {
   }
 
   std::uint64_t digest() const { return digest_.value(); }
-  FirstPass finish(const BuildPlace& place, const Curation& curation, PassResult input, Pace& pace,
+  FirstPass finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, Pace& pace,
                    CorpusBuildResult& result);
 
  private:
@@ -50,7 +50,7 @@ class Findings {
 };
 
 // All ranks' counts, and what becomes of this rank's documents.
-FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, PassResult input, Pace& pace,
+FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, Pace& pace,
                            CorpusBuildResult& result) {
   BuildRanks& ranks = place.ranks;
   std::vector<FingerprintRows> rows;
@@ -108,8 +108,8 @@ std::int64_t lines_before(const LinesAcross& own, BuildRanks& ranks) {
   return before;
 }
 
-PassResult read_input(const BuildPlace& place, BuildJournal& journal, const Curation& curation, TokenizerSample* sample,
-                      Pace& pace, Findings& findings) {
+FirstPassResult read_input(const BuildPlace& place, BuildJournal& journal, const Curation& curation,
+                           TokenizerSample* sample, Pace& pace, Findings& findings) {
   BatchReader reader(place.options);
   const HoldOut hold_out(place.options.hold_out, place.options.seed);
   std::vector<Document> batch;
@@ -129,8 +129,8 @@ PassResult read_input(const BuildPlace& place, BuildJournal& journal, const Cura
 }
 
 // What an earlier build read, from its journal.
-PassResult take_over(BuildJournal& journal, Findings& findings) {
-  const PassResult input = *journal.first_pass();
+FirstPassResult take_over(BuildJournal& journal, Findings& findings) {
+  const FirstPassResult input = *journal.first_pass();
   std::vector<DocumentRecord> records;
   while (!(records = journal.next_known(kRecordsAtOnce)).empty()) {
     for (const DocumentRecord& record : records) findings.add(record);
@@ -144,8 +144,8 @@ CorpusCounts counts_of_all(const CorpusCounts& own, const BuildPlace& place) {
   if (place.ranks.size() == 1) return own;
   CorpusCounts all;
   for (int rank = 0; rank < place.ranks.size(); ++rank) {
-    const std::optional<PassResult> found =
-        rank == place.ranks.rank() ? PassResult{0, own, 0} : BuildJournal::first_pass_of(place.folder, rank);
+    const std::optional<FirstPassResult> found =
+        rank == place.ranks.rank() ? FirstPassResult{0, own, 0} : BuildJournal::first_pass_of(place.folder, rank);
     check(found.has_value(), "rank {} has not told what it read", rank);
     all.add(found->counts);
   }
@@ -158,9 +158,9 @@ FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curat
                      Pace& pace, CorpusBuildResult& result) {
   Findings findings(place, curation.rules().size());
   TokenizerSample sample(place.options.tokenizer_sample_bytes, place.options.seed);
-  const PassResult input = work.reads
-                               ? read_input(place, journal, curation, work.samples ? &sample : nullptr, pace, findings)
-                               : take_over(journal, findings);
+  const FirstPassResult input =
+      work.reads ? read_input(place, journal, curation, work.samples ? &sample : nullptr, pace, findings)
+                 : take_over(journal, findings);
   const bool as_before = place.ranks.sum(journal.first_pass_done(input) ? 0 : 1) == 0;
   result.read = counts_of_all(input.counts, place);
   check_bad_lines(result.read, place.options.corpus.skip_bad);

@@ -51,7 +51,7 @@ class Pace {
 /// What the first pass finds of this rank's documents.
 struct FirstPass {
   std::unique_ptr<DocumentFates> fates;
-  PassResult input;
+  FirstPassResult input;
   HoldOut hold_out;
   bool as_before = false;             ///< an earlier build found the same on all ranks
   std::vector<std::string> sample{};  ///< of all ranks, on rank 0, where a tokenizer is to be trained

@@ -91,8 +91,8 @@ TEST(BuildJournal, RefusesWhatWasAskedForOtherwiseAndSaysHow) {
   EXPECT_EQ(BuildJournal(folder.path(), "seed: 1\nsource: a\n").known(), 1);
 }
 
-PassResult pass(std::uint64_t digest, std::int64_t documents) {
-  PassResult found;
+FirstPassResult pass(std::uint64_t digest, std::int64_t documents) {
+  FirstPassResult found;
   found.digest = digest;
   found.counts.documents = documents;
   found.counts.bytes = 12345;
