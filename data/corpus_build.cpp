@@ -45,7 +45,7 @@ std::string train(const BuildPlace& place, std::vector<std::string>& sample) {
     check(tokenizer->file_name() == kTrainedTokenizer, "a trained tokenizer is called {}", tokenizer->file_name());
     return tokenizer->file_content();
   };
-  Pace pace(place.hooks, kDoing, 0);
+  BuildPace pace(place.hooks, kDoing, 0);
   try {
     return run_in_child(kDoing, work, [&, begin = std::chrono::steady_clock::now()] { pace.since(begin, kDoing); });
   } catch (const Error& error) {
@@ -223,7 +223,7 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
   const bool reads = place.ranks.sum(knows ? 0 : 1) > 0;
   hooks.say(reads ? "reading the text and looking for duplicates"
                   : "looking for duplicates in what the build that was stopped has read");
-  Pace pace(hooks, "looking for duplicates", input_bytes);
+  BuildPace pace(hooks, "looking for duplicates", input_bytes);
   FirstPass found = first_pass(place, journal, curation, {.reads = reads, .samples = trains}, pace, result);
   tell_what_was_read(result, hooks);
   check_fields(result.read, options.corpus.fields);
@@ -239,7 +239,7 @@ CorpusBuildResult build_in(const BuildPlace& place, BuildJournal& journal, const
     hooks.say(fmt::format("the tokenizer has {} pieces: {} were asked for (--vocabulary), and the text gives no more",
                           result.vocabulary, options.vocabulary));
   }
-  write_shards(place, found, *tokenizer, Pace(hooks, "writing shards", input_bytes), result);
+  write_shards(place, found, *tokenizer, BuildPace(hooks, "writing shards", input_bytes), result);
   if (result.train_documents == 0) fail(ExitCode::bad_data, "all text was held out or dropped: nothing to train on");
   if (found.hold_out.takes_the_end()) {
     hooks.say(fmt::format("too few documents to hold out whole ones: the end of the text is held out, {} bytes",

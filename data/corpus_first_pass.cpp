@@ -27,7 +27,7 @@ class Findings {
     const bool left_out = record.left_out != 0;
     digest_.add(record.fingerprint.content);
     fates_->append({.bytes = record.fingerprint.bytes,
-                    .verdict = left_out ? Verdict::left_out : Verdict::keep,
+                    .verdict = left_out ? DocumentVerdict::left_out : DocumentVerdict::keep,
                     .drawn = static_cast<std::uint8_t>(record.held_out ? 1 : 0)});
     if (!left_out) {
       finder_.add(record.fingerprint);
@@ -39,7 +39,7 @@ class Findings {
   }
 
   std::uint64_t digest() const { return digest_.value(); }
-  FirstPass finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, Pace& pace,
+  FirstPass finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, BuildPace& pace,
                    CorpusBuildResult& result);
 
  private:
@@ -50,7 +50,7 @@ class Findings {
 };
 
 // All ranks' counts, and what becomes of this rank's documents.
-FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, Pace& pace,
+FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, FirstPassResult input, BuildPace& pace,
                            CorpusBuildResult& result) {
   BuildRanks& ranks = place.ranks;
   std::vector<FingerprintRows> rows;
@@ -60,14 +60,14 @@ FirstPass Findings::finish(const BuildPlace& place, const Curation& curation, Fi
   finder_.finish(
       rows, place.options.near_threshold,
       [&](std::int64_t document, bool exact) {
-        fates_->judge(document, exact ? Verdict::exact_duplicate : Verdict::near_duplicate);
+        fates_->judge(document, exact ? DocumentVerdict::exact_duplicate : DocumentVerdict::near_duplicate);
       },
       [&] { pace.since(begin, "comparing documents"); });
   std::array<std::int64_t, 4> counts{};  // by verdict
   for (std::int64_t i = 0; i < fates_->count(); ++i) ++counts.at(static_cast<std::size_t>((*fates_)[i].verdict));
-  const auto sum = [&](Verdict verdict) { return ranks.sum(counts.at(static_cast<std::size_t>(verdict))); };
-  result.exact_duplicates = sum(Verdict::exact_duplicate);
-  result.near_duplicates = sum(Verdict::near_duplicate);
+  const auto sum = [&](DocumentVerdict verdict) { return ranks.sum(counts.at(static_cast<std::size_t>(verdict))); };
+  result.exact_duplicates = sum(DocumentVerdict::exact_duplicate);
+  result.near_duplicates = sum(DocumentVerdict::near_duplicate);
   for (std::size_t rule = 0; rule < curation.rules().size(); ++rule) {
     result.left_out.push_back(
         {curation.rules()[rule], ranks.sum(left_out_[2 * rule]), ranks.sum(left_out_[2 * rule + 1])});
@@ -109,7 +109,7 @@ std::int64_t lines_before(const LinesAcross& own, BuildRanks& ranks) {
 }
 
 FirstPassResult read_input(const BuildPlace& place, BuildJournal& journal, const Curation& curation,
-                           TokenizerSample* sample, Pace& pace, Findings& findings) {
+                           TokenizerSample* sample, BuildPace& pace, Findings& findings) {
   BatchReader reader(place.options);
   const HoldOut hold_out(place.options.hold_out, place.options.seed);
   std::vector<Document> batch;
@@ -155,7 +155,7 @@ CorpusCounts counts_of_all(const CorpusCounts& own, const BuildPlace& place) {
 }  // namespace
 
 FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curation& curation, FirstPassWork work,
-                     Pace& pace, CorpusBuildResult& result) {
+                     BuildPace& pace, CorpusBuildResult& result) {
   Findings findings(place, curation.rules().size());
   TokenizerSample sample(place.options.tokenizer_sample_bytes, place.options.seed);
   const FirstPassResult input =
@@ -169,7 +169,7 @@ FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curat
   if (!work.reads || !work.samples) return found;
   found.sample = sample.take(
       [&](std::size_t document, bool drawn, std::size_t begin, std::string_view text) -> std::size_t {
-        if ((*found.fates)[static_cast<std::int64_t>(document)].verdict != Verdict::keep) return 0;
+        if ((*found.fates)[static_cast<std::int64_t>(document)].verdict != DocumentVerdict::keep) return 0;
         return found.hold_out.surely_trained(document, drawn, begin, text);
       },
       place.folder, place.ranks);

@@ -67,7 +67,7 @@ class ShardPass {
         names_(names_path(place.folder, place.ranks.rank(), place.ranks.size())),
         reader_(place.options, found.input.lines_before) {}
 
-  void run(Pace pace) {
+  void run(BuildPace pace) {
     EncodedBatch batch;
     EncodedBatch written;  // what `writing` is at; that ends first
     std::future<void> writing;
@@ -117,7 +117,7 @@ class ShardPass {
     contents_.resize(documents.size());
     for (std::size_t i = 0; i < documents.size(); ++i) {
       const DocumentFate fate = (*found_.fates)[static_cast<std::int64_t>(first_ + i)];
-      batch.encoded[i].kept = fate.verdict == Verdict::keep;
+      batch.encoded[i].kept = fate.verdict == DocumentVerdict::keep;
     }
     workers_.each(static_cast<std::int64_t>(documents.size()), [&](std::int64_t at) {
       const auto i = static_cast<std::size_t>(at);
@@ -222,7 +222,7 @@ class ShardPass {
 };
 
 // All ranks' counts, and what of their documents goes where.
-void run_pass(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
+void run_pass(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, BuildPace pace,
               DocumentSink& train, DocumentSink& validation, CorpusBuildResult& result) {
   BuildRanks& ranks = place.ranks;
   const std::int64_t finished = ranks.sum(train.finished_documents() + validation.finished_documents());
@@ -260,7 +260,7 @@ void join_names(const fs::path& folder, BuildRanks& ranks) {
 
 }  // namespace
 
-void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
+void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, BuildPace pace,
                   CorpusBuildResult& result) {
   const auto split = [&](const char* name) {
     const bool masked = place.options.corpus.fields.chat.has_value();

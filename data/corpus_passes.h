@@ -23,9 +23,9 @@
 namespace shoestring {
 
 /// Between batches and the like: tells how far a pass is, and asks whether to go on.
-class Pace {
+class BuildPace {
  public:
-  Pace(const BuildHooks& hooks, std::string_view doing, std::int64_t all_bytes)
+  BuildPace(const BuildHooks& hooks, std::string_view doing, std::int64_t all_bytes)
       : hooks_(hooks), progress_{doing, 0, all_bytes, 0} {}
   void at(std::int64_t read_bytes, std::int64_t tokens = 0) {
     progress_.done_bytes = read_bytes;
@@ -73,7 +73,7 @@ struct FirstPassWork {
 
 /// Fills in what `result` says of all ranks: what was read, duplicates, what rules left out.
 FirstPass first_pass(const BuildPlace& place, BuildJournal& journal, const Curation& curation, FirstPassWork work,
-                     Pace& pace, CorpusBuildResult& result);
+                     BuildPace& pace, CorpusBuildResult& result);
 
 /// The second pass finds other documents than the first.
 class InputChanged : public Error {
@@ -83,7 +83,7 @@ class InputChanged : public Error {
 
 /// Both splits, by the verdicts of the first pass; fills in their parts of `result`. Finished shards in the folder are
 /// taken for those of this build. Throws InputChanged.
-void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, Pace pace,
+void write_shards(const BuildPlace& place, const FirstPass& found, const Tokenizer& tokenizer, BuildPace pace,
                   CorpusBuildResult& result);
 
 /// What this rank has encoded: of no use when the input is another one, or when all shards stand.

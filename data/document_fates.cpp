@@ -38,7 +38,7 @@ void DocumentFates::append(const DocumentFate& fate) {
   changed_ = true;
 }
 
-void DocumentFates::judge(std::int64_t document, Verdict verdict) {
+void DocumentFates::judge(std::int64_t document, DocumentVerdict verdict) {
   in_memory(document).verdict = verdict;
   changed_ = true;
 }

@@ -10,11 +10,11 @@
 
 namespace shoestring {
 
-enum class Verdict : std::uint8_t { keep, exact_duplicate, near_duplicate, left_out };
+enum class DocumentVerdict : std::uint8_t { keep, exact_duplicate, near_duplicate, left_out };
 
 struct DocumentFate {
   std::uint32_t bytes = 0;  ///< of its text
-  Verdict verdict = Verdict::keep;
+  DocumentVerdict verdict = DocumentVerdict::keep;
   std::uint8_t drawn = 0;  ///< 1: as HoldOut::draws says
   std::uint16_t unused = 0;
 };
@@ -29,7 +29,7 @@ class DocumentFates {
   DocumentFates& operator=(const DocumentFates&) = delete;
 
   void append(const DocumentFate& fate);
-  void judge(std::int64_t document, Verdict verdict);
+  void judge(std::int64_t document, DocumentVerdict verdict);
   std::int64_t count() const { return count_; }
   DocumentFate operator[](std::int64_t document) { return in_memory(document); }
 

@@ -34,7 +34,7 @@ void HoldOut::finish(DocumentFates& fates, BuildRanks& ranks) {
   std::int64_t drawn = 0;
   for (std::int64_t i = 0; i < fates.count(); ++i) {
     const DocumentFate fate = fates[i];
-    if (fate.verdict != Verdict::keep) continue;
+    if (fate.verdict != DocumentVerdict::keep) continue;
     own_bytes += fate.bytes;
     ++(fate.drawn != 0 ? drawn : trained);
   }
@@ -46,7 +46,7 @@ void HoldOut::finish(DocumentFates& fates, BuildRanks& ranks) {
   border_document_ = left < 0 ? -1 : fates.count();
   for (std::int64_t i = 0; takes_the_end_ && left >= 0 && i < fates.count(); ++i) {
     const DocumentFate fate = fates[i];
-    if (fate.verdict != Verdict::keep) continue;
+    if (fate.verdict != DocumentVerdict::keep) continue;
     if (left < fate.bytes) {
       border_document_ = i;
       border_bytes_ = static_cast<std::size_t>(left);

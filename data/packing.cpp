@@ -290,18 +290,18 @@ void PackingPlan::sample(std::int64_t epoch, std::int64_t position, std::vector<
   const Random inside(options_.seed, Purpose::document_order, 2 * options_.source + 1);
   const std::uint64_t key = static_cast<std::uint64_t>(epoch) << 40;
   const std::uint64_t shuffled =
-      Permutation(static_cast<std::uint64_t>(counts_.samples), random, key)(static_cast<std::uint64_t>(position));
+      ItemPermutation(static_cast<std::uint64_t>(counts_.samples), random, key)(static_cast<std::uint64_t>(position));
   const std::uint64_t bins = bin_begin_.size() - 1;
   const std::uint64_t bin = shuffled % bins;
   const std::uint64_t window = shuffled / bins;
   const std::uint32_t first = bin_begin_[bin];
   const std::uint32_t count = bin_begin_[bin + 1] - first;
-  const Permutation order(count, inside, key | shuffled);
+  const ItemPermutation order(count, inside, key | shuffled);
   pieces.clear();
   for (std::uint32_t at = 0; at < count; ++at) {
     const Slot slot = slots_[first + order(at)];
     const Group& group = groups_[slot.group];
-    const Permutation shuffle(group.strata * windows_, random, key | (slot.group + 1u));
+    const ItemPermutation shuffle(group.strata * windows_, random, key | (slot.group + 1u));
     const std::uint64_t local = shuffle(slot.stratum * windows_ + window);
     if (local >= group.pieces) continue;
     const std::uint64_t piece = pieces_[group.first_piece + local];

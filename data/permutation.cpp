@@ -4,7 +4,7 @@
 
 namespace shoestring {
 
-Permutation::Permutation(std::uint64_t size, const Random& random, std::uint64_t index) : size_(size) {
+ItemPermutation::ItemPermutation(std::uint64_t size, const Random& random, std::uint64_t index) : size_(size) {
   check(size >= 1 && size < std::uint64_t{1} << 62, "a permutation of {} items", size);
   const int bits = static_cast<int>(std::bit_width(size - 1));
   low_bits_ = (bits + 1) / 2;

@@ -12,10 +12,10 @@
 
 namespace shoestring {
 
-class Permutation {
+class ItemPermutation {
  public:
   /// Of 0 .. size - 1 (size >= 1), keyed by `index` of the stream `random`.
-  Permutation(std::uint64_t size, const Random& random, std::uint64_t index);
+  ItemPermutation(std::uint64_t size, const Random& random, std::uint64_t index);
 
   /// Where `item` goes; a bijection on 0 .. size - 1.
   std::uint64_t operator()(std::uint64_t item) const {

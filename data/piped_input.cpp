@@ -40,7 +40,7 @@ ssize_t read_some(int from, std::vector<char>& to, const std::string& name) {
 // `waits` is said once, where at first nothing comes.
 void copy(int from, const std::string& name, const fs::path& path, const BuildHooks& hooks, std::string waits) {
   const std::string doing = "copying " + name;
-  Pace pace(hooks, doing, 0);
+  BuildPace pace(hooks, doing, 0);
   FileWriter file(path);
   std::vector<char> bytes(kChunk);
   for (ssize_t got = -1; got != 0;) {

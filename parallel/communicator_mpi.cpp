@@ -268,7 +268,7 @@ void MpiPending::wait() {
   VitalSigns* const signs = communicator_.signs();
   const bool watched = signs != nullptr && signs->watched();
   const double patience = watched ? std::numeric_limits<double>::infinity() : communicator_.timeout_seconds();
-  Pace pace(patience);
+  PollPace pace(patience);
   while (!finished()) {
     const bool goes_on = pace.next();
     if (signs != nullptr && pace.waits_long()) {

@@ -98,7 +98,7 @@ class NcclCommunicator final : public Communicator {
     return there;
   }
   void wait_for(const Event& mark, const std::string& what) {
-    Pace pace(timeout_seconds());
+    PollPace pace(timeout_seconds());
     while (!poll(mark, what)) {
       if (!pace.next()) waited_too_long(what + ", or for what stands before it in the stream");
     }
@@ -277,7 +277,7 @@ void NcclCommunicator::post(const std::vector<Transfer>& transfers) {
 /// Communicators do not block the host: a call may still be in progress when it returns. Its operation is in the stream
 /// when this returns.
 void NcclCommunicator::settle(ncclResult_t result, const char* call) {
-  Pace pace(timeout_seconds());
+  PollPace pace(timeout_seconds());
   while (result == ncclInProgress) {
     result = state();
     if (result == ncclInProgress && !pace.next()) waited_too_long(call);

@@ -7,9 +7,9 @@
 
 namespace shoestring {
 
-class Pace {
+class PollPace {
  public:
-  explicit Pace(double limit_seconds) : limit_seconds_(limit_seconds) {}
+  explicit PollPace(double limit_seconds) : limit_seconds_(limit_seconds) {}
 
   /// Between two looks; whether there is time for another. Most waits are short, and ranks often outnumber cores: looks
   /// again at once at first, then gives the core away, and sleeps once the wait is long against the sleep. How long it

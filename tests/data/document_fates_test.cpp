@@ -14,7 +14,9 @@ TEST(DocumentFates, AreWhatWasSaidOfEach) {
   for (const std::int64_t count : {std::int64_t{1}, kBlock - 1, kBlock, kBlock + 1, 3 * kBlock + 7}) {
     const testing::TemporaryFolder folder;
     DocumentFates fates(folder / "fates");
-    const auto verdict = [](std::int64_t i) { return i % 3 == 0 ? Verdict::near_duplicate : Verdict::keep; };
+    const auto verdict = [](std::int64_t i) {
+      return i % 3 == 0 ? DocumentVerdict::near_duplicate : DocumentVerdict::keep;
+    };
     for (std::int64_t i = 0; i < count; ++i) {
       fates.append({.bytes = static_cast<std::uint32_t>(i), .drawn = static_cast<std::uint8_t>(i % 2)});
       if (i % 1000 == 500) {

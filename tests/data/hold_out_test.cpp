@@ -10,11 +10,11 @@
 namespace shoestring {
 namespace {
 
-HoldOut split(double share, const std::vector<std::string>& texts, std::vector<Verdict> verdicts = {}) {
+HoldOut split(double share, const std::vector<std::string>& texts, std::vector<DocumentVerdict> verdicts = {}) {
   const testing::TemporaryFolder folder;
   HoldOut hold_out(share, 17);
   DocumentFates fates(folder / "fates");
-  verdicts.resize(texts.size(), Verdict::keep);
+  verdicts.resize(texts.size(), DocumentVerdict::keep);
   for (std::size_t i = 0; i < texts.size(); ++i) {
     const bool drawn = hold_out.draws(texts[i]);
     fates.append({static_cast<std::uint32_t>(texts[i].size()), verdicts[i], static_cast<std::uint8_t>(drawn)});
@@ -59,7 +59,8 @@ TEST(HoldOut, TextWithoutLinesIsCutBetweenCharacters) {
 TEST(HoldOut, OfFewDocumentsTheLastAndNotTheDropped) {
   const std::string a(100, 'a'), b = "b\n" + std::string(97, 'b') + "\n", c(20, 'c');
   const HoldOut hold_out =
-      split(1e-3, {a, b, c, b}, {Verdict::keep, Verdict::keep, Verdict::keep, Verdict::exact_duplicate});
+      split(1e-3, {a, b, c, b},
+            {DocumentVerdict::keep, DocumentVerdict::keep, DocumentVerdict::keep, DocumentVerdict::exact_duplicate});
   ASSERT_TRUE(hold_out.takes_the_end());
   EXPECT_EQ(hold_out.trained_bytes(0, a), 100u);
   EXPECT_EQ(hold_out.trained_bytes(1, b), 100u);

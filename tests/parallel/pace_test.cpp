@@ -11,7 +11,7 @@ constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 
 /// Turns until the wait counts as long, where each takes `turn`.
 int turns_until_told(std::chrono::milliseconds turn) {
-  Pace pace(kUnlimited);
+  PollPace pace(kUnlimited);
   int turns = 0;
   while (!pace.waits_long()) {
     std::this_thread::sleep_for(turn);
@@ -25,7 +25,7 @@ int turns_until_told(std::chrono::milliseconds turn) {
 TEST(Pace, AWaitIsLongByTheClock) { EXPECT_LE(turns_until_told(std::chrono::milliseconds(1)), 101); }
 
 TEST(Pace, TellsOfALongWaitNowAndThen) {
-  Pace pace(kUnlimited);
+  PollPace pace(kUnlimited);
   int told = 0;
   for (int i = 0; i < 100 || told == 0; ++i) pace.next(), told += pace.waits_long() ? 1 : 0;
   for (int i = 0; i < 128; ++i) pace.next(), told += pace.waits_long() ? 1 : 0;
@@ -33,7 +33,7 @@ TEST(Pace, TellsOfALongWaitNowAndThen) {
 }
 
 TEST(Pace, EndsAtItsLimit) {
-  Pace pace(0.001);
+  PollPace pace(0.001);
   const auto begin = std::chrono::steady_clock::now();
   while (pace.next()) {
   }
