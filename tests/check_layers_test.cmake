@@ -2,10 +2,12 @@
 #   cmake -DCHECK=<check_layers.cmake> -DSCRATCH=<folder> -P check_layers_test.cmake
 cmake_minimum_required(VERSION 3.25)
 
-# plant(FILE LINE EXPECTED): EXPECTED is part of the message, or "fine".
+# plant(FILE LINE EXPECTED [OTHER]): EXPECTED is part of the message, or "fine"; OTHER is a file that holds the same.
 function(plant file line expected)
   file(REMOVE_RECURSE ${SCRATCH})
-  file(WRITE ${SCRATCH}/${file} "// a file\n${line}\n")
+  foreach(planted ${file} ${ARGN})
+    file(WRITE ${SCRATCH}/${planted} "// a file\n${line}\n")
+  endforeach()
   execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${SCRATCH} -P ${CHECK}
     RESULT_VARIABLE result ERROR_VARIABLE output OUTPUT_QUIET)
   string(REGEX REPLACE "[ \n]+" " " output "${output}")  # CMake wraps messages
@@ -52,4 +54,8 @@ plant(core/model/families/llama.cpp "x = parameter->grad.as<double>()[0]\;" "rea
 plant(core/model/block.h "x = static_cast<const float*>(record.h.data)\;" "reads elements of a tensor")
 plant(core/model/block.cpp "copy(to, view_of(static_cast<const void*>(values.data()), dtype, shape), stream)\;" fine)
 plant(core/training/pass.cpp "float* x = view.as<float>()\;" fine)
+plant(data/fates.h "namespace shoestring {\nstruct Verdict {" "defines Verdict as data/fates.h does" parallel/signs.h)
+plant(data/fates.h "namespace shoestring {\nstruct Verdict\;" fine parallel/signs.h)
+plant(data/fates.h "namespace shoestring {\nnamespace fates {\nenum class Verdict {" fine parallel/signs.h)
+plant(data/fates.h "namespace shoestring {\nstruct Shard::Verdict {" fine parallel/signs.h)
 file(REMOVE_RECURSE ${SCRATCH})

@@ -1,5 +1,5 @@
-# Fails on an include that points the wrong way, because linking alone does not catch one, and where core/model reads
-# the elements of a tensor.
+# Fails on an include that points the wrong way, because linking alone does not catch one, where core/model reads the
+# elements of a tensor, and on a type that two headers define.
 #   cmake [-DROOT=<source tree>] -P tools/check_layers.cmake
 cmake_minimum_required(VERSION 3.25)
 if(NOT ROOT)
@@ -65,8 +65,31 @@ foreach(source ${sources})
   endforeach()
 endforeach()
 
+# One program holds all rooms: a type that two headers define apart has implicit functions of one name, of which the
+# linker takes one for both.
+foreach(folder kernels data parallel core tools)
+  file(GLOB_RECURSE headers RELATIVE ${ROOT} ${ROOT}/${folder}/*.h)
+  foreach(header ${headers})
+    file(STRINGS ${ROOT}/${header} lines REGEX "^(namespace .*{|}  // namespace|(struct|class|enum class) [A-Za-z0-9_]+[^;]*{)")
+    set(inside "")
+    foreach(line ${lines})
+      if(line MATCHES "^namespace ([A-Za-z0-9_:]*)")
+        list(APPEND inside "${CMAKE_MATCH_1}.")
+      elseif(line MATCHES "^}")
+        list(POP_BACK inside)
+      elseif(inside STREQUAL "shoestring." AND line MATCHES "^(struct|class|enum class) ([A-Za-z0-9_]+) ")
+        set(type ${CMAKE_MATCH_2})
+        if(DEFINED defines_${type} AND NOT defines_${type} STREQUAL header)
+          list(APPEND wrong "${header} defines ${type} as ${defines_${type}} does: give one of them another name")
+        endif()
+        set(defines_${type} ${header})
+      endif()
+    endforeach()
+  endforeach()
+endforeach()
+
 if(wrong)
   list(JOIN wrong "\n  " text)
   message(FATAL_ERROR "the layers do not hold:\n  ${text}")
 endif()
-message(STATUS "every include points the right way, and core/model reads no element")
+message(STATUS "every include points the right way, core/model reads no element, and each type has one header")
