@@ -93,7 +93,8 @@ void Loader::State::open_sources() {
       packing.useful = [&tokens](std::uint64_t begin, std::uint32_t length) { return learns(tokens, begin, length); };
     }
     const std::vector<DocumentEnds> documents = tokens.documents();
-    sources.push_back({std::move(tokens), plan_of(documents, packing, source.name)});
+    PackingPlan planned = plan_of(documents, packing, source.name);  // while `useful` can read tokens
+    sources.push_back({std::move(tokens), std::move(planned)});
   }
   if ((masked || unmarked) && (options.fill_in_middle || !options.document_mask)) {
     fail(ExitCode::usage,

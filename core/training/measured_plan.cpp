@@ -96,13 +96,12 @@ double trial_seconds(const Recipe& recipe, const Cap& cap, int ranks, double wan
 
 MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Communicator& world, const Clock& clock,
                           double wanted_seconds) {
-  Seat seat(world, recipe);  // first: a launch that is none costs the run nothing
+  Seat seat(world, recipe, clock);  // first: a launch that is none costs the run nothing
   const Cap cap = cap_of(recipe.budget, hardware);
   MeasuredPlan measured;
   measured.seconds_per_phase = trial_seconds(recipe, cap, world.size(), wanted_seconds);
   std::optional<Charge> charge;
-  const HeadStart head_start = head_start_of(world, clock);
-  if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), head_start, clock);
+  if (world.rank() == 0) charge.emplace(recipe, hardware, world.size(), seat.head_start, clock);
   std::optional<Speeds> speeds;
   try {
     if (!seat.alone()) seat.watch.begin(run_directory(recipe));

@@ -373,8 +373,8 @@ TEST(MaskedLoader, MarksAreLeftAsideWhereAllIsLearned) {
   EXPECT_TRUE(Loader(masked_options()).masked());
   const Batch batch = loader.fetch({0, 1});
   EXPECT_EQ(batch.inputs, Loader(masked_options()).fetch({0, 1}).inputs);
-  EXPECT_EQ(batch.trained_tokens, 6);  // of documents of five and three tokens
-  EXPECT_EQ(batch.padding_inputs, 15 - 8);
+  EXPECT_EQ(batch.trained_tokens, 7);  // of documents of six tokens, the end behind 14 among them, and of three
+  EXPECT_EQ(batch.padding_inputs, 15 - 9);
   for (std::size_t t = 0; t < 15; ++t) {
     if (batch.inputs[t] == 10) {
       EXPECT_EQ(batch.targets[t], 11);

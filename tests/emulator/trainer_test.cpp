@@ -211,7 +211,7 @@ TEST_F(EmulatedTrainer, ASpeedTrialTakesItsStepsThere) {
   emulator::clear_history();
   const std::unique_ptr<Communicator> world = self_communicator();
   const Recipe tried = recipe("r.recipe", "tried", "cuda", {"--model.hidden=128", "--model.heads=2"});
-  Seat seat(*world, tried);
+  Seat seat(*world, tried, system_clock());
   const Speeds speeds = try_speed(tried, seat, system_clock(), 1e-3).value();
   ASSERT_EQ(speeds.phases.size(), 1U);
   EXPECT_GT(speeds.phases[0].step_seconds, 0);

@@ -27,7 +27,7 @@ AttemptStart start_of(int ranks, std::int64_t from_step = 0) {
   start.run = "test";
   start.ranks = ranks;
   start.from_step = from_step;
-  start.from_tokens = from_step * 100;
+  start.from_tokens = std::max<std::int64_t>(0, from_step) * 100;
   start.cap = {0.05, "budget.gpu_hours", 1};
   return start;
 }
