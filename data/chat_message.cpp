@@ -29,8 +29,8 @@ constexpr std::array kRoleNames = std::to_array<RoleName>({
 ChatRole role_of(const Json& message, std::string_view key, const std::string& where) {
   if (message.find(key) == nullptr) {
     fail(ExitCode::bad_data,
-         "{}: has no \"{}\"; a list \"messages\" holds \"role\" and \"content\", a list \"conversations\" \"from\" and "
-         "\"value\"",
+         "{}: has no \"{}\"; a message of a list \"messages\" needs \"role\" and \"content\", one of a list "
+         "\"conversations\" \"from\" and \"value\"",
          where, key);
   }
   const std::string name = message.text_or(key, "");

@@ -215,7 +215,7 @@ void leave_if_asked(Communicator& world, std::ptrdiff_t done, std::size_t all) {
   double asked = stop_requested() ? 1 : 0;
   if (world.size() > 1) world.all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
   if (asked == 0) return;
-  fail(ExitCode::preempted, "verify: left as asked after {} of {} layouts; the same command begins anew", done, all);
+  fail(ExitCode::preempted, "verify: left as asked after {} of {} layouts; run it again", done, all);
 }
 
 }  // namespace
