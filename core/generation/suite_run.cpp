@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/generation/suite_answers.h"
 #include "core/generation/text_stream.h"
 #include "kernels/base/check.h"
 
@@ -108,12 +107,6 @@ std::string SuiteAnswering::generated(const SuiteRequest& request, const SuiteTo
   });
   reader_.forget();
   return text + stream.finish();
-}
-
-std::vector<SuiteAnswer> answer_suite(const AskedModel& model, const std::vector<SuiteRequest>& requests,
-                                      const std::function<void(std::size_t done)>& told) {
-  return answer_suite(model, requests, tokens_of(model, requests),
-                      [&](std::size_t index, const SuiteAnswer&) { told(index + 1); });
 }
 
 std::vector<TaskScores> score_suite(const std::vector<SuiteRequest>& requests,

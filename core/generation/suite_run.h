@@ -1,7 +1,6 @@
 // A model's answers to a suite, and the document that tells of them.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -49,10 +48,6 @@ class SuiteAnswering {
   AskedModel model_;
   LikelihoodReader reader_;
 };
-
-/// In the order of the requests; `told` is called after each with how many are done.
-std::vector<SuiteAnswer> answer_suite(const AskedModel& model, const std::vector<SuiteRequest>& requests,
-                                      const std::function<void(std::size_t done)>& told);
 
 struct TaskScores {
   std::string task;

@@ -10,6 +10,7 @@
 
 #include "core/budget/report.h"
 #include "core/generation/open_model.h"
+#include "core/generation/suite_answers.h"
 #include "core/recipe/parse.h"
 #include "core/training/snapshot.h"
 #include "core/training/trainer.h"
@@ -151,7 +152,9 @@ TEST_F(SuiteEvaluation, ARunAnswersAsItsCheckpointDoes) {
   OpenModel model(checkpoint("alone"), {.threads = 1});
   const std::vector<SuiteRequest> requests = read_suite(suite());
   const AskedModel who{model.forward(), model.tokenizer(), model.ids()};
-  const auto tasks = score_suite(requests, answer_suite(who, requests, [](std::size_t) {}));
+  const std::vector<SuiteAnswer> answers =
+      answer_suite(who, requests, tokens_of(who, requests), [](std::size_t, const SuiteAnswer&) {});
+  const auto tasks = score_suite(requests, answers);
   std::size_t at = 0;
   const nlohmann::json& scores = lines[1]["suites"]["scores"];
   for (const TaskScores& task : tasks) {
