@@ -5,6 +5,7 @@
 #include <arrow/api.h>
 #include <arrow/io/api.h>
 #include <arrow/ipc/api.h>
+#include <arrow/util/future.h>
 #include <fmt/format.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/exception.h>
@@ -57,10 +58,49 @@ std::string_view binary_value(const arrow::Array& column, std::int64_t row) {
   }
 }
 
+// Arrow reads Arrow files ahead in threads of its own, which may still hold buffers of a pool that is gone with its
+// table (version 26, where a file is damaged). Here each read is done when it is asked for, where it is asked for.
+class PlainFile final : public arrow::io::RandomAccessFile {
+ public:
+  PlainFile(const char* path, arrow::MemoryPool* pool) : file_(require(arrow::io::ReadableFile::Open(path, pool))) {}
+
+  arrow::Status Close() override { return file_->Close(); }
+  bool closed() const override { return file_->closed(); }
+  arrow::Result<std::int64_t> Tell() const override { return file_->Tell(); }
+  arrow::Status Seek(std::int64_t position) override { return file_->Seek(position); }
+  arrow::Result<std::int64_t> GetSize() override { return file_->GetSize(); }
+  arrow::Result<std::int64_t> Read(std::int64_t bytes, void* out) override { return file_->Read(bytes, out); }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(std::int64_t bytes) override { return file_->Read(bytes); }
+
+  using RandomAccessFile::ReadAsync;
+  using RandomAccessFile::ReadAt;
+  arrow::Result<std::int64_t> ReadAt(std::int64_t position, std::int64_t bytes, void* out) override {
+    return file_->ReadAt(position, bytes, out);
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> ReadAt(std::int64_t position, std::int64_t bytes) override {
+    return file_->ReadAt(position, bytes);
+  }
+  arrow::Future<std::shared_ptr<arrow::Buffer>> ReadAsync(const arrow::io::IOContext& /*context*/,
+                                                          std::int64_t position, std::int64_t bytes) override {
+    return arrow::Future<std::shared_ptr<arrow::Buffer>>::MakeFinished(ReadAt(position, bytes));
+  }
+  // Overrides one that Arrow 26 has and earlier ones have not. NOLINTNEXTLINE(modernize-use-override)
+  virtual arrow::Future<std::shared_ptr<arrow::Buffer>> ReadAsync(const arrow::io::IOContext& context,
+                                                                  std::int64_t position, std::int64_t bytes,
+                                                                  bool allow_short_read) {
+    auto read = ReadAsync(context, position, bytes);
+    if (allow_short_read || !read.status().ok() || (*read.result())->size() == bytes) return read;
+    return arrow::Status::IOError(fmt::format("is cut off: {} bytes at byte {} are not there", bytes, position));
+  }
+
+ private:
+  std::shared_ptr<arrow::io::ReadableFile> file_;
+};
+
 class Table {
  public:
   Table(const char* path, std::vector<std::string> fields) : fields_(std::move(fields)), shown_(fields_.size()) {
-    const auto file = require(arrow::io::ReadableFile::Open(path, &pool_));
+    const auto file = std::make_shared<PlainFile>(path, &pool_);
     const auto front = require(file->Read(6));
     require(file->Seek(0));  // a stream is read from where the file stands
     const std::string_view magic(reinterpret_cast<const char*>(front->data()), static_cast<std::size_t>(front->size()));
