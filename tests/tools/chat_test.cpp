@@ -13,15 +13,14 @@ namespace {
 namespace fs = std::filesystem;
 using testing::Ended;
 using testing::read_text;
+using testing::TrainedWorkplace;
 using testing::Workplace;
 using testing::write_text;
 
 class Talk : public ::testing::Test {
  protected:
   static const Workplace& place() {
-    static const Workplace workplace;
-    static const Ended trained = workplace.run(workplace.train("talking"));
-    EXPECT_EQ(trained.exit_code, 0) << trained.output;
+    static const TrainedWorkplace workplace("talking");
     return workplace;
   }
   /// What is answered to these lines, and at the end the text behind `printf`, escapes and all.

@@ -14,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::Ended;
 using testing::read_text;
+using testing::TrainedWorkplace;
 using testing::Workplace;
 using testing::write_text;
 
@@ -25,9 +26,7 @@ constexpr const char* kSuite =
 class Output : public ::testing::Test {
  protected:
   static const Workplace& place() {
-    static const Workplace workplace;
-    static const Ended trained = workplace.run(workplace.train("out"));
-    EXPECT_EQ(trained.exit_code, 0) << trained.output;
+    static const TrainedWorkplace workplace("out");
     write_text(workplace.path() / "suite.jsonl", kSuite);
     return workplace;
   }

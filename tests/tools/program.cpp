@@ -140,6 +140,11 @@ std::string Workplace::train(const std::string& name, const std::string& overrid
   return "train small.recipe --run.name=" + name + " " + overrides;
 }
 
+TrainedWorkplace::TrainedWorkplace(const std::string& name) {
+  const Ended trained = run(train(name));
+  check(trained.exit_code == 0, "the run of the test could not be trained: {}", trained.output);
+}
+
 std::map<std::string, std::string> Workplace::result(const std::string& name) const {
   std::map<std::string, std::string> result;
   const CheckpointStore store(run_folder(name) / "checkpoints");

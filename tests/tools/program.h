@@ -47,6 +47,11 @@ class Workplace {
   TemporaryFolder folder_;
 };
 
+/// The same with a run of small.recipe of that name, trained to its end.
+struct TrainedWorkplace : Workplace {
+  explicit TrainedWorkplace(const std::string& name);
+};
+
 /// Waits until the ledger of run `name` knows a step; as long as a process writes it.
 void wait_for_step(const Workplace& place, const std::string& name);
 /// Waits until run `name` has a checkpoint.

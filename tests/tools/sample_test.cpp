@@ -11,6 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::Ended;
 using testing::read_text;
+using testing::TrainedWorkplace;
 using testing::Workplace;
 using testing::write_text;
 
@@ -18,9 +19,7 @@ using testing::write_text;
 class Sample : public ::testing::Test {
  protected:
   static const Workplace& place() {
-    static const Workplace workplace;
-    static const Ended trained = workplace.run(workplace.train("sampled"));
-    EXPECT_EQ(trained.exit_code, 0) << trained.output;
+    static const TrainedWorkplace workplace("sampled");
     return workplace;
   }
   static Ended sample_with(const std::string& key, const std::string& value) {
