@@ -83,7 +83,8 @@ footer{color:var(--quiet);font-size:12.5px}
 --accent:#1f5fbf;--accent-soft:#d6e4f8;--spare-fill:#d9a93a;--lost:#b3362b;--lost-soft:#f3c5bf;--good:#176b3a;--good-soft:#dcf2e4;
 --warn:#7a5300;--warn-soft:#fbeccb;--bad:#a12d23;--bad-soft:#fbdfdb;--s1:#b3541e;--s2:#23784a;--s3:#7a3fa8;--s4:#0f7280;--s5:#8c2f5c}
 body{font-size:9.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0;gap:8px;
-grid-template-columns:repeat(2,minmax(0,1fr))}.hero{grid-template-columns:minmax(0,1.15fr) minmax(0,1fr)}
+grid-template-columns:repeat(2,minmax(0,1fr))}.hero{grid-template-columns:minmax(0,1fr);gap:8px}
+.tiles{grid-template-columns:repeat(4,minmax(0,1fr));gap:6px 14px}.tile .value{font-size:13pt}.tile .note{font-size:8pt}
 .card,.hero,.wide{padding:9px 12px;border-radius:6px;break-inside:avoid}details,.screen{display:none}table{font-size:8.5pt}
 th,td{padding-top:2.5px;padding-bottom:2.5px}.figure{font-size:26pt}h1{font-size:17pt}h2{margin-bottom:6px}
 .long tbody tr:nth-child(n+9):not(:last-child){display:none}}
