@@ -52,7 +52,7 @@ class Llama3Renderer {
     open("user");
     out_.text(kToolsFront);
     for (const std::string& tool : conversation_.tools) {
-      out_.text(python_json(parse_json(tool, "a tool"), 4)).text("\n\n");
+      out_.text(python_json(parse_json(tool, "a tool", ExitCode::bad_data, {.exact = true}), 4)).text("\n\n");
     }
     out_.text(trimmed(*messages_[first].content));
     close();

@@ -163,7 +163,8 @@ class ShardPass {
 
   void encode_conversation(const Document& line, std::vector<std::uint32_t>& ids,
                            std::vector<std::uint8_t>& learned) const {
-    Conversation conversation = read_conversation(parse_json(line.text, line.name), line.name);
+    Conversation conversation =
+        read_conversation(parse_json(line.text, line.name, ExitCode::bad_data, {.exact = true}), line.name);
     if (last_reply_alone_) {
       for (std::size_t i = 0; i + 1 < conversation.messages.size(); ++i) conversation.messages[i].learned = false;
     }

@@ -73,7 +73,8 @@ LineText text_of_line(std::string_view line, const LineFields& fields, const std
     if (auto text = scan_text_field(line, field)) return {true, std::move(text)};
     return {true, as_json(where, [&] { return parse_json_text_field(line, field, ""); })};
   }
-  const Json json = as_json(where, [&] { return parse_json(line, ""); });
+  const JsonLimits limits{.exact = fields.chat.has_value()};  // of conversations, arguments of calls are written again
+  const Json json = as_json(where, [&] { return parse_json(line, "", ExitCode::bad_data, limits); });
   LineText answer;
   answer.wanted = std::all_of(fields.where.begin(), fields.where.end(),
                               [&](const FieldFilter& filter) { return matches(json, filter); });

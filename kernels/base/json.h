@@ -2,9 +2,10 @@
 // which stays inside json.cpp: including it costs seconds of compile time and copying its trees costs a stack frame a
 // level.
 //
-// Foreign text is bounded before it becomes a tree: bytes, depth, whole numbers of 64 bits, no key twice in an object
-// (so that a file means one thing). A tree takes at most some 40 bytes a byte of text, looking up a key is logarithmic,
-// and trees are moved, never copied.
+// Foreign text is bounded before it becomes a tree: bytes, depth, no key twice in an object (so that a file means one
+// thing), no NUL byte. A whole number beyond 64 bits, as transformers writes for a length without limit, becomes the
+// nearest double, which is_whole denies. A tree takes at most some 40 bytes a byte of text, looking up a key is
+// logarithmic, and trees are moved, never copied.
 #pragma once
 
 #include <concepts>
@@ -62,7 +63,7 @@ class Json {
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
   bool is_flag() const { return std::holds_alternative<bool>(value_); }
-  bool is_whole() const;   ///< a number without fraction or exponent
+  bool is_whole() const;   ///< a number without fraction or exponent, of 64 bits
   bool is_count() const;   ///< a whole number of 0 to 2^63 - 1
   bool is_number() const;  ///< any number
   bool is_text() const { return std::holds_alternative<std::string>(value_); }
@@ -121,6 +122,7 @@ struct Json::Field {
 struct JsonLimits {
   std::size_t bytes = std::size_t{64} << 20;
   int depth = 32;
+  bool exact = false;  ///< refuse whole numbers beyond 64 bits: where what was read is written again
 };
 
 /// The value that `text` is. Throws Error(code) with `where`, line and column for what is not JSON or beyond a limit.

@@ -66,9 +66,10 @@ std::string twice_text(const std::string& key) {
 }  // namespace
 
 struct Json::Reader {
-  explicit Reader(int most) : most_depth(most) {}
+  explicit Reader(const JsonLimits& limits) : most_depth(limits.depth), exact(limits.exact) {}
 
   int most_depth;
+  bool exact;
   Json root;
   std::vector<Json> open;         // containers not yet closed, outermost first
   std::vector<std::string> keys;  // of each open container within its parent; of the next value at the end
@@ -111,7 +112,7 @@ struct Json::Reader {
   bool number_integer(std::int64_t value) { return put(value); }
   bool number_unsigned(std::uint64_t value) { return put(value); }
   bool number_float(double value, const std::string& text) {
-    if (text.find_first_of(".eE") == std::string::npos) return refuse("a whole number beyond 64 bits");
+    if (exact && text.find_first_of(".eE") == std::string::npos) return refuse("a whole number beyond 64 bits");
     return put(value);
   }
   bool string(std::string& value) { return put(std::move(value)); }
@@ -181,6 +182,11 @@ struct FieldReader {
 
 template <class Events>
 void read(std::string_view text, Events& events, const std::string& where, ExitCode code) {
+  // The library takes one for the end of the text, whatever stands behind it.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    fail(code, "{}:{}: a NUL byte, which JSON cannot hold: the file has a hole; copy it again", where,
+         place_in(text, nul + 1));
+  }
   std::size_t read = 0;
   // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): its end follows
   const Cursor begin(text.data(), &read);
@@ -196,7 +202,7 @@ Json parse_json(std::string_view text, const std::string& where, ExitCode code, 
   if (text.size() > limits.bytes) {
     fail(code, "{}: {} bytes of JSON, more than the {} that belong here", where, text.size(), limits.bytes);
   }
-  Json::Reader reader(limits.depth);
+  Json::Reader reader(limits);
   read(text, reader, where, code);
   return std::move(reader.root);
 }

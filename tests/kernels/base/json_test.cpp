@@ -73,15 +73,40 @@ TEST(Json, KindsAreNotConverted) {
 
 TEST(Json, RefusalsNameThePlace) {
   EXPECT_EQ(refusal("{\"a\": 1,\n \"b\": ?}").substr(0, 9), "file:2:7:");
-  EXPECT_NE(refusal("[1, 18446744073709551616]").find("file:1:25: a whole number beyond 64 bits"), std::string::npos)
-      << refusal("[1, 18446744073709551616]");
-  EXPECT_NE(refusal("[-9223372036854775809]").find("beyond 64 bits"), std::string::npos);
+  const JsonLimits exact{.exact = true};
+  EXPECT_NE(refusal("[1, 18446744073709551616]", exact).find("file:1:25: a whole number beyond 64 bits"),
+            std::string::npos)
+      << refusal("[1, 18446744073709551616]", exact);
+  EXPECT_NE(refusal("[-9223372036854775809]", exact).find("beyond 64 bits"), std::string::npos);
   EXPECT_NE(refusal("[1e999]").find("file:1:"), std::string::npos);
   EXPECT_NE(refusal("{\"a\":1,\"b\":{\"c\":1,\"c\":2}}").find("the key \"c\" stands twice"), std::string::npos);
   EXPECT_NE(refusal("[1] 2").find("file:1:5"), std::string::npos) << refusal("[1] 2");
   EXPECT_NE(refusal("").find("file:1:1"), std::string::npos);
   EXPECT_NE(refusal("[\"\xFF\"]").find("UTF-8"), std::string::npos);
   EXPECT_LT(refusal("[" + std::string(100000, 'x') + "]").size(), 300u);
+}
+
+// What transformers writes as the length of texts that has no limit: nobody here asks for it.
+TEST(Json, WholeNumbersBeyond64BitsAreNumbersAndNotWhole) {
+  const Json value =
+      parse_json(R"({"model_max_length":1000000000000000019884624838656,"low":-9223372036854775809})", "");
+  for (const char* key : {"model_max_length", "low"}) {
+    EXPECT_TRUE(value.at(key).is_number()) << key;
+    EXPECT_FALSE(value.at(key).is_whole()) << key;
+    EXPECT_THROW(value.at(key).whole(), Error) << key;
+  }
+  EXPECT_EQ(value.at("model_max_length").number(), 1e30);
+  EXPECT_EQ(parse_json(value.dump(), "again").dump(), value.dump());
+}
+
+// The library takes a NUL byte for the end, so that what stands behind a hole in a file would be lost in silence.
+TEST(Json, ANulByteEndsNothing) {
+  for (const std::string_view tail : {std::string_view("\0", 1), std::string_view("\0\0{\"b\":2}", 9)}) {
+    const std::string text = "{\n \"a\": 1}" + std::string(tail);
+    EXPECT_NE(refusal(text).find("file:2:9: a NUL byte"), std::string::npos) << refusal(text);
+    EXPECT_THROW(parse_json_text_field(R"({"text":"a"})" + std::string(tail), "text", "line 1"), Error);
+  }
+  EXPECT_EQ(refusal(R"(["a\u0000b"])"), "was read");
 }
 
 TEST(Json, DepthIsBoundedWhateverHoldsTheBrackets) {
