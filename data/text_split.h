@@ -2,7 +2,8 @@
 //
 // A TextSplit divides text into pieces: what its pattern matches, and what lies between matches. Patterns in wide use
 // are written out below as scanners over character kinds, many times faster than an engine; every other pattern is run
-// by PCRE2 with limits, so that one which backtracks without end is an Error(bad_data) and no hang.
+// by PCRE2 with limits, so that one which backtracks without end is an Error(bad_data) and no hang. Tokenizer files are
+// written for another engine, Oniguruma: what PCRE2 would take in another sense is refused.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,8 @@ class TextSplit {
   virtual std::size_t piece_end(std::string_view text, std::size_t at) const = 0;
 };
 
-/// The scanner of `pattern` where there is one, else PCRE2. Error(bad_data) with `where` for what is no pattern.
+/// The scanner of `pattern` where there is one, else PCRE2. Error(bad_data) with `where` for what is no pattern,
+/// or another one to Oniguruma.
 std::unique_ptr<TextSplit> split_by_pattern(const std::string& pattern, const std::string& where);
 /// Always by PCRE2.
 std::unique_ptr<TextSplit> split_by_engine(const std::string& pattern, const std::string& where);

@@ -2,6 +2,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <new>
 
@@ -25,6 +26,100 @@ struct Release {
   }
 };
 using Code = std::unique_ptr<pcre2_code, Release<pcre2_code_free>>;
+using Compiling = std::unique_ptr<pcre2_compile_context, Release<pcre2_compile_context_free>>;
+
+/// Looks a pattern through for what PCRE2 takes as well as Oniguruma, the engine of the library `tokenizers`, and in
+/// another sense (Oniguruma's doc/RE, syntax of Ruby). What one of the two refuses is not its business.
+class Dialect {
+ public:
+  explicit Dialect(std::string_view pattern) : rest_(pattern), whole_(pattern.size()) {}
+
+  /// The first such thing; empty where there is none. Behind it, `place` is where it stands.
+  std::string_view differs() {
+    while (!rest_.empty()) {
+      const std::string_view found = rest_.front() == '[' ? in_class() : in_sequence();
+      if (!found.empty()) return found;
+    }
+    return {};
+  }
+  std::size_t place() const { return whole_ - rest_.size(); }
+
+ private:
+  std::string_view in_sequence() {
+    switch (rest_.front()) {
+      case '\\': return escape();
+      case '(': return group();
+      case '{': return interval();
+      default: rest_.remove_prefix(1); return {};
+    }
+  }
+
+  // A hexadecimal digit there, a blank here; a letter there, the begin and end of a quotation here.
+  std::string_view escape() {
+    if (rest_.size() > 1 && std::string_view("hHQE").find(rest_[1]) != npos) {
+      return rest_.substr(0, 2);
+    }
+    const bool braced = rest_.size() > 2 && rest_[2] == '{' && std::string_view("xpPogk").find(rest_[1]) != npos;
+    rest_.remove_prefix(std::min<std::size_t>(braced ? rest_.find('}') : 2, rest_.size()));
+    return {};
+  }
+
+  std::string_view group() {
+    if (rest_.starts_with("(*") || rest_.starts_with("(?|")) return rest_.substr(0, 3);
+    if (rest_.starts_with("(?#")) {
+      rest_.remove_prefix(std::min(rest_.find(')'), rest_.size()));
+      return {};
+    }
+    if (rest_.starts_with("(?")) {  // m: a dot takes line ends there, ^ and $ know lines here
+      const std::string_view flags = rest_.substr(2, std::min(rest_.find_first_of(":)"), rest_.size()) - 2);
+      const bool all = flags.find_first_not_of("-abcdefghijklmnopqrstuvwxyz") == npos;
+      if (all && flags.find_first_not_of("-ix") != npos) return rest_.substr(0, 2 + flags.size());
+    }
+    rest_.remove_prefix(1);
+    return {};
+  }
+
+  // {,n} is text here; behind {n,m} a + repeats all of it there, and so does a ? behind {n}.
+  std::string_view interval() {
+    constexpr std::string_view kDigits = "0123456789";
+    const std::size_t close = rest_.find('}');
+    const std::string_view inner = close == npos ? "" : rest_.substr(1, close - 1);
+    const std::size_t least = std::min(inner.find_first_not_of(kDigits), inner.size());
+    const bool exact = least > 0 && least == inner.size();
+    const bool range = least < inner.size() && inner[least] == ',' && inner.size() > 1 &&
+                       inner.find_first_not_of(kDigits, least + 1) == npos;
+    if (exact || range) {
+      const std::string_view behind = rest_.substr(close + 1, 1);
+      if (range && least == 0) return rest_.substr(0, close + 1);
+      if (behind == "+" || (exact && behind == "?")) return rest_.substr(0, close + 2);
+    }
+    rest_.remove_prefix(1);
+    return {};
+  }
+
+  // Classes within a class, and what two of them share, are Oniguruma's alone: here they are characters.
+  std::string_view in_class() {
+    rest_.remove_prefix(1);
+    if (rest_.starts_with('^')) rest_.remove_prefix(1);
+    if (rest_.starts_with(']')) rest_.remove_prefix(1);
+    while (!rest_.empty() && rest_.front() != ']') {
+      if (rest_.starts_with("&&")) return rest_.substr(0, 2);
+      const std::size_t posix = rest_.starts_with("[:") ? rest_.find(":]") : npos;
+      if (rest_.front() == '[' && posix == npos) return rest_.substr(0, 1);
+      if (rest_.front() == '\\') {
+        if (const std::string_view found = escape(); !found.empty()) return found;
+      } else {
+        rest_.remove_prefix(posix == npos ? 1 : posix + 2);
+      }
+    }
+    if (!rest_.empty()) rest_.remove_prefix(1);
+    return {};
+  }
+
+  static constexpr std::size_t npos = std::string_view::npos;
+  std::string_view rest_;
+  std::size_t whole_;
+};
 
 std::string reason_of(int error) {
   std::array<char, 256> text{};
@@ -52,11 +147,22 @@ class EngineSplit : public TextSplit {
     if (pattern.size() > kLongestPattern) {
       fail(ExitCode::bad_data, "{}: a pattern of {} bytes, more than {}", where_, pattern.size(), kLongestPattern);
     }
+    Dialect dialect(pattern);
+    if (const std::string_view other = dialect.differs(); !other.empty()) {
+      fail(ExitCode::bad_data,
+           "{}: character {} of the pattern: {} means something else to the library `tokenizers`, which would cut text "
+           "elsewhere; take a model with another tokenizer",
+           where_, dialect.place(), other);
+    }
     int error = 0;
     PCRE2_SIZE place = 0;
-    const auto options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
-    code_.reset(
-        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &place, nullptr));
+    const Compiling compiling(pcre2_compile_context_create(nullptr));
+    if (!compiling) throw std::bad_alloc();
+    pcre2_set_newline(compiling.get(), PCRE2_NEWLINE_LF);
+    // To Oniguruma ^ and $ are of lines.
+    const auto options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_MULTILINE;
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &place,
+                              compiling.get()));
     if (!code_)
       fail(ExitCode::bad_data, "{}: character {} of the pattern: {}; take a sound copy of the tokenizer", where_, place,
            reason_of(error));

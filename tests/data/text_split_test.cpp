@@ -105,6 +105,28 @@ TEST(TextSplit, WhatIsNoPatternIsSaidWithItsPlace) {
   EXPECT_NE(refusal(std::string(20000, 'a'), "a").find("20000 bytes"), std::string::npos);
 }
 
+// What Oniguruma, the engine of the library `tokenizers`, takes in another sense: 158 tokens of a text where it has
+// 160.
+TEST(TextSplit, WhatOtherEnginesTakeInAnotherSenseIsRefused) {
+  for (const char* other :
+       {R"(\h+)", R"([\h])", R"(\Qa\E)", R"([\p{L}&&[^\p{Han}]]+)", R"([a[bc]]+)", R"([^]&&a])", R"(\p{N}{1,3}+)",
+        R"(a{2}+)", R"(a{2}?)", R"(a{,3})", R"((?m:^.))", R"((?is)a)", R"((?|a|b))", R"((*ANY)a)", R"(x(?#[)[[])"}) {
+    EXPECT_NE(refusal(other, "a").find("means something else"), std::string::npos)
+        << other << ": " << refusal(other, "a");
+  }
+  EXPECT_NE(refusal(R"(a|[\p{L}&&b])", "a").find("character 8 of the pattern: && means"), std::string::npos);
+  for (const char* same : {R"([[:alpha:]&]+)", R"([]a&]+)", R"([^\]\[]+)", R"(\p{N}{1,3})", R"(\p{N}{2,}?a)", R"(a++)",
+                           "a{", "{a}", R"(\x{20}+)", R"([\x{20}-\x{7E}]?+)", R"((?i:'s|'t))", R"((?-i:a)(?i)b)",
+                           R"((?<!a)(?=b)(?<n>b)(?>c)?)", R"(\[h\]+)"}) {
+    EXPECT_EQ(refusal(same, "ab"), "accepted") << same;
+  }
+}
+
+TEST(TextSplit, LinesHaveBeginningsAndEnds) {
+  EXPECT_EQ(pieces(*split_by_engine("^.", "test"), "ab\ncd"), (std::vector<std::string>{"a", "b\n", "c", "d"}));
+  EXPECT_EQ(pieces(*split_by_engine(R"([ \t]+$)", "test"), "a \nb "), (std::vector<std::string>{"a", " ", "\nb", " "}));
+}
+
 // Blanks without a line end: the engine looks for one from every place, in turn.
 TEST(TextSplit, LongRunsTakeNoSquare) {
   const std::string text(1 << 20, ' ');
