@@ -9,6 +9,7 @@
 #include "data/chat_format.h"
 #include "kernels/base/file.h"
 #include "kernels/base/json.h"
+#include "kernels/base/presence.h"
 
 namespace shoestring {
 namespace {
@@ -160,12 +161,13 @@ std::string template_of(const Json& config) {
   return {};
 }
 
-/// Of a folder; empty where it has none.
+/// Of a folder; empty where it has none. One that is there and cannot be read is not none: turns would be written in
+/// another way than the model knows.
 std::string template_in(const fs::path& folder) {
   const fs::path file = folder / "chat_template.jinja";
-  if (type_of(file) == fs::file_type::regular) return read_file(file, kTemplateBytesLimit);
+  if (is_present(file)) return read_file(file, kTemplateBytesLimit);
   const fs::path config = folder / "tokenizer_config.json";
-  if (type_of(config) != fs::file_type::regular) return {};
+  if (!is_present(config)) return {};
   return template_of(parse_json(read_file(config, kTemplateBytesLimit), config.string()));
 }
 

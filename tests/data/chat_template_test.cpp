@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "data/chat_format.h"
+#include "kernels/base/check.h"
 #include "kernels/base/json.h"
 #include "tests/support/temporary_folder.h"
 
@@ -75,6 +76,18 @@ TEST(ChatTemplate, OfAFolder) {
   std::ofstream(folder.path() / "chat_template.jinja") << "its own file wins";
   EXPECT_EQ(chat_format_of(folder.path()), std::nullopt);
   EXPECT_NE(chat_template_caveat(folder.path(), ChatFormat::chatml).find("known to print"), std::string::npos);
+}
+
+TEST(ChatTemplate, OneThatIsThereAndCannotBeReadIsNotNone) {
+  for (const char* name : {"chat_template.jinja", "tokenizer_config.json"}) {
+    const testing::TemporaryFolder folder;
+    std::filesystem::create_symlink("gone", folder.path() / name);
+    EXPECT_THROW(chat_format_of(folder.path()), Error) << name << ": a link to nothing";
+    EXPECT_THROW(chat_template_caveat(folder.path(), ChatFormat::chatml), Error) << name;
+    std::filesystem::remove(folder.path() / name);
+    std::filesystem::create_directory(folder.path() / name);
+    EXPECT_THROW(chat_format_of(folder.path()), Error) << name << ": a folder";
+  }
 }
 
 }  // namespace
