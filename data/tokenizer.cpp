@@ -6,6 +6,7 @@
 #include <array>
 
 #include "data/tokenizer_added.h"
+#include "data/tokenizer_beside.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "kernels/base/presence.h"
@@ -14,8 +15,8 @@ namespace shoestring {
 
 std::unique_ptr<Tokenizer> sentencepiece_tokenizer(std::string model,
                                                    const std::string& where);  // tokenizer_sentencepiece.cpp
-std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content,
-                                                const std::string& where);  // tokenizer_byte_level.cpp
+std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content, const std::string& where,
+                                                std::span<const AddedToken> beside);  // tokenizer_byte_level.cpp
 
 namespace {
 
@@ -82,7 +83,7 @@ std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string
   if (content == kByteContent) return byte_tokenizer();
   // A model of SentencePiece begins with the length of its first piece, behind byte 0x0A.
   const std::size_t first = content.find_first_not_of(" \t\r\n");
-  if (first != std::string::npos && content[first] == '{') return byte_level_tokenizer(std::move(content), where);
+  if (first != std::string::npos && content[first] == '{') return byte_level_tokenizer(std::move(content), where, {});
   return sentencepiece_tokenizer(std::move(content), where);
 }
 
@@ -94,6 +95,18 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place) {
          fmt::join(kFileNames, ", "));
   }
   return tokenizer_from(read_file(file, kFileLimit), file.string());
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer_of_model(const std::filesystem::path& file, std::int64_t vocabulary) {
+  if (file.filename() != kFileNames[2]) return load_tokenizer(file);
+  const std::filesystem::path folder = file.parent_path();
+  const auto content = [&](const char* name) {
+    return is_present(folder / name) ? read_file(folder / name, kFileLimit) : std::string();
+  };
+  std::vector<AddedToken> beside =
+      tokens_beside(content("tokenizer_config.json"), content("added_tokens.json"), folder.string());
+  std::erase_if(beside, [&](const AddedToken& token) { return token.id >= vocabulary; });
+  return byte_level_tokenizer(read_file(file, kFileLimit), file.string(), beside);
 }
 
 std::filesystem::path find_tokenizer(const std::filesystem::path& folder) {

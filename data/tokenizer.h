@@ -66,6 +66,10 @@ std::unique_ptr<Tokenizer> byte_tokenizer();
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& place);
 std::unique_ptr<Tokenizer> tokenizer_from(std::string content, const std::string& where);
 
+/// Of `file` in a model's folder, for who writes prompts: with the tokens that other files of the folder add to a
+/// tokenizer.json (tokens_beside), of ids below `vocabulary`. Throws as load_tokenizer does.
+std::unique_ptr<Tokenizer> load_tokenizer_of_model(const std::filesystem::path& file, std::int64_t vocabulary);
+
 /// The tokenizer file lying in `folder`, empty when there is none.
 std::filesystem::path find_tokenizer(const std::filesystem::path& folder);
 

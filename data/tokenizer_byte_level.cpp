@@ -11,7 +11,8 @@
 
 namespace shoestring {
 
-std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content, const std::string& where);
+std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content, const std::string& where,
+                                                std::span<const AddedToken> beside);
 
 namespace {
 
@@ -25,9 +26,9 @@ constexpr std::array<std::string_view, 3> kFimEnd = {"<|fim_end|>", "<|fim_middl
 
 class ByteLevelTokenizer : public Tokenizer {
  public:
-  ByteLevelTokenizer(std::string content, const std::string& where)
+  ByteLevelTokenizer(std::string content, const std::string& where, std::span<const AddedToken> beside)
       : content_(std::move(content)),
-        file_(read_tokenizer_file(content_, where)),
+        file_(read_tokenizer_file(content_, where, beside)),
         pairs_(file_.bytes, file_.merges, whole_words()) {
     special_.end_of_document = first_of(kDocumentEnds);
     if (special_.end_of_document < 0) {
@@ -150,8 +151,9 @@ class ByteLevelTokenizer : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content, const std::string& where) {
-  return std::make_unique<ByteLevelTokenizer>(std::move(content), where);
+std::unique_ptr<Tokenizer> byte_level_tokenizer(std::string content, const std::string& where,
+                                                std::span<const AddedToken> beside) {
+  return std::make_unique<ByteLevelTokenizer>(std::move(content), where, beside);
 }
 
 }  // namespace shoestring

@@ -20,9 +20,12 @@ constexpr std::size_t kLongestToken = 4096;
   fail(ExitCode::bad_data, "{}: {}; take a sound copy, or a model with another tokenizer", where, why);
 }
 
-bool is_on(const Json& json, std::string_view key) {
+/// A flag that may be left out, or null.
+bool is_on(const Json& json, std::string_view key, const std::string& where, bool otherwise = false) {
   const Json* value = json.find(key);
-  return value != nullptr && value->is_flag() && value->flag();
+  if (value == nullptr || value->is_null()) return otherwise;
+  if (!value->is_flag()) refuse(where, fmt::format("{} is neither true nor false", key));
+  return value->flag();
 }
 
 const std::string& text_at(const Json& json, std::string_view key, const std::string& where) {
@@ -53,7 +56,8 @@ std::vector<const Json*> steps_of(const Json& file, std::string_view part, std::
 
 class Reading {
  public:
-  Reading(const Json& file, std::string where) : file_(file), where_(std::move(where)) {}
+  Reading(const Json& file, std::span<const AddedToken> beside, std::string where)
+      : file_(file), beside_(beside), where_(std::move(where)) {}
 
   TokenizerFile read() && {
     const Json* model = file_.find("model");
@@ -64,6 +68,8 @@ class Reading {
     read_bytes();
     read_merges(*model);
     read_added();
+    for (const AddedToken& token : beside_) take_beside(token);
+    check_merges();
     return std::move(out_);
   }
 
@@ -86,13 +92,12 @@ class Reading {
       if (byte_level) refuse(where, type + " behind ByteLevel, which must be the last step");
       if (type == "Split") {
         read_split(*step, where);
-      } else if (type == "Digits" && is_on(*step, "individual_digits")) {
+      } else if (type == "Digits" && is_on(*step, "individual_digits", where)) {
         out_.splits.push_back(split_digits());
       } else if (type == "ByteLevel") {
         byte_level = true;
-        if (is_on(*step, "add_prefix_space")) refuse(where, "add_prefix_space would change the text");
-        const Json* regex = step->find("use_regex");
-        if (regex == nullptr || is_on(*step, "use_regex")) {
+        if (is_on(*step, "add_prefix_space", where)) refuse(where, "add_prefix_space would change the text");
+        if (is_on(*step, "use_regex", where, true)) {
           out_.splits.push_back(split_by_pattern(std::string(patterns::gpt2), where));
         }
       } else {
@@ -108,9 +113,10 @@ class Reading {
 
   void read_split(const Json& step, const std::string& where) {
     const std::string& behavior = text_at(step, "behavior", where);
-    if (behavior != "Isolated" || is_on(step, "invert")) {
-      refuse(where, fmt::format("Split with behavior {}{} is not known; Isolated is", behavior,
-                                is_on(step, "invert") ? ", inverted" : ""));
+    const bool inverted = is_on(step, "invert", where);
+    if (behavior != "Isolated" || inverted) {
+      refuse(where,
+             fmt::format("Split with behavior {}{} is not known; Isolated is", behavior, inverted ? ", inverted" : ""));
     }
     const Json* pattern = step.find("pattern");
     if (pattern == nullptr || pattern->find("Regex") == nullptr) refuse(where, "Split without pattern.Regex");
@@ -119,7 +125,7 @@ class Reading {
 
   void read_vocabulary(const Json& model) {
     for (const std::string_view key : {"byte_fallback"}) {
-      if (is_on(model, key))
+      if (is_on(model, key, place("model")))
         refuse(place("model"), fmt::format("{} belongs to SentencePiece models: give tokenizer.model", key));
     }
     for (const std::string_view key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -132,7 +138,7 @@ class Reading {
     if (dropout != nullptr && !dropout->is_null() && !(dropout->is_number() && dropout->number() == 0)) {
       refuse(place("model.dropout"), dropout->dump() + " leaves merges out at random, which is not done here");
     }
-    out_.whole_words = is_on(model, "ignore_merges");
+    out_.whole_words = is_on(model, "ignore_merges", place("model"));
     const Json* vocabulary = model.find("vocab");
     if (vocabulary == nullptr || !vocabulary->is_object()) refuse(place("model.vocab"), "is not an object");
     const Json* added = file_.find("added_tokens");
@@ -217,15 +223,38 @@ class Reading {
       } else {
         out_.texts[id] = content;
       }
-      out_.control[id] = is_on(token, "special");
+      out_.control[id] = is_on(token, "special", where);
       out_.added.push_back({.id = id,
                             .content = content,
-                            .special = is_on(token, "special"),
-                            .normalized = is_on(token, "normalized"),
-                            .lstrip = is_on(token, "lstrip"),
-                            .rstrip = is_on(token, "rstrip"),
-                            .single_word = is_on(token, "single_word")});
+                            .special = is_on(token, "special", where),
+                            .normalized = is_on(token, "normalized", where),
+                            .lstrip = is_on(token, "lstrip", where),
+                            .rstrip = is_on(token, "rstrip", where),
+                            .single_word = is_on(token, "single_word", where)});
     }
+  }
+
+  // As transformers adds it: one that the vocabulary has keeps its id, a new one takes the next.
+  void take_beside(const AddedToken& token) {
+    const auto same = [&](const AddedToken& other) { return other.content == token.content; };
+    if (std::any_of(out_.added.begin(), out_.added.end(), same)) return;
+    const auto known = ids_.find(token.content);
+    const std::uint32_t id = known != ids_.end() ? known->second : static_cast<std::uint32_t>(out_.texts.size());
+    if (id != token.id) {
+      refuse(where_, fmt::format("{} has id {} in the files beside it, where transformers takes {}",
+                                 Json(token.content).dump(), token.id, id));
+    }
+    if (known == ids_.end()) {
+      out_.texts.push_back(token.content);
+      out_.control.push_back(token.special);
+    } else {
+      out_.texts[id] = token.content;
+      out_.control[id] = token.special;
+    }
+    out_.added.push_back(token);
+  }
+
+  void check_merges() const {
     for (const BytePairs::Merge& merge : out_.merges) {
       if (out_.control[merge.merged]) {
         refuse(place("model.merges"),
@@ -235,6 +264,7 @@ class Reading {
   }
 
   const Json& file_;
+  std::span<const AddedToken> beside_;
   std::string where_;
   TokenizerFile out_;
   std::uint32_t most_ids_ = 0;
@@ -243,9 +273,10 @@ class Reading {
 
 }  // namespace
 
-TokenizerFile read_tokenizer_file(std::string_view content, const std::string& where) {
+TokenizerFile read_tokenizer_file(std::string_view content, const std::string& where,
+                                  std::span<const AddedToken> beside) {
   const Json file = parse_json(content, where);
-  return Reading(file, where).read();
+  return Reading(file, beside, where).read();
 }
 
 }  // namespace shoestring

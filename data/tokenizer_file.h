@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,7 +28,9 @@ struct TokenizerFile {
   bool whole_words = false;                        ///< [ignore_merges] a word that is a token becomes it unjoined
 };
 
-/// Throws Error(bad_data) with `where`, the key, and what is wrong.
-TokenizerFile read_tokenizer_file(std::string_view content, const std::string& where);
+/// `beside`: tokens that other files of the folder add (tokens_beside); those that the file adds itself count for
+/// nothing. Throws Error(bad_data) with `where`, the key, and what is wrong.
+TokenizerFile read_tokenizer_file(std::string_view content, const std::string& where,
+                                  std::span<const AddedToken> beside = {});
 
 }  // namespace shoestring

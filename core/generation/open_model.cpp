@@ -20,7 +20,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const fs::path& folder, const ModelConfi
   const fs::path file = find_tokenizer(folder);
   if (file.empty())
     fail(ExitCode::missing_input, "{}: holds no tokenizer file; copy it there, beside the weights", folder.string());
-  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(file);
+  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer_of_model(file, config.vocabulary);
   if (tokenizer->vocabulary_size() > static_cast<std::uint64_t>(config.vocabulary)) {
     fail(ExitCode::bad_data,
          "{}: {} has {} pieces, but config.json says vocab_size = {}: they belong to different models; put the "
