@@ -42,13 +42,18 @@ const std::string& text_in(const Json& json, std::string_view key, const std::st
 }
 
 std::int64_t token_id(const Json& json, const std::string& where) {
-  if (!json.is_whole()) refuse(where, json.dump().substr(0, 60) + " is no token id, which is a whole number");
+  if (!json.is_whole() || (json.number() > 0 && !json.is_count())) {
+    refuse(where, json.dump().substr(0, 60) + " is no token id, which is a whole number");
+  }
   return json.whole();
 }
 
-bool is_on(const Json& json, std::string_view key) {
+/// A flag that may be left out, or null. To transformers each word is true, "false" too.
+bool is_on(const Json& json, std::string_view key, const std::string& where) {
   const Json* value = json.find(key);
-  return value != nullptr && value->is_flag() && value->flag();
+  if (value == nullptr || value->is_null()) return false;
+  if (!value->is_flag()) refuse(where, fmt::format("{} is neither true nor false", key));
+  return value->flag();
 }
 
 /// The ids that a TemplateProcessing step writes in front of a single text.
@@ -99,13 +104,13 @@ bool adds_begin(const Json& settings, const Tokenizer& tokenizer, const std::str
   const Json* name = settings.find("tokenizer_class");
   const bool passes_over = name != nullptr && name->is_text() &&
                            std::find(kPassingOver.begin(), kPassingOver.end(), name->text()) != kPassingOver.end();
-  if (!passes_over && is_on(settings, "add_eos_token")) {
+  if (!passes_over && is_on(settings, "add_eos_token", where)) {
     refuse(where, "add_eos_token puts a token behind every text, prompts too: a model would go on from an ended text");
   }
-  if (tokenizer.file_name() == "tokenizer.json" && is_on(settings, "add_prefix_space")) {
+  if (tokenizer.file_name() == "tokenizer.json" && is_on(settings, "add_prefix_space", where)) {
     refuse(where, "add_prefix_space puts a blank in front of texts, which is not done here");
   }
-  return !passes_over && is_on(settings, "add_bos_token");
+  return !passes_over && is_on(settings, "add_bos_token", where);
 }
 
 /// Settings of generation_config.json that change which texts come, and the values that change nothing.
@@ -151,32 +156,52 @@ std::string not_applied(const Json& habits, const std::string& where) {
   return fmt::format("{}: {}: not done here, so that other texts come than where it is", where, list);
 }
 
+/// Fills in `stop`, and says of ids that end nothing.
+void read_ends(const Json& habits, const ModelFileFacts& facts, const Tokenizer& tokenizer, const std::string& folder,
+               TextIds& ids) {
+  const Json* ends = habits.find("eos_token_id");
+  const bool of_habits = ends != nullptr && !ends->is_null();
+  const std::string where =
+      fmt::format("{}/{}: eos_token_id", folder, of_habits ? "generation_config.json" : "config.json");
+  std::vector<std::int64_t> named = {tokenizer.special().end_of_document};
+  if (!of_habits) {
+    named.insert(named.end(), facts.eos_tokens.begin(), facts.eos_tokens.end());
+  } else if (ends->is_array()) {
+    for (const Json& id : ends->items()) named.push_back(token_id(id, where));
+  } else {
+    named.push_back(token_id(*ends, where));
+  }
+  std::string beyond;
+  for (const std::int64_t id : named) {
+    if (id < 0) continue;  // how some say that there is none
+    const auto narrow = static_cast<std::int32_t>(id);
+    if (id >= std::int64_t{tokenizer.vocabulary_size()}) {
+      beyond += fmt::format("{}{}", beyond.empty() ? "" : ", ", id);
+    } else if (std::find(ids.stop.begin(), ids.stop.end(), narrow) == ids.stop.end()) {
+      ids.stop.push_back(narrow);
+    }
+  }
+  if (beyond.empty()) return;
+  ids.not_applied += fmt::format("{}{}: {} is beyond the tokenizer's {} tokens: no text will end with it",
+                                 ids.not_applied.empty() ? "" : "\n", where, beyond, tokenizer.vocabulary_size());
+}
+
 }  // namespace
 
 TextIds text_ids(const Tokenizer& tokenizer, const std::string& folder, const FolderFile& file) {
   const auto read = [&](const char* name) {
     const std::string content = file(name);
-    return content.empty() ? Json() : parse_json(content, folder + "/" + name);
+    if (content.empty()) return Json();
+    Json found = parse_json(content, folder + "/" + name);
+    if (!found.is_object()) refuse(folder + "/" + name, "is no object");
+    return found;
   };
   const auto known = [&](std::int64_t id) { return id >= 0 && id < std::int64_t{tokenizer.vocabulary_size()}; };
   TextIds ids;
-  const auto stop = [&](std::int64_t id) {
-    const auto narrow = static_cast<std::int32_t>(id);
-    if (known(id) && std::find(ids.stop.begin(), ids.stop.end(), narrow) == ids.stop.end()) ids.stop.push_back(narrow);
-  };
   const ModelFileFacts facts = read_hugging_face_facts(file("config.json"));
-  stop(tokenizer.special().end_of_document);
-  const std::string habits_file = folder + "/generation_config.json";
   const Json habits = read("generation_config.json");
-  const Json* ends = habits.find("eos_token_id");
-  if (ends == nullptr || ends->is_null()) {
-    for (const std::int64_t id : facts.eos_tokens) stop(id);
-  } else if (ends->is_array()) {
-    for (const Json& id : ends->items()) stop(token_id(id, habits_file + ": eos_token_id"));
-  } else {
-    stop(token_id(*ends, habits_file + ": eos_token_id"));
-  }
-  ids.not_applied = not_applied(habits, habits_file);
+  ids.not_applied = not_applied(habits, folder + "/generation_config.json");
+  read_ends(habits, facts, tokenizer, folder, ids);
   const Json settings = read("tokenizer_config.json");
   const std::string begin = text_of_token(settings.find("bos_token"));
   const Json rules = read("tokenizer.json");

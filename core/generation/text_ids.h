@@ -21,7 +21,7 @@ struct TextIds {
   /// a document where there is no BOS.
   std::int32_t prefix = 0;
   /// What generation_config.json asks for beyond temperature and cuts, which other readers do and this program does
-  /// not, as a sentence; empty where it asks for nothing.
+  /// not, and ids of ends that the tokenizer has not, a sentence a line; empty where there is nothing of that.
   std::string not_applied{};
 };
 

@@ -96,10 +96,34 @@ TEST(TextIds, GenerationConfigGoesBeforeConfig) {
   EXPECT_EQ(ids_of(habits(R"({"eos_token_id": null})")).stop, (Ids{kEnd, 5}));
   EXPECT_EQ(ids_of(habits(R"({"eos_token_id": 7})")).stop, (Ids{kEnd, 7}));
   EXPECT_EQ(ids_of(habits(R"({"eos_token_id": [7, 8, -1]})")).stop, (Ids{kEnd, 7, 8}));
-  for (const char* id : {"\"x\"", "1.5", "true", "[7, \"x\"]"}) {
+  EXPECT_EQ(ids_of(habits(R"({"eos_token_id": [7, 8, -1]})")).not_applied, "");
+  for (const char* id : {"\"x\"", "1.5", "true", "[7, \"x\"]", "9223372036854775808", "1e30"}) {
     const std::string text = refusal(habits(R"({"eos_token_id": )" + std::string(id) + "}"));
     EXPECT_NE(text.find("folder/generation_config.json: eos_token_id"), std::string::npos) << text;
   }
+}
+
+TEST(TextIds, AnEndThatTheTokenizerHasNotIsSaid) {
+  const std::string said = ids_of(habits(R"({"eos_token_id": [7, 99999], "num_beams": 4})")).not_applied;
+  EXPECT_NE(said.find("\nfolder/generation_config.json: eos_token_id: 99999 is beyond the tokenizer's 260"),
+            std::string::npos)
+      << said;
+  const std::string of_config = ids_of({{"config.json", R"({"eos_token_id": 300})"}}).not_applied;
+  EXPECT_NE(of_config.find("folder/config.json: eos_token_id: 300 is beyond"), std::string::npos) << of_config;
+}
+
+// What transformers writes where texts may be of any length.
+TEST(TextIds, ALengthBeyond64BitsIsNobodysBusiness) {
+  EXPECT_EQ(ids_of(settings(R"({"model_max_length": 1000000000000000019884624838656})")).stop, (Ids{kEnd, 5}));
+}
+
+TEST(TextIds, WhatIsNoFlagOrNoObjectIsRefused) {
+  for (const char* value : {"1", "\"false\"", "[]"}) {
+    const std::string text = refusal(settings(R"({"add_bos_token": )" + std::string(value) + "}"));
+    EXPECT_NE(text.find("folder/tokenizer_config.json: add_bos_token is neither"), std::string::npos) << text;
+  }
+  EXPECT_NE(refusal(habits("[]")).find("folder/generation_config.json: is no object"), std::string::npos);
+  EXPECT_EQ(ids_of(settings(R"({"add_bos_token": null})")).leading, Ids{});
 }
 
 TEST(TextIds, SettingsThatAreNotAppliedAreNamed) {
