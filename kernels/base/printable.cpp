@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+
 namespace shoestring {
 namespace {
 
@@ -18,15 +21,27 @@ std::size_t shown_length(std::string_view text) {
   return first == 0xC2 && at(1) < 0xA0 ? 0 : length;
 }
 
+/// What is seen of nothing and changes what is seen around it: marks of direction, and other line ends.
+bool turns(std::string_view character) {
+  constexpr std::array<std::string_view, 14> kTurning = {"\u061C", "\u200E", "\u200F", "\u2028", "\u2029",
+                                                         "\u202A", "\u202B", "\u202C", "\u202D", "\u202E",
+                                                         "\u2066", "\u2067", "\u2068", "\u2069"};
+  return std::find(kTurning.begin(), kTurning.end(), character) != kTurning.end();
+}
+
 }  // namespace
 
 std::string printable(std::string_view text) {
   std::string shown;
   while (!text.empty()) {
     const std::size_t length = shown_length(text);
-    if (length == 0) shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[0]));
-    shown += text.substr(0, length);
-    text.remove_prefix(length == 0 ? 1 : length);
+    const std::string_view bytes = text.substr(0, std::max<std::size_t>(1, length));
+    if (length == 0 || turns(bytes)) {
+      for (const char byte : bytes) shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+    } else {
+      shown += bytes;
+    }
+    text.remove_prefix(bytes.size());
   }
   return shown;
 }

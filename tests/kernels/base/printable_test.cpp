@@ -14,6 +14,14 @@ TEST(Printable, WhatSteersATerminalIsWrittenOut) {
       << "an escape sequence's beginning in one character";
 }
 
+// A name whose end is shown first is another name to who reads it.
+TEST(Printable, WhatTurnsTheDirectionIsWrittenOut) {
+  EXPECT_EQ(printable("runs/\u202Ecod.exe"), "runs/\\xe2\\x80\\xaecod.exe");
+  EXPECT_EQ(printable("a\u2066b\u2069\u200F"), "a\\xe2\\x81\\xa6b\\xe2\\x81\\xa9\\xe2\\x80\\x8f");
+  EXPECT_EQ(printable("\u2028"), "\\xe2\\x80\\xa8");
+  EXPECT_EQ(printable("\u05D0\u200D\u2027"), "\u05D0\u200D\u2027") << "letters of another direction, and joiners, stay";
+}
+
 TEST(Printable, TheRestStays) {
   const std::string text = "one\n\ttwo \u00e9 \u4e2d \U0001F600 \u00a0";
   EXPECT_EQ(printable(text), text);
