@@ -99,6 +99,13 @@ void InputFile::unpack() {
   try {
     step = unpacker_->step(std::span(packed_).subspan(packed_begin_), std::span(text_).subspan(before), file_ended_);
   } catch (const PackedDamage& damage) {
+    if (damage.sound) {
+      fail(ExitCode::bad_data,
+           "{}: unpacking {} takes more than the {} MiB of memory that are given to it ({}); unpack the file first, "
+           "with "
+           "{}",
+           path_.string(), packing_->name, kUnpackMemoryBytes >> 20, damage.why, packing_->by_hand);
+    }
     refuse(damage.why);
   }
   text_.resize(before + step.written);

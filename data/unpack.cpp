@@ -5,6 +5,7 @@
 #include <lzma.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <array>
@@ -68,7 +69,10 @@ class ZstdUnpacker final : public Unpacker {
     ZSTD_inBuffer in{from.data(), from.size(), 0};
     ZSTD_outBuffer out{to.data(), to.size(), 0};
     const std::size_t result = ZSTD_decompressStream(stream_.get(), &out, &in);
-    if (ZSTD_isError(result) != 0) throw PackedDamage{ZSTD_getErrorName(result)};
+    if (ZSTD_isError(result) != 0) {
+      throw PackedDamage{ZSTD_getErrorName(result),
+                         ZSTD_getErrorCode(result) == ZSTD_error_frameParameter_windowTooLarge};
+    }
     return {in.pos, out.pos, result == 0};
   }
   void begin() override {}  // the next frame's header begins it
@@ -97,8 +101,7 @@ class XzUnpacker final : public Unpacker {
       case LZMA_STREAM_END:
       case LZMA_BUF_ERROR: return step;
       case LZMA_MEM_ERROR: no_memory("liblzma");
-      case LZMA_MEMLIMIT_ERROR:
-        throw PackedDamage{fmt::format("it needs more than {} bytes to unpack", kUnpackMemoryBytes)};
+      case LZMA_MEMLIMIT_ERROR: throw PackedDamage{"its dictionary is too large", true};
       case LZMA_FORMAT_ERROR: throw PackedDamage{"not xz data"};
       case LZMA_OPTIONS_ERROR: throw PackedDamage{"packed in a way that this library does not know"};
       default: throw PackedDamage{"corrupt data"};
@@ -164,10 +167,10 @@ bool is_bzip2(std::string_view front) {
 }
 
 constexpr std::array<Packing, 4> kPackings = {{
-    {"gzip", ".gz", is_gzip, make<GzipUnpacker>},
-    {"zstd", ".zst .zstd", is_zstd, make<ZstdUnpacker>},
-    {"xz", ".xz", is_xz, make<XzUnpacker>},
-    {"bzip2", ".bz2", is_bzip2, make<Bzip2Unpacker>},
+    {"gzip", ".gz", "gzip -d", is_gzip, make<GzipUnpacker>},
+    {"zstd", ".zst .zstd", "zstd -d --long=31", is_zstd, make<ZstdUnpacker>},
+    {"xz", ".xz", "xz -d", is_xz, make<XzUnpacker>},
+    {"bzip2", ".bz2", "bzip2 -d", is_bzip2, make<Bzip2Unpacker>},
 }};
 
 }  // namespace

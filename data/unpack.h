@@ -18,6 +18,7 @@ struct UnpackStep {
 /// What is wrong with the bytes, in words; who calls knows the file and the place.
 struct PackedDamage {
   std::string why;
+  bool sound = false;  ///< nothing is, but that they take more than is given here
 };
 
 class Unpacker {
@@ -33,6 +34,7 @@ class Unpacker {
 struct Packing {
   std::string_view name;     ///< "gzip"
   std::string_view endings;  ///< of file names, as a rule: ".gz"; several with a blank between
+  std::string_view by_hand;  ///< the command that unpacks one, whatever memory that takes
   bool (*begins)(std::string_view front);
   std::unique_ptr<Unpacker> (*make)();
 };

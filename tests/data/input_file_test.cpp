@@ -160,5 +160,23 @@ TEST(InputFile, BombsAreRefusedWhileTheyUnpack) {
   }
 }
 
+// As the dumps of some forums are packed: sound, so that to fetch them anew would change nothing.
+TEST(InputFile, WindowsBeyondTheMemoryThatIsGivenAreNoDamage) {
+  using namespace std::string_view_literals;
+  constexpr std::string_view kZstd = "\x28\xB5\x2F\xFD\x00\xA8\x29\x00\x00hello"sv;  // a window of 2 GiB
+  constexpr std::string_view kXz =                                                   // a dictionary of 1.5 GiB
+      "\xFD\x37\x7A\x58\x5A\x00\x00\x04\xE6\xD6\xB4\x46\x02\x00\x21\x01\x25\x00\x00\x00\x3B\x78\x7B\x41"
+      "\x01\x00\x04\x68\x65\x6C\x6C\x6F\x00\x00\x00\x00\xB1\x37\xB9\xDB\xE5\xDA\x1E\x9B\x00\x01\x1D\x05"
+      "\xB8\x2D\x80\xAF\x1F\xB6\xF3\x7D\x01\x00\x00\x00\x00\x04\x59\x5A"sv;
+  const testing::TemporaryFolder folder;
+  for (const auto& [bytes, by_hand] : {std::pair(kZstd, "zstd -d --long=31"), std::pair(kXz, "xz -d")}) {
+    write_text(folder / "packed", std::string(bytes));
+    const std::string said = error_of(folder / "packed");
+    EXPECT_NE(said.find("takes more than the 256 MiB"), std::string::npos) << said;
+    EXPECT_NE(said.find(by_hand), std::string::npos) << said;
+    EXPECT_EQ(said.find("fetch the file anew"), std::string::npos) << said;
+  }
+}
+
 }  // namespace
 }  // namespace shoestring
