@@ -270,6 +270,21 @@ int print_suggested(const Arguments& arguments, const Recipe& recipe, std::int64
   return 0;
 }
 
+/// What one option asks for and another leaves undone would be passed over in silence.
+void check_together(const Arguments& arguments) {
+  const auto both = [&](const char* one, const char* other) { return arguments.has(one) && arguments.has(other); };
+  if (arguments.has("law") && !arguments.has("suggest")) {
+    fail(ExitCode::usage, "plan: --law is of --suggest; give that too, or leave --law out");
+  }
+  for (const char* other : {"json", "suggest"}) {
+    if (!both("measure", other)) continue;
+    fail(ExitCode::usage, "plan: --{} prints what is reckoned and takes no steps; leave it out, or --measure", other);
+  }
+  if (both("suggest", "layout")) {
+    fail(ExitCode::usage, "plan: --suggest chooses the layout; leave --layout out, or look at it without --suggest");
+  }
+}
+
 }  // namespace
 
 int plan_command(const Words& words) {
@@ -298,6 +313,7 @@ int plan_command(const Words& words) {
        .recipe_overrides = true},
       words);
   if (arguments.helped()) return 0;
+  check_together(arguments);
   if (arguments.has("measure")) install_signal_handlers("leaving; Ctrl-C again leaves at once");
   constexpr double kMostSeconds = 3600;
   const double seconds = arguments.real("measure", 0, 0.1, kMostSeconds, Unit::seconds);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <set>
 #include <span>
 
 #include "core/recipe/names.h"
@@ -93,9 +94,13 @@ std::string to_string(const PlanLayout& layout) {
 
 PlanLayout parse_layout(std::string_view text, PlanLayout base) {
   constexpr std::string_view kBlanks = " \t,";
+  std::set<std::string_view> keys;
   for (std::size_t begin = text.find_first_not_of(kBlanks); begin != std::string_view::npos;) {
     const std::size_t end = std::min(text.find_first_of(kBlanks, begin), text.size());
-    take_word(text.substr(begin, end - begin), base);
+    const std::string_view word = text.substr(begin, end - begin);
+    take_word(word, base);
+    const std::string_view key = word.substr(0, word.find('='));
+    if (!keys.insert(key).second) fail(ExitCode::usage, "layout: {} is given twice; keep one", key);
     begin = text.find_first_not_of(kBlanks, end);
   }
   return base;

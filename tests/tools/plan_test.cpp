@@ -90,6 +90,22 @@ TEST(Plan, ForetellsDeepSeekV3) {
   expect_holds(wrong.output, {"layout: unknown word 'pipline=2'", "pipeline"});
 }
 
+// Of two words that contradict each other, or of an option that another leaves undone, neither is taken in silence.
+TEST(Plan, RefusesOptionsThatWouldBePassedOver) {
+  const testing::Workplace place;
+  const std::string plan = "plan " + std::string(SHOESTRING_SOURCE_DIR) + "/recipes/deepseek_v3.recipe ";
+  for (const auto& [options, said] : std::vector<std::pair<std::string, const char*>>{
+           {"--law chinchilla", "--law is of --suggest"},
+           {"--measure 1 --json", "--json prints what is reckoned"},
+           {"--measure 1 --suggest", "--suggest prints what is reckoned"},
+           {"--suggest --layout pipeline=2", "--suggest chooses the layout"},
+           {"--layout \"pipeline=2 pipeline=4\"", "layout: pipeline is given twice"}}) {
+    const testing::Ended ended = place.run(plan + options);
+    EXPECT_EQ(ended.exit_code, 64) << options;
+    expect_holds(ended.output, {said});
+  }
+}
+
 // Foretold before it, set beside what came after it; and none is made when the run has begun.
 TEST(Plan, IsMeasuredAndComparedWithTheRun) {
   const testing::Workplace place;
