@@ -24,7 +24,8 @@ void check_extents(const ModelSpec& spec, std::int64_t tokenizer_vocabulary, Fin
   found.range("hidden", spec.hidden, 1, kMostExtent);
   found.range("heads", spec.heads, 1, kMostExtent);
   found.range("max_positions", spec.max_positions, 0, std::int64_t{1} << 30);
-  found.positive("norm_eps", spec.norm_eps);
+  found.unless(spec.norm_eps > 0 && spec.norm_eps <= 1, "norm_eps",
+               fmt::format("must be above 0 and at most 1, is {}", spec.norm_eps));
   found.positive("init_std", spec.init_std);
 }
 

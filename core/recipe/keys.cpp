@@ -92,8 +92,8 @@ void add_model(std::vector<Key>& keys) {
       .key("max_positions", &ModelSpec::max_positions, kPositions,
            "longest context [max_position_embeddings]; 0: the longest phase's sequence")
       .key("tie_embeddings", &ModelSpec::tie_embeddings, kText, "output head = embedding [tie_word_embeddings]")
-      .key("norm_eps", &ModelSpec::norm_eps, kPositive, "added to the mean square in RMSNorm [rms_norm_eps]")
-      .key("init_std", &ModelSpec::init_std, kPositive, "standard deviation of new weights [initializer_range]")
+      .key("norm_eps", &ModelSpec::norm_eps, {kAboveZero, 1}, "added to the mean square in RMSNorm [rms_norm_eps]")
+      .key("init_std", &ModelSpec::init_std, {kAboveZero, 100}, "standard deviation of new weights [initializer_range]")
       .key("rope_theta", &ModelSpec::rope_theta, kPositive, "base of the rotary frequencies")
       .key("rope_scaling", &ModelSpec::rope_scaling, kText, "how positions beyond the original ones are scaled")
       .key("rope_factor", &ModelSpec::rope_factor, {1, kAny}, "positions now over original ones")
@@ -210,7 +210,7 @@ void add_optimizer(std::vector<Key>& keys) {
            kFree)
       .key("beta1", &OptimizerSpec::beta1, {0, 0.999999}, "decay of AdamW's first moment")
       .key("beta2", &OptimizerSpec::beta2, {0, 0.999999999}, "decay of AdamW's second moment")
-      .key("epsilon", &OptimizerSpec::epsilon, kPositive, "added to the root of the second moment")
+      .key("epsilon", &OptimizerSpec::epsilon, {kAboveZero, 1}, "added to the root of the second moment")
       .key("weight_decay", &OptimizerSpec::weight_decay, {0, 10}, "of matrices; norms, biases, embeddings: none")
       .key("clip", &OptimizerSpec::clip, kNotNegative, "largest global gradient norm; 0: off")
       .key("muon_momentum", &OptimizerSpec::muon_momentum, {0, 0.999999}, "Muon's momentum")
@@ -256,7 +256,7 @@ void add_phase(std::vector<Key>& keys) {
       .key("suites", &PhaseSpec::suites, kText, "its own; empty: evaluation.suites", kFree)
       .key("lora", &PhaseSpec::lora, kText,
            "with lora.rank: it trains adapters; no: all weights, with what adapters before it came to in them")
-      .key("learning_rate", &PhaseSpec::learning_rate, kNotNegative, "its own peak; 0: schedule.learning_rate")
+      .key("learning_rate", &PhaseSpec::learning_rate, {0, 100}, "its own peak; 0: schedule.learning_rate")
       .key("loss_mean", &PhaseSpec::loss_mean, kText,
            "masked: the loss is the mean over learned tokens, or over documents, of which each counts alike")
       .key("long_documents", &PhaseSpec::long_documents, kText,

@@ -12,8 +12,9 @@ constexpr const char* kSchema = "shoestring.state/2";
 constexpr const char* kFirstSchema = "shoestring.state/1";  // its guard skipped whatever stood out
 constexpr std::size_t kMaxEntries = 1'000'000;
 
-std::int64_t count_of(const Json& object, const char* key,
-                      std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+constexpr std::int64_t kMostCount = std::int64_t{1} << 53;  // what is counted on from it stays far from overflow
+
+std::int64_t count_of(const Json& object, const char* key, std::int64_t most = kMostCount) {
   const Json& value = object.at(key);
   if (!value.is_count() || value.count() > most) {
     fail(ExitCode::bad_data, "'{}' must be a whole number of at most {}", key, most);

@@ -247,6 +247,7 @@ TEST(HuggingFaceConfig, HostileFilesAreRefused) {
         with(good, "\"rope_type\": \"llama3\"", "\"full_attention\": {}"),
         with(good, "\"rope_type\": \"llama3\"", "\"rope_type\": \"llama3\", \"rope_theta\": 7.5"),
         with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0"),
+        with(good, "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 1e308"),
         with(good, "\"max_position_embeddings\": ", "\"max_position_embeddings\": 0, \"was\": "),
         with(good, "\"hidden_size\": 24", "\"hidden_size\": 24, \"hidden_size\": 48"),
         // Brackets inside a text are no nesting, and must not hide what is.

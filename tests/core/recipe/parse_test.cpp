@@ -97,6 +97,25 @@ TEST(ParseRecipe, ManyMistakesAreCountedButNotAllPondered) {
   EXPECT_LT(held, 100 * text.size());
 }
 
+// Numbers of doubles that are none of floats, or far from any that trains: a typing error's.
+TEST(ParseRecipe, RatesAndSmallNumbersHaveUpperBounds) {
+  const std::string lines = all_lines(read_recipe_text(R"([model]
+norm_eps = 1e308
+init_std = 1e3
+[optimizer]
+epsilon = 8
+[phase.pretrain]
+learning_rate = 2e3
+)",
+                                                       "bad.recipe"));
+  for (const char* expected : {"bad.recipe:2: model.norm_eps = '1e308' must be above 0 and at most 1",
+                               "bad.recipe:3: model.init_std = '1e3' must be above 0 and at most 100",
+                               "bad.recipe:5: optimizer.epsilon = '8' must be above 0 and at most 1",
+                               "bad.recipe:7: phase.pretrain.learning_rate = '2e3' must lie between 0 and 100"}) {
+    EXPECT_NE(lines.find(expected), std::string::npos) << expected << "\nnot in\n" << lines;
+  }
+}
+
 TEST(ParseRecipe, TenMistakesAreTenMessages) {
   const std::string text = R"([run]
 nam = small
