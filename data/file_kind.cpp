@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/base/lfs_pointer.h"
+
 namespace shoestring {
 namespace {
 
@@ -20,7 +22,7 @@ constexpr std::string_view kTable =
 constexpr std::string_view kExport = "export the text as JSONL";
 
 // The longer one first where one begins with another.
-constexpr std::array<Signature, 16> kSignatures = {{
+constexpr std::array<Signature, 17> kSignatures = {{
     {"\x1F\x8B"sv, {"gzip", kUnpack}},
     {"\x28\xB5\x2F\xFD"sv, {"zstd", kUnpack}},
     {"\xFD"
@@ -39,6 +41,7 @@ constexpr std::array<Signature, 16> kSignatures = {{
     {"\0\0\xFE\xFF"sv, {"UTF-32", kConvert}},
     {"\xFF\xFE"sv, {"UTF-16", kConvert}},
     {"\xFE\xFF"sv, {"UTF-16", kConvert}},
+    {kLfsPointer, {"Git LFS pointer", kLfsRemedy}},
 }};
 
 constexpr FileKind kBinary = {"binary", "text holds no NUL bytes"};

@@ -13,6 +13,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/copy.h"
 #include "kernels/base/json.h"
+#include "kernels/base/lfs_pointer.h"
 
 namespace shoestring {
 namespace {
@@ -200,6 +201,11 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, ExitCode code) : pa
   if (bytes < 8) broken("shorter than its length field");
   std::uint64_t length = 0;
   read_at(file_, path_, 0, &length, sizeof(length));
+  std::string front(static_cast<std::size_t>(std::min<std::int64_t>(bytes, kLfsPointer.size())), '\0');
+  read_at(file_, path_, 0, front.data(), static_cast<std::int64_t>(front.size()));
+  if (front == kLfsPointer) {
+    fail(code_, "{}: holds a pointer of Git LFS and no tensors; {}", path_.string(), kLfsRemedy);
+  }
   if (length > static_cast<std::uint64_t>(std::min(kMaxHeaderBytes, bytes - 8))) {
     broken(fmt::format("a header of {} bytes exceeds the file or the limit of {}", length, kMaxHeaderBytes));
   }

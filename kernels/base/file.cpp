@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/lfs_pointer.h"
 
 namespace shoestring {
 namespace {
@@ -130,6 +131,9 @@ std::string read_file(const std::filesystem::path& path, std::int64_t limit_byte
   }
   std::string content(static_cast<std::size_t>(bytes), '\0');
   read_at(file, path, 0, content.data(), bytes);
+  if (content.starts_with(kLfsPointer)) {
+    fail(ExitCode::bad_data, "{}: holds a pointer of Git LFS and no content; {}", path.string(), kLfsRemedy);
+  }
   return content;
 }
 

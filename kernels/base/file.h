@@ -52,7 +52,7 @@ std::string content_hash(std::string_view bytes);
 FileHandle open_for_reading(const std::filesystem::path& path);
 std::int64_t file_bytes(const FileHandle& file, const std::filesystem::path& path);
 
-/// The whole file; refuses one larger than `limit_bytes` with Error(bad_data).
+/// The whole file; refuses one larger than `limit_bytes`, and a pointer of Git LFS, with Error(bad_data).
 std::string read_file(const std::filesystem::path& path, std::int64_t limit_bytes);
 /// Exactly `bytes` bytes at `offset`; a short file is Error(bad_data).
 void read_at(const FileHandle& file, const std::filesystem::path& path, std::int64_t offset, void* to,

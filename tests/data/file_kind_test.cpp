@@ -27,12 +27,17 @@ TEST(FileKind, KnowsWhatIsNotText) {
   EXPECT_EQ(file_kind("a\0b\0c\0"sv).name, "UTF-16");
   EXPECT_EQ(file_kind("\0a\0b\0c"sv).name, "UTF-16");
   EXPECT_EQ(file_kind("bin\0ary"sv).name, "binary");
+  const FileKind pointer = file_kind("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 42\n");
+  EXPECT_EQ(pointer.name, "Git LFS pointer") << "half a data set, cloned without it, would be text of three lines each";
+  EXPECT_NE(pointer.remedy.find("git lfs pull"), std::string_view::npos);
+  EXPECT_EQ(remedy_of(pointer.name), pointer.remedy);
   EXPECT_FALSE(file_kind("bin\0ary"sv).remedy.empty());
 }
 
 TEST(FileKind, TextIsText) {
   for (const std::string_view text :
-       {""sv, "a"sv, "{\"text\": 1}"sv, "\xEF\xBB\xBFmark"sv, "\xE6\x97\xA5\xE6\x9C\xAC"sv, "caf\xE9 in Latin-1"sv}) {
+       {""sv, "a"sv, "{\"text\": 1}"sv, "\xEF\xBB\xBFmark"sv, "\xE6\x97\xA5\xE6\x9C\xAC"sv, "caf\xE9 in Latin-1"sv,
+        "version https://git-lfs.github.com/spec/v1 is"sv}) {
     EXPECT_TRUE(file_kind(text).is_text()) << text;
   }
   EXPECT_TRUE(file_kind(std::string(kFileKindBytes, 'a') + '\0').is_text()) << "a NUL byte further on";

@@ -64,6 +64,7 @@ TEST(Safetensors, RefusesEveryBrokenRule) {
   const std::vector<std::pair<const char*, std::string>> broken = {
       {"short", "abc"},
       {"length beyond the file", std::string("\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F{}", 10)},
+      {"a pointer of Git LFS", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4241003\n"},
       {"not an object", file_of("[1]", "")},
       {"not JSON", file_of("{\"a\":", "")},
       {"deep", file_of("{\"a\":[[[[[[[[1]]]]]]]]}", "")},

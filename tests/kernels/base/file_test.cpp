@@ -101,6 +101,16 @@ TEST(OpenForReading, FollowsLinksToRegularFilesOnly) {
   EXPECT_EQ(code_of([&] { open_for_reading(folder / "device"); }), ExitCode::bad_data);
 }
 
+// What a clone without Git LFS holds in a model's place.
+TEST(ReadFile, APointerIsNoContent) {
+  const TemporaryFolder folder;
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4241003\n";
+  write_text(folder / "tokenizer.json", pointer);
+  EXPECT_EQ(code_of([&] { read_file(folder / "tokenizer.json", 1000); }), ExitCode::bad_data);
+  write_text(folder / "README", "A " + pointer);
+  EXPECT_EQ(read_file(folder / "README", 1000), "A " + pointer);
+}
+
 TEST(OpenForReading, AbsentIsMissingAndHinderedIsNot) {
   const TemporaryFolder folder;
   write_text(folder / "file", "");
