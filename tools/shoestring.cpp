@@ -106,6 +106,11 @@ int run(const Words& words) {
     check_printed();
     return code;
   };
+  if (words.size() > 1 && words[0] == "help") {  // of a command
+    Words asked(words.begin() + 1, words.end());
+    asked.emplace_back("--help");
+    return run(asked);
+  }
   if (words.empty() || words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     print_help();
     return printed(words.empty() ? static_cast<int>(ExitCode::usage) : 0);

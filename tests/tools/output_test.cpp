@@ -128,6 +128,15 @@ TEST_F(Output, WhatIsPrintedAndLostIsAnError) {
   }
 }
 
+TEST_F(Output, HelpKnowsTheCommands) {
+  for (const std::string command : {"train", "data build"}) {
+    EXPECT_EQ(place().run("help " + command).output, place().run(command + " --help").output);
+  }
+  const Ended wrong = place().run("help trian");
+  EXPECT_EQ(wrong.exit_code, 64);
+  EXPECT_NE(wrong.output.find("did you mean 'train'"), std::string::npos) << wrong.output;
+}
+
 TEST_F(Output, ADeadLinkIsNotAnAbsentFile) {
   const fs::path from = place().run_folder("out") / "checkpoints/step_00000020";
   const fs::path folder = file("linked");
