@@ -14,7 +14,7 @@ PLACE = re.compile(r"""
 REMEDY = re.compile(r"""
     \b(set|use|give|name|raise|lower|take|write|build|make|look|run|start|restore|choose|ask|add|remove|rename|see|try|
        wait|put|begin|go|did\ you\ mean|leave|move|delete|train|let|free|mend|change|copy|split|pass|install|allow|open|
-       keep|check|convert|save|say|resume|goes\ on|lists|unpack|follow|become|several\ are)\b
+       keep|check|convert|fetch|save|say|resume|goes\ on|lists|unpack|follow|become|several\ are)\b
   | \b(needs?|needed|must|at\ most|at\ least|expected|has\ to|have\ to|only|allowed|can\ be|may|between|one\ of|
        there\ are|these\ are|more\ than|less\ than|instead|larger|smaller|beyond|below|outside|exceed\w*|limit)\b
   | syntax\ error                                        # at a line and column""",
