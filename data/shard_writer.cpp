@@ -15,6 +15,7 @@
 #include "data/shard_format.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/interrupted.h"
 
 namespace shoestring {
 
@@ -58,12 +59,13 @@ class RawFile {
   }
   /// Takes the room on the disk now, where the file system can, so that a full disk shows before HDF5 meets it.
   void reserve(std::uint64_t bytes) {
-    if (::fallocate(fd_, 0, 0, static_cast<off_t>(bytes)) != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
+    const auto take = [&] { return ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes)); };
+    if (not_interrupted(take) != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
       stop("no room to write");
     }
   }
   void sync() {
-    if (::fsync(fd_) != 0) stop("cannot sync");
+    if (sync_descriptor(fd_) != 0) stop("cannot sync");
   }
   void close() {
     if (fd_ >= 0) ::close(std::exchange(fd_, -1));

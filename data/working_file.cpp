@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/interrupted.h"
 
 namespace shoestring {
 
@@ -29,13 +30,13 @@ void WorkingFile::write(std::int64_t offset, const void* data, std::size_t bytes
 }
 
 void WorkingFile::cut(std::int64_t bytes) {
-  if (::ftruncate(file_.get(), bytes) != 0) {
+  if (not_interrupted([&] { return ::ftruncate(file_.get(), bytes); }) != 0) {
     fail(ExitCode::io, "{}: cannot be cut: {}", path_.string(), system_reason(errno));
   }
 }
 
 void WorkingFile::sync() {
-  if (::fsync(file_.get()) != 0) {
+  if (sync_descriptor(file_.get()) != 0) {
     fail(ExitCode::io, "{}: cannot be written: {}", path_.string(), system_reason(errno));
   }
 }

@@ -13,6 +13,7 @@
 #include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/interrupted.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -74,7 +75,7 @@ Ledger::Ledger(const std::filesystem::path& run_directory, const Clock& clock)
           file_.string(), kMostAttempt);
     }
     end_last_line(content);
-    if (::fsync(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
+    if (sync_descriptor(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
     sync_directory(run_directory);
   } catch (...) {
     ::close(descriptor_);
@@ -87,7 +88,8 @@ void Ledger::end_last_line(const std::string& content) {
   const std::size_t whole = content.rfind('\n') == std::string::npos ? 0 : content.rfind('\n') + 1;
   if (whole == content.size()) return;
   if (!history_->torn) return append(descriptor_, file_, "\n");
-  if (::ftruncate(descriptor_, static_cast<off_t>(whole)) != 0) fail_io(file_, "repair it");
+  if (not_interrupted([&] { return ::ftruncate(descriptor_, static_cast<off_t>(whole)); }) != 0)
+    fail_io(file_, "repair it");
 }
 
 Ledger::~Ledger() { ::close(descriptor_); }
@@ -99,7 +101,7 @@ void Ledger::write(std::string_view kind, Json content) {
   content.set("wall", clock_.unix_seconds());
   const std::string line = content.dump() + "\n";
   append(descriptor_, file_, line);
-  if (::fsync(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
+  if (sync_descriptor(descriptor_) != 0) fail_io(file_, "bring it to disk (fsync)");
   if (content.find("seconds") != nullptr) last_progress_ = clock_.monotonic_seconds();
 }
 

@@ -14,6 +14,7 @@
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/interrupted.h"
 
 namespace shoestring {
 
@@ -136,7 +137,7 @@ void write_file(const fs::path& file, const std::string& content) {
     good = wrote > 0;
     if (good) done += static_cast<std::size_t>(wrote);
   }
-  good = good && ::fsync(descriptor) == 0;
+  good = good && sync_descriptor(descriptor) == 0;
   const int error = errno;
   if (descriptor >= 0) ::close(descriptor);
   if (!good || ::rename(temporary.c_str(), file.c_str()) != 0) {

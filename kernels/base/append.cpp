@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "kernels/base/file.h"
+#include "kernels/base/interrupted.h"
 
 namespace shoestring {
 
@@ -20,7 +21,8 @@ void append(int descriptor, const std::filesystem::path& path, std::string_view 
     const int error = put == 0 ? ENOSPC : errno;
     const off_t end = ::lseek(descriptor, 0, SEEK_END);
     const auto part = static_cast<off_t>(done);
-    if (done > 0 && end >= part && ::ftruncate(descriptor, end - part) != 0) fail_io(path, "repair it");
+    if (done > 0 && end >= part && not_interrupted([&] { return ::ftruncate(descriptor, end - part); }) != 0)
+      fail_io(path, "repair it");
     errno = error;
     fail_io(path, "write to it");
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/interrupted.h"
 #include "kernels/base/lfs_pointer.h"
 
 namespace shoestring {
@@ -175,7 +176,7 @@ void FileWriter::write(const void* data, std::size_t bytes) {
 }
 
 void FileWriter::finish() {
-  if (fsync(file_.get()) != 0) fail_io(path_, "bring it to disk (fsync)");
+  if (sync_descriptor(file_.get()) != 0) fail_io(path_, "bring it to disk (fsync)");
   file_.close();
 }
 
@@ -208,7 +209,7 @@ void sync_directory(const std::filesystem::path& directory) {
   const FileHandle handle(retry_open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (!handle.open()) fail_io(name, "open the folder");
   // EINVAL: a file system that does not sync folders
-  if (fsync(handle.get()) != 0 && errno != EINVAL) fail_io(name, "bring the folder to disk (fsync)");
+  if (sync_descriptor(handle.get()) != 0 && errno != EINVAL) fail_io(name, "bring the folder to disk (fsync)");
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {

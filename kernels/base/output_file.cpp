@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/interrupted.h"
 
 namespace shoestring {
 namespace {
@@ -191,7 +192,7 @@ OutputStream::OutputStream(fs::path path, double patience_seconds)
 void OutputStream::write(std::string_view piece) { write_all(descriptor_, path_, piece, patience_); }
 
 void OutputStream::finish() {
-  if (regular_ && ::fsync(descriptor_) != 0) fail_io(path_, "bring it to disk (fsync)");
+  if (regular_ && sync_descriptor(descriptor_) != 0) fail_io(path_, "bring it to disk (fsync)");
   opened_.close();
   descriptor_ = -1;
 }
