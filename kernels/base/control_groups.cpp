@@ -132,11 +132,15 @@ std::optional<double> cpu_quota(const fs::path& process, const fs::path& root) {
 std::optional<GroupRoom> group_memory(const fs::path& process, const fs::path& root) {
   std::optional<GroupRoom> least;
   each_group(process, root, "memory", [&](const fs::path& folder, bool version_2) {
-    const fs::path file = folder / (version_2 ? "memory.max" : "memory.limit_in_bytes");
-    const auto limit = whole_of(file);
     const auto used = whole_of(folder / (version_2 ? "memory.current" : "memory.usage_in_bytes"));
-    if (!limit || *limit >= kNoLimit || !used) return;
-    take_least(least, {*limit, std::max<std::int64_t>(0, *used - file_copies(folder, version_2)), file});
+    if (!used) return;
+    const std::int64_t kept = std::max<std::int64_t>(0, *used - file_copies(folder, version_2));
+    const auto take = [&](const fs::path& file) {
+      const auto limit = whole_of(file);
+      if (limit && *limit < kNoLimit) take_least(least, {*limit, kept, file});
+    };
+    take(folder / (version_2 ? "memory.max" : "memory.limit_in_bytes"));
+    if (version_2) take(folder / "memory.high");
   });
   return least;
 }

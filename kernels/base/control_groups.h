@@ -24,8 +24,9 @@ struct GroupRoom {
   std::int64_t left() const { return limit > used ? limit - used : 0; }
 };
 
-/// Bytes: `memory.max` of version 2, `memory.limit_in_bytes` of version 1. Copies of files that the kernel drops when
-/// memory is short do not count as used.
+/// Bytes: `memory.max` and `memory.high` of version 2, `memory.limit_in_bytes` of version 1. Beyond memory.high nothing
+/// is ended, but every allocation is made to wait: a run there spends its time without getting on. Copies of files that
+/// the kernel drops when memory is short do not count as used.
 std::optional<GroupRoom> group_memory(const std::filesystem::path& process = "/proc/self",
                                       const std::filesystem::path& root = "/");
 

@@ -101,6 +101,21 @@ TEST_F(ControlGroups, TheGroupThatLeavesLeastMemory) {
   EXPECT_EQ(memory()->left(), 0);
 }
 
+// Kubernetes and systemd set it below memory.max, or alone.
+TEST_F(ControlGroups, WhereAllocationsAreMadeToWaitIsALimit) {
+  process("0::/job/task\n", kVersion2);
+  group("sys/fs/cgroup/job/task/memory.current", "100\n");
+  group("sys/fs/cgroup/job/task/memory.max", "1000\n");
+  group("sys/fs/cgroup/job/task/memory.high", "max\n");
+  ASSERT_TRUE(memory());
+  EXPECT_EQ(memory()->left(), 900);
+  group("sys/fs/cgroup/job/task/memory.high", "800\n");
+  EXPECT_EQ(memory()->left(), 700);
+  EXPECT_EQ(memory()->file, folder_ / "root/sys/fs/cgroup/job/task/memory.high");
+  group("sys/fs/cgroup/job/task/memory.max", "max\n");
+  EXPECT_EQ(memory()->left(), 700);
+}
+
 TEST_F(ControlGroups, MemoryOfVersionOne) {
   process("4:memory:/a\n8:pids:/b\n0::/\n",
           "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
