@@ -94,23 +94,30 @@ Answer answer_of(const std::string& doing, const std::function<std::string()>& w
   }
 }
 
-[[noreturn]] void serve(pid_t parent, int to, int words, const std::string& doing,
-                        const std::function<std::string()>& work) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(1);  // it was gone before that
-  std::atexit([] { ::_exit(1); });        // the first to be run, before all of the parent's
-  to = ::fcntl(to, F_DUPFD, 3);           // neither may stand where another is put
-  words = ::fcntl(words, F_DUPFD, 3);
-  const int nothing = ::open("/dev/null", O_RDONLY);
-  if (::dup2(nothing, 0) < 0 || ::dup2(to, 1) < 0 || ::dup2(words, 2) < 0) ::_exit(1);
-  close_from(3);
-  const Answer answer = answer_of(doing, work);
+[[noreturn]] void leave(int to, const Answer& answer) {
   for (std::string_view left = answer.text; !left.empty();) {
-    const ssize_t put = ::write(1, left.data(), left.size());
+    const ssize_t put = ::write(to, left.data(), left.size());
     if (put < 0 && errno != EINTR) ::_exit(1);
     if (put > 0) left.remove_prefix(static_cast<std::size_t>(put));
   }
   ::_exit(static_cast<int>(answer.code));
+}
+
+[[noreturn]] void serve(pid_t parent, int to, int words, const std::string& doing,
+                        const std::function<std::string()>& work) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(1);        // it was gone before that
+  std::atexit([] { ::_exit(1); });              // the first to be run, before all of the parent's
+  const int answers = ::fcntl(to, F_DUPFD, 3);  // neither may stand where another is put
+  words = ::fcntl(words, F_DUPFD, 3);
+  const int nothing = ::memfd_create("nothing", 0);  // is there where /dev is not
+  const bool made = answers >= 0 && words >= 0 && nothing >= 0;
+  if (!made || ::dup2(nothing, 0) < 0 || ::dup2(answers, 1) < 0 || ::dup2(words, 2) < 0) {
+    leave(to, {ExitCode::io,
+               fmt::format("{}: cannot make the files of the process that does it: {}", doing, system_reason(errno))});
+  }
+  close_from(3);
+  leave(1, answer_of(doing, work));
 }
 
 /// What there is by now; false at the end.

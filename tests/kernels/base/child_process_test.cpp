@@ -1,5 +1,6 @@
 #include "kernels/base/child_process.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -52,6 +53,33 @@ Error error_of(const std::function<std::string()>& work, const std::function<voi
 
 void expect_parts(const Error& error, std::initializer_list<const char*> parts) {
   for (const char* part : parts) EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+}
+
+/// So many files more can be opened, while it lives.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(int more) {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const int first = ::dup(0);
+    ::close(first);
+    for (int taken = first; taken < first + more; ++taken) EXPECT_LT(::fcntl(taken, F_GETFD), 0) << "a hole";
+    const struct rlimit now { static_cast<rlim_t>(first + more), before_.rlim_max };
+    setrlimit(RLIMIT_NOFILE, &now);
+  }
+  ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  struct rlimit before_ {};
+};
+
+TEST(ChildProcess, ThatCanOpenNoFileSaysSo) {
+  const FewDescriptors few(3);  // those of the parent
+  const Error error = error_of([] { return std::string(); });
+  EXPECT_EQ(error.code(), ExitCode::io);
+  expect_parts(error, {"counting: cannot make the files of the process that does it: Too many open files; raise "
+                       "`ulimit -n`"});
 }
 
 TEST(ChildProcess, GivesItsAnswerAndChangesNothing) {
