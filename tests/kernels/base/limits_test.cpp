@@ -83,6 +83,18 @@ TEST(ThreadLimits, NameEveryPlaceToLookAt) {
   for (const char* part : {"`ulimit -u`", "pids.max", "kernel.threads-max", "run.threads"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
+  EXPECT_EQ(text.find("`ulimit -s`"), std::string::npos) << "there is memory for a stack: " << text;
+}
+
+TEST(ThreadLimits, NameMemoryWhereAStackHasNone) {
+  constexpr rlim_t kMoreThanAnyMachine = rlim_t{1} << 50;
+  struct rlimit limit {};
+  getrlimit(RLIMIT_STACK, &limit);
+  if (limit.rlim_max < kMoreThanAnyMachine) GTEST_SKIP() << "this process may not raise its stack so far";
+  const SoftLimit stack(RLIMIT_STACK, kMoreThanAnyMachine);
+  const std::string text = thread_limits();
+  EXPECT_NE(text.find("memory for its stack, 1.07e+09 MiB by `ulimit -s`, where "), std::string::npos) << text;
+  EXPECT_NE(text.find("GiB"), std::string::npos) << "whose limit it is: " << text;
 }
 
 }  // namespace
