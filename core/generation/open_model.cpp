@@ -74,14 +74,30 @@ OpenModel::OpenModel(const fs::path& folder, const OpenModelOptions& options)
                                                             .count_precision = false,
                                                             .trains = false});
   const ImportPlan plan = plan_import(files, *model_);
+  const CachedForwardOptions forward{.slots = options.slots,
+                                     .capacity = capacity,
+                                     .rows = std::max(options.slots, std::min(options.rows, options.slots * capacity)),
+                                     .latents = options.latents && config.latent_attention};
+  check_memory(options.memory ? *options.memory : memory_left(1), forward);
   model_->allocate(stream_);
   import_weights(plan, options.progress);
   model_->prepare();
-  forward_ = std::make_unique<CachedForward>(
-      *model_, CachedForwardOptions{.slots = options.slots,
-                                    .capacity = capacity,
-                                    .rows = std::max(options.slots, std::min(options.rows, options.slots * capacity)),
-                                    .latents = options.latents && config.latent_attention});
+  forward_ = std::make_unique<CachedForward>(*model_, forward);
+}
+
+// Else the system ends the process while it reads, in a control group without a word.
+void OpenModel::check_memory(const MemoryLeft& left, const CachedForwardOptions& options) const {
+  const auto gibibytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  const ModelMemory model = model_->memory();
+  const std::int64_t texts = CachedForward::bytes(*model_, options);
+  const std::int64_t needed = model.total() + texts;
+  if (needed <= left.bytes) return;
+  fail(ExitCode::io,
+       "memory: the model needs {:.3g} GiB and can have {:.3g} ({}): weights {:.3g}, compute copies {:.3g}, what is "
+       "kept of {} text{} of {} tokens {:.3g}. A smaller --context, or --latents where a model has them, keeps less of "
+       "texts; the weights need a machine, or a limit, with more memory",
+       gibibytes(needed), gibibytes(left.bytes), left.from, gibibytes(model.parameters), gibibytes(model.prepared),
+       options.slots, options.slots == 1 ? "" : "s", options.capacity, gibibytes(texts));
 }
 
 std::int64_t OpenModel::parameters() const {

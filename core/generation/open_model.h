@@ -12,6 +12,7 @@
 #include "core/model/cached_forward.h"
 #include "core/recipe/recipe.h"
 #include "data/tokenizer.h"
+#include "kernels/base/limits.h"
 #include "kernels/base/workers.h"
 
 namespace shoestring {
@@ -19,11 +20,12 @@ namespace shoestring {
 struct OpenModelOptions {
   /// nothing: as the run computes that left the folder; in BF16 where no run did.
   std::optional<PrecisionPolicy> policy{};
-  int threads = 0;            ///< 0: all cores
-  std::int64_t slots = 1;     ///< texts at a time
-  std::int64_t capacity = 0;  ///< tokens of each; cut to the model's positions, which 0 stands for
-  std::int64_t rows = 256;    ///< tokens that are worked on at a time
-  bool latents = false;       ///< CachedForwardOptions::latents, for models that have them
+  int threads = 0;                     ///< 0: all cores
+  std::int64_t slots = 1;              ///< texts at a time
+  std::int64_t capacity = 0;           ///< tokens of each; cut to the model's positions, which 0 stands for
+  std::int64_t rows = 256;             ///< tokens that are worked on at a time
+  bool latents = false;                ///< CachedForwardOptions::latents, for models that have them
+  std::optional<MemoryLeft> memory{};  ///< nothing: what the system leaves this process
   /// Is told while the weights are read how far that is.
   std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress{};
   /// Is told what the folder says and is not done (TextIds::not_applied).
@@ -33,7 +35,8 @@ struct OpenModelOptions {
 class OpenModel {
  public:
   /// Reads everything. Throws Error(bad_data, missing_input) as ImportFolder, plan_import and load_tokenizer do, and
-  /// for a tokenizer with more pieces than the model has logits.
+  /// for a tokenizer with more pieces than the model has logits; Error(io), before the weights are read, where they and
+  /// what is kept of texts do not fit into memory.
   OpenModel(const std::filesystem::path& folder, const OpenModelOptions& options);
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -47,6 +50,8 @@ class OpenModel {
   std::vector<std::int32_t> prompt(std::string_view text) const;
 
  private:
+  void check_memory(const MemoryLeft& left, const CachedForwardOptions& options) const;
+
   PrecisionSpec precision_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TextIds ids_;
