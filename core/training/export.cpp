@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "core/model/transformer.h"
 #include "core/training/import_weights.h"
+#include "core/training/room.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
 #include "kernels/quantize.h"
@@ -112,21 +114,49 @@ void write_file(const fs::path& path, const std::function<void(FileWriter&)>& wr
   file.finish();
 }
 
-/// model.safetensors, or several files and their index.
-std::int64_t write_weights(const fs::path& folder, const std::vector<WrittenTensor>& tensors, std::int64_t limit) {
-  std::vector<std::vector<WrittenTensor>> parts(1);
+using WeightFiles = std::vector<std::vector<WrittenTensor>>;
+
+std::int64_t bytes_of(const std::vector<WrittenTensor>& tensors) {
+  std::int64_t sum = 0;
+  for (const WrittenTensor& tensor : tensors) sum += tensor.bytes();
+  return sum;
+}
+
+/// In order, none larger than `limit` unless one tensor is.
+WeightFiles split_into_files(std::vector<WrittenTensor>&& tensors, std::int64_t limit) {
+  WeightFiles parts(1);
   std::int64_t part_bytes = 0;
-  std::int64_t bytes = 0;
-  std::int64_t parameters = 0;
-  for (const WrittenTensor& tensor : tensors) {
+  for (WrittenTensor& tensor : tensors) {
     if (part_bytes > 0 && part_bytes + tensor.bytes() > limit) {
       parts.emplace_back();
       part_bytes = 0;
     }
-    parts.back().push_back(tensor);
     part_bytes += tensor.bytes();
-    bytes += tensor.bytes();
-    if (!tensor.name.ends_with(kScaleSuffix)) parameters += tensor.shape.elements();
+    parts.back().push_back(std::move(tensor));
+  }
+  return parts;
+}
+
+DiskNeed disk_need(const WeightFiles& parts, const std::vector<std::pair<std::string, std::string>>& companions) {
+  constexpr std::int64_t kHeader = std::int64_t{64} << 10;  // names and places of a file's tensors; config.json, index
+  DiskNeed need{.bytes = kHeader, .files = 3 + std::ssize(parts) + std::ssize(companions), .largest_file = 0};
+  for (const auto& [name, content] : companions) need.bytes += kHeader + std::ssize(content);
+  for (const std::vector<WrittenTensor>& part : parts) {
+    need.bytes += bytes_of(part) + kHeader;
+    need.largest_file = std::max(need.largest_file, bytes_of(part) + kHeader);
+  }
+  return need;
+}
+
+/// model.safetensors, or several files and their index.
+std::int64_t write_weights(const fs::path& folder, const WeightFiles& parts) {
+  std::int64_t bytes = 0;
+  std::int64_t parameters = 0;
+  for (const std::vector<WrittenTensor>& part : parts) {
+    bytes += bytes_of(part);
+    for (const WrittenTensor& tensor : part) {
+      if (!tensor.name.ends_with(kScaleSuffix)) parameters += tensor.shape.elements();
+    }
   }
   if (parts.size() == 1) {
     write_file(folder / "model.safetensors", [&](FileWriter& file) { write_safetensors(file, parts[0]); });
@@ -214,13 +244,16 @@ std::int64_t export_folder(const ImportFolder& source, const fs::path& place, co
   facts.fp8_block.reset();
   if (options.format == ExportFormat::fp8_block) facts.fp8_block = kBlock;
 
+  const WeightFiles files = split_into_files(std::move(tensors), options.file_limit_bytes);
   OwnPartialFolder partial(out);
+  check_disk(out, options.room ? *options.room : disk_room(partial.path()), disk_need(files, source.companions()),
+             "the model folder", "name a place on another disk with --out");
   write_file(partial.path() / "config.json",
              [&](FileWriter& file) { file.write(write_hugging_face_config(source.config(), facts)); });
   for (const auto& [name, content] : source.companions()) {
     write_file(partial.path() / name, [&, &text = content](FileWriter& file) { file.write(text); });
   }
-  const std::int64_t bytes = write_weights(partial.path(), tensors, options.file_limit_bytes);
+  const std::int64_t bytes = write_weights(partial.path(), files);
   partial.become(out);
   return bytes;
 }

@@ -122,6 +122,23 @@ DiskRoom disk_room(const std::filesystem::path& directory) {
   return left;
 }
 
+void check_disk(const std::filesystem::path& place, const DiskRoom& left, const DiskNeed& need, std::string_view what,
+                std::string_view remedy) {
+  if (left.bytes < need.bytes) {
+    fail(ExitCode::io, "{}: {:.1f} MiB are free, {} takes {:.1f}; make room, or {}", place.string(),
+         mebibytes(left.bytes), what, mebibytes(need.bytes), remedy);
+  }
+  if (left.files < need.files) {
+    fail(ExitCode::io, "{}: its file system takes {} more files (df -i), {} has {}; remove some, or {}", place.string(),
+         left.files, what, need.files, remedy);
+  }
+  if (left.largest_file < need.largest_file) {
+    fail(ExitCode::io,
+         "{}: a file of {} takes {:.1f} MiB, the system lets this process write {:.1f} at most; raise `ulimit -f`",
+         place.string(), what, mebibytes(need.largest_file), mebibytes(left.largest_file));
+  }
+}
+
 LeastRoom least_room(Communicator& world, const DiskRoom& own) {
   LeastRoom least{.room = own, .bytes_of = {}, .files_of = {}, .largest_file_of = {}};
   if (world.size() == 1) return least;

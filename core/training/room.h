@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/recipe/recipe.h"
@@ -30,6 +31,17 @@ struct DiskRoom {
   std::int64_t largest_file = std::numeric_limits<std::int64_t>::max();  ///< bytes: `ulimit -f`
 };
 DiskRoom disk_room(const std::filesystem::path& directory);
+
+/// What is written at once, and stays.
+struct DiskNeed {
+  std::int64_t bytes = 0;
+  std::int64_t files = 0;
+  std::int64_t largest_file = 0;  ///< bytes
+};
+/// Throws Error(io) where `left`, on the file system of `place`, has no room for `need`, naming both, what it is for
+/// ("the model folder") and `remedy`, a way to another place.
+void check_disk(const std::filesystem::path& place, const DiskRoom& left, const DiskNeed& need, std::string_view what,
+                std::string_view remedy);
 
 /// The least that ranks may still write, and whose that is: "rank 1 (host node7)", empty of one rank.
 struct LeastRoom {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <tuple>
+
 #include "core/training/import_weights.h"
 #include "kernels/base/check.h"
 #include "kernels/base/workers.h"
@@ -115,6 +117,40 @@ TEST(Export, WhatStandsBesideItStays) {
   for (const fs::path& folder : {exported.folder / "more.partial", own})
     EXPECT_EQ(read_text(folder / "keep"), "precious");
   EXPECT_EQ(list_directory(exported.folder.path()).size(), 5u) << "source, out, more and these two";
+}
+
+TEST(Export, ADiskWithoutRoomIsSeenBeforeAnythingIsWritten) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  std::int64_t written = 0;
+  std::int64_t all = 0;
+  ExportOptions options{.file_limit_bytes = 8000};
+  options.progress = [&](std::int64_t done, std::int64_t of) { std::tie(written, all) = std::tuple(done, of); };
+  const auto refused = [&](const DiskRoom& room) -> std::string {
+    options.room = room;
+    written = 0;
+    try {
+      export_folder(ImportFolder(exported.source()), exported.folder / "again", options, stream);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      EXPECT_EQ(written, 0);
+      EXPECT_EQ(list_directory(exported.folder.path()).size(), 2u) << "source and out";
+      return error.what();
+    }
+    fs::remove_all(exported.folder / "again");
+    return {};
+  };
+  ASSERT_EQ(refused({}), "");
+  ASSERT_GT(all, 16000) << "several files";
+  const std::string bytes = refused({.bytes = all});
+  EXPECT_NE(bytes.find("MiB are free, the model folder takes "), std::string::npos) << bytes;
+  EXPECT_NE(bytes.find("name a place on another disk with --out"), std::string::npos) << bytes;
+  EXPECT_EQ(refused({.bytes = all + (std::int64_t{1} << 20)}), "");
+  EXPECT_NE(refused({.files = 5}).find("takes 5 more files (df -i)"), std::string::npos);
+  EXPECT_EQ(refused({.files = 64}), "");
+  EXPECT_NE(refused({.largest_file = 60000}).find("raise `ulimit -f`"), std::string::npos);
+  EXPECT_EQ(refused({.largest_file = 80000}), "") << "of the largest file, not of all";
 }
 
 TEST(Export, AFolderThatIsThereStays) {
