@@ -1,6 +1,7 @@
 // The program: finds the command, runs it, turns what it throws into a message and an exit code.
 #include <fcntl.h>
 #include <fmt/ranges.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -146,6 +147,15 @@ void open_closed_streams() {
   }
 }
 
+/// A thread that outgrows its stack ends the process by a signal. All threads have what the limit says.
+void check_stack() {
+  constexpr rlim_t kLeast = rlim_t{256} << 10;  // a tokenizer is trained, and a run goes on, with half of it
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= kLeast) return;
+  fail(ExitCode::io, "the stack of a thread: the system allows {} KiB, {} are needed; raise `ulimit -s`",
+       limit.rlim_cur >> 10, kLeast >> 10);
+}
+
 }  // namespace
 }  // namespace shoestring
 
@@ -153,6 +163,7 @@ int main(int count, char** arguments) {
   shoestring::open_closed_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a write past the limit on file sizes fails with its error
   try {
+    shoestring::check_stack();
     return shoestring::run({arguments + 1, arguments + count});
   } catch (const std::exception& exception) {
     const shoestring::Error error = shoestring::as_error(exception);

@@ -1,6 +1,7 @@
 #include "core/training/signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <array>
 #include <csignal>
@@ -8,7 +9,7 @@
 namespace shoestring {
 namespace {
 
-constexpr std::array kHandled = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGINT};
+constexpr std::array kHandled = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGINT};
 
 /// The process gets its own handlers back.
 class Signals : public testing::Test {
@@ -57,6 +58,37 @@ TEST_F(Signals, AnInterruptIsAnsweredWithWhatIsDone) {
         std::_Exit(stop_requested() ? 0 : 1);
       },
       testing::ExitedWithCode(0), "^\nshoestring: leaving\n$");
+}
+
+/// The soft limit on CPU time that is left by one of `hard` seconds, with no soft one before it, in a process of its
+/// own.
+int soft_cpu_limit(rlim_t hard) {
+  struct rlimit limit {
+    hard, hard
+  };
+  setrlimit(RLIMIT_CPU, &limit);
+  install_signal_handlers();
+  getrlimit(RLIMIT_CPU, &limit);
+  return limit.rlim_max == hard ? static_cast<int>(limit.rlim_cur) : 0;
+}
+
+TEST_F(Signals, TheHardLimitOnCpuTimeIsHeardOfBefore) {
+  EXPECT_EXIT(std::_Exit(soft_cpu_limit(120)), testing::ExitedWithCode(60), "");
+  EXPECT_EXIT(std::_Exit(soft_cpu_limit(180)), testing::ExitedWithCode(120), "");
+  EXPECT_EXIT(std::_Exit(soft_cpu_limit(6000) / 100), testing::ExitedWithCode(54), "");
+}
+
+TEST_F(Signals, WhoUsedUpItsCpuTimeIsToldOnce) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        std::raise(SIGXCPU);
+        std::raise(SIGXCPU);
+        std::_Exit(stop_requested() ? 0 : 1);
+      },
+      testing::ExitedWithCode(0),
+      "^\nshoestring: this process has used nearly all of its CPU time .*leaving before the "
+      "system ends it\n$");
 }
 
 // nohup, and jobs that a script runs in the background.
