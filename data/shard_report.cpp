@@ -110,7 +110,10 @@ std::vector<std::string> list_shards(const std::string& path) {
   namespace fs = std::filesystem;
   const fs::file_type type = type_of(path);
   if (type == fs::file_type::not_found) {
-    fail(ExitCode::missing_input, "{}: no such shard or folder; build shards with `shoestring data build`", path);
+    std::error_code gone;  // the current folder may be
+    const std::string from = fs::path(path).is_absolute() ? "" : " in " + fs::current_path(gone).string();
+    fail(ExitCode::missing_input, "{}: no such shard or folder{}; build shards with `shoestring data build`", path,
+         from == " in " ? " (the current folder is gone)" : from);
   }
   if (type != fs::file_type::directory) return {path};
   std::vector<std::string> files;

@@ -58,13 +58,24 @@ std::string difference_text(const Recipe& first, const Recipe& own) {
 
 }  // namespace
 
+std::string program_hash(const std::filesystem::path& process) {
+  const std::filesystem::path program = process / "exe";
+  if (type_of(program) == std::filesystem::file_type::not_found) {
+    fail(ExitCode::missing_input,
+         "{}: is not there, so that nobody can tell whether all ranks run one program: mount /proc (mount -t proc proc "
+         "/proc; chroot and some containers begin without)",
+         program.string());
+  }
+  return hash_file(program);
+}
+
 RankPlace own_place(const Recipe& recipe) {
   RankPlace place;
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   put(place.host, text_of(host));
   put(place.processor, cpu_features().to_string());
-  put(place.program, hash_file("/proc/self/exe"));
+  put(place.program, program_hash());
   put(place.recipe, recipe_hash(recipe));
   put(place.cores, content_hash(Workers::cores_name()));
   place.usable_cores = Workers::usable_cores();

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -28,6 +29,8 @@ static_assert(std::is_trivially_copyable_v<RankPlace>);
 
 /// This process.
 RankPlace own_place(const Recipe& recipe);
+/// Of the program that runs as `process`. Throws Error(missing_input) where the system does not show it.
+std::string program_hash(const std::filesystem::path& process = "/proc/self");
 /// Every rank's, by rank. Collective.
 std::vector<RankPlace> gather_places(Communicator& world, const RankPlace& own);
 /// Every rank's, checked as below.

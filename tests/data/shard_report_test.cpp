@@ -59,7 +59,12 @@ TEST(ShardReport, ListsShardsInNameOrder) {
   for (const char* name : {"b.h5", "a.h5", "c.h5.partial", "notes.txt"}) write_bytes(folder / name, {'x'});
   EXPECT_EQ(list_shards(folder.path()), (std::vector<std::string>{folder / "a.h5", folder / "b.h5"}));
   EXPECT_EQ(list_shards(folder / "notes.txt"), std::vector<std::string>{folder / "notes.txt"});
-  EXPECT_EQ(error_of([&] { list_shards(folder / "none"); }).code(), ExitCode::missing_input);
+  const Error absent = error_of([&] { list_shards(folder / "none"); });
+  EXPECT_EQ(absent.code(), ExitCode::missing_input);
+  EXPECT_NE(std::string(absent.what()).find("none: no such shard or folder; build"), std::string::npos);
+  const std::string relative = error_of([] { list_shards("shards/none"); }).what();
+  EXPECT_EQ(relative.find("shards/none: no such shard or folder in " + std::filesystem::current_path().string()), 0u)
+      << "a recipe's paths are those of where it is started: " << relative;
 }
 
 }  // namespace

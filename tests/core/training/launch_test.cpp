@@ -7,6 +7,7 @@
 #include "core/recipe/parse.h"
 #include "kernels/base/check.h"
 #include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
 
 namespace shoestring {
 namespace {
@@ -42,6 +43,18 @@ TEST(Launch, ARankSaysWhereItIs) {
   EXPECT_EQ(std::string(own.program.data()).size(), 32u);
   EXPECT_GE(own.usable_cores, 1);
   EXPECT_STRNE(own.recipe.data(), own_place(recipe("[optimizer]\nclip = 2\n")).recipe.data());
+}
+
+TEST(Launch, AMachineThatDoesNotShowTheProgramSaysWhatToMount) {
+  const testing::TemporaryFolder empty;
+  try {
+    program_hash(empty.path());
+    FAIL() << "hashed nothing";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::missing_input);
+    EXPECT_NE(std::string(error.what()).find("exe: is not there, "), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("mount -t proc proc /proc"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Launch, RanksThatBelongTogetherMayBegin) {
