@@ -70,8 +70,8 @@ ArrivalSetting arrival_setting(std::function<bool()> asked) {
 
 std::unique_ptr<Communicator> join_world(std::function<bool()> asked) {
   if (mpi_launch_sign().empty()) return join_world();
-  const ArrivalWait wait(arrival_setting(std::move(asked)));
-  return join_world();
+  const ArrivalWait wait(arrival_setting(asked));
+  return mpi_world(kLargestMessageBytes, {.asked = std::move(asked)});
 }
 
 }  // namespace shoestring

@@ -44,7 +44,7 @@ class ArrivalWait {
 /// Says so on stderr after ten seconds; ends the process with ExitCode::preempted once `asked` says so.
 ArrivalSetting arrival_setting(std::function<bool()> asked);
 
-/// As join_world(), under an ArrivalWait.
+/// As join_world(), under an ArrivalWait. Later waits for other ranks that nobody watches hear the request too.
 std::unique_ptr<Communicator> join_world(std::function<bool()> asked);
 
 }  // namespace shoestring

@@ -35,7 +35,7 @@ void mpi_check(int status, const char* call) {
 /// MPI from init to finalize, shared by all communicators.
 class Session {
  public:
-  Session() {
+  explicit Session(LeaveRequest leave) : leave_(std::move(leave)) {
     int provided = MPI_THREAD_SINGLE;
     mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
     if (provided < MPI_THREAD_SERIALIZED) {
@@ -43,6 +43,9 @@ class Session {
            provided);
     }
     exceptions_ = std::uncaught_exceptions();
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank > 0) leave_.patience_seconds += 1;
   }
   ~Session() {
     if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
@@ -50,7 +53,10 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
+  const LeaveRequest& leave() const { return leave_; }
+
  private:
+  LeaveRequest leave_;
   int exceptions_ = 0;
 };
 
@@ -145,6 +151,7 @@ class MpiCommunicator final : public HostCommunicator {
       }
     }
   }
+  const LeaveRequest& leave() const { return session_->leave(); }
   void withdraw(const std::shared_ptr<Receive>& receive) {
     std::erase(waiting_[static_cast<std::size_t>(receive->transfer.peer)], receive);
   }
@@ -269,12 +276,20 @@ void MpiPending::wait() {
   const bool watched = signs != nullptr && signs->watched();
   const double patience = watched ? std::numeric_limits<double>::infinity() : communicator_.timeout_seconds();
   PollPace pace(patience);
+  AskedWait asked(communicator_.leave().asked, communicator_.leave().patience_seconds);
   while (!finished()) {
     const bool goes_on = pace.next();
     if (signs != nullptr && pace.waits_long()) {
       signs->obey();
       first_waiting([&](int peer, bool outward, const MessageNote& note) {
         signs->wait(communicator_.rank_in_world(peer), waiting_text(communicator_, peer, outward, note));
+      });
+    }
+    if (!watched && pace.waits_long() && asked.is_over()) {
+      first_waiting([&](int peer, bool outward, const MessageNote& note) {
+        fail(ExitCode::preempted, "rank {} left as asked while it waited for rank {} ({}); run the same command again",
+             communicator_.rank_in_world(communicator_.rank()), communicator_.rank_in_world(peer),
+             waiting_text(communicator_, peer, outward, note));
       });
     }
     if (goes_on) continue;
@@ -333,9 +348,9 @@ std::vector<std::string> later_in_launch(const std::function<const char*(const c
   return found;
 }
 
-std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
-  check(largest_message_bytes > 0 && largest_message_bytes <= (std::int64_t{1} << 30),
-        "MPI messages of at most {} bytes", largest_message_bytes);
+std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes, LeaveRequest leave) {
+  check(largest_message_bytes > 0 && largest_message_bytes <= kLargestMessageBytes, "MPI messages of at most {} bytes",
+        largest_message_bytes);
   int already = 0;
   MPI_Initialized(&already);
   check(already == 0, "MPI can be initialised only once in a process");
@@ -349,7 +364,7 @@ std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes) {
     const auto found = before.find(name);
     return found == before.end() ? nullptr : found->second.c_str();
   };
-  auto session = std::make_shared<Session>();
+  auto session = std::make_shared<Session>(std::move(leave));
   MPI_Comm comm = MPI_COMM_NULL;
   mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
   int rank = 0;

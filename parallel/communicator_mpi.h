@@ -24,9 +24,21 @@ std::string launch_mismatch(const std::function<const char*(const char*)>& varia
 /// the first, or alone. As above of the launcher next to the process. Touches no MPI.
 std::vector<std::string> later_in_launch(const std::function<const char*(const char*)>& variable);
 
+inline constexpr std::int64_t kLargestMessageBytes = std::int64_t{1} << 30;
+
+/// How a rank that waits for another is asked to leave, while no watchdog looks after the waits (vital_signs.h).
+struct LeaveRequest {
+  std::function<bool()> asked = nullptr;  ///< called by the thread that waits
+  /// Since a wait has heard of it, for ranks that leave in order; the first rank, which keeps the account, has a second
+  /// less than the others.
+  double patience_seconds = 2;
+};
+
 /// The world of all processes of this launch; initialises MPI. Once per process: MPI is finalised when this and all its
 /// splits are gone (not while an exception unwinds: then the launcher ends the others). Messages above
-/// `largest_message_bytes` travel in pieces, since MPI counts in int.
-std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes = std::int64_t{1} << 30);
+/// `largest_message_bytes` travel in pieces, since MPI counts in int. Waits that outlast `leave` throw
+/// Error(preempted).
+std::unique_ptr<Communicator> mpi_world(std::int64_t largest_message_bytes = kLargestMessageBytes,
+                                        LeaveRequest leave = {});
 
 }  // namespace shoestring

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <thread>
 
 namespace shoestring {
@@ -41,6 +42,30 @@ class PollPace {
   std::int64_t since_told_ = 0;
   bool tells_ = false;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// How long a wait has known that this process was asked to leave.
+class AskedWait {
+ public:
+  /// `asked` may be empty; it must outlive this.
+  AskedWait(const std::function<bool()>& asked, double patience_seconds) : asked_(asked), patience_(patience_seconds) {}
+
+  /// Whether that is longer than the others are given.
+  bool is_over() {
+    if (!asked_ || !asked_()) return false;
+    const Clock::time_point now = Clock::now();
+    if (!heard_) since_ = now;
+    heard_ = true;
+    return std::chrono::duration<double>(now - since_).count() >= patience_;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const std::function<bool()>& asked_;
+  double patience_;
+  bool heard_ = false;
+  Clock::time_point since_;
 };
 
 }  // namespace shoestring

@@ -6,7 +6,8 @@
 // evaluation before micro-batches, ranks tell each other whether it is set (StopAgreement): obeyed within one
 // micro-batch or two seconds, whichever is longer. In the middle of a pipeline's list they cannot meet: a rank that was
 // asked goes through the rest of it without computing (PassStops), and the ranks' watchdogs tell each other
-// (parallel/watchdog.h). While a run starts, it is left between two parts of its loading, with nothing to save.
+// (parallel/watchdog.h). While a run starts, it is left between two pieces of its loading, or out of a wait for a rank
+// that does not come (parallel/communicator_mpi.h), with nothing to save.
 #pragma once
 
 #include <string_view>

@@ -63,6 +63,7 @@ bool Watch::all_end() const {
 void Watch::await_leader() const noexcept {
   if (world_.size() == 1) return;
   try {
+    if (watchdog_ == nullptr && stop_requested()) return;  // the others may never come
     if (watchdog_ == nullptr) return world_.barrier();  // every rank has the same error, and nobody leaves before all
     if (rank_ == 0) return;
     const SignFolder folder(folder_);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +24,7 @@ namespace shoestring {
 namespace {
 
 Communicator* g_world = nullptr;
+std::atomic<bool> g_asked = false;
 
 class MpiConformance : public ::testing::TestWithParam<testing::ConformanceCase> {};
 
@@ -147,6 +149,25 @@ int start_ranks(char** argv, char** ranks) {
   return 74;
 }
 
+// A rank that never comes, before anybody watches: whoever waits for it leaves when asked, and says for whom it waited.
+TEST(MpiWorld, AWaitHearsARequestToLeave) {
+  const std::unique_ptr<Communicator> part = g_world->split(0, g_world->rank(), "part");
+  if (g_world->rank() == 0 && g_world->size() > 1) {
+    double value = 0;
+    g_asked = true;
+    try {
+      part->recv(view_of(&value, DType::f64, {1}), 1);
+      ADD_FAILURE() << "nobody sent it";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::preempted);
+      EXPECT_NE(std::string(error.what()).find("rank 0 left as asked while it waited for rank 1"), std::string::npos)
+          << error.what();
+    }
+    g_asked = false;
+  }
+  g_world->barrier();
+}
+
 }  // namespace
 }  // namespace shoestring
 
@@ -161,7 +182,8 @@ int main(int argc, char** argv) {
     return 64;
   }
   // Pieces of 64 KiB, so that the large message of the suite travels in several.
-  const auto world = shoestring::mpi_world(64 * 1024);
+  const auto world =
+      shoestring::mpi_world(64 * 1024, {.asked = [] { return shoestring::g_asked.load(); }, .patience_seconds = 0.05});
   world->set_timeout(60);
   shoestring::g_world = world.get();
   if (argc == 3 && std::strcmp(argv[1], "--abort") == 0) {
