@@ -138,7 +138,7 @@ std::string read_file(const std::filesystem::path& path, std::int64_t limit_byte
   return content;
 }
 
-std::string hash_file(const std::filesystem::path& path) {
+std::string hash_file(const std::filesystem::path& path, const Between& between) {
   const FileHandle file = open_for_reading(path);
   const std::int64_t bytes = file_bytes(file, path);
   std::vector<char> buffer(kChunk);
@@ -148,6 +148,7 @@ std::string hash_file(const std::filesystem::path& path) {
     read_at(file, path, offset, buffer.data(), part);
     hash.add(buffer.data(), static_cast<std::size_t>(part));
     offset += part;
+    if (between) between();
   }
   return hash.hex();
 }
@@ -212,14 +213,38 @@ void sync_directory(const std::filesystem::path& directory) {
   if (sync_descriptor(handle.get()) != 0 && errno != EINVAL) fail_io(name, "bring the folder to disk (fsync)");
 }
 
+namespace {
+
+/// Of the sibling that replace_file writes; the number of the process stands behind it.
+std::filesystem::path sibling_stem(const std::filesystem::path& path) {
+  std::filesystem::path stem = path;
+  return stem += ".tmp";
+}
+
+}  // namespace
+
+void remove_abandoned(const std::filesystem::path& path) {
+  const std::string stem = sibling_stem(path).filename().string();
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (type_of(folder) != std::filesystem::file_type::directory) return;
+  for (const std::filesystem::path& entry : list_directory(folder)) {
+    const std::string name = entry.filename().string();
+    if (!name.starts_with(stem) || name.size() == stem.size()) continue;
+    const bool numbered = name.find_first_not_of("0123456789", stem.size()) == std::string::npos;
+    struct stat status {};
+    if (!numbered || ::lstat(entry.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
+    ::unlink(entry.c_str());  // where that is refused it stays, and harms nobody
+  }
+}
+
 void replace_file(const std::filesystem::path& path, std::string_view content) {
   struct stat there {};
   if (::lstat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode) && !S_ISLNK(there.st_mode)) {
     fail(ExitCode::io, "{}: is no regular file, which alone is replaced; move it, or name another place",
          path.string());
   }
-  std::filesystem::path temporary = path;
-  temporary += fmt::format(".tmp{}", getpid());
+  std::filesystem::path temporary = sibling_stem(path);
+  temporary += std::to_string(getpid());
   try {
     FileWriter writer(temporary);
     writer.write(content);

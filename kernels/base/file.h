@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,8 +58,10 @@ std::string read_file(const std::filesystem::path& path, std::int64_t limit_byte
 /// Exactly `bytes` bytes at `offset`; a short file is Error(bad_data).
 void read_at(const FileHandle& file, const std::filesystem::path& path, std::int64_t offset, void* to,
              std::int64_t bytes);
+/// Called between pieces of work that takes long; what it throws ends the work.
+using Between = std::function<void()>;
 /// Hash of the file's content as it lies on disk.
-std::string hash_file(const std::filesystem::path& path);
+std::string hash_file(const std::filesystem::path& path, const Between& between = nullptr);
 
 /// Writes one new file: the bytes go to `path` itself (whose folder is still private to the writer) or, through
 /// replace_file, to a temporary sibling. Counts and hashes what it is given.
@@ -81,6 +84,9 @@ class FileWriter {
 
 /// Puts `content` under `path`, a file or a link, no node, in one step: sibling, fsync, rename, fsync of the folder.
 void replace_file(const std::filesystem::path& path, std::string_view content);
+/// Removes what a process that was killed in replace_file(path) left beside it. Only for a file that no other process
+/// replaces.
+void remove_abandoned(const std::filesystem::path& path);
 /// Every entry of the folder, by name. Error(missing_input) where there is no such folder, Error(io) where it cannot be
 /// read to its end: nothing is left out in silence.
 std::vector<std::filesystem::path> list_directory(const std::filesystem::path& directory);

@@ -49,6 +49,37 @@ TEST(ListDirectory, NamesEverythingInOrder) {
   EXPECT_EQ(list_directory(folder.path()), wanted);
 }
 
+TEST(ReplaceFile, WhatAKilledProcessLeftBesideItIsRemovedAndNothingElse) {
+  const TemporaryFolder folder;
+  replace_file(folder / "a.json", "new");
+  for (const char* left : {"a.json.tmp1", "a.json.tmp4194304"}) write_text(folder / left, "ne");
+  const std::vector<std::string> others = {"a.json.tmp", "a.json.tmp1.gz", "a.json.tmp_1", "b.json.tmp1"};
+  for (const std::string& other : others) write_text(folder / other, "mine");
+  fs::create_directory(folder / "a.json.tmp2");
+  remove_abandoned(folder / "a.json");
+  EXPECT_EQ(list_directory(folder.path()).size(), 2 + others.size()) << "a.json and the folder stay as well";
+  for (const std::string& other : others) EXPECT_TRUE(fs::exists(folder / other)) << other;
+  remove_abandoned(folder / "absent" / "a.json");
+}
+
+TEST(HashFile, CanBeLeftBetweenPieces) {
+  const TemporaryFolder folder;
+  write_text(folder / "large", std::string(std::size_t{5} << 20, 'x'));
+  int pieces = 0;
+  const std::string hash = hash_file(folder / "large", [&] { ++pieces; });
+  EXPECT_EQ(hash, hash_file(folder / "large"));
+  EXPECT_GE(pieces, 2);
+  int before = 0;
+  EXPECT_EQ(code_of([&] {
+              hash_file(folder / "large", [&] {
+                ++before;
+                fail(ExitCode::preempted, "left; run it again");
+              });
+            }),
+            ExitCode::preempted);
+  EXPECT_EQ(before, 1);
+}
+
 TEST(ListDirectory, AFailureIsNoEmptyFolder) {
   const TemporaryFolder folder;
   write_text(folder / "file", "");
