@@ -6,6 +6,7 @@
 
 #include "core/training/export.h"
 #include "core/training/model_files.h"
+#include "core/training/signals.h"
 #include "core/training/work_progress.h"
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
@@ -53,8 +54,12 @@ int export_command(const Words& words) {
   Stream stream(workers);
   WorkProgress line;
   options.progress = [&](std::int64_t done, std::int64_t all) {
+    if (stop_requested() && done < all) {
+      fail(ExitCode::preempted, "export: left as asked; nothing is kept of {}, run it again", printable(out));
+    }
     line.show({.doing = "writing weights", .done_bytes = done, .all_bytes = all});
   };
+  install_signal_handlers("leaving after the tensor under way; Ctrl-C again leaves at once");
   const std::int64_t bytes = export_folder(source, out, options, stream);
   line.wipe();
   fmt::print("{}: {:.1f} MB of weights\n", printable(out), static_cast<double>(bytes) / 1e6);

@@ -1,10 +1,6 @@
 #include "core/training/export.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +10,7 @@
 #include "core/training/room.h"
 #include "kernels/base/check.h"
 #include "kernels/base/json.h"
+#include "kernels/base/own_folder.h"
 #include "kernels/quantize.h"
 
 namespace shoestring {
@@ -186,36 +183,6 @@ fs::path folder_of(const fs::path& place) {
   return out;
 }
 
-/// Beside the folder to make, under a name of this process's own, and removed with it unless it was renamed.
-class OwnPartialFolder {
- public:
-  explicit OwnPartialFolder(const fs::path& out) {
-    if (out.has_parent_path()) make_directories(out.parent_path());
-    const std::string first = fmt::format("{}.partial{}", out.string(), ::getpid());
-    path_ = first;  // of a process of the same number that was killed, perhaps on another machine
-    for (int number = 1; ::mkdir(path_.c_str(), 0777) != 0; ++number) {
-      if (errno != EEXIST) fail(ExitCode::io, "{}: cannot create it: {}", path_.string(), system_reason(errno));
-      path_ = fmt::format("{}_{}", first, number);
-    }
-  }
-  ~OwnPartialFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  OwnPartialFolder(const OwnPartialFolder&) = delete;
-  OwnPartialFolder& operator=(const OwnPartialFolder&) = delete;
-
-  const fs::path& path() const { return path_; }
-  void become(const fs::path& out) {
-    sync_directory(path_);
-    rename_durably(path_, out);
-    path_.clear();
-  }
-
- private:
-  fs::path path_;
-};
-
 }  // namespace
 
 bool quantised_in_blocks(std::string_view name) {
@@ -245,7 +212,7 @@ std::int64_t export_folder(const ImportFolder& source, const fs::path& place, co
   if (options.format == ExportFormat::fp8_block) facts.fp8_block = kBlock;
 
   const WeightFiles files = split_into_files(std::move(tensors), options.file_limit_bytes);
-  OwnPartialFolder partial(out);
+  OwnFolder partial(out.string() + ".partial");
   check_disk(out, options.room ? *options.room : disk_room(partial.path()), disk_need(files, source.companions()),
              "the model folder", "name a place on another disk with --out");
   write_file(partial.path() / "config.json",

@@ -25,14 +25,15 @@ enum class ExportFormat : std::uint8_t {
 struct ExportOptions {
   ExportFormat format = ExportFormat::bf16;
   std::int64_t file_limit_bytes = std::int64_t{5} << 30;
-  std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress = nullptr;  ///< told after each tensor
+  /// Told after each tensor; what it throws ends the export.
+  std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress = nullptr;
   std::optional<DiskRoom> room = {};  ///< where the folder is made; nothing: what its file system has
 };
 
 /// Writes `place`, which must not exist, in one step, by way of a folder of this process's own beside it: config.json,
 /// weights (several files with an index beyond the limit), and the source's companions unchanged. Returns the bytes of
-/// all weights. Throws as plan_import for a source that is not sound, and as check_disk before anything of the
-/// model is written.
+/// all weights. Throws as plan_import for a source that is not sound, and as check_disk before anything of the model is
+/// written, and leaves nothing then; what an export to the same place left that was killed, it removes.
 std::int64_t export_folder(const ImportFolder& source, const std::filesystem::path& place, const ExportOptions& options,
                            Stream& stream);
 

@@ -1,21 +1,22 @@
-// A folder of a bench's own, removed with all it holds.
+// A folder of a bench's own where the system keeps what is temporary, removed with all it holds; what a bench leaves
+// there that is killed, the next one removes.
 #pragma once
 
 #include <filesystem>
 #include <string>
 
+#include "kernels/base/own_folder.h"
+
 namespace shoestring {
 
 class BenchFolder {
  public:
-  BenchFolder();
-  ~BenchFolder();
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  /// `what` begins its name.
+  explicit BenchFolder(const char* what = "shoestring_bench_");
+  std::filesystem::path operator/(const std::string& name) const { return folder_.path() / name; }
 
  private:
-  std::filesystem::path path_;
+  OwnFolder folder_;
 };
 
 }  // namespace shoestring

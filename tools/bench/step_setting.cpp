@@ -1,7 +1,5 @@
 #include "tools/bench/step_setting.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cctype>
 #include <map>
@@ -105,18 +103,7 @@ fs::path beside_program(const std::string& name) {
   return type_of(built) == fs::file_type::regular ? built : program.parent_path() / "share/shoestring/bench" / name;
 }
 
-StepSetting::StepSetting() {
-  std::string pattern = (fs::temp_directory_path() / "shoestring_step_XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr)
-    fail(ExitCode::io, "cannot make a folder {}: {}", pattern, system_reason(errno));
-  folder_ = pattern;
-  write_tokens();
-}
-
-StepSetting::~StepSetting() {
-  std::error_code ignored;
-  fs::remove_all(folder_, ignored);
-}
+StepSetting::StepSetting() : folder_("shoestring_step_") { write_tokens(); }
 
 void StepSetting::write_tokens() {
   const std::vector<std::uint32_t> tokens = read_text();

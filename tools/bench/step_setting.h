@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/recipe/recipe.h"
+#include "tools/bench/bench_folder.h"
 
 namespace shoestring {
 
@@ -35,9 +36,6 @@ class StepSetting {
  public:
   /// Throws Error(missing_input) where there is not enough text.
   StepSetting();
-  ~StepSetting();
-  StepSetting(const StepSetting&) = delete;
-  StepSetting& operator=(const StepSetting&) = delete;
 
   static constexpr int kThreads = 2;
 
@@ -56,7 +54,7 @@ class StepSetting {
   std::string shard(int vocabulary) const;
   void write_tokens();
 
-  std::filesystem::path folder_;
+  BenchFolder folder_;
 };
 
 /// A file that the build put beside the program, in bench/, or an installation in its share folder.

@@ -153,6 +153,58 @@ TEST(Export, ADiskWithoutRoomIsSeenBeforeAnythingIsWritten) {
   EXPECT_EQ(refused({.largest_file = 80000}), "") << "of the largest file, not of all";
 }
 
+/// What an export to `out` would leave if it were killed, made by process 7.
+fs::path left_by_a_killed_one(const fs::path& out) {
+  const fs::path folder = out.string() + ".partial7";
+  write_text(folder / "model.safetensors", "half");
+  write_text(folder / "being_filled", "");
+  return folder;
+}
+
+TEST(Export, WhatAKilledOneLeftIsRemoved) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  const fs::path left = left_by_a_killed_one(exported.folder / "more");
+  const fs::path of_another = left_by_a_killed_one(exported.folder / "another");
+  export_folder(ImportFolder(exported.source()), exported.folder / "more", {}, stream);
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_TRUE(fs::exists(of_another));
+  EXPECT_FALSE(fs::exists(exported.folder / "more" / "being_filled"));
+}
+
+// Its owner lives as long as it holds the mark, perhaps on another machine.
+TEST(Export, WhatAnotherOneIsFillingStays) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  fs::path under_way;
+  const auto during = [&](std::int64_t, std::int64_t) {
+    if (!under_way.empty()) return;
+    for (const fs::path& entry : list_directory(exported.folder.path())) {
+      if (entry.filename().string().starts_with("more.partial")) under_way = entry;
+    }
+    export_folder(ImportFolder(exported.source()), exported.folder / "more", {}, stream);
+    EXPECT_TRUE(fs::exists(under_way / "config.json"));
+  };
+  // The second to come finds the place taken.
+  EXPECT_THROW(export_folder(ImportFolder(exported.source()), exported.folder / "more", {.progress = during}, stream),
+               Error);
+  EXPECT_FALSE(under_way.empty());
+  EXPECT_TRUE(fs::exists(exported.folder / "more" / "model.safetensors"));
+  EXPECT_EQ(list_directory(exported.folder.path()).size(), 3u) << "source, out and more";
+}
+
+TEST(Export, OneThatIsLeftOnTheWayLeavesNothing) {
+  const Exported exported(Architecture::llama, ExportFormat::bf16);
+  Workers workers(1);
+  Stream stream(workers);
+  const auto leave = [](std::int64_t, std::int64_t) { fail(ExitCode::preempted, "left; run it again"); };
+  EXPECT_THROW(export_folder(ImportFolder(exported.source()), exported.folder / "more", {.progress = leave}, stream),
+               Error);
+  EXPECT_EQ(list_directory(exported.folder.path()).size(), 2u) << "source and out";
+}
+
 TEST(Export, AFolderThatIsThereStays) {
   const Exported exported(Architecture::llama, ExportFormat::bf16);
   Workers workers(1);
