@@ -7,10 +7,13 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <string_view>
 
 #include "core/budget/ledger_history.h"
 #include "core/budget/life_sign.h"
+#include "core/budget/planner.h"
 #include "core/budget/report.h"
+#include "core/budget/run_curve.h"
 #include "core/budget/warning.h"
 #include "core/model/accounting.h"
 #include "core/optimizer/warm_up.h"
@@ -19,6 +22,7 @@
 #include "core/training/live_view.h"
 #include "core/training/metrics.h"
 #include "core/training/room.h"
+#include "core/training/run_gauges.h"
 #include "core/training/saved_work.h"
 #include "core/training/step_metrics.h"
 #include "kernels/base/check.h"
@@ -30,6 +34,10 @@ namespace shoestring {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// What whoever holds the ledger replaces as a whole, in RUN.
+constexpr std::array<std::string_view, 5> kReplaced = {"recipe.recipe", "trace.json", kMetricsFile, kGaugesFile,
+                                                       kPlanFile};
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -124,6 +132,8 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   }
   make_directories(args_.directory);
   ledger_ = std::make_unique<Ledger>(args_.directory, args_.clock);
+  // Nobody else writes these while the ledger is held.
+  for (const std::string_view name : kReplaced) remove_abandoned(args_.directory / name);
   const LedgerHistory& history = ledger_->history();
   check_saved_work(history, opening.checkpoints, opening.from_older);
   if (history.damaged_lines > 0) {

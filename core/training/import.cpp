@@ -53,7 +53,10 @@ void Import::check_tokenizer(const Tokenizer& tokenizer) const {
 
 void keep_source(const fs::path& place, const ModelFiles& files) {
   make_directories(place);
-  for (const auto& [name, content] : files) replace_file(place / name, content);
+  for (const auto& [name, content] : files) {
+    remove_abandoned(place / name);  // kept_source would take it for one of them
+    replace_file(place / name, content);
+  }
 }
 
 ModelFiles kept_source(const fs::path& place) {

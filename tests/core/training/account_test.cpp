@@ -21,6 +21,7 @@ namespace {
 using testing::HeldClock;
 using testing::read_text;
 using testing::TemporaryFolder;
+using testing::write_text;
 
 constexpr int kRanks = 2;
 
@@ -163,6 +164,16 @@ TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
                            "step_00000002 in 1.00 s", "cut to 4 of 9", "done after step 2; where is its model"}) {
     EXPECT_NE(said().find(text), std::string::npos) << text << " in\n" << said();
   }
+}
+
+TEST_F(AccountTest, AStartRemovesWhatAKilledOneWasReplacing) {
+  write_text(run() / "recipe.recipe.tmp7", "[ru");
+  write_text(run() / "metrics.jsonl.tmp7", "{");
+  write_text(run() / "mine.tmp7", "kept");
+  open(*leading());
+  EXPECT_FALSE(std::filesystem::exists(run() / "recipe.recipe.tmp7"));
+  EXPECT_FALSE(std::filesystem::exists(run() / "metrics.jsonl.tmp7"));
+  EXPECT_TRUE(std::filesystem::exists(run() / "mine.tmp7"));
 }
 
 TEST_F(AccountTest, AStartHearsThatTheRunIsOver) {

@@ -376,6 +376,7 @@ TEST(Import, WhatBelongsToTheModelIsKeptAndNamed) {
   EXPECT_NE(what.find(ImportFolder(place).hash()), std::string::npos) << what;
   EXPECT_NE(what.find("LICENSE"), std::string::npos) << what;
   const TemporaryFolder kept;
+  write_text(kept / "source" / "config.json.tmp7", "{");  // an earlier start was killed
   keep_source(kept / "source", import.files());
   ModelFiles files = kept_source(kept / "source");
   ASSERT_EQ(files.size(), 3U);
