@@ -35,7 +35,8 @@ void draw(const Random& random, double deviation, std::int64_t first, std::vecto
 }
 
 template <class Real>
-void draw_slice(const Random& random, double deviation, TensorView target, Workers& workers, Stream& stream) {
+void draw_slice(const Random& random, double deviation, TensorView target, Workers& workers, Stream& stream,
+                const std::function<void(std::int64_t)>& drawn) {
   const std::int64_t elements = target.elements();
   const TensorView flat = target.reshaped({elements});
   std::vector<Real> values;
@@ -45,12 +46,14 @@ void draw_slice(const Random& random, double deviation, TensorView target, Worke
     const TensorView piece = flat.slice(0, first, static_cast<std::int64_t>(values.size()));
     copy(piece, view_of(static_cast<const void*>(values.data()), target.dtype, piece.shape), stream);
     stream.synchronize();
+    if (drawn) drawn(static_cast<std::int64_t>(values.size()));
   }
 }
 
 }  // namespace
 
-void initialise_parameter(Parameter& parameter, std::uint64_t seed, Stream& stream) {
+void initialise_parameter(Parameter& parameter, std::uint64_t seed, Stream& stream,
+                          const std::function<void(std::int64_t elements)>& drawn) {
   if (parameter.init_std <= 0) return fill(parameter.value, static_cast<float>(parameter.init_value), stream);
   std::optional<Workers> own;  // numbers are drawn on the host, whatever the stream's device
   Workers& workers = stream.device().kind == DeviceKind::cpu ? stream.workers() : own.emplace();
@@ -58,9 +61,9 @@ void initialise_parameter(Parameter& parameter, std::uint64_t seed, Stream& stre
     const Random random(seed ^ name_key(slice.name), Purpose::weight_init);
     const TensorView target = parameter.value.slice(0, slice.begin, slice.rows);
     if (target.dtype == DType::f64) {
-      draw_slice<double>(random, parameter.init_std, target, workers, stream);
+      draw_slice<double>(random, parameter.init_std, target, workers, stream, drawn);
     } else {
-      draw_slice<float>(random, parameter.init_std, target, workers, stream);
+      draw_slice<float>(random, parameter.init_std, target, workers, stream, drawn);
     }
   }
 }

@@ -145,8 +145,15 @@ ParameterStore& Transformer::store() {
 
 // ---- weights
 
-void Transformer::initialise(std::uint64_t seed) {
-  for (Parameter* parameter : store().parameters) initialise_parameter(*parameter, seed, *stream_);
+void Transformer::initialise(std::uint64_t seed,
+                             const std::function<void(std::int64_t done, std::int64_t all)>& drawn) {
+  std::int64_t done = 0, all = 0;
+  for (const Parameter* parameter : store().parameters) all += parameter->value.elements();
+  for (Parameter* parameter : store().parameters) {
+    initialise_parameter(*parameter, seed, *stream_, [&](std::int64_t elements) {
+      if (drawn) drawn(done += elements, all);
+    });
+  }
 }
 
 void Transformer::initialise_factors(std::uint64_t seed) {

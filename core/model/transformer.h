@@ -100,8 +100,8 @@ class Transformer {
   ParameterStore& store();
   Stream& stream() { return *stream_; }
   /// Normal with each parameter's deviation: a function of the seed and the tensor's disk name alone, so that no layout
-  /// changes it.
-  void initialise(std::uint64_t seed);
+  /// changes it. `drawn` hears how many elements of all there are; what it throws leaves weights of no use.
+  void initialise(std::uint64_t seed, const std::function<void(std::int64_t done, std::int64_t all)>& drawn = nullptr);
   /// The same of adapters alone: what they adapt comes from elsewhere.
   void initialise_factors(std::uint64_t seed);
   /// When every micro-batch of a pass is through: puts together what the users of one token table have summed up, in

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kPartial = ".partial_";
+constexpr const char* kLatest = "latest";
 constexpr char kPartMark = '#';
 constexpr std::int64_t kSmallFileLimit = std::int64_t{64} << 20;
 
@@ -54,6 +55,7 @@ void sweep(const fs::path& root, const CheckpointNotice& notice) {
     for (const fs::path& entry : list_directory(root)) {
       if (entry.filename().string().starts_with(kPartial)) discard(entry, notice);
     }
+    remove_abandoned(root / kLatest);
   } catch (const Error& error) {
     notice(error.what());
   }
@@ -75,7 +77,7 @@ std::int64_t step_of(const fs::path& checkpoint) {
   return std::stoll(digits);
 }
 
-std::string checkpoint_damage(const fs::path& checkpoint, Look look) {
+std::string checkpoint_damage(const fs::path& checkpoint, Look look, const Between& between) {
   try {
     const Json manifest = read_json(checkpoint / "manifest.json");
     const Json* schema = manifest.find("schema");
@@ -97,12 +99,12 @@ std::string checkpoint_damage(const fs::path& checkpoint, Look look) {
       if (bytes != said_bytes->count()) {
         return fmt::format("{}: {} bytes, the manifest says {}", name, bytes, said_bytes->count());
       }
-      if (look == Look::content && hash_file(path) != hash->text()) {
+      if (look == Look::content && hash_file(path, between) != hash->text()) {
         return fmt::format("{}: its content does not match the hash in the manifest", name);
       }
     }
   } catch (const Error& error) {
-    if (error.code() == ExitCode::io) throw;
+    if (error.code() == ExitCode::io || error.code() == ExitCode::preempted) throw;
     return error.what();
   }
   return {};
@@ -142,7 +144,7 @@ fs::path CheckpointStore::save(std::int64_t step, const CheckpointContent& conte
     throw;
   }
   if (!leads) return committed;
-  replace_file(root_ / "latest", name + "\n");
+  replace_file(root_ / kLatest, name + "\n");
   make_room(step, keep, notice);
   return committed;
 }
@@ -204,10 +206,11 @@ std::vector<UnseenCheckpoint> CheckpointStore::unseen() const {
   return found;
 }
 
-std::string damage_of(const fs::path& checkpoint, Look look) {
+std::string damage_of(const fs::path& checkpoint, Look look, const Between& between) {
   try {
-    return checkpoint_damage(checkpoint, look);
+    return checkpoint_damage(checkpoint, look, between);
   } catch (const Error& error) {
+    if (error.code() == ExitCode::preempted) throw;
     fail(ExitCode::io,
          "{}\nwhether {} is sound cannot be told, and an older checkpoint is not taken in its place: see to it that it "
          "can be read (rights, limits of the process, the disk)",
@@ -215,7 +218,7 @@ std::string damage_of(const fs::path& checkpoint, Look look) {
   }
 }
 
-std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) const {
+std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice, const Between& between) const {
   const std::vector<fs::path> have = all();
   for (const UnseenCheckpoint& hidden : unseen()) {
     if (!have.empty() && step_of(hidden.path) < step_of(have.front())) continue;
@@ -227,7 +230,7 @@ std::optional<fs::path> CheckpointStore::newest(const CheckpointNotice& notice) 
     notice(fmt::format("{}: is {}, passed over", hidden.path.string(), hidden.why));
   }
   for (const fs::path& checkpoint : have) {
-    const std::string damage = damage_of(checkpoint, Look::content);
+    const std::string damage = damage_of(checkpoint, Look::content, between);
     if (damage.empty()) return checkpoint;
     notice(fmt::format("{}: damaged, passed over: {}", checkpoint.string(), damage));
   }

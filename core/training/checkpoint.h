@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "core/training/safetensors.h"
+#include "kernels/base/file.h"
 #include "parallel/communicator.h"
 
 namespace shoestring {
@@ -77,7 +78,8 @@ class CheckpointStore {
   /// notice. Nothing when there is none at all; Error(corrupt_checkpoint) when there are some, all damaged. What cannot
   /// be looked at is not passed over, since the run would go on from an older one: Error(io) where the system refuses
   /// (rights, say), Error(missing_input) where a newer one is a link that leads nowhere.
-  std::optional<std::filesystem::path> newest(const CheckpointNotice& notice) const;
+  /// All of it is read: `between` pieces an Error(preempted) may leave.
+  std::optional<std::filesystem::path> newest(const CheckpointNotice& notice, const Between& between = nullptr) const;
 
   /// All committed checkpoints, newest step first; not verified. Links to folders are among them. Throws Error(io) or
   /// Error(missing_input) where they cannot be listed; only an absent `root` holds none.
@@ -110,10 +112,11 @@ enum class Look : std::uint8_t { sizes, content };
 
 /// Empty when every file is as its manifest says (by size alone, or by hash too); otherwise what is wrong, naming the
 /// file. Throws Error(io) where a file is there and the system does not let it be read: that is no damage.
-std::string checkpoint_damage(const std::filesystem::path& checkpoint, Look look = Look::content);
+std::string checkpoint_damage(const std::filesystem::path& checkpoint, Look look = Look::content,
+                              const Between& between = nullptr);
 
 /// The same for a start: the Error(io) says why no older checkpoint is taken instead.
-std::string damage_of(const std::filesystem::path& checkpoint, Look look);
+std::string damage_of(const std::filesystem::path& checkpoint, Look look, const Between& between = nullptr);
 
 /// `place` where it holds a config.json, else the newest sound checkpoint of the run there. Throws
 /// Error(missing_input), and as CheckpointStore::newest.

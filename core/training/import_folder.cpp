@@ -158,10 +158,13 @@ std::string ImportFolder::hash(const std::function<void(std::int64_t, std::int64
   std::int64_t done = 0, all = 0;
   for (const auto& file : files_) all += static_cast<std::int64_t>(fs::file_size(file->path()));
   std::string names = fmt::format("config.json {}\n", hash_file(path_ / "config.json"));
-  for (const auto& file : files_) {
-    names += fmt::format("{} {}\n", file->path().filename().string(), hash_file(file->path()));
-    done += static_cast<std::int64_t>(fs::file_size(file->path()));
+  const auto tell = [&] {
     if (progress) progress(done, all);
+  };
+  for (const auto& file : files_) {
+    names += fmt::format("{} {}\n", file->path().filename().string(), hash_file(file->path(), tell));
+    done += static_cast<std::int64_t>(fs::file_size(file->path()));
+    tell();
   }
   for (const auto& [name, content] : companions()) names += fmt::format("{} {}\n", name, content_hash(content));
   return content_hash(names);

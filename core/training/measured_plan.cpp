@@ -109,7 +109,9 @@ MeasuredPlan measure_plan(const Recipe& recipe, const Hardware& hardware, Commun
   } catch (const std::exception& exception) {
     const Error error = as_error(exception);
     seat.watch.tell_others(error);
-    if (charge) charge->end("failed", error.code(), error.what());
+    if (charge) {
+      charge->end(error.code() == ExitCode::preempted ? kMeasuredOnly : "failed", error.code(), error.what());
+    }
     seat.watch.await_leader();
     throw;
   }

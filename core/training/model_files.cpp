@@ -142,9 +142,10 @@ std::string router_caveat(const ModelConfig& config) {
          "with other logits";
 }
 
-void load_weights(const CheckpointReader& reader, Transformer& model) {
+void load_weights(const CheckpointReader& reader, Transformer& model, const Between& between) {
   for (const Parameter* parameter : model.parameters()) {
     for (const ParameterSlice& slice : parameter->slices) {
+      if (between) between();
       const TensorView to = on_disk(*parameter, slice);
       if (parameter->role == ParameterRole::factor) {
         reader.read_optimizer(factor_name(slice), 0, false, to);
@@ -157,8 +158,9 @@ void load_weights(const CheckpointReader& reader, Transformer& model) {
   }
 }
 
-void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer) {
+void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer, const Between& between) {
   for (const OptimizerState& state : optimizer.state()) {
+    if (between) between();
     reader.read_optimizer(state.name, state.begin, state.part, state.data);
   }
 }

@@ -45,8 +45,8 @@ std::string tokenizer_caveat(Architecture architecture);
 /// What transformers makes of the router of such a model, where it is another one; empty where it is the same.
 std::string router_caveat(const ModelConfig& config);
 
-/// Fills the weights; aliases are not read.
-void load_weights(const CheckpointReader& reader, Transformer& model);
-void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer);
+/// Fills the weights; aliases are not read. `between` is called between tensors.
+void load_weights(const CheckpointReader& reader, Transformer& model, const Between& between = nullptr);
+void load_optimizer(const CheckpointReader& reader, Optimizer& optimizer, const Between& between = nullptr);
 
 }  // namespace shoestring

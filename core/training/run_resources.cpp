@@ -309,7 +309,9 @@ RunResources::Begun RunResources::begin_weights(int phase, bool keeps, const Tel
   if (phase > 0) begin_anew(*optimizer_, stream_);
   const WeightsSource source = weights_source(recipe_, index_of(phase));
   if (!source && phase == 0) {
-    model_->initialise(recipe_.run.seed);
+    model_->initialise(recipe_.run.seed, [&](std::int64_t done, std::int64_t all) {
+      if (tell) tell({.doing = "drawing weights", .done_bytes = 4 * done, .all_bytes = 4 * all});
+    });
     return {};
   }
   if (!source) {  // the weights stay, other ones are trained

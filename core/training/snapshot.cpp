@@ -50,9 +50,9 @@ CheckpointNeed Snapshots::need(const SnapshotParts& parts) { return need_over(me
 Snapshots::Snapshots(std::filesystem::path root, Mesh& mesh, Meter& meter)
     : store_(std::move(root)), mesh_(mesh), meter_(meter) {}
 
-std::filesystem::path Snapshots::newest(const CheckpointNotice& notice) {
+std::filesystem::path Snapshots::newest(const CheckpointNotice& notice, const Between& between) {
   std::string newest;
-  if (writes()) newest = store_.newest(notice).value_or("").string();
+  if (writes()) newest = store_.newest(notice, between).value_or("").string();
   return broadcast_text(mesh_.world(), newest, 0);
 }
 
@@ -71,10 +71,10 @@ TrainingState Snapshots::state_of(const std::filesystem::path& checkpoint) {
   return training_state_from_json(CheckpointReader(checkpoint).state_json(), checkpoint.string());
 }
 
-void Snapshots::load(const std::filesystem::path& checkpoint, const SnapshotParts& parts) {
+void Snapshots::load(const std::filesystem::path& checkpoint, const SnapshotParts& parts, const Between& between) {
   const CheckpointReader reader(checkpoint);
-  load_weights(reader, parts.model);
-  load_optimizer(reader, parts.optimizer);
+  load_weights(reader, parts.model, between);
+  load_optimizer(reader, parts.optimizer, between);
 }
 
 bool Snapshots::holds_all(const SnapshotParts& parts) const {

@@ -43,13 +43,14 @@ class Snapshots {
 
   /// Collective. The newest sound checkpoint, the same on every rank; empty where there is none. Throws as
   /// CheckpointStore::newest.
-  std::filesystem::path newest(const CheckpointNotice& notice);
+  std::filesystem::path newest(const CheckpointNotice& notice, const Between& between = nullptr);
   /// Collective. The checkpoint of this step; empty where it is not there, or damaged.
   std::filesystem::path of_step(std::int64_t step);
   /// Where the run stood.
   static TrainingState state_of(const std::filesystem::path& checkpoint);
   /// Weights and optimizer of a checkpoint that this rank can read. After an exception they are those of no step.
-  static void load(const std::filesystem::path& checkpoint, const SnapshotParts& parts);
+  static void load(const std::filesystem::path& checkpoint, const SnapshotParts& parts,
+                   const Between& between = nullptr);
   /// The run goes on from a checkpoint of this step: nothing is to be saved.
   void loaded(std::int64_t step) { step_ = step; }
 

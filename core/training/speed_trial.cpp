@@ -21,6 +21,14 @@ namespace {
 constexpr int kWarmingSteps = 2;
 constexpr int kLeastSteps = 3;
 
+// Before the first step ranks agree on nothing: whoever is asked tells the others.
+void leave_if_asked() {
+  if (!stop_requested()) return;
+  fail(ExitCode::preempted,
+       "the speed trial was left as asked before its first step; nothing is stored, run the same command to measure "
+       "anew");
+}
+
 class Trial {
  public:
   Trial(const Recipe& recipe, Seat& seat, const Clock& clock)
@@ -30,7 +38,7 @@ class Trial {
         resources_(recipe, seat.layout, seat.mesh, machine_share(recipe, seat.world)),
         groups_(reduction_groups(recipe, seat.layout, 0)),
         stop_(seat.world, clock, stop_requested) {
-    resources_.model().initialise(recipe.run.seed);
+    resources_.model().initialise(recipe.run.seed, [](std::int64_t, std::int64_t) { leave_if_asked(); });
     begin_steps();
   }
 

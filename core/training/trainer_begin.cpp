@@ -55,8 +55,8 @@ void Trainer::begin() {
                                  .warning_command = options_.warning_command})
                      ? 1.0
                      : 0.0;
-  seat_.world.broadcast(view_of(&ended, DType::f64, {1}), 0);
   try {
+    seat_.world.broadcast(view_of(&ended, DType::f64, {1}), 0);
     seat_.watch.begin(run_directory(recipe_));
     if (ended == 0) check_checkpoints_are_shared();
     const std::string unlike = unlike_processors(seat_.places);
@@ -97,7 +97,7 @@ void Trainer::check_checkpoints_are_shared() {
 // Model, optimizer and data as the newest sound checkpoint left them, or as the recipe begins them.
 void Trainer::load(bool ended) {
   leave_if_asked();
-  const fs::path newest = snapshots_.newest(looking());
+  const fs::path newest = snapshots_.newest(looking(), [this] { leave_if_asked(); });
   leave_if_asked();
   if (!newest.empty()) resume(newest);
   leave_if_asked();
@@ -162,7 +162,7 @@ void Trainer::resume(const fs::path& checkpoint) {
     check_resume(parse_recipe_text(attempt_.state.recipe, checkpoint.string()).recipe, recipe_);
   }
   work_.resources->fit_to(attempt_.state.phase);
-  Snapshots::load(checkpoint, parts());
+  Snapshots::load(checkpoint, parts(), [this] { leave_if_asked(); });
   snapshots_.loaded(attempt_.state.step);
 }
 
@@ -175,10 +175,14 @@ std::unique_ptr<Engine> Trainer::make_engine() {
 }
 
 // New weights, or a folder's, or others to train, for the run or from this phase on. With them the optimizer and the
-// warm-up begin.
+// warm-up begin. Where steps were taken before, a request to leave waits: there is something to save.
 void Trainer::begin_weights() {
-  const RunResources::Begun begun = work_.resources->begin_weights(
-      attempt_.state.phase, snapshots_.writes(), [this](const Progress& progress) { account_->working(progress); });
+  const bool starts = work_.engine == nullptr;
+  const RunResources::Begun begun =
+      work_.resources->begin_weights(attempt_.state.phase, snapshots_.writes(), [&](const Progress& progress) {
+        if (starts) leave_if_asked();
+        account_->working(progress);
+      });
   if (!begun.key.empty()) account_->note(begun.key.c_str(), begun.what);
   work_.resources->model().prepare();
   attempt_.state.updates = 0;

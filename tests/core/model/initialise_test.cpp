@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
 
+#include "kernels/base/check.h"
 #include "kernels/base/workers.h"
 
 namespace shoestring::testing {
@@ -40,6 +42,24 @@ TEST(Initialise, DependsOnTheDiskNameAlone) {
   Owned other_seed({"b"}, 300, 40);
   initialise_parameter(other_seed.parameter, 8, narrow);
   EXPECT_NE(std::memcmp(other_seed.values.as<float>(), alone.values.as<float>(), 300 * 40 * sizeof(float)), 0);
+}
+
+// Drawing a large model takes minutes: it tells of pieces, and can be left between them.
+TEST(Initialise, TellsHowMuchIsDrawnAndCanBeLeft) {
+  Workers workers(1);
+  Stream stream(workers);
+  Owned owned({"a", "b"}, 600, 1000);
+  std::vector<std::int64_t> pieces;
+  initialise_parameter(owned.parameter, 7, stream, [&](std::int64_t elements) { pieces.push_back(elements); });
+  EXPECT_EQ(pieces, (std::vector<std::int64_t>{600000, 600000}));
+  int told = 0;
+  EXPECT_THROW(initialise_parameter(owned.parameter, 7, stream,
+                                    [&](std::int64_t) {
+                                      ++told;
+                                      fail(ExitCode::preempted, "left; run it again");
+                                    }),
+               Error);
+  EXPECT_EQ(told, 1);
 }
 
 TEST(Initialise, HasTheDeviationAskedFor) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/base/check.h"
+#include "kernels/base/file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace shoestring {
@@ -138,6 +139,38 @@ TEST(Checkpoint, FallsBackWhenAByteIsFlipped) {
     write_text(damaged / name, sound);
   }
   EXPECT_EQ(store.newest(notice)->filename(), "step_00000002");
+}
+
+// To be left is no damage: no older one is taken for it.
+TEST(Checkpoint, TheLookAtTheNewestCanBeLeft) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(1, Content(1).content(), 3, notice);
+  store.save(2, Content(2).content(), 3, notice);
+  notices.clear();
+  int looks = 0;
+  try {
+    store.newest(notice, [&] {
+      ++looks;
+      fail(ExitCode::preempted, "left as asked; run it again");
+    });
+    FAIL() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::preempted);
+    EXPECT_STREQ(error.what(), "left as asked; run it again");
+  }
+  EXPECT_EQ(looks, 1);
+  EXPECT_TRUE(notices.empty());
+}
+
+TEST(Checkpoint, WhatAKilledSaveLeftIsRemoved) {
+  const TemporaryFolder folder;
+  CheckpointStore store(folder / "checkpoints");
+  store.save(1, Content(1).content(), 3, notice);
+  write_text(folder / "checkpoints" / "latest.tmp7", "step_0000");
+  write_text(folder / "checkpoints" / ".partial_step_00000002" / "model.safetensors", "half");
+  store.save(2, Content(2).content(), 3, notice);
+  EXPECT_EQ(list_directory(folder / "checkpoints").size(), 3u) << "two steps and latest";
 }
 
 // A damaged one that was passed over takes no sound one's place, and never that of the one just committed.

@@ -115,6 +115,24 @@ class PhasesWithAdapters : public ::testing::Test {
 };
 std::unique_ptr<TemporaryFolder> PhasesWithAdapters::folder_;
 
+// New weights take minutes where the model is large: how many are drawn is told, and whoever is asked leaves there.
+TEST_F(PhasesWithAdapters, DrawingNewWeightsIsToldAndCanBeLeft) {
+  const std::vector<std::string> directory = {"--run.directory=" + (*folder_ / "runs/drawn").string()};
+  const Recipe recipe = parse_recipe(*folder_ / "dense.one", directory).recipe;
+  const std::unique_ptr<Communicator> alone = self_communicator();
+  const Layout layout = layout_of(recipe, 0, 1);
+  Mesh mesh(*alone, layout.shape);
+  RunResources resources(recipe, layout, mesh, {});
+  std::vector<Progress> told;
+  resources.begin_weights(0, true, [&](const Progress& progress) { told.push_back(progress); });
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told.back().doing, "drawing weights");
+  EXPECT_LE(told.back().done_bytes, told.back().all_bytes);  // norms are filled, not drawn
+  EXPECT_GT(2 * told.back().done_bytes, told.back().all_bytes);
+  const auto leave = [](const Progress&) { fail(ExitCode::preempted, "left; run it again"); };
+  EXPECT_THROW(resources.begin_weights(0, true, leave), Error);
+}
+
 // All weights of a new model first, then adapters on some of them: these alone move.
 TEST_F(PhasesWithAdapters, TheLastPhaseMovesItsTargetsOnly) {
   const std::unique_ptr<Communicator> alone = self_communicator();
