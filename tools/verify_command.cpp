@@ -64,7 +64,7 @@ int verify_command(const Words& words) {
   const Recipe recipe = parse_recipe(find_recipe(arguments.positional()[0]), arguments.overrides()).recipe;
   const auto steps = static_cast<int>(arguments.integer("steps", 3, 1, 99));
   const auto ranks = static_cast<int>(arguments.integer("ranks", 8, 2, 16));
-  install_signal_handlers("leaving after the layout under way; Ctrl-C again leaves at once");
+  install_signal_handlers("leaving after the step under way; Ctrl-C again leaves at once");
   const std::unique_ptr<Communicator> world = join_world(stop_requested);
   try {
     checked_places(*world, recipe);

@@ -106,8 +106,23 @@ void note_counts(const std::string& prefix, const PassResult& batch, Record& rec
   }
 }
 
+/// How many layouts are through.
+struct Through {
+  std::ptrdiff_t done = 0;
+  std::size_t all = 0;
+};
+
+/// Together, before each layout and each step; there is nothing to save.
+void leave_if_asked(Communicator& team, const Through& layouts) {
+  double asked = stop_requested() ? 1 : 0;
+  if (team.size() > 1) team.all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
+  if (asked == 0) return;
+  fail(ExitCode::preempted, "verify: left as asked after {} of {} layouts; run it again", layouts.done, layouts.all);
+}
+
 /// What one rank of a layout has after each step.
-Record train(const Recipe& recipe, int steps, Communicator& world, const Tampering& tampering = {}) {
+Record train(const Recipe& recipe, int steps, Communicator& world, const Through& layouts,
+             const Tampering& tampering = {}) {
   const Layout layout = layout_of(recipe, world.rank(), world.size());
   const PhaseSpec& phase = recipe.phases.front();
   Mesh mesh(world, layout.shape);
@@ -130,6 +145,7 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
   Engine engine(recipe, {model, *optimizer, stream}, mesh, groups, meter, layout.schedule);
   Record record;
   for (int step = 1; step <= steps; ++step) {
+    leave_if_asked(world, layouts);
     const StepOutcome outcome = engine.step({.plan = plan,
                                              .feed = feed,
                                              .samples = phase.global_batch * (step - 1),
@@ -149,10 +165,10 @@ Record train(const Recipe& recipe, int steps, Communicator& world, const Tamperi
 
 /// The first of what any rank of `team` has otherwise than `alone`; what no rank has counts as different. Collective:
 /// the same on every rank.
-std::string difference(const Recipe& recipe, int steps, Communicator& team, const Record& alone,
+std::string difference(const Recipe& recipe, int steps, Communicator& team, const Record& alone, const Through& layouts,
                        const Tampering& tampering) {
   enum Mark : std::int64_t { absent, equal, other };
-  const Record own = train(recipe, steps, team, tampering);
+  const Record own = train(recipe, steps, team, layouts, tampering);
   std::vector<std::int64_t> marks;  // of what `alone` has, and last of what it has not
   for (const auto& [name, bytes] : alone) {
     const auto found = own.find(name);
@@ -172,7 +188,8 @@ std::string difference(const Recipe& recipe, int steps, Communicator& team, cons
 }
 
 /// The same by threads of this process.
-std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone, const Tampering& tampering) {
+std::string difference(const Recipe& recipe, int steps, int ranks, const Record& alone, const Through& layouts,
+                       const Tampering& tampering) {
   ThreadWorld world(ranks);
   std::mutex mutex;
   std::exception_ptr error;
@@ -186,7 +203,7 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   };
   const auto run = [&](int rank) {
     try {
-      const std::string found = difference(recipe, steps, *world.communicator(rank), alone, tampering);
+      const std::string found = difference(recipe, steps, *world.communicator(rank), alone, layouts, tampering);
       const std::lock_guard lock(mutex);
       first = found;
     } catch (const std::exception& exception) {
@@ -208,14 +225,6 @@ std::string difference(const Recipe& recipe, int steps, int ranks, const Record&
   for (std::thread& thread : threads) thread.join();
   if (error != nullptr) std::rethrow_exception(error);
   return first;
-}
-
-/// Together, between two layouts; there is nothing to save.
-void leave_if_asked(Communicator& world, std::ptrdiff_t done, std::size_t all) {
-  double asked = stop_requested() ? 1 : 0;
-  if (world.size() > 1) world.all_reduce(view_of(&asked, DType::f64, {1}), Reduction::max);
-  if (asked == 0) return;
-  fail(ExitCode::preempted, "verify: left as asked after {} of {} layouts; run it again", done, all);
 }
 
 }  // namespace
@@ -300,23 +309,24 @@ std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std:
                                            Communicator& world, const std::function<void(const VerifiedLayout&)>& done,
                                            const Tampering& tampering) {
   std::map<BatchSize, Record> alone;  // what one process has
-  const auto verify = [&](const Recipe& twin, int ranks, const Record& expected) {
-    if (world.size() == 1) return difference(twin, steps, ranks, expected, tampering);
+  const auto verify = [&](const Recipe& twin, int ranks, const Record& expected, const Through& through) {
+    if (world.size() == 1) return difference(twin, steps, ranks, expected, through, tampering);
     const std::unique_ptr<Communicator> team = world.split(world.rank() < ranks ? 0 : -1, world.rank(), "team");
-    return team != nullptr ? difference(twin, steps, *team, expected, tampering) : std::string();
+    return team != nullptr ? difference(twin, steps, *team, expected, through, tampering) : std::string();
   };
   for (VerifiedLayout& layout : layouts) {
-    leave_if_asked(world, &layout - layouts.data(), layouts.size());
+    const Through through{&layout - layouts.data(), layouts.size()};
+    leave_if_asked(world, through);
     const BatchSize batch = batch_for(layout.shape);
     Recipe twin = small_twin(recipe);
     twin.phases.front().global_batch = batch.groups * batch.group_batches;
     twin.parallel.reduction_groups = batch.groups;
-    if (!alone.contains(batch)) alone.emplace(batch, train(twin, steps, *self_communicator()));
+    if (!alone.contains(batch)) alone.emplace(batch, train(twin, steps, *self_communicator(), through));
     twin.parallel.pipeline = layout.shape.pipeline;
     twin.parallel.expert = layout.shape.expert;
     twin.parallel.schedule = layout.schedule;
     twin.parallel.shard_optimizer = layout.shares_state;
-    layout.difference = verify(twin, layout.shape.ranks(), alone.at(batch));
+    layout.difference = verify(twin, layout.shape.ranks(), alone.at(batch), through);
     if (done && world.rank() == 0) done(layout);
   }
   return layouts;

@@ -50,7 +50,7 @@ struct Tampering {
 /// are threads of this process; in a `world` of several ranks, these, and no layout has more: collective, rank 0 tells
 /// and knows all. Throws what is wrong with the recipe, and Error(io) with the limits to look at where a rank's thread
 /// cannot be made; those begun have ended then. Where a rank was asked to leave
-/// (signals.h), all do before the next layout: Error(preempted).
+/// (signals.h), all do before the next step: Error(preempted).
 std::vector<VerifiedLayout> verify_layouts(const Recipe& recipe, int steps, std::vector<VerifiedLayout> layouts,
                                            Communicator& world,
                                            const std::function<void(const VerifiedLayout&)>& done = {},

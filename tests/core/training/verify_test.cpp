@@ -101,6 +101,20 @@ TEST(Verify, ARequestToLeaveIsObeyedBeforeTheNextLayout) {
   EXPECT_EQ(told, 1);
 }
 
+// A layout of many steps, or of slow ones, is not gone through to its end.
+TEST(Verify, ARequestToLeaveIsObeyedBeforeTheNextStep) {
+  constexpr int kSteps = 50;
+  std::atomic<int> steps = 0;  // of both ranks
+  const Tampering asked{.after_step = [&](const Layout&, const PassResult&, Transformer&) {
+    ++steps;
+    request_stop(true);
+  }};
+  EXPECT_THROW(verify_layouts(recipe_of(Architecture::llama), kSteps, {kSharedState}, *self_communicator(), {}, asked),
+               Error);
+  request_stop(false);
+  EXPECT_EQ(steps, 2) << "one step of each";
+}
+
 TEST(Verify, AGradientOfExpertsScaledByTheirRanksIsSeen) {
   const auto scale = [](const Layout& layout, const PassResult&, Transformer& model) {
     for (Parameter* parameter : model.parameters()) {
