@@ -32,14 +32,16 @@ struct Command {
   std::string name;
   std::string summary;
   int (*run)(const Words&);
-  bool speaks = true;  ///< what it prints is what it is called for; otherwise what it leaves on disk
-  bool alone = false;  ///< the work of one process, also where a launcher starts several
+  bool speaks = true;              ///< what it prints is what it is called for; otherwise what it leaves on disk
+  bool alone = false;              ///< the work of one process, also where a launcher starts several
+  std::string_view together = {};  ///< the option under which these work together all the same
 };
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
       {"train", "train a recipe, or go on with its run; under mpirun with one rank per device", train_command, false},
-      {"plan", "what a recipe is: parameters, FLOPs and bytes, and what its budget buys", plan_command},
+      {"plan", "what a recipe is: parameters, FLOPs and bytes, and what its budget buys", plan_command, true, true,
+       "--measure"},
       {"explain", "every key of a recipe: value, where it came from, what it means", explain_command, true, true},
       {"report", "what a run cost and what it bought", report_command, true, true},
       {"sample", "text from a run or a model folder", sample_command, true, true},
@@ -53,7 +55,8 @@ const std::vector<Command>& commands() {
       {"data build", "folders of text or JSONL into token shards", data_build_command, false},
       {"data inspect", "what a shard holds", data_inspect_command, true, true},
       {"data verify", "check every block of a shard", data_verify_command, true, true},
-      {"bench", "time the kernels and the loader as ratios to a calibration or a rival", bench_command},
+      {"bench", "time the kernels and the loader as ratios to a calibration or a rival", bench_command, true, true,
+       "--calibrate"},
   };
   return all;
 }
@@ -65,16 +68,22 @@ void print_help() {
   for (const Command& command : commands()) fmt::print("  {:<14} {}\n", command.name, command.summary);
 }
 
+[[noreturn]] void fail_unprinted(int error) {
+  fail(ExitCode::io, "standard output could not be written: {}{}", system_reason(error),
+       error == EBADF ? "; it is closed: let it lead to a file or a pipe" : "");
+}
+
 void check_printed() {
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
-  fail(ExitCode::io, "standard output could not be written: {}{}", system_reason(errno),
-       errno == EBADF ? "; it is closed: let it lead to a file or a pipe" : "");
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_unprinted(errno);
 }
 
 /// Whether a launcher (mpirun, srun) started this process beside another one that does the command's work. Of all that
 /// it started the second says so.
-bool leaves_it_to_another(const Command& command) {
-  if (!command.alone) return false;
+bool leaves_it_to_another(const Command& command, const Words& words) {
+  const bool together = std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+    return !command.together.empty() && word.substr(0, word.find('=')) == command.together;
+  });
+  if (!command.alone || together) return false;
   const auto variable = [](const char* name) -> const char* { return std::getenv(name); };
   const std::vector<std::string> names = later_in_launch(variable);
   if (names.empty()) return false;
@@ -87,13 +96,13 @@ bool leaves_it_to_another(const Command& command) {
 }
 
 int run_command(const Command& command, const Words& words) {
-  if (leaves_it_to_another(command)) return 0;
+  if (leaves_it_to_another(command, words)) return 0;
   int code = 0;
   try {
     code = command.run(words);
   } catch (const std::system_error& error) {  // fmt's, when a full buffer cannot be written
     if (std::ferror(stdout) == 0) throw;
-    fail(ExitCode::io, "standard output could not be written: {}", system_reason(error.code().value()));
+    fail_unprinted(error.code().value());
   }
   const bool helps = std::find_if(words.begin(), words.end(), [](const std::string& word) {
                        return word == "--help" || word == "-h";

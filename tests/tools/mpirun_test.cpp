@@ -61,6 +61,13 @@ TEST_F(Mpirun, TheWorkOfOneProcessIsDoneByOne) {
   EXPECT_EQ(exported.output.find("MB of weights"), exported.output.rfind("MB of weights")) << exported.output;
   EXPECT_NE(exported.output.find("the first process of this launch does it"), std::string::npos) << exported.output;
   EXPECT_EQ(place().run("inspect exported").exit_code, 0);
+  for (const std::string& command : {std::string("plan small.recipe"), std::string("bench --help")}) {
+    const Ended once = place().run(command, ranks(3));
+    EXPECT_EQ(once.exit_code, 0) << once.output;
+    const std::string word = command.starts_with("plan") ? "parameters " : "usage: ";
+    EXPECT_NE(once.output.find(word), std::string::npos) << once.output;
+    EXPECT_EQ(once.output.find(word), once.output.rfind(word)) << once.output;
+  }
   const Ended each = place().run("inspect exported", ranks(2) + " env -u OMPI_COMM_WORLD_RANK -u PMIX_RANK");
   EXPECT_NE(each.output.find("parameters"), each.output.rfind("parameters")) << "asked for: " << each.output;
 }
