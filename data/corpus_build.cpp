@@ -330,7 +330,9 @@ CorpusBuildResult build_corpus(const CorpusBuildOptions& asked, Workers& workers
   } catch (const Error& error) {
     if (!journal.any()) {
       if (out) out->give_up();
-      throw;
+      if (error.code() != ExitCode::preempted) throw;
+      throw Error(error.code(),
+                  fmt::format("{}; nothing was done that could be kept: run the same command again", error.what()));
     }
     const bool goes_on = error.code() == ExitCode::preempted || error.code() == ExitCode::io;
     throw Error(error.code(),

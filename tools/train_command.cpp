@@ -21,9 +21,8 @@ int train_command(const Words& words) {
            "Begins the run of RECIPE, or goes on with it from its newest sound checkpoint. The run directory is "
            "runs/NAME.\nUnder mpirun one rank per device trains data-parallel. SIGTERM, SIGHUP, SIGUSR1, "
            "SIGUSR2 or Ctrl-C:\nsave and leave with exit code 75, the same command goes on; Ctrl-C twice: leave at "
-           "once. To mpirun send SIGUSR2: it returns 75. After SIGTERM Open "
-           "MPI's mpirun\nkills the ranks within a second, saved or not, and returns 1. Exit code 84: the budget is "
-           "spent.",
+           "once.\nTo mpirun send SIGUSR2: it returns 75. After SIGTERM, SIGHUP or Ctrl-C Open MPI's mpirun kills the "
+           "ranks\nwithin a second, saved or not, and returns 1. Exit code 84: the budget is spent.",
        .options = {{"allow-recipe-change", "", "go on although keys that decide the weights have changed"},
                    {"begin-anew", "",
                     "move what an earlier run of this name left aside, and begin with an empty ledger"},

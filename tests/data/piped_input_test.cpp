@@ -159,6 +159,7 @@ TEST(PipedInput, IsLeftOnASignalWhileStandardInputIsSilent) {
             ExitCode::preempted)
       << said;
   EXPECT_FALSE(std::filesystem::exists(folder / "out.partial")) << "there is nothing to go on with";
+  EXPECT_NE(said.find("run the same command again"), std::string::npos) << said;
   ::dup2(kept, STDIN_FILENO);
   for (const int file : {kept, ends[0], ends[1]}) ::close(file);
 }
