@@ -92,8 +92,16 @@ void StorageWait::failed(int error) {
          "back",
          path_, reason, failures_ + 1, waited_);
   }
+  const double left = patience_.left ? patience_.left() : patience_.seconds;
+  if (!(left > 0)) {
+    fail(
+        ExitCode::preempted,
+        "{}: cannot be read: {}; after {:.3g} s of waiting for the storage the budget leaves no time for more: run the "
+        "same command again when the storage is back",
+        path_, reason, waited_);
+  }
   const double pause = std::min({kFirstPause * static_cast<double>(std::int64_t{1} << std::min(failures_, 20)),
-                                 kLongestPause, patience_.seconds - waited_});
+                                 kLongestPause, patience_.seconds - waited_, left});
   if (patience_.say && (failures_ == 0 || pause >= kTellFromPause)) {
     patience_.say(fmt::format("{}: cannot be read: {}; waiting for the storage since {:.3g} s, for at most {:.3g} s",
                               path_, reason, waited_, patience_.seconds));

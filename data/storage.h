@@ -33,6 +33,7 @@ struct StoragePatience {
   double seconds = 0;           ///< that the pauses of one call may come to; 0: the first failure is final
   std::function<bool()> leave;  ///< asked ten times a second in a pause: true ends it
   std::function<void(const std::string&)> say;  ///< is told what is waited for, in a sentence
+  std::function<double()> left{};  ///< seconds that may be waited yet, for a reason that lies elsewhere, as a budget
 };
 
 /// The pauses of one call.

@@ -89,6 +89,7 @@ class LeadingAccount final : public Account {
   void failed(const Error& error) noexcept override;
   CategorySeconds spent_alone() const override;
   double reserve_seconds() const override { return cap_->reserve_seconds(); }
+  double remaining_seconds() const override { return cap_->remaining_seconds(elapsed()); }
 
  private:
   AttemptStart attempt_start(std::int64_t from_step, const ModelConfig* model) const;
@@ -150,7 +151,7 @@ bool LeadingAccount::open(const AccountOpening& opening) {
   if (!over) cap_->check_startable(elapsed());  // where nothing is left to train, nothing need fit
   // A process that was killed between the ledger's last line and its report left none.
   if (over && type_of(args_.directory / "report.json") == fs::file_type::not_found) store_report();
-  // Of a run that goes on, data of a phase that is behind may be gone.
+  // Of a run that goes on, start() knows which phases are behind.
   if (!over) history.attempts.empty() ? check_inputs(recipe) : check_inputs(recipe.data);
   // From here on an attempt is charged that dies of want of memory, say. One that may find nothing left to train does
   // not become an attempt before it knows.
@@ -170,6 +171,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   cap_->guess(Ending::checkpoint, facts.guessed_checkpoint_seconds);
   cap_->check_startable(elapsed());
   check_room(args_.directory, facts.room, facts.checkpoint, facts.has_checkpoint);
+  if (!facts.fresh) check_phase_inputs(recipe, state.phase);  // those behind may be gone
   if (!facts.allow_schedule_over) check_schedule_left(recipe, state, ledger_->history(), cap_->cap());
   replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
   ledger_->begin(attempt_start(state.step, &*model_));

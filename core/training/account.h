@@ -71,7 +71,7 @@ class Account {
   virtual bool open(const AccountOpening&) { return false; }
   /// The attempt is loaded, its next step is the first. Throws Error(budget_spent) when the cap leaves no room for it,
   /// Error(bad_recipe) when the schedule has ended with a lower cap, Error(io) when the disk has no room for
-  /// checkpoints.
+  /// checkpoints, Error(missing_input) when shards of a phase that is yet to come are not there.
   virtual void start(const AttemptFacts&) {}
 
   /// A line that stays.
@@ -95,6 +95,8 @@ class Account {
   virtual void guess_suites(double /*seconds*/) {}
   /// Wall-clock seconds of what must follow the last step.
   virtual double reserve_seconds() const { return 0; }
+  /// Wall-clock seconds until that must begin.
+  virtual double remaining_seconds() const { return 0; }
 
   /// A step was taken, or skipped; `state` counts it already.
   virtual void stepped(const StepOutcome&, const CategorySeconds& /*spent*/) {}

@@ -27,6 +27,7 @@ struct StorageHooks {
   std::function<void()> waits;                      ///< a wait has become long: others are to be patient with this rank
   std::function<void()> goes_on;                    ///< it is over
   const ShardStorage* storage = &system_storage();  ///< that shards lie on
+  std::function<double()> left{};                   ///< seconds that may be waited for it yet; any thread asks
 };
 
 /// What other threads have to say, until the one that trains says it. Thread-safe.

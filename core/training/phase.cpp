@@ -25,8 +25,9 @@ Phase::Phase(const Recipe& recipe, RunResources& resources, Mesh& mesh, const La
     if (hooks.say) hooks.say(line);
     if (hooks.waits) hooks.waits();
   };
-  const ShardReading reading{.storage = hooks.storage,
-                             .patience = {.seconds = kStoragePatienceSeconds, .leave = stop_requested, .say = say}};
+  const ShardReading reading{
+      .storage = hooks.storage,
+      .patience = {.seconds = kStoragePatienceSeconds, .leave = stop_requested, .say = say, .left = hooks.left}};
   loader_ = resources.train_loader(state.phase, reading);
   if (!state.data_plan.empty()) loader_->check_plan(state.data_plan);
   feed_ = std::make_unique<LoaderFeed>(*loader_, plan_, state.phase_samples, mesh.at().data, recipe.data.prefetch,

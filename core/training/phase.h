@@ -16,7 +16,8 @@ namespace shoestring {
 
 class Phase {
  public:
-  /// Seconds for which opening or reading a shard waits for a storage, before the run is saved and left (75).
+  /// Seconds for which opening or reading a shard waits for a storage, before the run is saved and left (75); fewer
+  /// where the cap leaves fewer.
   static constexpr double kStoragePatienceSeconds = 300;
 
   /// Collective. The phase that `state` is in, from its `phase_samples` on, with its reduction groups. All but `layout`

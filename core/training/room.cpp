@@ -45,10 +45,14 @@ void check_inputs(const DataSpec& data) {
 
 void check_inputs(const Recipe& recipe) {
   check_inputs(recipe.data);
-  for (const PhaseSpec& phase : recipe.phases) {
+  check_phase_inputs(recipe, 0);
+}
+
+void check_phase_inputs(const Recipe& recipe, int first) {
+  for (std::size_t phase = static_cast<std::size_t>(first); phase < recipe.phases.size(); ++phase) {
     DataSpec own;
-    own.train = phase.train;
-    own.validation = phase.validation;
+    own.train = recipe.phases[phase].train;
+    own.validation = recipe.phases[phase].validation;
     check_inputs(own);
   }
 }

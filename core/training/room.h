@@ -23,6 +23,9 @@ namespace shoestring {
 void check_inputs(const DataSpec& data);
 /// The same of its phases too: a path that is wrong in the second would be met hours later.
 void check_inputs(const Recipe& recipe);
+/// The same of the data of its own that a phase has, from phase `first` on: of a run that goes on, those behind may be
+/// gone.
+void check_phase_inputs(const Recipe& recipe, int first);
 
 /// What this process may still write to the file system of a folder; the most where the system will not say.
 struct DiskRoom {

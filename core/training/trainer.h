@@ -125,6 +125,7 @@ class Trainer {
     std::int64_t evaluated_step = -1;  ///< of the last evaluation
     std::optional<double> held_out{};  ///< its loss; none where it had no time for a token
     std::int64_t asked_step = -1;      ///< when suites were asked last
+    double waits_until = 0;            ///< on the meter: then a storage that fails is waited for no longer
   };
   /// What trains, and on what; each is made from those before it.
   struct Work {

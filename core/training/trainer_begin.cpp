@@ -197,6 +197,8 @@ bool Trainer::took_other_weights_since(int phase) const {
 }
 
 void Trainer::enter_phase() {
+  attempt_.waits_until = timing_.meter.elapsed_seconds() + account_->remaining_seconds();
+  seat_.world.broadcast(view_of(&attempt_.waits_until, DType::f64, {1}), 0);
   work_.phase =
       std::make_unique<Phase>(recipe_, *work_.resources, seat_.mesh, seat_.layout, attempt_.state, storage_hooks());
   attempt_.state.data_plan = work_.phase->data_plan();
@@ -217,7 +219,8 @@ StorageHooks Trainer::storage_hooks() {
               },
           .waits = [this, doing] { seat_.watch.works_on_files_alone("waiting for data of " + doing()); },
           .goes_on = [this, doing] { seat_.watch.steps(doing()); },
-          .storage = options_.storage};
+          .storage = options_.storage,
+          .left = [this] { return attempt_.waits_until - timing_.meter.elapsed_seconds(); }};
 }
 
 // What the report says of where the samples came from. Collective, at the end of a phase.

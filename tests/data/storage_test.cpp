@@ -39,6 +39,20 @@ class StorageTest : public ::testing::Test {
   std::vector<std::string> said;
 };
 
+TEST_F(StorageTest, WaitsNoLongerThanABudgetLeaves) {
+  StoragePatience patience = options(30).patience;
+  patience.left = [this] { return 2 - storage.seconds(); };
+  StorageWait wait(storage, patience, path);
+  const Error error = error_of([&] {
+    while (true) wait.failed(ESTALE);
+  });
+  EXPECT_EQ(error.code(), ExitCode::preempted);
+  for (const std::string& part : {path, std::string("the budget leaves no time"), std::string("same command again")}) {
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+  EXPECT_NEAR(storage.seconds(), 2, 1e-6);
+}
+
 TEST_F(StorageTest, WaitsLongerEachTimeAndNotForEver) {
   const StoragePatience patience = options(30).patience;
   StorageWait wait(storage, patience, path);

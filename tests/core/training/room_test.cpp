@@ -127,6 +127,8 @@ TEST(Inputs, OfLaterPhasesAreLookedForToo) {
     EXPECT_EQ(error.code(), ExitCode::missing_input);
     EXPECT_NE(std::string(error.what()).find("trian"), std::string::npos) << error.what();
   }
+  EXPECT_THROW(check_phase_inputs(recipe, 1), Error);
+  EXPECT_NO_THROW(check_phase_inputs(recipe, 2)) << "that phase is behind";
 }
 
 TEST(Room, ADeviceHoldsTheRunOrTheCheapestChangeIsNamed) {

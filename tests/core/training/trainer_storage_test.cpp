@@ -55,6 +55,35 @@ TEST_F(TrainerStorage, AStorageThatFailsIsWaitedForThenTheRunIsSaved) {
   EXPECT_EQ(weights(checkpoints("on a bad disk")[0]), weights(checkpoints("on a good disk")[0]));
 }
 
+// Not only when their phase begins, hours later: the same start says so before its first step.
+TEST_F(TrainerStorage, AStartThatGoesOnLooksForTheDataOfPhasesToCome) {
+  const fs::path later = *folder_ / "later";
+  fs::copy(*folder_ / "shards/train", later, fs::copy_options::recursive);
+  write_text(*folder_ / "later.recipe",
+             fmt::format("include = r.recipe\n[phase.more]\ntrain = {}\nsequence = 16\nglobal_batch = 2\nsteps = 8\n",
+                         later.string()));
+  const auto go = [](const ShardStorage& storage) {
+    static std::FILE* nowhere = std::fopen("/dev/null", "w");
+    TrainerOptions options = on(storage);
+    options.out = nowhere;
+    const std::unique_ptr<Communicator> world = self_communicator();
+    const std::vector<std::string> overrides = {"--run.directory=" + run_folder("later").string(), kByReads[0]};
+    return Trainer(parse_recipe(*folder_ / "later.recipe", overrides).recipe, *world, system_clock(), options).run();
+  };
+  testing::HeldStorage storage;
+  storage.good = calls_to_open() + 9;
+  storage.bad = 1 << 30;
+  EXPECT_EQ(error_of([&] { go(storage); }).code(), ExitCode::preempted);
+  const auto done = metrics("later");
+  fs::rename(later, *folder_ / "moved");
+  const Error error = error_of([&] { go(system_storage()); });
+  EXPECT_EQ(error.code(), ExitCode::missing_input) << error.what();
+  EXPECT_NE(std::string(error.what()).find(later.string()), std::string::npos) << error.what();
+  EXPECT_EQ(metrics("later"), done);
+  fs::rename(*folder_ / "moved", later);
+  EXPECT_EQ(go(system_storage()), ExitCode::done);
+}
+
 TEST_F(TrainerStorage, ASignalIsObeyedWhileTheStorageIsWaitedFor) {
   testing::HeldStorage storage;
   storage.good = calls_to_open() + 9;
@@ -113,6 +142,41 @@ TEST_F(TrainerStorage, AStorageThatFailsAtTheStartOfAPhaseIsWaitedForThenTheRunI
     EXPECT_EQ(weights(checkpoints(name)[0]), weights(checkpoints("two phases")[0]));
     EXPECT_EQ(metrics(name), metrics("two phases"));
   }
+}
+
+/// Passes with a storage's own time too.
+class StorageClock : public Clock {
+ public:
+  explicit StorageClock(const testing::HeldStorage& storage) : storage_(storage) {}
+  double monotonic_seconds() const override { return system_clock().monotonic_seconds() + storage_.seconds(); }
+  double unix_seconds() const override { return system_clock().unix_seconds() + storage_.seconds(); }
+  double process_start() const override { return start_; }
+
+ private:
+  const testing::HeldStorage& storage_;
+  double start_ = system_clock().monotonic_seconds();
+};
+
+// Five minutes would pass a cap of two: the wait is charged as everything is.
+TEST_F(TrainerStorage, AStorageIsNotWaitedForBeyondTheCap) {
+  write_text(
+      *folder_ / "capped.recipe",
+      "include = r.recipe\n[budget]\ngpu_hours = 120s\n[phase.more]\nsequence = 16\nglobal_batch = 2\nsteps = 8\n");
+  static std::FILE* nowhere = std::fopen("/dev/null", "w");
+  const UnopenedStorage away(1, 1 << 30);
+  const StorageClock clock(away);
+  TrainerOptions options = on(away);
+  options.out = nowhere;
+  const std::unique_ptr<Communicator> world = self_communicator();
+  const std::vector<std::string> overrides = {"--run.directory=" + run_folder("capped").string(), kByReads[0]};
+  const Recipe recipe = parse_recipe(*folder_ / "capped.recipe", overrides).recipe;
+  const Error error = error_of([&] { Trainer(recipe, *world, clock, options).run(); });
+  EXPECT_EQ(error.code(), ExitCode::preempted) << error.what();
+  EXPECT_NE(std::string(error.what()).find("the budget leaves no time"), std::string::npos) << error.what();
+  EXPECT_GT(away.seconds(), 30);
+  const nlohmann::json report = nlohmann::json::parse(read_text(run_folder("capped") / "report.json"));
+  EXPECT_LT(report["budget"]["spent_gpu_hours"], report["budget"]["cap_gpu_hours"]);
+  EXPECT_EQ(checkpoints("capped").size(), 1u);
 }
 
 }  // namespace
