@@ -8,6 +8,7 @@
 #include "core/recipe/keys.h"
 #include "core/recipe/names.h"
 #include "core/recipe/scan.h"
+#include "core/recipe/validate.h"
 #include "kernels/base/check.h"
 
 namespace shoestring {
@@ -119,7 +120,10 @@ std::string key_reference() {
   return text;
 }
 
-std::string canonical_text(const Recipe& recipe) {
+namespace {
+
+/// Every key that has a value, as a comment where it is not what `read` says.
+std::string text_of(const Recipe& recipe, const Recipe& read) {
   std::string text;
   std::string section;
   for (const Place& place : places_of(recipe)) {
@@ -128,10 +132,18 @@ std::string canonical_text(const Recipe& recipe) {
       text += fmt::format("[{}]\n", section);
     }
     const std::string value = place.key->print(recipe, place.phase);
-    if (!value.empty()) text += fmt::format("{} = {}\n", place.key->name, value);
+    if (value.empty()) continue;
+    const bool unread = value != place.key->print(read, place.phase);
+    text += fmt::format("{}{} = {}{}\n", unread ? "# " : "", place.key->name, value,
+                        unread ? "    (nothing reads it)" : "");
   }
   return text;
 }
+
+}  // namespace
+
+std::string canonical_text(const Recipe& recipe) { return text_of(recipe, recipe); }
+std::string standalone_text(const Recipe& recipe) { return text_of(recipe, without_unread_keys(recipe)); }
 
 std::string recipe_hash(const Recipe& recipe) {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
@@ -147,7 +159,8 @@ std::vector<RecipeDifference> all_differences(const Recipe& before, const Recipe
 
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now) {
   std::vector<RecipeDifference> differences =
-      differences_of(before, now, [](const Key& key) { return key.on_resume == OnResume::fixed; });
+      differences_of(without_unread_keys(before), without_unread_keys(now),
+                     [](const Key& key) { return key.on_resume == OnResume::fixed; });
   // The two differ on marked shards alone, where the plan of the data then differs too (Loader::plan).
   const auto alike = [](const RecipeDifference& difference) {
     const auto plain = [](const std::string& value) { return value == "automatic" || value == "next_token"; };

@@ -20,6 +20,10 @@ std::string key_reference();
 /// The recipe with every key written out in declaration order: parses back to the same Recipe.
 std::string canonical_text(const Recipe& recipe);
 
+/// The same as a recipe of its own, which a reader takes (validate.h): keys that nothing reads are comments. They may
+/// stand in a recipe that the command line, or another recipe's include, says otherwise about, and not beside it.
+std::string standalone_text(const Recipe& recipe);
+
 /// 16 hex digits over canonical_text; names a recipe in ledgers and messages (it is no defence against forgery).
 std::string recipe_hash(const Recipe& recipe);
 
@@ -30,7 +34,8 @@ struct RecipeDifference {
   std::string now;
 };
 
-/// Keys that differ and that a resumed run may not change, because the weights depend on them. Keys that cost, place,
+/// Keys that differ and that a resumed run may not change, because the weights depend on them; not those that nothing
+/// reads. Keys that cost, place,
 /// threads, layout, evaluation and checkpoints hang on are free (keys.cpp says which; recipes/README.md lists them).
 std::vector<RecipeDifference> resume_differences(const Recipe& before, const Recipe& now);
 

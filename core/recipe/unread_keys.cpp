@@ -9,12 +9,15 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/model/precision.h"
 #include "core/recipe/keys.h"
 #include "core/recipe/rules.h"
 #include "core/recipe/scan.h"
+#include "core/recipe/validate.h"
+#include "kernels/base/check.h"
 
 namespace shoestring {
 namespace {
@@ -229,16 +232,42 @@ void check_key(const Recipe& recipe, std::size_t phase, const Row& row, std::str
       fmt::format("{} = {} means nothing {}: {}, or leave {} out", key, quote_text(value), row.why, row.remedy, key));
 }
 
-}  // namespace
-
-void check_unread_keys(const Recipe& recipe, Rules& rules) {
+/// Calls `visit` with each key that nothing reads in `recipe`.
+template <class Visit>
+void each_unread(const Recipe& recipe, const Visit& visit) {
   for (const Row& row : rows()) {
     if (row.read(recipe)) continue;
     for (const std::string_view name : row.keys) {
       const std::size_t phases = name.starts_with(kEachPhase) ? recipe.phases.size() : 1;
-      for (std::size_t phase = 0; phase < phases; ++phase) check_key(recipe, phase, row, name, rules);
+      for (std::size_t phase = 0; phase < phases; ++phase) visit(row, name, phase);
     }
   }
+}
+
+}  // namespace
+
+// A key that has become its default may be what gave another one a meaning: until nothing changes.
+Recipe without_unread_keys(Recipe recipe) {
+  for (bool changed = true; changed;) {
+    changed = false;
+    Recipe next = recipe;
+    each_unread(recipe, [&](const Row&, std::string_view name, std::size_t phase) {
+      const std::size_t dot = name.rfind('.');
+      const Key& key = *find_key(name.starts_with(kEachPhase) ? "phase" : name.substr(0, dot), name.substr(dot + 1));
+      const std::string otherwise = default_text(key);
+      changed = changed || key.print(recipe, phase) != otherwise;
+      const std::string wrong = key.assign(next, phase, otherwise);
+      check(wrong.empty(), "a default can be assigned");
+    });
+    recipe = std::move(next);
+  }
+  return recipe;
+}
+
+void check_unread_keys(const Recipe& recipe, Rules& rules) {
+  each_unread(recipe, [&](const Row& row, std::string_view name, std::size_t phase) {
+    check_key(recipe, phase, row, name, rules);
+  });
 }
 
 }  // namespace shoestring

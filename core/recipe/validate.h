@@ -22,6 +22,10 @@ inline bool stages_are_measured(const ParallelSpec& parallel) {
 std::vector<Mistake> validate(const Recipe& recipe, const Origins& origins, const std::vector<Mistake>& wrong = {},
                               bool schedule = true);
 
+/// `recipe` with the defaults of all keys that nothing reads because of what another key says (check_unread_keys): it
+/// trains the same.
+Recipe without_unread_keys(Recipe recipe);
+
 /// What evaluation.every_steps and evaluation.tokens say where no phase has held-out data, which may come with another
 /// data set: nothing is evaluated then. Empty where there is some, or neither is given.
 std::string held_out_caveat(const Recipe& recipe);

@@ -173,7 +173,8 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   check_room(args_.directory, facts.room, facts.checkpoint, facts.has_checkpoint);
   if (!facts.fresh) check_phase_inputs(recipe, state.phase);  // those behind may be gone
   if (!facts.allow_schedule_over) check_schedule_left(recipe, state, ledger_->history(), cap_->cap());
-  replace_file(args_.directory / "recipe.recipe", state.recipe);  // not before the run has taken this recipe
+  // Not before the run has taken this recipe.
+  replace_file(args_.directory / "recipe.recipe", standalone_text(recipe));
   ledger_->begin(attempt_start(state.step, &*model_));
   metrics_ =
       std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());

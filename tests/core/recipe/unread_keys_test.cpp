@@ -147,6 +147,35 @@ TEST(UnreadKeys, ACheckpointsRecipeIsNotJudged) {
   EXPECT_EQ(canonical_text(parse_recipe_text(text, "state").recipe), text);
 }
 
+// What a run keeps as its recipe can be trained as one, and be gone on with: the command line's words are in it now,
+// and no more important place is left that would excuse what they switched off.
+TEST(UnreadKeys, AreCommentsInARecipeOfItsOwn) {
+  for (const Case& one : cases()) {
+    // A family with experts asks for their number though no layer would have them: refused either way.
+    if (one.unread[0] == "--model.experts=8") continue;
+    const Recipe begun = read_recipe_text(one.recipe, "r", one.unread).recipe;
+    const std::string text = standalone_text(begun);
+    EXPECT_NE(text.find("(nothing reads it)"), std::string::npos) << one.unread[0];
+    const RecipeReading read = read_recipe_text(text, "run/recipe.recipe");
+    EXPECT_EQ(lines(read), "") << one.unread[0] << "\n" << text;
+    EXPECT_TRUE(resume_differences(begun, read.recipe).empty()) << one.unread[0];
+    EXPECT_EQ(standalone_text(read.recipe), canonical_text(read.recipe)) << one.unread[0];
+  }
+  const Recipe plain = read_recipe_text(kDense, "r").recipe;
+  EXPECT_EQ(standalone_text(plain), canonical_text(plain));
+}
+
+TEST(UnreadKeys, OfARunThatGoesOnMayChange) {
+  const auto recipe = [](std::vector<std::string> overrides) {
+    return read_recipe_text(kDense, "r", overrides).recipe;
+  };
+  const Recipe constant = recipe({"--schedule.kind=constant"});
+  EXPECT_TRUE(
+      resume_differences(constant, recipe({"--schedule.kind=constant", "--schedule.decay_fraction=0.5"})).empty());
+  EXPECT_FALSE(resume_differences(recipe({}), recipe({"--schedule.decay_fraction=0.5"})).empty());
+  EXPECT_FALSE(resume_differences(recipe({"--schedule.decay_fraction=0.5"}), constant).empty());
+}
+
 TEST(UnreadKeys, RecipesOfOursHaveNone) {
   const TemporaryFolder model;
   write_text(model / "config.json", R"({

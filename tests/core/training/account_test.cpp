@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "core/budget/ledger_history.h"
+#include "core/recipe/explain.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
 #include "tests/core/model/small_models.h"
@@ -118,7 +119,7 @@ TEST_F(AccountTest, WhatWasDoneIsInTheLedgerAndTheMetrics) {
     const std::unique_ptr<Account> account = leading();
     EXPECT_FALSE(open(*account));
     start(*account);
-    EXPECT_EQ(read_text(run() / "recipe.recipe"), "text\n");
+    EXPECT_EQ(read_text(run() / "recipe.recipe"), standalone_text(recipe_));
     step(*account);
     step(*account, 1.5);
     account->note("odd", "something stood out");
