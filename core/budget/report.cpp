@@ -164,7 +164,9 @@ Report make_report(const LedgerHistory& history) {
   report.charged = history.charged();
   if (std::isfinite(start.cap.gpu_hours)) report.cap_gpu_hours = start.cap.gpu_hours;
   report.cap_from = start.cap.from;
-  report.price = start.price;
+  for (const AttemptHistory& attempt : history.attempts) {  // one that stated none is charged at the newest
+    if (attempt.start.price) report.price = attempt.start.price;
+  }
   report.watts = start.hardware.watts;
   report.spent = history.spent(report.price, report.watts);
   report.tokens = latest.kept_tokens;

@@ -394,6 +394,25 @@ TEST(Report, EachAttemptCostsItsOwnPrice) {
   EXPECT_NE(report_text(report).find("earlier attempts at their own price"), std::string::npos);
 }
 
+// Whoever leaves the price out of a later start does not get those hours for nothing.
+TEST(Report, AnAttemptWithoutAPriceIsChargedAtTheNewest) {
+  TemporaryFolder folder;
+  for (const bool priced : {true, false}) {
+    HandClock clock;
+    Ledger ledger(folder.path(), clock);
+    AttemptStart start = start_of("small", priced);
+    start.from_step = priced ? 0 : 100;
+    ledger.begin(start);
+    const AttemptProgress point = at(priced ? 100 : 200, 3586, "pretrain");
+    ledger.checkpoint({priced ? 100 : 200, 5, "step", 1, 1}, point);
+    ledger.end("preempted", 75, "", point);
+  }
+  const Report report = make_report(folder.path());
+  EXPECT_GT(report.attempts[1].charged.total(), 3000);
+  EXPECT_DOUBLE_EQ(report.spent.usd, 2 * report.spent.gpu_hours);
+  EXPECT_NE(report_text(report).find("at $2 per GPU-hour"), std::string::npos);
+}
+
 json schema() { return json::parse(testing::read_text(SHOESTRING_SOURCE_DIR "/core/budget/report.schema.json")); }
 
 bool fits(const json& document) {
