@@ -29,6 +29,8 @@ constexpr double kMostTail = 30;     // seconds; the longest interval between he
 // Seconds; beyond, one of the two clocks was set in between. A step of an hour without a line is still believed.
 constexpr double kMostSilence = 4 * 3600;
 
+constexpr std::size_t kMostVariants = 1024;  // of one attempt; more are damage
+
 /// What is gathered of an attempt while its lines go by.
 struct Trail {
   double first_mono = 0;
@@ -199,7 +201,9 @@ void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& obje
   } else if (kind == "suites") {
     attempt.suites.push_back(ledger_lines::read_suites(object.at("suites")));
   } else if (kind == "variants") {
-    attempt.start.variants = ledger_lines::read_variants(object);
+    for (auto& [op, variant] : ledger_lines::read_variants(object)) {  // of a later phase: those that it chose besides
+      if (attempt.start.variants.size() < kMostVariants) attempt.start.variants.insert_or_assign(op, variant);
+    }
   } else if (kind == "pipeline") {
     attempt.pipeline = ledger_lines::read_pipeline(object.at("pipeline"));
   } else if (kind == "data") {

@@ -10,6 +10,7 @@
 
 #include "core/budget/report_plan.h"
 #include "core/budget/run_summary.h"
+#include "core/budget/untold.h"
 #include "core/recipe/explain.h"
 #include "core/recipe/units.h"
 #include "kernels/base/check.h"
@@ -110,6 +111,17 @@ void add_recipe(const fs::path& file, Report& report) {
   }
 }
 
+/// What a start found missing from the bill, which its own lines make up for in time.
+std::string noted_bill(const LedgerHistory& history) {
+  const std::string about = fmt::format("{}: ", kBillNote);
+  for (const AttemptHistory& attempt : history.attempts) {
+    for (const std::string& note : attempt.notes) {
+      if (note.starts_with(about)) return fmt::format("attempt {}: {}", attempt.attempt, note.substr(about.size()));
+    }
+  }
+  return {};
+}
+
 void add_utilisation(Report& report, const Hardware& hardware) {
   PerFormat flops;
   for (const AttemptHistory& attempt : report.attempts) {
@@ -189,10 +201,13 @@ Report make_report(const fs::path& run_directory) {
   if (type_of(run_directory / kLedgerFile) == fs::file_type::not_found) {
     fail(ExitCode::missing_input, "{} holds no {}: no run was started there", run_directory.string(), kLedgerFile);
   }
-  Report report = make_report(read_ledger(run_directory));
+  const LedgerHistory history = read_ledger(run_directory);
+  Report report = make_report(history);
   if (report.run.empty()) report.run = report.project = run_directory.filename().string();
   compare_with_plan(run_directory, report);
   report.curve = read_curve(run_directory / kMetricsFile);
+  report.untold = untold_bill(history, report.curve);
+  if (report.untold.empty()) report.untold = noted_bill(history);
   add_recipe(run_directory / "recipe.recipe", report);
   return report;
 }

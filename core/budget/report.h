@@ -127,6 +127,7 @@ struct Report {
   std::optional<DataReading> data;      ///< over all attempts
   std::vector<double> max_violations;   ///< MaxVio of each mixture, last known; empty: no experts
   int damaged_lines = 0;
+  std::string untold;  ///< what the bill lacks (untold.h); empty: nothing is known to be missing
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;
   double flops_per_token = 0;

@@ -318,6 +318,7 @@ std::string notes(const Report& report) {
                         count(report.clipped, "/clipped_steps"), count(report.skipped, "/skipped_steps"),
                         count(report.returns, "/returns_to_checkpoints"));
   }
+  if (!report.untold.empty()) text += "<p>" + said(report.untold) + "</p>";
   if (report.damaged_lines > 0) {
     text += fmt::format("<p>{} damaged lines of the ledger could not be read.</p>",
                         count(report.damaged_lines, "/damaged_lines"));

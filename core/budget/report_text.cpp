@@ -220,6 +220,7 @@ std::string report_text(const Report& report) {
   std::string text = head(report) + where_it_went(report) + by_phase(report) + suites(report) + by_attempt(report) +
                      utilisation(report) + pipeline(report) + data(report) + experts(report) + foretold(report);
   if (!report.compared.empty()) text += "\n" + comparison_text(report.compared);
+  if (!report.untold.empty()) text += fmt::format("\n  {}\n", report.untold);
   if (report.damaged_lines > 0) {
     text += fmt::format("\n  {} damaged line{} of the ledger could not be read\n", report.damaged_lines,
                         report.damaged_lines == 1 ? "" : "s");

@@ -14,11 +14,13 @@
 #include "core/budget/planner.h"
 #include "core/budget/report.h"
 #include "core/budget/run_curve.h"
+#include "core/budget/untold.h"
 #include "core/budget/warning.h"
 #include "core/model/accounting.h"
 #include "core/optimizer/warm_up.h"
 #include "core/recipe/explain.h"
 #include "core/training/flops_tally.h"
+#include "core/training/going_on.h"
 #include "core/training/live_view.h"
 #include "core/training/metrics.h"
 #include "core/training/room.h"
@@ -114,6 +116,7 @@ class LeadingAccount final : public Account {
   std::unique_ptr<CapWarnings> warnings_;
   std::unique_ptr<MetricsLog> metrics_;
   std::map<std::string, std::string> variants_;  // chosen, and not yet in the ledger
+  bool goes_on_ = false;                         // from a checkpoint; from start() on
   double step_from_ = 0;                         // when what came before the coming step was over
   std::optional<ModelConfig> model_;             // from start() on
   Device device_;                                // likewise
@@ -175,11 +178,17 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   if (!facts.allow_schedule_over) check_schedule_left(recipe, state, ledger_->history(), cap_->cap());
   // Not before the run has taken this recipe.
   replace_file(args_.directory / "recipe.recipe", standalone_text(recipe));
+  const std::string untold =
+      untold_bill(ledger_->history(), read_curve(args_.directory / kMetricsFile), facts.fresh ? -1 : state.step);
   ledger_->begin(attempt_start(state.step, &*model_));
+  if (!untold.empty()) note(kBillNote, untold);
+  goes_on_ = !facts.fresh;
   metrics_ =
       std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());
   say(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe.run.name, ledger_->attempt(), args_.ranks,
                   args_.ranks == 1 ? "" : "s", facts.fresh ? "beginning" : "going on", state.step));
+  const std::string missing = missing_metrics_text(metrics_->missing_steps(), state.step);
+  if (!missing.empty()) note("metrics", missing);
   step_from_ = elapsed();
 }
 
@@ -315,6 +324,8 @@ void LeadingAccount::note_variants() {
   std::string text = "kernels:";
   for (const auto& [op, variant] : variants_) text += fmt::format(" {}={}", op, variant);
   say(text);
+  const std::string other = goes_on_ ? other_rows_text(ledger_->history(), variants_) : std::string();
+  if (!other.empty()) note("kernels", other);
   variants_.clear();
 }
 

@@ -38,9 +38,15 @@ Ordered pairs(const std::vector<std::pair<std::string, double>>& values) {
 
 // The lines of `text` that an attempt going on after `last_step` keeps. What stands behind the last line feed is one if
 // it is whole: a line that was cut off is no object.
-std::string kept_lines(const std::string& text, std::int64_t last_step) {
-  std::string kept;
+struct Kept {
+  std::string lines;
+  std::int64_t steps = 0;  // that have one
+};
+Kept kept_lines(const std::string& text, std::int64_t last_step) {
+  Kept kept;
+  std::int64_t counted = 0;
   for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t from = begin;
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const Ordered line = Ordered::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                                         text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
@@ -48,8 +54,13 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
     // An evaluation at the last step is done anew: it may have come after the checkpoint.
     const bool anew = sound && (line.contains("evaluation") || line.contains("suites"));
     const std::int64_t limit = anew ? last_step - 1 : last_step;
-    if (sound && line["step"].get<std::int64_t>() <= limit) kept.append(text, begin, end - begin).append("\n");
     begin = end + 1;
+    const std::int64_t step = sound ? line["step"].get<std::int64_t>() : 0;
+    if (!sound || step > limit) continue;
+    kept.lines.append(text, from, end - from).append("\n");
+    if (anew || step <= counted) continue;
+    ++kept.steps;
+    counted = step;
   }
   return kept;
 }
@@ -59,10 +70,12 @@ std::string kept_lines(const std::string& text, std::int64_t last_step) {
 MetricsLog::MetricsLog(const std::filesystem::path& run_directory, std::int64_t last_step, bool tensorboard,
                        double unix_seconds)
     : path_(run_directory / kMetricsFile) {
+  missing_steps_ = last_step;
   if (type_of(path_) != std::filesystem::file_type::not_found) {
     const std::string text = read_file(path_, kMetricsLimit);
-    const std::string kept = kept_lines(text, last_step);
-    if (kept != text) replace_file(path_, kept);
+    const Kept kept = kept_lines(text, last_step);
+    if (kept.lines != text) replace_file(path_, kept.lines);
+    missing_steps_ -= kept.steps;
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0)

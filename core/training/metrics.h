@@ -63,6 +63,9 @@ class MetricsLog {
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
 
+  /// Steps up to `last_step` that it has no line of: the file, or lines of it, are gone.
+  std::int64_t missing_steps() const { return missing_steps_; }
+
   void step(const StepMetrics& metrics);
   void evaluation(const EvaluationMetrics& metrics, double unix_seconds);
   void suites(const SuiteResult& result, double unix_seconds);
@@ -71,6 +74,7 @@ class MetricsLog {
   void line(const std::string& text);
   std::filesystem::path path_;
   int descriptor_ = -1;
+  std::int64_t missing_steps_ = 0;
   std::unique_ptr<EventFile> events_;
 };
 

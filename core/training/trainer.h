@@ -69,7 +69,7 @@ class Trainer {
   void check_checkpoints_are_shared();
   void load(bool ended);
   void leave_if_asked() const;
-  void resume(const std::filesystem::path& checkpoint);
+  std::string resume(const std::filesystem::path& checkpoint);
   std::unique_ptr<Engine> make_engine();
   void begin_weights();
   bool took_other_weights_since(int phase) const;

@@ -6,6 +6,7 @@
 #include "core/recipe/explain.h"
 #include "core/recipe/validate.h"
 #include "core/training/alike.h"
+#include "core/training/going_on.h"
 #include "core/training/model_files.h"
 #include "core/training/reference_cost.h"
 #include "core/training/room.h"
@@ -99,7 +100,7 @@ void Trainer::load(bool ended) {
   leave_if_asked();
   const fs::path newest = snapshots_.newest(looking(), [this] { leave_if_asked(); });
   leave_if_asked();
-  if (!newest.empty()) resume(newest);
+  const std::string changed = newest.empty() ? std::string() : resume(newest);
   leave_if_asked();
   attempt_.over = ended && !newest.empty() && horizon_reached(recipe_, attempt_.state);
   if (attempt_.over) {
@@ -132,6 +133,7 @@ void Trainer::load(bool ended) {
        .has_checkpoint = snapshots_.step() >= 0,
        .fresh = fresh,
        .allow_schedule_over = options_.allow_recipe_change});
+  if (!changed.empty()) account_->note("recipe", "goes on with another recipe, as was allowed: " + changed);
   snapshots_.begin();
   const std::string caveat = tokenizer_caveat(recipe_.model.architecture);
   if (fresh && !caveat.empty()) account_->say(caveat);
@@ -151,19 +153,42 @@ void Trainer::leave_if_asked() const {
   fail(ExitCode::preempted, "{}: left as asked before a step was taken; the same command begins", recipe_.run.name);
 }
 
-void Trainer::resume(const fs::path& checkpoint) {
+// Returns what of the recipe was changed, and allowed to be.
+std::string Trainer::resume(const fs::path& checkpoint) {
   check_alike(seat_.world, {{checkpoint.string(), hash_file(checkpoint / "manifest.json")}});
   attempt_.state = Snapshots::state_of(checkpoint);
+  if (attempt_.state.step != step_of(checkpoint)) {
+    fail(ExitCode::corrupt_checkpoint,
+         "{}: it holds step {} of a run, not the step of its name, by which the run is gone on with: give it its own "
+         "name back, or move it away to go on from another",
+         checkpoint.string(), attempt_.state.step);
+  }
   if (attempt_.state.phase >= static_cast<int>(recipe_.phases.size())) {
     fail(ExitCode::bad_recipe, "{}: the run is in phase {}, the recipe has only {}", checkpoint.string(),
          attempt_.state.phase + 1, recipe_.phases.size());
   }
-  if (!options_.allow_recipe_change) {
-    check_resume(parse_recipe_text(attempt_.state.recipe, checkpoint.string()).recipe, recipe_);
+  std::string changed;
+  try {
+    const Recipe before = parse_recipe_text(attempt_.state.recipe, checkpoint.string()).recipe;
+    if (!options_.allow_recipe_change) check_resume(before, recipe_);
+    changed = recipe_change_text(before, recipe_);
+  } catch (const Error&) {
+    if (!options_.allow_recipe_change) throw;
+    changed = "the one before cannot be read";
   }
   work_.resources->fit_to(attempt_.state.phase);
-  Snapshots::load(checkpoint, parts(), [this] { leave_if_asked(); });
+  try {
+    Snapshots::load(checkpoint, parts(), [this] { leave_if_asked(); });
+  } catch (const Error& error) {  // its hashes were right: it is not damaged
+    if (changed.empty() || error.code() != ExitCode::corrupt_checkpoint) throw;
+    const std::string what = error.what();  // and then a remedy for damage
+    fail(ExitCode::bad_recipe,
+         "{} is whole, and does not hold what the changed recipe trains ({}): put the recipe back, or begin a new run "
+         "under another run.name. The first that is missing: {}",
+         checkpoint.string(), changed, what.substr(0, what.find(';')));
+  }
   snapshots_.loaded(attempt_.state.step);
+  return changed;
 }
 
 std::unique_ptr<Engine> Trainer::make_engine() {

@@ -56,7 +56,8 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
     Ledger ledger(folder.path(), clock);
     EXPECT_EQ(ledger.attempt(), 1);
     ledger.begin(start_of(2));
-    ledger.variants({{"gemm", "amx"}});
+    ledger.variants({{"gemm", "amx"}, {"rope", "portable"}});
+    ledger.variants({{"rope", "simd"}});  // of a later phase
     clock.now += 10;
     ledger.heartbeat(at(5, 10, 2));
     ledger.horizon({5, 0.25, 20, 1, 0});
@@ -75,6 +76,7 @@ TEST(Ledger, AnAttemptThatEndsIsChargedWhatItSays) {
   EXPECT_EQ(attempt.reason, "done");
   EXPECT_EQ(attempt.start.ranks, 2);
   EXPECT_EQ(attempt.start.variants.at("gemm"), "amx");
+  EXPECT_EQ(attempt.start.variants.at("rope"), "simd");
   EXPECT_EQ(attempt.start.cap.gpu_hours, 0.05);
   EXPECT_EQ(history.charged_gpu_seconds(), 34);
   EXPECT_EQ(history.charged()[Category::lost], 0);

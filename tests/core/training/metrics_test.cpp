@@ -70,6 +70,19 @@ TEST(Metrics, ResumeDropsWhatWillBeDoneAgain) {
 }
 
 // The step is in a checkpoint, and nobody does it again.
+TEST(Metrics, StepsWithoutALineAreCounted) {
+  const TemporaryFolder folder;
+  {
+    MetricsLog log(folder.path(), 0, false, 0);
+    EXPECT_EQ(log.missing_steps(), 0);
+    for (const int step : {1, 2, 4}) log.step(at(step));
+    log.evaluation({.step = 4, .tokens = 10, .loss = 1.5, .bits_per_byte = 0.7}, 1001);
+  }
+  EXPECT_EQ(MetricsLog(folder.path(), 6, false, 0).missing_steps(), 3);
+  EXPECT_EQ(MetricsLog(folder.path(), 4, false, 0).missing_steps(), 1);
+  EXPECT_EQ(MetricsLog(folder.path(), 2, false, 0).missing_steps(), 0);
+}
+
 TEST(Metrics, ALastLineThatOnlyLacksItsLineFeedIsKept) {
   const TemporaryFolder folder;
   {
