@@ -1,5 +1,6 @@
 #include "core/budget/warning.h"
 
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,8 +81,17 @@ std::string CapWarnings::start_command(const std::string& run, double share, con
   char shell[] = "/bin/sh";
   char option[] = "-c";
   char* arguments[] = {shell, option, command_.data(), nullptr};
+  // What a run ignores (signals.h) the tools of a shell rely on: `yes | head` ends by SIGPIPE.
+  sigset_t usual;
+  ::sigemptyset(&usual);
+  for (const int number : {SIGPIPE, SIGXFSZ}) ::sigaddset(&usual, number);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setsigdefault(&attributes, &usual);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   pid_t child = 0;
-  const int error = ::posix_spawn(&child, shell, nullptr, nullptr, arguments, environment.data());
+  const int error = ::posix_spawn(&child, shell, nullptr, &attributes, arguments, environment.data());
+  ::posix_spawnattr_destroy(&attributes);
   if (error != 0) return system_reason(error);
   children_.push_back(child);
   return {};

@@ -123,7 +123,7 @@ void Trainer::end_on_non_finite(const std::string& why) {
   save(std::max(2, recipe_.checkpoint.keep));  // beside the last that was good
   attempt_.shared_error = true;
   const std::int64_t proven = attempt_.state.proven_step;
-  std::string back = "; no checkpoint is known to be sound: --begin-anew begins the run again";
+  std::string back = "; no finite step was taken from any checkpoint: --begin-anew begins the run again";
   if (proven >= 0 && type_of(snapshots_.store().folder_of(proven)) == std::filesystem::file_type::directory) {
     back = fmt::format(
         "; {} is the last that a step was taken from: --from-older goes on from it once those after it are moved away",

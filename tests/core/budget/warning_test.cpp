@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "kernels/base/check.h"
@@ -62,6 +63,22 @@ TEST(Warning, TheCommandHearsWhatWasSpent) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(testing::read_text(file), "it's; mine 0.5 5 2.5\n");
+}
+
+// A run ignores SIGPIPE; a shell's tools end by it.
+TEST(Warning, TheCommandHearsSignalsAsAnyOther) {
+  testing::TemporaryFolder folder;
+  const std::string file = (folder / "told").string();
+  const auto before = std::signal(SIGPIPE, SIG_IGN);
+  CapWarnings warnings({0.5}, kCap, 0,
+                       "sh -c 'kill -PIPE $$; echo deaf' >" + file + ".new; mv " + file + ".new " + file);
+  EXPECT_EQ(warnings.passed("r", {5, 0, 0})->command_error, "");
+  std::signal(SIGPIPE, before);
+  for (int wait = 0; wait < 1000 && !std::filesystem::exists(file); ++wait) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(std::filesystem::exists(file));
+  EXPECT_EQ(testing::read_text(file), "");
 }
 
 }  // namespace
