@@ -93,7 +93,8 @@ void add_model(std::vector<Key>& keys) {
            "longest context [max_position_embeddings]; 0: the longest phase's sequence")
       .key("tie_embeddings", &ModelSpec::tie_embeddings, kText, "output head = embedding [tie_word_embeddings]")
       .key("norm_eps", &ModelSpec::norm_eps, {kAboveZero, 1}, "added to the mean square in RMSNorm [rms_norm_eps]")
-      .key("init_std", &ModelSpec::init_std, {kAboveZero, 100}, "standard deviation of new weights [initializer_range]")
+      .key("init_std", &ModelSpec::init_std, {kAboveZero, 1e30},
+           "standard deviation of new weights [initializer_range]")
       .key("rope_theta", &ModelSpec::rope_theta, kPositive, "base of the rotary frequencies")
       .key("rope_scaling", &ModelSpec::rope_scaling, kText, "how positions beyond the original ones are scaled")
       .key("rope_factor", &ModelSpec::rope_factor, {1, kAny}, "positions now over original ones")

@@ -77,10 +77,7 @@ class Charge {
 
 /// All ranks, together. The attempt's reason is that of a trial: the run has not begun.
 [[noreturn]] void leave(const Recipe& recipe, std::optional<Charge>& charge, Communicator& world) {
-  const std::string text = fmt::format(
-      "the speed trial was left as asked; its time is charged to {}; nothing is stored, run the same command to "
-      "measure anew",
-      run_directory(recipe).string());
+  const std::string text = left_trial_text(recipe);
   if (charge) charge->end(kMeasuredOnly, ExitCode::preempted, text);
   double charged = 1;  // before a rank leaves: its end is the end of all
   if (world.size() > 1) world.broadcast(view_of(&charged, DType::f64, {1}), 0);

@@ -22,11 +22,8 @@ constexpr int kWarmingSteps = 2;
 constexpr int kLeastSteps = 3;
 
 // Before the first step ranks agree on nothing: whoever is asked tells the others.
-void leave_if_asked() {
-  if (!stop_requested()) return;
-  fail(ExitCode::preempted,
-       "the speed trial was left as asked before its first step; nothing is stored, run the same command to measure "
-       "anew");
+void leave_if_asked(const Recipe& recipe) {
+  if (stop_requested()) throw Error(ExitCode::preempted, left_trial_text(recipe));
 }
 
 class Trial {
@@ -38,7 +35,7 @@ class Trial {
         resources_(recipe, seat.layout, seat.mesh, machine_share(recipe, seat.world)),
         groups_(reduction_groups(recipe, seat.layout, 0)),
         stop_(seat.world, clock, stop_requested) {
-    resources_.model().initialise(recipe.run.seed, [](std::int64_t, std::int64_t) { leave_if_asked(); });
+    resources_.model().initialise(recipe.run.seed, [&](std::int64_t, std::int64_t) { leave_if_asked(recipe); });
     begin_steps();
   }
 
@@ -152,6 +149,13 @@ class Trial {
 };
 
 }  // namespace
+
+std::string left_trial_text(const Recipe& recipe) {
+  return fmt::format(
+      "the speed trial was left as asked; its time is charged to {}; nothing is stored, run the same command to "
+      "measure anew",
+      run_directory(recipe).string());
+}
 
 std::optional<Speeds> try_speed(const Recipe& recipe, Seat& seat, const Clock& clock, double seconds_per_phase) {
   return Trial(recipe, seat, clock).run(seconds_per_phase);

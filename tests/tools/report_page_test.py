@@ -67,7 +67,7 @@ def write_run(folder, say, end="budget"):
             file.write(json.dumps({"step": step, "phase": say("pretrain"), "tokens": 2048 * step, "loss": 4 - step / 1000, "gradient_norm": 1.5,
                                    "learning_rate": 1e-3 * min(1, step / 50), "expert_overload": 1 + 1 / step,
                                    "quantisation": {"underflowed.gradient": 1e-4, say("saturated.weight"): 1e-5},
-                                   "timing": {"gpu_hours": 1.2 * step / 300, "usd": 2.4 * step / 300, "tokens_per_second": 5000 + step}}) + "\n")
+                                   "timing": {"gpu_hours": 1.15 * step / 300, "usd": 2.4 * step / 300, "tokens_per_second": 5000 + step}}) + "\n")
     with open(os.path.join(folder, "plan.json"), "w") as file:
         json.dump({"gpu_hours": 1.3, "usd": 2.6, "tokens": 600000, "steps": 310,
                    "phases": [{"name": say("pretrain"), "gpu_hours": 1, "tokens": 5}, {"name": say("other"), "gpu_hours": 1, "tokens": 5}]}, file)

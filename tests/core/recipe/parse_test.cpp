@@ -101,7 +101,7 @@ TEST(ParseRecipe, ManyMistakesAreCountedButNotAllPondered) {
 TEST(ParseRecipe, RatesAndSmallNumbersHaveUpperBounds) {
   const std::string lines = all_lines(read_recipe_text(R"([model]
 norm_eps = 1e308
-init_std = 1e3
+init_std = 1e39
 [optimizer]
 epsilon = 8
 [phase.pretrain]
@@ -109,7 +109,7 @@ learning_rate = 2e3
 )",
                                                        "bad.recipe"));
   for (const char* expected : {"bad.recipe:2: model.norm_eps = '1e308' must be above 0 and at most 1",
-                               "bad.recipe:3: model.init_std = '1e3' must be above 0 and at most 100",
+                               "bad.recipe:3: model.init_std = '1e39' must be above 0 and at most 1e+30",
                                "bad.recipe:5: optimizer.epsilon = '8' must be above 0 and at most 1",
                                "bad.recipe:7: phase.pretrain.learning_rate = '2e3' must lie between 0 and 100"}) {
     EXPECT_NE(lines.find(expected), std::string::npos) << expected << "\nnot in\n" << lines;
