@@ -3,13 +3,13 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <system_error>
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/host.h"
 #include "parallel/communicator_mpi.h"
 
 namespace shoestring {
@@ -41,9 +41,7 @@ ArrivalWait::~ArrivalWait() {
 void ArrivalWait::run() {
   constexpr std::chrono::milliseconds kLook{100};
   const auto begin = std::chrono::steady_clock::now();
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  const std::string here = fmt::format("host {}, process {}", host.data(), ::getpid());
+  const std::string here = fmt::format("host {}, process {}", host_name(), ::getpid());
   bool said = false;
   std::unique_lock lock(mutex_);
   do {

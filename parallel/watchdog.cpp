@@ -4,12 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <exception>
 #include <set>
 #include <system_error>
 #include <thread>
+
+#include "kernels/base/host.h"
 
 namespace shoestring {
 namespace {
@@ -17,12 +18,6 @@ namespace {
 /// A sign that did not count up for so many of its turns, and seconds, stands still.
 constexpr double kStillTurns = 4;
 constexpr double kStillSeconds = 2;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
 
 }  // namespace
 

@@ -18,6 +18,7 @@
 #include "core/budget/ledger_lines.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/host.h"
 #include "kernels/base/json.h"
 
 namespace shoestring {
@@ -228,9 +229,7 @@ void Gatherer::take_kind(AttemptHistory& attempt, Trail& trail, const Json& obje
 void Gatherer::settle_state(std::size_t index, bool written) {
   AttemptHistory& attempt = history_.attempts[index];
   if (attempt.state == AttemptState::ended) return;
-  char host[256] = {};
-  ::gethostname(host, sizeof host - 1);
-  const bool here = attempt.start.host == host && attempt.start.pid > 0;
+  const bool here = attempt.start.host == host_name() && attempt.start.pid > 0;
   const bool alive = !here || ::kill(static_cast<pid_t>(attempt.start.pid), 0) == 0 || errno == EPERM;
   attempt.state = written && alive ? AttemptState::running : AttemptState::died;
   attempt.reason = attempt.state == AttemptState::running ? "running" : "died";

@@ -19,6 +19,7 @@
 #include "core/model/accounting.h"
 #include "core/optimizer/warm_up.h"
 #include "core/recipe/explain.h"
+#include "core/training/account_texts.h"
 #include "core/training/flops_tally.h"
 #include "core/training/going_on.h"
 #include "core/training/live_view.h"
@@ -29,6 +30,7 @@
 #include "core/training/step_metrics.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/host.h"
 #include "kernels/base/memory.h"
 #include "kernels/base/variant.h"
 
@@ -40,12 +42,6 @@ namespace fs = std::filesystem;
 /// What whoever holds the ledger replaces as a whole, in RUN.
 constexpr std::array<std::string_view, 5> kReplaced = {"recipe.recipe", "trace.json", kMetricsFile, kGaugesFile,
                                                        kPlanFile};
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
 
 class LeadingAccount final : public Account {
  public:
@@ -185,8 +181,7 @@ void LeadingAccount::start(const AttemptFacts& facts) {
   goes_on_ = !facts.fresh;
   metrics_ =
       std::make_unique<MetricsLog>(args_.directory, state.step, recipe.run.tensorboard, args_.clock.unix_seconds());
-  say(fmt::format("{}: attempt {} on {} rank{}, {} from step {}", recipe.run.name, ledger_->attempt(), args_.ranks,
-                  args_.ranks == 1 ? "" : "s", facts.fresh ? "beginning" : "going on", state.step));
+  say(attempt_text(recipe.run.name, ledger_->attempt(), args_.ranks, facts.fresh, state.step));
   const std::string missing = missing_metrics_text(metrics_->missing_steps(), state.step);
   if (!missing.empty()) note("metrics", missing);
   step_from_ = elapsed();
@@ -304,26 +299,16 @@ StepMetrics LeadingAccount::metrics_of(const StepOutcome& outcome) const {
   return metrics;
 }
 
-// What stood out, and what was done about it.
 void LeadingAccount::note_judgement(const Judgement& judgement) {
   if (judgement.why.empty()) return;
-  const auto tell = [&](const char* about, const char* done) {
-    note(about, fmt::format("step {}: {}; {}", args_.state.step, judgement.why, done));
-  };
-  switch (judgement.verdict) {
-    case StepVerdict::apply: return tell("clipped", "the step was taken, clipped");
-    case StepVerdict::go_back: return tell("went back", "other data does not help: back to the last checkpoint");
-    case StepVerdict::skip:
-    case StepVerdict::end: return tell("skipped", "the step was skipped");
-  }
+  const Notice notice = judgement_notice(args_.state.step, judgement);
+  note(notice.about, notice.text);
 }
 
 void LeadingAccount::note_variants() {
   if (variants_.empty()) return;
   ledger_->variants(variants_);
-  std::string text = "kernels:";
-  for (const auto& [op, variant] : variants_) text += fmt::format(" {}={}", op, variant);
-  say(text);
+  say(variants_text(variants_));
   const std::string other = goes_on_ ? other_rows_text(ledger_->history(), variants_) : std::string();
   if (!other.empty()) note("kernels", other);
   variants_.clear();
@@ -343,11 +328,7 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
   step_from_ = elapsed();
   const EvaluationMetrics& metrics = outcome.metrics;
   if (!outcome.whole) {
-    note(
-        "evaluation",
-        fmt::format(
-            "step {}: evaluation cut to {} of {} held-out sequences, spread evenly, by evaluation.cap_share or the cap",
-            args_.state.step, outcome.sequences, outcome.all_sequences));
+    note("evaluation", cut_evaluation_text(args_.state.step, outcome.sequences, outcome.all_sequences));
   }
   if (metrics.tokens == 0) return;
   ledger_->evaluation({.step = metrics.step,
@@ -360,19 +341,14 @@ void LeadingAccount::evaluated(const Evaluator::Outcome& outcome, double took_se
                       progress(spent));
   metrics_->evaluation(metrics, args_.clock.unix_seconds());
   view_.evaluated(metrics);
-  say(fmt::format("step {}: held out {} ({} tokens, {:.2f} s)", metrics.step,
-                  held_out_words(metrics.loss, metrics.bits_per_byte), metrics.tokens, took_seconds));
+  say(held_out_text(metrics, took_seconds));
 }
 
 void LeadingAccount::answered(const SuiteEvaluator::Outcome& outcome, double took_seconds,
                               const CategorySeconds& spent) {
   cap_->measured(Ending::suites, took_seconds);
   step_from_ = elapsed();
-  if (!outcome.whole) {
-    note("evaluation",
-         fmt::format("step {}: suites cut to {} of {} requests, spread evenly, by evaluation.cap_share or the cap",
-                     args_.state.step, outcome.requests, outcome.all_requests));
-  }
+  if (!outcome.whole) note("evaluation", cut_suites_text(args_.state.step, outcome.requests, outcome.all_requests));
   if (outcome.requests == 0) return;
   const SuiteResult result{.step = args_.state.step,
                            .phase = phase().name,
@@ -382,10 +358,7 @@ void LeadingAccount::answered(const SuiteEvaluator::Outcome& outcome, double too
                            .scores = outcome.scores};
   ledger_->suites(result, progress(spent));
   metrics_->suites(result, args_.clock.unix_seconds());
-  for (const SuiteScore& score : result.scores) {
-    say(fmt::format("step {}: {}: {} {:.4f}{} ({} requests)", result.step, score.task, score.metric, score.value,
-                    score.error < 0 ? "" : fmt::format(", standard error {:.4f}", score.error), score.requests));
-  }
+  for (const SuiteScore& score : result.scores) say(score_text(result.step, score));
 }
 
 // To the planned end; below 0: not known yet.
@@ -405,18 +378,10 @@ double LeadingAccount::seconds_left() const {
 
 void LeadingAccount::ended(Stop stop, const fs::path& folder, const CategorySeconds& spent) {
   const bool later = goes_on_later(stop);
-  const bool budget = stop == Stop::budget;
-  ledger_->end(later    ? "preempted"
-               : budget ? "budget"
-                        : "done",
-               static_cast<int>(later ? ExitCode::preempted : ExitCode::done), "", progress(spent));
+  const char* const reason = later ? "preempted" : stop == Stop::budget ? "budget" : "done";
+  ledger_->end(reason, static_cast<int>(later ? ExitCode::preempted : ExitCode::done), "", progress(spent));
   store_report();
-  say(fmt::format("{}: {} after step {}; {}{}", args_.recipe.run.name,
-                  later    ? "left as asked"
-                  : budget ? "the budget is used up"
-                           : "done",
-                  args_.state.step, folder.string(),
-                  later ? " is saved, the same command goes on from there" : " is its model"));
+  say(end_text(args_.recipe.run.name, stop, args_.state.step, folder));
 }
 
 void LeadingAccount::failed(const Error& error) noexcept {

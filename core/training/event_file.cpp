@@ -10,6 +10,7 @@
 #include "kernels/base/append.h"
 #include "kernels/base/check.h"
 #include "kernels/base/file.h"
+#include "kernels/base/host.h"
 
 namespace shoestring {
 namespace {
@@ -54,12 +55,6 @@ void append_double(std::string& to, int field, double value) {
 void append_float(std::string& to, int field, float value) {
   append_varint(to, static_cast<std::uint64_t>(field) << 3 | 5);
   append_raw(to, value);
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 }  // namespace

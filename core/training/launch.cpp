@@ -13,6 +13,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/file.h"
+#include "kernels/base/host.h"
 #include "kernels/base/workers.h"
 
 namespace shoestring {
@@ -71,9 +72,7 @@ std::string program_hash(const std::filesystem::path& process) {
 
 RankPlace own_place(const Recipe& recipe) {
   RankPlace place;
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  put(place.host, text_of(host));
+  put(place.host, host_name());
   put(place.processor, cpu_features().to_string());
   put(place.program, program_hash());
   put(place.recipe, recipe_hash(recipe));

@@ -1,9 +1,8 @@
 #include "core/training/rank_texts.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
-#include <array>
+#include "kernels/base/host.h"
 
 namespace shoestring {
 namespace {
@@ -36,9 +35,7 @@ std::string broadcast_text(Communicator& world, std::string text, int root) {
 }
 
 std::string place_of(Communicator& world, int rank) {
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  return fmt::format("rank {} (host {})", rank, broadcast_text(world, host.data(), rank));
+  return fmt::format("rank {} (host {})", rank, broadcast_text(world, host_name(), rank));
 }
 
 }  // namespace shoestring
