@@ -30,8 +30,8 @@ inline constexpr std::int64_t kLargestMessageBytes = std::int64_t{1} << 30;
 struct LeaveRequest {
   std::function<bool()> asked = nullptr;  ///< called by the thread that waits
   /// Since a wait has heard of it, for ranks that leave in order; the first rank, which keeps the account, has a second
-  /// less than the others.
-  double patience_seconds = 2;
+  /// less than the others. Open MPI's mpirun kills a second after its SIGTERM: the first is to have said why by then.
+  double patience_seconds = 0.5;
 };
 
 /// The world of all processes of this launch; initialises MPI. Once per process: MPI is finalised when this and all its
